@@ -1,0 +1,3 @@
+"""Few-shot annotation of medical images in napari."""
+
+__version__ = "0.1.0"

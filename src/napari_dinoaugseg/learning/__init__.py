@@ -1,0 +1,1 @@
+"""Learning from a few slices on cached features."""

@@ -1,0 +1,1 @@
+"""The label, train, predict, correct loop and its memory, without a screen."""

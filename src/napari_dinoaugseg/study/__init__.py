@@ -1,0 +1,1 @@
+"""Images in, masks out, in exactly the geometry that came in."""
