@@ -1,0 +1,38 @@
+"""What every test shares: no network, nothing in the person's own folders, and the developers' labelled images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# huggingface_hub reads this once, when it is imported, and test modules import it while they are collected.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep fixtures that outlive one test away from the person's own cache and settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DINOAUGSEG_CACHE", str(tmp_path_factory.mktemp("session_cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(_session_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test an empty cache, so that what one test encoded cannot help the next."""
+    monkeypatch.setenv("DINOAUGSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of the developers' labelled images, or skip: they are not ours to publish."""
+    named = os.environ.get("DINOAUGSEG_TEST_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no labelled images in {folder}; name their folder in DINOAUGSEG_TEST_DATA")
+    return folder
