@@ -1,0 +1,60 @@
+"""The package as a whole: what importing it costs, which part may import which, and what napari is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+from setuptools.config.setupcfg import read_configuration
+
+import napari_dinoaugseg
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "src" / "napari_dinoaugseg"
+LONGEST_FILE = 400
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    done = run_python(
+        "import sys, napari_dinoaugseg\nprint(*sorted({'torch', 'timm', 'napari', 'qtpy', 'numpy'} & set(sys.modules)))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_import_contracts_hold():
+    done = run_python(
+        "from importlinter.cli import lint_imports\nraise SystemExit(lint_imports(no_cache=True, no_logo=True))"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.relative_to(PACKAGE).as_posix())
+def test_files_stay_short(file: Path):
+    lines = len(file.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST_FILE, f"{file} has {lines} lines: split it"
+
+
+def test_metadata_has_the_version_of_the_package():
+    metadata = read_configuration(REPOSITORY / "setup.cfg")["metadata"]
+    assert metadata["version"] == napari_dinoaugseg.__version__
+
+
+def test_manifest_is_valid_and_its_commands_exist():
+    manifest = PluginManifest.from_file(PACKAGE / "napari.yaml")
+    assert manifest.name == "napari-dinoaugseg"
+    manifest.validate_imports()
+
+
+def test_napari_finds_the_manifest_of_the_installed_package():
+    manifest = PluginManifest.from_distribution("napari-dinoaugseg")
+    assert manifest.display_name == "DINO-AugSeg"
+    assert manifest.package_version == napari_dinoaugseg.__version__
