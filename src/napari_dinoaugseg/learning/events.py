@@ -1,0 +1,64 @@
+"""What the work in the background tells while it goes on."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["encode", "train", "predict"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step forward.
+
+    Attributes:
+        stage: what is being done.
+        done: how many units are done: slices (encode, predict) or steps (train).
+        total: how many there are in this stage.
+        elapsed: seconds since the stage began.
+        loss: training loss of the last step, smoothed; only in ``train``.
+        learning_rate: of the last step; only in ``train``.
+    """
+
+    stage: Stage
+    done: int
+    total: int
+    elapsed: float
+    loss: float | None = None
+    learning_rate: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Units per second so far."""
+        return self.done / self.elapsed if self.elapsed > 0 else 0.0
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left in this stage, from the pace so far."""
+        return (self.total - self.done) / self.rate if self.rate > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the person should know, in one sentence: a fallback taken, a size reduced."""
+
+    text: str
+
+
+Event = Progress | Notice
+
+
+class Cancel:
+    """Asks running work to stop at its next step. May be set from any thread."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Ask for the stop."""
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()

@@ -1,0 +1,205 @@
+"""The feature store: every slice passes the frozen encoder once, and learning works on what comes out.
+
+The paper augments features, not images, so nothing has to be encoded twice. This is what makes the loop interactive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import Tensor
+
+from napari_dinoaugseg.learning.cache import FeatureCache
+from napari_dinoaugseg.learning.device import free_memory, is_out_of_memory
+from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
+from napari_dinoaugseg.learning.views import View
+from napari_dinoaugseg.model.encoder import Encoder
+from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.study.intensity import Window, to_unit_rgb
+
+SliceView = tuple[int, View | None]
+"""A slice number and an augmented view of it; None = the slice as it is."""
+
+DEFAULT_MEMORY_BUDGET = 2**30  # bytes
+_FLOAT16_MAX = 65504.0
+
+
+class FeatureStore:
+    """Encoder features of one study at one input size, in memory and on disk.
+
+    Attributes:
+        encoded: how many slices (and views) passed the encoder; the rest came from memory or disk.
+        encode_seconds: the time that took.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        encoder: Encoder,
+        *,
+        input_size: int,
+        window: Window | None,
+        cache: FeatureCache | None = None,
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        batch_size: int = 4,
+    ) -> None:
+        self.study = study
+        self.encoder = encoder
+        self.input_size = input_size
+        self.window = window
+        self.encoded = 0
+        self.encode_seconds = 0.0
+        self._cache = cache
+        self._budget = memory_budget
+        self._batch_size = batch_size
+        self._memory: OrderedDict[str, list[Tensor]] = OrderedDict()
+        self._bytes = 0
+        self._cache_problem_told = False
+
+    def resized(self, input_size: int) -> FeatureStore:
+        """A store of the same study and encoder at another input size."""
+        store = FeatureStore(
+            self.study,
+            self.encoder,
+            input_size=input_size,
+            window=self.window,
+            cache=self._cache,
+            memory_budget=self._budget,
+            batch_size=self._batch_size,
+        )
+        store.encoded, store.encode_seconds = self.encoded, self.encode_seconds
+        return store
+
+    def features(self, index: int, view: View | None = None) -> list[Tensor]:
+        """The four encoder maps of a slice, (C, S/stride, S/stride) float16 on the CPU, finest first."""
+        maps = self._find(self._key(index, view))
+        if maps is None:
+            maps = self._encode([(index, view)])[0]
+        return maps
+
+    def batch(self, wanted: Sequence[SliceView], device: torch.device) -> list[Tensor]:
+        """The maps of several slices stacked, (B, C, h, w) float32 on ``device``."""
+        every = [self.features(index, view) for index, view in wanted]
+        return [torch.stack(stage).to(device, non_blocking=True).float() for stage in zip(*every, strict=True)]
+
+    def prepare(self, wanted: Iterable[SliceView], cancel: Cancel | None = None) -> Iterator[Event]:
+        """Encode what is not at hand, in batches, and tell the progress.
+
+        When memory runs out, the batch is halved, and in the end the encoder moves to the CPU.
+        """
+        missing = [pair for pair in dict.fromkeys(wanted) if not self._has(self._key(*pair))]
+        started = time.monotonic()
+        done = 0
+        if missing:
+            yield Progress("encode", 0, len(missing), 0.0)
+        while done < len(missing) and not cancel:
+            chunk = missing[done : done + self._batch_size]
+            try:
+                self._encode(chunk)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                yield self._make_room(error)
+                continue
+            done += len(chunk)
+            yield Progress("encode", done, len(missing), time.monotonic() - started)
+        if self._cache is not None and self._cache.problem and not self._cache_problem_told:
+            self._cache_problem_told = True
+            yield Notice(self._cache.problem)
+
+    def image(self, index: int) -> Tensor:
+        """The slice as the encoder gets it: (3, S, S) float32 in 0 to 1, squeezed to a square."""
+        rgb = torch.from_numpy(np.ascontiguousarray(to_unit_rgb(self.study.slice(index), self.window)))
+        if rgb.shape[1:] == (self.input_size, self.input_size):
+            return rgb
+        size = (self.input_size, self.input_size)
+        return F.interpolate(rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
+
+    def _encode(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:
+        started = time.monotonic()
+        images = []
+        for index, view in pairs:
+            image = self.image(index)
+            images.append(view.of_image(image) if view else image)
+        stages = self.encoder.encode(torch.stack(images).to(self.encoder.device))
+        halves = [stage.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).to(torch.float16).cpu() for stage in stages]
+        result = []
+        for position, pair in enumerate(pairs):
+            maps = [half[position].clone(memory_format=torch.contiguous_format) for half in halves]
+            key = self._key(*pair)
+            self._remember(key, maps)
+            if self._cache is not None:
+                self._cache.write(key, maps)
+            result.append(maps)
+        self.encoded += len(pairs)
+        self.encode_seconds += time.monotonic() - started
+        return result
+
+    def _has(self, key: str) -> bool:
+        return self._find(key) is not None
+
+    def _find(self, key: str) -> list[Tensor] | None:
+        maps = self._memory.get(key)
+        if maps is not None:
+            self._memory.move_to_end(key)
+            return maps
+        if self._cache is None:
+            return None
+        maps = self._cache.read(key)
+        if maps is not None and not self._fits(maps):
+            maps = None
+        if maps is not None:
+            self._remember(key, maps)
+        return maps
+
+    def _fits(self, maps: list[Tensor]) -> bool:
+        """Whether maps from the disk have this encoder's shapes and type."""
+        expected = [
+            (channels, self.input_size // stride, self.input_size // stride)
+            for channels, stride in zip(self.encoder.channels, self.encoder.strides, strict=True)
+        ]
+        return [tuple(stage.shape) for stage in maps] == expected and all(m.dtype == torch.float16 for m in maps)
+
+    def _remember(self, key: str, maps: list[Tensor]) -> None:
+        size = _size(maps)
+        if key in self._memory or size > self._budget:
+            return
+        self._memory[key] = maps
+        self._bytes += size
+        while self._bytes > self._budget:
+            _, oldest = self._memory.popitem(last=False)
+            self._bytes -= _size(oldest)
+
+    def _make_room(self, error: BaseException) -> Notice:
+        """One rung down the out-of-memory ladder. Raises the error again at the bottom."""
+        device = self.encoder.device
+        free_memory(device)
+        if self._batch_size > 1:
+            self._batch_size //= 2
+            return Notice(f"Memory ran out while encoding; going on with {self._batch_size} slices at a time.")
+        if device.type != "cpu":
+            self.encoder.to(torch.device("cpu"))
+            return Notice("Memory ran out while encoding; the encoder goes on with the CPU.")
+        raise error
+
+    def _key(self, index: int, view: View | None) -> str:
+        """What the features depend on, as a hexadecimal name. Bump the leading number when the preparation changes."""
+        parts = (
+            "1",
+            self.study.slice_fingerprint(index),
+            self.encoder.fingerprint,
+            str(self.input_size),
+            repr(self.window),
+            view.key if view else "plain",
+        )
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
+
+
+def _size(maps: list[Tensor]) -> int:
+    return sum(stage.nbytes for stage in maps)

@@ -1,0 +1,120 @@
+"""One validated object that holds everything a person may choose about learning.
+
+The form of the panel, the options of the command line, the saved session and the validation all come from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from napari_dinoaugseg.errors import SettingsError
+
+PresetName = Literal["fast", "balanced", "paper"]
+
+
+class Settings(BaseModel):
+    """How the decoder is built, trained and used. Immutable; make changed copies with :meth:`with_changes`.
+
+    The defaults are those of the preset ``balanced``; :meth:`of_preset` gives the others.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: PresetName = "balanced"
+    encoder: str = Field("auto", description="Name of the frozen encoder, or 'auto'")
+    window: str = Field(
+        "auto", description="Intensity window: 'auto', a CT preset, or 'low,high' in the image's own units"
+    )
+    input_size: int = Field(256, ge=64, le=1536, description="Side of the square that a slice is resized to, in pixels")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed on the same device gives the same masks")
+
+    width: int | None = Field(64, ge=16, le=512, description="Channels of the decoder; empty = the paper's widths")
+    rotary: Literal["1d", "2d"] = Field(
+        "2d", description="Rotary positions in the attention: flattened, or rows and columns"
+    )
+    norm: Literal["batch", "group"] = Field("group", description="Normalisation in the decoder's blocks")
+    blocks: Literal["conv", "separable"] = Field("conv", description="Full or depth-wise separable 3x3 convolutions")
+    fuse: bool = Field(True, description="CG-Fuse; off = plain skip concatenation (for ablations)")
+    add_query: bool = Field(True, description="Concatenate the decoder map itself to the fused and the encoder map")
+
+    steps: int = Field(200, ge=1, le=100_000, description="Optimisation steps of a first training")
+    warm_steps: float = Field(0.4, gt=0, le=1, description="Share of the steps when a trained decoder is continued")
+    batch_size: int = Field(4, ge=1, le=256, description="Slices per step")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate")
+    schedule: Literal["constant", "one-cycle"] = "one-cycle"
+    optimiser: Literal["adam", "adamw"] = "adamw"
+    weight_decay: float = Field(1e-2, ge=0, le=1)
+    average: float = Field(0.97, ge=0, lt=1, description="Decay of the moving average of the weights; 0 = last weights")
+    views: int = Field(7, ge=0, le=255, description="Augmented views of each labelled slice, encoded once")
+    augment_probability: float = Field(0.7, ge=0, le=1, description="How often WT-Aug fires in training")
+    augment_drop: float = Field(0.3, ge=0, lt=1, description="Share of wavelet coefficients that WT-Aug zeroes")
+    absent_in_dice: bool = Field(False, description="Let classes that a batch does not hold count in the Dice loss")
+
+    @field_validator("input_size")
+    @classmethod
+    def _multiple_of_32(cls, value: int) -> int:
+        if value % 32:
+            msg = (
+                f"must be a multiple of 32 (the encoder's coarsest stride), for example {round(value / 32) * 32 or 64}"
+            )
+            raise ValueError(msg)
+        return value
+
+    @classmethod
+    def of_preset(cls, preset: str, **changes: Any) -> Settings:
+        """Settings of the preset ``fast``, ``balanced`` or ``paper``, with some values changed.
+
+        Raises:
+            SettingsError: an unknown preset, an unknown name, or a value out of its range.
+        """
+        if preset not in PRESETS:
+            msg = f"There is no preset '{preset}'. Choose one of: {', '.join(PRESETS)}."
+            raise SettingsError(msg)
+        return cls.checked({**PRESETS[preset], "preset": preset, **changes})
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Settings:
+        """Settings from plain values, as read from a file. Raises SettingsError in the person's words."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or "settings"
+            msg = f"The setting '{name}' does not fit: {first['msg'].removeprefix('Value error, ')}."
+            raise SettingsError(msg) from error
+
+    def with_changes(self, **changes: Any) -> Settings:
+        """A validated copy with some values changed."""
+        return self.checked({**self.model_dump(), **changes})
+
+
+# `paper` follows the authors' code (section 4 of the paper): its width, loss, optimiser and schedule, no views.
+# The other two were chosen by paired draws on public images; benchmarks/ tells how.
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "fast": {"width": 32, "steps": 120, "views": 3},
+        "balanced": {},
+        "paper": {
+            "input_size": 768,
+            "width": None,
+            "rotary": "1d",
+            "norm": "batch",
+            "blocks": "conv",
+            "add_query": False,
+            "steps": 2000,
+            "warm_steps": 1.0,
+            "batch_size": 2,
+            "learning_rate": 1e-4,
+            "schedule": "constant",
+            "optimiser": "adam",
+            "weight_decay": 0.0,
+            "average": 0.0,
+            "views": 0,
+            "absent_in_dice": True,
+        },
+    }
+)

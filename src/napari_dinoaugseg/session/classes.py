@@ -1,0 +1,54 @@
+"""The classes that a person labels: number, name, colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from napari_dinoaugseg.errors import LabelError
+
+LARGEST_CLASS = 65534  # 65535 marks a pixel that is left open, see labels.UNKNOWN
+
+# Colour-blind safe (Okabe and Ito 2008), in an order in which neighbours differ strongly.
+_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One class.
+
+    Attributes:
+        number: the value in masks, 1 to 65534; 0 is always the background.
+        name: for people.
+        colour: ``#rrggbb``.
+    """
+
+    number: int
+    name: str
+    colour: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= LARGEST_CLASS:
+            msg = f"A class number must be from 1 to {LARGEST_CLASS}, not {self.number}; 0 is the background."
+            raise LabelError(msg)
+
+
+def new_class(number: int, name: str | None = None) -> LabelClass:
+    """A class with a colour of its own, and the name ``class N`` if none is given."""
+    return LabelClass(number, name or f"class {number}", _COLOURS[(number - 1) % len(_COLOURS)])
+
+
+def classes_of(numbers: Iterable[int]) -> list[LabelClass]:
+    """Classes for the label values found in masks, ascending; 0 is left out."""
+    return [new_class(number) for number in sorted({int(number) for number in numbers} - {0})]
+
+
+def to_plain(classes: Iterable[LabelClass]) -> list[dict[str, Any]]:
+    """As JSON values."""
+    return [asdict(entry) for entry in classes]
+
+
+def from_plain(values: Iterable[Mapping[str, Any]]) -> list[LabelClass]:
+    """From JSON values; KeyError or LabelError when they are not classes."""
+    return [LabelClass(int(value["number"]), str(value["name"]), str(value["colour"])) for value in values]

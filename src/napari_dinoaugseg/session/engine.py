@@ -1,0 +1,139 @@
+"""The part of a session that computes: encoder, feature store and decoder of one study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from napari_dinoaugseg.errors import CheckpointError, TrainingError
+from napari_dinoaugseg.learning.cache import FeatureCache
+from napari_dinoaugseg.learning.device import choose_device
+from napari_dinoaugseg.learning.events import Cancel, Event
+from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.trainer import Example, Trained, fit
+from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
+from napari_dinoaugseg.model.encoder import load_encoder, resolve_encoder
+from napari_dinoaugseg.model.network import Decoder
+from napari_dinoaugseg.session.classes import LabelClass, to_plain
+from napari_dinoaugseg.session.labels import UNKNOWN, Labels
+from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.study.intensity import choose_window
+
+
+class Engine:
+    """Encoder, features and decoder for one study.
+
+    Raises on construction:
+        DeviceError, WeightsError, SettingsError: the device, the encoder's weights or the window cannot be had.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        settings: Settings,
+        *,
+        device: str,
+        weights: Path | None,
+        cache: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self.device = choose_device(device)
+        window = choose_window(study, settings.window)
+        name = resolve_encoder(settings.encoder, weights=weights, device_type=self.device.type, say=say)
+        self.encoder = load_encoder(name, weights=weights, device=self.device, say=say)
+        self.store = FeatureStore(
+            study,
+            self.encoder,
+            input_size=settings.input_size,
+            window=window,
+            cache=FeatureCache() if cache else None,
+        )
+        self.study = study
+        self.decoder: Decoder | None = None
+        self.numbers: list[int] = []  # class numbers of the decoder's outputs 1, 2, …
+
+    def train(
+        self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
+    ) -> Generator[Event, None, Trained]:
+        """Train on labelled slices; goes on from the decoder at hand when it has the same classes."""
+        numbers = [entry.number for entry in classes]
+        warm = self.decoder if self.numbers == numbers else None
+        examples = [Example(index, _to_indices(values, numbers)) for index, values in sorted(labels.items())]
+        trained = yield from fit(
+            self.store,
+            examples,
+            settings,
+            n_classes=len(numbers) + 1,
+            # Pictures of one thing have no fixed side; several classes may be left and right organs.
+            flips=self.study.kind == "pictures" and len(numbers) == 1,
+            device=self.device,
+            warm_start=warm,
+            cancel=cancel,
+        )
+        self.decoder, self.numbers = trained.decoder, numbers
+        self._use_input_size(trained.input_size)
+        return trained
+
+    def predict(self, order: Sequence[int], cancel: Cancel | None) -> Iterator[Event | Prediction]:
+        """Predict slices; what comes out holds class numbers, not indices."""
+        if self.decoder is None:
+            msg = "There is no trained model yet. Label a few slices and train, or load a saved model."
+            raise TrainingError(msg)
+        values = np.array([0, *self.numbers], dtype=np.uint16)
+        for item in predict(self.store, self.decoder, order, device=self.device, cancel=cancel):
+            if isinstance(item, Prediction):
+                yield Prediction(item.index, values[item.classes], item.pixel_confidence, item.confidence)
+            else:
+                yield item
+
+    def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
+        """The decoder with all that is needed to use it on the next study; no weights of the encoder."""
+        if self.decoder is None:
+            msg = "There is no trained model to save. Train first."
+            raise TrainingError(msg)
+        used = [entry for entry in classes if entry.number in self.numbers]
+        return Checkpoint(
+            state={name: value.detach().cpu().contiguous() for name, value in self.decoder.state_dict().items()},
+            decoder=self.decoder.arguments,
+            settings={
+                **settings.model_dump(mode="json"),
+                "encoder": self.encoder.spec.name,
+                "input_size": self.store.input_size,
+            },
+            classes=to_plain(used),
+            encoder={"name": self.encoder.spec.name, "fingerprint": self.encoder.fingerprint},
+            versions={"napari-dinoaugseg": version("napari-dinoaugseg"), "torch": torch.__version__},
+        )
+
+    def restore(self, checkpoint: Checkpoint, numbers: Sequence[int]) -> None:
+        """Use a saved decoder. Raises CheckpointError when it was trained on another encoder."""
+        if checkpoint.encoder["fingerprint"] != self.encoder.fingerprint:
+            msg = (
+                f"The model was trained on features of {checkpoint.encoder['name']} "
+                f"({checkpoint.encoder['fingerprint']}), but the encoder here is {self.encoder.fingerprint}. "
+                "Use the same encoder weights (--weights), or train a new model."
+            )
+            raise CheckpointError(msg)
+        self.decoder = build_decoder(checkpoint).to(self.device).eval()
+        self.numbers = list(numbers)
+
+    def _use_input_size(self, input_size: int) -> None:
+        if input_size != self.store.input_size:
+            self.store = self.store.resized(input_size)
+
+
+def _to_indices(labels: Labels, numbers: Sequence[int]) -> np.ndarray[tuple[int, int], np.dtype[np.int16]]:
+    """Class numbers to indices 0 … K; pixels left open to UNKNOWN_TARGET."""
+    table = np.zeros(UNKNOWN + 1, np.int16)
+    table[list(numbers)] = np.arange(1, len(numbers) + 1)
+    table[UNKNOWN] = UNKNOWN_TARGET
+    result: np.ndarray[tuple[int, int], np.dtype[np.int16]] = table[labels]
+    return result

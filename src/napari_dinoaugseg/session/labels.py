@@ -1,0 +1,288 @@
+"""The label book: what a person painted, what they accepted and what was predicted, slice by slice, kept apart.
+
+No prediction ever touches a manual label. Every change goes through one method that remembers what was there, so that
+all of them can be undone. Arrays are kept read-only: what is in the book cannot change behind its back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.session.classes import LabelClass, new_class
+
+UNKNOWN = 65535
+"""Value of a pixel that the person left open (scribbles): the loss ignores it, a prediction fills it."""
+
+Labels = NDArray[np.uint16]
+_Entry = tuple[str, int]  # layer, slice
+
+
+@dataclass(frozen=True)
+class _Change:
+    """New contents of some slices (None = nothing there), and the classes, where they change."""
+
+    slices: dict[_Entry, Labels | None]
+    classes: list[LabelClass] | None = None
+
+
+class Status(StrEnum):
+    """What is known of a slice; the first that applies, in this order: manual, accepted, predicted, empty."""
+
+    EMPTY = "empty"
+    MANUAL = "manual"
+    ACCEPTED = "accepted"
+    PREDICTED = "predicted"
+
+
+class LabelBook:
+    """Labels of a study with ``shapes[i]`` = (H, W) of slice i."""
+
+    def __init__(self, shapes: Sequence[tuple[int, int]] | Callable[[int], tuple[int, int]], n_slices: int) -> None:
+        self._shape_of = shapes if callable(shapes) else shapes.__getitem__
+        self.n_slices = n_slices
+        self.classes: list[LabelClass] = []
+        self._layers: dict[str, dict[int, Labels]] = {"manual": {}, "accepted": {}, "predicted": {}}
+        self._confidence: dict[int, float] = {}
+        self._undo: list[_Change] = []
+        self._redo: list[_Change] = []
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def status(self, index: int) -> Status:
+        """What is known of a slice."""
+        self._check_index(index)
+        for status in (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED):
+            if index in self._layers[status]:
+                return status
+        return Status.EMPTY
+
+    def manual(self, index: int) -> Labels | None:
+        """What the person painted, (H, W) read-only; None when the slice is not labelled by hand."""
+        return self._layers["manual"].get(index)
+
+    def predicted(self, index: int) -> Labels | None:
+        """The last prediction, (H, W) read-only."""
+        return self._layers["predicted"].get(index)
+
+    @property
+    def labelled(self) -> list[int]:
+        """Slices to learn from: manual and accepted ones."""
+        return sorted({*self._layers["manual"], *self._layers["accepted"]})
+
+    @property
+    def confidence(self) -> Mapping[int, float]:
+        """Confidence of the predicted slices, 0 to 1."""
+        return {index: value for index, value in self._confidence.items() if index in self._layers["predicted"]}
+
+    @property
+    def open_slices(self) -> list[int]:
+        """Slices that a prediction can add to: those not labelled, and those with pixels left open."""
+        labelled = set(self.labelled)
+        return [i for i in range(self.n_slices) if i not in labelled or self._has_unknown(i)]
+
+    def truth(self, index: int) -> Labels:
+        """What a labelled slice teaches, (H, W), with UNKNOWN where it was left open."""
+        for layer in ("manual", "accepted"):
+            if index in self._layers[layer]:
+                return self._layers[layer][index]
+        msg = f"Slice {index} is not labelled."
+        raise LabelError(msg)
+
+    def result(
+        self, index: int, include: Iterable[Status] = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
+    ) -> Labels:
+        """The mask of a slice, (H, W): manual exactly as painted, else accepted, else predicted, else background.
+
+        Pixels left open are filled from the prediction when that is included, otherwise with background.
+        """
+        wanted = set(include)
+        fill = self._layers["predicted"].get(index) if Status.PREDICTED in wanted else None
+        for layer in (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED):
+            labels = self._layers[layer].get(index) if layer in wanted else None
+            if labels is None:
+                continue
+            unknown = labels == UNKNOWN
+            return np.where(unknown, 0 if fill is None else fill, labels).astype(np.uint16) if unknown.any() else labels
+        return np.zeros(self._shape_of(index), np.uint16)
+
+    # --- a person's changes -----------------------------------------------------------------------------------------
+
+    def set_manual(self, index: int, labels: NDArray[np.integer]) -> None:
+        """Put what the person painted on a slice; an all-background slice counts as labelled.
+
+        Raises:
+            LabelError: another shape, or a value that is neither background, a class, nor UNKNOWN.
+        """
+        self._apply({("manual", index): self._checked(index, labels)})
+
+    def mark_empty(self, index: int) -> None:
+        """Say that a slice holds none of the classes."""
+        self.set_manual(index, np.zeros(self._shape_of(index), np.uint16))
+
+    def clear(self, index: int) -> None:
+        """Take manual and accepted labels off a slice."""
+        self._check_index(index)
+        self._apply({("manual", index): None, ("accepted", index): None})
+
+    def accept(self, index: int) -> None:
+        """Take the prediction of a slice as its label. Manual labels stay what they are."""
+        self.accept_all([index])
+
+    def accept_all(self, indices: Iterable[int]) -> list[int]:
+        """Accept several predictions in one undoable step; returns those that were accepted.
+
+        Slices with manual labels are left out. Raises LabelError when a slice has no prediction.
+        """
+        chosen = [index for index in indices if index not in self._layers["manual"]]
+        for index in chosen:
+            self._check_index(index)
+            if index not in self._layers["predicted"]:
+                msg = f"Slice {index} has no prediction to accept. Train first."
+                raise LabelError(msg)
+        if chosen:
+            self._apply({("accepted", index): self._layers["predicted"][index] for index in chosen})
+        return chosen
+
+    def accept_above(self, confidence: float) -> list[int]:
+        """Accept every predicted slice with at least this confidence (0 to 1)."""
+        return self.accept_all(
+            [
+                i
+                for i, value in sorted(self.confidence.items())
+                if value >= confidence and self.status(i) is Status.PREDICTED
+            ]
+        )
+
+    def reject(self, index: int) -> None:
+        """Throw away the prediction of a slice, and its acceptance."""
+        self._check_index(index)
+        self._apply({("accepted", index): None, ("predicted", index): None})
+
+    def copy_to_manual(self, index: int, *, overwrite: bool = False) -> None:
+        """Take the prediction as a starting point for correction by hand.
+
+        Raises:
+            LabelError: no prediction; or manual labels are there and ``overwrite`` was not said.
+        """
+        self._check_index(index)
+        if index in self._layers["manual"] and not overwrite:
+            msg = f"Slice {index} has manual labels. Copying the prediction would overwrite them."
+            raise LabelError(msg)
+        source = self._layers["accepted"].get(index, self._layers["predicted"].get(index))
+        if source is None:
+            msg = f"Slice {index} has no prediction to copy. Train first."
+            raise LabelError(msg)
+        self._apply({("manual", index): source, ("accepted", index): None})
+
+    def undo(self) -> bool:
+        """Take back the last change of the person; False when there is none."""
+        return self._swap(self._undo, self._redo)
+
+    def redo(self) -> bool:
+        """Do again what was taken back; False when there is nothing."""
+        return self._swap(self._redo, self._undo)
+
+    # --- classes ----------------------------------------------------------------------------------------------------
+
+    def add_class(self, name: str | None = None, number: int | None = None) -> LabelClass:
+        """A new class with the next free number. Raises LabelError when the number is taken or out of range."""
+        taken = {entry.number for entry in self.classes}
+        chosen = number if number is not None else next(n for n in range(1, len(taken) + 2) if n not in taken)
+        if chosen in taken:
+            msg = f"There is a class number {chosen} already."
+            raise LabelError(msg)
+        added = new_class(chosen, name)
+        self._apply({}, sorted([*self.classes, added], key=lambda entry: entry.number))
+        return added
+
+    def remove_class(self, number: int, *, erase: bool = False) -> None:
+        """Remove a class; its pixels become background, which ``undo`` brings back.
+
+        Raises:
+            LabelError: the class holds paint and ``erase`` was not said.
+        """
+        holding = [
+            (layer, index)
+            for layer, slices in self._layers.items()
+            for index, labels in slices.items()
+            if (labels == number).any()
+        ]
+        if any(layer == "manual" for layer, _ in holding) and not erase:
+            msg = f"Class {number} holds paint. Removing it would erase that paint."
+            raise LabelError(msg)
+        remaining = [entry for entry in self.classes if entry.number != number]
+        self._apply({entry: self._without(entry, number) for entry in holding}, remaining)
+
+    # --- the model's changes ----------------------------------------------------------------------------------------
+
+    def set_prediction(self, index: int, labels: NDArray[np.integer], confidence: float) -> None:
+        """Keep the prediction of a slice; replaces the last one, touches nothing else."""
+        self._layers["predicted"][index] = self._checked(index, labels)
+        self._confidence[index] = confidence
+
+    def drop_predictions(self) -> None:
+        """Forget all predictions (not the accepted ones)."""
+        self._layers["predicted"].clear()
+        self._confidence.clear()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _checked(self, index: int, labels: NDArray[np.integer]) -> Labels:
+        self._check_index(index)
+        shape = self._shape_of(index)
+        if labels.shape != shape:
+            msg = f"Labels for slice {index} have the shape {labels.shape}; the slice has {shape}."
+            raise LabelError(msg)
+        allowed = {0, UNKNOWN, *(entry.number for entry in self.classes)}
+        foreign = sorted({int(value) for value in np.unique(labels)} - allowed)
+        if foreign:
+            msg = f"Labels for slice {index} hold the value {foreign[0]}, which is no class."
+            raise LabelError(msg)
+        kept = np.array(labels, dtype=np.uint16)
+        kept.setflags(write=False)
+        return kept
+
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < self.n_slices:
+            msg = f"There is no slice {index}; the study has slices 0 to {self.n_slices - 1}."
+            raise LabelError(msg)
+
+    def _has_unknown(self, index: int) -> bool:
+        manual = self._layers["manual"].get(index)
+        return manual is not None and bool((manual == UNKNOWN).any())
+
+    def _without(self, entry: _Entry, number: int) -> Labels:
+        labels = self._layers[entry[0]][entry[1]].copy()
+        labels[labels == number] = 0
+        labels.setflags(write=False)
+        return labels
+
+    def _apply(self, slices: dict[_Entry, Labels | None], classes: list[LabelClass] | None = None) -> None:
+        self._undo.append(self._exchange(_Change(slices, classes)))
+        self._redo.clear()
+
+    def _swap(self, source: list[_Change], target: list[_Change]) -> bool:
+        if not source:
+            return False
+        target.append(self._exchange(source.pop()))
+        return True
+
+    def _exchange(self, change: _Change) -> _Change:
+        """Carry out a change and return the one that reverts it."""
+        before: dict[_Entry, Labels | None] = {}
+        for (layer, index), labels in change.slices.items():
+            before[layer, index] = self._layers[layer].get(index)
+            if labels is None:
+                self._layers[layer].pop(index, None)
+            else:
+                self._layers[layer][index] = labels
+        reverted = _Change(before, None if change.classes is None else self.classes)
+        if change.classes is not None:
+            self.classes = change.classes
+        return reverted

@@ -1,0 +1,273 @@
+"""The session: everything a person can do with a study, in the order in which they do it.
+
+The command line and the panel are thin on top of it. Neither PyTorch nor any widget appears in its interface; the
+engine is loaded when training or prediction first needs it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import CheckpointError, LabelError, SettingsError, TrainingError
+from napari_dinoaugseg.learning.events import Cancel, Event
+from napari_dinoaugseg.learning.metrics import dice, mean_of
+from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
+from napari_dinoaugseg.session.classes import LabelClass, classes_of, from_plain
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
+from napari_dinoaugseg.study import Study
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.model.checkpoint import Checkpoint
+    from napari_dinoaugseg.session.engine import Engine
+
+EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
+
+
+@dataclass
+class Round:
+    """One training and what it cost.
+
+    Attributes:
+        labelled: slices that were learnt from.
+        steps: optimisation steps.
+        final_loss: smoothed training loss at the end.
+        seconds: by stage: ``encode``, ``train``, ``predict``.
+        agreement: Dice (0 to 1) of the round before with what the person made of it; None in a first round, or when no
+            predicted slice was corrected.
+    """
+
+    labelled: list[int]
+    steps: int
+    final_loss: float | None
+    seconds: dict[str, float]
+    agreement: float | None
+
+
+class Session:
+    """A study, its labels, and a decoder that learns from them.
+
+    Args:
+        study: what is annotated.
+        settings: how to learn.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
+        cache: keep features on disk, so that the next session encodes nothing.
+        say: gets sentences for the person (a fallback taken, a licence).
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        settings: Settings | None = None,
+        *,
+        device: str = "auto",
+        weights: Path | None = None,
+        cache: bool = True,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.study = study
+        self.settings = settings or Settings()
+        self.labels = LabelBook(study.slice_shape, study.n_slices)
+        self.history: list[Round] = []
+        self._device = device
+        self._weights = weights
+        self._cache = cache
+        self._say = say
+        self._engine: Engine | None = None
+        self._corrected: dict[int, float] = {}
+
+    # --- labelling --------------------------------------------------------------------------------------------------
+
+    def load_labels(self, path: Path, slices: Sequence[int] | None = None) -> list[int]:
+        """Take manual labels from a file of the study's geometry or a folder of masks; returns the labelled slices.
+
+        Args:
+            path: a label volume, or a folder of masks that match the pictures by name.
+            slices: the labelled slices, all-background ones included; None = those with paint (volume), those with a
+                mask (pictures).
+
+        Raises:
+            LabelError: labels that do not fit the study, or are no labels. Nothing is taken over then.
+        """
+        loaded = self.study.read_labels(path, slices)
+        numbers = {int(value) for labels in loaded.values() for value in np.unique(labels)}
+        present = {entry.number for entry in self.labels.classes}
+        self.labels.classes = sorted(
+            [*self.labels.classes, *classes_of(numbers - present)], key=lambda entry: entry.number
+        )
+        for index, labels in loaded.items():
+            self.labels.set_manual(index, labels)
+        return sorted(loaded)
+
+    def paint(self, index: int, labels: NDArray[np.integer]) -> None:
+        """Set the manual labels of a slice, (H, W)."""
+        agreement = None if index in self.labels.labelled else self._agreement(index, labels)
+        self.labels.set_manual(index, labels)
+        if agreement is not None:
+            self._corrected[index] = agreement
+
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The computing part, built when first needed.
+
+        Raises:
+            DeviceError, WeightsError, SettingsError: what it needs cannot be had.
+        """
+        if self._engine is None:
+            from napari_dinoaugseg.session.engine import Engine  # PyTorch is loaded here, not before
+
+            self._engine = Engine(
+                self.study,
+                self.settings,
+                device=self._device,
+                weights=self._weights,
+                cache=self._cache,
+                say=self._say,
+            )
+        return self._engine
+
+    def train(self, cancel: Cancel | None = None) -> Generator[Event, None, Round]:
+        """Learn from the labelled slices; a second training goes on from the first.
+
+        Yields events; returns the round. When it is stopped, what has been learnt so far is kept.
+
+        Raises:
+            TrainingError: nothing is labelled, or only background.
+            WeightsError, DeviceError: the encoder cannot be had, the device is not there.
+        """
+        labels = {index: self.labels.truth(index) for index in self.labels.labelled}
+        classes = self._classes_to_learn(labels)
+        engine = self.engine
+        before = engine.store.encode_seconds
+        trained = yield from engine.train(labels, classes, self.settings, cancel)
+        done = Round(
+            labelled=sorted(labels),
+            steps=trained.steps,
+            final_loss=trained.final_loss,
+            seconds={"encode": engine.store.encode_seconds - before, "train": trained.seconds, "predict": 0.0},
+            agreement=mean_of(self._corrected.values()),
+        )
+        self._corrected.clear()
+        self.history.append(done)
+        return done
+
+    def predict(
+        self, centre: int = 0, *, every: bool = False, cancel: Cancel | None = None
+    ) -> Iterator[Event | Prediction]:
+        """Predict the slices that are not labelled, nearest to ``centre`` first; the masks go into the label book.
+
+        Args:
+            centre: the slice the person looks at.
+            every: labelled slices as well (their labels stay what they are).
+            cancel: asks for the stop; the masks that came so far stay.
+
+        Raises:
+            TrainingError: there is no trained decoder yet.
+        """
+        engine = self.engine
+        wanted = range(self.study.n_slices) if every else self.labels.open_slices
+        started, encoding = time.monotonic(), engine.store.encode_seconds
+        for item in engine.predict(nearest_first(wanted, centre), cancel):
+            if isinstance(item, Prediction):
+                self.labels.set_prediction(item.index, item.classes, item.confidence)
+            yield item
+        if self.history:
+            seconds = self.history[-1].seconds
+            encode = engine.store.encode_seconds - encoding
+            seconds["encode"] += encode
+            seconds["predict"] = time.monotonic() - started - encode
+
+    def suggest(self, count: int = 1) -> list[Suggestion]:
+        """The slices worth labelling next, best first."""
+        return suggest(self.study.n_slices, self.labels.labelled, self.labels.confidence, count)
+
+    # --- results ----------------------------------------------------------------------------------------------------
+
+    def export(self, path: Path, include: Iterable[Status] = EVERYTHING) -> None:
+        """Write the mask in exactly the study's geometry; see :meth:`Study.write_mask`. Raises OutputError."""
+        wanted = tuple(include)
+        self.study.write_mask(path, lambda index: self.labels.result(index, wanted))
+
+    def save_model(self, path: Path) -> None:
+        """Write the trained decoder for the next study. Raises TrainingError without one, OutputError."""
+        from napari_dinoaugseg.model.checkpoint import save_checkpoint
+
+        save_checkpoint(path, self.engine.checkpoint(self.labels.classes, self.settings))
+
+    def load_model(self, path: Path) -> None:
+        """Take over a saved decoder: its settings and classes, and its encoder if that is not loaded yet.
+
+        Classes that the session has already must be the model's.
+
+        Raises:
+            CheckpointError: no model file, another encoder, or other classes. The session stays as it was.
+            WeightsError: the weights of the model's encoder cannot be had.
+        """
+        from napari_dinoaugseg.model.checkpoint import load_checkpoint
+
+        checkpoint = load_checkpoint(path)
+        classes, settings = _contents(checkpoint, path)
+        numbers = [entry.number for entry in classes]
+        present = [entry.number for entry in self.labels.classes]
+        if present and present != numbers:
+            msg = (
+                f"{path}: the model knows the classes {_listed(numbers)}, the labels have {_listed(present)}. "
+                "They must be the same; give labels with these values, or train without the model."
+            )
+            raise CheckpointError(msg)
+        before, engine = self.settings, self._engine
+        # The decoder fits one encoder, one input size, its own architecture; how to train on stays the person's choice.
+        architecture = ("encoder", "input_size", "width", "rotary", "norm", "blocks", "fuse", "add_query")
+        self.settings = before.with_changes(**{name: getattr(settings, name) for name in architecture})
+        self._engine = None
+        try:
+            self.engine.restore(checkpoint, numbers)
+        except Exception:
+            self.settings, self._engine = before, engine
+            raise
+        if not present:
+            self.labels.classes = classes
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _classes_to_learn(self, labels: Mapping[int, Labels]) -> list[LabelClass]:
+        if not labels:
+            msg = "No slice is labelled. Paint at least one slice, then train."
+            raise TrainingError(msg)
+        painted = {int(value) for values in labels.values() for value in np.unique(values)} - {0, UNKNOWN}
+        if not painted:
+            msg = "The labelled slices hold only background. Paint at least one class on one slice, then train."
+            raise TrainingError(msg)
+        return list(self.labels.classes)
+
+    def _agreement(self, index: int, labels: NDArray[np.integer]) -> float | None:
+        """Mean Dice over the classes of the last prediction of a slice with what the person made of it."""
+        predicted = self.labels.predicted(index)
+        if predicted is None:
+            return None
+        known = labels != UNKNOWN
+        numbers = {int(value) for value in np.unique(predicted)} | {int(value) for value in np.unique(labels[known])}
+        return mean_of(dice((predicted == n) & known, (labels == n) & known) for n in numbers - {0})
+
+
+def _contents(checkpoint: Checkpoint, path: Path) -> tuple[list[LabelClass], Settings]:
+    try:
+        return from_plain(checkpoint.classes), Settings.checked(checkpoint.settings)
+    except (KeyError, TypeError, ValueError, LabelError, SettingsError) as error:
+        msg = f"{path}: the model file describes classes or settings that this version does not understand ({error})."
+        raise CheckpointError(msg) from error
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(str(number) for number in numbers)
