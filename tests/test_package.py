@@ -30,9 +30,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_import_contracts_hold():
-    done = run_python(
-        "from importlinter.cli import lint_imports\nraise SystemExit(lint_imports(no_cache=True, no_logo=True))"
-    )
+    done = run_python("from importlinter.cli import lint_imports\nraise SystemExit(lint_imports(no_cache=True))")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
 
