@@ -61,9 +61,10 @@ def _distance(index: int, taken: Collection[int], n_slices: int) -> int:
 
 
 def _score(distance: int, confidence: float | None, worst: float, n_slices: int) -> float:
-    spread = (min(distance, n_slices) / n_slices) ** 0.5
     if worst <= 0:
-        return spread
+        return float(distance)
+    # A quarter of the stack away is far: further brings no more news.
+    spread = min(1.0, 4 * distance / n_slices)
     doubt = 1.0 if confidence is None else (1 - confidence) / worst
     return doubt * spread
 

@@ -62,6 +62,11 @@ class Session:
         weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
         cache: keep features on disk, so that the next session encodes nothing.
         say: gets sentences for the person (a fallback taken, a licence).
+
+    Attributes:
+        labels: the label book.
+        history: one entry a training.
+        seconds: of the last training and the predictions after it, by stage: ``encode``, ``train``, ``predict``.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Session:
         self._say = say
         self._engine: Engine | None = None
         self._corrected: dict[int, float] = {}
+        self.seconds = _no_seconds()
 
     # --- labelling --------------------------------------------------------------------------------------------------
 
@@ -155,9 +161,12 @@ class Session:
             labelled=sorted(labels),
             steps=trained.steps,
             final_loss=trained.final_loss,
-            seconds={"encode": engine.store.encode_seconds - before, "train": trained.seconds, "predict": 0.0},
+            seconds=_no_seconds(),
             agreement=mean_of(self._corrected.values()),
         )
+        self.seconds = done.seconds
+        self.seconds["encode"] = engine.store.encode_seconds - before
+        self.seconds["train"] = trained.seconds
         self._corrected.clear()
         self.history.append(done)
         return done
@@ -182,15 +191,30 @@ class Session:
             if isinstance(item, Prediction):
                 self.labels.set_prediction(item.index, item.classes, item.confidence)
             yield item
-        if self.history:
-            seconds = self.history[-1].seconds
-            encode = engine.store.encode_seconds - encoding
-            seconds["encode"] += encode
-            seconds["predict"] = time.monotonic() - started - encode
+        encode = engine.store.encode_seconds - encoding
+        self.seconds["encode"] += encode
+        self.seconds["predict"] += time.monotonic() - started - encode
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
         return suggest(self.study.n_slices, self.labels.labelled, self.labels.confidence, count)
+
+    # --- facts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder in use, as what it is."""
+        return self.engine.encoder.spec.name
+
+    @property
+    def device_name(self) -> str:
+        """Where it computes: ``cpu``, ``cuda``, ``mps``."""
+        return str(self.engine.device)
+
+    @property
+    def encoded(self) -> int:
+        """How many slices and views passed the encoder so far; 0 when all features were at hand."""
+        return self.engine.store.encoded
 
     # --- results ----------------------------------------------------------------------------------------------------
 
@@ -259,6 +283,10 @@ class Session:
         known = labels != UNKNOWN
         numbers = {int(value) for value in np.unique(predicted)} | {int(value) for value in np.unique(labels[known])}
         return mean_of(dice((predicted == n) & known, (labels == n) & known) for n in numbers - {0})
+
+
+def _no_seconds() -> dict[str, float]:
+    return {"encode": 0.0, "train": 0.0, "predict": 0.0}
 
 
 def _contents(checkpoint: Checkpoint, path: Path) -> tuple[list[LabelClass], Settings]:

@@ -1,0 +1,288 @@
+"""The commands and their options. Each hands over to a module of its own, which loads the engine only then."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_dinoaugseg import __version__
+from napari_dinoaugseg.cli.output import tell
+from napari_dinoaugseg.errors import DinoAugSegError
+
+app = typer.Typer(
+    help="Segment medical images from a handful of labelled slices (research use only; not a medical device).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Preset(StrEnum):
+    """How much time to spend; the names of the engine's presets."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    PAPER = "paper"
+
+
+class PlaneName(StrEnum):
+    """Through which axis of the body a volume is sliced."""
+
+    AXIAL = "axial"
+    CORONAL = "coronal"
+    SAGITTAL = "sagittal"
+    NATIVE = "native"
+
+
+class Strategy(StrEnum):
+    """How a simulated person picks the next slices."""
+
+    SUGGESTED = "suggested"
+    EVEN = "even"
+    RANDOM = "random"
+
+
+StudyArgument = Annotated[
+    Path,
+    typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures.", metavar="STUDY"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+Out = Annotated[Path, typer.Option(help="Where the mask goes: a file like the study's, or a folder for pictures.")]
+Plane = Annotated[PlaneName | None, typer.Option(help="Slicing plane.", show_default="the one with the finest pixels")]
+Component = Annotated[int | None, typer.Option(help="Time point or channel of 4-D data, from 0.")]
+Series = Annotated[str | None, typer.Option(help="Which DICOM series: its UID or part of its description.")]
+Weights = Annotated[Path | None, typer.Option(help="Encoder weights, timm's or Meta's layout (.safetensors, .pth).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 …, mps.")]
+Encoder = Annotated[str, typer.Option(help="Encoder name, see `dinoaugseg encoders`; auto = the best one at hand.")]
+PresetOption = Annotated[Preset, typer.Option(help="Time against quality; paper = the authors' recipe, slow on a CPU.")]
+Seed = Annotated[int, typer.Option(help="The same seed on the same device gives the same mask.")]
+Window = Annotated[str, typer.Option(help="Intensity window: auto, a CT preset (soft tissue, lung, …) or LOW,HIGH.")]
+InputSize = Annotated[
+    int | None, typer.Option(help="Side of the encoder's input in pixels.", show_default="of the preset")
+]
+Cache = Annotated[bool, typer.Option(help="Keep encoder features on disk, so that the next run encodes nothing.")]
+
+
+@app.command()
+def segment(
+    study: StudyArgument,
+    labels: Annotated[Path, typer.Option(help="Label file with some slices painted, or folder of masks.")],
+    out: Out,
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled slices, as 20,40,60; background-only ones count too.", show_default="the painted ones"
+        ),
+    ] = None,
+    plane: Plane = None,
+    component: Component = None,
+    series: Series = None,
+    encoder: Encoder = "auto",
+    weights: Weights = None,
+    preset: PresetOption = Preset.BALANCED,
+    input_size: InputSize = None,
+    window: Window = "auto",
+    device: Device = "auto",
+    seed: Seed = 0,
+    warm_start: Annotated[
+        Path | None, typer.Option(help="Go on from this model, for example the last patient's.")
+    ] = None,
+    model_out: Annotated[Path | None, typer.Option(help="Save the trained model (.safetensors).")] = None,
+    confidence_out: Annotated[Path | None, typer.Option(help="Save the confidence of each voxel, 0 to 1.")] = None,
+    cache: Cache = True,
+    json: Json = False,
+) -> None:
+    """Learn from the labelled slices of a study and write a mask of all its slices."""
+    from napari_dinoaugseg.cli.segment import SegmentJob, run_segment
+
+    changes = {"encoder": encoder, "window": window, "seed": seed}
+    if input_size is not None:
+        changes["input_size"] = input_size
+    job = SegmentJob(
+        study=study,
+        labels=labels,
+        out=out,
+        slices=slices,
+        plane=plane,
+        component=component,
+        series=series,
+        weights=weights,
+        preset=preset,
+        settings=changes,
+        device=device,
+        warm_start=warm_start,
+        model_out=model_out,
+        confidence_out=confidence_out,
+        cache=cache,
+    )
+    run_segment(job, as_json=json)
+
+
+@app.command()
+def predict(
+    study: StudyArgument,
+    model: Annotated[Path, typer.Option(help="A model saved by `segment --model-out`.")],
+    out: Out,
+    plane: Plane = None,
+    component: Component = None,
+    series: Series = None,
+    weights: Weights = None,
+    window: Window = "auto",
+    device: Device = "auto",
+    confidence_out: Annotated[Path | None, typer.Option(help="Save the confidence of each voxel, 0 to 1.")] = None,
+    cache: Cache = True,
+    json: Json = False,
+) -> None:
+    """Write a mask of a new study with a saved model."""
+    from napari_dinoaugseg.cli.segment import PredictJob, run_predict
+
+    job = PredictJob(
+        study=study,
+        model=model,
+        out=out,
+        plane=plane,
+        component=component,
+        series=series,
+        weights=weights,
+        settings={"window": window},
+        device=device,
+        confidence_out=confidence_out,
+        cache=cache,
+    )
+    run_predict(job, as_json=json)
+
+
+@app.command()
+def evaluate(
+    prediction: Annotated[Path, typer.Argument(help="A mask file or a folder of masks.")],
+    truth: Annotated[Path, typer.Argument(help="The true mask file, or folder of masks.")],
+    slices: Annotated[str | None, typer.Option(help="Count these slices only, as 20,40,60 or 10-19.")] = None,
+    exclude_slices: Annotated[str | None, typer.Option(help="Leave these slices out (the labelled ones).")] = None,
+    plane: Plane = None,
+    json: Json = False,
+) -> None:
+    """Compare masks: Dice, HD95, average surface distance, volumes."""
+    from napari_dinoaugseg.cli.evaluate import run_evaluate
+
+    if slices is not None and exclude_slices is not None:
+        raise typer.BadParameter("Use either --slices or --exclude-slices.")
+    run_evaluate(prediction, truth, slices, exclude_slices, plane, as_json=json)
+
+
+@app.command()
+def simulate(
+    study: StudyArgument,
+    truth: Annotated[Path, typer.Option(help="The true mask, from which the simulated person labels.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of labelling and training.")] = 3,
+    slices_per_round: Annotated[str, typer.Option(help="How many slices are labelled in each round.")] = "1,2,2",
+    strategy: Annotated[Strategy, typer.Option(help="How the next slices are picked.")] = Strategy.SUGGESTED,
+    plane: Plane = None,
+    component: Component = None,
+    series: Series = None,
+    encoder: Encoder = "auto",
+    weights: Weights = None,
+    preset: PresetOption = Preset.BALANCED,
+    input_size: InputSize = None,
+    window: Window = "auto",
+    device: Device = "auto",
+    seed: Seed = 0,
+    cache: Cache = True,
+    json: Json = False,
+) -> None:
+    """Play a person who labels a few slices, trains, and labels more: Dice of the unlabelled slices, round by round."""
+    from napari_dinoaugseg.cli.simulate import SimulateJob, run_simulate
+
+    changes = {"encoder": encoder, "window": window, "seed": seed}
+    if input_size is not None:
+        changes["input_size"] = input_size
+    job = SimulateJob(
+        study=study,
+        truth=truth,
+        rounds=rounds,
+        slices_per_round=slices_per_round,
+        strategy=strategy,
+        plane=plane,
+        component=component,
+        series=series,
+        weights=weights,
+        preset=preset,
+        settings=changes,
+        device=device,
+        seed=seed,
+        cache=cache,
+    )
+    run_simulate(job, as_json=json)
+
+
+@app.command()
+def encoders(
+    check: Annotated[
+        str | None, typer.Option(help="Load this encoder and encode a test picture.", metavar="NAME")
+    ] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """List the encoders, and whether their weights are at hand."""
+    from napari_dinoaugseg.cli.encoders import run_encoders
+
+    run_encoders(check, weights, device, as_json=json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the mask and the overlay picture.")] = Path("demo"),
+    no_gui: Annotated[bool, typer.Option("--no-gui", help="Never open a window (none is opened yet).")] = False,
+    encoder: Encoder = "auto",
+    weights: Weights = None,
+    preset: PresetOption = Preset.BALANCED,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Segment grey and white matter of a brain template from five labelled slices, and show how well it went."""
+    from napari_dinoaugseg.cli.demo import run_demo
+
+    del no_gui  # accepted already, so that scripts which must never open a window keep working
+    run_demo(out, {"encoder": encoder, "seed": seed}, preset, weights, device, as_json=json)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"dinoaugseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Segment medical images from a handful of labelled slices (research use only; not a medical device)."""
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 an error of the input, said in one or two lines, 2 wrong usage."""
+    try:
+        app()
+    except DinoAugSegError as error:
+        tell(f"Error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        tell("Stopped. Nothing was written.")
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("DINOAUGSEG_DEBUG"):
+            raise
+        tell(
+            f"Error: something unforeseen went wrong ({type(error).__name__}: {error}).\n"
+            "This is a bug of ours: run it again with DINOAUGSEG_DEBUG=1 and report what it prints."
+        )
+        sys.exit(1)

@@ -1,0 +1,66 @@
+"""`dinoaugseg evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari_dinoaugseg.cli.numbers import parse_slices
+from napari_dinoaugseg.cli.output import print_json, print_text
+from napari_dinoaugseg.session.evaluation import ClassResult, Evaluation, evaluate
+
+
+def run_evaluate(
+    prediction: Path, truth: Path, slices: str | None, exclude: str | None, plane: str | None, *, as_json: bool
+) -> None:
+    """Compare two masks and print the figures."""
+    result = evaluate(
+        prediction,
+        truth,
+        slices=parse_slices(slices) if slices is not None else None,
+        exclude=parse_slices(exclude) if exclude is not None else (),
+        plane=plane,
+    )
+    if as_json:
+        print_json(_as_json(result))
+    else:
+        _print_table(result)
+
+
+def _as_json(result: Evaluation) -> dict[str, Any]:
+    unit = result.unit
+    mean = {"dice": result.mean("dice"), f"hd95_{unit}": result.mean("hd95"), f"asd_{unit}": result.mean("asd")}
+    classes = {str(number): _class_as_json(number, entry, unit) for number, entry in result.classes.items()}
+    return {"classes": classes, "mean": mean, "slices": result.slices}
+
+
+def _class_as_json(number: int, entry: ClassResult, unit: str) -> dict[str, Any]:
+    volume = ("volume_ml", "truth_volume_ml") if unit == "mm" else ("size_px", "truth_size_px")
+    return {
+        "name": f"class {number}",
+        "dice": entry.dice,
+        f"hd95_{unit}": entry.hd95,
+        f"asd_{unit}": entry.asd,
+        volume[0]: entry.volume,
+        volume[1]: entry.truth_volume,
+    }
+
+
+def _print_table(result: Evaluation) -> None:
+    unit = result.unit
+    size = "ml" if unit == "mm" else "px"
+    print_text(
+        f"{'class':>6} {'Dice':>7} {f'HD95 {unit}':>9} {f'ASD {unit}':>8} {f'volume {size}':>11} {f'truth {size}':>11}"
+    )
+    for number, entry in result.classes.items():
+        print_text(
+            f"{number:>6} {entry.dice:>7.4f} {_text(entry.hd95):>9} {_text(entry.asd):>8} "
+            f"{entry.volume:>11.2f} {entry.truth_volume:>11.2f}"
+        )
+    mean = [result.mean(name) for name in ("dice", "hd95", "asd")]
+    print_text(f"{'mean':>6} {mean[0]:>7.4f} {_text(mean[1]):>9} {_text(mean[2]):>8}")
+    print_text(f"over {result.slices} slices" if unit == "mm" else f"over {result.slices} slices or pictures")
+
+
+def _text(distance: float | None) -> str:
+    return "-" if distance is None else f"{distance:.2f}"

@@ -1,0 +1,116 @@
+"""What the command prints: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from napari_dinoaugseg.learning.events import Notice, Stage
+from napari_dinoaugseg.learning.events import Progress as ProgressEvent
+
+_VERBS: dict[Stage, str] = {"encode": "encoding", "train": "training", "predict": "predicting"}
+_UNITS: dict[Stage, str] = {"encode": "slices", "train": "steps", "predict": "slices"}
+
+Result = TypeVar("Result")
+
+
+def tell(text: str) -> None:
+    """A sentence for the person, on standard error."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where the command speaks
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(value, allow_nan=False))  # noqa: T201
+
+
+def print_text(text: str) -> None:
+    """A result for reading, on standard output."""
+    print(text)  # noqa: T201
+
+
+class ProgressLine:
+    """A live line on standard error: what happens, loss, time left, speed.
+
+    Where standard error is a file or a pipe there is one line a stage instead, when the stage ends.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description:<11}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._tasks: dict[Stage, TaskID] = {}
+        self._last: dict[Stage, ProgressEvent] = {}
+
+    @contextmanager
+    def live(self) -> Iterator[ProgressLine]:
+        """Show the line inside the block."""
+        if self._console.is_terminal:
+            with self._bar:
+                yield self
+        else:
+            yield self
+
+    def follow(self, events: Iterable[object]) -> None:
+        """Run through an iterator of events, showing them."""
+        for event in events:
+            self._show(event)
+        self._finish()
+
+    def run(self, work: Generator[object, None, Result]) -> Result:
+        """Run a generator of events to its end and return its result."""
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as stop:
+                self._finish()
+                result: Result = stop.value
+                return result
+            self._show(event)
+
+    def _show(self, event: object) -> None:
+        if isinstance(event, Notice):
+            self._console.print(event.text, highlight=False)
+        if not isinstance(event, ProgressEvent):
+            return
+        self._last[event.stage] = event
+        if not self._console.is_terminal:
+            return
+        if event.stage not in self._tasks:
+            self._tasks[event.stage] = self._bar.add_task(_VERBS[event.stage], total=event.total, detail="")
+        self._bar.update(self._tasks[event.stage], completed=event.done, total=event.total, detail=_detail(event))
+
+    def _finish(self) -> None:
+        for stage, event in self._last.items():
+            task = self._tasks.pop(stage, None)
+            if task is not None:
+                self._bar.remove_task(task)
+            loss = "" if event.loss is None else f", loss {event.loss:.3f}"
+            self._console.print(
+                f"{_VERBS[stage]:<11} {event.done} {_UNITS[stage]} in {event.elapsed:.1f} s "
+                f"({event.rate:.1f} {_UNITS[stage]}/s{loss})",
+                highlight=False,
+            )
+        self._last.clear()
+
+
+def _detail(event: ProgressEvent) -> str:
+    loss = "" if event.loss is None else f"loss {event.loss:.3f}  "
+    return f"{loss}{event.rate:.1f} {_UNITS[event.stage]}/s  {_clock(event.remaining)} left"
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%M:%S" if seconds < 3600 else "%H:%M:%S", time.gmtime(round(seconds)))

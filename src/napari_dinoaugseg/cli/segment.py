@@ -1,0 +1,221 @@
+"""`dinoaugseg segment` and `dinoaugseg predict`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.cli.numbers import parse_slices
+from napari_dinoaugseg.cli.output import ProgressLine, print_json, print_text, tell
+from napari_dinoaugseg.errors import OutputError
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.session import Round, Session
+from napari_dinoaugseg.study import Study, open_study
+
+
+@dataclass(frozen=True)
+class StudyJob:
+    """What `segment` and `predict` have in common; the fields are the command's options."""
+
+    study: Path
+    out: Path
+    plane: str | None
+    component: int | None
+    series: str | None
+    weights: Path | None
+    settings: Mapping[str, Any]
+    device: str
+    confidence_out: Path | None
+    cache: bool
+
+    def open(self) -> Study:
+        """The study, with its notices told."""
+        study = open_study(self.study, plane=self.plane, series=self.series, component=self.component)
+        for notice in study.notices:
+            tell(f"Note: {notice}")
+        return study
+
+    def check_outputs(self, study: Study, inputs: list[Path]) -> None:
+        """Refuse what cannot be written before anything is computed."""
+        study.check_output(self.out)
+        if self.confidence_out is not None:
+            study.check_output(self.confidence_out)
+        written = [path for path in (self.out, self.confidence_out) if path is not None]
+        check_distinct(written, inputs)
+
+
+@dataclass(frozen=True)
+class SegmentJob(StudyJob):
+    """The options of `segment`."""
+
+    labels: Path
+    slices: str | None
+    preset: str
+    warm_start: Path | None
+    model_out: Path | None
+
+
+@dataclass(frozen=True)
+class PredictJob(StudyJob):
+    """The options of `predict`."""
+
+    model: Path
+
+
+def run_segment(job: SegmentJob, *, as_json: bool) -> None:
+    """Learn from the labelled slices, predict the others, write everything that was asked for."""
+    started = time.monotonic()
+    settings = Settings.of_preset(job.preset, **job.settings)
+    study = job.open()
+    inputs = [job.labels, *([job.warm_start] if job.warm_start else []), *([job.weights] if job.weights else [])]
+    job.check_outputs(study, inputs)
+    if job.model_out is not None:
+        check_model_output(job.model_out, [job.study, job.out, *inputs])
+    session = Session(study, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
+    slices = parse_slices(job.slices) if job.slices is not None else None
+    labelled = session.load_labels(job.labels, slices)
+    if job.warm_start is not None:
+        session.load_model(job.warm_start)
+    tell(f"{study.name}: {study.n_slices} slices, {len(labelled)} labelled; encoder {session.encoder_name}")
+    confidence = Confidence(study) if job.confidence_out else None
+    with ProgressLine().live() as line:
+        done = line.run(session.train())
+        predicted = _predict(session, line, labelled[len(labelled) // 2], confidence)
+    session.export(job.out)
+    if job.model_out is not None:
+        session.save_model(job.model_out)
+    if job.confidence_out is not None and confidence is not None:
+        study.write_confidence(job.confidence_out, confidence)
+    _report(session, job.out, job.model_out, done, len(labelled), predicted, started, as_json=as_json)
+
+
+def run_predict(job: PredictJob, *, as_json: bool) -> None:
+    """Predict every slice of a study with a saved model."""
+    started = time.monotonic()
+    study = job.open()
+    job.check_outputs(study, [job.model, *([job.weights] if job.weights else [])])
+    settings = Settings().with_changes(**job.settings)
+    session = Session(study, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
+    session.load_model(job.model)
+    tell(f"{study.name}: {study.n_slices} slices; encoder {session.encoder_name}")
+    confidence = Confidence(study) if job.confidence_out else None
+    with ProgressLine().live() as line:
+        predicted = _predict(session, line, 0, confidence)
+    session.export(job.out)
+    if job.confidence_out is not None and confidence is not None:
+        study.write_confidence(job.confidence_out, confidence)
+    _report(session, job.out, None, None, 0, predicted, started, as_json=as_json)
+
+
+class Confidence:
+    """The confidence of each pixel, kept as 8-bit numbers until it is written; labelled slices are certain (1)."""
+
+    def __init__(self, study: Study) -> None:
+        self._shape_of: Callable[[int], tuple[int, int]] = study.slice_shape
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+
+    def keep(self, prediction: Prediction) -> None:
+        """Remember the map of a predicted slice."""
+        self._maps[prediction.index] = np.round(prediction.pixel_confidence * 255).astype(np.uint8)
+
+    def __call__(self, index: int) -> NDArray[np.float32]:
+        """The map of a slice, (H, W) float32 in 0 to 1."""
+        kept = self._maps.get(index)
+        if kept is None:
+            return np.ones(self._shape_of(index), np.float32)
+        return kept.astype(np.float32) / np.float32(255)
+
+
+def check_distinct(outputs: list[Path], inputs: list[Path]) -> None:
+    """Refuse an output that is an input, or that two results would share."""
+    for position, path in enumerate(outputs):
+        if any(path.resolve() == other.resolve() for other in inputs):
+            msg = f"{path}: writing there would overwrite an input. Choose another file."
+            raise OutputError(msg)
+        if any(path.resolve() == other.resolve() for other in outputs[:position]):
+            msg = f"{path}: two results would be written there. Choose different files."
+            raise OutputError(msg)
+
+
+def check_model_output(path: Path, others: list[Path]) -> None:
+    """Refuse a model file that could not be written, before anything is computed."""
+    if path.suffix != ".safetensors":
+        msg = f"{path}: a model is saved as .safetensors. Choose such a name."
+        raise OutputError(msg)
+    check_writable_folder(path)
+    check_distinct([path], others)
+
+
+def check_writable_folder(path: Path) -> None:
+    """Refuse a file whose folder is missing or not writable."""
+    from napari_dinoaugseg.study.output import check_parent
+
+    check_parent(path)
+
+
+def _predict(session: Session, line: ProgressLine, centre: int, confidence: Confidence | None) -> int:
+    """Predict what is not labelled; returns the number of slices."""
+    count = 0
+
+    def counted() -> Any:
+        nonlocal count
+        for item in session.predict(centre):
+            if isinstance(item, Prediction):
+                count += 1
+                if confidence is not None:
+                    confidence.keep(item)
+            yield item
+
+    line.follow(counted())
+    return count
+
+
+def _report(
+    session: Session,
+    out: Path,
+    model: Path | None,
+    done: Round | None,
+    labelled: int,
+    predicted: int,
+    started: float,
+    *,
+    as_json: bool,
+) -> None:
+    seconds = {stage: round(value, 3) for stage, value in session.seconds.items()}
+    seconds["total"] = round(time.monotonic() - started, 3)
+    if as_json:
+        print_json(
+            {
+                "mask": str(out),
+                "encoder": session.encoder_name,
+                "preset": session.settings.preset,
+                "device": session.device_name,
+                "slices": {"total": session.study.n_slices, "labelled": labelled, "predicted": predicted},
+                "encoded": session.encoded,
+                "seconds": seconds,
+                "steps": done.steps if done else 0,
+                "final_loss": done.final_loss if done else None,
+                "model": str(model) if model else None,
+            }
+        )
+        return
+    print_text(f"mask      {out}")
+    if model:
+        print_text(f"model     {model}")
+    print_text(f"slices    {session.study.n_slices}: {labelled} labelled, {predicted} predicted")
+    if done:
+        print_text(f"training  {done.steps} steps, final loss {done.final_loss:.3f}")
+    parts = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
+    print_text(
+        f"seconds   {parts}  ({session.encoder_name} on {session.device_name}, preset {session.settings.preset})"
+    )
+    least = session.suggest()
+    if done and least and least[0].confidence is not None:
+        print_text(f"next      label {session.study.slice_name(least[0].index)}: {least[0].reason}")

@@ -1,0 +1,164 @@
+"""Masks against the truth: one volume, or a folder of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.learning.metrics import Score, mean_of, score
+from napari_dinoaugseg.study import Plane
+from napari_dinoaugseg.study.grid import slice_axis
+from napari_dinoaugseg.study.labels import align, read_mask_volume
+from napari_dinoaugseg.study.masks import match_masks, read_mask_folder
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class over the volume, or its mean over the pictures.
+
+    Attributes:
+        dice: 0 to 1.
+        hd95: in ``unit`` of the evaluation; None when one mask lacks the class.
+        asd: likewise.
+        volume: of the prediction, in ml; in pixels a picture when no spacing is known.
+        truth_volume: of the truth.
+    """
+
+    dice: float
+    hd95: float | None
+    asd: float | None
+    volume: float
+    truth_volume: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All classes that occur where it was counted, by number.
+
+    Attributes:
+        classes: results by class number.
+        slices: how many slices or pictures were counted.
+        unit: of distances: ``mm``, or ``px`` when no spacing is known.
+    """
+
+    classes: dict[int, ClassResult]
+    slices: int
+    unit: str
+
+    def mean(self, name: str) -> float | None:
+        """Mean of ``dice``, ``hd95`` or ``asd`` over the classes that have it."""
+        return mean_of(getattr(result, name) for result in self.classes.values())
+
+
+def evaluate(
+    prediction: Path,
+    truth: Path,
+    *,
+    slices: Sequence[int] | None = None,
+    exclude: Sequence[int] = (),
+    plane: Plane | str | None = None,
+) -> Evaluation:
+    """Compare two mask files on one voxel grid, or two folders of masks matched by name.
+
+    Args:
+        prediction: file or folder.
+        truth: the same kind.
+        slices: count these slices only (pictures: in natural order of their names); None = all.
+        exclude: leave these out.
+        plane: through which the slices are numbered; None = the one with the finest pixels.
+
+    Raises:
+        LabelError: not masks, different grids or sizes, nothing to compare, a slice that does not exist.
+    """
+    for path in (prediction, truth):
+        if not path.exists():
+            msg = f"{path}: there is no such file or folder."
+            raise LabelError(msg)
+    if prediction.is_dir() != truth.is_dir():
+        msg = f"{prediction} and {truth}: one is a folder, the other a file. Compare two folders or two files."
+        raise LabelError(msg)
+    if truth.is_dir():
+        return _evaluate_pictures(prediction, truth, slices, exclude)
+    return _evaluate_volume(prediction, truth, slices, exclude, plane)
+
+
+def _evaluate_volume(
+    prediction: Path, truth: Path, slices: Sequence[int] | None, exclude: Sequence[int], plane: Plane | str | None
+) -> Evaluation:
+    true_mask, grid = read_mask_volume(truth)
+    found_mask, found_grid = read_mask_volume(prediction)
+    mask = align(found_mask, found_grid, grid, path=prediction)
+    axis, reverse = slice_axis(grid, plane)
+    n_slices = true_mask.shape[axis]
+    chosen = _chosen(n_slices, slices, exclude)
+    counted = np.zeros(true_mask.shape, dtype=bool)
+    line = [n_slices - 1 - index if reverse else index for index in chosen]
+    counted[tuple(line if dimension == axis else slice(None) for dimension in range(counted.ndim))] = True
+    numbers = np.union1d(np.unique(true_mask[counted]), np.unique(mask[counted]))
+    spacing = grid.spacing or (1.0,) * true_mask.ndim
+    voxel_ml = float(np.prod(spacing)) / 1000 if grid.spacing else 1.0
+    classes = {
+        int(number): _result(score(mask == number, true_mask == number, spacing, counted), voxel_ml)
+        for number in numbers
+        if number
+    }
+    _check_not_empty(classes, truth)
+    return Evaluation(classes, len(chosen), "mm" if grid.spacing else "px")
+
+
+def _evaluate_pictures(
+    prediction: Path, truth: Path, slices: Sequence[int] | None, exclude: Sequence[int]
+) -> Evaluation:
+    true_masks, found_masks = read_mask_folder(truth), read_mask_folder(prediction)
+    pairs = match_masks(found_masks, true_masks)
+    if not pairs:
+        msg = f"{prediction}: no mask has the name of one in {truth}. Masks are matched by name, without the ending."
+        raise LabelError(msg)
+    chosen = [pairs[index] for index in _chosen(len(pairs), slices, exclude)]
+    scores: dict[int, list[Score]] = {}
+    numbers = sorted({int(n) for _, name in chosen for n in np.unique(true_masks[name])} - {0})
+    for found_name, true_name in chosen:
+        found, true = found_masks[found_name], true_masks[true_name]
+        if found.shape != true.shape:
+            msg = f"{prediction}: the mask of {true_name} has the size {found.shape}; the truth has {true.shape}."
+            raise LabelError(msg)
+        for number in numbers:
+            scores.setdefault(number, []).append(score(found == number, true == number, (1.0, 1.0)))
+    _check_not_empty(scores, truth)
+    return Evaluation({number: _mean_result(values) for number, values in scores.items()}, len(chosen), "px")
+
+
+def _chosen(n_slices: int, slices: Sequence[int] | None, exclude: Sequence[int]) -> list[int]:
+    wrong = [index for index in (*(slices or ()), *exclude) if not 0 <= index < n_slices]
+    if wrong:
+        msg = f"There is no slice {wrong[0]}; the slices are numbered 0 to {n_slices - 1}."
+        raise LabelError(msg)
+    left = sorted(set(range(n_slices) if slices is None else slices) - set(exclude))
+    if not left:
+        msg = "No slice is left to compare. Leave out fewer slices."
+        raise LabelError(msg)
+    return left
+
+
+def _result(found: Score, unit_volume: float) -> ClassResult:
+    return ClassResult(found.dice, found.hd95, found.asd, found.voxels * unit_volume, found.truth_voxels * unit_volume)
+
+
+def _mean_result(scores: Sequence[Score]) -> ClassResult:
+    return ClassResult(
+        dice=float(np.mean([entry.dice for entry in scores])),
+        hd95=mean_of(entry.hd95 for entry in scores),
+        asd=mean_of(entry.asd for entry in scores),
+        volume=float(np.mean([entry.voxels for entry in scores])),
+        truth_volume=float(np.mean([entry.truth_voxels for entry in scores])),
+    )
+
+
+def _check_not_empty(classes: dict[int, ClassResult] | dict[int, list[Score]], truth: Path) -> None:
+    if not classes:
+        msg = f"{truth}: there are no labels on the slices to compare, in neither mask."
+        raise LabelError(msg)

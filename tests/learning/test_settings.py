@@ -1,0 +1,38 @@
+import pytest
+
+from napari_dinoaugseg.errors import SettingsError
+from napari_dinoaugseg.learning.settings import PRESETS, Settings
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_and_carries_its_name(preset):
+    assert Settings.of_preset(preset).preset == preset
+
+
+def test_the_paper_preset_is_the_papers_recipe():
+    paper = Settings.of_preset("paper")
+    assert (paper.input_size, paper.width, paper.batch_size, paper.steps) == (768, None, 2, 2000)
+    assert (paper.optimiser, paper.learning_rate, paper.schedule) == ("adam", 1e-4, "constant")
+    assert (paper.augment_probability, paper.augment_drop) == (0.7, 0.3)
+    assert (paper.views, paper.average, paper.norm, paper.rotary) == (0, 0.0, "batch", "1d")
+
+
+def test_an_input_size_that_the_encoder_cannot_halve_is_refused_with_a_better_one():
+    with pytest.raises(SettingsError, match=r"input_size.*multiple of 32.*256"):
+        Settings.of_preset("fast", input_size=250)
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("learning_rate", -1.0), ("norm", "none"), ("nonsense", 1)])
+def test_a_value_out_of_its_range_is_named(name, value):
+    with pytest.raises(SettingsError, match=name):
+        Settings.of_preset("balanced", **{name: value})
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(SettingsError, match="fast, balanced, paper"):
+        Settings.of_preset("best")
+
+
+def test_settings_survive_a_round_trip_through_plain_values():
+    settings = Settings.of_preset("paper", seed=7)
+    assert Settings.checked(settings.model_dump(mode="json")) == settings

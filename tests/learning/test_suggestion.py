@@ -1,0 +1,39 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_dinoaugseg.learning.suggestion import suggest
+
+
+def test_without_predictions_the_middle_comes_first_then_the_largest_gap():
+    first, second = suggest(11, [], {}, count=2)
+    assert first.index == 5
+    assert second.index in (0, 10)
+
+
+def test_an_uncertain_slice_far_from_labels_beats_an_uncertain_neighbour():
+    confidence = dict.fromkeys(range(20), 0.95) | {6: 0.5, 15: 0.5}
+    (best,) = suggest(20, [5], confidence)
+    assert best.index == 15
+    assert best.reason == "most uncertain, far from labelled slices"
+    assert (best.confidence, best.distance) == (0.5, 10)
+
+
+def test_suggestions_spread_instead_of_crowding_around_one_doubt():
+    confidence = dict.fromkeys(range(40), 0.9) | {20: 0.3, 21: 0.31, 19: 0.32}
+    chosen = [entry.index for entry in suggest(40, [0], confidence, count=3)]
+    assert chosen[0] in (19, 20, 21)
+    assert all(abs(index - 20) > 2 for index in chosen[1:])
+
+
+@given(
+    n=st.integers(1, 30),
+    labelled=st.sets(st.integers(0, 29)),
+    confidence=st.dictionaries(st.integers(0, 29), st.floats(0, 1)),
+    count=st.integers(0, 35),
+)
+def test_suggestions_are_distinct_unlabelled_and_as_many_as_there_are(n, labelled, confidence, count):
+    labelled = {index for index in labelled if index < n}
+    confidence = {index: value for index, value in confidence.items() if index < n}
+    chosen = [entry.index for entry in suggest(n, labelled, confidence, count)]
+    assert len(chosen) == len(set(chosen)) == min(count, n - len(labelled))
+    assert not labelled & set(chosen)
