@@ -130,45 +130,49 @@ def test_new_classes_take_the_next_free_number_and_no_taken_one(book):
         book.add_class(number=0)
 
 
-OPERATIONS = st.lists(
-    st.tuples(st.sampled_from(["paint", "empty", "clear", "accept", "reject", "copy", "undo", "redo", "predict"]),
-              st.integers(0, 5), st.sampled_from([1, 2, 9, UNKNOWN])),
-    max_size=40,
-)  # fmt: skip
+OPERATIONS = {
+    "paint": lambda book, index, value: book.set_manual(index, full(value)) or True,
+    "empty": lambda book, index, _: book.mark_empty(index) or True,
+    "clear": lambda book, index, _: book.clear(index) or True,
+    "accept": lambda book, index, _: bool(book.accept_all([index])),
+    "reject": lambda book, index, _: book.reject(index) or True,
+    "copy": lambda book, index, _: book.copy_to_manual(index) or True,
+    "undo": lambda book, *_: book.undo() and "undo",
+    "redo": lambda book, *_: book.redo() and "redo",
+    "predict": lambda book, index, value: book.set_prediction(index, full(value), 0.5),
+}
 
 
-@given(OPERATIONS)
+def perform(book, name, index, value):
+    """Carry out one change; tells whether it was a new one, an undo, a redo, or none."""
+    try:
+        return OPERATIONS[name](book, index, value)
+    except LabelError:
+        return False
+
+
+def manual_labels(book):
+    return {index: book.manual(index).tobytes() for index in range(6) if book.manual(index) is not None}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 5), st.sampled_from([1, 2, 9, UNKNOWN])),
+        max_size=40,
+    )
+)
 @settings(max_examples=150, deadline=None)
 def test_manual_labels_follow_the_person_through_any_sequence_of_changes(operations):
     """A plain list of snapshots beside the book tells what the person's labels must be."""
     book = LabelBook(lambda _: SHAPE, 6)
     book.classes = classes_of([1, 2, 9])
     snapshots, position = [{}], 0
-
-    def snapshot():
-        return {i: book.manual(i).tobytes() for i in range(6) if book.manual(i) is not None}
-
-    for name, index, value in operations:
-        try:
-            changed = {
-                "paint": lambda: book.set_manual(index, full(value)) or True,
-                "empty": lambda: book.mark_empty(index) or True,
-                "clear": lambda: book.clear(index) or True,
-                "accept": lambda: bool(book.accept_all([index])),
-                "reject": lambda: book.reject(index) or True,
-                "copy": lambda: book.copy_to_manual(index) or True,
-                "undo": lambda: book.undo() and "undo",
-                "redo": lambda: book.redo() and "redo",
-                "predict": lambda: book.set_prediction(index, full(value), 0.5),
-            }[name]()
-        except LabelError:
-            changed = False
+    for operation in operations:
+        changed = perform(book, *operation)
         if changed is True:
             del snapshots[position + 1 :]
-            snapshots.append(snapshot())
+            snapshots.append(manual_labels(book))
             position += 1
-        elif changed == "undo":
-            position -= 1
-        elif changed == "redo":
-            position += 1
-        assert snapshot() == snapshots[position]
+        elif changed:
+            position += -1 if changed == "undo" else 1
+        assert manual_labels(book) == snapshots[position]
