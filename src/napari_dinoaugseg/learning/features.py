@@ -62,6 +62,11 @@ class FeatureStore:
         self._bytes = 0
         self._cache_problem_told = False
 
+    @property
+    def memory_used(self) -> int:
+        """Bytes of features kept in memory."""
+        return self._bytes
+
     def resized(self, input_size: int) -> FeatureStore:
         """A store of the same study and encoder at another input size."""
         store = FeatureStore(

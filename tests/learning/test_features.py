@@ -1,0 +1,167 @@
+import errno
+import os
+
+import pytest
+import torch
+
+from napari_dinoaugseg.learning import cache as cache_module
+from napari_dinoaugseg.learning.cache import FeatureCache
+from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.learning.views import View
+
+EVERY = [(index, None) for index in range(16)]
+
+
+def prepare(store, wanted=EVERY, cancel=None):
+    return list(store.prepare(wanted, cancel))
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return FeatureCache(tmp_path)
+
+
+def files_of(cache):
+    return sorted(cache.folder.rglob("*.features"))
+
+
+def test_every_slice_is_encoded_exactly_once(make_store):
+    store = make_store()
+    prepare(store)
+    prepare(store)
+    store.features(3)
+    assert store.encoded == 16
+
+
+def test_progress_counts_to_the_number_of_missing_slices(make_store):
+    store = make_store()
+    store.features(0)
+    events = [event for event in prepare(store) if isinstance(event, Progress)]
+    assert (events[0].done, events[-1].done, events[-1].total) == (0, 15, 15)
+
+
+def test_maps_have_the_encoders_channels_and_strides(make_store, encoder):
+    maps = make_store().features(5)
+    assert [tuple(m.shape) for m in maps] == [
+        (channels, 64 // stride, 64 // stride)
+        for channels, stride in zip(encoder.channels, encoder.strides, strict=True)
+    ]
+    assert all(m.dtype == torch.float16 for m in maps)
+
+
+def test_a_second_store_finds_everything_on_disk(make_store, cache):
+    prepare(make_store(cache))
+    second = make_store(FeatureCache(cache.folder.parent))
+    prepare(second)
+    assert second.encoded == 0
+    assert all(torch.equal(a, b) for a, b in zip(second.features(2), make_store().features(2), strict=True))
+
+
+@pytest.mark.parametrize("change", [{"input_size": 96}, {"window": "other"}])
+def test_features_of_another_size_or_window_are_not_taken(make_store, cache, change):
+    prepare(make_store(cache))
+    other = make_store(cache, **{k: v for k, v in change.items() if k == "input_size"})
+    if "window" in change:
+        from napari_dinoaugseg.study.intensity import Window
+
+        other.window = Window(0.0, 100.0)
+    prepare(other)
+    assert other.encoded == 16
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: content[:-9] + bytes([content[-9] ^ 0x10]) + content[-8:],
+        lambda content: b"\xff" * 64,
+    ],
+    ids=["cut", "empty", "one bit", "noise"],
+)
+def test_a_damaged_file_is_encoded_again(make_store, cache, damage):
+    good = make_store(cache).features(4)
+    (path,) = files_of(cache)
+    path.write_bytes(damage(path.read_bytes()))
+    store = make_store(cache)
+    assert all(torch.equal(a, b) for a, b in zip(store.features(4), good, strict=True))
+    assert store.encoded == 1
+
+
+def test_a_file_under_a_foreign_name_is_not_trusted(make_store, cache):
+    store = make_store(cache)
+    store.features(4)
+    store.features(5)
+    first, second = files_of(cache)
+    second.write_bytes(first.read_bytes())
+    again = make_store(cache)
+    again.features(4)
+    again.features(5)
+    assert again.encoded == 1
+
+
+def test_memory_stays_within_its_budget(make_store):
+    one = sum(m.nbytes for m in make_store().features(0))
+    store = make_store(memory_budget=3 * one)
+    prepare(store)
+    assert store.memory_used <= 3 * one
+    encoded = store.encoded
+    store.features(15)
+    assert store.encoded == encoded
+    store.features(0)
+    assert store.encoded == encoded + 1
+
+
+def test_the_folder_stays_below_its_limit_and_the_oldest_go_first(make_store, cache):
+    store = make_store(cache)
+    prepare(store)
+    files = files_of(cache)
+    for age, path in enumerate(files):
+        os.utime(path, (1000 + age, 1000 + age))
+    cache.limit = sum(path.stat().st_size for path in files[-3:])
+    cache.evict()
+    assert files_of(cache) == sorted(files[-3:])
+
+
+def test_a_full_disk_is_said_once_and_loses_nothing(make_store, cache, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache_module.tempfile, "mkstemp", full)
+    store = make_store(cache)
+    notices = [event for event in prepare(store) if isinstance(event, Notice)]
+    assert len(notices) == 1
+    assert "No space left" in notices[0].text
+    assert not [event for event in prepare(store, [(0, View(1))]) if isinstance(event, Notice)]
+    assert files_of(cache) == []
+    assert store.encoded == 17
+
+
+def test_a_view_has_features_of_its_own(make_store):
+    store = make_store()
+    plain, view = store.features(6), store.features(6, View(1))
+    assert not torch.allclose(plain[0], view[0])
+    assert store.encoded == 2
+
+
+def test_stopping_leaves_what_is_encoded(make_store):
+    store, cancel = make_store(), Cancel()
+    for event in store.prepare(EVERY, cancel):
+        if isinstance(event, Progress) and event.done:
+            cancel.set()
+    assert store.encoded == 4
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(make_store, monkeypatch):
+    store = make_store()
+    encode = store.encoder.encode
+
+    def small_only(batch):
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(batch)
+
+    monkeypatch.setattr(store.encoder, "encode", small_only)
+    notices = [event.text for event in prepare(store) if isinstance(event, Notice)]
+    assert [text.split("with ")[1] for text in notices] == ["2 slices at a time.", "1 slices at a time."]
+    assert store.encoded == 16

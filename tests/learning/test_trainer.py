@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+import torch
+
+from napari_dinoaugseg.errors import TrainingError
+from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
+from napari_dinoaugseg.learning.metrics import dice
+from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
+from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.trainer import Example, _Run, fit
+from tests.blobs import LEFT_OUT
+
+
+def run(work):
+    """Events and result of a generator."""
+    events = []
+    while True:
+        try:
+            events.append(next(work))
+        except StopIteration as stop:
+            return events, stop.value
+
+
+def masks(store, decoder, indices=LEFT_OUT):
+    found = {item.index: item for item in predict(store, decoder, indices) if isinstance(item, Prediction)}
+    return np.stack([found[index].classes for index in indices])
+
+
+def mean_dice(found, truth):
+    return np.mean([dice(found == number, truth == number) for number in (1, 2)])
+
+
+def test_three_labelled_slices_teach_the_others(make_store, examples, truth, quick):
+    store = make_store()
+    _, trained = run(fit(store, examples, quick, n_classes=3))
+    assert mean_dice(masks(store, trained.decoder), truth[list(LEFT_OUT)]) > 0.85
+    assert trained.steps == quick.steps
+    assert not trained.decoder.training
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_store, examples, quick):
+    short = quick.with_changes(steps=6)
+    weights = [
+        run(fit(make_store(), examples, short.with_changes(seed=seed), n_classes=3))[1].decoder.state_dict()
+        for seed in (1, 1, 2)
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+def test_the_callers_random_state_is_left_alone_and_does_not_matter(make_store, examples, quick):
+    short = quick.with_changes(steps=4)
+    torch.manual_seed(99)
+    expected = torch.rand(3)
+    torch.manual_seed(99)
+    _, first = run(fit(make_store(), examples, short, n_classes=3))
+    assert torch.equal(torch.rand(3), expected)
+
+    def disturbed():
+        work = fit(make_store(), examples, short, n_classes=3)
+        while True:
+            torch.rand(7)
+            try:
+                yield next(work)
+            except StopIteration as stop:
+                return stop.value
+
+    _, second = run(disturbed())
+    state = first.decoder.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in second.decoder.state_dict().items())
+
+
+def test_events_tell_encoding_then_every_step(make_store, examples, quick):
+    events, _ = run(fit(make_store(), examples, quick.with_changes(steps=5), n_classes=3))
+    stages = [event.stage for event in events]
+    assert stages == ["encode"] * stages.count("encode") + ["train"] * 5
+    assert events[0].total == 9
+    steps = [event for event in events if event.stage == "train"]
+    assert [event.done for event in steps] == [1, 2, 3, 4, 5]
+    assert all(event.loss > 0 and event.learning_rate > 0 for event in steps)
+
+
+def test_stopping_answers_within_one_step_and_keeps_what_was_learnt(make_store, examples, quick):
+    cancel, seen = Cancel(), []
+    work = fit(make_store(), examples, quick, n_classes=3, cancel=cancel)
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as stop:
+            trained = stop.value
+            break
+        if isinstance(event, Progress) and event.stage == "train":
+            seen.append(event.done)
+            if event.done == 7:
+                cancel.set()
+    assert seen[-1] == 7
+    assert trained.steps == 7
+
+
+def test_stopping_before_anything_was_learnt_says_so(make_store, examples, quick):
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(TrainingError, match="stopped before"):
+        run(fit(make_store(), examples, quick, n_classes=3, cancel=cancel))
+
+
+def test_a_warm_start_takes_fewer_steps_and_leaves_its_model_as_it_was(make_store, examples, truth, quick):
+    store = make_store()
+    _, first = run(fit(store, examples, quick, n_classes=3))
+    before = {name: value.clone() for name, value in first.decoder.state_dict().items()}
+    _, second = run(fit(store, examples, quick, n_classes=3, warm_start=first.decoder))
+    assert second.steps == round(quick.steps * quick.warm_steps)
+    assert all(torch.equal(value, before[name]) for name, value in first.decoder.state_dict().items())
+    left_out = truth[list(LEFT_OUT)]
+    assert mean_dice(masks(store, second.decoder), left_out) > mean_dice(masks(store, first.decoder), left_out) - 0.03
+
+
+def test_scribbles_are_enough(make_store, examples, truth, quick):
+    """Where the person left a pixel open, nothing is learnt from it: half of each slice is enough to learn."""
+    open_half = []
+    for example in examples:
+        target = example.target.copy()
+        target[::2] = UNKNOWN_TARGET
+        open_half.append(Example(example.index, target))
+    store = make_store()
+    _, trained = run(fit(store, open_half, quick, n_classes=3))
+    assert mean_dice(masks(store, trained.decoder), truth[list(LEFT_OUT)]) > 0.75
+
+
+def test_nothing_labelled_is_refused(make_store, quick):
+    with pytest.raises(TrainingError, match="No slice is labelled"):
+        run(fit(make_store(), [], quick, n_classes=2))
+
+
+def test_out_of_memory_steps_down_the_ladder_and_says_so(make_store, examples, quick, monkeypatch):
+    step = _Run._step
+
+    def hungry(self, batch, targets, optimiser):
+        if len(batch) > 1 or self.store.input_size > 128:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, batch, targets, optimiser)
+
+    monkeypatch.setattr(_Run, "_step", hungry)
+    work = fit(make_store(input_size=192), examples, quick.with_changes(steps=3), n_classes=3)
+    events, trained = run(work)
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert [text.partition("going on ")[2] for text in notices] == [
+        "with 2 slices a step.",
+        "with 1 slices a step.",
+        "at 128 x 128 pixels.",
+    ]
+    assert (trained.steps, trained.input_size) == (3, 128)
+
+
+def test_no_memory_at_all_ends_in_a_sentence(make_store, examples, quick, monkeypatch):
+    def hungry(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(_Run, "_step", hungry)
+    with pytest.raises(TrainingError, match="not enough memory"):
+        run(fit(make_store(), examples, quick, n_classes=3))
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(make_store, examples, quick, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(_Run, "_step", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(fit(make_store(), examples, quick, n_classes=3))
+
+
+@pytest.fixture
+def trained(make_store, examples, quick):
+    store = make_store()
+    return store, run(fit(store, examples, quick.with_changes(steps=20), n_classes=3))[1].decoder
+
+
+def test_predictions_come_nearest_first_at_the_slices_own_size(trained, study):
+    store, decoder = trained
+    order = nearest_first(range(16), 9)
+    assert order[:5] == [9, 8, 10, 7, 11]
+    found = [item for item in predict(store, decoder, order) if isinstance(item, Prediction)]
+    assert [item.index for item in found] == order
+    for item in found:
+        assert item.classes.shape == item.pixel_confidence.shape == study.slice_shape(item.index)
+        assert 1 / 3 <= item.pixel_confidence.min() <= item.pixel_confidence.max() <= 1
+        assert 0 <= item.confidence <= 1
+
+
+def test_predicting_can_be_stopped_between_batches(trained):
+    store, decoder = trained
+    cancel, found = Cancel(), []
+    for item in predict(store, decoder, range(16), cancel=cancel):
+        found.append(item)
+        cancel.set()
+    assert len([item for item in found if isinstance(item, Prediction)]) == 4
+
+
+def test_prediction_does_not_depend_on_what_else_is_in_the_batch(trained):
+    store, decoder = trained
+    together = masks(store, decoder, tuple(range(4)))
+    alone = np.stack([masks(store, decoder, (index,))[0] for index in range(4)])
+    assert np.mean(together != alone) < 1e-3
+
+
+def test_prediction_survives_out_of_memory(trained, monkeypatch):
+    store, decoder = trained
+    batch = store.batch
+
+    def small_only(wanted, device):
+        if len(wanted) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return batch(wanted, device)
+
+    monkeypatch.setattr(store, "batch", small_only)
+    items = list(predict(store, decoder, range(6)))
+    assert len([item for item in items if isinstance(item, Prediction)]) == 6
+    assert len([item for item in items if isinstance(item, Notice)]) == 2

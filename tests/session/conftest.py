@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.study import open_study
+from tests.blobs import write_study
+
+
+@pytest.fixture(scope="session")
+def blob_files(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("blobs"))
+
+
+@pytest.fixture
+def quick():
+    return Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=60, views=2, width=32)
+
+
+@pytest.fixture
+def new_session(blob_files, quick):
+    def make(**options):
+        return Session(open_study(blob_files[0], plane="axial"), options.pop("settings", quick), device="cpu", **options)
+
+    return make

@@ -1,0 +1,144 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from napari_dinoaugseg.errors import CheckpointError, LabelError, TrainingError
+from napari_dinoaugseg.learning.events import Cancel, Progress
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.session.labels import UNKNOWN, Status
+from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.study import open_study
+from tests.blobs import LABELLED, LEFT_OUT, write_study
+
+
+def drain(work):
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
+
+
+@pytest.fixture
+def trained(new_session, blob_files):
+    session = new_session()
+    session.load_labels(blob_files[1], LABELLED)
+    drain(session.train())
+    list(session.predict(8))
+    return session
+
+
+def test_the_loop_from_labels_to_a_mask_in_the_studys_geometry(trained, blob_files, tmp_path):
+    out = tmp_path / "mask.nii.gz"
+    trained.export(out)
+    image, truth, mask = (nib.load(path) for path in (*blob_files, out))
+    assert mask.shape == image.shape
+    assert np.array_equal(mask.affine, image.affine)
+    assert mask.header["sform_code"] == image.header["sform_code"]
+    assert mask.header["qform_code"] == image.header["qform_code"]
+    found, true = np.asarray(mask.dataobj), np.asarray(truth.dataobj)
+    assert np.array_equal(found[:, :, list(LABELLED)], true[:, :, list(LABELLED)])
+    left = list(LEFT_OUT)
+    for number in (1, 3):
+        a, b = found[:, :, left] == number, true[:, :, left] == number
+        assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.85
+
+
+def test_a_second_session_on_the_study_encodes_nothing(trained, new_session, blob_files):
+    assert trained.encoded > 0
+    again = new_session()
+    again.load_labels(blob_files[1], LABELLED)
+    drain(again.train())
+    list(again.predict())
+    assert again.encoded == 0
+    assert all(np.array_equal(again.labels.result(i), trained.labels.result(i)) for i in range(16))
+
+
+def test_rounds_are_remembered_and_the_second_is_shorter(trained, blob_files):
+    truth = trained.study.read_labels(blob_files[1], range(16))
+    trained.paint(6, truth[6])
+    second = drain(trained.train())
+    first = trained.history[0]
+    assert (first.agreement, first.labelled) == (None, list(LABELLED))
+    assert 0.7 < second.agreement <= 1
+    assert second.steps < first.steps
+    assert second.labelled == sorted([*LABELLED, 6])
+    assert set(second.seconds) == {"encode", "train", "predict"}
+
+
+def test_a_saved_model_predicts_the_next_study(trained, tmp_path, quick):
+    model = tmp_path / "model.safetensors"
+    trained.save_model(model)
+    image, truth = write_study(tmp_path, seed=5)
+    session = Session(open_study(image, plane="axial"), quick)
+    session.load_model(model)
+    assert [entry.number for entry in session.labels.classes] == [1, 3]
+    found = [item for item in session.predict() if isinstance(item, Prediction)]
+    assert len(found) == 16
+    true = session.study.read_labels(truth, range(16))
+    overlap = sum(((session.labels.result(i) == 1) & (true[i] == 1)).sum() for i in range(16))
+    size = sum((session.labels.result(i) == 1).sum() + (true[i] == 1).sum() for i in range(16))
+    assert 2 * overlap / size > 0.85
+
+
+def test_a_model_of_other_classes_is_refused_and_changes_nothing(trained, new_session, tmp_path):
+    model = tmp_path / "model.safetensors"
+    trained.save_model(model)
+    session = new_session()
+    session.labels.add_class(number=2)
+    before = session.settings
+    with pytest.raises(CheckpointError, match="knows the classes 1, 3, the labels have 2"):
+        session.load_model(model)
+    assert session.settings == before
+
+
+def test_stopping_a_prediction_keeps_the_masks_that_came(trained):
+    trained.labels.drop_predictions()
+    cancel = Cancel()
+    for item in trained.predict(8, cancel=cancel):
+        if isinstance(item, Progress):
+            cancel.set()
+    kept = [i for i in range(16) if trained.labels.status(i) is Status.PREDICTED]
+    assert kept
+    assert len(kept) < len(LEFT_OUT)
+
+
+def test_training_asks_for_labels_before_it_loads_anything(new_session):
+    session = new_session()
+    with pytest.raises(TrainingError, match="No slice is labelled"):
+        drain(session.train())
+    session.labels.add_class()
+    session.labels.mark_empty(3)
+    with pytest.raises(TrainingError, match="only background"):
+        drain(session.train())
+    assert session._engine is None
+
+
+def test_predicting_without_a_model_says_what_to_do(new_session):
+    with pytest.raises(TrainingError, match="Label a few slices and train"):
+        list(new_session().predict())
+
+
+def test_labels_that_do_not_fit_change_nothing(new_session, tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.uint8), np.eye(4)), tmp_path / "other.nii.gz")
+    session = new_session()
+    with pytest.raises(LabelError, match=r"other\.nii\.gz"):
+        session.load_labels(tmp_path / "other.nii.gz")
+    assert session.labels.classes == []
+    assert session.labels.labelled == []
+
+
+def test_scribbled_slices_are_filled_by_the_prediction(trained, blob_files):
+    scribble = trained.labels.result(8).copy()
+    scribble[::2] = UNKNOWN
+    trained.paint(8, scribble)
+    drain(trained.train())
+    list(trained.predict(8))
+    result = trained.labels.result(8)
+    assert np.array_equal(result[1::2], scribble[1::2])
+    assert (result != UNKNOWN).all()
+    assert (result[::2] > 0).any()
+
+
+def test_suggestions_are_not_labelled_yet(trained):
+    assert all(entry.index in LEFT_OUT for entry in trained.suggest(5))
