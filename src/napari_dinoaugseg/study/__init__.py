@@ -1,1 +1,31 @@
 """Images in, masks out, in exactly the geometry that came in."""
+
+from __future__ import annotations
+
+from napari_dinoaugseg.study.grid import Grid, Plane, align
+from napari_dinoaugseg.study.intensity import CT_WINDOWS, Window, choose_window, to_unit_rgb
+from napari_dinoaugseg.study.labels import read_mask_volume
+from napari_dinoaugseg.study.masks import MaskFolder, read_mask_folder
+from napari_dinoaugseg.study.matching import pair as match_masks
+from napari_dinoaugseg.study.opening import open_study
+from napari_dinoaugseg.study.pictures import PictureStudy
+from napari_dinoaugseg.study.study import Study
+from napari_dinoaugseg.study.volume import VolumeStudy
+
+__all__ = [
+    "CT_WINDOWS",
+    "Grid",
+    "MaskFolder",
+    "PictureStudy",
+    "Plane",
+    "Study",
+    "VolumeStudy",
+    "Window",
+    "align",
+    "choose_window",
+    "match_masks",
+    "open_study",
+    "read_mask_folder",
+    "read_mask_volume",
+    "to_unit_rgb",
+]

@@ -1,0 +1,90 @@
+"""Label files of volumes: read, checked to be labels, and brought onto the grid of the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import LabelError, StudyError
+from napari_dinoaugseg.study.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, suffix_of
+from napari_dinoaugseg.study.grid import Grid
+from napari_dinoaugseg.study.nifti import read_nifti
+from napari_dinoaugseg.study.nrrd_file import read_nrrd
+from napari_dinoaugseg.study.tiff import read_tiff_stack
+from napari_dinoaugseg.study.voxels import Voxels
+
+HIGHEST_LABEL = int(np.iinfo(np.uint16).max)
+
+
+def read_volume_file(path: Path, component: int | None = None) -> Voxels:
+    """Read a volume that is one file, by its suffix.
+
+    Raises:
+        StudyError: it is missing or damaged, or its suffix is not one of a volume.
+    """
+    suffix = suffix_of(path)
+    if suffix in NIFTI_SUFFIXES:
+        return read_nifti(path, component)
+    if suffix in NRRD_SUFFIXES:
+        return read_nrrd(path, component)
+    if suffix in TIFF_SUFFIXES:
+        return read_tiff_stack(path, component)
+    if not path.exists():
+        msg = f"{path}: there is no such file or folder. Check the path."
+        raise StudyError(msg)
+    msg = f"{path}: files of this kind are not supported. Volumes end in .nii, .nii.gz, .nrrd or .tif (a stack)."
+    raise StudyError(msg)
+
+
+def read_mask_volume(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Grid]:
+    """Read a label volume on its own.
+
+    Args:
+        path: a NIfTI, NRRD or multi-page TIFF file.
+
+    Returns:
+        The labels (i, j, k) in stored order, uint8 where they fit and uint16 otherwise, and their grid.
+
+    Raises:
+        LabelError: the file cannot be read, or what it holds are no labels (negative, fractional, NaN, over 65535).
+    """
+    path = Path(path)
+    try:
+        voxels = read_volume_file(path)
+    except StudyError as error:
+        raise LabelError(str(error)) from error
+    if voxels.is_colour:
+        msg = f"{path}: it holds colours, not label numbers. Save the labels as whole numbers from 0 up."
+        raise LabelError(msg)
+    if any("NaN" in notice for notice in voxels.notices):
+        msg = f"{path}: it holds NaN or infinite voxels, which are no labels. Save labels as whole numbers from 0 up."
+        raise LabelError(msg)
+    return _whole_numbers(path, voxels), voxels.grid
+
+
+def _whole_numbers(path: Path, voxels: Voxels) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the values as labels, one slab after the other so that no float copy of the whole is made."""
+    stored = voxels.stored
+    if stored.dtype in (np.uint8, np.uint16) and not voxels.is_scaled:
+        return np.asarray(stored)
+    labels: NDArray[Any] = np.zeros(stored.shape, dtype=np.uint8, order="F")
+    for k in range(stored.shape[2]):
+        values = stored[:, :, k] * np.float64(voxels.slope) + np.float64(voxels.intercept)
+        whole = np.rint(values)
+        # A scaled file gives 2.9999999; anything further from a whole number was interpolated.
+        if np.abs(values - whole).max() > 1e-4:
+            odd = float(values.flat[int(np.abs(values - whole).argmax())])
+            msg = f"{path}: it holds {odd:.4g}, which is no label. Save labels as whole numbers from 0 up."
+            raise LabelError(msg)
+        low, high = float(whole.min()), float(whole.max())
+        if low < 0 or high > HIGHEST_LABEL:
+            odd = low if low < 0 else high
+            msg = f"{path}: it holds the label {odd:.0f}; labels are whole numbers from 0 to {HIGHEST_LABEL}."
+            raise LabelError(msg)
+        if high > 255 and labels.dtype == np.uint8:
+            labels = labels.astype(np.uint16, order="F")
+        labels[:, :, k] = whole
+    return labels

@@ -1,0 +1,103 @@
+"""Opening whatever a person names: the kind of study is told by what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.study.dicom import find_dicom, read_dicom
+from napari_dinoaugseg.study.files import (
+    DICOM_SUFFIXES,
+    NIFTI_SUFFIXES,
+    NRRD_SUFFIXES,
+    PICTURE_SUFFIXES,
+    TIFF_SUFFIXES,
+    is_dicom,
+    is_hidden,
+    natural_key,
+    suffix_of,
+)
+from napari_dinoaugseg.study.grid import Plane
+from napari_dinoaugseg.study.labels import read_volume_file
+from napari_dinoaugseg.study.pictures import PictureStudy, find_study_pictures
+from napari_dinoaugseg.study.study import Study
+from napari_dinoaugseg.study.tiff import count_pages
+from napari_dinoaugseg.study.volume import VolumeStudy
+
+
+def open_study(
+    path: str | Path | Sequence[str | Path],
+    *,
+    plane: Plane | str | None = None,
+    series: str | None = None,
+    component: int | None = None,
+) -> Study:
+    """Open an image or a set of images.
+
+    Args:
+        path: a NIfTI, NRRD, DICOM or TIFF file, a picture, a folder with DICOM slices or pictures, or a list of picture
+            or DICOM files.
+        plane: direction of the slices of a volume; None takes the plane with the smallest pixels.
+        series: which series of a DICOM folder, by UID or a part of the description.
+        component: which volume of a file with time points or channels, from 0.
+
+    Returns:
+        A `VolumeStudy` or a `PictureStudy`.
+
+    Raises:
+        StudyError: nothing there, not an image, damaged, or not one study; the message names the file.
+        ValueError: no such plane.
+    """
+    wanted = Plane(plane) if plane is not None else None
+    if not isinstance(path, str | Path):
+        return _open_list([Path(file) for file in path], wanted, series)
+    path = Path(path)
+    if not path.exists():
+        msg = f"{path}: there is no such file or folder. Check the path."
+        raise StudyError(msg)
+    if path.is_dir():
+        return _open_folder(path, wanted, series)
+    return _open_file(path, wanted, series, component)
+
+
+def _open_file(path: Path, plane: Plane | None, series: str | None, component: int | None) -> Study:
+    suffix = suffix_of(path)
+    if suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES | PICTURE_SUFFIXES and is_dicom(path)):
+        return VolumeStudy(read_dicom(path, [path], series), plane)
+    if suffix in PICTURE_SUFFIXES and not (suffix in TIFF_SUFFIXES and count_pages(path) > 1):
+        return PictureStudy(path, [path])
+    return VolumeStudy(read_volume_file(path, component), plane)
+
+
+def _open_list(files: list[Path], plane: Plane | None, series: str | None) -> Study:
+    if not files:
+        msg = "The list of files is empty. Name at least one image."
+        raise StudyError(msg)
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        msg = f"{missing}: there is no such file. Check the path."
+        raise StudyError(msg)
+    if all(file.suffix.lower() in DICOM_SUFFIXES or is_dicom(file) for file in files):
+        return VolumeStudy(read_dicom(files[0].parent, files, series), plane)
+    return PictureStudy(files[0].parent, sorted(files, key=lambda file: natural_key(file.as_posix())))
+
+
+def _open_folder(folder: Path, plane: Plane | None, series: str | None) -> Study:
+    """Tell DICOM from pictures: what lies right in the folder decides, then what lies in its subfolders."""
+    own = [path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder)]
+    has_dicom = any(path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path) for path in own)
+    has_pictures = any(suffix_of(path) in PICTURE_SUFFIXES for path in own)
+    if has_dicom or not has_pictures:
+        dicom = find_dicom(folder)
+        if dicom:
+            return VolumeStudy(read_dicom(folder, dicom, series), plane)
+    pictures = find_study_pictures(folder)
+    if pictures:
+        return PictureStudy(folder, pictures)
+    volumes = sorted(path.name for path in own if suffix_of(path) in NIFTI_SUFFIXES | NRRD_SUFFIXES)
+    if volumes:
+        msg = f"{folder}: a folder of volumes is not one study. Name one file, such as {volumes[0]}."
+    else:
+        msg = f"{folder}: there is no image here. Name a folder with DICOM slices, or PNG, JPEG, TIFF or BMP pictures."
+    raise StudyError(msg)

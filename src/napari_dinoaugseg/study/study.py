@@ -1,0 +1,127 @@
+"""What every study is: a numbered series of 2-D images, and a place to write masks of exactly their geometry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.study.grid import Plane
+
+# Gives the (H, W) label image of slice i in display orientation.
+MaskOf = Callable[[int], NDArray[np.integer[Any]]]
+# Gives the (H, W) confidence of slice i, from 0 to 1, in display orientation.
+ConfidenceOf = Callable[[int], NDArray[np.float32]]
+
+
+class Study(ABC):
+    """Slices of one volume, or pictures.
+
+    Attributes:
+        name: the stem of the file or folder, for messages and reports; never a full path.
+        path: the file or folder.
+        kind: "volume" or "pictures".
+        plane: the direction of the slices; native for pictures.
+        n_slices: how many slices or pictures there are.
+        notices: sentences that a person should read.
+        is_colour: whether slices are (H, W, 3).
+        modality: "CT", "MR"... where the file says so.
+        slice_distance: mm between neighbouring slices; None for pictures and where it is unknown.
+    """
+
+    kind: ClassVar[Literal["volume", "pictures"]]
+    name: str
+    path: Path
+    plane: Plane
+    n_slices: int
+    notices: list[str]
+    is_colour: bool
+    modality: str | None
+    slice_distance: float | None
+
+    @abstractmethod
+    def slice(self, i: int) -> NDArray[Any]:
+        """Return slice `i` as (H, W) or (H, W, 3): the file's own values (HU for CT), uint8 or float32."""
+
+    @abstractmethod
+    def slice_shape(self, i: int) -> tuple[int, int]:
+        """Return height and width of slice `i` in pixels, without decoding it."""
+
+    @abstractmethod
+    def slice_spacing(self, i: int) -> tuple[float, float] | None:
+        """Return the size of a pixel of slice `i` as (row, column) distance in mm; None when it is unknown."""
+
+    @abstractmethod
+    def slice_name(self, i: int) -> str:
+        """Return how slice `i` is called in messages: "slice 12", or the file name of a picture."""
+
+    @abstractmethod
+    def slice_fingerprint(self, i: int) -> str:
+        """Return a hash (hex) of the pixels of slice `i`, and of where it lies in a volume: a key for caches."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash (hex) of the pixels of the whole study; it does not depend on the name or the plane."""
+
+    @property
+    @abstractmethod
+    def is_byte(self) -> bool:
+        """Whether every slice is stored as 8-bit values without scaling."""
+
+    @abstractmethod
+    def intensity_range(self) -> tuple[float, float]:
+        """Return the 0.5th and 99.5th percentile over the whole study, in the values of `slice`."""
+
+    @abstractmethod
+    def write_mask(self, path: Path, masks: MaskOf) -> None:
+        """Write a label image for every slice, in exactly the geometry that came in; whole or not at all."""
+
+    @abstractmethod
+    def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
+        """Write how sure the labels are, in the same geometry as `write_mask`."""
+
+    @abstractmethod
+    def check_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
+        """Raise `OutputError` when `write_mask(path)` could not succeed or would overwrite an input.
+
+        Args:
+            path: where the mask is to go.
+            inputs: further files and folders, beside the study's own, that must not be overwritten (labels, a model).
+        """
+
+    @abstractmethod
+    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> dict[int, NDArray[np.uint16]]:
+        """Read labels that somebody painted.
+
+        Args:
+            path: a label file of the same voxel grid, or for pictures a folder with masks for some of them.
+            slices: exactly these are labelled, all-background ones too; None takes every slice that is labelled.
+
+        Returns:
+            The (H, W) label image of each labelled slice, in display orientation, by slice number.
+
+        Raises:
+            LabelError: the labels do not fit the study, or are no labels.
+        """
+
+    def require_slices(self, slices: Sequence[int]) -> list[int]:
+        """Return the slice numbers sorted and once each.
+
+        Raises:
+            LabelError: there is none, or one is out of range.
+        """
+        wrong = [i for i in slices if not 0 <= i < self.n_slices]
+        if wrong:
+            noun = "slice" if self.kind == "volume" else "picture"
+            msg = f"{self.name}: there is no {noun} {wrong[0]}; they are numbered from 0 to {self.n_slices - 1}."
+            raise LabelError(msg)
+        if not slices:
+            msg = f"{self.name}: no slice is named. Name at least one labelled slice."
+            raise LabelError(msg)
+        return sorted(set(slices))

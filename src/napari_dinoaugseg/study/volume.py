@@ -1,0 +1,242 @@
+"""A volume as a study: cut into slices along a plane, shown in display order, and written back in stored order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import LabelError, OutputError
+from napari_dinoaugseg.study.files import TIFF_SUFFIXES, stem_of, suffix_of
+from napari_dinoaugseg.study.grid import Grid, Layout, Plane, align, finest_plane
+from napari_dinoaugseg.study.intensity import robust_range
+from napari_dinoaugseg.study.labels import read_mask_volume
+from napari_dinoaugseg.study.output import check_not_input, check_parent
+from napari_dinoaugseg.study.study import ConfidenceOf, MaskOf, Study
+from napari_dinoaugseg.study.voxels import Voxels
+from napari_dinoaugseg.study.writing import output_suffixes, save_volume
+
+# Percentiles are taken from a regular sub-grid of about this many voxels.
+_SAMPLE = 2_000_000
+
+
+class VolumeStudy(Study):
+    """Slices of one volume.
+
+    Voxels stay in their stored type; a slice is scaled when it is asked for.
+
+    Args:
+        voxels: what the reader of the format returned.
+        plane: the direction of the slices; None takes the plane with the smallest pixels.
+    """
+
+    kind: ClassVar[Literal["volume", "pictures"]] = "volume"
+
+    def __init__(self, voxels: Voxels, plane: Plane | None = None) -> None:
+        self._voxels = voxels
+        self.path = voxels.path
+        self.name = voxels.path.name if voxels.path.is_dir() else stem_of(voxels.path)
+        self.notices = list(voxels.notices)
+        self.is_colour = voxels.is_colour
+        self.modality = voxels.modality
+        if plane is None:
+            plane = finest_plane(voxels.grid) if voxels.grid.known else Plane.NATIVE
+        self.plane = plane
+        self._display_layout = Layout.native() if plane is Plane.NATIVE else Layout.display(voxels.grid)
+        self._layout = self._display_layout.sliced(plane)
+        self._slices = self._layout.apply(voxels.stored)
+        self.n_slices = int(self._slices.shape[0])
+        spacing = self._layout.permuted(self.grid.spacing)
+        self._pixel = (spacing[1], spacing[2]) if self.grid.known else None
+        self.slice_distance = spacing[0] if self.grid.known else None
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie, in stored order."""
+        return self._voxels.grid
+
+    @property
+    def is_byte(self) -> bool:
+        """Whether the voxels are stored as unscaled 8-bit numbers."""
+        return bool(self._voxels.stored.dtype == np.uint8) and not self._voxels.is_scaled
+
+    @cached_property
+    def display(self) -> NDArray[Any]:
+        """The whole volume as it is shown: (z, y, x) in LPS, or (k, j, i) for plane=native; colour adds an axis.
+
+        A view of the stored voxels where they are unscaled, else one float32 copy.
+        """
+        stored = self._voxels.stored
+        if self._voxels.is_scaled:
+            scaled = np.empty(stored.shape, dtype=np.float32, order="F")
+            for k in range(stored.shape[2]):
+                scaled[:, :, k] = self._voxels.values(stored[:, :, k])
+            stored = scaled
+        elif not stored.dtype.isnative:
+            stored = stored.astype(stored.dtype.newbyteorder("="), order="K")
+        return self._display_layout.apply(stored)
+
+    @property
+    def display_scale(self) -> tuple[float, float, float]:
+        """Voxel size of `display` in mm along (z, y, x); 1 where the file does not say."""
+        if not self.grid.known:
+            return 1.0, 1.0, 1.0
+        return self._display_layout.permuted(self.grid.spacing)
+
+    def slice(self, i: int) -> NDArray[Any]:
+        """Return slice `i` as (H, W) or (H, W, 3), uint8 or float32, in the values of the file."""
+        return np.ascontiguousarray(self._voxels.values(self._slices[self._index(i)]))
+
+    def slice_shape(self, i: int) -> tuple[int, int]:
+        """Return height and width in pixels; every slice of a volume has the same."""
+        self._index(i)
+        return int(self._slices.shape[1]), int(self._slices.shape[2])
+
+    def slice_spacing(self, i: int) -> tuple[float, float] | None:
+        """Return (row, column) distance in mm."""
+        self._index(i)
+        return self._pixel
+
+    def slice_name(self, i: int) -> str:
+        """Return "slice 12"."""
+        return f"slice {self._index(i)}"
+
+    def slice_fingerprint(self, i: int) -> str:
+        """Return a hash of the values of slice `i`, its plane and its number."""
+        digest = hashlib.blake2b(digest_size=16)
+        pixels = self.slice(i)
+        digest.update(f"{self.plane} {i} {pixels.shape} {pixels.dtype}".encode())
+        digest.update(pixels.data)
+        return digest.hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the stored voxels, their scaling and the directions of the axes; neither name nor plane matter.
+
+        The directions belong to it because labels are kept in display order.
+        """
+        voxels, digest = self._voxels, hashlib.blake2b(digest_size=16)
+        stored = voxels.stored
+        kind = stored.dtype.newbyteorder("<").str
+        digest.update(f"{stored.shape} {kind} {voxels.slope!r} {voxels.intercept!r} {self.grid.axcodes}".encode())
+        for k in range(stored.shape[2]):
+            digest.update(np.ascontiguousarray(stored[:, :, k], dtype=stored.dtype.newbyteorder("<")).data)
+        return digest.hexdigest()
+
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        if self.is_colour:
+            return 0.0, 255.0
+        stored = self._voxels.stored
+        step = max(1, round((stored.size / _SAMPLE) ** (1 / 3)))
+        low, high = robust_range(self._voxels.values(stored[::step, ::step, ::step]))
+        return (low, high) if low < high else robust_range(self._voxels.values(stored))
+
+    def intensity_range(self) -> tuple[float, float]:
+        """Return the 0.5th and 99.5th percentile of the volume, from a regular sample of its voxels."""
+        return self._range
+
+    def _index(self, i: int) -> int:
+        if not 0 <= i < self.n_slices:
+            msg = f"slice {i} of {self.n_slices}"
+            raise IndexError(msg)
+        return i
+
+    def to_slices(self, native: NDArray[Any]) -> NDArray[Any]:
+        """Return a view (n_slices, H, W) of an array in stored order (i, j, k)."""
+        return self._layout.apply(native)
+
+    def restore(self, slices: NDArray[Any]) -> NDArray[Any]:
+        """Return a view in stored order (i, j, k) of slices (n_slices, H, W): the exact inverse of `to_slices`."""
+        return self._layout.invert(slices)
+
+    def write_mask(self, path: Path, masks: MaskOf) -> None:
+        """Write one label file on the study's grid, in the smallest unsigned type that holds its values.
+
+        Args:
+            path: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack.
+            masks: gives the labels (H, W) of slice i, from 0 to 65535.
+
+        Raises:
+            OutputError: the system refused to write; nothing is left then.
+        """
+        native: NDArray[Any] = np.zeros(self.grid.shape, dtype=np.uint8, order="F")
+        for i in range(self.n_slices):
+            mask = np.asarray(masks(i))
+            if mask.size and int(mask.max()) > 255 and native.dtype == np.uint8:
+                native = native.astype(np.uint16, order="F")
+            self._put(native, i, mask)
+        save_volume(Path(path), native, self._voxels)
+
+    def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
+        """Write one float32 file from 0 to 1 on the study's grid.
+
+        Args:
+            path: as for `write_mask`.
+            maps: gives the confidence (H, W) of slice i.
+
+        Raises:
+            OutputError: the system refused to write; nothing is left then.
+        """
+        native = np.zeros(self.grid.shape, dtype=np.float32, order="F")
+        for i in range(self.n_slices):
+            self._put(native, i, np.asarray(maps(i)))
+        save_volume(Path(path), native, self._voxels)
+
+    def _put(self, native: NDArray[Any], i: int, image: NDArray[Any]) -> None:
+        if image.shape != self.slice_shape(i):
+            msg = f"slice {i} is {self.slice_shape(i)}, not {image.shape}"
+            raise ValueError(msg)
+        self._layout.apply(native)[i] = image
+
+    def check_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
+        """Raise `OutputError` when a mask could not be written to `path` or would overwrite an input."""
+        path = Path(path)
+        if path.is_dir():
+            msg = f"{path}: this is a folder, but the mask of a volume is one file. Name a file such as mask.nii.gz."
+            raise OutputError(msg)
+        suffixes = output_suffixes(self._voxels)
+        if suffix_of(path) not in suffixes:
+            msg = f"{path}: the mask of this study must end in {', '.join(suffixes)}. Change the suffix."
+            raise OutputError(msg)
+        check_not_input(path, [*self._voxels.files, *inputs])
+        check_parent(path)
+
+    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> dict[int, NDArray[np.uint16]]:
+        """Read a label file of the same voxel grid.
+
+        Args:
+            path: NIfTI or NRRD (a TIFF stack for a TIFF stack); stored order may differ by flips and permutation.
+            slices: exactly these are labelled, all-background ones too; None takes every slice with paint.
+
+        Returns:
+            The (H, W) label image by slice number, in display orientation.
+
+        Raises:
+            LabelError: another shape or affine, no labels, only background, or a slice number out of range.
+        """
+        path = Path(path)
+        chosen = self.require_slices(slices) if slices is not None else None
+        if path.is_dir():
+            msg = f"{path}: this is a folder, but the labels of a volume are one file. Name the label file."
+            raise LabelError(msg)
+        if suffix_of(path) in TIFF_SUFFIXES and self.grid.known:
+            msg = f"{path}: a TIFF file says nothing about position. Give the labels as NIfTI or NRRD."
+            raise LabelError(msg)
+        mask, grid = read_mask_volume(path)
+        try:
+            painted = self.to_slices(align(mask, grid, self.grid))
+        except LabelError as error:
+            msg = f"{path}: these labels do not fit {self.name}: {error}. Give labels drawn on this image."
+            raise LabelError(msg) from error
+        if chosen is None:
+            chosen = [i for i in range(self.n_slices) if painted[i].any()]
+            if not chosen:
+                msg = f"{path}: every voxel is background, so there is nothing to learn. Paint a few slices first."
+                raise LabelError(msg)
+        return {i: np.ascontiguousarray(painted[i], dtype=np.uint16) for i in chosen}
