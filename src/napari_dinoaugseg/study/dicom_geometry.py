@@ -109,13 +109,13 @@ def _require_even(ordered: list[Header], heights: NDArray[np.float64]) -> None:
     same = int(steps.argmin())
     if steps[same] < 1e-3 or steps[same] < 0.01 * usual:
         msg = (
-            f"{ordered[same].path.name} and {ordered[same + 1].path.name} in {ordered[same].path.parent} lie at the "
-            "same position: duplicates, or two time points (cardiac phases) in one series. Keep one set in the folder."
+            f"{_both(ordered[same], ordered[same + 1])} lie at the same position: duplicates, or two time points "
+            "(cardiac phases) in one series. Keep one set in the folder."
         )
         raise StudyError(msg)
     worst = int(np.abs(steps - usual).argmax())
     if abs(steps[worst] - usual) > _SAME_STEP * usual:
-        between = f"{ordered[worst].path.name} and {ordered[worst + 1].path.name} in {ordered[worst].path.parent}"
+        between = _both(ordered[worst], ordered[worst + 1])
         if steps[worst] > 1.5 * usual:
             missing = max(1, round(float(steps[worst]) / usual) - 1)
             noun = "slice seems" if missing == 1 else "slices seem"
@@ -124,6 +124,11 @@ def _require_even(ordered: list[Header], heights: NDArray[np.float64]) -> None:
             what = f"{steps[worst]:.3g} mm instead of {usual:.3g} mm: the slices are not evenly spaced"
         msg = f"Between {between} there is {what}. Export the whole series, or resample it."
         raise StudyError(msg)
+
+
+def _both(a: Header, b: Header) -> str:
+    """Name two files, the folder once where it is the same."""
+    return f"{a.path} and {b.path.name if a.path.parent == b.path.parent else b.path}"
 
 
 def _require_straight(ordered: list[Header], heights: NDArray[np.float64]) -> None:

@@ -42,6 +42,12 @@ def stem_of(path: Path) -> str:
     return path.name[: -len(".nii.gz")] if suffix_of(path) == ".nii.gz" else path.stem
 
 
+def name_of(path: Path) -> str:
+    """Return how a study is called: the name of its folder, or of its file without suffix."""
+    named = path if path.name not in ("", "..") else path.resolve()
+    return named.name if named.is_dir() else stem_of(named)
+
+
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts `slice 2` before `slice 10`."""
     parts = re.split(r"(\d+)", text)
@@ -125,4 +131,4 @@ def unreadable(path: Path, expected: str, error: Exception | None = None) -> str
 
 def _fits(found: str, expected: str) -> bool:
     """Tell whether what was found may well be what was expected, only broken."""
-    return expected in found or (found == "a gzip archive" and "gzip" in expected)
+    return found in expected or expected in found or (found == "a gzip archive" and "gzip" in expected)

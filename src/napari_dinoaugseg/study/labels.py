@@ -59,7 +59,7 @@ def read_mask_volume(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16]
     if voxels.is_colour:
         msg = f"{path}: it holds colours, not label numbers. Save the labels as whole numbers from 0 up."
         raise LabelError(msg)
-    if any("NaN" in notice for notice in voxels.notices):
+    if voxels.non_finite:
         msg = f"{path}: it holds NaN or infinite voxels, which are no labels. Save labels as whole numbers from 0 up."
         raise LabelError(msg)
     return _whole_numbers(path, voxels), voxels.grid

@@ -16,7 +16,6 @@ from napari_dinoaugseg.study.files import reading, require_file, suffix_of, unre
 from napari_dinoaugseg.study.grid import SAME_GRID, Grid
 from napari_dinoaugseg.study.voxels import Voxels, check
 
-EXPECTED = "a NIfTI file"
 _MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 # Deflate cannot pack tighter than about 1032 to 1: a header that asks for more is not to be believed.
 _MOST_PACKED = 1100
@@ -36,8 +35,12 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
         StudyError: the file is missing, damaged, not NIfTI, complex, empty, or 4-D and no component was chosen.
     """
     require_file(path)
-    with reading(path, EXPECTED), LoggingOutputSuppressor():
-        image = _load(path)
+    packed = suffix_of(path) == ".nii.gz"
+    expected = "a gzip-packed NIfTI file" if packed else "a NIfTI file"
+    with reading(path, expected), LoggingOutputSuppressor():
+        image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one too
+            raise StudyError(unreadable(path, expected))
         header = image.header
         file_shape = tuple(int(n) for n in image.shape)
         dtype = np.dtype(image.get_data_dtype())
@@ -48,11 +51,9 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
     index = choose_component(path, trailing, component)
     step = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     total = step * int(np.prod(trailing, dtype=np.int64))
-    with reading(path, EXPECTED):
-        if suffix_of(path) == ".nii.gz":
-            stored = _read_packed(path, shape, dtype, offset, step * index, total)
-        else:
-            stored = _map(path, shape, dtype, offset, step * index, total)
+    with reading(path, expected):
+        read = _read_packed if packed else _map
+        stored = read(path, shape, dtype, offset, step * index, total)
     units = str(header.get_xyzt_units()[0])
     grid = Grid(shape, affine, mm_per_unit=_MM_PER_UNIT.get(units, 1.0))
     # With a component chosen the mask is one volume; trailing dimensions of size one are kept as they are.
@@ -71,13 +72,6 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
             notices=_geometry_notices(header),
         )
     )
-
-
-def _load(path: Path) -> Any:
-    image = nib.load(path)
-    if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one too
-        raise StudyError(unreadable(path, EXPECTED))
-    return image
 
 
 def _split_shape(

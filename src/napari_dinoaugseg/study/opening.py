@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.errors import SettingsError, StudyError
 from napari_dinoaugseg.study.dicom import find_dicom, read_dicom
 from napari_dinoaugseg.study.files import (
     DICOM_SUFFIXES,
@@ -47,11 +47,14 @@ def open_study(
 
     Raises:
         StudyError: nothing there, not an image, damaged, or not one study; the message names the file.
-        ValueError: no such plane.
+        SettingsError: no such plane.
     """
-    wanted = Plane(plane) if plane is not None else None
+    wanted = _plane(plane)
     if not isinstance(path, str | Path):
-        return _open_list([Path(file) for file in path], wanted, series)
+        files = [Path(file) for file in path]
+        if len(files) != 1:
+            return _open_list(files, wanted, series)
+        path = files[0]
     path = Path(path)
     if not path.exists():
         msg = f"{path}: there is no such file or folder. Check the path."
@@ -59,6 +62,16 @@ def open_study(
     if path.is_dir():
         return _open_folder(path, wanted, series)
     return _open_file(path, wanted, series, component)
+
+
+def _plane(plane: Plane | str | None) -> Plane | None:
+    if plane is None or isinstance(plane, Plane):
+        return plane
+    try:
+        return Plane(plane.lower())
+    except ValueError:
+        msg = f"There is no plane {plane!r}. Choose one of {', '.join(Plane)}."
+        raise SettingsError(msg) from None
 
 
 def _open_file(path: Path, plane: Plane | None, series: str | None, component: int | None) -> Study:

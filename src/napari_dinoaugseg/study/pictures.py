@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from napari_dinoaugseg.study.files import (
     PICTURE_SUFFIXES,
     is_hidden,
     listed,
+    name_of,
     natural_key,
     suffix_of,
 )
@@ -32,7 +32,6 @@ from napari_dinoaugseg.study.output import atomic_folder, check_not_input, check
 from napari_dinoaugseg.study.study import ConfidenceOf, MaskOf, Study
 
 _SAMPLE = 2_000_000
-_CACHED = 8
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class PictureStudy(Study):
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         self.path = path
-        self.name = path.name if path.is_dir() else path.stem
+        self.name = name_of(path)
         self.plane = Plane.NATIVE
         self.modality = None
         self.slice_distance = None
@@ -73,7 +72,6 @@ class PictureStudy(Study):
         self._names = [name_in(file, self.root) for file in self.pictures]
         _require_unique(self.pictures, self._names)
         self.n_slices = len(self.pictures)
-        self._cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._facts = [_examine(file) for file in self.pictures]
         self._range: tuple[float, float] | None = None
         self.is_colour = all(facts.is_colour for facts in self._facts)
@@ -87,18 +85,7 @@ class PictureStudy(Study):
 
     def slice(self, i: int) -> NDArray[Any]:
         """Return picture `i` as it is meant to be seen: (H, W) or (H, W, 3), uint8 or float32."""
-        if i in self._cache:
-            self._cache.move_to_end(i)
-            return self._cache[i]
-        pixels = _values(self._decoded(i))
-        pixels.flags.writeable = False  # it is handed out again
-        self._cache[i] = pixels
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
-        return pixels
-
-    def _decoded(self, i: int) -> Picture:
-        return decode(self.pictures[i])
+        return _values(decode(self.pictures[i]))
 
     def slice_shape(self, i: int) -> tuple[int, int]:
         """Return height and width as seen."""
@@ -134,7 +121,7 @@ class PictureStudy(Study):
         return self._range
 
     def _sample(self, i: int, count: int) -> NDArray[Any]:
-        pixels = _values(self._decoded(i))
+        pixels = _values(decode(self.pictures[i]))
         step = max(1, int(np.ceil(np.sqrt(pixels.size / max(count, 1)))))
         return pixels[::step, ::step].astype(np.float32).reshape(-1)
 
@@ -193,6 +180,7 @@ class PictureStudy(Study):
         if any(is_same(path, folder) for folder in {file.parent for file in self.pictures}):
             msg = f"{path}: the pictures of the study lie here. Choose another folder for the masks."
             raise OutputError(msg)
+        check_not_input(path, inputs)
         if path.is_dir():
             taken = [*self.pictures, *(file for given in inputs for file in _files_of(given))]
             for output in self._outputs(path):

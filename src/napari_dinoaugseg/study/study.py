@@ -116,6 +116,7 @@ class Study(ABC):
         Raises:
             LabelError: there is none, or one is out of range.
         """
+        slices = [int(i) for i in slices]
         wrong = [i for i in slices if not 0 <= i < self.n_slices]
         if wrong:
             noun = "slice" if self.kind == "volume" else "picture"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import LabelError, OutputError
-from napari_dinoaugseg.study.files import TIFF_SUFFIXES, stem_of, suffix_of
+from napari_dinoaugseg.study.files import TIFF_SUFFIXES, name_of, suffix_of
 from napari_dinoaugseg.study.grid import Grid, Layout, Plane, align, finest_plane
 from napari_dinoaugseg.study.intensity import robust_range
 from napari_dinoaugseg.study.labels import read_mask_volume
@@ -40,7 +40,7 @@ class VolumeStudy(Study):
     def __init__(self, voxels: Voxels, plane: Plane | None = None) -> None:
         self._voxels = voxels
         self.path = voxels.path
-        self.name = voxels.path.name if voxels.path.is_dir() else stem_of(voxels.path)
+        self.name = name_of(voxels.path)
         self.notices = list(voxels.notices)
         self.is_colour = voxels.is_colour
         self.modality = voxels.modality
@@ -90,7 +90,8 @@ class VolumeStudy(Study):
 
     def slice(self, i: int) -> NDArray[Any]:
         """Return slice `i` as (H, W) or (H, W, 3), uint8 or float32, in the values of the file."""
-        return np.ascontiguousarray(self._voxels.values(self._slices[self._index(i)]))
+        # Always a copy: nobody can write into the study through a slice.
+        return np.array(self._voxels.values(self._slices[self._index(i)]), order="C")
 
     def slice_shape(self, i: int) -> tuple[int, int]:
         """Return height and width in pixels; every slice of a volume has the same."""

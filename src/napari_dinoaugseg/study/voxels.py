@@ -30,6 +30,7 @@ class Voxels:
         intercept: see `slope`.
         modality: "CT", "MR"... where the file says so.
         header: the original header, for the writer of the same format.
+        non_finite: how many voxels were NaN or infinite in the file, and were replaced.
         notices: what a person should know.
     """
 
@@ -43,6 +44,7 @@ class Voxels:
     intercept: float = 0.0
     modality: str | None = None
     header: Any = None
+    non_finite: int = 0
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -116,7 +118,7 @@ def _replace_non_finite(voxels: Voxels) -> None:
             wrong = ~np.isfinite(values)
             if wrong.any():
                 part[wrong] = np.where(values[wrong] == np.inf, high, low).astype(stored.dtype)
-    voxels.stored = stored
+    voxels.stored, voxels.non_finite = stored, bad
     noun = "voxel is" if bad == 1 else "voxels are"
     voxels.notices.append(
         f"{bad} {noun} NaN or infinite: replaced by the lowest value of the volume (+infinity by the highest)"
