@@ -1,0 +1,105 @@
+"""Which encoders there are, and how timm builds them without weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# What stands behind the four maps: not built, not loaded, no part of the fingerprint.
+_BEHIND_THE_MAPS = ("head", "norm_pre", "conv_head", "bn2", "global_pool", "classifier")
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A frozen encoder.
+
+    Attributes:
+        name: ours, for the command line and for saved models.
+        timm_name: of the architecture in timm; the hub's repository is ``timm/`` and this.
+        channels: of the maps at ``strides``.
+        strides: of the four maps.
+        licence: of the weights.
+        licence_url: its text.
+        megabytes: size of the weights.
+        source: where the weights come from when no file is named: the hub, or an installed package.
+        mean: of the three channels, of values from 0 to 1.
+        std: of the three channels.
+    """
+
+    name: str
+    timm_name: str
+    channels: tuple[int, int, int, int]
+    licence: str
+    licence_url: str
+    megabytes: int
+    source: Literal["hub", "package"]
+    strides: tuple[int, int, int, int] = (4, 8, 16, 32)
+    mean: tuple[float, float, float] = _IMAGENET[0]
+    std: tuple[float, float, float] = _IMAGENET[1]
+
+    @property
+    def repository(self) -> str:
+        """Name of the repository on the hub."""
+        return f"timm/{self.timm_name}"
+
+
+def _dinov3(size: str, channels: tuple[int, int, int, int], megabytes: int) -> EncoderSpec:
+    return EncoderSpec(
+        name=f"dinov3-convnext-{size}",
+        timm_name=f"convnext_{size}.dinov3_lvd1689m",
+        channels=channels,
+        licence="DINOv3 License",
+        licence_url="https://ai.meta.com/resources/models-and-libraries/dinov3-license/",
+        megabytes=megabytes,
+        source="hub",
+    )
+
+
+# The DINOv3 encoders in the order of their size.
+ENCODERS: MappingProxyType[str, EncoderSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            _dinov3("tiny", (96, 192, 384, 768), 111),
+            _dinov3("small", (96, 192, 384, 768), 198),
+            _dinov3("base", (128, 256, 512, 1024), 350),
+            _dinov3("large", (192, 384, 768, 1536), 785),
+            EncoderSpec(
+                name="efficientnet-lite0",
+                timm_name="tf_efficientnet_lite0",
+                channels=(24, 40, 112, 320),
+                licence="Apache-2.0",
+                licence_url="https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite",
+                megabytes=19,
+                source="package",
+                mean=(0.5, 0.5, 0.5),
+                std=(0.5, 0.5, 0.5),
+            ),
+        )
+    }
+)
+
+
+def build_trunk(spec: EncoderSpec) -> Any:
+    """The encoder without what stands behind its maps, in evaluation mode, on PyTorch's meta device: shapes only."""
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(spec.timm_name, pretrained=False, num_classes=0)
+    for name in _BEHIND_THE_MAPS:
+        if hasattr(model, name):
+            setattr(model, name, nn.Identity())
+    return model.eval().requires_grad_(False)
+
+
+@cache
+def trunk_shapes(name: str) -> MappingProxyType[str, tuple[int, ...]]:
+    """Names and shapes of an encoder's weights, in timm's order."""
+    state = build_trunk(ENCODERS[name]).state_dict()
+    return MappingProxyType({key: tuple(value.shape) for key, value in state.items()})
