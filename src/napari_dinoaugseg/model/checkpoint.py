@@ -1,0 +1,170 @@
+"""A trained decoder on disk: safetensors with one JSON entry, so that a stranger's file can be opened safely."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from napari_dinoaugseg.errors import CheckpointError, OutputError
+from napari_dinoaugseg.model.network import Decoder
+
+SCHEMA = 1
+_ENTRY = "napari-dinoaugseg"
+_LARGEST_HEADER = 16 * 2**20  # bytes; ours take some thousands
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained decoder and what is needed to use it. Everything but ``state`` is plain JSON values.
+
+    Attributes:
+        state: the decoder's weights; none of the encoder's.
+        decoder: the arguments of :class:`Decoder`.
+        settings: how it was trained.
+        classes: number, name and colour of each class.
+        encoder: name and fingerprint of the encoder whose features it knows.
+        versions: of this package and of PyTorch.
+    """
+
+    state: dict[str, Tensor]
+    decoder: dict[str, Any]
+    settings: dict[str, Any]
+    classes: list[dict[str, Any]]
+    encoder: dict[str, str]
+    versions: dict[str, str]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint: whole or not at all, and the same bytes for the same content.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    description = {
+        "schema": SCHEMA,
+        "decoder": checkpoint.decoder,
+        "settings": checkpoint.settings,
+        "classes": checkpoint.classes,
+        "encoder": checkpoint.encoder,
+        "versions": checkpoint.versions,
+    }
+    # One entry only: safetensors writes several in no fixed order.
+    entry = json.dumps(description, sort_keys=True, allow_nan=False)
+    state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
+    content = save(state, metadata={_ENTRY: entry})
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        msg = f"{path}: the model cannot be written there: {error.strerror or error}."
+        raise OutputError(msg) from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint. No code is run, and nothing larger than the file is allocated.
+
+    Raises:
+        CheckpointError: missing, cut, damaged, not a model of this package, or of a newer version of it.
+    """
+    try:
+        description = _description(path)
+        state = load(path.read_bytes())
+    except OSError as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
+        msg = f"{path}: the model cannot be opened: {reason}."
+        raise CheckpointError(msg) from error
+    except SafetensorError as error:
+        msg = f"{path}: the model file is cut or damaged."
+        raise CheckpointError(msg) from error
+    parts = _checked(description, path)
+    if not all(bool(value.isfinite().all()) for value in state.values()):
+        msg = f"{path}: the model file is damaged: it holds values that are not numbers."
+        raise CheckpointError(msg)
+    return Checkpoint(state=state, **parts)
+
+
+def build_decoder(checkpoint: Checkpoint) -> Decoder:
+    """The trained decoder, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: weights and architecture do not belong together.
+    """
+    try:
+        # A file may claim any width: without memory first, and only the weights that are there afterwards.
+        with torch.device("meta"):
+            decoder = Decoder(**checkpoint.decoder)
+        expected = {name: (value.shape, value.dtype) for name, value in decoder.state_dict().items()}
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        msg = f"The model describes a decoder that this version does not know ({str(error).splitlines()[0]})."
+        raise CheckpointError(msg) from error
+    if {name: (value.shape, value.dtype) for name, value in checkpoint.state.items()} != expected:
+        msg = "The weights in the model file do not fit the decoder that it describes; the file is damaged."
+        raise CheckpointError(msg)
+    # Copies: training the decoder on must not change the checkpoint.
+    decoder.load_state_dict({name: value.clone() for name, value in checkpoint.state.items()}, strict=True, assign=True)
+    return decoder.eval()
+
+
+def _description(path: Path) -> Any:
+    """The JSON entry, from the header alone: its length comes first, in 8 bytes."""
+    foreign = (
+        f"{path}: this is not a model saved by napari-dinoaugseg. "
+        "Give the file that --model-out wrote (encoder weights go with --weights)."
+    )
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(9)
+        length = int.from_bytes(start[:8], "little")
+        if start[8:] != b"{" or length > _LARGEST_HEADER:
+            raise CheckpointError(foreign)
+        if 8 + length > size:
+            msg = f"{path}: the model file is cut or damaged."
+            raise CheckpointError(msg)
+        header = start[8:] + file.read(length - 1)
+    try:
+        metadata = json.loads(header).get("__metadata__", {})
+        return json.loads(metadata[_ENTRY])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(foreign) from error
+
+
+def _checked(description: Any, path: Path) -> dict[str, Any]:
+    """The parts of the JSON entry, each of the type that it must have."""
+    schema = description.get("schema") if isinstance(description, Mapping) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        msg = f"{path}: the model was saved by a newer version of napari-dinoaugseg. Update it to use this model."
+        raise CheckpointError(msg)
+    damaged = f"{path}: the model file is damaged: its description is not complete."
+    if schema != SCHEMA:
+        raise CheckpointError(damaged)
+    parts = {name: description.get(name) for name in ("decoder", "settings", "classes", "encoder", "versions")}
+    encoder, classes, versions = parts["encoder"], parts["classes"], parts["versions"]
+    sound = (
+        isinstance(parts["decoder"], dict)
+        and isinstance(parts["settings"], dict)
+        and isinstance(classes, list)
+        and all(isinstance(entry, dict) for entry in classes)
+        and isinstance(encoder, dict)
+        and all(isinstance(encoder.get(name), str) for name in ("name", "fingerprint"))
+        and isinstance(versions, dict)
+    )
+    if not sound:
+        raise CheckpointError(damaged)
+    return parts
