@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study.dicom_geometry import Header, affine, parse, sort_slices
@@ -89,9 +90,11 @@ def _read_header(file: Path) -> Dataset | None:
     with reading(file, EXPECTED):
         # A file from before the preamble was required still names its class.
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=not is_dicom(file))
-        if "SOPClassUID" not in dataset and "MediaStorageSOPClassUID" not in getattr(dataset, "file_meta", {}):
-            raise StudyError(unreadable(file, EXPECTED))
-        if "Rows" not in dataset or "Columns" not in dataset or dataset.get("Modality") in _NO_IMAGES:
+        kind = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
+        sized = "Rows" in dataset and "Columns" in dataset
+        if not kind or (not sized and "Image Storage" in UID(kind).name):
+            raise StudyError(unreadable(file, EXPECTED))  # an image class without a size: the header is cut off
+        if not sized or dataset.get("Modality") in _NO_IMAGES:
             return None
         frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
