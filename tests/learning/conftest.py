@@ -42,7 +42,12 @@ def truth(study, blob_files):
 def make_store(study, encoder):
     def make(cache: FeatureCache | None = None, **options):
         return FeatureStore(
-            study, encoder, input_size=options.pop("input_size", SIZE), window=choose_window(study), cache=cache, **options
+            study,
+            encoder,
+            input_size=options.pop("input_size", SIZE),
+            window=choose_window(study),
+            cache=cache,
+            **options,
         )
 
     return make

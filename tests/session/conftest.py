@@ -21,6 +21,8 @@ def quick():
 @pytest.fixture
 def new_session(blob_files, quick):
     def make(**options):
-        return Session(open_study(blob_files[0], plane="axial"), options.pop("settings", quick), device="cpu", **options)
+        return Session(
+            open_study(blob_files[0], plane="axial"), options.pop("settings", quick), device="cpu", **options
+        )
 
     return make

@@ -206,7 +206,7 @@ def simulate(
         truth=truth,
         rounds=rounds,
         slices_per_round=slices_per_round,
-        strategy=strategy,
+        strategy=strategy.value,
         plane=plane,
         component=component,
         series=series,

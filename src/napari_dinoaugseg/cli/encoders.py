@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from napari_dinoaugseg.cli.output import print_json, print_text, tell
 
@@ -19,7 +20,7 @@ def run_encoders(check: str | None, weights: Path | None, device: str, *, as_jso
     """List the encoders; with ``check`` load one and encode a picture of noise."""
     from napari_dinoaugseg.model.encoder import ENCODERS, weights_state
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": spec.name,
             "channels": list(spec.channels),

@@ -18,6 +18,7 @@ from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Round, Session
 from napari_dinoaugseg.study import Study, open_study
+from napari_dinoaugseg.study.output import check_not_input, check_parent
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,9 @@ class StudyJob:
 
     def check_outputs(self, study: Study, inputs: list[Path]) -> None:
         """Refuse what cannot be written before anything is computed."""
-        study.check_output(self.out)
+        study.check_output(self.out, inputs)
         if self.confidence_out is not None:
-            study.check_output(self.confidence_out)
-        written = [path for path in (self.out, self.confidence_out) if path is not None]
-        check_distinct(written, inputs)
+            study.check_output(self.confidence_out, [self.out, *inputs])
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,9 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
     inputs = [job.labels, *([job.warm_start] if job.warm_start else []), *([job.weights] if job.weights else [])]
     job.check_outputs(study, inputs)
     if job.model_out is not None:
-        check_model_output(job.model_out, [job.study, job.out, *inputs])
+        check_model_output(
+            job.model_out, [job.study, job.out, *([job.confidence_out] if job.confidence_out else []), *inputs]
+        )
     session = Session(study, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
     slices = parse_slices(job.slices) if job.slices is not None else None
     labelled = session.load_labels(job.labels, slices)
@@ -133,31 +134,13 @@ class Confidence:
         return kept.astype(np.float32) / np.float32(255)
 
 
-def check_distinct(outputs: list[Path], inputs: list[Path]) -> None:
-    """Refuse an output that is an input, or that two results would share."""
-    for position, path in enumerate(outputs):
-        if any(path.resolve() == other.resolve() for other in inputs):
-            msg = f"{path}: writing there would overwrite an input. Choose another file."
-            raise OutputError(msg)
-        if any(path.resolve() == other.resolve() for other in outputs[:position]):
-            msg = f"{path}: two results would be written there. Choose different files."
-            raise OutputError(msg)
-
-
 def check_model_output(path: Path, others: list[Path]) -> None:
     """Refuse a model file that could not be written, before anything is computed."""
     if path.suffix != ".safetensors":
         msg = f"{path}: a model is saved as .safetensors. Choose such a name."
         raise OutputError(msg)
-    check_writable_folder(path)
-    check_distinct([path], others)
-
-
-def check_writable_folder(path: Path) -> None:
-    """Refuse a file whose folder is missing or not writable."""
-    from napari_dinoaugseg.study.output import check_parent
-
     check_parent(path)
+    check_not_input(path, others)
 
 
 def _predict(session: Session, line: ProgressLine, centre: int, confidence: Confidence | None) -> int:

@@ -47,7 +47,7 @@ class FeatureStore:
         window: Window | None,
         cache: FeatureCache | None = None,
         memory_budget: int = DEFAULT_MEMORY_BUDGET,
-        batch_size: int = 4,
+        batch_size: int | None = None,
     ) -> None:
         self.study = study
         self.encoder = encoder
@@ -57,7 +57,8 @@ class FeatureStore:
         self.encode_seconds = 0.0
         self._cache = cache
         self._budget = memory_budget
-        self._batch_size = batch_size
+        # On a CPU one by one: as fast, and a slice's features do not depend, in the last digit, on its neighbours.
+        self._batch_size = batch_size or (1 if encoder.device.type == "cpu" else 8)
         self._memory: OrderedDict[str, list[Tensor]] = OrderedDict()
         self._bytes = 0
         self._cache_problem_told = False

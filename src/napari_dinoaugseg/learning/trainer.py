@@ -195,7 +195,7 @@ class _Run:
             yield Progress("train", done, self.steps, time.monotonic() - started, smooth, rate)
             if cancel:
                 break
-        decoder = self.decoder if averaged is None else averaged.module
+        decoder: Decoder = self.decoder if averaged is None else averaged.module  # type: ignore[assignment]
         return Trained(decoder.eval(), self.store.input_size, done, smooth, time.monotonic() - started)
 
     def _step(
@@ -234,7 +234,12 @@ class _Run:
     def _optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         settings = self.settings
         kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
-        optimiser = kind(self.decoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        optimiser = kind(
+            self.decoder.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=self.plan.device.type in ("cpu", "cuda"),
+        )
         if settings.schedule == "constant":
             return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
         return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _one_cycle(step / self.steps))
@@ -245,7 +250,7 @@ class _Run:
         if not decay:
             return None
 
-        def blend(averages: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        def blend(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
             keep = min(decay, (1 + int(count)) / (10 + int(count)))
             with torch.no_grad():
                 for average, value in zip(averages, current, strict=True):

@@ -10,10 +10,8 @@ import numpy as np
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.metrics import Score, mean_of, score
-from napari_dinoaugseg.study import Plane
-from napari_dinoaugseg.study.grid import slice_axis
-from napari_dinoaugseg.study.labels import align, read_mask_volume
-from napari_dinoaugseg.study.masks import match_masks, read_mask_folder
+from napari_dinoaugseg.study import Grid, Plane, align, match_masks, read_mask_folder, read_mask_volume
+from napari_dinoaugseg.study.grid import Layout, finest_plane
 
 
 @dataclass(frozen=True)
@@ -91,33 +89,40 @@ def _evaluate_volume(
 ) -> Evaluation:
     true_mask, grid = read_mask_volume(truth)
     found_mask, found_grid = read_mask_volume(prediction)
-    mask = align(found_mask, found_grid, grid, path=prediction)
-    axis, reverse = slice_axis(grid, plane)
-    n_slices = true_mask.shape[axis]
-    chosen = _chosen(n_slices, slices, exclude)
-    counted = np.zeros(true_mask.shape, dtype=bool)
-    line = [n_slices - 1 - index if reverse else index for index in chosen]
-    counted[tuple(line if dimension == axis else slice(None) for dimension in range(counted.ndim))] = True
-    numbers = np.union1d(np.unique(true_mask[counted]), np.unique(mask[counted]))
-    spacing = grid.spacing or (1.0,) * true_mask.ndim
-    voxel_ml = float(np.prod(spacing)) / 1000 if grid.spacing else 1.0
+    try:
+        found_mask = align(found_mask, found_grid, grid)
+    except LabelError as error:
+        msg = f"{prediction} and {truth} do not fit together: {error}. Compare masks of one image."
+        raise LabelError(msg) from error
+    layout = _layout(grid, plane)
+    true, found = layout.apply(true_mask), layout.apply(found_mask)
+    chosen = _chosen(len(true), slices, exclude)
+    counted = np.zeros(true.shape, dtype=bool)
+    counted[chosen] = True
+    numbers = np.union1d(np.unique(true[chosen]), np.unique(found[chosen]))
+    spacing = layout.permuted(grid.spacing) if grid.known else (1.0, 1.0, 1.0)
+    unit_volume = float(np.prod(spacing)) / 1000 if grid.known else 1.0
     classes = {
-        int(number): _result(score(mask == number, true_mask == number, spacing, counted), voxel_ml)
+        int(number): _result(score(found == number, true == number, spacing, counted), unit_volume)
         for number in numbers
         if number
     }
     _check_not_empty(classes, truth)
-    return Evaluation(classes, len(chosen), "mm" if grid.spacing else "px")
+    return Evaluation(classes, len(chosen), "mm" if grid.known else "px")
+
+
+def _layout(grid: Grid, plane: Plane | str | None) -> Layout:
+    chosen = finest_plane(grid) if plane is None else Plane(plane)
+    if chosen is Plane.NATIVE or not grid.known:
+        return Layout.native()
+    return Layout.display(grid).sliced(chosen)
 
 
 def _evaluate_pictures(
     prediction: Path, truth: Path, slices: Sequence[int] | None, exclude: Sequence[int]
 ) -> Evaluation:
     true_masks, found_masks = read_mask_folder(truth), read_mask_folder(prediction)
-    pairs = match_masks(found_masks, true_masks)
-    if not pairs:
-        msg = f"{prediction}: no mask has the name of one in {truth}. Masks are matched by name, without the ending."
-        raise LabelError(msg)
+    pairs = list(match_masks(found_masks, true_masks).items())
     chosen = [pairs[index] for index in _chosen(len(pairs), slices, exclude)]
     scores: dict[int, list[Score]] = {}
     numbers = sorted({int(n) for _, name in chosen for n in np.unique(true_masks[name])} - {0})
