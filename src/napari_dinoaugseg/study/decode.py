@@ -13,6 +13,7 @@ from PIL import Image
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study.files import TIFF_SUFFIXES, reading, require_file, suffix_of
+from napari_dinoaugseg.study.tiff import open_tiff
 
 _EXPECTED = {
     ".png": "a PNG picture",
@@ -112,7 +113,7 @@ def _decode_pillow(path: Path, suffix: str) -> Picture:
 
 def _decode_tiff(path: Path) -> Picture:
     # tifffile: Pillow refuses three samples with a black-is-zero colour space, and 16-bit signed pixels.
-    with tifffile.TiffFile(path) as tiff:
+    with open_tiff(path) as tiff:
         page = tiff.pages.first
         tag = page.tags.get(_ORIENTATION_TAG)
         value = int(tag.value) if tag is not None else 1

@@ -51,8 +51,8 @@ def name_of(path: Path) -> str:
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts `slice 2` before `slice 10`."""
     parts = re.split(r"(\d+)", text)
-    folded = tuple((1, int(part), "") if part.isdecimal() else (0, 0, part.casefold()) for part in parts if part)
-    return (*folded, (0, 0, text))
+    folded = tuple((0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts if part)
+    return (*folded, (-1, 0, text))
 
 
 def is_hidden(path: Path, root: Path) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,35 @@ EXPECTED = "a TIFF picture"
 _SLICE_AXES = "ZIQTR"
 
 
+class _Complaints(logging.Handler):
+    """Keeps what tifffile only logs: a broken chain of pages gives fewer pages and no exception."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
+    """Open a TIFF file, and raise on leaving when tifffile met damage.
+
+    Raises:
+        StudyError: the file is damaged or no TIFF.
+    """
+    complaints, logger = _Complaints(), logging.getLogger("tifffile")
+    logger.addHandler(complaints)
+    try:
+        with reading(path, EXPECTED), tifffile.TiffFile(path) as tiff:
+            yield tiff
+            if complaints.messages:
+                raise ValueError(complaints.messages[0])
+    finally:
+        logger.removeHandler(complaints)
+
+
 def count_pages(path: Path) -> int:
     """Return how many images a TIFF file holds, previews of lower resolution not counted.
 
@@ -27,7 +59,7 @@ def count_pages(path: Path) -> int:
         StudyError: the file is damaged or no TIFF.
     """
     require_file(path)
-    with reading(path, EXPECTED), tifffile.TiffFile(path) as tiff:
+    with open_tiff(path) as tiff:
         return sum(_planes(series) for series in tiff.series)
 
 
@@ -46,7 +78,7 @@ def read_tiff_stack(path: Path, component: int | None = None) -> Voxels:
         StudyError: the file is damaged, its pages differ in size, or a component must be chosen.
     """
     require_file(path)
-    with reading(path, EXPECTED), tifffile.TiffFile(path) as tiff:
+    with open_tiff(path) as tiff:
         if len(tiff.series) != 1:
             msg = f"{path}: its pages differ in size or type. Save them as single pictures in a folder."
             raise StudyError(msg)

@@ -1,0 +1,105 @@
+"""From the values of a scanner to the 0..1 of an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_dinoaugseg.errors import SettingsError
+from napari_dinoaugseg.study import CT_WINDOWS, Window, choose_window, open_study, to_unit_rgb
+from tests.study.builders import numbers, write_dicom, write_nifti
+
+
+def test_a_window_maps_its_ends_to_0_and_1_and_clips_the_rest() -> None:
+    unit = Window(-100, 300).apply(np.array([[-2000, -100, 100, 300, 5000]], np.int16))
+    assert unit.dtype == np.float32
+    assert unit.tolist() == [[0, 0, 0.5, 1, 1]]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (np.nan, 1), (0, np.inf)])
+def test_a_window_without_width_is_refused(low: float, high: float) -> None:
+    with pytest.raises(SettingsError, match="window"):
+        Window(low, high)
+
+
+def test_grey_is_repeated_and_colour_is_divided_by_255() -> None:
+    grey = to_unit_rgb(np.array([[0, 50, 100]], np.float32), Window(0, 100))
+    assert (grey.shape, grey.dtype) == ((3, 1, 3), np.float32)
+    assert (grey == grey[0]).all()
+    colour = numbers((4, 5, 3), np.uint8)
+    assert np.allclose(to_unit_rgb(colour, None), colour.transpose(2, 0, 1) / 255)
+    assert np.array_equal(to_unit_rgb(colour, Window(0, 9)), to_unit_rgb(colour, None))
+    assert to_unit_rgb(np.full((2, 2), 255, np.uint8), None).max() == 1.0
+
+
+def test_a_volume_is_scaled_by_robust_percentiles_of_the_whole(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(500, 100, (40, 40, 30)).astype(np.float32)
+    array[0, 0, :5] = 1e6  # a few hot voxels
+    study = open_study(write_nifti(tmp_path / "mr.nii.gz", array))
+    low, high = np.percentile(array, (0.5, 99.5))
+    window = choose_window(study)
+    assert window is not None
+    assert (window.low, window.high) == pytest.approx((low, high))
+    assert choose_window(study, "percentiles") == window
+    assert choose_window(study, " Percentiles ") == window
+
+
+def test_percentiles_of_a_large_volume_come_from_a_regular_sample(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(500, 100, (200, 200, 120)).astype(np.int16)
+    low, high = open_study(write_nifti(tmp_path / "mr.nii", array)).intensity_range()
+    assert (low, high) == pytest.approx(tuple(np.percentile(array, (0.5, 99.5))), abs=3)
+
+
+def test_a_nearly_empty_volume_still_has_a_window(tmp_path: Path) -> None:
+    array = np.zeros((40, 40, 40), np.int16)
+    assert choose_window(open_study(write_nifti(tmp_path / "flat.nii", array))) == Window(0.0, 1.0)
+    array[20, 20, 20] = 900
+    assert choose_window(open_study(write_nifti(tmp_path / "dot.nii", array))) == Window(0.0, 900.0)
+
+
+@pytest.mark.parametrize("dicom", [True, False])
+def test_ct_is_clipped_to_where_tissue_lies(dicom: bool, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).choice([-1000, 40, 60, 2500], (6, 20, 20), p=[0.5, 0.2, 0.2, 0.1])
+    if dicom:
+        write_dicom(tmp_path / "ct", (values + 1024).astype(np.uint16))
+        study = open_study(tmp_path / "ct")
+    else:
+        study = open_study(write_nifti(tmp_path / "ct.nii", values.astype(np.int16)))
+    assert choose_window(study) == Window(-1000.0, 600.0)
+    assert choose_window(study, "percentiles") == Window(-1000.0, 2500.0)
+
+
+def test_a_named_window_or_two_numbers_are_taken(tmp_path: Path) -> None:
+    study = open_study(write_nifti(tmp_path / "ct.nii", numbers((5, 6, 7))))
+    for name, (low, high) in CT_WINDOWS.items():
+        assert choose_window(study, name) == Window(low, high)
+    assert choose_window(study, "soft_tissue") == choose_window(study, "Soft-Tissue") == Window(-160.0, 240.0)
+    assert choose_window(study, "-160, 240.5") == Window(-160.0, 240.5)
+
+
+@pytest.mark.parametrize("name", ["livr", "1,2,3", "a,b", "5,5", ""])
+def test_a_window_that_does_not_exist_is_refused(name: str, tmp_path: Path) -> None:
+    study = open_study(write_nifti(tmp_path / "ct.nii", numbers((5, 6, 7))))
+    with pytest.raises(SettingsError):
+        choose_window(study, name)
+
+
+def test_pictures_of_8_bit_are_taken_as_they_are_and_deep_ones_by_percentiles(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(numbers((8, 10), np.uint8)).save(tmp_path / "in" / "a.png")
+    study = open_study(tmp_path / "in")
+    assert choose_window(study) is None
+    assert choose_window(study, "percentiles") is not None
+    deep = [numbers((8, 10), np.uint16) * factor for factor in (1, 50)]
+    for n, pixels in enumerate(deep):
+        tifffile.imwrite(tmp_path / "in" / f"deep{n}.tif", pixels)
+    window = choose_window(open_study(tmp_path / "in"))
+    assert window is not None
+    assert window.high > 1000  # over all grey pictures together
+    (tmp_path / "colour").mkdir()
+    Image.fromarray(numbers((8, 10, 3), np.uint8)).save(tmp_path / "colour" / "a.png")
+    assert choose_window(open_study(tmp_path / "colour"), "percentiles") is None

@@ -1,0 +1,100 @@
+"""Multi-page TIFF: pages are slices, and the mask is a stack of the same pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_dinoaugseg.errors import LabelError, StudyError
+from napari_dinoaugseg.study import PictureStudy, Plane, VolumeStudy, open_study, read_mask_volume
+from tests.study.builders import numbers
+
+
+def stack(path: Path, **options: Any) -> VolumeStudy:
+    study = open_study(path, **options)
+    assert isinstance(study, VolumeStudy)
+    return study
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32, ">u2"])
+@pytest.mark.parametrize("pages", [2, 3, 4, 7])
+def test_pages_are_slices_and_come_back_as_pages(pages: int, dtype: Any, compression: Any, tmp_path: Path) -> None:
+    array = numbers((pages, 8, 10), dtype)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", compression=compression)
+    study = stack(tmp_path / "a.tif")
+    assert (study.n_slices, study.slice_shape(0), study.plane) == (pages, (8, 10), Plane.NATIVE)
+    assert study.slice_spacing(0) is None
+    assert study.slice_distance is None
+    assert all(np.array_equal(study.slice(k), array[k]) for k in range(pages))
+    masks = [(array[k] % 5).astype(np.uint8) for k in range(pages)]
+    for name in ("mask.tif", "mask.tiff", "mask.nii.gz", "mask.nrrd"):
+        study.check_output(tmp_path / name)
+        study.write_mask(tmp_path / name, masks.__getitem__)
+        labels = study.read_labels(tmp_path / name, range(pages))
+        assert all(np.array_equal(labels[k], masks[k]) for k in range(pages)), name
+    assert np.array_equal(tifffile.imread(tmp_path / "mask.tif"), np.stack(masks))
+    assert (tmp_path / "mask.tif").read_bytes() == (tmp_path / "mask.tiff").read_bytes()
+
+
+def test_axial_slices_of_a_stack_are_its_pages(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", numbers((4, 8, 10)), photometric="minisblack")
+    study = stack(tmp_path / "a.tif", plane="axial")
+    assert np.array_equal(study.slice(3), numbers((4, 8, 10))[3])
+    assert stack(tmp_path / "a.tif", plane="coronal").slice_shape(0) == (4, 10)
+
+
+def test_colour_pages_are_read(tmp_path: Path) -> None:
+    array = numbers((4, 8, 10, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb")
+    study = stack(tmp_path / "a.tif")
+    assert study.is_colour
+    assert np.array_equal(study.slice(2), array[2])
+
+
+def test_a_channel_of_a_microscope_stack_is_chosen(tmp_path: Path) -> None:
+    array = numbers((5, 2, 8, 10), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", array, imagej=True, metadata={"axes": "ZCYX"})
+    with pytest.raises(StudyError, match=r"a\.tif: it holds 2 volumes"):
+        open_study(tmp_path / "a.tif")
+    assert np.array_equal(stack(tmp_path / "a.tif", component=1).slice(3), array[3, 1])
+
+
+def test_one_page_is_a_picture(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", numbers((8, 10)))
+    assert isinstance(open_study(tmp_path / "a.tif"), PictureStudy)
+
+
+def test_pages_of_differing_sizes_are_refused(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(numbers((8, 10)), photometric="minisblack")
+        writer.write(numbers((9, 10)), photometric="minisblack")
+    with pytest.raises(StudyError, match=r"a\.tif: its pages differ"):
+        open_study(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_stack_that_was_cut_off_is_refused(compression: Any, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 60000, (6, 40, 40), np.uint16)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise, photometric="minisblack", compression=compression, metadata=None)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(StudyError, match=r"a\.tif"):
+        open_study(path)
+
+
+def test_a_mask_stack_of_another_size_is_refused(tmp_path: Path) -> None:
+    for name, pages in (("a", 4), ("b", 5)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", numbers((pages, 8, 10), np.uint8), photometric="minisblack")
+    with pytest.raises(LabelError, match=r"b\.tif: these labels do not fit a: the mask has 10 x 8 x 5 voxels"):
+        stack(tmp_path / "a.tif").read_labels(tmp_path / "b.tif")
+
+
+def test_one_bit_pages_are_labels(tmp_path: Path) -> None:
+    bits = numbers((4, 8, 10)) % 2 == 0
+    tifffile.imwrite(tmp_path / "a.tif", bits, photometric="minisblack")
+    assert np.array_equal(read_mask_volume(tmp_path / "a.tif")[0], bits.transpose(2, 1, 0))
