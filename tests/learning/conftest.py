@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.features import FeatureStore
@@ -62,8 +61,3 @@ def examples(truth):
 def quick():
     """Settings for a training of a few seconds."""
     return Settings.of_preset("fast", input_size=SIZE, steps=60, views=2, width=32)
-
-
-@pytest.fixture(autouse=True)
-def _same_threads():
-    torch.set_num_threads(2)

@@ -270,6 +270,8 @@ def _root(
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 an error of the input, said in one or two lines, 2 wrong usage."""
+    # Threads that spin while they wait slow training down several times as soon as another program wants the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except DinoAugSegError as error:
