@@ -64,6 +64,24 @@ def test_a_mask_keeps_the_header_of_its_image(name: str, tmp_path: Path) -> None
     assert all(np.array_equal(labels[i], slices[i]) for i in labels)
 
 
+def test_further_fields_of_the_axes_are_kept(tmp_path: Path) -> None:
+    fields = {
+        **in_space("LPS"),
+        "kinds": ["domain"] * 3,
+        "labels": ["x", "y", "z"],
+        "centerings": ["cell", "cell", "cell"],
+        "thicknesses": np.array([np.nan, np.nan, 3.0]),
+        "measurement_frame": np.eye(3),
+    }
+    study = volume(write(tmp_path / "image.nrrd", numbers((5, 6, 7)), **fields, modality="MR"))
+    study.write_mask(tmp_path / "mask.nrrd", lambda i: np.ones(study.slice_shape(i), np.uint8))
+    header = nrrd.read_header(str(tmp_path / "mask.nrrd"))
+    assert header["labels"] == ["x", "y", "z"]
+    assert header["centerings"] == ["cell", "cell", "cell"]
+    assert np.array_equal(header["thicknesses"], [np.nan, np.nan, 3.0], equal_nan=True)
+    assert np.array_equal(header["measurement frame"], np.eye(3))
+
+
 def test_a_nifti_mask_of_a_nrrd_image_lies_in_the_same_place(tmp_path: Path) -> None:
     study = volume(write(tmp_path / "image.nrrd", numbers((5, 6, 7)), **in_space("LPS")))
     slices = study.to_slices(numbers((5, 6, 7), np.uint8))

@@ -16,6 +16,8 @@ from napari_dinoaugseg.errors import StudyError
 
 # Directions may differ by rounding of their text form only.
 _SAME_DIRECTION = 1e-3
+# Directions written with two or three decimals are unit vectors and at right angles only so far.
+_ORTHONORMAL = 1e-2
 # Distances between neighbours may differ by this share of a step: positions are often rounded to 0.1 mm or coarser.
 _SAME_STEP = 0.1
 # A shift within the slice plane of one step per hundred is about half a degree of gantry tilt.
@@ -50,7 +52,7 @@ def parse(path: Path, dataset: Dataset) -> Header:
     spacing = _numbers(path, dataset, "PixelSpacing", 2)
     lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1)
     skew = abs(float(orientation[:3] @ orientation[3:]))
-    if np.abs(lengths - 1).max() > _SAME_DIRECTION or skew > _SAME_DIRECTION or (spacing <= 0).any():
+    if np.abs(lengths - 1).max() > _ORTHONORMAL or skew > _ORTHONORMAL or (spacing <= 0).any():
         msg = f"{path}: its orientation or pixel spacing is broken. Export the series again."
         raise StudyError(msg)
     size = (int(dataset.Rows), int(dataset.Columns))

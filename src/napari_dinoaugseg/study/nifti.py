@@ -99,7 +99,7 @@ def choose_component(path: Path, trailing: tuple[int, ...], component: int | Non
         if count > 1:
             msg = (
                 f"{path}: it holds {count} volumes (time points or channels). "
-                f"Choose one with its component number, from 0 to {count - 1}."
+                f"Choose one with --component, from 0 to {count - 1}."
             )
             raise StudyError(msg)
         return 0
