@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +22,8 @@ _LITE0 = "efficientnet-lite0"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 # Names under which training scripts keep the weights beside other things.
 _WRAPPERS = ("model", "state_dict")
-# What PyTorch's safe loader says of pickles that want to call something.
-_CODE = ("Unsupported global", "Unsupported class", "Unsupported operand", "GLOBAL", "Can only", "Trying to")
+# Steps of a pickle that fetch or call something.
+_CALLS = ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -96,20 +98,32 @@ def has_classifier(path: Path) -> bool:
 
 def _read_torch(path: Path) -> Any:
     try:
-        # Mapped into memory, a file of 800 MB is not held twice; PyTorch maps only its newer, zipped format.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            # Mapped into memory, a file of 800 MB is not held twice; PyTorch maps only its newer, zipped format.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        if any(word in str(error) for word in _CODE):
+        msg = f"{path}: the weights file is cut or damaged. Get it again."
+        if _holds_code(error, path):
             msg = (
                 f"{path}: the file holds code beside weights and was not opened. "
                 "Get the weights from a source that you trust, best as .safetensors."
             )
-        else:
-            msg = f"{path}: the weights file is cut or damaged. Get it again."
         raise WeightsError(msg) from error
     except Exception as error:  # a damaged file can fail anywhere in the unpickler
         msg = f"{path}: the weights file is cut or damaged. Get it again."
         raise WeightsError(msg) from error
+
+
+def _holds_code(error: pickle.UnpicklingError, path: Path) -> bool:
+    """Whether the loader for tensors stopped at code, and not merely at a step that it does not know."""
+    if "Unsupported operand" not in str(error):
+        return any(word in str(error) for word in ("GLOBAL", "Can only", "Can not", "Trying to"))
+    try:
+        with path.open("rb") as file:
+            return any(step.name in _CALLS for step, _, _ in pickletools.genops(file))
+    except (ValueError, OSError):  # cut in the middle
+        return False
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

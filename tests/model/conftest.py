@@ -1,0 +1,60 @@
+"""Encoder weights for the tests: DINOv3's smallest architecture with random values, in both layouts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from napari_dinoaugseg.model import hub
+
+
+@pytest.fixture(scope="session")
+def tiny_state() -> dict[str, Tensor]:
+    """Weights as timm names them, all of them random: timm's own start scales each block by a millionth."""
+    with torch.device("meta"):
+        model = timm.create_model("convnext_tiny.dinov3_lvd1689m", pretrained=False, num_classes=0)
+    generator = torch.Generator().manual_seed(0)
+    return {name: 0.05 * torch.randn(value.shape, generator=generator) for name, value in model.state_dict().items()}
+
+
+def to_meta_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names in Meta's own files, which hold the last norm twice."""
+    renamed = {}
+    for name, value in state.items():
+        name = re.sub(r"^stem\.", "downsample_layers.0.", name)
+        name = re.sub(r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1.", name)
+        name = re.sub(r"^(stages\.\d+)\.blocks\.", r"\1.", name)
+        name = name.replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv").replace("head.norm", "norm")
+        renamed[name] = value
+        if name.startswith("norm."):
+            renamed[name.replace("norm.", "norms.3.")] = value
+    return renamed
+
+
+@pytest.fixture(scope="session")
+def weights_files(tiny_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same weights in four files."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("weights")
+    meta = to_meta_layout(tiny_state)
+    files = {name: folder / name for name in ("timm.safetensors", "timm.pth", "meta.safetensors", "meta.pth")}
+    save_file(tiny_state, files["timm.safetensors"])
+    torch.save(tiny_state, files["timm.pth"])
+    # safetensors refuses two names for one tensor.
+    save_file({name: value.clone() for name, value in meta.items()}, files["meta.safetensors"])
+    torch.save({"model": meta}, files["meta.pth"])
+    return files
+
+
+@pytest.fixture(autouse=True)
+def _ask_the_hub_anew() -> Iterator[None]:
+    hub.hub_reachable.cache_clear()
+    yield
+    hub.hub_reachable.cache_clear()
