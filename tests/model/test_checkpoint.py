@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save, save_file
+from torch import Tensor
+
+from napari_dinoaugseg.errors import CheckpointError, OutputError
+from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder, load_checkpoint, save_checkpoint
+from napari_dinoaugseg.model.network import Decoder
+
+CHANNELS = (8, 12, 16, 24)
+ENTRY = "napari-dinoaugseg"
+
+
+@pytest.fixture
+def decoder() -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(CHANNELS, 3, width=16, rope="2d", norm="batch", add_query=True).eval()
+
+
+@pytest.fixture
+def checkpoint(decoder: Decoder) -> Checkpoint:
+    return Checkpoint(
+        state=decoder.state_dict(),
+        decoder=decoder.arguments,
+        settings={"preset": "fast", "input_size": 256, "width": None},
+        classes=[{"number": 3, "name": "Lebervene", "colour": "#c03030"}, {"number": 7, "name": "κ", "colour": "#0f0"}],
+        encoder={"name": "efficientnet-lite0", "fingerprint": "efficientnet-lite0:00"},
+        versions={"napari-dinoaugseg": "0.1.0", "torch": "2.4"},
+    )
+
+
+@pytest.fixture
+def saved(checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    path = tmp_path / "liver.model"
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+def maps() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        torch.randn(1, c, 64 // s, 64 // s, generator=generator) for c, s in zip(CHANNELS, (4, 8, 16, 32), strict=True)
+    ]
+
+
+def refused(path: Path, reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def rewritten(path: Path, **changes: Any) -> Path:
+    """The file with other values in its description."""
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    header = json.loads(path.read_bytes()[8 : 8 + length])
+    description = {**json.loads(header["__metadata__"][ENTRY]), **changes}
+    state = load_checkpoint(path).state
+    path.write_bytes(save(state, {ENTRY: json.dumps(description)}))
+    return path
+
+
+def test_everything_comes_back(saved: Path, checkpoint: Checkpoint, decoder: Decoder) -> None:
+    loaded = load_checkpoint(saved)
+    for field in dataclasses.fields(Checkpoint):
+        if field.name != "state":
+            assert getattr(loaded, field.name) == getattr(checkpoint, field.name)
+    again = build_decoder(loaded)
+    assert not again.training
+    with torch.no_grad():
+        assert torch.equal(again(maps(), (64, 64)), decoder(maps(), (64, 64)))
+
+
+def test_a_loaded_decoder_can_be_trained_on_without_changing_the_checkpoint(saved: Path) -> None:
+    loaded = load_checkpoint(saved)
+    before = {name: value.clone() for name, value in loaded.state.items()}
+    decoder = build_decoder(loaded).train()
+    decoder(maps()).square().mean().backward()
+    torch.optim.SGD(decoder.parameters(), lr=0.1).step()
+    assert not torch.equal(decoder.classify.weight, before["classify.weight"])
+    assert all(torch.equal(loaded.state[name], value) for name, value in before.items())
+
+
+def test_building_a_decoder_leaves_the_random_state_alone(saved: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build_decoder(load_checkpoint(saved))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_same_content_gives_the_same_bytes(saved: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    shuffled = dataclasses.replace(
+        checkpoint,
+        state=dict(reversed(checkpoint.state.items())),
+        settings=dict(reversed(checkpoint.settings.items())),
+    )
+    for number in range(3):
+        save_checkpoint(tmp_path / f"{number}", shuffled)
+        assert (tmp_path / f"{number}").read_bytes() == saved.read_bytes()
+
+
+def test_saving_replaces_the_old_file_whole_or_not_at_all(
+    saved: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = saved.read_bytes()
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match="No space left on device"):
+        save_checkpoint(saved, dataclasses.replace(checkpoint, settings={}))
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_folder_that_is_not_there_is_an_output_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        save_checkpoint(tmp_path / "nowhere" / "x.model", checkpoint)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing.model", "there is no such file")
+    refused(tmp_path, "cannot be opened")
+
+
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.999])
+def test_a_cut_file_is_refused(kept: float, saved: Path) -> None:
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(len(content) * kept)])
+    refused(saved, "cut or damaged")
+
+
+class _Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    path, marker = tmp_path / "gift.model", tmp_path / "was_here"
+    path.write_bytes(pickle.dumps(_Hostile(marker)))
+    refused(path, "not a model saved by napari-dinoaugseg")
+    torch.save({"state": _Hostile(marker)}, path)
+    refused(path, "not a model saved by napari-dinoaugseg")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"abc", b"\x89PNG\r\n\x1a\n" * 9, b"\xff" * 8 + b"{" * 50, b"\x05\0\0\0\0\0\0\0{]}[{"]
+)
+def test_a_file_of_another_kind_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.model"
+    path.write_bytes(content)
+    refused(path, "not a model saved by napari-dinoaugseg")
+
+
+def test_safetensors_of_somebody_else_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_file({"stem.0.weight": torch.zeros(3)}, path)
+    refused(path, "encoder weights go with --weights")
+    save_file({"stem.0.weight": torch.zeros(3)}, path, metadata={"format": "pt"})
+    refused(path, "not a model saved by napari-dinoaugseg")
+
+
+def test_a_header_that_promises_more_than_the_file_holds_is_refused(saved: Path) -> None:
+    content = saved.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["classify.weight"]["shape"] = [2**20, 2**20]
+    header["classify.weight"]["data_offsets"][1] += 2**42
+    forged = json.dumps(header).encode()
+    saved.write_bytes(len(forged).to_bytes(8, "little") + forged + content[8 + length :])
+    refused(saved, "cut or damaged")
+
+
+def test_a_newer_schema_says_that_the_program_is_too_old(saved: Path) -> None:
+    refused(rewritten(saved, schema=2), "newer version of napari-dinoaugseg")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": None},
+        {"schema": "1"},
+        {"decoder": None},
+        {"settings": []},
+        {"classes": ["liver"]},
+        {"encoder": {"name": "x"}},
+        {"versions": 3},
+    ],
+    ids=str,
+)
+def test_an_incomplete_description_is_refused(changes: dict[str, Any], saved: Path) -> None:
+    refused(rewritten(saved, **changes), "description is not complete")
+
+
+def test_weights_that_are_not_numbers_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    checkpoint.state["classify.bias"][0] = torch.nan
+    save_checkpoint(tmp_path / "x", checkpoint)
+    refused(tmp_path / "x", "not numbers")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 10**12},
+        {"n_classes": 2**40},
+        {"width": "wide"},
+        {"rope": "spiral"},
+        {"channels": None},
+        {"attention_strides": [[16]]},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_a_description_of_an_impossible_decoder_allocates_nothing(
+    change: dict[str, Any], checkpoint: Checkpoint
+) -> None:
+    forged = dataclasses.replace(checkpoint, decoder={**checkpoint.decoder, **change})
+    with pytest.raises(CheckpointError):
+        build_decoder(forged)
+
+
+def test_weights_must_be_exactly_the_decoders(checkpoint: Checkpoint) -> None:
+    bias = checkpoint.state["classify.bias"]
+    for wrong in ({"extra": bias}, {"classify.bias": bias[:2]}, {"classify.bias": bias.half()}):
+        with pytest.raises(CheckpointError, match="do not fit"):
+            build_decoder(dataclasses.replace(checkpoint, state={**checkpoint.state, **wrong}))
+    less = {name: value for name, value in checkpoint.state.items() if name != "classify.bias"}
+    with pytest.raises(CheckpointError, match="do not fit"):
+        build_decoder(dataclasses.replace(checkpoint, state=less))
