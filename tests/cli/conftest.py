@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
+
+from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_study
+from tests.study.builders import listing
+
+QUICK = ("--preset", "fast", "--input-size", 64, "--encoder", "efficientnet-lite0", "--device", "cpu")
+
+# A message that helps says what to do: somewhere it asks for something.
+_ADVICE = re.compile(
+    r"\b(Add|Change|Check|Choose|Compare|Copy|copy|Correct|Export|export|Get|get|Give|Keep|Leave|Make|Move|Name|Number"
+    r"|Paint|Rename|Save|Use|use|Write|train)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -17,32 +35,132 @@ class Outcome:
     output: str
     errors: str
 
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON object that standard output must be."""
+        assert self.code == 0, self.errors
+        assert self.output.count("\n") == 1
+        return json.loads(self.output)
+
+
+def run_command(folder: Path, *arguments: object, **environment: str) -> Outcome:
+    """Run the command with arguments; relative paths are meant below ``folder``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_dinoaugseg", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
 
 @pytest.fixture
-def dinoaugseg(tmp_path, monkeypatch):
+def dinoaugseg(tmp_path):
     """Run the command with arguments; relative paths are meant below ``tmp_path``."""
 
     def run(*arguments: object, **environment: str) -> Outcome:
-        done = subprocess.run(
-            [sys.executable, "-m", "napari_dinoaugseg", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return run_command(tmp_path, *arguments, **environment)
 
     return run
 
 
 @pytest.fixture
-def contents():
+def contents() -> Callable[[Path], dict[str, bytes]]:
     """All files below a folder with their bytes, to see that nothing was written or changed."""
+    return listing
 
-    def read(folder: Path) -> dict[str, bytes]:
-        return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
-    return read
+@pytest.fixture(scope="session")
+def without_torch(tmp_path_factory) -> Path:
+    """A folder for PYTHONPATH in which the deep-learning libraries fail as soon as anything imports them."""
+    folder = tmp_path_factory.mktemp("without_torch")
+    for name in ("torch", "timm", "monai"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('this was imported before the input was checked')\n")
+    return folder
+
+
+@pytest.fixture
+def refused(tmp_path, without_torch):
+    """Run a command that must be refused; returns what it said.
+
+    Checked is all that holds for every refusal: exit code 1, nothing on standard output, after any notes one or two
+    lines that say what to do, no traceback, and not a byte written or changed below ``tmp_path`` or in the cache.
+
+    Args of the fixture's function:
+        arguments: of the command.
+        says: a pattern that the message must match.
+        names: what the message must name, usually the file.
+        needs_torch: False = the refusal must come before PyTorch is imported.
+    """
+
+    def run(*arguments: object, says: str, names: str | None, needs_torch: bool = False) -> str:
+        cache = Path(os.environ["DINOAUGSEG_CACHE"])
+        before = listing(tmp_path)
+        blocked = {} if needs_torch else {"PYTHONPATH": str(without_torch)}
+        outcome = run_command(tmp_path, *arguments, **blocked)
+        assert outcome.code == 1, outcome
+        assert outcome.output == ""
+        lines = outcome.errors.splitlines()
+        while lines and lines[0].startswith("Note: "):
+            lines.pop(0)
+        message = "\n".join(lines)
+        assert message.startswith("Error: "), message
+        assert 1 <= len(lines) <= 2, message
+        assert "Traceback" not in message
+        assert "unforeseen" not in message, message
+        assert re.search(says, message), message
+        assert names is None or names in message, message
+        assert _ADVICE.search(message), message
+        assert listing(tmp_path) == before
+        assert not listing(cache)
+        return outcome.errors
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def blob_files(tmp_path_factory) -> Path:
+    """A folder with image.nii.gz, next.nii.gz (another patient), truth.nii.gz, and labels.nii.gz of three slices."""
+    folder = tmp_path_factory.mktemp("blobs")
+    for seed, name in enumerate(("image", "next")):
+        image, _ = write_study(folder, seed)
+        image.rename(folder / f"{name}.nii.gz")
+    painted = np.zeros(SHAPE, np.uint8)
+    painted[..., LABELLED] = truth_voxels()[..., LABELLED]
+    nib.save(nib.Nifti1Image(painted, AFFINE), folder / "labels.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def study(blob_files, tmp_path) -> Path:
+    """The blobs in a folder of the test's own, which is where the command runs."""
+    shutil.copytree(blob_files, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """One good run of `segment`: the folder with its files, what it printed, and its cache."""
+
+    folder: Path
+    outcome: Outcome
+    cache: Path
+
+
+@pytest.fixture(scope="session")
+def segmented(blob_files, tmp_path_factory) -> Segmented:
+    folder = tmp_path_factory.mktemp("segmented")
+    shutil.copytree(blob_files, folder, dirs_exist_ok=True)
+    cache = tmp_path_factory.mktemp("kept_cache")
+    outputs = ("--out", "mask.nii.gz", "--model-out", "model.safetensors", "--confidence-out", "sure.nii.gz")
+    outcome = run_command(
+        folder,
+        *("segment", "image.nii.gz", "--labels", "labels.nii.gz", *outputs, *QUICK, "--json"),
+        DINOAUGSEG_CACHE=str(cache),
+    )
+    assert outcome.code == 0, outcome.errors
+    return Segmented(folder, outcome, cache)

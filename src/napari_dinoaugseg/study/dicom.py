@@ -121,7 +121,7 @@ def _choose_series(path: Path, headers: list[tuple[Path, Dataset]], series: str 
         for uid, group in sorted((matching or groups).items())
     )
     if not matching:
-        msg = f"{path}: no series matches {series!r}. It holds {found}."
+        msg = f"{path}: no series matches {series!r}. Choose one of {found}."
     else:
         msg = f"{path}: it holds {len(matching)} series ({found}). Choose one with --series, by UID or description."
     raise StudyError(msg)

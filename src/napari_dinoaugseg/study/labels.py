@@ -35,7 +35,7 @@ def read_volume_file(path: Path, component: int | None = None) -> Voxels:
     if not path.exists():
         msg = f"{path}: there is no such file or folder. Check the path."
         raise StudyError(msg)
-    msg = f"{path}: files of this kind are not supported. Volumes end in .nii, .nii.gz, .nrrd or .tif (a stack)."
+    msg = f"{path}: files of this kind are not supported. Give a volume as .nii, .nii.gz, .nrrd or .tif (a stack)."
     raise StudyError(msg)
 
 

@@ -104,7 +104,7 @@ def choose_component(path: Path, trailing: tuple[int, ...], component: int | Non
             raise StudyError(msg)
         return 0
     if not 0 <= component < count:
-        msg = f"{path}: there is no component {component}; they are numbered from 0 to {count - 1}."
+        msg = f"{path}: there is no component {component}. Choose one with --component, from 0 to {count - 1}."
         raise StudyError(msg)
     return component
 

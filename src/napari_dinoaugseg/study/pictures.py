@@ -69,7 +69,7 @@ class PictureStudy(Study):
         self.slice_distance = None
         self.pictures = list(files)
         self.root = _common_parent(self.pictures)
-        self._names = [name_in(file, self.root) for file in self.pictures]
+        self._names = [name_in(file.absolute(), self.root) for file in self.pictures]
         _require_unique(self.pictures, self._names)
         self.n_slices = len(self.pictures)
         self._facts = [_examine(file) for file in self.pictures]
