@@ -22,10 +22,10 @@ from tests.study.builders import listing
 
 QUICK = ("--preset", "fast", "--input-size", 64, "--encoder", "efficientnet-lite0", "--device", "cpu")
 
-# A message that helps says what to do: somewhere it asks for something.
+# A message that helps says what to do, or what a value must be.
 _ADVICE = re.compile(
     r"\b(Add|Change|Check|Choose|Compare|Copy|copy|Correct|Export|export|Get|get|Give|Keep|Leave|Make|Move|Name|Number"
-    r"|Paint|Rename|Save|Use|use|Write|train)\b"
+    r"|Paint|Rename|Save|Use|use|Write|must be|should be)\b"
 )
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from napari_dinoaugseg.errors import LabelError
+
+# Six digits are more than any study has slices, and keep a slip of the finger from filling the memory.
+_PART = re.compile(r"\s*([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?\s*")
 
 
 def parse_slices(text: str) -> list[int]:
@@ -13,11 +18,12 @@ def parse_slices(text: str) -> list[int]:
     """
     numbers: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        found = _PART.fullmatch(part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last:
             msg = f"'{text}' is no list of slices. Write them as 20,40,60 or 10-19; the first slice is 0."
             raise LabelError(msg)
-        numbers.update(range(int(first), int(last if dash else first) + 1))
+        numbers.update(range(first, last + 1))
     return sorted(numbers)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.cli.numbers import parse_slices
 from napari_dinoaugseg.cli.output import ProgressLine, print_json, print_text, tell
-from napari_dinoaugseg.errors import OutputError
+from napari_dinoaugseg.errors import LabelError, OutputError
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Round, Session
@@ -82,6 +82,9 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
     session = Session(study, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
     slices = parse_slices(job.slices) if job.slices is not None else None
     labelled = session.load_labels(job.labels, slices)
+    if not session.labels.classes:
+        msg = f"{job.labels}: the named slices hold only background. Name at least one slice with paint (--slices)."
+        raise LabelError(msg)
     if job.warm_start is not None:
         session.load_model(job.warm_start)
     tell(f"{study.name}: {study.n_slices} slices, {len(labelled)} labelled; encoder {session.encoder_name}")
@@ -138,6 +141,9 @@ def check_model_output(path: Path, others: list[Path]) -> None:
     """Refuse a model file that could not be written, before anything is computed."""
     if path.suffix != ".safetensors":
         msg = f"{path}: a model is saved as .safetensors. Choose such a name."
+        raise OutputError(msg)
+    if path.is_dir():
+        msg = f"{path}: this is a folder, but a model is one file. Choose another name."
         raise OutputError(msg)
     check_parent(path)
     check_not_input(path, others)

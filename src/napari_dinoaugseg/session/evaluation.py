@@ -74,7 +74,7 @@ def evaluate(
     """
     for path in (prediction, truth):
         if not path.exists():
-            msg = f"{path}: there is no such file or folder."
+            msg = f"{path}: there is no such file or folder. Check the path."
             raise LabelError(msg)
     if prediction.is_dir() != truth.is_dir():
         msg = f"{prediction} and {truth}: one is a folder, the other a file. Compare two folders or two files."
@@ -96,7 +96,7 @@ def _evaluate_volume(
         raise LabelError(msg) from error
     layout = _layout(grid, plane)
     true, found = layout.apply(true_mask), layout.apply(found_mask)
-    chosen = _chosen(len(true), slices, exclude)
+    chosen = _chosen(truth, len(true), slices, exclude)
     counted = np.zeros(true.shape, dtype=bool)
     counted[chosen] = True
     numbers = np.union1d(np.unique(true[chosen]), np.unique(found[chosen]))
@@ -122,14 +122,21 @@ def _evaluate_pictures(
     prediction: Path, truth: Path, slices: Sequence[int] | None, exclude: Sequence[int]
 ) -> Evaluation:
     true_masks, found_masks = read_mask_folder(truth), read_mask_folder(prediction)
-    pairs = list(match_masks(found_masks, true_masks).items())
-    chosen = [pairs[index] for index in _chosen(len(pairs), slices, exclude)]
+    try:
+        pairs = list(match_masks(found_masks, true_masks).items())
+    except LabelError as error:
+        msg = f"{prediction} and {truth} do not fit together: {error}"
+        raise LabelError(msg) from error
+    chosen = [pairs[index] for index in _chosen(truth, len(pairs), slices, exclude)]
     scores: dict[int, list[Score]] = {}
     numbers = sorted({int(n) for _, name in chosen for n in np.unique(true_masks[name])} - {0})
     for found_name, true_name in chosen:
         found, true = found_masks[found_name], true_masks[true_name]
         if found.shape != true.shape:
-            msg = f"{prediction}: the mask of {true_name} has the size {found.shape}; the truth has {true.shape}."
+            msg = (
+                f"{found_masks.path(found_name)}: the mask is {found.shape[1]} x {found.shape[0]} pixels, but "
+                f"{true_masks.path(true_name)} is {true.shape[1]} x {true.shape[0]}. Compare masks of one picture."
+            )
             raise LabelError(msg)
         for number in numbers:
             scores.setdefault(number, []).append(score(found == number, true == number, (1.0, 1.0)))
@@ -137,14 +144,14 @@ def _evaluate_pictures(
     return Evaluation({number: _mean_result(values) for number, values in scores.items()}, len(chosen), "px")
 
 
-def _chosen(n_slices: int, slices: Sequence[int] | None, exclude: Sequence[int]) -> list[int]:
+def _chosen(truth: Path, n_slices: int, slices: Sequence[int] | None, exclude: Sequence[int]) -> list[int]:
     wrong = [index for index in (*(slices or ()), *exclude) if not 0 <= index < n_slices]
     if wrong:
-        msg = f"There is no slice {wrong[0]}; the slices are numbered 0 to {n_slices - 1}."
+        msg = f"{truth}: there is no slice {wrong[0]}; they are numbered from 0 to {n_slices - 1}. Check the numbers."
         raise LabelError(msg)
     left = sorted(set(range(n_slices) if slices is None else slices) - set(exclude))
     if not left:
-        msg = "No slice is left to compare. Leave out fewer slices."
+        msg = f"{truth}: no slice is left to compare. Leave out fewer slices."
         raise LabelError(msg)
     return left
 
@@ -165,5 +172,5 @@ def _mean_result(scores: Sequence[Score]) -> ClassResult:
 
 def _check_not_empty(classes: dict[int, ClassResult] | dict[int, list[Score]], truth: Path) -> None:
     if not classes:
-        msg = f"{truth}: there are no labels on the slices to compare, in neither mask."
+        msg = f"{truth}: there is no label on the slices to compare, in neither mask. Choose other slices or files."
         raise LabelError(msg)

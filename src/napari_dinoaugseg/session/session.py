@@ -107,9 +107,12 @@ class Session:
         loaded = self.study.read_labels(path, slices)
         numbers = {int(value) for labels in loaded.values() for value in np.unique(labels)}
         present = {entry.number for entry in self.labels.classes}
-        self.labels.classes = sorted(
-            [*self.labels.classes, *classes_of(numbers - present)], key=lambda entry: entry.number
-        )
+        try:
+            found = classes_of(numbers - present)
+        except LabelError as error:
+            msg = f"{path}: {error}"
+            raise LabelError(msg) from error
+        self.labels.classes = sorted([*self.labels.classes, *found], key=lambda entry: entry.number)
         for index, labels in loaded.items():
             self.labels.set_manual(index, labels)
         return sorted(loaded)

@@ -82,7 +82,7 @@ def _whole_numbers(path: Path, voxels: Voxels) -> NDArray[np.uint8] | NDArray[np
         low, high = float(whole.min()), float(whole.max())
         if low < 0 or high > HIGHEST_LABEL:
             odd = low if low < 0 else high
-            msg = f"{path}: it holds the label {odd:.0f}; labels are whole numbers from 0 to {HIGHEST_LABEL}."
+            msg = f"{path}: it holds the label {odd:.0f}. Save labels as whole numbers from 0 to {HIGHEST_LABEL}."
             raise LabelError(msg)
         if high > 255 and labels.dtype == np.uint8:
             labels = labels.astype(np.uint16, order="F")

@@ -49,7 +49,7 @@ def mask_files(folder: Path) -> dict[str, Path]:
         raise LabelError(msg)
     files = list(_walk(folder))
     if not files:
-        msg = f"{folder}: there is no mask here. Masks are PNG, TIFF, BMP or JPEG files."
+        msg = f"{folder}: there is no mask here. Give masks as PNG, TIFF, BMP or JPEG files."
         raise LabelError(msg)
     named: dict[str, Path] = {}
     for path in files:
@@ -172,7 +172,9 @@ def _label_values(path: Path, picture: Picture) -> NDArray[Any]:
     if pixels.dtype in (np.uint8, np.uint16):
         return pixels
     if not np.isfinite(pixels).all() or (pixels != np.rint(pixels)).any() or pixels.min() < 0 or pixels.max() > 65535:
-        msg = f"{path}: it holds negative, fractional or too large values. Labels are whole numbers from 0 to 65535."
+        msg = (
+            f"{path}: it holds negative, fractional or too large values. Save labels as whole numbers from 0 to 65535."
+        )
         raise LabelError(msg)
     return pixels.astype(np.uint8 if pixels.max() <= 255 else np.uint16)
 

@@ -108,7 +108,7 @@ def is_same(a: Path, b: Path) -> bool:
     try:
         return a.samefile(b)
     except OSError:
-        return a.absolute() == b.absolute()
+        return os.path.realpath(a) == os.path.realpath(b)
 
 
 def check_not_input(path: Path, inputs: Sequence[Path]) -> None:
