@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from napari_dinoaugseg.study.array import ArrayStudy, study_from_array
 from napari_dinoaugseg.study.grid import Grid, Plane, align
 from napari_dinoaugseg.study.intensity import CT_WINDOWS, Window, choose_window, to_unit_rgb
 from napari_dinoaugseg.study.labels import read_mask_volume
@@ -14,6 +15,7 @@ from napari_dinoaugseg.study.volume import VolumeStudy
 
 __all__ = [
     "CT_WINDOWS",
+    "ArrayStudy",
     "Grid",
     "MaskFolder",
     "PictureStudy",
@@ -27,5 +29,6 @@ __all__ = [
     "open_study",
     "read_mask_folder",
     "read_mask_volume",
+    "study_from_array",
     "to_unit_rgb",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study.grid import Grid
 
-Format = Literal["nifti", "nrrd", "dicom", "tiff"]
+Format = Literal["nifti", "nrrd", "dicom", "tiff", "array"]
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Voxels:
     Attributes:
         path: the file or the folder.
         files: every file that was read; none of them may be overwritten.
-        format: the kind of file.
+        format: the kind of file; "array" for pixels that were in memory.
         stored: (i, j, k) or (i, j, k, 3), in the stored type: scaled only slice by slice, never as a whole.
         grid: where the voxels lie.
         file_shape: the shape that a mask file takes: the three axes, or two for a 2-D file, or more with trailing ones.

@@ -1,0 +1,156 @@
+"""An array that is in memory already (an image layer of the viewer) as a study.
+
+Such an array has a voxel size at best, and no position in the body. Its masks are written with a diagonal affine whose
+first two axes point to the patient's left and back, the third to the head: what ITK takes for "no direction given", and
+what is shown again exactly as the array was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import LabelError, StudyError
+from napari_dinoaugseg.study.files import PICTURE_SUFFIXES, suffix_of
+from napari_dinoaugseg.study.grid import Grid, Plane
+from napari_dinoaugseg.study.masks import read_mask_folder
+from napari_dinoaugseg.study.volume import VolumeStudy
+from napari_dinoaugseg.study.voxels import Voxels, check
+
+
+class ArrayStudy(VolumeStudy):
+    """Slices of an array (z, y, x), or the one slice of a picture (y, x).
+
+    Masks go to a NIfTI or NRRD file; those of a picture to PNG too. `nibabel.load(path).get_fdata()[x, y, z]` is the
+    label of voxel [z, y, x].
+    """
+
+    def __init__(self, voxels: Voxels, name: str, plane: Plane) -> None:
+        super().__init__(voxels, plane)
+        self.name = name
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the array is 2-D."""
+        return len(self._voxels.file_shape) == 2
+
+    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> dict[int, NDArray[np.uint16]]:
+        """Read a label file; for a picture, a mask picture of the same size too. See `VolumeStudy.read_labels`."""
+        path = Path(path)
+        if not (self.is_picture and path.is_file() and suffix_of(path) in PICTURE_SUFFIXES):
+            return super().read_labels(path, slices)
+        masks = read_mask_folder(path)
+        labels = masks[path.stem]
+        if labels.shape != self.slice_shape(0):
+            height, width = self.slice_shape(0)
+            msg = (
+                f"{path}: the mask is {labels.shape[1]} x {labels.shape[0]} pixels, but {self.name} is "
+                f"{width} x {height}. Give a mask of the same size."
+            )
+            raise LabelError(msg)
+        if slices is not None:
+            self.require_slices(slices)
+        elif not labels.any():
+            msg = f"{path}: every pixel is background, so there is nothing to learn. Paint something first."
+            raise LabelError(msg)
+        return {0: labels}
+
+
+def study_from_array(
+    data: Any,
+    *,
+    spacing: Sequence[float] | None = None,
+    name: str = "image",
+    is_rgb: bool = False,
+    plane: Plane | None = None,
+) -> ArrayStudy:
+    """Make a study of an array.
+
+    Args:
+        data: (y, x) or (z, y, x), grey; with a last axis of 3 or 4 colours when `is_rgb`. Anything that numpy can take
+            as an array; it is not copied where that can be avoided, and never written to.
+        spacing: the size of a pixel or voxel in mm along (y, x) or (z, y, x); None when it is unknown.
+        name: for messages and reports.
+        is_rgb: whether the last axis is colour: 8-bit, 16-bit, or from 0 to 1.
+        plane: direction of the slices, the array's axes taken as axial; None = along its first axis.
+
+    Returns:
+        The study; its `display` is the array itself, (1, y, x) for a picture.
+
+    Raises:
+        StudyError: several resolutions, more or fewer axes, complex numbers, no pixels; the message says what is
+            lacking.
+    """
+    if isinstance(data, Sequence):
+        msg = (
+            f"{name}: this image holds several resolutions (multiscale). "
+            "Choose an image layer with one resolution, or open the file itself."
+        )
+        raise StudyError(msg)
+    array = np.asarray(data)
+    axes = array.ndim - int(is_rgb)
+    if axes > 3:
+        msg = (
+            f"{name}: this image has {axes} axes ({_times(array.shape[:axes])}), as a time series or several channels "
+            "do. Split it (right-click the layer, Split Stack), and choose one volume."
+        )
+        raise StudyError(msg)
+    if axes < 2:
+        msg = f"{name}: this image has {axes} axis; a picture has two and a volume three. Choose another layer."
+        raise StudyError(msg)
+    if array.size == 0:
+        msg = f"{name}: this image has no pixels (its size is {_times(array.shape)}). Choose another layer."
+        raise StudyError(msg)
+    pixels = _bytes(array, name) if is_rgb else array
+    volume = pixels if axes == 3 else pixels[np.newaxis]
+    colour = tuple(range(3, volume.ndim))
+    stored = volume.transpose(2, 1, 0, *colour).view()
+    stored.flags.writeable = False  # the layer's pixels are not ours to repair in place
+    grid = _grid(stored, _millimetres(spacing, axes, name))
+    file_shape = grid.shape if axes == 3 else grid.shape[:2]
+    voxels = check(Voxels(path=Path(name), files=[], format="array", stored=stored, grid=grid, file_shape=file_shape))
+    return ArrayStudy(voxels, name, plane or Plane.NATIVE)
+
+
+def _grid(stored: NDArray[Any], spacing: tuple[float, float, float] | None) -> Grid:
+    z, y, x = spacing or (1.0, 1.0, 1.0)
+    shape = (stored.shape[0], stored.shape[1], stored.shape[2])
+    return Grid(shape, np.diag([-x, -y, z, 1.0]), known=spacing is not None)
+
+
+def _millimetres(spacing: Sequence[float] | None, axes: int, name: str) -> tuple[float, float, float] | None:
+    if spacing is None:
+        return None
+    sizes = [float(size) for size in spacing]
+    if len(sizes) != axes or not all(np.isfinite(size) and size > 0 for size in sizes):
+        msg = (
+            f"{name}: {axes} positive voxel sizes are needed, not {_times(spacing)}. "
+            "Set the layer's scale to the voxel size in mm."
+        )
+        raise StudyError(msg)
+    # A picture is as thick as a file that says nothing would have it.
+    return (1.0, sizes[0], sizes[1]) if axes == 2 else (sizes[0], sizes[1], sizes[2])
+
+
+def _bytes(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Return colours as (..., 3) uint8; the opacity is dropped."""
+    if array.shape[-1] not in (3, 4):
+        msg = f"{name}: a colour image has 3 or 4 channels, not {array.shape[-1]}. Convert it to RGB or to grey."
+        raise StudyError(msg)
+    colours = array[..., :3]
+    if colours.dtype == np.uint8:
+        return np.asarray(colours, dtype=np.uint8)
+    if colours.dtype == np.uint16:
+        return np.asarray(colours >> 8, dtype=np.uint8)
+    if colours.dtype.kind == "f":
+        return np.asarray(np.rint(np.clip(np.nan_to_num(colours), 0, 1) * 255), dtype=np.uint8)
+    msg = f"{name}: colours of type {colours.dtype} are not supported. Convert the image to 8-bit RGB or to grey."
+    raise StudyError(msg)
+
+
+def _times(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:g}" for value in values)
