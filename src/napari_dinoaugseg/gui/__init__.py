@@ -1,0 +1,1 @@
+"""The panel inside napari. Nothing below it knows that it is there."""
