@@ -125,7 +125,8 @@ class PictureStudy(Study):
         step = max(1, int(np.ceil(np.sqrt(pixels.size / max(count, 1)))))
         return pixels[::step, ::step].astype(np.float32).reshape(-1)
 
-    def _outputs(self, folder: Path) -> list[Path]:
+    def outputs(self, folder: Path) -> list[Path]:
+        """Return the file that each picture's mask takes in a folder."""
         return [folder / f"{name}.png" for name in self._names]
 
     def write_mask(self, path: Path, masks: MaskOf) -> None:
@@ -159,7 +160,7 @@ class PictureStudy(Study):
 
     def _write(self, path: Path, pixels: Callable[[int], NDArray[Any]]) -> None:
         with atomic_folder(path) as folder:
-            for i, target in enumerate(self._outputs(folder)):
+            for i, target in enumerate(self.outputs(folder)):
                 shown = pixels(i)
                 if shown.shape != self.slice_shape(i):
                     msg = f"picture {i} is {self.slice_shape(i)}, not {shown.shape}"
@@ -183,7 +184,7 @@ class PictureStudy(Study):
         check_not_input(path, inputs)
         if path.is_dir():
             taken = [*self.pictures, *(file for given in inputs for file in _files_of(given))]
-            for output in self._outputs(path):
+            for output in self.outputs(path):
                 if output.exists():
                     check_not_input(output, taken)
             check_writable(path, path)
