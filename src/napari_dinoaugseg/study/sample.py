@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.study.grid import Grid
+from napari_dinoaugseg.study.volume import VolumeStudy
+from napari_dinoaugseg.study.voxels import Voxels
 
 GREY_MATTER, WHITE_MATTER = 1, 2
 CLASS_NAMES = {GREY_MATTER: "grey matter", WHITE_MATTER: "white matter"}
@@ -54,6 +58,27 @@ def brain_sample() -> BrainSample:
     tissue[white >= 0.5] = WHITE_MATTER
     pixels = np.round(image.get_fdata(dtype=np.float32) * 255).astype(np.uint8)
     return BrainSample(_nifti(pixels, image), _nifti(tissue, image))
+
+
+def sample_study() -> VolumeStudy:
+    """The image of the sample as a study, without a file on the disk: axial slices, masks with its own affine.
+
+    Raises:
+        StudyError: nilearn is not installed.
+    """
+    image = brain_sample().image
+    shape = (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
+    voxels = Voxels(
+        path=Path("brain template"),
+        files=[],
+        format="nifti",
+        stored=np.asarray(image.dataobj),
+        grid=Grid(shape, np.asarray(image.affine, dtype=np.float64)),
+        file_shape=shape,
+        modality="MR",
+        header=image.header,
+    )
+    return VolumeStudy(voxels)
 
 
 def _nifti(voxels: np.ndarray[Any, np.dtype[np.uint8]], like: nib.Nifti1Image) -> nib.Nifti1Image:

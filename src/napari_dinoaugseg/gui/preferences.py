@@ -1,0 +1,49 @@
+"""What the person chose once for all studies: napari's Preferences, page of this plugin (napari 0.9 and newer)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+PLUGIN = "napari-dinoaugseg"
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """The page "Computing" of the plugin's preferences, as napari.yaml declares it.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        encoder: ``auto`` or the name of an encoder.
+        offline: never download weights.
+    """
+
+    device: str = "auto"
+    encoder: str = "auto"
+    offline: bool = False
+
+
+def preferences() -> Preferences:
+    """The person's choices; the defaults where this napari has no preferences for plugins."""
+    page = _page()
+    if page is None:
+        return Preferences()
+    return Preferences(device=str(page.device), encoder=str(page.encoder), offline=bool(page.offline))
+
+
+def apply_offline(chosen: Preferences) -> None:
+    """Let the engine know that it must not use the network. What the environment says already is left alone."""
+    if chosen.offline:
+        os.environ.setdefault("DINOAUGSEG_OFFLINE", "1")
+
+
+def _page() -> Any:
+    try:
+        from napari.settings import get_plugin_settings
+    except ImportError:  # napari before 0.9
+        return None
+    try:
+        return get_plugin_settings(PLUGIN).computing
+    except KeyError:  # the plugin is switched off, or was installed while napari runs
+        return None
