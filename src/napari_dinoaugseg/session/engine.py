@@ -125,6 +125,10 @@ class Engine:
         self.decoder = build_decoder(checkpoint).to(self.device).eval()
         self.numbers = list(numbers)
 
+    def forget_decoder(self) -> None:
+        """Start the next training anew; encoder and features stay."""
+        self.decoder, self.numbers = None, []
+
     def _use_input_size(self, input_size: int) -> None:
         if input_size != self.store.input_size:
             self.store = self.store.resized(input_size)

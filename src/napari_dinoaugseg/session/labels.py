@@ -7,8 +7,9 @@ all of them can be undone. Arrays are kept read-only: what is in the book cannot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from napari_dinoaugseg.session.classes import LabelClass, new_class
 
 UNKNOWN = 65535
 """Value of a pixel that the person left open (scribbles): the loss ignores it, a prediction fills it."""
+
+UNDO_LIMIT = 200
+"""How many changes can be taken back; each may hold copies of slices."""
 
 Labels = NDArray[np.uint16]
 _Entry = tuple[str, int]  # layer, slice
@@ -29,6 +33,14 @@ class _Change:
 
     slices: dict[_Entry, Labels | None]
     classes: list[LabelClass] | None = None
+
+
+@dataclass(frozen=True)
+class SliceLabels:
+    """What a person has said about a slice: (H, W) arrays, None = nothing."""
+
+    manual: Labels | None = None
+    accepted: Labels | None = None
 
 
 class Status(StrEnum):
@@ -86,6 +98,20 @@ class LabelBook:
         labelled = set(self.labelled)
         return [i for i in range(self.n_slices) if i not in labelled or self._has_unknown(i)]
 
+    def shape(self, index: int) -> tuple[int, int]:
+        """(H, W) of a slice."""
+        self._check_index(index)
+        return self._shape_of(index)
+
+    def of_slice(self, index: int) -> SliceLabels:
+        """What the person has said about a slice, to be put back later with :meth:`put_back`."""
+        self._check_index(index)
+        return SliceLabels(self._layers["manual"].get(index), self._layers["accepted"].get(index))
+
+    def holds_paint(self, number: int) -> list[int]:
+        """The slices on which a person painted a class."""
+        return sorted(index for index, labels in self._layers["manual"].items() if (labels == number).any())
+
     def truth(self, index: int) -> Labels:
         """What a labelled slice teaches, (H, W), with UNKNOWN where it was left open."""
         for layer in ("manual", "accepted"):
@@ -129,6 +155,11 @@ class LabelBook:
         """Take manual and accepted labels off a slice."""
         self._check_index(index)
         self._apply({("manual", index): None, ("accepted", index): None})
+
+    def put_back(self, index: int, said: SliceLabels) -> None:
+        """Set what the person has said about a slice, as :meth:`of_slice` gave it: an undo kept elsewhere."""
+        self._check_index(index)
+        self._apply({("manual", index): said.manual, ("accepted", index): said.accepted})
 
     def accept(self, index: int) -> None:
         """Take the prediction of a slice as its label. Manual labels stay what they are."""
@@ -201,6 +232,17 @@ class LabelBook:
         self._apply({}, sorted([*self.classes, added], key=lambda entry: entry.number))
         return added
 
+    def rename_class(self, number: int, name: str) -> None:
+        """Give a class another name. Raises LabelError for an empty name or a class that is not there."""
+        if not name.strip():
+            msg = "A class needs a name."
+            raise LabelError(msg)
+        self._replace_class(number, name=name.strip())
+
+    def recolour_class(self, number: int, colour: str) -> None:
+        """Give a class another colour, ``#rrggbb``. Raises LabelError for a class that is not there."""
+        self._replace_class(number, colour=colour)
+
     def remove_class(self, number: int, *, erase: bool = False) -> None:
         """Remove a class; its pixels become background, which ``undo`` brings back.
 
@@ -263,8 +305,15 @@ class LabelBook:
         labels.setflags(write=False)
         return labels
 
+    def _replace_class(self, number: int, **changes: Any) -> None:
+        if number not in {entry.number for entry in self.classes}:
+            msg = f"There is no class number {number}."
+            raise LabelError(msg)
+        self._apply({}, [replace(entry, **changes) if entry.number == number else entry for entry in self.classes])
+
     def _apply(self, slices: dict[_Entry, Labels | None], classes: list[LabelClass] | None = None) -> None:
         self._undo.append(self._exchange(_Change(slices, classes)))
+        del self._undo[:-UNDO_LIMIT]
         self._redo.clear()
 
     def _swap(self, source: list[_Change], target: list[_Change]) -> bool:

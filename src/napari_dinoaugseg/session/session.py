@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.engine import Engine
 
 EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
+ARCHITECTURE = ("width", "rotary", "norm", "blocks", "fuse", "add_query")
+"""Settings that shape the decoder: one trained with others cannot be continued."""
 
 
 @dataclass
@@ -88,7 +90,6 @@ class Session:
         self._cache = cache
         self._say = say
         self._engine: Engine | None = None
-        self._corrected: dict[int, float] = {}
         self.seconds = _no_seconds()
 
     # --- labelling --------------------------------------------------------------------------------------------------
@@ -119,10 +120,7 @@ class Session:
 
     def paint(self, index: int, labels: NDArray[np.integer]) -> None:
         """Set the manual labels of a slice, (H, W)."""
-        agreement = None if index in self.labels.labelled else self._agreement(index, labels)
         self.labels.set_manual(index, labels)
-        if agreement is not None:
-            self._corrected[index] = agreement
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
@@ -146,31 +144,67 @@ class Session:
             )
         return self._engine
 
+    def configure(self, settings: Settings, *, device: str, weights: Path | None) -> None:
+        """Choose how to learn from now on; labels and predictions stay. Not while a training runs.
+
+        What no longer fits is built anew when it is next needed: the encoder when it, its weights, the window or the
+        device changed; the decoder as well when its architecture changed. Arguments as of the session.
+        """
+        before = (self.settings.encoder, self.settings.window, self.settings.input_size, self._device, self._weights)
+        shape_before = [getattr(self.settings, name) for name in ARCHITECTURE]
+        self.settings, self._device, self._weights = settings, device, weights
+        if before != (settings.encoder, settings.window, settings.input_size, device, weights):
+            self._engine = None
+        elif self._engine is not None and shape_before != [getattr(settings, name) for name in ARCHITECTURE]:
+            self._engine.forget_decoder()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the encoder is loaded. Loads nothing."""
+        return self._engine is not None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a decoder to predict with. Builds nothing."""
+        return self._engine is not None and self._engine.decoder is not None
+
     def train(self, cancel: Cancel | None = None) -> Generator[Event, None, Round]:
         """Learn from the labelled slices; a second training goes on from the first.
+
+        The labels are taken over at the call; what is painted while the training runs counts in the next one. The
+        events may be drawn from another thread: the label book is not touched any more.
 
         Yields events; returns the round. When it is stopped, what has been learnt so far is kept.
 
         Raises:
             TrainingError: nothing is labelled, or only background.
-            WeightsError, DeviceError: the encoder cannot be had, the device is not there.
+            WeightsError, DeviceError: the encoder cannot be had, the device is not there (while drawing events).
         """
         labels = {index: self.labels.truth(index) for index in self.labels.labelled}
         classes = self._classes_to_learn(labels)
+        return self._train(labels, classes, self.settings, self.agreement(), cancel)
+
+    def _train(
+        self,
+        labels: dict[int, Labels],
+        classes: list[LabelClass],
+        settings: Settings,
+        agreement: float | None,
+        cancel: Cancel | None,
+    ) -> Generator[Event, None, Round]:
         engine = self.engine
         before = engine.store.encode_seconds
-        trained = yield from engine.train(labels, classes, self.settings, cancel)
+        trained = yield from engine.train(labels, classes, settings, cancel)
         done = Round(
             labelled=sorted(labels),
             steps=trained.steps,
             final_loss=trained.final_loss,
             seconds=_no_seconds(),
-            agreement=mean_of(self._corrected.values()),
+            agreement=agreement,
         )
         self.seconds = done.seconds
         self.seconds["encode"] = engine.store.encode_seconds - before
         self.seconds["train"] = trained.seconds
-        self._corrected.clear()
         self.history.append(done)
         return done
 
@@ -187,16 +221,41 @@ class Session:
         Raises:
             TrainingError: there is no trained decoder yet.
         """
-        engine = self.engine
-        wanted = range(self.study.n_slices) if every else self.labels.open_slices
-        started, encoding = time.monotonic(), engine.store.encode_seconds
-        for item in engine.predict(nearest_first(wanted, centre), cancel):
+        for item in self.predictions(centre, every=every, cancel=cancel):
             if isinstance(item, Prediction):
-                self.labels.set_prediction(item.index, item.classes, item.confidence)
+                self.keep(item)
             yield item
+
+    def predictions(
+        self, centre: int = 0, *, every: bool = False, cancel: Cancel | None = None
+    ) -> Iterator[Event | Prediction]:
+        """Like :meth:`predict`, but the masks are only handed out: whoever owns the label book keeps them.
+
+        Which slices are wanted is decided at the call; the rest may run in another thread.
+        """
+        wanted = range(self.study.n_slices) if every else self.labels.open_slices
+        return self._predictions(nearest_first(wanted, centre), cancel)
+
+    def _predictions(self, order: list[int], cancel: Cancel | None) -> Iterator[Event | Prediction]:
+        engine = self.engine
+        started, encoding = time.monotonic(), engine.store.encode_seconds
+        yield from engine.predict(order, cancel)
         encode = engine.store.encode_seconds - encoding
         self.seconds["encode"] += encode
         self.seconds["predict"] += time.monotonic() - started - encode
+
+    def keep(self, prediction: Prediction) -> None:
+        """Put a predicted mask into the label book. Classes that were removed meanwhile become background."""
+        known = [0, *(entry.number for entry in self.labels.classes)]
+        classes = np.where(np.isin(prediction.classes, known), prediction.classes, 0)
+        self.labels.set_prediction(prediction.index, classes, prediction.confidence)
+
+    def agreement(self) -> float | None:
+        """Mean Dice (0 to 1) of the predictions with what the person made of them since the last training."""
+        learnt = set(self.history[-1].labelled) if self.history else set()
+        manual = {i: self.labels.manual(i) for i in self.labels.labelled if i not in learnt}
+        found = [self._agreement(index, labels) for index, labels in manual.items() if labels is not None]
+        return mean_of(value for value in found if value is not None)
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
@@ -232,10 +291,13 @@ class Session:
 
         save_checkpoint(path, self.engine.checkpoint(self.labels.classes, self.settings))
 
-    def load_model(self, path: Path) -> None:
-        """Take over a saved decoder: its settings and classes, and its encoder if that is not loaded yet.
+    def load_model(self, path: Path) -> Settings:
+        """Take over a saved decoder: its architecture and classes, and its encoder if that is not loaded yet.
 
         Classes that the session has already must be the model's.
+
+        Returns:
+            The settings with which the model was trained; those of the session keep how to train on.
 
         Raises:
             CheckpointError: no model file, another encoder, or other classes. The session stays as it was.
@@ -255,8 +317,8 @@ class Session:
             raise CheckpointError(msg)
         before, engine = self.settings, self._engine
         # The decoder fits one encoder, one input size, its own architecture; how to train on stays the person's choice.
-        architecture = ("encoder", "input_size", "width", "rotary", "norm", "blocks", "fuse", "add_query")
-        self.settings = before.with_changes(**{name: getattr(settings, name) for name in architecture})
+        kept = ("encoder", "input_size", *ARCHITECTURE)
+        self.settings = before.with_changes(**{name: getattr(settings, name) for name in kept})
         self._engine = None
         try:
             self.engine.restore(checkpoint, numbers)
@@ -265,6 +327,7 @@ class Session:
             raise
         if not present:
             self.labels.classes = classes
+        return settings
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
