@@ -75,6 +75,7 @@ class PictureStudy(Study):
         self._facts = [_examine(file) for file in self.pictures]
         self._range: tuple[float, float] | None = None
         self.is_colour = all(facts.is_colour for facts in self._facts)
+        self.has_colour = any(facts.is_colour for facts in self._facts)
         bad = [file.name for file, facts in zip(self.pictures, self._facts, strict=True) if facts.non_finite]
         self.notices = [f"NaN or infinite pixels in {listed(bad)}: replaced by the lowest value"] if bad else []
 

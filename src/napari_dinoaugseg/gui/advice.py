@@ -1,0 +1,74 @@
+"""What to do next, in one sentence: always the first thing that the panel says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_dinoaugseg.session.labels import UNKNOWN
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.session import Session
+
+ENOUGH_TO_START = 3
+"""Labelled slices from which a first training pays."""
+
+
+def advice(controller: Controller) -> str:
+    """The next step for the person."""
+    session = controller.session
+    if controller.busy:
+        return "Stopping…" if controller.stopping else _while_busy(controller)
+    if session is None:
+        return "1. Open a study: a file, a folder, an image layer of this viewer, or the brain sample."
+    if controller.layers is not None and controller.layers.manual is None:
+        return "The labels layer was removed; nothing is lost. Press 'Bring layers back' in the Label section."
+    noun = "slice" if session.study.kind == "volume" else "picture"
+    return _to_label(session, noun) or _after_training(controller, session, noun)
+
+
+def _to_label(session: Session, noun: str) -> str | None:
+    """What lacks before a first training; None when there was one."""
+    book = session.labels
+    labelled = book.labelled
+    if not book.classes:
+        return "Add a class for what you want to find."
+    if session.is_trained and not labelled:
+        return None  # a saved model
+    if not labelled:
+        return f"2. Paint class 1 on one {noun} with the brush, then on two to four more, spread out."
+    if not any(((book.truth(i) != 0) & (book.truth(i) != UNKNOWN)).any() for i in labelled):
+        return f"Only background is labelled so far. Paint a class on at least one {noun}."
+    if session.is_trained:
+        return None
+    count = f"{_several(len(labelled), noun)} labelled."
+    if len(labelled) < min(ENOUGH_TO_START, session.study.n_slices):
+        return f"{count} Paint {ENOUGH_TO_START} to 5, spread out ('Next suggested' shows where), then press Train."
+    return f"3. {count} Press Train."
+
+
+def _after_training(controller: Controller, session: Session, noun: str) -> str:
+    book = session.labels
+    learnt = set(session.history[-1].labelled) if session.history else set()
+    new = [i for i in book.labelled if i not in learnt]
+    found = controller.suggestion()
+    if found is None or not book.open_slices:
+        return f"Every {noun} is labelled. Export the masks."
+    if not book.confidence:
+        return "Press Predict to see masks on the other slices."
+    if new:
+        return f"{_several(len(new), noun)} labelled since the last training. Press Train to learn from that too."
+    name = session.study.slice_name(found.index)
+    return f"4. Look at {name} ({found.reason}): accept it, or correct it and train again. Export when content."
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _while_busy(controller: Controller) -> str:
+    if controller.work_name == "Training":
+        return "Learning from your labels. Go on painting if you like: it counts in the next round."
+    if controller.work_name == "Predicting":
+        return "Masks appear as they come, nearest slices first. You can look and paint meanwhile."
+    return f"{controller.work_name}…"

@@ -1,0 +1,110 @@
+"""What the sections of the panel stand on: the state of one viewer, and one method for each thing a person can do.
+
+No widgets live here. Everything that touches layers or the label book runs on the thread of the interface; the work in
+the background only hands out events and masks (``workers.py``).
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, ClassVar
+
+from psygnal import Signal
+
+from napari_dinoaugseg.gui.advice import advice
+from napari_dinoaugseg.gui.study_actions import StudyActions
+from napari_dinoaugseg.learning.suggestion import Suggestion
+
+if TYPE_CHECKING:
+    import napari
+
+
+class Controller(StudyActions):
+    """The state of the plugin in one viewer. Get it with :meth:`of`: two panels of a viewer share it.
+
+    Attributes:
+        viewer: napari's viewer.
+        session: the open study with its labels; None before one is open.
+        layers: the layers of the study; None before one is open.
+        busy: whether work goes on in the background.
+        stopping: whether it was asked to stop.
+        settings: how to learn; change it with :meth:`change_settings`.
+        device: where to compute: ``auto``, ``cpu``, ``cuda``.
+        weights: a file with encoder weights, or None.
+        scribbles: whether unpainted pixels of newly labelled slices mean "unknown".
+        selected_class: the number that the brush paints; 0 = the eraser.
+        encoder_in_use: the encoder that was loaded, as what it is; None before it was needed.
+        last_stage: what the work in the background did last.
+    """
+
+    _of_viewer: ClassVar[weakref.WeakValueDictionary[int, Controller]] = weakref.WeakValueDictionary()
+
+    @classmethod
+    def of(cls, viewer: napari.Viewer) -> Controller:
+        """The controller of a viewer, made when first asked for. Keep it: it lives as long as somebody does."""
+        # A viewer inside a plugin may be a proxy; what it stands for is one object.
+        viewer = getattr(viewer, "__wrapped__", viewer)
+        found = cls._of_viewer.get(id(viewer))
+        if found is None or found.closed:
+            found = cls(viewer)
+            cls._of_viewer[id(viewer)] = found
+        return found
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def advice(self) -> str:
+        """What to do next, in one sentence."""
+        return advice(self)
+
+    def suggestion(self) -> Suggestion | None:
+        """The slice worth labelling next, with the reason; None when every slice is labelled or no study is open."""
+        found = self.session.suggest(1) if self.session is not None else []
+        return found[0] if found else None
+
+    # --- moving -----------------------------------------------------------------------------------------------------
+
+    def go_to(self, index: int) -> None:
+        """Show a slice."""
+        if self.session is not None and self.layers is not None:
+            self.layers.go_to(min(max(index, 0), self.session.study.n_slices - 1))
+
+    def next_labelled(self, step: int = 1) -> None:
+        """Show the next labelled slice (``step`` = 1), or the one before (-1); goes round at the end."""
+        if self.session is None:
+            return
+        self.flush()
+        labelled = self.session.labels.labelled
+        if not labelled:
+            self.said.emit("No slice is labelled yet.")
+            return
+        here = self.current_slice
+        if step > 0:
+            self.go_to(next((i for i in labelled if i > here), labelled[0]))
+        else:
+            self.go_to(next((i for i in reversed(labelled) if i < here), labelled[-1]))
+
+    def next_suggested(self) -> None:
+        """Show the slice worth labelling next, and say why."""
+        if self.session is None:
+            return
+        self.flush()
+        found = self.suggestion()
+        if found is None:
+            self.said.emit("Every slice is labelled.")
+            return
+        self.go_to(found.index)
+        self.said.emit(f"{self.session.study.slice_name(found.index).capitalize()}: {found.reason}.")
+
+    def dispose(self) -> None:
+        """The viewer or the panel closes: stop the work, take over the last strokes, let go of the layers."""
+        if self.closed:
+            return
+        self.stop()
+        self.flush()
+        self.closed = True
+        if self.layers is not None:
+            self.layers.detach()
+        for name in dir(type(self)):
+            if isinstance(getattr(type(self), name, None), Signal):
+                getattr(self, name).disconnect()

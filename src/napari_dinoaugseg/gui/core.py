@@ -1,0 +1,96 @@
+"""What every part of the controller stands on: its state, its signals, and how errors become sentences."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_dinoaugseg.errors import DinoAugSegError
+from napari_dinoaugseg.gui.layers import StudyLayers
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.session import Session
+
+if TYPE_CHECKING:
+    import napari
+
+_log = logging.getLogger(__name__)
+
+
+class ControllerCore:
+    """State of the plugin in one viewer; see :class:`~napari_dinoaugseg.gui.controller.Controller`."""
+
+    # What happens, for the sections to follow. All are emitted on the thread of the interface.
+    session_changed = Signal()  # another study, or none
+    labels_changed = Signal()  # manual or accepted labels of some slice
+    predictions_changed = Signal(int)  # the slice whose prediction changed; -1 = many
+    classes_changed = Signal()
+    class_selected = Signal(int)
+    slice_changed = Signal(int)
+    settings_changed = Signal()
+    layers_changed = Signal()  # a layer of ours was removed or made again
+    work_started = Signal(str)  # what is being done, in words
+    progressed = Signal(object)  # learning.events.Progress
+    notice = Signal(str)  # the person should know this
+    work_finished = Signal()
+    failed = Signal(str)  # the sentence of an error; napari shows it too
+    said = Signal(str)  # what was just done, in one sentence
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self.viewer = viewer
+        self.session: Session | None = None
+        self.layers: StudyLayers | None = None
+        self.settings = Settings()
+        self.device = "auto"
+        self.weights: Path | None = None
+        self.scribbles = False
+        self.selected_class = 1
+        self.encoder_in_use: str | None = None
+        self.closed = False
+
+    @property
+    def current_slice(self) -> int:
+        """The slice in view, by the study's numbering; 0 before a study is open."""
+        return self.layers.current_slice if self.layers is not None else 0
+
+    # --- safety -----------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Take over at once what was painted in the last moments."""
+        if self.layers is not None:
+            self.layers.flush()
+
+    def tell_error(self, error: BaseException) -> None:
+        """Say an error in the panel and as a napari notification; what nobody foresaw goes to the log as well."""
+        if isinstance(error, DinoAugSegError):
+            sentence = in_the_panels_words(str(error))
+        else:
+            _log.error("unforeseen error", exc_info=error)
+            sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error}). Your labels are safe."
+        self.failed.emit(sentence)
+        from napari.utils.notifications import show_error
+
+        show_error(sentence)
+
+    def guarded(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+        """Do something; an error becomes a sentence. Returns whether it went well. What buttons are connected to."""
+        try:
+            action(*args, **kwargs)
+        except Exception as error:  # a button must never end in a traceback
+            self.tell_error(error)
+            return False
+        return True
+
+
+def in_the_panels_words(sentence: str) -> str:
+    """Sentences of the engine name options of the command; here the panel has them."""
+    for option, place in (
+        ("(--weights)", "(Study section)"),
+        ("--weights FILE", "Study section"),
+        ("--weights", "the Study section"),
+    ):
+        sentence = sentence.replace(option, place)
+    return sentence

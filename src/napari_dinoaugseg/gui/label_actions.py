@@ -1,0 +1,256 @@
+"""What a person can do with labels and classes. The label book changes first, then the layers follow, undoably."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.gui.core import ControllerCore
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, SliceLabels, Status
+
+
+class LabelActions(ControllerCore):
+    """Part of the controller. Errors become sentences (``failed``); results are said (``said``)."""
+
+    # --- predictions ------------------------------------------------------------------------------------------------
+
+    def accept(self, index: int) -> None:
+        """Take the prediction of a slice as its label; manual labels stay what they are."""
+        self.guarded(self._accept, [index])
+
+    def accept_above(self, confidence: float) -> None:
+        """Accept every predicted slice with at least this confidence (0 to 1), in one undoable step."""
+        book = self._book_now()
+        if book is None:
+            return
+        chosen = [i for i, value in sorted(book.confidence.items()) if value >= confidence]
+        self.guarded(self._accept, [i for i in chosen if book.status(i) is Status.PREDICTED])
+
+    def reject(self, index: int) -> None:
+        """Throw away the prediction of a slice, and its acceptance."""
+        self.guarded(self._reject, index)
+
+    def copy_to_manual(self, index: int, overwrite: bool = False) -> None:
+        """Take the prediction as a starting point for correction by hand.
+
+        Pixels that scribbles left open are filled; painted ones stay. A slice that is painted as a whole is only
+        overwritten when ``overwrite`` says so.
+        """
+        self.guarded(self._copy_to_manual, index, overwrite)
+
+    def _accept(self, indices: list[int]) -> None:
+        book = self._book_now()
+        if book is None:
+            return
+        done = book.accept_all(indices)
+        self._show_labels(done)
+        if not indices:
+            self.said.emit("No slice is that certain yet.")
+        elif not done:
+            self.said.emit("This slice is labelled by hand already; nothing was changed.")
+        else:
+            self.said.emit(f"{len(done)} slice{'s' if len(done) > 1 else ''} accepted. Ctrl+Z takes it back.")
+
+    def _reject(self, index: int) -> None:
+        book = self._book_now()
+        if book is None or self.layers is None:
+            return
+        labels, confidence = book.predicted(index), book.confidence.get(index)
+        if labels is None or confidence is None:
+            msg = "This slice has no prediction to reject."
+            raise LabelError(msg)
+        said = book.of_slice(index)
+        book.reject(index)
+
+        def undo() -> None:
+            book.set_prediction(index, labels, confidence)
+            book.put_back(index, said)
+            self._show_slice(index)
+
+        def redo() -> None:
+            book.reject(index)
+            self._show_slice(index)
+
+        self.layers.push_undo(undo, redo)
+        self._show_slice(index)
+        self.said.emit("Prediction rejected. Ctrl+Z takes it back.")
+
+    def _copy_to_manual(self, index: int, overwrite: bool) -> None:
+        book = self._book_now()
+        if book is None:
+            return
+        painted = book.manual(index)
+        if painted is not None and not overwrite and (painted == UNKNOWN).any() and book.predicted(index) is not None:
+            book.set_manual(index, book.result(index))
+        else:
+            book.copy_to_manual(index, overwrite=overwrite)
+        self._show_labels([index])
+        self.said.emit("Now correct it with the brush; it counts as labelled by hand.")
+
+    # --- slices -----------------------------------------------------------------------------------------------------
+
+    def mark_empty(self, index: int) -> None:
+        """Say that a slice holds none of the classes. Refused where something is painted."""
+        self.guarded(self._mark_empty, index)
+
+    def clear(self, index: int) -> None:
+        """Take all labels off a slice (Ctrl+Z brings them back)."""
+        book = self._book_now()
+        if book is None:
+            return
+        if self.guarded(book.clear, index):
+            self._show_labels([index])
+
+    def fill_between(self) -> None:
+        """Fill the slices between the two labelled ones around the slice in view with shapes in between."""
+        self.guarded(self._fill_between)
+
+    def set_scribbles(self, on: bool) -> None:
+        """Whether unpainted pixels mean "unknown" on slices that are labelled from now on."""
+        self.scribbles = on
+        self.flush()
+        if self.layers is not None:
+            self.layers.scribbles = on
+        if not on and self.selected_class == -1:
+            self.select_class(1)
+        self.settings_changed.emit()
+
+    def _mark_empty(self, index: int) -> None:
+        book = self._book_now()
+        if book is None:
+            return
+        if book.status(index) is Status.MANUAL and (book.truth(index) % UNKNOWN).any():
+            msg = "Something is painted on this slice. Erase it or clear the slice first."
+            raise LabelError(msg)
+        book.put_back(index, SliceLabels(manual=_zeros(book, index)))
+        self._show_labels([index])
+        self.said.emit("This slice counts as empty: background only.")
+
+    def _fill_between(self) -> None:
+        from napari_dinoaugseg.session.fill import fill_between
+
+        book = self._book_now()
+        if book is None:
+            return
+        here = self.current_slice
+        manual = [i for i in book.labelled if book.manual(i) is not None]
+        below = max((i for i in manual if i <= here), default=None)
+        above = min((i for i in manual if i >= here and i != below), default=None)
+        if below is None or above is None or above - below < 2:
+            msg = "Go to a slice between two slices that are labelled by hand; the slices between them are filled."
+            raise LabelError(msg)
+        first, last = book.truth(below), book.truth(above)
+        if (first == UNKNOWN).any() or (last == UNKNOWN).any():
+            msg = "Filling needs two slices that are painted as a whole, not scribbles."
+            raise LabelError(msg)
+        between = [i for i in range(below + 1, above) if i not in book.labelled]
+        filled = fill_between(first, last, above - below - 1)
+        for index in between:
+            book.set_manual(index, filled[index - below - 1])
+        self._show_labels(between)
+        self.said.emit(f"{len(between)} slices filled as a starting point: check them. Ctrl+Z takes it back.")
+
+    # --- classes ----------------------------------------------------------------------------------------------------
+
+    def add_class(self, name: str | None = None) -> None:
+        """Add a class with the next free number, and select it."""
+        book = self._book_now()
+        if book is not None and self.guarded(book.add_class, name):
+            self._classes_were_changed()
+            self.select_class(max(entry.number for entry in book.classes))
+
+    def rename_class(self, number: int, name: str) -> None:
+        """Give a class another name."""
+        book = self._book_now()
+        if book is not None:
+            self.guarded(book.rename_class, number, name)
+            self._classes_were_changed()
+
+    def recolour_class(self, number: int, colour: str) -> None:
+        """Give a class another colour, ``#rrggbb``."""
+        book = self._book_now()
+        if book is not None and self.guarded(book.recolour_class, number, colour):
+            self._classes_were_changed()
+
+    def class_holds_paint(self, number: int) -> list[int]:
+        """The slices on which a class is painted."""
+        book = self._book_now()
+        return book.holds_paint(number) if book is not None else []
+
+    def remove_class(self, number: int, erase: bool = False) -> None:
+        """Remove a class. Where it holds paint, that is only erased when ``erase`` says so; Ctrl+Z brings it back."""
+        book = self._book_now()
+        if book is None or self.layers is None:
+            return
+        entry = next((entry for entry in book.classes if entry.number == number), None)
+        if entry is not None and self.guarded(book.remove_class, number, erase=erase):
+            self.layers.erase_class(entry)
+            self._classes_were_changed()
+            self.labels_changed.emit()
+            self.predictions_changed.emit(-1)
+            if self.selected_class == number:
+                self.select_class(book.classes[0].number if book.classes else 0)
+
+    def select_class(self, number: int) -> None:
+        """Choose what the brush paints: a class number, 0 = the eraser, -1 = the background (scribbles)."""
+        self.selected_class = number
+        if self.layers is not None:
+            self.layers.select_label(number)
+        self.class_selected.emit(number)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _book_now(self) -> LabelBook | None:
+        """The label book with the last strokes in it."""
+        self.flush()
+        return self.session.labels if self.session is not None else None
+
+    def _show_slice(self, index: int) -> None:
+        """Show a slice after a change that has an undo of its own."""
+        if self.layers is not None:
+            self.layers.write_labels([index], undoable=False)
+            self.layers.show_predictions([index])
+        self.labels_changed.emit()
+        self.predictions_changed.emit(index)
+
+    def _show_labels(self, indices: list[int]) -> None:
+        if self.layers is not None:
+            self.layers.write_labels(indices)
+            self.layers.show_predictions(indices)
+        self.labels_changed.emit()
+
+    def _classes_were_changed(self) -> None:
+        if self.layers is not None:
+            self.layers.show_colours()
+        self.classes_changed.emit()
+
+    def _follow_layers(self) -> None:
+        """Listen to the layers of a new study."""
+        if self.layers is None:
+            return
+        self.layers.scribbles = self.scribbles
+        self.layers.labels_taken.connect(self._on_labels_taken)
+        self.layers.classes_found.connect(self._classes_were_changed)
+        self.layers.slice_changed.connect(self.slice_changed.emit)
+        self.layers.lost.connect(self._on_layer_lost)
+        self.layers.failed.connect(self.tell_error)
+        self.layers.label_selected.connect(self._on_label_selected)
+
+    def _on_labels_taken(self, indices: list[int]) -> None:
+        if self.layers is not None:
+            self.layers.show_predictions(indices)
+        self.labels_changed.emit()
+
+    def _on_label_selected(self, number: int) -> None:
+        if number != self.selected_class:
+            self.selected_class = number
+            self.class_selected.emit(number)
+
+    def _on_layer_lost(self, kind: str) -> None:
+        safe = " Your labels are safe." if kind == "manual" else ""
+        self.layers_changed.emit()
+        self.notice.emit(f"The {kind} layer was removed.{safe} 'Bring layers back' (Label section) shows it again.")
+
+
+def _zeros(book: LabelBook, index: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
+    return np.zeros(book.shape(index), np.uint16)

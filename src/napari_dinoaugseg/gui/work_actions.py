@@ -1,0 +1,246 @@
+"""What a person can have done in the background: train, predict, load a model; and what comes out of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dinoaugseg.errors import StudyError, TrainingError
+from napari_dinoaugseg.gui.core import in_the_panels_words
+from napari_dinoaugseg.gui.label_actions import LabelActions
+from napari_dinoaugseg.gui.workers import Work
+from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.session.session import EVERYTHING, Round
+
+if TYPE_CHECKING:
+    import napari
+
+
+class WorkActions(LabelActions):
+    """Part of the controller."""
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        super().__init__(viewer)
+        self._work: Work | None = None
+        self._sentences: list[str] = []
+        self.work_name = ""
+        self.last_stage: str | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether work goes on in the background."""
+        return self._work is not None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the work was asked to stop and has not ended yet."""
+        return self._work is not None and bool(self._work.cancel)
+
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Learn from what is labelled now, then predict the other slices, those near the one in view first."""
+        self.guarded(self._train)
+
+    def predict(self) -> None:
+        """Predict with what was learnt, nearest to the slice in view first."""
+        self.guarded(self._predict)
+
+    def stop(self) -> None:
+        """Ask the work in the background to stop; what is there stays."""
+        if self._work is not None and not self._work.cancel:
+            self._work.stop()
+            self.said.emit("Stopping…")
+
+    def _train(self) -> None:
+        self._require_idle()
+        session = self.session
+        if session is None:
+            msg = "There is no study yet. Open one in the Study section first."
+            raise TrainingError(msg)
+        self.flush()
+        cancel = Cancel()
+        training = session.train(cancel)
+
+        def done(result: Round) -> None:
+            self.encoder_in_use = session.encoder_name
+            if cancel:
+                self.said.emit(
+                    f"Stopped after {result.steps} steps; what was learnt is kept. Predict uses it, Train goes on."
+                )
+            elif session is self.session:
+                self._predict()
+
+        self._start("Training", lambda: training, done, cancel)
+
+    def _predict(self) -> None:
+        self._require_idle()
+        session = self.session
+        if session is None:
+            msg = "There is no study yet. Open one in the Study section first."
+            raise TrainingError(msg)
+        if not session.is_trained:
+            msg = "There is no trained model yet. Label a few slices and train, or load a saved model."
+            raise TrainingError(msg)
+        self.flush()
+        cancel = Cancel()
+        predictions = session.predictions(self.current_slice, cancel=cancel)
+        started = time.monotonic()
+
+        def done(_: object) -> None:
+            count = len(session.labels.confidence)
+            if cancel:
+                self.said.emit(f"Stopped; {count} predicted slices are kept.")
+            else:
+                self.said.emit(f"{count} slices predicted in {time.monotonic() - started:.0f} s.")
+            self.predictions_changed.emit(-1)
+
+        self._start("Predicting", lambda: predictions, done, cancel)
+
+    # --- in the background ------------------------------------------------------------------------------------------
+
+    def run_function(self, name: str, function: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Run a function in the background, then `done` with its result on the thread of the interface."""
+
+        def source() -> Generator[Any, None, Any]:
+            yield Notice(f"{name}…")
+            return function()
+
+        def start() -> None:
+            self._require_idle()
+            self._start(name, source, done, Cancel())
+
+        self.guarded(start)
+
+    def say_from_work(self, sentence: str) -> None:
+        """Take a sentence from the thread of the work; it is shown with the next event."""
+        self._sentences.append(in_the_panels_words(sentence))
+
+    def _require_idle(self) -> None:
+        if self.busy:
+            msg = f"{self.work_name} is still going on. Wait for it, or press Stop."
+            raise TrainingError(msg)
+
+    def _start(
+        self, name: str, source: Callable[[], Iterator[Any]], done: Callable[[Any], None], cancel: Cancel
+    ) -> None:
+        session = self.session
+
+        def on_event(event: object) -> None:
+            if not self.closed:
+                self._on_event(event, session)
+
+        def on_done(result: Any) -> None:
+            if not self.closed:
+                self._tell_sentences()
+                self.guarded(done, result)
+
+        def on_error(error: Exception) -> None:
+            if self.closed:
+                return
+            self._tell_sentences()
+            if cancel and isinstance(error, TrainingError):
+                self.said.emit("Stopped before anything was learnt.")
+            else:
+                self.tell_error(error)
+
+        def on_end() -> None:
+            self._work = None
+            self.work_name = ""
+            if not self.closed:
+                self.work_finished.emit()
+
+        self.work_name = name
+        self._work = Work(
+            name, source, on_event=on_event, on_done=on_done, on_error=on_error, on_end=on_end, cancel=cancel
+        )
+        self.work_started.emit(name)
+
+    def _on_event(self, event: object, session: Any) -> None:
+        self._tell_sentences()
+        if isinstance(event, Progress):
+            self.last_stage = event.stage
+            self.progressed.emit(event)
+        elif isinstance(event, Notice):
+            self.notice.emit(event.text)
+        elif isinstance(event, Prediction) and session is self.session and session is not None:
+            session.keep(event)
+            if self.layers is not None:
+                self.layers.keep_confidence(event)
+                self.layers.show_predictions([event.index])
+            self.predictions_changed.emit(event.index)
+
+    def _tell_sentences(self) -> None:
+        while self._sentences:
+            self.notice.emit(self._sentences.pop(0))
+        if self.session is not None and self.encoder_in_use is None and self.session.is_ready:
+            self.encoder_in_use = self.session.encoder_name
+            self.settings_changed.emit()
+
+    # --- results ----------------------------------------------------------------------------------------------------
+
+    def export(self, path: Path, include: Iterable[Status] = EVERYTHING, *, per_class: bool = False) -> list[Path]:
+        """Write the mask; returns the files. What is there is replaced: ask before. Raises DinoAugSegError."""
+        from napari_dinoaugseg.session.export import export_masks
+
+        written = export_masks(self._session_now(), path, include, per_class=per_class)
+        self.said.emit(f"Exported to {path}.")
+        return written
+
+    def write_report(self, path: Path, include: Iterable[Status] = EVERYTHING) -> None:
+        """Write the JSON report. Raises DinoAugSegError."""
+        from napari_dinoaugseg.session.report import write_report
+
+        write_report(path, self._session_now(), include)
+        self.said.emit(f"Report written to {path}.")
+
+    def save_model(self, path: Path) -> None:
+        """Write the trained model for the next study. Raises DinoAugSegError."""
+        session = self._session_now()
+        if not session.is_trained:
+            msg = "There is no trained model to save. Train first."
+            raise TrainingError(msg)
+        session.save_model(path)
+        self.said.emit(f"Model saved to {path}.")
+
+    def load_model(self, path: Path, *, predict: bool = True) -> None:
+        """Take over a saved model in the background, and predict the open study with it."""
+
+        def start() -> None:
+            session = self._session_now()
+            self._require_idle()
+            before = list(session.labels.classes)
+            if not session.labels.labelled:
+                session.labels.classes = []  # nothing depends on them yet, and the model brings its own
+
+            def source() -> Iterator[Any]:
+                yield Notice("Loading the model…")
+                try:
+                    session.load_model(path)
+                finally:
+                    session.labels.classes = session.labels.classes or before
+
+            def done(_: object) -> None:
+                self.encoder_in_use = session.encoder_name
+                self.settings = session.settings
+                self.settings_changed.emit()
+                self._classes_were_changed()
+                if self.selected_class not in {entry.number for entry in session.labels.classes}:
+                    self.select_class(session.labels.classes[0].number)
+                if predict and session is self.session:
+                    self._predict()
+
+            self._start("Loading the model", source, done, Cancel())
+
+        self.guarded(start)
+
+    def _session_now(self) -> Any:
+        if self.session is None:
+            msg = "There is no study yet. Open one in the Study section first."
+            raise StudyError(msg)
+        self.flush()
+        return self.session
