@@ -95,7 +95,8 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     import numpy as np
 
     from napari_dinoaugseg.errors import LabelError
-    from napari_dinoaugseg.gui.metadata import spacing_in
+    from napari_dinoaugseg.gui.encoding import BACKGROUND
+    from napari_dinoaugseg.gui.metadata import spacing_in, study_in
     from napari_dinoaugseg.study.array import study_from_array
 
     name = str(attributes.get("name", "labels"))
@@ -109,6 +110,8 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     if labels.size and (int(labels.min()) < 0 or int(labels.max()) > 65535):
         msg = f"{name}: labels must lie from 0 to 65535 to be saved; these reach {int(labels.max())}."
         raise LabelError(msg)
+    if study_in(attributes.get("metadata", {})) is not None:
+        labels = np.where(labels == BACKGROUND, 0, labels)
     study = _study_below(labels, attributes)
     if study is None:
         spacing = spacing_in(attributes.get("scale", (1,) * labels.ndim), attributes.get("units"))

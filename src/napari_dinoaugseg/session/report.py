@@ -102,11 +102,12 @@ def _amounts(session: Session, include: tuple[Status, ...]) -> tuple[dict[int, i
     for index in range(study.n_slices):
         if session.labels.status(index) is Status.EMPTY:
             continue
-        numbers, counts = np.unique(session.labels.result(index, include), return_counts=True)
+        counts = np.bincount(session.labels.result(index, include).reshape(-1))
         spacing = study.slice_spacing(index)
-        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        for number in np.flatnonzero(counts).tolist():
             if number == 0:
                 continue
+            count = int(counts[number])
             pixels[number] = pixels.get(number, 0) + count
             if millilitres is not None and spacing is not None and study.slice_distance is not None:
                 added = count * spacing[0] * spacing[1] * study.slice_distance / 1000

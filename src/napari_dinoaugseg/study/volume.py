@@ -189,6 +189,11 @@ class VolumeStudy(Study):
             self._put(native, i, np.asarray(maps(i)))
         save_volume(Path(path), native, self._voxels)
 
+    @property
+    def mask_suffixes(self) -> tuple[str, ...]:
+        """The suffixes that a mask may have, the most natural first."""
+        return output_suffixes(self._voxels)
+
     def _put(self, native: NDArray[Any], i: int, image: NDArray[Any]) -> None:
         if image.shape != self.slice_shape(i):
             msg = f"slice {i} is {self.slice_shape(i)}, not {image.shape}"
@@ -201,9 +206,8 @@ class VolumeStudy(Study):
         if path.is_dir():
             msg = f"{path}: this is a folder, but the mask of a volume is one file. Name a file such as mask.nii.gz."
             raise OutputError(msg)
-        suffixes = output_suffixes(self._voxels)
-        if suffix_of(path) not in suffixes:
-            msg = f"{path}: the mask of this study must end in {', '.join(suffixes)}. Change the suffix."
+        if suffix_of(path) not in self.mask_suffixes:
+            msg = f"{path}: the mask of this study must end in {', '.join(self.mask_suffixes)}. Change the suffix."
             raise OutputError(msg)
         check_not_input(path, [*self._voxels.files, *inputs])
         check_parent(path)

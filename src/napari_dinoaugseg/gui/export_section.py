@@ -1,0 +1,278 @@
+"""Taking results out: masks, a report, the model; and a saved model in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dinoaugseg.gui.questions import confirmed
+from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files
+from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.session.report import write_report
+from napari_dinoaugseg.session.session import EVERYTHING
+from napari_dinoaugseg.study import VolumeStudy
+from napari_dinoaugseg.study.files import suffix_of
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.session import Session
+
+MODEL_SUFFIX = ".safetensors"
+_NAMED = 6  # files that a question lists by name
+
+_CHOICES: tuple[tuple[str, tuple[Status, ...]], ...] = (
+    ("Everything", EVERYTHING),
+    ("Labelled by hand and accepted", MANUAL_AND_ACCEPTED),
+    ("Labelled by hand only", MANUAL_ONLY),
+)
+
+
+class ExportSection(QWidget):
+    """The section "Export"."""
+
+    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.controller = controller
+        self._folder: Path | None = None
+        self._build()
+        for signal in (
+            controller.session_changed,
+            controller.labels_changed,
+            controller.predictions_changed,
+            controller.classes_changed,
+            controller.work_started,
+            controller.work_finished,
+        ):
+            signal.connect(self.refresh)
+        controller.session_changed.connect(self._forget)
+        self.refresh()
+
+    # --- making -----------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.include = QComboBox()
+        self.include.addItems([text for text, _ in _CHOICES])
+        self.include.setToolTip("Which slices the mask takes its labels from; on the others it is background")
+        self.include.currentIndexChanged.connect(self.refresh)
+        self.contents = QLabel()
+        self.contents.setWordWrap(True)
+        self.per_class = QCheckBox("One file per class")
+        self.per_class.setToolTip("Otherwise all classes go into one file, each with its number")
+        self.mask_button = _button("Export mask…", self.export_mask)
+        self.report_button = _button("Write report…", self.export_report)
+        self.report_button.setToolTip(
+            "A JSON file: slices by status, volumes, encoder, settings, versions; no names of files or patients"
+        )
+        self.save_button = _button("Save model…", self.save_model)
+        self.save_button.setToolTip("Keep what was learnt, for the next patient")
+        self.apply_button = _button("Apply a saved model…", self.apply_model)
+        self.apply_button.setToolTip("Predict this study with a model that was saved before")
+        self.result = QLabel()
+        self.result.setWordWrap(True)
+        self.result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.result.hide()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 4, 6, 4)
+        layout.addWidget(self.include)
+        layout.addWidget(self.contents)
+        layout.addWidget(self.per_class)
+        grid = QGridLayout()
+        grid.addWidget(self.mask_button, 0, 0)
+        grid.addWidget(self.report_button, 0, 1)
+        grid.addWidget(self.save_button, 1, 0)
+        grid.addWidget(self.apply_button, 1, 1)
+        layout.addLayout(grid)
+        layout.addWidget(self.result)
+
+    # --- showing ----------------------------------------------------------------------------------------------------
+
+    def refresh(self, *_: object) -> None:
+        """Show what can be written now."""
+        session, idle = self.controller.session, not self.controller.busy
+        can_write = session is not None and idle and bool(session.labels.classes)
+        trained = session is not None and session.is_trained
+        for widget in (self.include, self.per_class):
+            widget.setEnabled(session is not None)
+        self.mask_button.setEnabled(can_write)
+        self.report_button.setEnabled(can_write)
+        self.save_button.setEnabled(trained and idle)
+        self.apply_button.setEnabled(session is not None and idle)
+        self.contents.setText(self._contents(session) if session is not None else "Open a study first.")
+        pictures = session is not None and session.study.kind == "pictures"
+        self.per_class.setText("One folder per class" if pictures else "One file per class")
+        self.mask_button.setText("Export masks…" if pictures else "Export mask…")
+        self.mask_button.setToolTip(
+            "One PNG for each picture, of the picture's own size"
+            if pictures
+            else "NIfTI or NRRD in exactly the geometry of the study"
+        )
+
+    def _contents(self, session: Session) -> str:
+        book, n_slices = session.labels, session.study.n_slices
+        counts = dict.fromkeys(EVERYTHING, 0)
+        for index in range(n_slices):
+            status = book.status(index)
+            if status in counts:
+                counts[status] += 1
+        words = {Status.MANUAL: "by hand", Status.ACCEPTED: "accepted", Status.PREDICTED: "predicted"}
+        parts = [f"{counts[status]} {words[status]}" for status in self._wanted()]
+        empty = n_slices - sum(counts[status] for status in self._wanted())
+        left = f"; {empty} left as background" if empty else ""
+        return f"{n_slices} slices: {', '.join(parts)}{left}."
+
+    def _wanted(self) -> tuple[Status, ...]:
+        return _CHOICES[self.include.currentIndex()][1]
+
+    def _forget(self) -> None:
+        self._folder = None
+        self.result.hide()
+
+    def _tell(self, sentence: str) -> None:
+        self.result.setText(sentence)
+        self.result.show()
+        self.controller.said.emit(sentence)
+
+    # --- doing ------------------------------------------------------------------------------------------------------
+
+    def export_mask(self) -> None:
+        """Ask where, ask before replacing anything, and write in the background."""
+        self.controller.guarded(self._export_mask)
+
+    def _export_mask(self) -> None:
+        self.controller.flush()
+        session = self.controller.session
+        path = self._ask_mask_path(session) if session is not None else None
+        if session is None or path is None:
+            return
+        include, per_class = self._wanted(), self.per_class.isChecked()
+        if not self._may_replace(planned_files(session, path, per_class=per_class)):
+            return
+
+        def write() -> list[Path]:
+            return export_masks(session, path, include, per_class=per_class)
+
+        self.controller.run_function(
+            "Writing the mask", write, lambda written: self._tell(f"Written: {_listed(written)}")
+        )
+
+    def export_report(self) -> None:
+        """Write the JSON report."""
+        self.controller.guarded(self._export_report)
+
+    def _export_report(self) -> None:
+        self.controller.flush()
+        session, include = self.controller.session, self._wanted()
+        path = self._ask_new_file("Write the report", "report.json", "JSON (*.json)", (".json",))
+        if session is None or path is None or not self._may_replace([path]):
+            return
+
+        def write() -> None:
+            write_report(path, session, include)
+
+        self.controller.run_function("Writing the report", write, lambda _: self._tell(f"Written: {path}"))
+
+    def save_model(self) -> None:
+        """Save what was learnt."""
+        self.controller.guarded(self._save_model)
+
+    def _save_model(self) -> None:
+        path = self._ask_new_file("Save the model", f"model{MODEL_SUFFIX}", f"Model (*{MODEL_SUFFIX})", (MODEL_SUFFIX,))
+        if path is not None and self._may_replace([path]):
+            self.controller.save_model(path)
+            self._tell(f"Written: {path}")
+
+    def apply_model(self) -> None:
+        """Predict the open study with a saved model."""
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Apply a saved model", str(self._start_folder()), f"Model (*{MODEL_SUFFIX})"
+        )
+        if name:
+            self._folder = Path(name).parent
+            self.result.hide()
+            self.controller.load_model(Path(name))
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def _start_folder(self) -> Path:
+        """Where the last file went; else beside the study; else at home."""
+        if self._folder is not None:
+            return self._folder
+        session = self.controller.session
+        if session is not None and session.study.path.is_absolute() and session.study.path.exists():
+            return session.study.path.parent
+        return Path.home()
+
+    def _ask_mask_path(self, session: Session) -> Path | None:
+        study = session.study
+        if not isinstance(study, VolumeStudy):
+            return self._ask_folder(f"{study.name}_masks")
+        suffixes = study.mask_suffixes
+        kinds = {
+            "NIfTI": [s for s in suffixes if s in (".nii", ".nii.gz")],
+            "NRRD": [s for s in suffixes if s == ".nrrd"],
+            "TIFF": [s for s in suffixes if s in (".tif", ".tiff")],
+            "PNG": [s for s in suffixes if s == ".png"],
+        }
+        ordered = sorted((name for name in kinds if kinds[name]), key=lambda name: suffixes.index(kinds[name][0]))
+        filters = ";;".join(f"{name} ({' '.join('*' + s for s in kinds[name])})" for name in ordered)
+        return self._ask_new_file("Export the mask", f"{study.name}_mask{suffixes[0]}", filters, suffixes)
+
+    def _ask_folder(self, name: str) -> Path | None:
+        """A new folder inside the one that the person picks, so that masks never mix with other pictures."""
+        picked = QFileDialog.getExistingDirectory(self, f"Where to make the folder {name}", str(self._start_folder()))
+        if not picked:
+            return None
+        self._folder = Path(picked)
+        return self._folder / name
+
+    def _ask_new_file(self, title: str, name: str, filters: str, suffixes: Sequence[str]) -> Path | None:
+        picked, chosen = QFileDialog.getSaveFileName(
+            self,
+            title,
+            str(self._start_folder() / name),
+            filters,
+            # Asked by ourselves: one question for all files that would be replaced.
+            options=QFileDialog.Option.DontConfirmOverwrite,
+        )
+        if not picked:
+            return None
+        path = Path(picked)
+        if suffix_of(path) not in suffixes:
+            fitting = next((suffix for suffix in suffixes if f"*{suffix}" in chosen), suffixes[0])
+            path = path.with_name(path.name + fitting)
+        self._folder = path.parent
+        return path
+
+    def _may_replace(self, files: Sequence[Path]) -> bool:
+        """Ask when something would be replaced."""
+        there = [file for file in files if file.exists()]
+        if not there:
+            return True
+        are, them = ("is", "it") if len(there) == 1 else ("are", "them")
+        return confirmed(self, "Replace what is there?", f"{_listed(there)} {are} there already. Replace {them}?")
+
+
+def _button(text: str, action: Callable[[], Any]) -> QPushButton:
+    button = QPushButton(text)
+    button.clicked.connect(lambda _=False: action())
+    return button
+
+
+def _listed(files: Sequence[Path]) -> str:
+    """The first in full, the others by name."""
+    names = [str(files[0]), *(file.name for file in files[1:_NAMED])]
+    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+    return ", ".join(names) + more
