@@ -25,7 +25,7 @@ QUICK = ("--preset", "fast", "--input-size", 64, "--encoder", "efficientnet-lite
 # A message that helps says what to do, or what a value must be.
 _ADVICE = re.compile(
     r"\b(Add|Change|Check|Choose|Compare|Copy|copy|Correct|Export|export|Get|get|Give|Keep|Leave|Make|Move|Name|Number"
-    r"|Paint|Rename|Save|Use|use|Write|must be|should be)\b"
+    r"|Paint|Rename|Save|Train|Use|use|Write|must be|should be)\b"
 )
 
 

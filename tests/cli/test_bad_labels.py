@@ -57,9 +57,7 @@ def test_a_label_file_that_does_not_fit(case, refused, study):
     ("slices", "says", "names"),
     [
         ("4,16", "there is no slice 16; .*0 to 15", "image"),
-        ("99", "there is no slice 99; .*0 to 15", "image"),
         ("4-99999999999", "no list of slices", "99999999999"),
-        ("-1", "no list of slices", "'-1'"),
         ("four", "no list of slices", "'four'"),
         ("4,,8", "no list of slices", "'4,,8'"),
         ("8-4", "no list of slices", "'8-4'"),
@@ -108,7 +106,6 @@ BAD_MASKS = {
         "coded in colours",
         "b_mask.png",
     ),
-    "text": (lambda f: text(f / "a_mask.png", b"mask"), "cannot be read", "a_mask.png"),
     "cut": (lambda f: cut(f / "a_mask.png", 0.5), "damaged or cut off", "a_mask.png"),
     "background": (
         lambda f: [save_mask(f / f"{name}_mask.png", np.zeros((40, 50))) for name in "ab"],
@@ -139,12 +136,9 @@ BAD_PAIRS = {
     "empty": (("empty.nii.gz", "empty.nii.gz"), "no label on the slices to compare", "empty.nii.gz"),
     "no labels": (("image.nii.gz", "truth.nii.gz"), "Save labels as whole numbers", "image.nii.gz"),
     "slice": (("truth.nii.gz", "truth.nii.gz", "--slices", "3,16"), "no slice 16; .*0 to 15", "truth.nii.gz"),
-    "excluded": (("truth.nii.gz", "truth.nii.gz", "--exclude-slices", "77"), "no slice 77", "truth.nii.gz"),
     "all excluded": (("truth.nii.gz", "truth.nii.gz", "--exclude-slices", "0-15"), "no slice is left", "truth.nii.gz"),
-    "not a number": (("truth.nii.gz", "truth.nii.gz", "--slices", "x"), "no list of slices", "'x'"),
     "names": (("folder", "other"), "No mask matches by name", "folder"),
     "size": (("folder", "large"), "9 x 9 pixels, but large/a.png is 10 x 10", "folder/a.png"),
-    "nothing inside": (("folder", "nothing"), "there is no mask here", "nothing"),
 }
 
 
@@ -155,7 +149,7 @@ def test_masks_that_cannot_be_compared(case, refused, study):
     write_nifti(study / "short.nii.gz", truth_voxels()[:, :, :-1], AFFINE)
     write_nifti(study / "moved.nii.gz", truth_voxels(), SHIFTED)
     write_nifti(study / "empty.nii.gz", np.zeros(SHAPE, np.uint8), AFFINE)
-    for folder in ("folder", "other", "large", "nothing"):
+    for folder in ("folder", "other", "large"):
         (study / folder).mkdir()
     save_mask(study / "folder" / "a.png", np.eye(9))
     save_mask(study / "other" / "b.png", np.eye(9))
@@ -168,7 +162,6 @@ def test_masks_that_cannot_be_compared(case, refused, study):
     ("changes", "says", "names"),
     [
         (("--truth", "nothing.nii.gz"), "no such file", "nothing.nii.gz"),
-        (("--truth", "labels.nii", "--slices-per-round", "1"), "no such file", "labels.nii"),
         (("--slices-per-round", "1,2"), "one number of slices for each of 3 rounds", "'1,2'"),
         (("--slices-per-round", "1,0,2"), "one number of slices for each", "'1,0,2'"),
         (("--slices-per-round", "one"), "one number of slices for each", "'one'"),

@@ -13,22 +13,26 @@ from tests.study.builders import numbers, write_dicom
 SEGMENT = ("segment", "image.nii.gz", "--labels", "labels.nii.gz")
 
 
-@pytest.mark.parametrize("option", ["--out", "--confidence-out", "--model-out"])
 @pytest.mark.parametrize(
-    ("place", "says"),
+    ("option", "name", "says"),
     [
-        ("missing/result{}", "folder .*missing does not exist"),
-        ("image.nii.gz/result{}", "is a file, not a folder"),
-        ("taken{}", "is a folder"),
-        ("result.docx", "must end in|saved as .safetensors"),
-        ("link{}", "overwrite an input"),
+        ("--out", "missing/mask.nii.gz", "folder .*missing does not exist"),
+        ("--out", "image.nii.gz/mask.nii.gz", "is a file, not a folder"),
+        ("--out", "taken.nii.gz", "is a folder"),
+        ("--out", "mask.docx", "must end in"),
+        ("--out", "link.nii.gz", "overwrite an input"),
+        ("--confidence-out", "missing/sure.nii.gz", "folder .*missing does not exist"),
+        ("--confidence-out", "link.nii.gz", "overwrite an input"),
+        ("--model-out", "missing/model.safetensors", "folder .*missing does not exist"),
+        ("--model-out", "taken.safetensors", "is a folder"),
+        ("--model-out", "model.pth", "saved as .safetensors"),
+        ("--model-out", "link.safetensors", "overwrite an input"),
     ],
 )
-def test_a_place_that_cannot_take_a_result(option, place, says, refused, study):
-    suffix = ".safetensors" if option == "--model-out" else ".nii.gz"
-    name = place.format(suffix)
-    (study / f"taken{suffix}").mkdir()
-    (study / f"link{suffix}").symlink_to("labels.nii.gz")
+def test_a_place_that_cannot_take_a_result(option, name, says, refused, study):
+    for suffix in (".safetensors", ".nii.gz"):
+        (study / f"taken{suffix}").mkdir()
+        (study / f"link{suffix}").symlink_to("labels.nii.gz")
     others = () if option == "--out" else ("--out", "mask.nii.gz")
     refused(*SEGMENT, *others, option, name, says=says, names=name)
 
@@ -48,12 +52,9 @@ def test_a_folder_that_cannot_be_written(refused, study):
     [
         ("--out", "image.nii.gz"),
         ("--out", "labels.nii.gz"),
-        ("--out", "inner/../labels.nii.gz"),
         ("--out", "model.nii.gz", "--warm-start", "model.nii.gz"),
         ("--out", "weights.nii.gz", "--weights", "weights.nii.gz"),
-        ("--out", "mask.nii.gz", "--confidence-out", "mask.nii.gz"),
         ("--out", "mask.nii.gz", "--confidence-out", "inner/../mask.nii.gz"),
-        ("--out", "mask.nii.gz", "--confidence-out", "image.nii.gz"),
         ("--out", "mask.nii.gz", "--warm-start", "old.safetensors", "--model-out", "old.safetensors"),
         ("--out", "mask.nii.gz", "--weights", "old.safetensors", "--model-out", "old.safetensors"),
     ],
@@ -79,7 +80,6 @@ def test_a_mask_never_replaces_the_model_it_comes_from(refused, study):
         ("here", "overwrite|the pictures of the study lie here"),
         ("scans/a.png", "this is a file"),
         ("out.png", "go to a folder"),
-        ("missing/out", "does not exist"),
         ("scans/a.png/out", "is a file, not a folder"),
     ],
 )
@@ -106,7 +106,6 @@ def test_a_demo_in_the_place_of_a_file(refused, tmp_path):
     ("option", "value", "says"),
     [
         ("--input-size", 250, "input_size.*multiple of 32.*for example 256"),
-        ("--input-size", 32, "input_size.*greater than or equal to 64"),
         ("--seed", -1, "seed.*greater than or equal to 0"),
     ],
 )
@@ -118,12 +117,8 @@ def test_a_setting_out_of_its_range(option, value, says, refused, study):
     "arguments",
     [
         ("segment", "image.nii.gz", "--labels", "labels.nii.gz"),
-        ("segment", "image.nii.gz", "--out", "mask.nii.gz"),
         (*SEGMENT, "--out", "mask.nii.gz", "--preset", "best"),
-        (*SEGMENT, "--out", "mask.nii.gz", "--plane", "oblique"),
-        (*SEGMENT, "--out", "mask.nii.gz", "--input-size", "large"),
         (*SEGMENT, "--out", "mask.nii.gz", "--stepz", "5"),
-        ("predict", "image.nii.gz", "--out", "mask.nii.gz"),
         ("evaluate", "truth.nii.gz"),
         ("evaluate", "truth.nii.gz", "truth.nii.gz", "--slices", "1", "--exclude-slices", "2"),
         ("simulate", "image.nii.gz", "--truth", "truth.nii.gz", "--rounds", "0"),

@@ -16,7 +16,25 @@ SLICES = numbers((5, 8, 9), np.uint16)
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 
 
-@pytest.mark.parametrize("case", BAD_VOLUMES)
+# One of each sort; all of them are tried on the reader itself.
+VOLUMES = (
+    "missing",
+    "web page packed",
+    "web page named gz",
+    "png named nii",
+    "random bytes",
+    "zip named nrrd",
+    "cut nii",
+    "cut nii.gz",
+    "cut nrrd",
+    "complex",
+    "zero size",
+    "all NaN",
+    "time series",
+)
+
+
+@pytest.mark.parametrize("case", VOLUMES)
 def test_a_volume_that_cannot_be_used(case, refused, tmp_path):
     make, says = BAD_VOLUMES[case]
     path = make(tmp_path)
@@ -32,19 +50,10 @@ def pictures(folder: Path) -> Path:
 
 BAD_PICTURES = {
     "empty": (lambda f: [file.unlink() for file in f.iterdir()], "there is no image here", "scans"),
-    "only notes": (
-        lambda f: [text(file.rename(file.with_suffix(".csv")), b"1,2") for file in f.iterdir()],
-        "there is no image here",
-        "scans",
-    ),
     "text": (lambda f: text(f / "a.png", b"hello"), "cannot be read|not a PNG", "a.png"),
-    "web page": (lambda f: text(f / "b.jpg", b"<!DOCTYPE html>"), "web page", "b.jpg"),
     "packed files": (lambda f: text(f / "c.tif", b"PK\x03\x04" + bytes(99)), "ZIP archive", "c.tif"),
     "cut png": (lambda f: cut(f / "a.png", 0.6), "damaged or cut off", "a.png"),
     "cut jpeg": (lambda f: cut(f / "b.jpg", 0.6), "damaged or cut off", "b.jpg"),
-    "cut tiff": (lambda f: cut(f / "c.tif", 0.6), "damaged or cut off", "c.tif"),
-    "cut bmp": (lambda f: cut(f / "d.bmp", 0.6), "damaged or cut off", "d.bmp"),
-    "no bytes": (lambda f: text(f / "a.png", b""), "empty file", "a.png"),
     "one name twice": (lambda f: Image.fromarray(NOISE).save(f / "a.jpg"), "same name", "a.jpg"),
     "no numbers": (
         lambda f: Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(f / "c.tif"),
@@ -100,11 +109,6 @@ BAD_DICOM = {
         "direction differs",
         "IM003.dcm",
     ),
-    "other pixel spacing": (
-        lambda f: write_dicom(f, SLICES, change=change_of(2, PixelSpacing=[1.0, 0.5])),
-        "pixel spacing differs",
-        "IM002.dcm",
-    ),
     "no position": (
         lambda f: write_dicom(f, SLICES, change=change_of(2, ImagePositionPatient=None)),
         "ImagePositionPatient",
@@ -125,12 +129,11 @@ def test_a_series_that_is_not_there(refused, tmp_path):
     refused("segment", "scan", "--series", "Delayed", *SEGMENT, says="Delayed.*Arterial.*Venous", names="scan")
 
 
-@pytest.mark.parametrize("component", [5, -1])
-def test_a_time_point_that_is_not_there(component, refused, tmp_path):
+def test_a_time_point_that_is_not_there(refused, tmp_path):
     write_nifti(tmp_path / "scan.nii.gz", numbers((4, 4, 4, 5)))
     refused(
-        *("segment", "scan.nii.gz", "--component", component, *SEGMENT),
-        says="there is no component.*0 to 4",
+        *("segment", "scan.nii.gz", "--component", 5, *SEGMENT),
+        says="there is no component 5.*0 to 4",
         names="scan.nii.gz",
     )
 

@@ -98,6 +98,7 @@ BAD_VOLUMES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "web page packed": (packed_page, "cannot be read as a gzip-packed NIfTI file"),
     "web page named gz": (lambda f: text(f / "scan.nii.gz", b"<html>" + bytes(999)), "this is a web page"),
     "web page named nrrd": (lambda f: text(f / "scan.nrrd", b"<html>"), "this is a web page, not a NRRD file"),
+    "zip named nrrd": (lambda f: text(f / "scan.nrrd", b"PK\x03\x04" + bytes(99)), "this is a ZIP archive"),
     "png named nii": (renamed_picture, "this is a PNG picture, not a NIfTI file"),
     "empty file": (lambda f: text(f / "scan.nii", b""), "this is an empty file"),
     "random bytes": (lambda f: text(f / "scan.nii", bytes(range(256)) * 9), "cannot be read as a NIfTI file"),

@@ -97,7 +97,7 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
         session.save_model(job.model_out)
     if job.confidence_out is not None and confidence is not None:
         study.write_confidence(job.confidence_out, confidence)
-    _report(session, job.out, job.model_out, done, len(labelled), predicted, started, as_json=as_json)
+    _report(session, settings.preset, job.out, job.model_out, done, len(labelled), predicted, started, as_json=as_json)
 
 
 def run_predict(job: PredictJob, *, as_json: bool) -> None:
@@ -107,7 +107,7 @@ def run_predict(job: PredictJob, *, as_json: bool) -> None:
     job.check_outputs(study, [job.model, *([job.weights] if job.weights else [])])
     settings = Settings().with_changes(**job.settings)
     session = Session(study, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
-    session.load_model(job.model)
+    trained = session.load_model(job.model)
     tell(f"{study.name}: {study.n_slices} slices; encoder {session.encoder_name}")
     confidence = Confidence(study) if job.confidence_out else None
     with ProgressLine().live() as line:
@@ -115,7 +115,7 @@ def run_predict(job: PredictJob, *, as_json: bool) -> None:
     session.export(job.out)
     if job.confidence_out is not None and confidence is not None:
         study.write_confidence(job.confidence_out, confidence)
-    _report(session, job.out, None, None, 0, predicted, started, as_json=as_json)
+    _report(session, trained.preset, job.out, None, None, 0, predicted, started, as_json=as_json)
 
 
 class Confidence:
@@ -168,6 +168,7 @@ def _predict(session: Session, line: ProgressLine, centre: int, confidence: Conf
 
 def _report(
     session: Session,
+    preset: str,
     out: Path,
     model: Path | None,
     done: Round | None,
@@ -184,7 +185,7 @@ def _report(
             {
                 "mask": str(out),
                 "encoder": session.encoder_name,
-                "preset": session.settings.preset,
+                "preset": preset,
                 "device": session.device_name,
                 "slices": {"total": session.study.n_slices, "labelled": labelled, "predicted": predicted},
                 "encoded": session.encoded,
@@ -202,9 +203,7 @@ def _report(
     if done:
         print_text(f"training  {done.steps} steps, final loss {done.final_loss:.3f}")
     parts = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
-    print_text(
-        f"seconds   {parts}  ({session.encoder_name} on {session.device_name}, preset {session.settings.preset})"
-    )
+    print_text(f"seconds   {parts}  ({session.encoder_name} on {session.device_name}, preset {preset})")
     least = session.suggest()
     if done and least and least[0].confidence is not None:
         print_text(f"next      label {session.study.slice_name(least[0].index)}: {least[0].reason}")

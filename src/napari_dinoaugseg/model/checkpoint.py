@@ -88,14 +88,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state = load(path.read_bytes())
     except OSError as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
-        msg = f"{path}: the model cannot be opened: {reason}."
+        msg = f"{path}: the model cannot be opened: {reason}. Check the path."
         raise CheckpointError(msg) from error
     except SafetensorError as error:
-        msg = f"{path}: the model file is cut or damaged."
+        msg = f"{path}: the model file is cut or damaged. Copy it again, or train a new model."
         raise CheckpointError(msg) from error
     parts = _checked(description, path)
     if not all(bool(value.isfinite().all()) for value in state.values()):
-        msg = f"{path}: the model file is damaged: it holds values that are not numbers."
+        msg = f"{path}: the model file is damaged: it holds values that are not numbers. Train a new model."
         raise CheckpointError(msg)
     return Checkpoint(state=state, **parts)
 
@@ -112,10 +112,11 @@ def build_decoder(checkpoint: Checkpoint) -> Decoder:
             decoder = Decoder(**checkpoint.decoder)
         expected = {name: (value.shape, value.dtype) for name, value in decoder.state_dict().items()}
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        msg = f"The model describes a decoder that this version does not know ({str(error).splitlines()[0]})."
+        reason = str(error).splitlines()[0]
+        msg = f"The model describes a decoder that this version does not know ({reason}). Train a new model."
         raise CheckpointError(msg) from error
     if {name: (value.shape, value.dtype) for name, value in checkpoint.state.items()} != expected:
-        msg = "The weights in the model file do not fit the decoder that it describes; the file is damaged."
+        msg = "The weights in the model file do not fit the decoder that it describes. Train a new model."
         raise CheckpointError(msg)
     # Copies: training the decoder on must not change the checkpoint.
     decoder.load_state_dict({name: value.clone() for name, value in checkpoint.state.items()}, strict=True, assign=True)
@@ -135,7 +136,7 @@ def _description(path: Path) -> Any:
         if start[8:] != b"{" or length > _LARGEST_HEADER:
             raise CheckpointError(foreign)
         if 8 + length > size:
-            msg = f"{path}: the model file is cut or damaged."
+            msg = f"{path}: the model file is cut or damaged. Copy it again, or train a new model."
             raise CheckpointError(msg)
         header = start[8:] + file.read(length - 1)
     try:
@@ -151,7 +152,7 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
     if isinstance(schema, int) and schema > SCHEMA:
         msg = f"{path}: the model was saved by a newer version of napari-dinoaugseg. Update it to use this model."
         raise CheckpointError(msg)
-    damaged = f"{path}: the model file is damaged: its description is not complete."
+    damaged = f"{path}: the model file is damaged: its description is not complete. Copy it again."
     if schema != SCHEMA:
         raise CheckpointError(damaged)
     parts = {name: description.get(name) for name in ("decoder", "settings", "classes", "encoder", "versions")}

@@ -40,7 +40,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             start = file.read(9)
     except OSError as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
-        msg = f"{path}: the weights cannot be opened: {reason}."
+        msg = f"{path}: the weights cannot be opened: {reason}. Check the path."
         raise WeightsError(msg) from error
     if start.startswith((_ZIP, _PICKLE)):
         content = _read_torch(path)
@@ -70,13 +70,13 @@ def fit_weights(path: Path, spec: EncoderSpec | None = None) -> tuple[EncoderSpe
     if spec is None:
         spec, fitting = _recognise(tensors)
         if spec is None:
-            msg = f"{path}: these are not the weights of an encoder known here ({', '.join(ENCODERS)})."
+            msg = f"{path}: these are not the weights of an encoder known here. Use one of {', '.join(ENCODERS)}."
             raise WeightsError(msg)
     else:
         fitting = _match(tensors, spec)
     if fitting is None:
         other, _ = _recognise(tensors)
-        msg = f"{path}: these are not the weights of {spec.name}: {_difference(tensors, spec)}."
+        msg = f"{path}: these are not the weights of {spec.name}: {_difference(tensors, spec)}. Get its own file."
         if other is not None:
             msg = f"{path}: these are the weights of {other.name}, not of {spec.name}. Choose --encoder {other.name}."
         raise WeightsError(msg)
@@ -142,7 +142,7 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
         tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
         if tensors and all(value.layout == torch.strided for value in tensors.values()):
             return tensors
-    msg = f"{path}: the file holds no named tensors, so no weights of an encoder."
+    msg = f"{path}: the file holds no named tensors, so no weights of an encoder. Give another file."
     raise WeightsError(msg)
 
 

@@ -30,7 +30,10 @@ class LabelClass:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= LARGEST_CLASS:
-            msg = f"A class cannot have the number {self.number}. Choose one from 1 to {LARGEST_CLASS}; 0 is the background."
+            msg = (
+                f"A class cannot have the number {self.number}. "
+                f"Choose one from 1 to {LARGEST_CLASS}; 0 is the background."
+            )
             raise LabelError(msg)
 
 

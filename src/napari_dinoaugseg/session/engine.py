@@ -113,16 +113,34 @@ class Engine:
             versions={"napari-dinoaugseg": version("napari-dinoaugseg"), "torch": torch.__version__},
         )
 
-    def restore(self, checkpoint: Checkpoint, numbers: Sequence[int]) -> None:
-        """Use a saved decoder. Raises CheckpointError when it was trained on another encoder."""
+    def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
+        """Use a saved decoder.
+
+        Args:
+            checkpoint: what was saved.
+            numbers: its class numbers.
+            source: the file, for messages.
+
+        Raises:
+            CheckpointError: it was trained on another encoder, or does not fit its encoder and its classes.
+        """
         if checkpoint.encoder["fingerprint"] != self.encoder.fingerprint:
             msg = (
-                f"The model was trained on features of {checkpoint.encoder['name']} "
+                f"{source}: the model was trained on features of {checkpoint.encoder['name']} "
                 f"({checkpoint.encoder['fingerprint']}), but the encoder here is {self.encoder.fingerprint}. "
                 "Use the same encoder weights (--weights), or train a new model."
             )
             raise CheckpointError(msg)
-        self.decoder = build_decoder(checkpoint).to(self.device).eval()
+        try:
+            decoder = build_decoder(checkpoint)
+        except CheckpointError as error:
+            msg = f"{source}: {error}"
+            raise CheckpointError(msg) from error
+        made_for = (tuple(decoder.arguments["channels"]), decoder.arguments["n_classes"])
+        if made_for != (self.encoder.channels, len(numbers) + 1):
+            msg = f"{source}: the model's decoder does not fit its encoder and classes. Train a new model."
+            raise CheckpointError(msg)
+        self.decoder = decoder.to(self.device).eval()
         self.numbers = list(numbers)
 
     def forget_decoder(self) -> None:

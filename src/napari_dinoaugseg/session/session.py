@@ -321,7 +321,7 @@ class Session:
         self.settings = before.with_changes(**{name: getattr(settings, name) for name in kept})
         self._engine = None
         try:
-            self.engine.restore(checkpoint, numbers)
+            self.engine.restore(checkpoint, numbers, path)
         except Exception:
             self.settings, self._engine = before, engine
             raise
@@ -356,11 +356,20 @@ def _no_seconds() -> dict[str, float]:
 
 
 def _contents(checkpoint: Checkpoint, path: Path) -> tuple[list[LabelClass], Settings]:
+    from napari_dinoaugseg.model.specs import ENCODERS
+
     try:
-        return from_plain(checkpoint.classes), Settings.checked(checkpoint.settings)
+        classes, settings = from_plain(checkpoint.classes), Settings.checked(checkpoint.settings)
     except (KeyError, TypeError, ValueError, LabelError, SettingsError) as error:
-        msg = f"{path}: the model file describes classes or settings that this version does not understand ({error})."
+        msg = (
+            f"{path}: the model file describes classes or settings that this version does not understand. "
+            f"Train a new model ({error})."
+        )
         raise CheckpointError(msg) from error
+    if settings.encoder not in ENCODERS:
+        msg = f"{path}: the model needs the encoder '{settings.encoder}', which is not known here. Train a new model."
+        raise CheckpointError(msg)
+    return classes, settings
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -38,7 +38,7 @@ class Window:
     def __post_init__(self) -> None:
         """Refuse a window without width."""
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
-            msg = f"A window needs two finite numbers, the lower one first; got {self.low:g} and {self.high:g}."
+            msg = f"Give a window as two finite numbers, the lower one first, not {self.low:g} and {self.high:g}."
             raise SettingsError(msg)
 
     def apply(self, image: NDArray[Any]) -> NDArray[np.float32]:

@@ -120,7 +120,8 @@ class Study(ABC):
         wrong = [i for i in slices if not 0 <= i < self.n_slices]
         if wrong:
             noun = "slice" if self.kind == "volume" else "picture"
-            msg = f"{self.name}: there is no {noun} {wrong[0]}; they are numbered from 0 to {self.n_slices - 1}. Check the numbers."
+            numbers = f"they are numbered from 0 to {self.n_slices - 1}"
+            msg = f"{self.name}: there is no {noun} {wrong[0]}; {numbers}. Check the numbers."
             raise LabelError(msg)
         if not slices:
             msg = f"{self.name}: no slice is named. Name at least one labelled slice."
