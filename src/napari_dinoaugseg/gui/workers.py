@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+from napari_dinoaugseg.gui.native import keep_llvm_apart
 from napari_dinoaugseg.learning.events import Cancel
 
 Handler = Callable[[Any], None]
@@ -46,6 +47,7 @@ class Work:
         from napari.qt.threading import create_worker
 
         be_polite()
+        keep_llvm_apart()
         self.cancel = cancel
         self._on_end = on_end
 
