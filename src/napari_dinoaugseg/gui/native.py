@@ -17,7 +17,8 @@ from pathlib import Path
 def keep_llvm_apart() -> None:
     """Load Triton's library so that it uses its own symbols, in some 40 ms.
 
-    Call it before PyTorch is imported in a process with a window. Does nothing where there is no Triton, no such loader (other systems than Linux), or PyTorch has loaded it already.
+    Call it before PyTorch is imported in a process with a window. Does nothing where there is no Triton, no such loader
+    (other systems than Linux), or where Triton is loaded already.
     """
     mode = getattr(os, "RTLD_DEEPBIND", None)
     if mode is None or "triton" in sys.modules:

@@ -1,0 +1,259 @@
+"""The export section on a real viewer: what is written where, what is asked before, and what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from qtpy.QtWidgets import QFileDialog, QMessageBox
+
+from napari_dinoaugseg.gui.export_section import ExportSection
+from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.study import open_study, study_from_array
+from tests.blobs import AFFINE, truth_voxels, write_study
+
+pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+
+
+@pytest.fixture
+def section(controller, qtbot):
+    made = ExportSection(controller)
+    qtbot.addWidget(made)
+    return made
+
+
+@pytest.fixture
+def labelled(opened, section, truth_slices):
+    """Slices 4 and 8 painted, 9 accepted, 10 predicted."""
+    book = opened.session.labels
+    book.add_class(number=3)
+    for index in (4, 8):
+        opened.session.paint(index, truth_slices(index))
+    for index in (9, 10):
+        book.set_prediction(index, truth_slices(index), 0.9)
+    book.accept(9)
+    opened.layers.write_labels([4, 8, 9])
+    section.refresh()
+    return opened
+
+
+@pytest.fixture
+def save_as(monkeypatch):
+    """Answer the next save dialogs with a path, and keep what they were asked with."""
+    asked = []
+
+    def answer_with(path: Path, chosen: str = ""):
+        def answer(*args, **options):
+            asked.append(args)
+            return str(path), chosen
+
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", answer)
+        monkeypatch.setattr(QFileDialog, "getOpenFileName", answer)
+        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *args, **options: answer(*args)[0])
+        return asked
+
+    return answer_with
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Answer questions with yes or no, and keep their texts."""
+    asked = []
+
+    def answer_with(yes: bool):
+        button = QMessageBox.StandardButton.Yes if yes else QMessageBox.StandardButton.No
+        monkeypatch.setattr(QMessageBox, "question", lambda *args: (asked.append(args[2]), button)[1])
+        return asked
+
+    return answer_with
+
+
+def labelled_slices(path: Path) -> list[int]:
+    voxels = np.asarray(nib.load(path).dataobj)
+    return [k for k in range(voxels.shape[2]) if voxels[:, :, k].any()]
+
+
+def test_without_a_study_nothing_can_be_written(section):
+    for button in (section.mask_button, section.report_button, section.save_button, section.apply_button):
+        assert not button.isEnabled()
+    assert section.contents.text() == "Open a study first."
+
+
+@pytest.mark.parametrize(("choice", "slices"), [(0, [4, 8, 9, 10]), (1, [4, 8, 9]), (2, [4, 8])])
+def test_the_mask_holds_what_was_chosen(labelled, section, save_as, wait, tmp_path, choice, slices):
+    section.include.setCurrentIndex(choice)
+    asked = save_as(tmp_path / "mask.nii.gz", "NIfTI (*.nii.gz *.nii)")
+    section.mask_button.click()
+    wait(labelled)
+    image = nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(image.affine, AFFINE.astype(np.float32))
+    np.testing.assert_array_equal(np.asarray(image.dataobj)[:, :, slices], truth_voxels()[:, :, slices])
+    assert labelled_slices(tmp_path / "mask.nii.gz") == slices
+    assert str(tmp_path / "mask.nii.gz") in section.result.text()
+    assert not section.result.isHidden()
+    assert asked[0][2].endswith("image0_mask.nii.gz")
+
+
+def test_it_says_what_goes_in(labelled, section):
+    section.include.setCurrentIndex(0)
+    assert section.contents.text() == "16 slices: 2 by hand, 1 accepted, 1 predicted; 12 left as background."
+    section.include.setCurrentIndex(2)
+    assert section.contents.text() == "16 slices: 2 by hand; 14 left as background."
+
+
+def test_strokes_of_the_last_moment_are_written(labelled, section, save_as, wait, tmp_path):
+    labelled.layers.manual.data_setitem((np.array([0]), np.array([5]), np.array([6])), 1)
+    save_as(tmp_path / "mask.nii.gz")
+    section.mask_button.click()
+    wait(labelled)
+    assert open_study(tmp_path / "mask.nii.gz", plane="axial").slice(0)[5, 6] == 1
+
+
+@pytest.mark.parametrize("yes", [False, True])
+def test_nothing_is_replaced_without_asking(labelled, section, save_as, answer, wait, tmp_path, yes):
+    path = tmp_path / "mask.nii.gz"
+    path.write_bytes(b"precious")
+    save_as(path)
+    asked = answer(yes)
+    section.mask_button.click()
+    wait(labelled)
+    assert len(asked) == 1
+    assert "mask.nii.gz is there already" in asked[0]
+    assert (path.read_bytes() == b"precious") is not yes
+
+
+def test_one_file_per_class_asks_once_for_all(labelled, section, save_as, answer, wait, tmp_path):
+    section.per_class.setChecked(True)
+    save_as(tmp_path / "mask.nrrd", "NRRD (*.nrrd)")
+    section.mask_button.click()
+    wait(labelled)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["mask_class-1.nrrd", "mask_class-3.nrrd"]
+    asked = answer(False)
+    section.mask_button.click()
+    wait(labelled)
+    assert len(asked) == 1
+    assert "mask_class-1.nrrd" in asked[0]
+    assert "mask_class-3.nrrd" in asked[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "written"),
+    [("mask", "NIfTI (*.nii.gz *.nii)", "mask.nii.gz"), ("mask.v2", "NRRD (*.nrrd)", "mask.v2.nrrd")],
+)
+def test_a_name_without_suffix_gets_one(labelled, section, save_as, wait, tmp_path, name, chosen, written):
+    save_as(tmp_path / name, chosen)
+    section.mask_button.click()
+    wait(labelled)
+    assert [path.name for path in tmp_path.iterdir()] == [written]
+
+
+def test_a_dismissed_dialog_writes_nothing(labelled, section, monkeypatch):
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: ("", ""))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: ("", ""))
+    for button in (section.mask_button, section.report_button, section.apply_button):
+        button.click()
+    assert not labelled.busy
+    assert section.result.isHidden()
+
+
+def test_the_image_itself_cannot_be_replaced(labelled, section, save_as, answer, blob_files):
+    failed = []
+    labelled.failed.connect(failed.append)
+    before = blob_files[0].read_bytes()
+    asked = answer(True)
+    save_as(blob_files[0])
+    section.mask_button.click()
+    assert "overwrite an input" in failed[0]
+    assert asked == []
+    assert blob_files[0].read_bytes() == before
+
+
+def test_the_report(labelled, section, save_as, wait, tmp_path):
+    save_as(tmp_path / "report", "JSON (*.json)")
+    section.report_button.click()
+    wait(labelled)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["slices"]["manual"] == [4, 8]
+    assert report["slices"]["accepted"] == [9]
+
+
+def test_pictures_go_to_a_folder_of_their_own(controller, section, save_as, answer, wait, tmp_path):
+    pictures = tmp_path / "skin"
+    pictures.mkdir()
+    for name, size in (("a", (6, 8)), ("b", (9, 5))):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(pictures / f"{name}.jpg")
+    controller.set_study(open_study(pictures))
+    controller.session.paint(1, np.ones((9, 5), np.uint16))
+    assert section.mask_button.text() == "Export masks…"
+    assert section.per_class.text() == "One folder per class"
+    save_as(tmp_path)
+    section.mask_button.click()
+    wait(controller)
+    out = tmp_path / "skin_masks"
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
+    assert (np.asarray(Image.open(out / "b.png")) == np.ones((9, 5))).all()
+    assert not np.asarray(Image.open(out / "a.png")).any()
+    asked = answer(False)
+    section.mask_button.click()
+    wait(controller)
+    assert "a.png" in asked[0]
+
+
+def test_a_picture_layer_becomes_a_png(controller, section, save_as, wait, tmp_path):
+    controller.set_study(study_from_array(np.zeros((6, 8), np.uint8), name="skin"))
+    controller.session.paint(0, np.ones((6, 8), np.uint16))
+    asked = save_as(tmp_path / "skin_mask.png")
+    section.mask_button.click()
+    wait(controller)
+    assert (np.asarray(Image.open(tmp_path / "skin_mask.png")) == np.ones((6, 8))).all()
+    assert asked[0][2].endswith("skin_mask.png")
+    assert asked[0][3].startswith("PNG (*.png)")
+
+
+def test_a_saved_model_predicts_the_next_study(labelled, section, save_as, wait, tmp_path):
+    assert not section.save_button.isEnabled()
+    labelled.train()
+    wait(labelled)
+    assert section.save_button.isEnabled()
+    model = tmp_path / "model.safetensors"
+    save_as(tmp_path / "model")
+    section.save_button.click()
+    assert str(model) in section.result.text()
+    (tmp_path / "next").mkdir()
+    image, truth = write_study(tmp_path / "next", seed=1)
+    labelled.set_study(open_study(image, plane="axial"))
+    assert section.result.isHidden()
+    save_as(model)
+    section.apply_button.click()
+    wait(labelled)
+    book = labelled.session.labels
+    assert [entry.number for entry in book.classes] == [1, 3]
+    assert all(book.status(index) is Status.PREDICTED for index in range(16))
+    middle = open_study(truth, plane="axial").slice(8)
+    found = book.predicted(8)
+    assert 2 * ((found == 1) & (middle == 1)).sum() / ((found == 1).sum() + (middle == 1).sum()) > 0.8
+
+
+def test_a_file_that_is_no_model_is_said(labelled, section, save_as, wait, tmp_path):
+    failed = []
+    labelled.failed.connect(failed.append)
+    (tmp_path / "model.safetensors").write_bytes(b"no model")
+    save_as(tmp_path / "model.safetensors")
+    section.apply_button.click()
+    wait(labelled)
+    assert len(failed) == 1
+    assert "model.safetensors" in failed[0]
+    assert [entry.number for entry in labelled.session.labels.classes] == [1, 3]
+
+
+def test_nothing_is_written_while_work_goes_on(labelled, section, wait):
+    labelled.train()
+    assert not section.mask_button.isEnabled()
+    labelled.stop()
+    wait(labelled)
+    assert section.mask_button.isEnabled()

@@ -1,0 +1,198 @@
+"""The review section on a real viewer: what it says of the slice in view, and what its buttons do to the labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QMessageBox
+
+from napari_dinoaugseg.gui.review_section import ReviewSection
+from napari_dinoaugseg.session.labels import Status
+
+pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+
+
+@pytest.fixture
+def section(opened, qtbot):
+    made = ReviewSection(opened)
+    qtbot.addWidget(made)
+    return made
+
+
+@pytest.fixture
+def predicted(opened, section, truth_slices):
+    """Classes 1 and 3; slice 8 painted; 3, 5 and 6 predicted with rising confidence; slice 5 in view."""
+    book = opened.session.labels
+    book.add_class(number=3)
+    opened.layers.show_colours()
+    opened.session.paint(8, truth_slices(8))
+    opened.layers.write_labels([8])
+    for index, confidence in ((3, 0.6), (5, 0.9), (6, 0.97)):
+        book.set_prediction(index, truth_slices(index), confidence)
+    opened.layers.show_predictions([3, 5, 6])
+    opened.go_to(5)
+    section.refresh()
+    return opened
+
+
+def status(controller, index: int) -> Status:
+    return controller.session.labels.status(index)
+
+
+def test_without_a_study_nothing_can_be_pressed(controller, qtbot):
+    section = ReviewSection(controller)
+    qtbot.addWidget(section)
+    assert "after the first training" in section.next_text.text()
+    for button in (section.go_button, section.accept_button, section.correct_button, section.reject_button):
+        assert not button.isEnabled()
+    assert not section.accept_all_button.isEnabled()
+
+
+def test_it_says_what_is_in_view(predicted, section, qtbot):
+    assert "slice 5" in section.state_text.text()
+    assert "predicted, confidence 90%" in section.state_text.text()
+    predicted.go_to(8)
+    qtbot.waitUntil(lambda: "labelled by hand" in section.state_text.text())
+    assert not section.accept_button.isEnabled()
+    predicted.go_to(0)
+    qtbot.waitUntil(lambda: "no prediction yet" in section.state_text.text())
+
+
+def test_go_shows_the_slice_that_is_worth_labelling(predicted, section):
+    found = predicted.suggestion()
+    assert f"slice {found.index}" in section.next_text.text()
+    assert found.reason in section.next_text.text()
+    section.go_button.click()
+    assert predicted.current_slice == found.index
+
+
+def test_accept_and_undo(predicted, section, qtbot, truth_slices):
+    section.accept_button.click()
+    assert status(predicted, 5) is Status.ACCEPTED
+    np.testing.assert_array_equal(predicted.layers.manual.data[5], truth_slices(5))
+    qtbot.waitUntil(lambda: "prediction accepted" in section.state_text.text())
+    predicted.layers.undo()
+    assert status(predicted, 5) is Status.PREDICTED
+    assert not predicted.layers.manual.data[5].any()
+
+
+def test_reject_and_undo(predicted, section, qtbot):
+    section.reject_button.click()
+    assert status(predicted, 5) is Status.EMPTY
+    assert not predicted.layers.prediction.data[5].any()
+    qtbot.waitUntil(lambda: not section.reject_button.isEnabled())
+    predicted.layers.undo()
+    assert status(predicted, 5) is Status.PREDICTED
+
+
+def test_accept_all_above_a_confidence(predicted, section):
+    section.threshold.setValue(90)
+    assert section.accept_all_button.text() == "Accept 2 slices"
+    section.threshold.setValue(95)
+    assert section.accept_all_button.text() == "Accept 1 slice"
+    section.threshold.setValue(90)
+    section.accept_all_button.click()
+    assert [status(predicted, i) for i in (3, 5, 6)] == [Status.PREDICTED, Status.ACCEPTED, Status.ACCEPTED]
+    assert status(predicted, 8) is Status.MANUAL
+
+
+def test_correct_makes_it_manual(predicted, section, truth_slices):
+    section.correct_button.click()
+    assert status(predicted, 5) is Status.MANUAL
+    np.testing.assert_array_equal(predicted.session.labels.manual(5), truth_slices(5))
+
+
+@pytest.mark.parametrize("yes", [False, True])
+def test_manual_paint_is_only_replaced_when_the_person_says_so(predicted, section, monkeypatch, truth_slices, yes):
+    asked = []
+
+    def answer(*args):
+        asked.append(args[2])
+        return QMessageBox.StandardButton.Yes if yes else QMessageBox.StandardButton.No
+
+    monkeypatch.setattr(QMessageBox, "question", answer)
+    predicted.session.labels.set_prediction(8, np.zeros_like(truth_slices(8)), 0.9)
+    predicted.go_to(8)
+    section.refresh()
+    section.correct_button.click()
+    assert len(asked) == 1
+    assert "painted slice 8 by hand" in asked[0]
+    manual = predicted.session.labels.manual(8)
+    if yes:
+        assert not manual.any()
+        predicted.layers.undo()
+        manual = predicted.session.labels.manual(8)
+    np.testing.assert_array_equal(manual, truth_slices(8))
+
+
+def test_opacity_and_outline_are_those_of_the_layer(predicted, section):
+    layer = predicted.layers.prediction
+    section.opacity.setValue(30)
+    assert layer.opacity == pytest.approx(0.3)
+    section.style_choice.setCurrentIndex(1)
+    assert layer.contour == 2
+    section.style_choice.setCurrentIndex(0)
+    assert layer.contour == 0
+    layer.opacity = 0.8
+    section.refresh()
+    assert section.opacity.value() == 80
+
+
+def test_the_confidence_overlay_is_made_when_it_is_asked_for(predicted, section):
+    assert predicted.layers.confidence is None
+    section.confidence_box.click()
+    assert predicted.layers.confidence.visible
+    section.confidence_box.click()
+    assert not predicted.layers.confidence.visible
+    predicted.viewer.layers.remove(predicted.layers.confidence)
+    section.refresh()
+    assert not section.confidence_box.isChecked()
+
+
+def test_a_removed_prediction_layer_is_no_error(predicted, section):
+    predicted.viewer.layers.remove(predicted.layers.prediction)
+    section.refresh()
+    assert not section.opacity.isEnabled()
+    section.opacity.setValue(10)
+    predicted.restore_layers()
+    section.refresh()
+    assert section.opacity.isEnabled()
+    assert predicted.layers.prediction.data[5].any()
+
+
+def test_agreement_is_a_curve_over_trainings(opened, section, wait, truth_slices, qtbot):
+    assert section.curve.isHidden()
+    opened.session.labels.add_class(number=3)
+    for index in (4, 8, 11):
+        opened.session.paint(index, truth_slices(index))
+    opened.layers.write_labels([4, 8, 11])
+    opened.train()
+    wait(opened)
+    section.refresh()
+    assert section.curve.points == {}
+    assert "Correct a predicted slice" in section.agreement_text.text()
+    opened.go_to(6)
+    section.correct_button.setEnabled(True)
+    section.correct_button.click()
+    section.refresh()
+    assert section.curve.points == {1: 1.0}  # nothing had to be changed
+    opened.session.paint(9, truth_slices(9))
+    expected = opened.session.agreement()
+    opened.train()
+    wait(opened)
+    section.refresh()
+    assert section.curve.points == {1: pytest.approx(expected)}
+    assert f"Predictions of training 1 agree with your corrections by <b>{expected:.0%}</b>" in (
+        section.agreement_text.text()
+    )
+    assert not section.curve.isHidden()
+
+
+def test_the_curve_follows_the_theme(opened, section):
+    def colour() -> str:
+        return section.curve.plot.getAxis("left").textPen().color().name()
+
+    opened.viewer.theme = "dark"
+    dark = colour()
+    opened.viewer.theme = "light"
+    assert colour() != dark
