@@ -6,6 +6,9 @@ and exits with code 1; the panel shows it. Anything that is not one of these is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class DinoAugSegError(Exception):
     """Base of every error that is meant for the person at the screen."""
@@ -13,6 +16,47 @@ class DinoAugSegError(Exception):
 
 class StudyError(DinoAugSegError):
     """An image cannot be opened: missing, damaged, not what its name says, or not one study."""
+
+
+@dataclass(frozen=True)
+class SeriesInfo:
+    """One series of a DICOM folder.
+
+    Attributes:
+        uid: its SeriesInstanceUID.
+        description: as the scanner's operator wrote it; may be empty.
+        slices: how many files it has.
+        spacing: (between slices, between rows, between columns) in mm, as the first file says; None = not said.
+    """
+
+    uid: str
+    description: str
+    slices: int
+    spacing: tuple[float | None, float | None, float | None]
+
+
+class SeveralSeriesError(StudyError):
+    """A folder holds several DICOM series, and one has to be chosen.
+
+    Attributes:
+        series: what there is to choose from.
+    """
+
+    def __init__(self, message: str, series: Sequence[SeriesInfo] = ()) -> None:
+        super().__init__(message)
+        self.series = list(series)
+
+
+class SeveralVolumesError(StudyError):
+    """A file holds several volumes (time points, channels), and one has to be chosen.
+
+    Attributes:
+        count: they are numbered from 0 to ``count`` - 1.
+    """
+
+    def __init__(self, message: str, count: int = 0) -> None:
+        super().__init__(message)
+        self.count = count
 
 
 class LabelError(DinoAugSegError):

@@ -1,58 +1,96 @@
-"""A real viewer, and the controller of a small study in it that can be learnt in seconds."""
+"""A real viewer with the panel, the real engine with its offline encoder, and small studies that are learnt in seconds."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from napari_dinoaugseg.gui.controller import Controller
-from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.study import open_study
-from tests.blobs import write_study
+from tests.blobs import truth_voxels, write_study
 
-PATIENCE = 60_000  # ms for work in the background, on a machine that does other things as well
+LABELLED = (4, 8, 11)
+SMALL = {"encoder": "efficientnet-lite0", "input_size": 64, "steps": 60, "views": 2}
 
 
 @pytest.fixture(scope="session")
-def blob_files(tmp_path_factory):
-    """Image and truth of a small volume: 16 axial slices of 40 x 48 pixels."""
-    return write_study(tmp_path_factory.mktemp("blobs"))
+def blob_files(tmp_path_factory) -> tuple[Path, Path]:
+    """Image and truth of a study of 16 axial slices with the classes 1 and 3."""
+    return write_study(tmp_path_factory.mktemp("gui_blobs"))
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    return make_napari_viewer()
+def panel(make_napari_viewer, qtbot):
+    """The panel in a viewer, nothing open."""
+    from napari_dinoaugseg.gui.panel import Panel
 
-
-@pytest.fixture
-def controller(viewer):
-    """A controller without a study, with settings that train in seconds."""
-    made = Controller.of(viewer)
-    made.device = "cpu"
-    made.settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=60, views=2, width=32)
+    viewer = make_napari_viewer(show=True)
+    made = Panel(viewer)
+    viewer.window.add_dock_widget(made, name="DINO-AugSeg")
+    qtbot.waitExposed(viewer.window._qt_window)
     yield made
-    made.dispose()
+    made.controller.dispose()
+    wait_idle(qtbot, made.controller)
 
 
 @pytest.fixture
-def opened(controller, blob_files):
-    """The controller with the small volume open."""
-    controller.set_study(open_study(blob_files[0], plane="axial"))
+def controller(panel):
+    """Of the panel, with settings that train in seconds."""
+    panel.controller.change_settings(**SMALL)
+    panel.controller.use_device("cpu")
+    return panel.controller
+
+
+@pytest.fixture
+def said(controller) -> list[str]:
+    """Every sentence that the panel said."""
+    sentences: list[str] = []
+    for signal in (controller.said, controller.notice, controller.failed):
+        signal.connect(sentences.append)
+    return sentences
+
+
+@pytest.fixture
+def study(controller, blob_files):
+    """The blobs, open."""
+    controller.open_path(blob_files[0], background=False, plane="axial")
+    return controller.session.study
+
+
+@pytest.fixture
+def truth(study) -> np.ndarray:
+    """(16, H, W) labels of the blobs: 1 and 3."""
+    return study.to_slices(truth_voxels())
+
+
+@pytest.fixture
+def labelled(controller, study, truth):
+    """The blobs with three slices painted, classes 1 and 3."""
+    paint(controller, truth, LABELLED)
     return controller
 
 
-@pytest.fixture
-def truth_slices(blob_files):
-    """The true labels of a slice of the small volume, (H, W) uint16, by number."""
-    truth = open_study(blob_files[1], plane="axial")
-    return lambda index: truth.slice(index).astype(np.uint16)
+def paint(controller, truth: np.ndarray, slices) -> None:
+    """Put labels into the layer, as a tool of napari would."""
+    layer = controller.layers.manual
+    moved = np.moveaxis(layer.data, controller.layers.axis, 0)
+    for index in slices:
+        moved[index, : truth.shape[1], : truth.shape[2]] = truth[index]
+    layer.refresh()
+    controller.flush()
 
 
-@pytest.fixture
-def wait(qtbot):
-    """Wait until the work in the background is done, predictions after a training included."""
+def wait_idle(qtbot, controller, timeout: int = 60_000) -> None:
+    """Until no work goes on, the prediction after a training included."""
+    qtbot.waitUntil(lambda: not controller.busy, timeout=timeout)
 
-    def until_idle(controller: Controller) -> None:
-        qtbot.waitUntil(lambda: not controller.busy, timeout=PATIENCE)
 
-    return until_idle
+def train(qtbot, controller) -> None:
+    """Train and predict."""
+    controller.train()
+    wait_idle(qtbot, controller)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two boolean arrays."""
+    return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))

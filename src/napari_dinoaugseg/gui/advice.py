@@ -43,7 +43,7 @@ def _to_label(session: Session, noun: str) -> str | None:
         return None
     count = f"{_several(len(labelled), noun)} labelled."
     if len(labelled) < min(ENOUGH_TO_START, session.study.n_slices):
-        return f"{count} Paint {ENOUGH_TO_START} to 5, spread out ('Next suggested' shows where), then press Train."
+        return f"{count} Paint {ENOUGH_TO_START} to 5, spread out ('Go to suggested' shows where), then press Train."
     return f"3. {count} Press Train."
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, ClassVar
 
-from psygnal import Signal
+from psygnal import Signal, SignalInstance
+from qtpy.compat import isalive
+from qtpy.QtCore import QObject
 
 from napari_dinoaugseg.gui.advice import advice
 from napari_dinoaugseg.gui.study_actions import StudyActions
@@ -34,6 +36,8 @@ class Controller(StudyActions):
         scribbles: whether unpainted pixels of newly labelled slices mean "unknown".
         selected_class: the number that the brush paints; 0 = the eraser.
         encoder_in_use: the encoder that was loaded, as what it is; None before it was needed.
+        encoder_expected: the one that would be loaded; None while nobody has looked.
+        users: how many panels show it.
         last_stage: what the work in the background did last.
     """
 
@@ -96,15 +100,30 @@ class Controller(StudyActions):
         self.go_to(found.index)
         self.said.emit(f"{self.session.study.slice_name(found.index).capitalize()}: {found.reason}.")
 
+    def release(self) -> None:
+        """A panel is gone: its widgets are called no more; with the last one everything ends."""
+        self.users -= 1
+        if self.users <= 0:
+            self.dispose()
+            return
+        for signal in self._signals():
+            for callback in list(signal._slots):
+                owner = getattr(callback.dereference(), "__self__", None)
+                if isinstance(owner, QObject) and not isalive(owner):  # type: ignore[no-untyped-call]
+                    signal._slots.remove(callback)
+
+    def _signals(self) -> list[SignalInstance]:
+        names = [name for name in dir(type(self)) if isinstance(getattr(type(self), name, None), Signal)]
+        return [getattr(self, name) for name in names]
+
     def dispose(self) -> None:
-        """The viewer or the panel closes: stop the work, take over the last strokes, let go of the layers."""
+        """The viewer or the last panel closes: stop the work, take over the last strokes, let go of the layers."""
         if self.closed:
             return
-        self.stop()
         self.flush()
         self.closed = True
+        self.abandon_work()
         if self.layers is not None:
             self.layers.detach()
-        for name in dir(type(self)):
-            if isinstance(getattr(type(self), name, None), Signal):
-                getattr(self, name).disconnect()
+        for signal in self._signals():
+            signal.disconnect()

@@ -37,6 +37,7 @@ class ControllerCore:
     notice = Signal(str)  # the person should know this
     work_finished = Signal()
     failed = Signal(str)  # the sentence of an error; napari shows it too
+    choice_needed = Signal(object, object)  # path, SeveralSeriesError or SeveralVolumesError: which one to open
     said = Signal(str)  # what was just done, in one sentence
 
     def __init__(self, viewer: napari.Viewer) -> None:
@@ -49,6 +50,8 @@ class ControllerCore:
         self.scribbles = False
         self.selected_class = 1
         self.encoder_in_use: str | None = None
+        self.encoder_expected: str | None = None
+        self.users = 0
         self.closed = False
 
     @property
@@ -87,10 +90,13 @@ class ControllerCore:
 
 def in_the_panels_words(sentence: str) -> str:
     """Sentences of the engine name options of the command; here the panel has them."""
-    for option, place in (
-        ("(--weights)", "(Study section)"),
+    for words, ours in (
+        ("name it with --weights", "choose it in the Study section"),
+        ("Name a file with --weights", "Choose a file in the Study section"),
+        ("name a file with --weights", "choose a file in the Study section"),
         ("--weights FILE", "Study section"),
-        ("--weights", "the Study section"),
+        ("--weights", "Study section"),
+        ("use --encoder", "choose the encoder"),
     ):
-        sentence = sentence.replace(option, place)
+        sentence = sentence.replace(words, ours)
     return sentence

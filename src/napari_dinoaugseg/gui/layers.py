@@ -116,6 +116,10 @@ class StudyLayers:
         order = axis_order(self.axis)
         if self.viewer.dims.ndim == 3 and tuple(self.viewer.dims.order) != order:
             self.viewer.dims.order = order
+        if self.viewer.dims.ndim == 3:
+            names = ["row", "column"]
+            names.insert(self.axis, "slice" if self.study.kind == "volume" else "picture")
+            self.viewer.dims.axis_labels = tuple(names)
         self.viewer.reset_view()
         self._view = tuple(self.viewer.dims.point)
         self._slice = self.current_slice

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError, StudyError
 from napari_dinoaugseg.gui.layers import StudyLayers
 from napari_dinoaugseg.gui.metadata import spacing_in, study_of
 from napari_dinoaugseg.gui.work_actions import WorkActions
@@ -42,8 +42,14 @@ class StudyActions(WorkActions):
             self._reopen = reopen
             self.set_study(study)
 
+        def failed(error: Exception) -> None:
+            if isinstance(error, SeveralSeriesError | SeveralVolumesError):
+                self.choice_needed.emit(path, error)
+            else:
+                self.tell_error(error)
+
         if background:
-            self.run_function(f"Opening {Path(path).name}", lambda: open_study(path, **options), done)
+            self.run_function(f"Opening {Path(path).name}", lambda: open_study(path, **options), done, failed)
         else:
             self.guarded(lambda: done(open_study(path, **options)))
 
@@ -73,7 +79,11 @@ class StudyActions(WorkActions):
             from napari_dinoaugseg.study.array import study_from_array
 
             study = study_from_array(
-                layer.data, spacing=spacing_in(layer.scale, layer.units), name=layer.name, is_rgb=bool(layer.rgb), plane=plane
+                layer.data,
+                spacing=spacing_in(layer.scale, layer.units),
+                name=layer.name,
+                is_rgb=bool(layer.rgb),
+                plane=plane,
             )
         self._reopen = None
         self.set_study(study, image=layer)

@@ -56,6 +56,12 @@ class WorkActions(LabelActions):
             self._work.stop()
             self.said.emit("Stopping…")
 
+    def abandon_work(self) -> None:
+        """Ask the work to stop and hear nothing more of it."""
+        if self._work is not None:
+            self._work.abandon()
+            self._work = None
+
     def _train(self) -> None:
         self._require_idle()
         session = self.session
@@ -103,8 +109,14 @@ class WorkActions(LabelActions):
 
     # --- in the background ------------------------------------------------------------------------------------------
 
-    def run_function(self, name: str, function: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Run a function in the background, then `done` with its result on the thread of the interface."""
+    def run_function(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Run a function in the background, then `done` (or `failed`) on the thread of the interface."""
 
         def source() -> Generator[Any, None, Any]:
             yield Notice(f"{name}…")
@@ -112,7 +124,7 @@ class WorkActions(LabelActions):
 
         def start() -> None:
             self._require_idle()
-            self._start(name, source, done, Cancel())
+            self._start(name, source, done, Cancel(), failed)
 
         self.guarded(start)
 
@@ -126,7 +138,12 @@ class WorkActions(LabelActions):
             raise TrainingError(msg)
 
     def _start(
-        self, name: str, source: Callable[[], Iterator[Any]], done: Callable[[Any], None], cancel: Cancel
+        self,
+        name: str,
+        source: Callable[[], Iterator[Any]],
+        done: Callable[[Any], None],
+        cancel: Cancel,
+        failed: Callable[[Exception], None] | None = None,
     ) -> None:
         session = self.session
 
@@ -146,7 +163,7 @@ class WorkActions(LabelActions):
             if cancel and isinstance(error, TrainingError):
                 self.said.emit("Stopped before anything was learnt.")
             else:
-                self.tell_error(error)
+                (failed or self.tell_error)(error)
 
         def on_end() -> None:
             self._work = None

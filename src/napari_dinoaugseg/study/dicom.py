@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.errors import SeriesInfo, SeveralSeriesError, StudyError
 from napari_dinoaugseg.study.dicom_geometry import Header, affine, parse, sort_slices
 from napari_dinoaugseg.study.files import DICOM_SUFFIXES, is_dicom, is_hidden, reading, unreadable
 from napari_dinoaugseg.study.grid import Grid
@@ -124,7 +124,16 @@ def _choose_series(path: Path, headers: list[tuple[Path, Dataset]], series: str 
         msg = f"{path}: no series matches {series!r}. Choose one of {found}."
     else:
         msg = f"{path}: it holds {len(matching)} series ({found}). Choose one with --series, by UID or description."
+        raise SeveralSeriesError(msg, [_describe(uid, group) for uid, group in sorted(matching.items())])
     raise StudyError(msg)
+
+
+def _describe(uid: str, group: list[tuple[Path, Dataset]]) -> SeriesInfo:
+    first = group[0][1]
+    pixels = first.get("PixelSpacing") or (None, None)
+    between = first.get("SpacingBetweenSlices") or first.get("SliceThickness")
+    sizes = [float(size) if size is not None else None for size in (between, pixels[0], pixels[1])]
+    return SeriesInfo(uid, str(first.get("SeriesDescription") or ""), len(group), (sizes[0], sizes[1], sizes[2]))
 
 
 def _matches(uid: str, group: list[tuple[Path, Dataset]], series: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.imageglobals import LoggingOutputSuppressor
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.errors import SeveralVolumesError, StudyError
 from napari_dinoaugseg.study.files import reading, require_file, suffix_of, unreadable
 from napari_dinoaugseg.study.grid import SAME_GRID, Grid
 from napari_dinoaugseg.study.voxels import Voxels, check
@@ -101,7 +101,7 @@ def choose_component(path: Path, trailing: tuple[int, ...], component: int | Non
                 f"{path}: it holds {count} volumes (time points or channels). "
                 f"Choose one with --component, from 0 to {count - 1}."
             )
-            raise StudyError(msg)
+            raise SeveralVolumesError(msg, count)
         return 0
     if not 0 <= component < count:
         msg = f"{path}: there is no component {component}. Choose one with --component, from 0 to {count - 1}."

@@ -1,0 +1,181 @@
+"""Painting: the slice strip, ways through the slices, the brushes, and what a slice as a whole can be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSlider, QVBoxLayout, QWidget
+
+from napari_dinoaugseg.gui.keys import tooltip
+from napari_dinoaugseg.gui.parts import button, quietly, row
+from napari_dinoaugseg.gui.slice_strip import COLOURS, SUGGESTED, SliceStrip
+from napari_dinoaugseg.session.labels import Status
+
+if TYPE_CHECKING:
+    from qtpy.QtWidgets import QPushButton
+
+    from napari_dinoaugseg.gui.controller import Controller
+
+ERASER, BACKGROUND_BRUSH = 0, -1
+
+
+class LabelSection(QWidget):
+    """The section "Label"."""
+
+    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.controller = controller
+        self.strip = SliceStrip(controller)
+        self.legend = QLabel(
+            " ".join(
+                f'<span style="color:{colour}">■</span>&nbsp;{word}'
+                for word, colour in (
+                    ("by hand", COLOURS[Status.MANUAL]),
+                    ("accepted", COLOURS[Status.ACCEPTED]),
+                    ("predicted", COLOURS[Status.PREDICTED]),
+                    ("suggested", SUGGESTED),
+                )
+            )
+        )
+        self.legend.setWordWrap(True)
+        self._build()
+        self._arrange()
+        controller.session_changed.connect(self.refresh)
+        controller.layers_changed.connect(self.refresh)
+        controller.settings_changed.connect(self.refresh)
+        controller.class_selected.connect(self.refresh)
+        self.refresh()
+
+    def _build(self) -> None:
+        controller = self.controller
+        self.previous_button = button(
+            "◀",
+            tooltip("Go to the labelled slice before", "previous_labelled"),
+            lambda: controller.next_labelled(-1),
+        )
+        self.next_button = button(
+            "▶", tooltip("Go to the next labelled slice", "next_labelled"), lambda: controller.next_labelled(1)
+        )
+        self.suggested_button = button(
+            "Go to suggested",
+            tooltip("Go to the slice worth labelling next", "next_suggested"),
+            controller.next_suggested,
+        )
+        self.paint_button = _brush(button("Brush", "Paint the selected class with the mouse", self._paint))
+        self.erase_button = _brush(button("Eraser", "Take paint off", lambda: self._brush(ERASER)))
+        self.background_button = _brush(
+            button(
+                "Background",
+                "Paint background: with scribbles, what you leave unpainted is unknown, so say where nothing is",
+                lambda: self._brush(BACKGROUND_BRUSH),
+            )
+        )
+        self.brush_size = QSlider(Qt.Orientation.Horizontal)
+        self.brush_size.setRange(1, 60)
+        self.brush_size.setToolTip("Size of the brush, in pixels ([ and ] change it too)")
+        self.brush_size.valueChanged.connect(self._resize)
+        self.scribbles = QCheckBox("Scribbles: unpainted means unknown")
+        self.scribbles.setToolTip(
+            "Off: paint a slice completely, the rest of it is background.\n"
+            "On: a few strokes of each class and of the background are enough; applies to slices you begin from now on"
+        )
+        self.scribbles.toggled.connect(controller.set_scribbles)
+        self.empty_button = button(
+            "Slice is empty", "Nothing to paint here: label this slice as background", self._mark_empty
+        )
+        self.clear_button = button(
+            "Clear slice", "Take all labels off this slice (Ctrl+Z brings them back)", self._clear
+        )
+        self.fill_button = button(
+            "Fill between",
+            "Fill the slices between the labelled ones before and after this one, as a starting point",
+            controller.fill_between,
+        )
+        self.restore_button = button(
+            "Bring layers back", "Make the layers again that were removed, with all labels", controller.restore_layers
+        )
+
+    def _arrange(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 2, 6, 4)
+        layout.setSpacing(4)
+        layout.addWidget(self.restore_button)
+        layout.addWidget(self.strip)
+        layout.addWidget(self.legend)
+        ways = row(self.previous_button, QLabel("labelled"), self.next_button, self.suggested_button)
+        ways.setStretch(3, 1)
+        layout.addLayout(ways)
+        layout.addLayout(row(self.paint_button, self.erase_button, self.background_button))
+        layout.addLayout(row(QLabel("Brush size"), self.brush_size))
+        layout.addWidget(self.scribbles)
+        grid = QGridLayout()
+        grid.setSpacing(4)
+        for column, widget in enumerate((self.empty_button, self.clear_button, self.fill_button)):
+            grid.addWidget(widget, 0, column)
+        layout.addLayout(grid)
+
+    # --- showing ----------------------------------------------------------------------------------------------------
+
+    def refresh(self, *_: object) -> None:
+        """Show what can be done."""
+        controller = self.controller
+        layers = controller.layers
+        manual = layers.manual if layers is not None else None
+        missing = layers is not None and (manual is None or layers.prediction is None or layers.image is None)
+        self.restore_button.setVisible(missing)
+        for widget in (
+            *(self.previous_button, self.next_button, self.suggested_button),
+            *(self.empty_button, self.clear_button, self.fill_button, self.scribbles),
+        ):
+            widget.setEnabled(controller.session is not None)
+        for widget in (self.paint_button, self.erase_button, self.brush_size):
+            widget.setEnabled(manual is not None)
+        self.background_button.setVisible(controller.scribbles)
+        self.background_button.setEnabled(manual is not None)
+        quietly(self.scribbles, lambda: self.scribbles.setChecked(controller.scribbles))
+        selected = controller.selected_class
+        self.paint_button.setChecked(manual is not None and selected > 0)
+        self.erase_button.setChecked(manual is not None and selected == ERASER)
+        self.background_button.setChecked(manual is not None and selected == BACKGROUND_BRUSH)
+        if manual is not None:
+            manual.events.brush_size.connect(self._show_size)
+            self._show_size()
+
+    def _show_size(self, *_: object) -> None:
+        layers = self.controller.layers
+        if layers is not None and layers.manual is not None:
+            size = round(layers.manual.brush_size)
+            quietly(self.brush_size, lambda: self.brush_size.setValue(size))
+
+    # --- doing ------------------------------------------------------------------------------------------------------
+
+    def _paint(self) -> None:
+        session = self.controller.session
+        classes = session.labels.classes if session is not None else []
+        selected = self.controller.selected_class
+        self._brush(selected if selected > 0 else (classes[0].number if classes else 1))
+
+    def _brush(self, number: int) -> None:
+        layers = self.controller.layers
+        if layers is not None and layers.manual is not None:
+            self.controller.viewer.layers.selection.active = layers.manual
+            layers.manual.mode = "paint"
+        self.controller.select_class(number)
+        self.refresh()
+
+    def _resize(self, size: int) -> None:
+        layers = self.controller.layers
+        if layers is not None and layers.manual is not None:
+            layers.manual.brush_size = size
+
+    def _mark_empty(self) -> None:
+        self.controller.mark_empty(self.controller.current_slice)
+
+    def _clear(self) -> None:
+        self.controller.clear(self.controller.current_slice)
+
+
+def _brush(made: QPushButton) -> QPushButton:
+    made.setCheckable(True)
+    return made

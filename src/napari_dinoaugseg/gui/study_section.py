@@ -1,0 +1,170 @@
+"""What is annotated, and how the engine sees it: study, plane, window, encoder, device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGridLayout, QVBoxLayout, QWidget
+
+from napari_dinoaugseg.errors import SeveralSeriesError
+from napari_dinoaugseg.gui.choices import ask_for_series, ask_for_volume, ask_for_window
+from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
+from napari_dinoaugseg.gui.parts import button, quietly, sentence
+from napari_dinoaugseg.study import CT_WINDOWS, Plane
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.gui.controller import Controller
+
+_OWN = "own values…"
+_WINDOWS = ("auto", "percentiles", *CT_WINDOWS)
+_FILES = "Images (*.nii *.nii.gz *.nrrd *.dcm *.tif *.tiff *.png *.jpg *.jpeg *.bmp);;All files (*)"
+
+
+class StudySection(QWidget):
+    """The section "Study"."""
+
+    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.controller = controller
+        self.facts = sentence()
+        self.layer_button = button(
+            "Use selected layer", "Annotate the image layer that is selected in the layer list", self._use_layer
+        )
+        self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF or a picture", self._open_file)
+        self.folder_button = button("Open folder…", "A DICOM series, or pictures", self._open_folder)
+        self.sample_button = button("Brain sample", "A T1 brain template to try the plugin with", self._open_sample)
+        self.plane = _choice(
+            [plane.value for plane in Plane], "The direction of the slices; it can change until a slice is labelled"
+        )
+        self.plane.activated.connect(self._choose_plane)
+        self.window_choice = _choice(
+            [*_WINDOWS, _OWN], "Which grey values the encoder (and you) see; presets are for CT, in Hounsfield units"
+        )
+        self.window_choice.activated.connect(self._choose_window)
+        self.device = _choice(["auto", "cpu", "cuda", "mps"], "Where to compute; auto takes the fastest that is there")
+        self.device.activated.connect(lambda _: controller.use_device(self.device.currentText()))
+        self.encoder = EncoderChoice(controller)
+        self._arrange()
+        for signal in (
+            controller.session_changed,
+            controller.settings_changed,
+            controller.work_started,
+            controller.work_finished,
+        ):
+            signal.connect(self.refresh)
+        controller.choice_needed.connect(self._choose)
+        self.refresh()
+
+    def _arrange(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 2, 6, 4)
+        layout.addWidget(self.facts)
+        grid = QGridLayout()
+        grid.setSpacing(4)
+        for position, widget in enumerate(
+            (self.file_button, self.folder_button, self.layer_button, self.sample_button)
+        ):
+            grid.addWidget(widget, position // 2, position % 2)
+        layout.addLayout(grid)
+        form = QFormLayout()
+        form.setSpacing(4)
+        form.addRow("Plane", self.plane)
+        form.addRow("Window", self.window_choice)
+        form.addRow("Encoder", self.encoder)
+        form.addRow("Device", self.device)
+        layout.addLayout(form)
+
+    def refresh(self, *_: object) -> None:
+        """Show the study and the settings."""
+        controller = self.controller
+        idle = not controller.busy
+        session = controller.session
+        for widget in (self.layer_button, self.file_button, self.folder_button, self.sample_button):
+            widget.setEnabled(idle)
+        for widget in (self.window_choice, self.device, self.encoder):
+            widget.setEnabled(idle)
+        is_volume = session is not None and session.study.kind == "volume"
+        self.plane.setEnabled(idle and is_volume)
+        if session is None:
+            self.facts.setText("No study is open.")
+            return
+        study = session.study
+        quietly(self.plane, lambda: self.plane.setCurrentText(study.plane.value))
+        window = controller.settings.window
+        if self.window_choice.findText(window) < 0:
+            self.window_choice.insertItem(self.window_choice.count() - 1, window)
+        quietly(self.window_choice, lambda: self.window_choice.setCurrentText(window))
+        quietly(self.device, lambda: self.device.setCurrentText(controller.device))
+        noun = "slice" if is_volume else "picture"
+        height, width = study.slice_shape(0)
+        spacing, distance = study.slice_spacing(0), study.slice_distance
+        text = f"{study.name}: {study.n_slices} {noun}{'' if study.n_slices == 1 else 's'}, {width} × {height} pixels"
+        if spacing is not None:
+            text += f" of {spacing[1]:.3g} × {spacing[0]:.3g} mm"
+        if distance is not None and study.n_slices > 1:
+            text += f", {distance:.3g} mm apart"
+        self.facts.setText(text + ".")
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def _use_layer(self) -> None:
+        from napari.layers import Image
+
+        viewer = self.controller.viewer
+        active = viewer.layers.selection.active
+        images = [layer for layer in viewer.layers if isinstance(layer, Image) and layer.name != "confidence"]
+        # With one image there is nothing to choose, whatever is selected.
+        if not isinstance(active, Image) and len(images) == 1:
+            active = images[0]
+        self.controller.use_layer(active)
+
+    def _open_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open an image", filter=_FILES)
+        if path:
+            self.controller.open_path(path)
+
+    def _open_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Open a folder with a DICOM series or pictures")
+        if path:
+            self.controller.open_path(path)
+
+    def _open_sample(self) -> None:
+        self.controller.open_sample()
+
+    def _choose(self, path: str | Path, error: Exception) -> None:
+        """Several series or volumes: let the person choose one, and open it."""
+        options: dict[str, Any]
+        if isinstance(error, SeveralSeriesError):
+            uid = ask_for_series(self, error.series)
+            options = {"series": uid}
+        else:
+            number = ask_for_volume(self, getattr(error, "count", 1))
+            options = {"component": number}
+        if next(iter(options.values())) is not None:
+            self.controller.open_path(path, **options)
+
+    # --- choosing ---------------------------------------------------------------------------------------------------
+
+    def _choose_plane(self) -> None:
+        self.controller.change_plane(Plane(self.plane.currentText()))
+        self.refresh()
+
+    def _choose_window(self) -> None:
+        chosen = self.window_choice.currentText()
+        if chosen == _OWN:
+            session = self.controller.session
+            low, high = session.study.intensity_range() if session is not None else (0.0, 255.0)
+            chosen = ask_for_window(self, low, high) or self.controller.settings.window
+        self.controller.change_settings(window=chosen)
+        self.refresh()
+
+
+def _choice(items: list[str], tip: str) -> QComboBox:
+    made = QComboBox()
+    made.addItems(items)
+    made.setToolTip(tip)
+    # Long items must not set the width of the panel.
+    made.setMinimumContentsLength(8)
+    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return made
