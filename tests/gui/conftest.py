@@ -1,4 +1,4 @@
-"""A real viewer with the panel, the real engine with its offline encoder, and small studies that are learnt in seconds."""
+"""A real viewer with the panel, the real engine with its offline encoder, and studies that are learnt in seconds."""
 
 from __future__ import annotations
 
@@ -94,3 +94,31 @@ def train(qtbot, controller) -> None:
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Of two boolean arrays."""
     return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    """A viewer without the panel."""
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def opened(controller, study):
+    """The controller with the blobs open."""
+    assert controller.session.study is study
+    return controller
+
+
+@pytest.fixture
+def truth_slices(blob_files):
+    """The true labels of a slice of the blobs, (H, W) uint16, by number."""
+    from napari_dinoaugseg.study import open_study
+
+    truth = open_study(blob_files[1], plane="axial")
+    return lambda index: truth.slice(index).astype(np.uint16)
+
+
+@pytest.fixture
+def wait(qtbot):
+    """Wait until the work in the background is done, predictions after a training included."""
+    return lambda controller: wait_idle(qtbot, controller)

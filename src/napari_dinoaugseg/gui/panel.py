@@ -28,8 +28,9 @@ _READ = 15_000  # ms that a message stays
 class Panel(QWidget):
     """The dock widget."""
 
-    def __init__(self, viewer: napari.Viewer, parent: QWidget | None = None) -> None:
+    def __init__(self, napari_viewer: napari.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        viewer = napari_viewer  # napari hands it over by this name
         self.controller = Controller.of(viewer)
         self.controller.users += 1
         self.advice = sentence()
