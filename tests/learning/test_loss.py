@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET, resize_target, segmentation_loss
+from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET, balanced_weights, resize_target, segmentation_loss
 
 
 def logits_for(target, classes, strength=20.0):
@@ -59,3 +59,13 @@ def test_a_resized_target_mixes_no_classes():
     assert set(resized.unique().tolist()) == {0, 7, UNKNOWN_TARGET, 3}
     assert resized[0, -1] == 7
     assert resized.dtype == torch.int16
+
+
+def test_rare_classes_weigh_more_and_the_mean_weight_of_a_pixel_is_one():
+    target = torch.zeros(10, 10, dtype=torch.int16)
+    target[0, :4] = 1
+    target[9] = UNKNOWN_TARGET
+    weights = balanced_weights([target], 3, power=0.5)
+    assert weights[1] / weights[0] == pytest.approx((86 / 4) ** 0.5)
+    assert (weights[0] * 86 + weights[1] * 4) / 90 == pytest.approx(1.0)
+    assert balanced_weights([target], 2, power=0.0).tolist() == pytest.approx([1.0, 1.0])

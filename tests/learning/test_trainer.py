@@ -8,7 +8,7 @@ from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
 from napari_dinoaugseg.learning.predictor import predict
-from napari_dinoaugseg.learning.trainer import Example, _Run, fit
+from napari_dinoaugseg.learning.trainer import Example, _Run, fit, planned_steps
 from tests.blobs import LEFT_OUT
 
 
@@ -35,7 +35,7 @@ def test_three_labelled_slices_teach_the_others(make_store, examples, truth, qui
     store = make_store()
     _, trained = run(fit(store, examples, quick, n_classes=3))
     assert mean_dice(masks(store, trained.decoder), truth[list(LEFT_OUT)]) > 0.85
-    assert trained.steps == quick.steps
+    assert trained.steps == planned_steps(quick, 3, warm=False)
     assert not trained.decoder.training
 
 
@@ -72,7 +72,7 @@ def test_the_callers_random_state_is_left_alone_and_does_not_matter(make_store, 
 
 
 def test_events_tell_encoding_then_every_step(make_store, examples, quick):
-    events, _ = run(fit(make_store(), examples, quick.with_changes(steps=5), n_classes=3))
+    events, _ = run(fit(make_store(), examples, quick.with_changes(steps=5, class_steps=0.0), n_classes=3))
     stages = [event.stage for event in events]
     assert stages == ["encode"] * stages.count("encode") + ["train"] * 5
     assert events[0].total == 9
@@ -110,7 +110,7 @@ def test_a_warm_start_takes_fewer_steps_and_leaves_its_model_as_it_was(make_stor
     _, first = run(fit(store, examples, quick, n_classes=3))
     before = {name: value.clone() for name, value in first.decoder.state_dict().items()}
     _, second = run(fit(store, examples, quick, n_classes=3, warm_start=first.decoder))
-    assert second.steps == round(quick.steps * quick.warm_steps)
+    assert second.steps == planned_steps(quick, 3, warm=True) < first.steps
     assert all(torch.equal(value, before[name]) for name, value in first.decoder.state_dict().items())
     left_out = truth[list(LEFT_OUT)]
     assert mean_dice(masks(store, second.decoder), left_out) > mean_dice(masks(store, first.decoder), left_out) - 0.03
@@ -128,6 +128,11 @@ def test_scribbles_are_enough(make_store, examples, truth, quick):
     assert mean_dice(masks(store, trained.decoder), truth[list(LEFT_OUT)]) > 0.75
 
 
+def test_more_classes_take_more_steps_within_a_limit(quick):
+    steps = [planned_steps(quick, n_classes, warm=False) for n_classes in (2, 3, 12, 100)]
+    assert steps == [quick.steps, round(1.1 * quick.steps), 2 * quick.steps, 3 * quick.steps]
+
+
 def test_nothing_labelled_is_refused(make_store, quick):
     with pytest.raises(TrainingError, match="No slice is labelled"):
         run(fit(make_store(), [], quick, n_classes=2))
@@ -142,7 +147,7 @@ def test_out_of_memory_steps_down_the_ladder_and_says_so(make_store, examples, q
         return step(self, batch, targets, optimiser)
 
     monkeypatch.setattr(_Run, "_step", hungry)
-    work = fit(make_store(input_size=192), examples, quick.with_changes(steps=3), n_classes=3)
+    work = fit(make_store(input_size=192), examples, quick.with_changes(steps=3, class_steps=0.0), n_classes=3)
     events, trained = run(work)
     notices = [event.text for event in events if isinstance(event, Notice)]
     assert [text.partition("going on ")[2] for text in notices] == [

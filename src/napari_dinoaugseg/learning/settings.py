@@ -32,16 +32,17 @@ class Settings(BaseModel):
     input_size: int = Field(256, ge=64, le=1536, description="Side of the square that a slice is resized to, in pixels")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed on the same device gives the same masks")
 
-    width: int | None = Field(64, ge=16, le=512, description="Channels of the decoder; empty = the paper's widths")
+    width: int | None = Field(48, ge=16, le=512, description="Channels of the decoder; empty = the paper's widths")
     rotary: Literal["1d", "2d"] = Field(
         "2d", description="Rotary positions in the attention: flattened, or rows and columns"
     )
-    norm: Literal["batch", "group"] = Field("group", description="Normalisation in the decoder's blocks")
+    norm: Literal["batch", "group"] = Field("batch", description="Normalisation in the decoder's blocks")
     blocks: Literal["conv", "separable"] = Field("conv", description="Full or depth-wise separable 3x3 convolutions")
     fuse: bool = Field(True, description="CG-Fuse; off = plain skip concatenation (for ablations)")
     add_query: bool = Field(True, description="Concatenate the decoder map itself to the fused and the encoder map")
 
-    steps: int = Field(200, ge=1, le=100_000, description="Optimisation steps of a first training")
+    steps: int = Field(150, ge=1, le=100_000, description="Optimisation steps of a first training with one class")
+    class_steps: float = Field(0.1, ge=0, le=1, description="Share of the steps that each further class adds")
     warm_steps: float = Field(0.4, gt=0, le=1, description="Share of the steps when a trained decoder is continued")
     batch_size: int = Field(4, ge=1, le=256, description="Slices per step")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate")
@@ -52,6 +53,9 @@ class Settings(BaseModel):
     views: int = Field(7, ge=0, le=255, description="Augmented views of each labelled slice, encoded once")
     augment_probability: float = Field(0.7, ge=0, le=1, description="How often WT-Aug fires in training")
     augment_drop: float = Field(0.3, ge=0, lt=1, description="Share of wavelet coefficients that WT-Aug zeroes")
+    class_balance: float = Field(
+        0.5, ge=0, le=1, description="Power by which rare ones of many classes weigh more; 0 = all alike"
+    )
     absent_in_dice: bool = Field(False, description="Let classes that a batch does not hold count in the Dice loss")
 
     @field_validator("input_size")
@@ -96,7 +100,7 @@ class Settings(BaseModel):
 # The other two were chosen by paired draws on public images; benchmarks/ tells how.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "fast": {"width": 32, "steps": 120, "views": 3},
+        "fast": {"width": 32, "steps": 90, "views": 3},
         "balanced": {},
         "paper": {
             "input_size": 768,
@@ -114,6 +118,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "weight_decay": 0.0,
             "average": 0.0,
             "views": 0,
+            "class_steps": 0.0,
+            "class_balance": 0.0,
             "absent_in_dice": True,
         },
     }

@@ -16,7 +16,7 @@ from napari_dinoaugseg.errors import TrainingError
 from napari_dinoaugseg.learning.device import free_memory, is_out_of_memory
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
 from napari_dinoaugseg.learning.features import FeatureStore, SliceView
-from napari_dinoaugseg.learning.loss import resize_target, segmentation_loss
+from napari_dinoaugseg.learning.loss import balanced_weights, resize_target, segmentation_loss
 from napari_dinoaugseg.learning.random_stream import RandomStream
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.views import views_for
@@ -99,6 +99,18 @@ def new_decoder(channels: Sequence[int], n_classes: int, settings: Settings) -> 
     )
 
 
+def planned_steps(settings: Settings, n_classes: int, *, warm: bool) -> int:
+    """How many steps a training takes: more for many classes (at most threefold), fewer when it goes on from another.
+
+    Args:
+        settings: with ``steps``, ``class_steps`` and ``warm_steps``.
+        n_classes: with the background.
+        warm: whether a trained decoder is continued.
+    """
+    factor = min(3.0, 1 + settings.class_steps * max(0, n_classes - 2))
+    return max(1, round(settings.steps * factor * (settings.warm_steps if warm else 1)))
+
+
 def fit(
     store: FeatureStore,
     examples: Sequence[Example],
@@ -164,7 +176,8 @@ class _Run:
         self.random = RandomStream(settings.seed, plan.device)
         self.choose = np.random.default_rng(settings.seed)
         self.views = views_for(settings.views, settings.seed, flips=flips)
-        self.steps = settings.steps if warm_start is None else max(1, round(settings.steps * settings.warm_steps))
+        self.n_classes = n_classes
+        self.steps = planned_steps(settings, n_classes, warm=warm_start is not None)
         with self.random.use():
             decoder = (
                 copy.deepcopy(warm_start) if warm_start else new_decoder(store.encoder.channels, n_classes, settings)
@@ -179,6 +192,7 @@ class _Run:
             msg = "Training was stopped before it had begun."
             raise TrainingError(msg)
         targets = self._targets()
+        self.class_weights = self._class_weights(targets)
         optimiser, schedule = self._optimiser()
         averaged = self._averaged()
         smooth: float | None = None
@@ -207,7 +221,9 @@ class _Run:
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_mixed_precision(device)):
             logits = self.decoder(features, tuple(target.shape[1:]))
-        loss = segmentation_loss(logits, target, absent_in_dice=self.settings.absent_in_dice)
+        loss = segmentation_loss(
+            logits, target, absent_in_dice=self.settings.absent_in_dice, class_weights=self.class_weights
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 5.0)
         optimiser.step()
@@ -220,6 +236,14 @@ class _Run:
             for view in self.views:
                 targets[example.index, view] = view.of_labels(plain) if view else plain
         return targets
+
+    def _class_weights(self, targets: dict[SliceView, Tensor]) -> Tensor | None:
+        # With one or two classes the Dice half of the loss balances well, and weights only make the masks too large.
+        power = self.settings.class_balance * min(1.0, (self.n_classes - 2) / 8)
+        if not power:
+            return None
+        plain = [target for (_, view), target in targets.items() if view is None]
+        return balanced_weights(plain, self.n_classes, power).to(self.plan.device)
 
     def _batches(self) -> Iterator[list[SliceView]]:
         """Slices in a random order, each as often as any other, each time in a random view."""
