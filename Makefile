@@ -2,16 +2,17 @@
 
 PYTHON ?= python3
 EXTRAS ?= pyqt5,offline,demo,dev
+VENV ?= .venv
 ARGS ?=
 
-# What `make run` starts, without and with a display. Once the panel is there, the second one opens it.
-RUN := dinoaugseg demo
+# What `make run` starts: without a display the sample is segmented, with one napari opens with the panel and the sample.
+RUN := dinoaugseg demo --no-gui
 RUN_ON_DISPLAY := dinoaugseg demo
 
 ifeq ($(OS),Windows_NT)
-BIN := .venv/Scripts
+BIN := $(VENV)/Scripts
 else
-BIN := .venv/bin
+BIN := $(VENV)/bin
 endif
 
 # A server or a container has no display: the tests get a virtual one, with OpenGL in software.
@@ -23,26 +24,30 @@ RUN_HERE := $(RUN_ON_DISPLAY)
 SCREEN :=
 endif
 
-.PHONY: help setup run test check format clean
+.PHONY: help setup run test test-qt6 check format clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/.complete  ## make .venv and install all that is needed (run and test do it too)
+setup: $(VENV)/.complete  ## make .venv and install all that is needed (run and test do it too)
 	@tools/system_libraries.sh
 
 # The stamp holds the folder it was made for: a copied or moved environment is made anew, see tools/make_venv.sh.
-ifneq ($(shell cat .venv/.complete 2>/dev/null),$(CURDIR))
-.PHONY: .venv/.complete
+ifneq ($(shell cat $(VENV)/.complete 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/.complete
 endif
-.venv/.complete: setup.cfg pyproject.toml
-	@tools/make_venv.sh "$(PYTHON)" "$(EXTRAS)" "$(CURDIR)"
+$(VENV)/.complete: setup.cfg pyproject.toml
+	@tools/make_venv.sh "$(PYTHON)" "$(EXTRAS)" "$(CURDIR)" "$(VENV)"
 
-run: setup  ## segment the sample study
+run: setup  ## open napari with the sample study; without a display, segment it
 	$(BIN)/$(RUN_HERE)
 
 test: setup  ## run the tests; arguments for pytest: make test ARGS="-k wavelet"
 	$(SCREEN) $(BIN)/python -m pytest $(ARGS)
+
+# The same loop with the other Qt, in an environment of its own: two Qts in one process do not get on.
+test-qt6:  ## run the tests of the panel with PyQt6
+	QT_API=pyqt6 $(MAKE) test VENV=.venv-qt6 EXTRAS=pyqt6,offline,demo,dev ARGS="tests/gui tests/test_hooks.py $(ARGS)"
 
 check: setup  ## lint, check the format, the types and which part may import which
 	$(BIN)/ruff check
@@ -54,6 +59,6 @@ format: setup  ## sort the imports and format the code
 	$(BIN)/ruff check --select I --fix
 	$(BIN)/ruff format
 
-clean:  ## remove .venv, caches and build products
-	rm -rf .venv build dist htmlcov .coverage .coverage.* .*_cache .hypothesis src/*.egg-info
+clean:  ## remove the environments, caches and build products
+	rm -rf .venv .venv-qt6 build dist htmlcov .coverage .coverage.* .*_cache .hypothesis src/*.egg-info
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -265,3 +265,28 @@ def test_discovery_and_the_hooks_load_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_the_panel_opens_from_the_plugin_menu(viewer):
+    _, panel = viewer.window.add_plugin_dock_widget(PLUGIN)
+    assert type(panel).__name__ == "Panel"
+    assert panel.controller.viewer is not None
+
+
+@pytest.mark.parametrize("menu", ["napari/layers/segment", "napari/layers/annotate", "napari/plugins"])
+def test_the_panel_opens_from_a_menu(viewer, menu):
+    from napari._app_model import get_app_model
+
+    app = get_app_model()
+    commands = [item.command.id for item in app.menus.get_menu(menu) if hasattr(item, "command")]
+    assert f"{PLUGIN}.panel" in commands
+    app.commands.execute_command(f"{PLUGIN}.panel").result()
+    assert any("Annotate from a few slices" in name for name in viewer.window.dock_widgets)
+
+
+def test_the_sample_is_in_the_file_menu(viewer):
+    from napari._app_model import get_app_model
+
+    app = get_app_model()
+    samples = [item.command.id for item in app.menus.get_menu("napari/file/samples") if hasattr(item, "command")]
+    assert f"{PLUGIN}.brain" in samples

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Make .venv, or bring it up to date, and install the package into it in a way that follows the source.
+# Make an environment, or bring it up to date, and install the package into it in a way that follows the source.
 #
-#   tools/make_venv.sh PYTHON EXTRAS FOLDER
+#   tools/make_venv.sh PYTHON EXTRAS FOLDER [VENV]
 #
-# The stamp .venv/.complete is written last and holds FOLDER, the folder of the project as make calls it. Without the
-# stamp an earlier call was interrupted, and with another folder in it the environment was copied or moved and its
-# scripts would run the other folder's code: both start over.
+# VENV is the environment's folder, .venv if it is left out. The stamp VENV/.complete is written last and holds FOLDER,
+# the folder of the project as make calls it. Without the stamp an earlier call was interrupted, and with another folder
+# in it the environment was copied or moved and its scripts would run the other folder's code: both start over.
 set -euo pipefail
 
 python=$1
 extras=$2
 folder=$3
+venv=${4:-.venv}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-stamp=.venv/.complete
+stamp=$venv/.complete
 
 new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
@@ -20,7 +21,7 @@ new_enough() {
 
 # On Windows the programs of an environment lie in another folder.
 venv_python() {
-    if [[ -d .venv/Scripts ]]; then echo .venv/Scripts/python; else echo .venv/bin/python; fi
+    if [[ -d $venv/Scripts ]]; then echo "$venv/Scripts/python"; else echo "$venv/bin/python"; fi
 }
 
 find_python() {
@@ -51,13 +52,13 @@ make_venv() {
     else
         tools/system_libraries.sh "python$version-venv"
     fi
-    echo "Making .venv with Python $version"
+    echo "Making $venv with Python $version"
     rm -f "$stamp"
-    "$base" -m venv --clear .venv
+    "$base" -m venv --clear "$venv"
 }
 
 if [[ -f $stamp && $(<"$stamp") == "$folder" ]] && new_enough "$(venv_python)"; then
-    echo "Bringing .venv up to date"
+    echo "Bringing $venv up to date"
     rm -f "$stamp"
 else
     make_venv

@@ -21,7 +21,7 @@ case "$*" in
     "-c import sys; sys.exit"*) exit {too_old} ;;
     "-c import sys; print"*) echo 3.11 ;;
     "-c import ensurepip") exit {no_ensurepip} ;;
-    "-m venv --clear .venv") rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+    "-m venv --clear "*) rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
     "-m pip install"*) exit ${{PIP_FAILS:-0}} ;;
     "--version") echo Python 3.9.2 ;;
 esac
@@ -55,12 +55,12 @@ class Project:
         self.program(self.programs / name, text)
 
     def make_venv(
-        self, python: str = "python3", folder: str = "/here", **environment: str
+        self, python: str = "python3", folder: str = "/here", venv: str | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         assert BASH is not None
         self.log.unlink(missing_ok=True)
         return subprocess.run(
-            [BASH, "tools/make_venv.sh", python, "pyqt5,dev", folder],
+            [BASH, "tools/make_venv.sh", python, "pyqt5,dev", folder, *([venv] if venv else [])],
             cwd=self.folder,
             env={"PATH": str(self.programs), **environment},
             stdin=subprocess.DEVNULL,
@@ -142,3 +142,12 @@ def test_debians_separate_venv_package_is_asked_for(project: Project):
     project.python(ensurepip=False)
     project.make_venv()
     assert project.libraries.read_text() == "python3.11-venv\n"
+
+
+def test_a_second_environment_leaves_the_first_alone(project):
+    project.python()
+    assert project.make_venv().returncode == 0
+    assert project.make_venv(venv=".venv-qt6").returncode == 0
+    assert "-m venv --clear .venv-qt6" in project.log.read_text()
+    for name in (".venv", ".venv-qt6"):
+        assert (project.folder / name / ".complete").read_text().strip() == "/here"

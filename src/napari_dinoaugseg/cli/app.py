@@ -237,8 +237,11 @@ def encoders(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the mask and the overlay picture.")] = Path("demo"),
-    no_gui: Annotated[bool, typer.Option("--no-gui", help="Never open a window (none is opened yet).")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the mask and the overlay picture; no window is opened.", show_default="demo"),
+    ] = None,
+    no_gui: Annotated[bool, typer.Option("--no-gui", help="Never open a window; print how well it went.")] = False,
     encoder: Encoder = "auto",
     weights: Weights = None,
     preset: PresetOption = Preset.BALANCED,
@@ -246,11 +249,19 @@ def demo(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Segment grey and white matter of a brain template from five labelled slices, and show how well it went."""
+    """Try it on a brain template: in napari where there is a display, else five slices are labelled for you."""
+    changes = {"encoder": encoder, "seed": seed}
+    if not (no_gui or json or out is not None):
+        from napari_dinoaugseg.gui.demo import has_display, run_window
+
+        if has_display():
+            tell("Opening napari with the sample study; the panel on the right says what to do first.")
+            run_window(changes, preset, weights, device)
+            return
+        tell("No window can be opened here: the demo runs without one.")
     from napari_dinoaugseg.cli.demo import run_demo
 
-    del no_gui  # accepted already, so that scripts which must never open a window keep working
-    run_demo(out, {"encoder": encoder, "seed": seed}, preset, weights, device, as_json=json)
+    run_demo(out or Path("demo"), changes, preset, weights, device, as_json=json)
 
 
 def _version(value: bool) -> None:

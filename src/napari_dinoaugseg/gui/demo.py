@@ -1,0 +1,66 @@
+"""`dinoaugseg demo` on a machine with a display: napari with the panel and the sample study."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dinoaugseg.learning.settings import Settings
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_dinoaugseg.gui.panel import Panel
+
+PLUGIN = "napari-dinoaugseg"
+# A window system that is named but not there makes Qt abort the whole process, so a process of its own is asked.
+_ASK = "from qtpy.QtWidgets import QApplication; QApplication([])"
+_PATIENCE = 60  # seconds
+
+
+def has_display() -> bool:
+    """Whether a window can be opened: a window system is there, and so is Qt."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    try:
+        command = [sys.executable, "-c", _ASK]
+        asked = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=False)  # noqa: S603 - our own words
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
+
+
+def open_demo(
+    viewer: napari.Viewer, changes: Mapping[str, Any], preset: str, weights: Path | None, device: str
+) -> Panel:
+    """Open the panel in a viewer, and the sample study in it.
+
+    Args:
+        viewer: a new viewer.
+        changes: settings that differ from the preset's.
+        preset: fast, balanced or paper.
+        weights: a file with encoder weights, or None.
+        device: where to compute.
+
+    Raises:
+        SettingsError: an unknown preset or setting.
+    """
+    settings = Settings.of_preset(preset, **changes)
+    _, panel = viewer.window.add_plugin_dock_widget(PLUGIN)
+    controller = panel.controller
+    controller.settings, controller.device, controller.weights = settings, device, weights
+    controller.settings_changed.emit()
+    controller.open_sample()
+    return panel
+
+
+def run_window(changes: Mapping[str, Any], preset: str, weights: Path | None, device: str) -> None:
+    """Open the demo and stay until its window is closed."""
+    import napari
+
+    open_demo(napari.Viewer(title="DINO-AugSeg: brain study"), changes, preset, weights, device)
+    napari.run()

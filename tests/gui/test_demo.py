@@ -1,0 +1,39 @@
+"""The demo with a window: the panel and the sample study in a real viewer; without one, nothing is opened."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_dinoaugseg.errors import SettingsError
+from napari_dinoaugseg.gui.demo import has_display, open_demo
+
+pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+
+
+def test_the_demo_opens_the_panel_with_the_sample(viewer, wait):
+    panel = open_demo(viewer, {"encoder": "efficientnet-lite0", "seed": 3}, "fast", None, "cpu")
+    controller = panel.controller
+    wait(controller)
+    assert controller.session.study.n_slices == 140
+    assert controller.settings.seed == 3
+    assert controller.session.settings.preset == "fast"
+    assert controller.device == "cpu"
+    assert {"brain template", "manual", "prediction"} <= {layer.name for layer in viewer.layers}
+    assert panel.advice.text()
+
+
+def test_settings_that_do_not_exist_open_nothing(viewer):
+    with pytest.raises(SettingsError, match="no preset"):
+        open_demo(viewer, {}, "best", None, "cpu")
+    assert len(viewer.layers) == 0
+
+
+def test_there_is_a_display_here():
+    assert has_display()
+
+
+@pytest.mark.parametrize("name", ["", ":987"])
+def test_a_display_that_is_not_there_is_noticed(monkeypatch, name):
+    monkeypatch.setenv("DISPLAY", name)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert not has_display()
