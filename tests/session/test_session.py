@@ -92,6 +92,14 @@ def test_a_model_of_other_classes_is_refused_and_changes_nothing(trained, new_se
     assert session.settings == before
 
 
+def test_a_model_of_another_encoder_than_the_one_asked_for_is_refused(trained, new_session, quick, tmp_path):
+    model = tmp_path / "model.safetensors"
+    trained.save_model(model)
+    session = new_session(settings=quick.with_changes(encoder="dinov3-convnext-tiny"))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors.*features of efficientnet-lite0"):
+        session.load_model(model)
+
+
 def test_stopping_a_prediction_keeps_the_masks_that_came(trained):
     trained.labels.drop_predictions()
     cancel = Cancel()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dinoaugseg.cli.numbers import parse_slices
-from napari_dinoaugseg.cli.output import print_json, print_text
+from napari_dinoaugseg.cli.output import print_json, print_text, tell
 from napari_dinoaugseg.session.evaluation import ClassResult, Evaluation, evaluate
 
 
@@ -21,6 +21,8 @@ def run_evaluate(
         exclude=parse_slices(exclude) if exclude is not None else (),
         plane=plane,
     )
+    if result.unmatched:
+        tell(f"Note: {result.unmatched} masks in {truth} have no prediction in {prediction}; they are not counted.")
     if as_json:
         print_json(_as_json(result))
     else:

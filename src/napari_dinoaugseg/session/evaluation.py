@@ -41,11 +41,13 @@ class Evaluation:
         classes: results by class number.
         slices: how many slices or pictures were counted.
         unit: of distances: ``mm``, or ``px`` when no spacing is known.
+        unmatched: how many true masks have no prediction, and are not counted.
     """
 
     classes: dict[int, ClassResult]
     slices: int
     unit: str
+    unmatched: int = 0
 
     def mean(self, name: str) -> float | None:
         """Mean of ``dice``, ``hd95`` or ``asd`` over the classes that have it."""
@@ -141,7 +143,8 @@ def _evaluate_pictures(
         for number in numbers:
             scores.setdefault(number, []).append(score(found == number, true == number, (1.0, 1.0)))
     _check_not_empty(scores, truth)
-    return Evaluation({number: _mean_result(values) for number, values in scores.items()}, len(chosen), "px")
+    classes = {number: _mean_result(values) for number, values in scores.items()}
+    return Evaluation(classes, len(chosen), "px", unmatched=len(true_masks) - len(pairs))
 
 
 def _chosen(truth: Path, n_slices: int, slices: Sequence[int] | None, exclude: Sequence[int]) -> list[int]:

@@ -315,6 +315,12 @@ class Session:
                 "They must be the same; give labels with these values, or train without the model."
             )
             raise CheckpointError(msg)
+        if self.settings.encoder not in ("auto", settings.encoder):
+            msg = (
+                f"{path}: the model works on features of {settings.encoder}, not of {self.settings.encoder}. "
+                "Use that encoder (or auto), or train without the model."
+            )
+            raise CheckpointError(msg)
         before, engine = self.settings, self._engine
         # The decoder fits one encoder, one input size, its own architecture; how to train on stays the person's choice.
         kept = ("encoder", "input_size", *ARCHITECTURE)
