@@ -1,7 +1,4 @@
-"""The layers of a study, and the way between them and the label book.
-
-Three layers: the image, "manual" (what counts as labelled: painted or accepted), and "prediction" (only shown, on
-slices that are not labelled yet). A fourth, "confidence", is made when it is first asked for.
+"""The way between the layers of a study and the label book.
 
 Painting is taken over soon after each stroke: events only say that something may have changed, so slices are compared
 with what is known of them, a few milliseconds at a time. What we write into "manual" goes through napari's own history.
@@ -19,18 +16,8 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_dinoaugseg.gui.display import (
-    AXIS,
-    axis_order,
-    certainty_colours,
-    display_of,
-    label_colours,
-    stack_shape,
-    window_of,
-)
 from napari_dinoaugseg.gui.encoding import BACKGROUND, from_layer, is_scribbled, to_layer
-from napari_dinoaugseg.gui.metadata import study_metadata
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.gui.layer_stack import LayerStack
 from napari_dinoaugseg.session.classes import LabelClass
 from napari_dinoaugseg.session.labels import SliceLabels
 from napari_dinoaugseg.session.session import Session
@@ -45,7 +32,7 @@ _SHARE = 0.008  # seconds of comparing at a time
 _HISTORY = 100  # undo steps, as many as napari keeps
 
 
-class StudyLayers:
+class StudyLayers(LayerStack):
     """Layers of one study in one viewer. Lives on the thread of the interface.
 
     Attributes:
@@ -55,138 +42,43 @@ class StudyLayers:
 
     labels_taken = Signal(list)  # slices whose painted labels went into the label book
     classes_found = Signal()  # somebody painted with a number that was no class yet
-    slice_changed = Signal(int)
     label_selected = Signal(int)  # the brush in napari's own controls: class number, 0, or -1 for the background
     lost = Signal(str)  # which layer was removed
     failed = Signal(object)  # an exception while taking labels over
 
     def __init__(self, viewer: napari.Viewer, session: Session, image: Image | None = None) -> None:
-        self.viewer = viewer
-        self.session = session
-        self.study = session.study
-        self.axis = AXIS[self.study.plane]
-        self._shape = stack_shape(self.study)
-        self.image: Image | None = image
-        self.manual: Labels | None = None
-        self.prediction: Labels | None = None
-        self.confidence: Image | None = None
+        super().__init__(viewer, session, image)
         self.scribbles = False
         self._known: dict[int, NDArray[np.uint16]] = {}  # slices of "manual" that are not all 0, as last compared
         # Where a prediction was accepted: what the layer holds, and what the label book does.
         self._accepted: dict[int, tuple[NDArray[np.uint16], NDArray[np.uint16]]] = {}
         self._former: dict[int, LabelClass] = {}  # removed classes, which an undo may bring back
-        self._certainty: dict[int, NDArray[np.uint8]] = {}
         self._undo: list[_Step] = []
         self._redo: list[_Step] = []
         self._todo: dict[int, None] = {}
         self._pending: dict[int, NDArray[np.uint16]] = {}
         self._writing = False
         self._view: tuple[float, ...] = ()
-        self._slice = 0
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._compare_some)
         viewer.layers.events.removed.connect(self._on_removed)
-        viewer.dims.events.point.connect(self._on_moved)
-
-    # --- making -----------------------------------------------------------------------------------------------------
-
-    def show(self) -> None:
-        """Make the layers that are not there, filled from the label book, and show the study's plane."""
-        if self.image is None or self.image not in self.viewer.layers:
-            self.image = self._make_image()
-        if self.prediction is None:
-            self.prediction = self._make_labels("prediction", opacity=0.5)
-            self.prediction.editable = False
-            self.show_predictions(range(self.study.n_slices))
-        if self.manual is None:
-            self.manual = self._make_labels("manual", opacity=0.7)
-            self._known.clear()
-            self._undo.clear()
-            self._fill_manual()
-            self.manual.events.set_data.connect(self._on_shown)
-            self.manual.events.paint.connect(self._on_stroke)
-            self.manual.events.data.connect(self._on_replaced)
-            self.manual.events.selected_label.connect(self._on_selected)
-            for layer in (self.manual, self.prediction):
-                layer.bind_key("Control-Z", lambda _: self.undo(), overwrite=True)
-                layer.bind_key("Control-Shift-Z", lambda _: self.redo(), overwrite=True)
-        self.show_colours()
-        self.viewer.layers.selection.active = self.manual
-        order = axis_order(self.axis)
-        if self.viewer.dims.ndim == 3 and tuple(self.viewer.dims.order) != order:
-            self.viewer.dims.order = order
-        if self.viewer.dims.ndim == 3:
-            names = ["row", "column"]
-            names.insert(self.axis, "slice" if self.study.kind == "volume" else "picture")
-            self.viewer.dims.axis_labels = tuple(names)
-        self.viewer.reset_view()
-        self._view = tuple(self.viewer.dims.point)
-        self._slice = self.current_slice
-
-    def _make_image(self) -> Image:
-        data, rgb, scale, units = display_of(self.study)
-        window = None if rgb else window_of(self.study, self.session.settings.window)
-        return self.viewer.add_image(
-            data,
-            name=self.study.name,
-            rgb=rgb,
-            scale=scale,
-            units=units,
-            metadata=study_metadata(self.study),
-            **({"contrast_limits": window} if window else {}),
-        )
-
-    def _make_labels(self, name: str, opacity: float) -> Labels:
-        layer = Labels(np.zeros(self._shape, np.uint16), name=name, opacity=opacity, **self._place())
-        self.viewer.add_layer(layer)
-        return layer
-
-    def _place(self) -> dict[str, Any]:
-        """Scale, position and units as the image has them; a 2-D image is one slice of a stack."""
-        image = self.image
-        if image is None:
-            return {}
-        scale, translate, units = list(image.scale), list(image.translate), list(image.units)
-        if len(scale) == 2:
-            scale, translate, units = [1.0, *scale], [0.0, *translate], [units[0], *units]
-            return {"scale": scale, "translate": translate, "units": units}
-        return {"scale": scale, "translate": translate, "units": units, "affine": image.affine}
-
-    def _fill_manual(self) -> None:
-        for index in range(self.study.n_slices):
-            said = self.session.labels.of_slice(index)
-            if said != SliceLabels():
-                self._put_quietly(index, to_layer(said, self.study.slice_shape(index)))
-
-    # --- where we are -----------------------------------------------------------------------------------------------
-
-    @property
-    def current_slice(self) -> int:
-        """The slice in view, by the study's numbering."""
-        layer = self.manual or self.prediction
-        dims = self.viewer.dims
-        if layer is None or dims.ndim < 3:
-            return self._slice if layer is None else 0
-        point = dims.point[-3 + self.axis]
-        index = round((point - layer.translate[self.axis]) / layer.scale[self.axis])
-        return int(min(max(index, 0), self.study.n_slices - 1))
-
-    def go_to(self, index: int) -> None:
-        """Show a slice."""
-        layer = self.manual or self.prediction
-        dims = self.viewer.dims
-        if layer is not None and dims.ndim >= 3:
-            world = layer.translate[self.axis] + index * layer.scale[self.axis]
-            dims.set_point(dims.ndim - 3 + self.axis, world)
-
-    def _on_moved(self) -> None:
-        index = self.current_slice
-        if index != self._slice:
-            self._slice = index
-            self.slice_changed.emit(index)
 
     # --- from the layer to the label book ---------------------------------------------------------------------------
+
+    def _begin_to_follow(self, layer: Labels) -> None:
+        self._known.clear()
+        self._undo.clear()
+        self._redo.clear()
+        for index in range(self.study.n_slices):
+            said = self.session.labels.of_slice(index)
+            if not said.is_empty:
+                self._put_quietly(index, to_layer(said, self.study.slice_shape(index)))
+        layer.events.set_data.connect(self._on_shown)
+        layer.events.paint.connect(self._on_stroke)
+        layer.events.data.connect(self._on_replaced)
+        layer.events.selected_label.connect(self._on_selected)
+        self._view = tuple(self.viewer.dims.point)
 
     def flush(self) -> None:
         """Take over now whatever was painted."""
@@ -291,10 +183,6 @@ class StudyLayers:
         else:
             self._known.pop(index, None)
 
-    def _slices(self, layer: Labels) -> NDArray[Any]:
-        """The layer's data as (n_slices, H, W), a view."""
-        return np.moveaxis(np.asarray(layer.data), self.axis, 0)
-
     # --- from the label book to the layers --------------------------------------------------------------------------
 
     def write_labels(self, indices: Iterable[int], *, undoable: bool = True) -> None:
@@ -363,87 +251,10 @@ class StudyLayers:
             self._slices(self.manual)[index, :height, :width] = values
             self._remember(index, self._slices(self.manual)[index])
 
-    def show_predictions(self, indices: Iterable[int]) -> None:
-        """Show the predictions of slices where they say something new: not where all is labelled."""
-        if self.prediction is None:
-            return
-        slices, book, here = self._slices(self.prediction), self.session.labels, self.current_slice
-        upright = tuple(self.viewer.dims.order[-3:]) == axis_order(self.axis) and self.viewer.dims.ndisplay == 2
-        refresh = False
-        for index in indices:
-            predicted = book.predicted(index)
-            said = book.of_slice(index)
-            done = said.accepted is not None or (said.manual is not None and not is_scribbled(said, False))
-            height, width = self.study.slice_shape(index)
-            shown = slices[index, :height, :width]
-            if predicted is None or done:
-                if not shown.any():
-                    continue
-                shown[...] = 0
-            else:
-                shown[...] = predicted
-            refresh = refresh or index == here or not upright
-        if refresh:
-            self.prediction.refresh()
-
-    def show_colours(self) -> None:
-        """Give the layers the classes' colours."""
-        colours = label_colours(self.session.labels.classes)
-        for layer in (self.manual, self.prediction):
-            if layer is not None:
-                layer.colormap = colours
-
-    def show_window(self) -> None:
-        """Let the image be seen as the encoder sees it."""
-        window = window_of(self.study, self.session.settings.window)
-        if self.image is not None and not self.image.rgb and window is not None:
-            self.image.contrast_limits = window
-
-    def select_label(self, number: int) -> None:
-        """Load the brush: a class number, 0 = the eraser, -1 = the background."""
-        if self.manual is None:
-            return
-        self.manual.selected_label = BACKGROUND if number == -1 else number
-        if self.manual.mode in ("pan_zoom", "transform"):
-            self.manual.mode = "paint"
-
     def _on_selected(self) -> None:
         if self.manual is not None:
             number = int(self.manual.selected_label)
             self.label_selected.emit(-1 if number == BACKGROUND else number)
-
-    # --- confidence -------------------------------------------------------------------------------------------------
-
-    def keep_confidence(self, prediction: Prediction) -> None:
-        """Remember how sure a prediction is of each pixel, for the overlay."""
-        certain = np.round(prediction.pixel_confidence * 255).astype(np.uint8)
-        self._certainty[prediction.index] = certain
-        if self.confidence is not None:
-            height, width = certain.shape
-            np.moveaxis(np.asarray(self.confidence.data), self.axis, 0)[prediction.index, :height, :width] = certain
-            if prediction.index == self.current_slice:
-                self.confidence.refresh()
-
-    def show_confidence(self, on: bool) -> None:
-        """Show or hide the overlay that marks where the model is unsure."""
-        if self.confidence is None and on:
-            data = np.full(self._shape, 255, np.uint8)
-            slices = np.moveaxis(data, self.axis, 0)
-            for index, certain in self._certainty.items():
-                slices[index, : certain.shape[0], : certain.shape[1]] = certain
-            active = self.viewer.layers.selection.active
-            self.confidence = Image(
-                data,
-                name="confidence",
-                colormap=certainty_colours(),
-                contrast_limits=(102, 255),
-                blending="translucent_no_depth",
-                **self._place(),
-            )
-            self.viewer.add_layer(self.confidence)
-            self.viewer.layers.selection.active = active
-        if self.confidence is not None:
-            self.confidence.visible = on
 
     # --- taking back ------------------------------------------------------------------------------------------------
 

@@ -35,12 +35,17 @@ class _Change:
     classes: list[LabelClass] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SliceLabels:
     """What a person has said about a slice: (H, W) arrays, None = nothing."""
 
     manual: Labels | None = None
     accepted: Labels | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was said."""
+        return self.manual is None and self.accepted is None
 
 
 class Status(StrEnum):

@@ -1,0 +1,199 @@
+"""Training and prediction in the background, with the real engine."""
+
+import time
+
+import numpy as np
+import pytest
+
+from napari_dinoaugseg.learning.events import Progress
+from napari_dinoaugseg.session.labels import Status
+from tests.gui.conftest import LABELLED, dice, paint, train, wait_idle
+
+
+def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(labelled, truth, qtbot, panel, said):
+    controller = labelled
+    stages, order = [], []
+    controller.progressed.connect(lambda event: stages.append(event.stage))
+    controller.predictions_changed.connect(order.append)
+    controller.go_to(8)
+    train(qtbot, controller)
+    book = controller.session.labels
+    left = [i for i in range(16) if i not in LABELLED]
+    found = np.stack([book.result(i) for i in left])
+    assert all(dice(found == number, truth[left] == number) > 0.8 for number in (1, 3))
+    assert list(dict.fromkeys(stages)) == ["encode", "train", "predict"]
+    came = [index for index in order if index >= 0]
+    assert sorted(came) == left
+    assert abs(came[0] - 8) == 1  # near the slice in view first
+    shown = controller.layers.prediction.data
+    assert np.array_equal(shown[7], book.predicted(7))
+    assert not shown[8].any()  # labelled slices show what was painted
+    assert len(panel.train.curve.losses) == controller.session.history[0].steps
+    assert "Encoder in use: efficientnet-lite0" in _later(qtbot, panel)
+    assert controller.advice.startswith("4.")
+
+    paint(controller, truth, [6])
+    steps = controller.session.history[0].steps
+    began = time.monotonic()
+    train(qtbot, controller)
+    assert time.monotonic() - began < 30
+    assert controller.session.history[1].steps < steps
+    assert controller.session.history[1].agreement > 0.5
+
+
+def _later(qtbot, panel):
+    qtbot.wait(150)
+    return panel.encoder.text()
+
+
+def until_stage(qtbot, controller, stage, count=2):
+    seen = []
+    controller.progressed.connect(lambda event: seen.append(event) if event.stage == stage else None)
+    qtbot.waitUntil(lambda: len(seen) >= count, timeout=60_000)
+
+
+@pytest.mark.parametrize("stage", ["encode", "train", "predict"])
+def test_stop_answers_within_a_second_and_keeps_what_is_there(labelled, stage, qtbot, said):
+    controller = labelled
+    if stage == "predict":
+        controller.change_settings(steps=5)
+    else:
+        controller.change_settings(steps=2000, views=40)
+    controller.train()
+    until_stage(qtbot, controller, stage, 1)
+    began = time.monotonic()
+    controller.stop()
+    wait_idle(qtbot, controller, 5000)
+    assert time.monotonic() - began < 1.0
+    assert controller.session.labels.labelled == list(LABELLED)
+    if stage == "train":
+        assert controller.session.is_trained
+        assert 0 < controller.session.history[0].steps < 2000
+        assert any("Predict uses it" in text for text in said)
+    if stage == "encode":
+        assert not controller.session.is_trained
+        assert "Stopped before anything was learnt." in said
+    controller.change_settings(steps=5, views=1)
+    train(qtbot, controller)
+    assert controller.session.labels.status(2) is Status.PREDICTED
+
+
+def test_paint_while_training_is_kept_and_counts_in_the_next_round(labelled, truth, qtbot):
+    controller = labelled
+    controller.change_settings(steps=150)
+    controller.train()
+    until_stage(qtbot, controller, "train")
+    paint(controller, truth, [2])
+    controller.layers.manual.paint((8, 3, 3), 1)
+    wait_idle(qtbot, controller)
+    book = controller.session.labels
+    assert controller.session.history[0].labelled == list(LABELLED)
+    assert np.array_equal(book.manual(2), truth[2])
+    assert book.manual(8)[3, 3] == 1
+    train(qtbot, controller)
+    assert controller.session.history[1].labelled == [2, *LABELLED]
+
+
+def test_layers_deleted_and_renamed_while_training(labelled, truth, qtbot, said):
+    controller = labelled
+    controller.change_settings(steps=150)
+    controller.train()
+    until_stage(qtbot, controller, "train")
+    controller.layers.image.name = "renamed"
+    controller.viewer.layers.remove(controller.layers.manual)
+    controller.viewer.layers.remove(controller.layers.prediction)
+    controller.viewer.layers.remove(controller.layers.image)
+    wait_idle(qtbot, controller)
+    book = controller.session.labels
+    assert book.status(2) is Status.PREDICTED
+    assert np.array_equal(book.manual(8), truth[8])
+    controller.restore_layers()
+    assert np.array_equal(controller.layers.prediction.data[2], book.predicted(2))
+    assert np.array_equal(controller.layers.manual.data[8], truth[8])
+    assert controller.viewer.layers.index(controller.layers.image) == 0
+
+
+def test_a_class_removed_while_training(labelled, qtbot, said):
+    controller = labelled
+    controller.train()
+    until_stage(qtbot, controller, "train")
+    controller.remove_class(3, erase=True)
+    wait_idle(qtbot, controller)
+    assert not (controller.layers.prediction.data == 3).any()
+    assert controller.session.labels.status(2) is Status.PREDICTED
+    train(qtbot, controller)
+    assert not [text for text in said if "unforeseen" in text]
+
+
+def test_the_viewer_closed_while_training(make_napari_viewer, blob_files, qtbot):
+    from napari_dinoaugseg.gui.panel import Panel
+    from tests.gui.conftest import SMALL
+
+    viewer = make_napari_viewer()
+    panel = Panel(viewer)
+    viewer.window.add_dock_widget(panel)
+    controller = panel.controller
+    controller.change_settings(**{**SMALL, "steps": 5000})
+    controller.open_path(blob_files[0], background=False, plane="axial")
+    session = controller.session
+    controller.layers.manual.paint((8, 10, 10), 1)
+    controller.train()
+    until_stage(qtbot, controller, "train")
+    controller.layers.manual.paint((9, 10, 10), 1)
+    began = time.monotonic()
+    viewer.close()
+    qtbot.wait(300)
+    assert time.monotonic() - began < 5
+    assert session.labels.labelled == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("slices", "sentence"),
+    [([], "No slice is labelled"), ([0], "only background")],
+)
+def test_nothing_to_learn_from_is_said(controller, study, said, panel, slices, sentence):
+    for index in slices:
+        controller.mark_empty(index)
+    panel.train.train_button.click()
+    assert not controller.busy
+    assert any(sentence in text for text in said)
+    assert sentence in panel.message.text()
+
+
+def test_one_class_is_enough(controller, study, truth, qtbot):
+    paint(controller, (truth == 1).astype(np.uint16), LABELLED)
+    controller.change_settings(steps=10)
+    train(qtbot, controller)
+    assert controller.session.labels.status(2) is Status.PREDICTED
+
+
+def test_an_encoder_that_cannot_be_had_is_said_and_the_button_lives(labelled, qtbot, said, panel):
+    controller = labelled
+    controller.change_settings(encoder="dinov3-convnext-tiny")
+    panel.train.train_button.click()
+    wait_idle(qtbot, controller)
+    assert any("dinov3-convnext-tiny" in text and "not on this machine" in text for text in said)
+    assert not any("--weights" in text for text in said)
+    assert panel.train.train_button.isEnabled()
+
+
+def test_a_saved_model_predicts_a_new_study_at_once(labelled, blob_files, tmp_path, qtbot, truth):
+    controller = labelled
+    train(qtbot, controller)
+    controller.save_model(tmp_path / "blobs.safetensors")
+    controller.open_path(blob_files[0], background=False, plane="axial")
+    controller.load_model(tmp_path / "blobs.safetensors")
+    wait_idle(qtbot, controller)
+    book = controller.session.labels
+    assert [entry.number for entry in book.classes] == [1, 3]
+    assert dice(book.result(8) == 1, truth[8] == 1) > 0.8
+
+
+def test_progress_is_events_on_the_thread_of_the_interface(labelled, qtbot):
+    from qtpy.QtCore import QCoreApplication, QThread
+
+    threads = set()
+    labelled.progressed.connect(lambda event: threads.add(QThread.currentThread()) if isinstance(event, Progress) else 0)
+    labelled.change_settings(steps=5)
+    train(qtbot, labelled)
+    assert threads == {QCoreApplication.instance().thread()}
