@@ -281,7 +281,7 @@ def test_the_panel_opens_from_a_menu(viewer, menu):
     commands = [item.command.id for item in app.menus.get_menu(menu) if hasattr(item, "command")]
     assert f"{PLUGIN}.panel" in commands
     app.commands.execute_command(f"{PLUGIN}.panel").result()
-    assert any("Annotate from a few slices" in name for name in viewer.window.dock_widgets)
+    assert any("Few-shot annotation" in name for name in viewer.window.dock_widgets)
 
 
 def test_the_sample_is_in_the_file_menu(viewer):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pyqtgraph
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-_HEIGHT = 110
+_HEIGHT = 130
 _LINE = "#e69f00"
 
 
@@ -21,14 +21,13 @@ class AgreementCurve(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.points: dict[int, float] = {}
-        self.plot = pyqtgraph.PlotWidget(background=None)
+        self.plot = pyqtgraph.PlotWidget()
         self.plot.setFixedHeight(_HEIGHT)
         self.plot.setMenuEnabled(False)
         self.plot.setMouseEnabled(x=False, y=False)
         self.plot.hideButtons()
         self.plot.setToolTip("Dice of the predictions with what you made of them; 100 % = nothing had to be corrected")
-        self.plot.setLabel("left", "agreement, %")
-        self.plot.setLabel("bottom", "training")
+        self.plot.setLabel("bottom", "agreement in % after each training")
         self._line = self.plot.plot(pen=pyqtgraph.mkPen(_LINE, width=2), symbol="o", symbolSize=7, symbolBrush=_LINE)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -47,11 +46,12 @@ class AgreementCurve(QWidget):
         ticks = [(number, str(number)) for number in range(numbers[0], numbers[-1] + 1)]
         self.plot.getAxis("bottom").setTicks([ticks])
         self.plot.setXRange(numbers[0] - 0.4, numbers[-1] + 0.4, padding=0)
-        self.plot.setYRange(max(0.0, min(percent) - 5), 101, padding=0)
+        self.plot.setYRange(max(0.0, min(percent) - 5), 104, padding=0)
 
-    def set_text_colour(self, colour: str) -> None:
-        """Draw axes and numbers in this colour."""
+    def set_colours(self, text: str, background: str) -> None:
+        """Draw axes and numbers in one colour, on the other."""
+        self.plot.setBackground(background)
         for side in ("left", "bottom"):
             axis = self.plot.getAxis(side)
-            axis.setPen(colour)
-            axis.setTextPen(colour)
+            axis.setPen(text)
+            axis.setTextPen(text)

@@ -50,7 +50,7 @@ def open_demo(
         SettingsError: an unknown preset or setting.
     """
     settings = Settings.of_preset(preset, **changes)
-    _, panel = viewer.window.add_plugin_dock_widget(PLUGIN)
+    panel: Panel = viewer.window.add_plugin_dock_widget(PLUGIN)[1]
     controller = panel.controller
     controller.settings, controller.device, controller.weights = settings, device, weights
     controller.settings_changed.emit()

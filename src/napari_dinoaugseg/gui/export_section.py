@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -13,11 +13,11 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QGridLayout,
     QLabel,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_dinoaugseg.gui.parts import button, sentence
 from napari_dinoaugseg.gui.questions import confirmed
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files
 from napari_dinoaugseg.session.labels import Status
@@ -34,7 +34,7 @@ MODEL_SUFFIX = ".safetensors"
 _NAMED = 6  # files that a question lists by name
 
 _CHOICES: tuple[tuple[str, tuple[Status, ...]], ...] = (
-    ("Everything", EVERYTHING),
+    ("Everything, predictions too", EVERYTHING),
     ("Labelled by hand and accepted", MANUAL_AND_ACCEPTED),
     ("Labelled by hand only", MANUAL_ONLY),
 )
@@ -67,25 +67,26 @@ class ExportSection(QWidget):
         self.include.addItems([text for text, _ in _CHOICES])
         self.include.setToolTip("Which slices the mask takes its labels from; on the others it is background")
         self.include.currentIndexChanged.connect(self.refresh)
-        self.contents = QLabel()
-        self.contents.setWordWrap(True)
+        self.contents = sentence()
         self.per_class = QCheckBox("One file per class")
         self.per_class.setToolTip("Otherwise all classes go into one file, each with its number")
-        self.mask_button = _button("Export mask…", self.export_mask)
-        self.report_button = _button("Write report…", self.export_report)
-        self.report_button.setToolTip(
-            "A JSON file: slices by status, volumes, encoder, settings, versions; no names of files or patients"
+        self.mask_button = button("Export mask…", "", self.export_mask)
+        self.report_button = button(
+            "Write report…",
+            "A JSON file: slices by status, volumes, encoder, settings, versions; no names of files or patients",
+            self.export_report,
         )
-        self.save_button = _button("Save model…", self.save_model)
-        self.save_button.setToolTip("Keep what was learnt, for the next patient")
-        self.apply_button = _button("Apply a saved model…", self.apply_model)
-        self.apply_button.setToolTip("Predict this study with a model that was saved before")
-        self.result = QLabel()
-        self.result.setWordWrap(True)
+        self.save_button = button("Save model…", "Keep what was learnt, for the next patient", self.save_model)
+        self.apply_button = button(
+            "Apply a saved model…", "Predict this study with a model that was saved before", self.apply_model
+        )
+        self.result = sentence()
         self.result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.result.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 4, 6, 4)
+        layout.setSpacing(4)
+        layout.addWidget(QLabel("What goes into the mask:"))
         layout.addWidget(self.include)
         layout.addWidget(self.contents)
         layout.addWidget(self.per_class)
@@ -140,10 +141,9 @@ class ExportSection(QWidget):
         self._folder = None
         self.result.hide()
 
-    def _tell(self, sentence: str) -> None:
-        self.result.setText(sentence)
+    def _tell(self, text: str) -> None:
+        self.result.setText(text)
         self.result.show()
-        self.controller.said.emit(sentence)
 
     # --- doing ------------------------------------------------------------------------------------------------------
 
@@ -263,12 +263,6 @@ class ExportSection(QWidget):
             return True
         are, them = ("is", "it") if len(there) == 1 else ("are", "them")
         return confirmed(self, "Replace what is there?", f"{_listed(there)} {are} there already. Replace {them}?")
-
-
-def _button(text: str, action: Callable[[], Any]) -> QPushButton:
-    button = QPushButton(text)
-    button.clicked.connect(lambda _=False: action())
-    return button
 
 
 def _listed(files: Sequence[Path]) -> str:

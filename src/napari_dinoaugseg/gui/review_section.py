@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
-    QPushButton,
     QSlider,
     QSpinBox,
     QVBoxLayout,
@@ -21,8 +19,9 @@ from qtpy.QtWidgets import (
 
 from napari_dinoaugseg.gui.agreement_curve import AgreementCurve
 from napari_dinoaugseg.gui.keys import tooltip
+from napari_dinoaugseg.gui.parts import button, quietly, row, sentence
 from napari_dinoaugseg.gui.questions import confirmed
-from napari_dinoaugseg.gui.theme import text_colour
+from napari_dinoaugseg.gui.theme import background_colour, text_colour
 from napari_dinoaugseg.session.labels import Status
 
 if TYPE_CHECKING:
@@ -64,22 +63,24 @@ class ReviewSection(QWidget):
 
     def _build(self) -> None:
         self.next_text = _text()
-        self.go_button = self._button("Go", tooltip("Show this slice", "next_suggested"), self._go)
+        self.go_button = button("Go", tooltip("Show this slice", "next_suggested"), self._go)
         self.state_text = _text()
-        self.accept_button = self._button(
+        self.accept_button = button(
             "Accept", tooltip("The prediction of this slice is right: learn from it", "accept"), self._accept
         )
-        self.correct_button = self._button(
+        self.correct_button = button(
             "Correct", "Copy the prediction into the manual layer, to correct it with the brush", self._correct
         )
-        self.reject_button = self._button("Reject", "Throw the prediction of this slice away", self._reject)
+        self.reject_button = button("Reject", "Throw the prediction of this slice away", self._reject)
         self.threshold = QSpinBox()
         self.threshold.setRange(50, 100)
-        self.threshold.setValue(95)
-        self.threshold.setSuffix(" %")
-        self.threshold.setToolTip("How certain a prediction must be; the confidence of the slice in view is above")
+        self.threshold.setValue(90)
+        self.threshold.setSuffix(" % confidence")
+        self.threshold.setToolTip(
+            "How sure the model must be of a slice; the confidence of the slice in view stands above"
+        )
         self.threshold.valueChanged.connect(self.refresh)
-        self.accept_all_button = self._button(
+        self.accept_all_button = button(
             "Accept all", "Accept every predicted slice with at least this confidence", self._accept_all
         )
         self.opacity = QSlider(Qt.Orientation.Horizontal)
@@ -89,32 +90,34 @@ class ReviewSection(QWidget):
         )
         self.opacity.valueChanged.connect(self._show_opacity)
         self.style_choice = QComboBox()
-        self.style_choice.addItems(["Filled", "Outline"])
+        self.style_choice.addItems(["filled", "as outlines"])
         self.style_choice.setToolTip("How the prediction is drawn")
         self.style_choice.currentIndexChanged.connect(self._show_style)
-        self.confidence_box = QCheckBox("Show confidence")
-        self.confidence_box.setToolTip("Colour each pixel by how certain the model is: dark where it is unsure")
+        self.confidence_box = QCheckBox("Mark where the model is unsure (red)")
+        self.confidence_box.setToolTip(
+            "Colour over the prediction: red where the model is unsure, clear where it is sure"
+        )
         self.confidence_box.toggled.connect(self._show_confidence)
         self.agreement_text = _text()
         self.curve = AgreementCurve()
 
-    def _button(self, text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tip)
-        button.clicked.connect(lambda _=False: action())
-        return button
-
     def _arrange(self) -> None:
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 4, 6, 4)
-        layout.addLayout(_row(self.next_text, self.go_button))
+        layout.setSpacing(4)
+        next_row = row(self.next_text, self.go_button)
+        next_row.setStretch(0, 1)
+        layout.addLayout(next_row)
         layout.addWidget(self.state_text)
-        layout.addLayout(_row(self.accept_button, self.correct_button, self.reject_button))
-        layout.addLayout(_row(QLabel("From confidence"), self.threshold, self.accept_all_button))
+        layout.addLayout(row(self.accept_button, self.correct_button, self.reject_button))
+        all_row = row(QLabel("All from"), self.threshold, self.accept_all_button)
+        all_row.setStretch(2, 1)
+        layout.addLayout(all_row)
         form = QFormLayout()
-        form.addRow("Prediction", self.opacity)
-        form.addRow("Drawn", _line(self.style_choice, self.confidence_box))
+        form.addRow("Opacity", self.opacity)
+        form.addRow("Draw", self.style_choice)
         layout.addLayout(form)
+        layout.addWidget(self.confidence_box)
         layout.addWidget(self.agreement_text)
         layout.addWidget(self.curve)
 
@@ -134,7 +137,8 @@ class ReviewSection(QWidget):
         self._show_agreement(session)
 
     def _follow_theme(self, *_: object) -> None:
-        self.curve.set_text_colour(text_colour(self.controller.viewer))
+        viewer = self.controller.viewer
+        self.curve.set_colours(text_colour(viewer), background_colour(viewer))
 
     def _show_next(self, session: Session | None) -> None:
         found = self.controller.suggestion() if session is not None else None
@@ -146,7 +150,7 @@ class ReviewSection(QWidget):
             self.next_text.setText("Every slice is labelled.")
         else:
             name = session.study.slice_name(found.index)
-            self.next_text.setText(f"Next to label: <b>{name}</b><br>{found.reason}")
+            self.next_text.setText(f"Next to label: <b>{escape(name)}</b><br>{found.reason}")
 
     def _show_slice(self, session: Session | None) -> None:
         here = self.controller.current_slice
@@ -161,12 +165,15 @@ class ReviewSection(QWidget):
         confidence = session.labels.confidence.get(here)
         sure = f", confidence {confidence:.0%}" if confidence is not None and status is Status.PREDICTED else ""
         name = session.study.slice_name(here)
-        self.state_text.setText(f"In view: <b>{name}</b>, {_WORDS[status]}{sure}")
+        self.state_text.setText(f"In view: <b>{escape(name)}</b>, {_WORDS[status]}{sure}")
 
     def _show_accept_all(self, session: Session | None) -> None:
         count = len(self._certain(session)) if session is not None else 0
         self.accept_all_button.setText(f"Accept {count} slice{'' if count == 1 else 's'}")
         self.accept_all_button.setEnabled(count > 0)
+        best = max(session.labels.confidence.values(), default=None) if session is not None else None
+        highest = f"; the highest is {best:.0%}" if best is not None else ""
+        self.accept_all_button.setToolTip(f"Accept every predicted slice with at least this confidence{highest}")
 
     def _certain(self, session: Session) -> list[int]:
         book, least = session.labels, self.threshold.value() / 100
@@ -179,10 +186,10 @@ class ReviewSection(QWidget):
             widget.setEnabled(layer is not None)
         if layer is None or layers is None:
             return
-        _quietly(self.opacity, self.opacity.setValue, round(layer.opacity * 100))
-        _quietly(self.style_choice, self.style_choice.setCurrentIndex, int(layer.contour > 0))
+        quietly(self.opacity, lambda: self.opacity.setValue(round(layer.opacity * 100)))
+        quietly(self.style_choice, lambda: self.style_choice.setCurrentIndex(int(layer.contour > 0)))
         shown = layers.confidence is not None and layers.confidence.visible
-        _quietly(self.confidence_box, self.confidence_box.setChecked, shown)
+        quietly(self.confidence_box, lambda: self.confidence_box.setChecked(shown))
 
     def _show_agreement(self, session: Session | None) -> None:
         rounds = [done.agreement for done in session.history] if session is not None else []
@@ -257,29 +264,6 @@ _WORDS = {
 
 
 def _text() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
+    label = sentence()
     label.setTextFormat(Qt.TextFormat.RichText)
     return label
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget, 1 if isinstance(widget, QLabel) and widget.wordWrap() else 0)
-    return row
-
-
-def _line(*widgets: QWidget) -> QHBoxLayout:
-    line = _row(*widgets)
-    line.addStretch(1)
-    return line
-
-
-def _quietly(widget: QWidget, setter: Callable[[Any], Any], value: Any) -> None:
-    """Show a value without acting on it."""
-    blocked = widget.blockSignals(True)
-    try:
-        setter(value)
-    finally:
-        widget.blockSignals(blocked)

@@ -7,6 +7,15 @@ from typing import Any
 
 def text_colour(viewer: Any) -> str:
     """The colour of text in the viewer's theme, ``#rrggbb``."""
+    return _colour(viewer, "text")
+
+
+def background_colour(viewer: Any) -> str:
+    """The colour behind the text, ``#rrggbb``. A plot without one keeps that of the theme it was made in."""
+    return _colour(viewer, "background")
+
+
+def _colour(viewer: Any, name: str) -> str:
     from napari.utils.theme import get_theme
 
-    return str(get_theme(viewer.theme).text.as_hex(format="long"))
+    return str(getattr(get_theme(viewer.theme), name).as_hex(format="long"))
