@@ -223,6 +223,18 @@ def test_preferences_come_from_the_manifest(viewer):
     assert chosen == Preferences(device="auto", encoder="auto", offline=False)
 
 
+def test_a_new_panel_begins_with_what_is_preferred(viewer):
+    from napari.settings import get_plugin_settings
+
+    page = get_plugin_settings(PLUGIN).computing
+    page.device, page.encoder = "cpu", "efficientnet-lite0"
+    try:
+        _, panel = viewer.window.add_plugin_dock_widget(PLUGIN)
+        assert (panel.controller.device, panel.controller.settings.encoder) == ("cpu", "efficientnet-lite0")
+    finally:
+        page.device, page.encoder = "auto", "auto"
+
+
 def test_every_encoder_can_be_preferred(plugin):
     from napari_dinoaugseg.model.specs import ENCODERS
 

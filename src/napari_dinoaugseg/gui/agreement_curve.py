@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pyqtgraph
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-_HEIGHT = 130
+_HEIGHT = 136
 _LINE = "#e69f00"
 
 
@@ -28,6 +28,7 @@ class AgreementCurve(QWidget):
         self.plot.hideButtons()
         self.plot.setToolTip("Dice of the predictions with what you made of them; 100 % = nothing had to be corrected")
         self.plot.setLabel("bottom", "agreement in % after each training")
+        self.plot.getAxis("bottom").setHeight(44)  # by itself it cuts the tails of the letters
         self._line = self.plot.plot(pen=pyqtgraph.mkPen(_LINE, width=2), symbol="o", symbolSize=7, symbolBrush=_LINE)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

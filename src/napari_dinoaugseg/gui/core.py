@@ -11,6 +11,7 @@ from psygnal import Signal
 
 from napari_dinoaugseg.errors import DinoAugSegError
 from napari_dinoaugseg.gui.layers import StudyLayers
+from napari_dinoaugseg.gui.preferences import preferences
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
 
@@ -44,8 +45,9 @@ class ControllerCore:
         self.viewer = viewer
         self.session: Session | None = None
         self.layers: StudyLayers | None = None
-        self.settings = Settings()
-        self.device = "auto"
+        chosen = preferences()
+        self.settings = Settings(encoder=chosen.encoder)
+        self.device = chosen.device
         self.weights: Path | None = None
         self.scribbles = False
         self.selected_class = 1

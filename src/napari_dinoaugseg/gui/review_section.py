@@ -75,7 +75,7 @@ class ReviewSection(QWidget):
         self.threshold = QSpinBox()
         self.threshold.setRange(50, 100)
         self.threshold.setValue(90)
-        self.threshold.setSuffix(" % confidence")
+        self.threshold.setSuffix(" %")
         self.threshold.setToolTip(
             "How sure the model must be of a slice; the confidence of the slice in view stands above"
         )
@@ -110,7 +110,7 @@ class ReviewSection(QWidget):
         layout.addLayout(next_row)
         layout.addWidget(self.state_text)
         layout.addLayout(row(self.accept_button, self.correct_button, self.reject_button))
-        all_row = row(QLabel("All from"), self.threshold, self.accept_all_button)
+        all_row = row(QLabel("Confidence from"), self.threshold, self.accept_all_button)
         all_row.setStretch(2, 1)
         layout.addLayout(all_row)
         form = QFormLayout()
