@@ -193,7 +193,9 @@ def test_progress_is_events_on_the_thread_of_the_interface(labelled, qtbot):
     from qtpy.QtCore import QCoreApplication, QThread
 
     threads = set()
-    labelled.progressed.connect(lambda event: threads.add(QThread.currentThread()) if isinstance(event, Progress) else 0)
+    labelled.progressed.connect(
+        lambda event: threads.add(QThread.currentThread()) if isinstance(event, Progress) else 0
+    )
     labelled.change_settings(steps=5)
     train(qtbot, labelled)
     assert threads == {QCoreApplication.instance().thread()}

@@ -14,6 +14,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.gui.display import (
     AXIS,
@@ -31,6 +32,8 @@ from napari_dinoaugseg.session.session import Session
 
 if TYPE_CHECKING:
     import napari
+
+_NEXT_FRAME = 60  # ms
 
 
 class LayerStack:
@@ -51,6 +54,9 @@ class LayerStack:
         self._certainty: dict[int, NDArray[np.uint8]] = {}
         self._slice = 0
         self._shown = False
+        self._colour_timer = QTimer()
+        self._colour_timer.setSingleShot(True)
+        self._colour_timer.timeout.connect(self._colour)
         viewer.dims.events.point.connect(self._on_moved)
 
     @abstractmethod
@@ -79,7 +85,6 @@ class LayerStack:
         if self.manual is None:
             self.manual = self._make_labels("manual", opacity=0.7)
             self._begin_to_follow(self.manual)
-        self.show_colours()
         self.viewer.layers.selection.active = self.manual
         order = axis_order(self.axis)
         if self.viewer.dims.ndim == 3 and tuple(self.viewer.dims.order) != order:
@@ -109,7 +114,8 @@ class LayerStack:
     def _make_labels(self, name: str, opacity: float) -> Labels:
         values = np.zeros(self._shape, np.uint16)
         about = study_metadata(self.study)
-        layer = Labels(values, name=name, opacity=opacity, metadata=about, **self._place())
+        colours = label_colours(self.session.labels.classes)
+        layer = Labels(values, name=name, opacity=opacity, colormap=colours, metadata=about, **self._place())
         layer.bind_key("Control-Z", lambda _: self.undo(), overwrite=True)
         layer.bind_key("Control-Shift-Z", lambda _: self.redo(), overwrite=True)
         self.viewer.add_layer(layer)
@@ -183,7 +189,14 @@ class LayerStack:
             self.prediction.refresh()
 
     def show_colours(self) -> None:
-        """Give the layers the classes' colours."""
+        """Give the layers the classes' colours, soon.
+
+        Not at once: a colormap that is replaced before the canvas drew it leaves vispy looking for its texture.
+        """
+        if not self._colour_timer.isActive():
+            self._colour_timer.start(_NEXT_FRAME)
+
+    def _colour(self) -> None:
         colours = label_colours(self.session.labels.classes)
         for layer in (self.manual, self.prediction):
             if layer is not None:

@@ -315,6 +315,7 @@ class StudyLayers(LayerStack):
             keep_as: name of the study whose layers stay in the viewer; empty ones are removed then.
         """
         self._timer.stop()
+        self._colour_timer.stop()
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.viewer.dims.events.point.disconnect(self._on_moved)
         manual, prediction = self.manual, self.prediction
