@@ -1,0 +1,111 @@
+"""Image layers that are not ours: they are annotated with their scale, or it is said what they lack."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from napari_dinoaugseg.gui.metadata import study_of
+from napari_dinoaugseg.study import ArrayStudy, open_study
+
+pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+
+
+@pytest.fixture
+def failed(controller) -> list[str]:
+    sentences: list[str] = []
+    controller.failed.connect(sentences.append)
+    return sentences
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 200, shape).astype(np.uint8)
+
+
+def test_a_plain_array_keeps_its_scale(controller, failed, tmp_path):
+    layer = controller.viewer.add_image(noise(5, 12, 14), scale=(3, 0.5, 0.6), name="somebody's scan")
+    controller.use_layer(layer)
+    assert failed == []
+    study = controller.session.study
+    assert isinstance(study, ArrayStudy)
+    assert (study.name, study.n_slices) == ("somebody's scan", 5)
+    assert study.display_scale == pytest.approx((3, 0.5, 0.6))
+    np.testing.assert_allclose(controller.layers.manual.scale, (3, 0.5, 0.6))
+    controller.layers.manual.data_setitem((np.array([2]), np.array([7]), np.array([9])), 1)
+    controller.flush()
+    controller.export(tmp_path / "mask.nii.gz")
+    image = nib.load(tmp_path / "mask.nii.gz")
+    assert np.asarray(image.dataobj)[9, 7, 2] == 1
+    np.testing.assert_allclose(image.header.get_zooms(), (0.6, 0.5, 3), rtol=1e-6)
+
+
+def test_a_colour_picture(controller, failed, tmp_path):
+    controller.use_layer(controller.viewer.add_image(noise(12, 14, 3), rgb=True, name="skin"))
+    assert failed == []
+    study = controller.session.study
+    assert study.is_colour
+    assert study.n_slices == 1
+    assert controller.layers.manual.data.shape == (1, 12, 14)
+    controller.layers.manual.data_setitem((np.array([0]), np.array([7]), np.array([9])), 1)
+    controller.flush()
+    controller.export(tmp_path / "mask.png")
+    assert study.read_labels(tmp_path / "mask.png")[0][7, 9] == 1
+
+
+def test_a_volume_of_one_slice(controller, failed):
+    controller.use_layer(controller.viewer.add_image(noise(1, 12, 14)))
+    assert failed == []
+    assert controller.session.study.n_slices == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "said"),
+    [
+        ([noise(32, 32), noise(16, 16)], {"multiscale": True}, "multiscale"),
+        (noise(4, 3, 12, 14), {}, "time series"),
+    ],
+)
+def test_what_cannot_be_annotated_is_said(controller, failed, data, options, said):
+    controller.use_layer(controller.viewer.add_image(data, name="other", **options))
+    assert len(failed) == 1
+    assert said in failed[0]
+    assert failed[0].startswith("other: ")
+    assert controller.session is None
+
+
+def test_labels_and_nothing_are_no_image(controller, failed):
+    controller.use_layer(controller.viewer.add_labels(np.zeros((4, 5), np.uint8), name="paint"))
+    controller.use_layer(None)
+    assert "'paint' is no image" in failed[0]
+    assert "no image yet" in failed[1]
+
+
+def test_a_layer_that_our_reader_made_brings_its_study(controller, failed, blob_files):
+    (layer,) = controller.viewer.open(str(blob_files[0]), plugin="napari-dinoaugseg")
+    controller.use_layer(layer)
+    assert failed == []
+    assert controller.session.study is study_of(layer)
+
+
+def test_label_numbers_above_255(controller, study, failed, tmp_path):
+    controller.layers.manual.data_setitem((np.array([3]), np.array([7]), np.array([9])), 300)
+    controller.flush()
+    assert 300 in [entry.number for entry in controller.session.labels.classes]
+    controller.export(tmp_path / "mask.nii.gz")
+    assert failed == []
+    image = nib.load(tmp_path / "mask.nii.gz")
+    assert image.get_data_dtype() == np.uint16
+    assert open_study(tmp_path / "mask.nii.gz", plane="axial").slice(3)[7, 9] == 300
+
+
+def test_saving_the_manual_layer_with_napari_keeps_the_geometry(controller, study, blob_files, tmp_path):
+    manual = controller.layers.manual
+    controller.mark_empty(5)
+    manual.data_setitem((np.array([3]), np.array([7]), np.array([9])), 1)
+    manual.save(str(tmp_path / "manual.nii.gz"), plugin="napari-dinoaugseg")
+    written, image = nib.load(tmp_path / "manual.nii.gz"), nib.load(blob_files[0])
+    np.testing.assert_array_equal(written.affine, image.affine)
+    values = np.asarray(written.dataobj)
+    assert set(np.unique(values)) == {0, 1}  # explicit background is background
+    assert open_study(tmp_path / "manual.nii.gz", plane="axial").slice(3)[7, 9] == 1
