@@ -6,6 +6,7 @@ napari imports this module when a file is opened or saved, so nothing is loaded 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 PathOrPaths = str | Sequence[str]
 LayerData = tuple[Any, dict[str, Any], str]
 
+_LOOKED_AT = 200  # files of a folder
+
 
 def get_volume_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
     """The reader of one NIfTI or NRRD file; None for several files at once, which make no volume."""
@@ -25,11 +28,17 @@ def get_volume_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerDa
 
 def get_dicom_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
     """The reader of a DICOM series: a folder, one file, or a list of files; None for a folder without DICOM."""
-    if isinstance(path, str) and Path(path).is_dir():
-        from napari_dinoaugseg.study.dicom import find_dicom
-
-        return _read if find_dicom(Path(path)) else None
+    if isinstance(path, str) and Path(path).is_dir() and not _holds_dicom(Path(path)):
+        return None
     return _read
+
+
+def _holds_dicom(folder: Path) -> bool:
+    """Look at the first files only: napari asks for every folder that is dropped, however large."""
+    from napari_dinoaugseg.study.files import DICOM_SUFFIXES, is_dicom
+
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return any(path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path) for path in islice(files, _LOOKED_AT))
 
 
 def _read(path: PathOrPaths) -> list[LayerData]:
