@@ -144,7 +144,8 @@ class LabelActions(ControllerCore):
             msg = "Filling needs two slices that are painted as a whole, not scribbles."
             raise LabelError(msg)
         between = [i for i in range(below + 1, above) if i not in book.labelled]
-        filled = fill_between(first, last, above - below - 1)
+        spacing = self.session.study.slice_spacing(here) if self.session is not None else None
+        filled = fill_between(first, last, above - below - 1, spacing)
         for index in between:
             book.set_manual(index, filled[index - below - 1])
         self._show_labels(between)
