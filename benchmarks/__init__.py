@@ -1,0 +1,1 @@
+"""Measurements that anyone can run; nothing here ships in the wheel."""

@@ -1,0 +1,164 @@
+"""How smooth the window stays while the model encodes, trains and predicts the sample study.
+
+    python -m benchmarks.interface_latency [--preset balanced] [--json FILE]
+
+A Qt timer of 10 ms runs in the interface's thread; a gap is the time between two of its ticks. A stroke is twenty brush
+positions drawn through napari's Labels layer, with the canvas redrawn after each. Needs a display (or xvfb-run).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+LABELLED = (20, 46, 72, 98, 124)
+TICK = 10  # milliseconds
+LIMITS = {"longest": 150.0, "p99": 50.0}
+
+
+class Gaps:
+    """Gaps between the ticks of a timer, by what the engine does meanwhile, in milliseconds."""
+
+    def __init__(self, stage: Callable[[], str]) -> None:
+        from qtpy.QtCore import Qt, QTimer
+
+        self.by_stage: dict[str, list[float]] = {}
+        self._stage = stage
+        self._last: float | None = None
+        self._timer = QTimer()
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self._tick)
+        self._timer.start(TICK)
+
+    def pause(self) -> None:
+        """Forget the last tick: what the benchmark itself does is no gap."""
+        self._last = None
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        if self._last is not None:
+            self.by_stage.setdefault(self._stage(), []).append(1000 * (now - self._last))
+        self._last = now
+
+
+def measure(preset: str) -> dict[str, dict[str, float]]:
+    """Open the sample, let it train and predict, and return figures by stage in milliseconds."""
+    import napari
+    from qtpy.QtWidgets import QApplication
+
+    from napari_dinoaugseg.gui.panel import Panel
+    from napari_dinoaugseg.study.sample import brain_sample
+
+    viewer = napari.Viewer()
+    panel = Panel(viewer)
+    viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
+    controller = panel.controller
+    controller.change_settings(preset=preset, encoder="efficientnet-lite0")
+    controller.open_sample()
+    wait(lambda: controller.session is not None and not controller.busy)
+    truth = controller.session.study.to_slices(np.asarray(brain_sample().tissue.dataobj))
+    controller.add_class("white matter")
+    for index in LABELLED:
+        controller.layers.manual.data[index] = truth[index]
+    controller.layers.manual.refresh()
+    controller.flush()
+
+    stage = {"now": "idle"}
+    strokes: dict[str, list[float]] = {}
+    gaps = Gaps(lambda: stage["now"])
+    for _ in range(20):
+        draw_stroke(controller, strokes, stage["now"])
+        pump(0.1)
+    gaps.pause()
+
+    def follow(event: object) -> None:
+        stage["now"] = event.stage  # type: ignore[attr-defined]
+
+    controller.progressed.connect(follow)
+    finished = []
+    controller.work_finished.connect(lambda: finished.append(controller.last_stage))
+    stage["now"] = "starting"  # loading PyTorch and the encoder
+    controller.train()
+    next_stroke = time.monotonic() + 0.5
+    while "predict" not in finished:
+        QApplication.processEvents()
+        if time.monotonic() > next_stroke:
+            draw_stroke(controller, strokes, stage["now"])
+            next_stroke = time.monotonic() + 0.5
+        time.sleep(0.0005)
+    viewer.close()
+    return {name: figures(values, strokes.get(name, [])) for name, values in gaps.by_stage.items()}
+
+
+def draw_stroke(controller: object, strokes: dict[str, list[float]], stage: str) -> None:
+    """Twenty brush positions on a slice without labels, each followed by what Qt has to do."""
+    layer = controller.layers.manual  # type: ignore[attr-defined]
+    started = time.perf_counter()
+    for step in range(20):
+        layer.paint((60, 60 + step, 80), 1)
+    layer.refresh()
+    strokes.setdefault(stage, []).append(1000 * (time.perf_counter() - started))
+
+
+def figures(gaps: list[float], strokes: list[float]) -> dict[str, float]:
+    """Longest and 99th percentile of the gaps, median of the strokes."""
+    return {
+        "longest": max(gaps),
+        "p99": float(np.percentile(gaps, 99)),
+        "median": float(np.median(gaps)),
+        "ticks": len(gaps),
+        "stroke": float(np.median(strokes)) if strokes else float("nan"),
+    }
+
+
+def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Let Qt work until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        pump(0.05)
+        if time.monotonic() > end:
+            msg = "the study did not open in time"
+            raise TimeoutError(msg)
+
+
+def pump(seconds: float) -> None:
+    """Let Qt work for a while."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.001)
+
+
+def main() -> None:
+    """Print a table; write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="balanced")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["DINOAUGSEG_CACHE"] = cache  # everything has to be encoded
+        result = measure(arguments.preset)
+    print(f"{'stage':<10} {'longest':>9} {'99th pct':>9} {'median':>8} {'stroke':>8} {'ticks':>7}   (milliseconds)")
+    for name, row in result.items():
+        missed = [key for key, limit in LIMITS.items() if row[key] > limit]
+        print(
+            f"{name:<10} {row['longest']:>9.1f} {row['p99']:>9.1f} {row['median']:>8.1f} {row['stroke']:>8.1f} "
+            f"{row['ticks']:>7.0f}   {'above the limit: ' + ', '.join(missed) if missed else ''}"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
