@@ -7,11 +7,10 @@ the background only hands out events and masks (``workers.py``).
 from __future__ import annotations
 
 import weakref
+from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
 from psygnal import Signal, SignalInstance
-from qtpy.compat import isalive
-from qtpy.QtCore import QObject
 
 from napari_dinoaugseg.gui.advice import advice
 from napari_dinoaugseg.gui.study_actions import StudyActions
@@ -100,16 +99,16 @@ class Controller(StudyActions):
         self.go_to(found.index)
         self.said.emit(f"{self.session.study.slice_name(found.index).capitalize()}: {found.reason}.")
 
-    def release(self) -> None:
-        """A panel is gone: its widgets are called no more; with the last one everything ends."""
+    def release(self, widgets: Collection[object]) -> None:
+        """A panel is gone: its widgets are called no more; with the last panel everything ends."""
         self.users -= 1
         if self.users <= 0:
             self.dispose()
             return
+        gone = {id(widget) for widget in widgets}
         for signal in self._signals():
             for callback in list(signal._slots):
-                owner = getattr(callback.dereference(), "__self__", None)
-                if isinstance(owner, QObject) and not isalive(owner):  # type: ignore[no-untyped-call]
+                if id(getattr(callback.dereference(), "__self__", None)) in gone:
                     signal._slots.remove(callback)
 
     def _signals(self) -> list[SignalInstance]:

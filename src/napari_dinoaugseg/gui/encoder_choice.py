@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.gui.parts import button, quietly, row
@@ -52,11 +54,13 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
 class EncoderChoice(QWidget):
     """A list of encoders, what is known of the chosen one's weights, and a button for a file with weights."""
 
+    found = Signal(object)  # from the thread that looks
+
     def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.controller = controller
         self._found: dict[str, Any] | None = None
-        self._worker: Any = None
+        self._looking = False
         self.names = QComboBox()
         self.names.addItems(NAMES)
         self.names.setToolTip("The frozen network that looks at the slices; auto takes the best one at hand")
@@ -79,6 +83,7 @@ class EncoderChoice(QWidget):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._look)
+        self.found.connect(self._on_found)
         controller.session_changed.connect(self._look_soon)
         controller.settings_changed.connect(self.refresh)
         self.refresh()
@@ -115,19 +120,22 @@ class EncoderChoice(QWidget):
 
     def _look(self) -> None:
         """Ask the engine, in the background."""
-        from napari.qt.threading import create_worker
-
         controller = self.controller
-        if controller.closed or self._worker is not None:
+        if controller.closed or self._looking:
             return
-        self._worker = create_worker(
-            look_for_weights, controller.settings.encoder, controller.weights, controller.device, _ignore_errors=True
-        )
-        self._worker.returned.connect(self._on_found)
-        self._worker.start()
+        self._looking = True
+        arguments = (controller.settings.encoder, controller.weights, controller.device)
+
+        def look() -> None:
+            found = look_for_weights(*arguments)
+            with contextlib.suppress(RuntimeError):  # the panel was closed meanwhile
+                self.found.emit(found)
+
+        # A thread of Python's own: the interpreter waits for it, and leaving in the middle of an import would abort.
+        threading.Thread(target=look, name="look-for-weights").start()
 
     def _on_found(self, found: dict[str, Any]) -> None:
-        self._worker = None
+        self._looking = False
         if self.controller.closed:
             return
         self._found = found

@@ -34,7 +34,7 @@ class LabelSection(QWidget):
                     ("by hand", COLOURS[Status.MANUAL]),
                     ("accepted", COLOURS[Status.ACCEPTED]),
                     ("predicted", COLOURS[Status.PREDICTED]),
-                    ("suggested", SUGGESTED),
+                    ("next", SUGGESTED),
                 )
             )
         )

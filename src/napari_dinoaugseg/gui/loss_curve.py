@@ -29,6 +29,7 @@ class LossCurve(pyqtgraph.PlotWidget):  # type: ignore[misc]
         self.setToolTip("How far the model is from your labels while it learns: lower is better")
         self.setLabel("left", "loss")
         self.setLabel("bottom", "step")
+        self.getAxis("left").enableAutoSIPrefix(False)
         self.steps: list[int] = []
         self.losses: list[float] = []
         self._line = self.plot(pen=pyqtgraph.mkPen(_LINE, width=2))

@@ -87,7 +87,7 @@ class Panel(QWidget):
         controller.work_started.connect(self._clear_message)
         bind_keys(viewer, controller)
         # A closed dock or viewer takes the widgets away while work may still go on.
-        self.destroyed.connect(_Leaving(viewer, controller))
+        self.destroyed.connect(_Leaving(viewer, controller, [self, *self.findChildren(QWidget)]))
         self.refresh()
 
     def _arrange(self) -> None:
@@ -167,10 +167,11 @@ class Panel(QWidget):
 class _Leaving:
     """What happens when the panel is gone. No method of the panel: that would go with it."""
 
-    def __init__(self, viewer: Any, controller: Controller) -> None:
-        self.viewer, self.controller = viewer, controller
+    def __init__(self, viewer: Any, controller: Controller, widgets: list[QWidget]) -> None:
+        self.viewer, self.controller, self.widgets = viewer, controller, widgets
 
     def __call__(self, *_: object) -> None:
         if self.controller.users <= 1:
             unbind_keys(self.viewer)
-        self.controller.release()
+        self.controller.release(self.widgets)
+        self.widgets = []

@@ -1,0 +1,68 @@
+"""The whole loop on the brain sample, through the widgets, as a person goes through it."""
+
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.study.sample import CLASS_NAMES, LABELLED_SLICES, brain_sample
+from tests.gui.conftest import dice, paint, wait_idle
+from tests.gui.test_painting import stroke
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path):
+    controller = panel.controller
+    controller.change_settings(encoder="efficientnet-lite0")
+    controller.use_device("cpu")
+    panel.study.sample_button.click()
+    qtbot.waitUntil(lambda: controller.session is not None, timeout=60_000)
+    sample = brain_sample()
+    truth = controller.session.study.to_slices(np.asarray(sample.tissue.dataobj))
+    controller.rename_class(1, CLASS_NAMES[1])
+    panel.classes.add_button.click()
+    controller.rename_class(2, CLASS_NAMES[2])
+
+    controller.go_to(LABELLED_SLICES[0])
+    stroke(qtbot, controller.viewer)
+    qtbot.waitUntil(lambda: controller.session.labels.labelled == [LABELLED_SLICES[0]], timeout=3000)
+    paint(controller, truth, LABELLED_SLICES)
+    assert controller.session.labels.labelled == list(LABELLED_SLICES)
+
+    controller.go_to(72)
+    began = time.monotonic()
+    panel.train.train_button.click()
+    wait_idle(qtbot, controller, 400_000)
+    first = time.monotonic() - began
+    book = controller.session.labels
+    left = [i for i in range(140) if i not in LABELLED_SLICES]
+    found = np.stack([book.result(i) for i in left])
+    assert all(dice(found == number, truth[left] == number) >= 0.88 for number in (1, 2))
+
+    panel.label.suggested_button.click()
+    suggested = controller.current_slice
+    assert book.status(suggested) is Status.PREDICTED
+    panel.review._correct()
+    paint(controller, truth, [suggested])
+    accepted = next(i for i in range(80, 140) if book.status(i) is Status.PREDICTED)
+    controller.go_to(accepted)
+    panel.review.accept_button.click()
+    assert book.status(accepted) is Status.ACCEPTED
+
+    began = time.monotonic()
+    panel.train.train_button.click()
+    wait_idle(qtbot, controller, 400_000)
+    assert time.monotonic() - began < first
+    assert controller.session.history[1].agreement is not None
+
+    out = tmp_path / "mask.nii.gz"
+    controller.export(out)
+    mask = nib.load(out)
+    assert mask.shape == sample.image.shape
+    assert np.allclose(mask.affine, sample.image.affine)
+    exported = controller.session.study.to_slices(np.asarray(mask.dataobj))
+    for index in (*LABELLED_SLICES, suggested):
+        assert np.array_equal(exported[index], truth[index])
