@@ -129,10 +129,11 @@ class ExportSection(QWidget):
             if status in counts:
                 counts[status] += 1
         words = {Status.MANUAL: "by hand", Status.ACCEPTED: "accepted", Status.PREDICTED: "predicted"}
-        parts = [f"{counts[status]} {words[status]}" for status in self._wanted()]
+        parts = [f"{counts[status]} {words[status]}" for status in self._wanted() if counts[status]]
         empty = n_slices - sum(counts[status] for status in self._wanted())
         left = f"; {empty} left as background" if empty else ""
-        return f"{n_slices} slices: {', '.join(parts)}{left}."
+        noun = "slices" if session.study.kind == "volume" else "pictures"
+        return f"{n_slices} {noun}: {', '.join(parts) or 'none labelled'}{left}."
 
     def _wanted(self) -> tuple[Status, ...]:
         return _CHOICES[self.include.currentIndex()][1]
