@@ -24,7 +24,7 @@ RUN_HERE := $(RUN_ON_DISPLAY)
 SCREEN :=
 endif
 
-.PHONY: help setup run test test-qt6 check format clean
+.PHONY: help setup run test test-qt6 check format clean screenshots
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ check: setup  ## lint, check the format, the types and which part may import whi
 format: setup  ## sort the imports and format the code
 	$(BIN)/ruff check --select I --fix
 	$(BIN)/ruff format
+
+screenshots: setup  ## take the screenshots of docs/ again
+	$(SCREEN) $(BIN)/python tools/screenshots.py
 
 clean:  ## remove the environments, caches and build products
 	rm -rf .venv .venv-qt6 build dist htmlcov .coverage .coverage.* .*_cache .hypothesis src/*.egg-info

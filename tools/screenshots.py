@@ -1,0 +1,127 @@
+"""Takes the screenshots of the docs: the panel on the sample study in five states.
+
+    make screenshots        # or: python tools/screenshots.py [--theme light] [--folder DIR]
+
+Needs a display (make gives a virtual one) and the extras offline and demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.gui.controller import Controller
+
+SIZE = (1280, 800)
+SHOWN = 72  # a labelled slice in the middle of the brain
+EXPORTED = "brain_mask.nii.gz"
+
+
+class Stage:
+    """A napari window with the panel, and a camera."""
+
+    def __init__(self, folder: Path, theme: str) -> None:
+        import napari
+
+        from napari_dinoaugseg.gui.panel import Panel
+
+        self.folder = folder
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.theme = theme
+        self.window: Any = self.viewer.window._qt_window
+        self.window.resize(*SIZE)
+        self.panel = Panel(self.viewer)
+        self.viewer.window.add_dock_widget(self.panel, name="DINO-AugSeg", area="right")
+
+    def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Let Qt work until a condition holds, for so long at most."""
+        from qtpy.QtWidgets import QApplication
+
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not until():
+            QApplication.processEvents()
+            time.sleep(0.005)
+
+    def picture(self, name: str) -> None:
+        """Save what the window shows, once it has settled."""
+        self.spin(1.5)
+        path = self.folder / f"{name}.png"
+        self.window.grab().save(str(path))
+        print(path)  # noqa: T201 - this is a script
+
+    def show_section(self, section: Any) -> None:
+        """Scroll the panel to a section."""
+        self.spin(0.2)
+        self.panel.scroll_area.ensureWidgetVisible(section)
+
+
+def label(controller: Controller) -> None:
+    """Label five slices of the sample as a person would have painted them."""
+    from napari_dinoaugseg.study.sample import CLASS_NAMES, LABELLED_SLICES, brain_sample
+
+    session, layers = controller.session, controller.layers
+    if session is None or layers is None:
+        msg = "the sample study did not open"
+        raise RuntimeError(msg)
+    truth = session.study.to_slices(np.asarray(brain_sample().tissue.dataobj))  # type: ignore[attr-defined]
+    for number, name in CLASS_NAMES.items():
+        if number in {entry.number for entry in session.labels.classes}:
+            controller.rename_class(number, name)
+        else:
+            controller.add_class(name)
+    for index in LABELLED_SLICES:
+        layers.manual.data[index] = truth[index]
+    layers.manual.refresh()
+    controller.flush()
+    controller.go_to(SHOWN)
+
+
+def take(folder: Path, theme: str) -> None:
+    """Play the loop and save a picture in each state."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stage = Stage(folder, theme)
+    controller = stage.panel.controller
+    stage.picture("1_empty")
+    controller.change_settings(encoder="efficientnet-lite0")
+    controller.open_sample()
+    stage.spin(60, lambda: controller.session is not None and not controller.busy)
+    label(controller)
+    stage.spin(5)  # napari's own notices fade
+    stage.picture("2_labelled")
+    controller.train()
+    stage.spin(120, lambda: controller.last_stage == "train" and len(stage.panel.train.curve.steps) > 60)
+    stage.picture("3_training")
+    stage.spin(600, lambda: controller.last_stage == "predict" and not controller.busy)
+    controller.go_to(SHOWN + 13)
+    if controller.layers is not None:
+        controller.layers.show_confidence(True)
+    stage.show_section(stage.panel.review)
+    stage.picture("4_review")
+    if controller.layers is not None:
+        controller.layers.show_confidence(False)
+    controller.export(folder / EXPORTED)
+    stage.show_section(stage.panel.export)
+    stage.picture("5_exported")
+    (folder / EXPORTED).unlink()
+    stage.viewer.close()
+
+
+def main() -> None:
+    """Read the arguments and take the pictures."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--theme", default="dark", choices=("dark", "light"))
+    parser.add_argument("--folder", type=Path, default=Path("docs/screenshots"))
+    arguments = parser.parse_args()
+    take(arguments.folder, arguments.theme)
+
+
+if __name__ == "__main__":
+    main()
