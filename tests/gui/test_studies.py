@@ -183,6 +183,25 @@ def test_two_panels_of_a_viewer_are_one_and_closing_one_leaves_the_other(panel, 
     assert panel.advice.text().startswith("Only background")
 
 
+def test_a_closed_panel_loses_nothing(panel, controller, study, qtbot):
+    from napari_dinoaugseg.gui.panel import Panel
+
+    controller.layers.manual.paint((8, 10, 10), 1)
+    viewer = controller.viewer
+    viewer.window.remove_dock_widget(panel)
+    panel.deleteLater()
+    qtbot.wait(100)
+    assert controller.users == 0
+    assert not controller.closed
+    again = Panel(viewer)
+    viewer.window.add_dock_widget(again, name="again")
+    assert again.controller is controller
+    again.controller.flush()
+    assert again.controller.session.labels.labelled == [8]
+    qtbot.wait(100)
+    assert "1 slice labelled" in again.advice.text()
+
+
 def test_two_viewers_have_a_study_each(controller, study, make_napari_viewer, blob_files):
     other = Controller.of(make_napari_viewer())
     assert other is not controller
@@ -213,3 +232,18 @@ def test_the_state_of_the_weights_is_shown(controller, panel, study, qtbot):
     controller.change_settings(encoder="dinov3-convnext-large")
     assert "missing" in panel.study.encoder.state.text()
     assert "785 MB" in panel.study.encoder.state.text()
+
+
+def test_the_estimate_follows_what_was_measured():
+    from napari_dinoaugseg.gui.estimate import Pace, estimate, in_words
+    from napari_dinoaugseg.learning.settings import Settings
+
+    settings, pace = Settings(steps=100, views=3, class_steps=0.1, warm_steps=0.5), Pace(0.1, 0.2, 0.05)
+    assert estimate(settings, None, 5, 40, classes=1, warm=False, pace=pace) == pytest.approx(2 + 20 + 2)
+    assert estimate(settings, None, 0, 40, classes=2, warm=True, pace=pace) == pytest.approx(11 + 2)
+    assert [in_words(seconds) for seconds in (3, 42, 200, 9000)] == [
+        "a few seconds",
+        "about 40 seconds",
+        "about 3 minutes",
+        "about 2.5 hours",
+    ]

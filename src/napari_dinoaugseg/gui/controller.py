@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal, SignalInstance
+from qtpy.compat import isalive
 
 from napari_dinoaugseg.gui.advice import advice
 from napari_dinoaugseg.gui.study_actions import StudyActions
@@ -40,6 +41,7 @@ class Controller(StudyActions):
         last_stage: what the work in the background did last.
     """
 
+    _without_panel: ClassVar[dict[int, Controller]] = {}
     _of_viewer: ClassVar[weakref.WeakValueDictionary[int, Controller]] = weakref.WeakValueDictionary()
 
     @classmethod
@@ -51,6 +53,7 @@ class Controller(StudyActions):
         if found is None or found.closed:
             found = cls(viewer)
             cls._of_viewer[id(viewer)] = found
+        cls._without_panel.pop(id(viewer), None)
         return found
 
     # --- looking ----------------------------------------------------------------------------------------------------
@@ -100,9 +103,13 @@ class Controller(StudyActions):
         self.said.emit(f"{self.session.study.slice_name(found.index).capitalize()}: {found.reason}.")
 
     def release(self, widgets: Collection[object]) -> None:
-        """A panel is gone: its widgets are called no more; with the last panel everything ends."""
+        """A panel is gone: its widgets are called no more. With its viewer everything ends.
+
+        A panel that was only closed leaves the session as it is; the next panel of the viewer shows it again.
+        """
         self.users -= 1
-        if self.users <= 0:
+        window: Any = getattr(self.viewer.window, "_qt_window", None)
+        if self.users <= 0 and (window is None or not isalive(window) or not window.isVisible()):  # type: ignore[no-untyped-call]
             self.dispose()
             return
         gone = {id(widget) for widget in widgets}
@@ -110,15 +117,19 @@ class Controller(StudyActions):
             for callback in list(signal._slots):
                 if id(getattr(callback.dereference(), "__self__", None)) in gone:
                     signal._slots.remove(callback)
+        if self.users <= 0 and id(self.viewer) not in self._without_panel:
+            self._without_panel[id(self.viewer)] = self
+            window.destroyed.connect(self.dispose)
 
     def _signals(self) -> list[SignalInstance]:
         names = [name for name in dir(type(self)) if isinstance(getattr(type(self), name, None), Signal)]
         return [getattr(self, name) for name in names]
 
-    def dispose(self) -> None:
+    def dispose(self, *_: object) -> None:
         """The viewer or the last panel closes: stop the work, take over the last strokes, let go of the layers."""
         if self.closed:
             return
+        self._without_panel.pop(id(self.viewer), None)
         self.flush()
         self.closed = True
         self.abandon_work()

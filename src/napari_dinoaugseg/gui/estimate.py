@@ -8,7 +8,7 @@ from napari_dinoaugseg.learning.settings import Settings
 
 # Seconds on two cores of a server of 2020, at 256 pixels: a slice through efficientnet-lite0, one training step with a
 # decoder of 64 channels and 4 slices, the prediction of one slice with its encoding.
-_ENCODE, _STEP, _PREDICT = 0.05, 0.14, 0.11
+_ENCODE, _STEP, _PREDICT = 0.05, 0.25, 0.11
 _SLOWER = {"tiny": 6.0, "small": 10.0, "base": 20.0, "large": 40.0}  # encoders against efficientnet-lite0
 
 
@@ -25,7 +25,9 @@ class Pace:
         self.encode = self.train = self.predict = None
 
 
-def estimate(settings: Settings, encoder: str | None, new: int, to_predict: int, *, warm: bool, pace: Pace) -> float:
+def estimate(
+    settings: Settings, encoder: str | None, new: int, to_predict: int, *, classes: int, warm: bool, pace: Pace
+) -> float:
     """Seconds until masks are on every slice.
 
     Args:
@@ -33,6 +35,7 @@ def estimate(settings: Settings, encoder: str | None, new: int, to_predict: int,
         encoder: its name where known.
         new: labelled slices that were not learnt from before; their views have to be encoded.
         to_predict: slices that get masks.
+        classes: how many, without the background; more take more steps.
         warm: whether a trained model is continued.
         pace: what was measured.
     """
@@ -42,7 +45,8 @@ def estimate(settings: Settings, encoder: str | None, new: int, to_predict: int,
     encode = pace.encode if pace.encode is not None else _ENCODE * area * heavier
     step = pace.train if pace.train is not None else _STEP * area * width * settings.batch_size / 4
     predict = pace.predict if pace.predict is not None else _PREDICT * area * max(1.0, heavier / 2)
-    steps = settings.steps * (settings.warm_steps if warm else 1.0)
+    more = min(3.0, 1 + settings.class_steps * max(0, classes - 1))
+    steps = settings.steps * more * (settings.warm_steps if warm else 1.0)
     return new * (settings.views + 1) * encode + steps * step + to_predict * predict
 
 
