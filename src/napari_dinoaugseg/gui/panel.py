@@ -33,6 +33,7 @@ class Panel(QWidget):
         viewer = napari_viewer  # napari hands it over by this name
         self.controller = Controller.of(viewer)
         self.controller.users += 1
+        self._reviewed = False
         self.advice = sentence()
         self.advice.setObjectName("advice")
         self.advice.setStyleSheet("font-weight: bold;")
@@ -144,8 +145,15 @@ class Panel(QWidget):
 
     def _on_prediction(self, _: int) -> None:
         session = self.controller.session
-        if session is not None and session.labels.confidence and not self.folds["Review"].title.isChecked():
+        if session is not None and session.labels.confidence and not self._reviewed:
+            self._reviewed = True
             self.folds["Review"].set_open(True)
+            # Once: from here on the person decides what is in view.
+            QTimer.singleShot(_PAUSE, self._show_review)
+
+    def _show_review(self) -> None:
+        if not self.controller.closed:
+            self.scroll_area.ensureWidgetVisible(self.folds["Review"])
 
     def _say(self, text: str) -> None:
         self.message.setStyleSheet("")
