@@ -17,6 +17,7 @@ from tests.gui.test_painting import stroke
 def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path):
     controller = panel.controller
     controller.change_settings(encoder="efficientnet-lite0")
+    controller.use_preset("fast")
     controller.use_device("cpu")
     panel.study.sample_button.click()
     qtbot.waitUntil(lambda: controller.session is not None, timeout=60_000)
@@ -49,6 +50,7 @@ def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path):
     paint(controller, truth, [suggested])
     accepted = next(i for i in range(80, 140) if book.status(i) is Status.PREDICTED)
     controller.go_to(accepted)
+    qtbot.waitUntil(panel.review.accept_button.isEnabled, timeout=3000)
     panel.review.accept_button.click()
     assert book.status(accepted) is Status.ACCEPTED
 

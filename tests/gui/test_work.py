@@ -80,7 +80,7 @@ def test_stop_answers_within_a_second_and_keeps_what_is_there(labelled, stage, q
 
 def test_paint_while_training_is_kept_and_counts_in_the_next_round(labelled, truth, qtbot):
     controller = labelled
-    controller.change_settings(steps=150)
+    controller.change_settings(steps=90)
     controller.train()
     until_stage(qtbot, controller, "train")
     paint(controller, truth, [2])
@@ -96,7 +96,7 @@ def test_paint_while_training_is_kept_and_counts_in_the_next_round(labelled, tru
 
 def test_layers_deleted_and_renamed_while_training(labelled, truth, qtbot, said):
     controller = labelled
-    controller.change_settings(steps=150)
+    controller.change_settings(steps=90)
     controller.train()
     until_stage(qtbot, controller, "train")
     controller.layers.image.name = "renamed"
