@@ -56,10 +56,13 @@ class Stage:
         self.window.grab().save(str(path))
         print(path)  # noqa: T201 - this is a script
 
-    def show_section(self, section: Any) -> None:
-        """Scroll the panel to a section."""
-        self.spin(0.2)
-        self.panel.scroll_area.ensureWidgetVisible(section)
+    def show_section(self, title: str) -> None:
+        """Unfold a section and scroll to it."""
+        fold = self.panel.folds[title]
+        fold.set_open(True)
+        self.spin(0.3)
+        bar = self.panel.scroll_area.verticalScrollBar()
+        bar.setValue(fold.y())
 
 
 def label(controller: Controller) -> None:
@@ -102,12 +105,12 @@ def take(folder: Path, theme: str) -> None:
     controller.go_to(SHOWN + 13)
     if controller.layers is not None:
         controller.layers.show_confidence(True)
-    stage.show_section(stage.panel.review)
+    stage.show_section("Review")
     stage.picture("4_review")
     if controller.layers is not None:
         controller.layers.show_confidence(False)
     controller.export(folder / EXPORTED)
-    stage.show_section(stage.panel.export)
+    stage.show_section("Export")
     stage.picture("5_exported")
     (folder / EXPORTED).unlink()
     stage.viewer.close()

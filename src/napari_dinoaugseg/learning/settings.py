@@ -41,7 +41,7 @@ class Settings(BaseModel):
     fuse: bool = Field(True, description="CG-Fuse; off = plain skip concatenation (for ablations)")
     add_query: bool = Field(True, description="Concatenate the decoder map itself to the fused and the encoder map")
 
-    steps: int = Field(150, ge=1, le=100_000, description="Optimisation steps of a first training with one class")
+    steps: int = Field(200, ge=1, le=100_000, description="Optimisation steps of a first training with one class")
     class_steps: float = Field(0.1, ge=0, le=1, description="Share of the steps that each further class adds")
     warm_steps: float = Field(0.4, gt=0, le=1, description="Share of the steps when a trained decoder is continued")
     batch_size: int = Field(4, ge=1, le=256, description="Slices per step")
