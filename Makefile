@@ -42,8 +42,9 @@ $(VENV)/.complete: setup.cfg pyproject.toml
 run: setup  ## open napari with the sample study; without a display, segment it
 	$(BIN)/$(RUN_HERE)
 
+# Two processes with one thread of arithmetic each: more would compete on a small machine.
 test: setup  ## run the tests; arguments for pytest: make test ARGS="-k wavelet"
-	$(SCREEN) $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # The same loop with the other Qt, in an environment of its own: two Qts in one process do not get on.
 test-qt6:  ## run the tests of the panel with PyQt6

@@ -26,6 +26,8 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _own_cache(_session_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test an empty cache, so that what one test encoded cannot help the next."""
     monkeypatch.setenv("DINOAUGSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+    # The panel sets it from the person's preferences; what one test prefers must not reach the next.
+    monkeypatch.setenv("DINOAUGSEG_OFFLINE", "")
 
 
 @pytest.fixture(scope="session")
