@@ -63,8 +63,12 @@ def measure(preset: str) -> dict[str, dict[str, float]]:
     viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
     controller = panel.controller
     controller.change_settings(preset=preset, encoder="efficientnet-lite0")
+    stage = {"now": "opening"}  # the study is read and drawn, and PyTorch is loaded in the background
+    gaps = Gaps(lambda: stage["now"])
     controller.open_sample()
     wait(lambda: controller.session is not None and not controller.busy)
+    pump(5)
+    gaps.pause()
     truth = controller.session.study.to_slices(np.asarray(brain_sample().tissue.dataobj))
     controller.add_class("white matter")
     for index in LABELLED:
@@ -72,9 +76,10 @@ def measure(preset: str) -> dict[str, dict[str, float]]:
     controller.layers.manual.refresh()
     controller.flush()
 
-    stage = {"now": "idle"}
     strokes: dict[str, list[float]] = {}
-    gaps = Gaps(lambda: stage["now"])
+    pump(2)
+    gaps.pause()
+    stage["now"] = "idle"
     for _ in range(20):
         draw_stroke(controller, strokes, stage["now"])
         pump(0.1)
@@ -86,7 +91,7 @@ def measure(preset: str) -> dict[str, dict[str, float]]:
     controller.progressed.connect(follow)
     finished = []
     controller.work_finished.connect(lambda: finished.append(controller.last_stage))
-    stage["now"] = "starting"  # loading PyTorch and the encoder
+    stage["now"] = "starting"  # the encoder is loaded
     controller.train()
     next_stroke = time.monotonic() + 0.5
     while "predict" not in finished:
