@@ -50,7 +50,7 @@ class Strategy(StrEnum):
 
 StudyArgument = Annotated[
     Path,
-    typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures.", metavar="STUDY"),
+    typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Out = Annotated[Path, typer.Option(help="Where the mask goes: a file like the study's, or a folder for pictures.")]
@@ -101,9 +101,6 @@ def segment(
     """Learn from the labelled slices of a study and write a mask of all its slices."""
     from napari_dinoaugseg.cli.segment import SegmentJob, run_segment
 
-    changes = {"encoder": encoder, "window": window, "seed": seed}
-    if input_size is not None:
-        changes["input_size"] = input_size
     job = SegmentJob(
         study=study,
         labels=labels,
@@ -114,7 +111,7 @@ def segment(
         series=series,
         weights=weights,
         preset=preset,
-        settings=changes,
+        settings=_changes(encoder, window, seed, input_size),
         device=device,
         warm_start=warm_start,
         model_out=model_out,
@@ -198,9 +195,6 @@ def simulate(
     """Play a person who labels a few slices, trains, and labels more: Dice of the unlabelled slices, round by round."""
     from napari_dinoaugseg.cli.simulate import SimulateJob, run_simulate
 
-    changes = {"encoder": encoder, "window": window, "seed": seed}
-    if input_size is not None:
-        changes["input_size"] = input_size
     job = SimulateJob(
         study=study,
         truth=truth,
@@ -212,7 +206,7 @@ def simulate(
         series=series,
         weights=weights,
         preset=preset,
-        settings=changes,
+        settings=_changes(encoder, window, seed, input_size),
         device=device,
         seed=seed,
         cache=cache,
@@ -262,6 +256,12 @@ def demo(
     from napari_dinoaugseg.cli.demo import run_demo
 
     run_demo(out or Path("demo"), changes, preset, weights, device, as_json=json)
+
+
+def _changes(encoder: str, window: str, seed: int, input_size: int | None) -> dict[str, object]:
+    """The settings that differ from the preset's."""
+    size = {} if input_size is None else {"input_size": input_size}
+    return {"encoder": encoder, "window": window, "seed": seed, **size}
 
 
 def _version(value: bool) -> None:

@@ -97,7 +97,7 @@ class Settings(BaseModel):
 
 
 # `paper` follows the authors' code (section 4 of the paper): its width, loss, optimiser and schedule, no views.
-# The other two were chosen by paired draws on public images; benchmarks/ tells how.
+# The other two rest on single trials on public images (ARCHITECTURE.md tells what they change and why).
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "fast": {"width": 32, "steps": 90, "views": 3},
