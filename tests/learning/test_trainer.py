@@ -8,6 +8,7 @@ from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
 from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import Example, _Run, fit, planned_steps
 from tests.blobs import LEFT_OUT
 
@@ -37,6 +38,17 @@ def test_three_labelled_slices_teach_the_others(make_store, examples, truth, qui
     assert mean_dice(masks(store, trained.decoder), truth[list(LEFT_OUT)]) > 0.85
     assert trained.steps == planned_steps(quick, 3, warm=False)
     assert not trained.decoder.training
+
+
+def test_the_papers_recipe_builds_the_papers_decoder_and_lowers_the_loss(make_store, examples, encoder):
+    paper = Settings.of_preset("paper", input_size=64, steps=12, learning_rate=1e-3)
+    events, trained = run(fit(make_store(), examples, paper, n_classes=3))
+    losses = [event.loss for event in events if event.stage == "train"]
+    assert losses[-1] < losses[0]
+    arguments = trained.decoder.arguments
+    assert arguments["channels"] == list(encoder.channels)
+    assert (arguments["width"], arguments["norm"], arguments["rope"]) == (None, "batch", "1d")
+    assert events[0].total == len(examples)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_store, examples, quick):

@@ -50,7 +50,7 @@ class Strategy(StrEnum):
 
 StudyArgument = Annotated[
     Path,
-    typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures."),
+    typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures.", metavar="STUDY"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Out = Annotated[Path, typer.Option(help="Where the mask goes: a file like the study's, or a folder for pictures.")]
