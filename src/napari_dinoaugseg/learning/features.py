@@ -62,6 +62,7 @@ class FeatureStore:
         self._memory: OrderedDict[str, list[Tensor]] = OrderedDict()
         self._bytes = 0
         self._cache_problem_told = False
+        self._fingerprints: dict[int, str] = {}
 
     @property
     def memory_used(self) -> int:
@@ -198,13 +199,19 @@ class FeatureStore:
         """What the features depend on, as a hexadecimal name. Bump the leading number when the preparation changes."""
         parts = (
             "1",
-            self.study.slice_fingerprint(index),
+            self._fingerprint(index),
             self.encoder.fingerprint,
             str(self.input_size),
             repr(self.window),
             view.key if view else "plain",
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
+
+    def _fingerprint(self, index: int) -> str:
+        """Of the slice's pixels, which are read and hashed once: every step asks for the key of every slice in it."""
+        if index not in self._fingerprints:
+            self._fingerprints[index] = self.study.slice_fingerprint(index)
+        return self._fingerprints[index]
 
 
 def _size(maps: list[Tensor]) -> int:
