@@ -208,33 +208,27 @@ class Session:
         self.history.append(done)
         return done
 
-    def predict(
-        self, centre: int = 0, *, every: bool = False, cancel: Cancel | None = None
-    ) -> Iterator[Event | Prediction]:
+    def predict(self, centre: int = 0, *, cancel: Cancel | None = None) -> Iterator[Event | Prediction]:
         """Predict the slices that are not labelled, nearest to ``centre`` first; the masks go into the label book.
 
         Args:
             centre: the slice the person looks at.
-            every: labelled slices as well (their labels stay what they are).
             cancel: asks for the stop; the masks that came so far stay.
 
         Raises:
             TrainingError: there is no trained decoder yet.
         """
-        for item in self.predictions(centre, every=every, cancel=cancel):
+        for item in self.predictions(centre, cancel=cancel):
             if isinstance(item, Prediction):
                 self.keep(item)
             yield item
 
-    def predictions(
-        self, centre: int = 0, *, every: bool = False, cancel: Cancel | None = None
-    ) -> Iterator[Event | Prediction]:
+    def predictions(self, centre: int = 0, *, cancel: Cancel | None = None) -> Iterator[Event | Prediction]:
         """Like :meth:`predict`, but the masks are only handed out: whoever owns the label book keeps them.
 
         Which slices are wanted is decided at the call; the rest may run in another thread.
         """
-        wanted = range(self.study.n_slices) if every else self.labels.open_slices
-        return self._predictions(nearest_first(wanted, centre), cancel)
+        return self._predictions(nearest_first(self.labels.open_slices, centre), cancel)
 
     def _predictions(self, order: list[int], cancel: Cancel | None) -> Iterator[Event | Prediction]:
         engine = self.engine
