@@ -101,7 +101,8 @@ def test_a_model_of_another_encoder_than_the_one_asked_for_is_refused(trained, n
 
 
 def test_stopping_a_prediction_keeps_the_masks_that_came(trained):
-    trained.labels.drop_predictions()
+    for index in LEFT_OUT:
+        trained.labels.reject(index)
     cancel = Cancel()
     for item in trained.predict(8, cancel=cancel):
         if isinstance(item, Progress):

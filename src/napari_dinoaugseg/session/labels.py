@@ -273,11 +273,6 @@ class LabelBook:
         self._layers["predicted"][index] = self._checked(index, labels)
         self._confidence[index] = confidence
 
-    def drop_predictions(self) -> None:
-        """Forget all predictions (not the accepted ones)."""
-        self._layers["predicted"].clear()
-        self._confidence.clear()
-
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _checked(self, index: int, labels: NDArray[np.integer]) -> Labels:
