@@ -127,7 +127,7 @@ def test_a_full_disk_is_said_once_and_loses_nothing(make_store, cache, monkeypat
     def full(*_args, **_options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache_module.tempfile, "mkstemp", full)
+    monkeypatch.setattr(cache_module.disk, "write", full)
     store = make_store(cache)
     notices = [event for event in prepare(store) if isinstance(event, Notice)]
     assert len(notices) == 1

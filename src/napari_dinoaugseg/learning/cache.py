@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from napari_dinoaugseg import disk
 
 DEFAULT_LIMIT = 20 * 2**30  # bytes
 _SUFFIX = ".features"
@@ -66,14 +67,7 @@ class FeatureCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                Path(name).replace(path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            disk.write(path, content, durable=False)  # checked when it is read
         except OSError as error:
             reason = error.strerror or str(error)
             self.problem = f"Features are not kept on disk ({reason}): the next run encodes the slices again."

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CheckpointError, OutputError
 from napari_dinoaugseg.model.network import Decoder
 
@@ -63,16 +61,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     entry = json.dumps(description, sort_keys=True, allow_nan=False)
     state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
     content = save(state, metadata={_ENTRY: entry})
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        disk.write(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         msg = f"{path}: the model cannot be written there: {error.strerror or error}."
         raise OutputError(msg) from error
 

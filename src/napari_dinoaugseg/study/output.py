@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.study.files import suffix_of
-
-
-def _temporary(path: Path) -> Path:
-    """Return an unused name beside `path` with the same suffix, since writers choose the format by the suffix."""
-    suffix = suffix_of(path)
-    return path.with_name(f".{path.name.removesuffix(suffix)[:80]}.{secrets.token_hex(6)}.part{suffix}")
 
 
 @contextmanager
@@ -29,15 +22,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the system refused to write (disk full, no permission, folder gone).
     """
-    temporary = _temporary(path)
-    try:
+    with _refusals(path), disk.replacing(path, suffix=suffix_of(path)) as temporary:
         yield temporary
-        _flush(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(_refused(path, error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -47,34 +33,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A new folder appears whole. In a folder that exists, each file is replaced in one step and other files stay.
 
     Raises:
-        OutputError: the system refused to write.
+        OutputError: the system refused to write; the folder is as it was.
     """
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
-    try:
-        temporary.mkdir()
+    with _refusals(path), disk.replacing_folder(path) as temporary:
         yield temporary
-        if path.exists():
-            _move_files(temporary, path)
-        else:
-            temporary.replace(path)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(_refused(path, error)) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _move_files(source: Path, target: Path) -> None:
-    for file in sorted(source.rglob("*")):
-        if file.is_file():
-            place = target / file.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(place)
-
-
-def _flush(path: Path) -> None:
-    """Have the bytes on the disk before the name points at them, so that a power cut leaves the old file."""
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 def _refused(path: Path, error: OSError) -> str:
