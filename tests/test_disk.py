@@ -43,6 +43,12 @@ def test_the_old_file_stays_when_the_system_refuses(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def write_three(target: Path) -> None:
+    with disk.replacing_folder(target) as folder:
+        for name in "abc":
+            (folder / name).write_text(f"new {name}")
+
+
 def test_files_that_were_replaced_come_back_when_a_later_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,9 +65,8 @@ def test_files_that_were_replaced_come_back_when_a_later_one_is_refused(
         return replace(self, place)
 
     monkeypatch.setattr(Path, "replace", all_but_c)
-    with pytest.raises(OSError, match="No space left"), disk.replacing_folder(target) as folder:
-        for name in "abc":
-            (folder / name).write_text(f"new {name}")
+    with pytest.raises(OSError, match="No space left"):
+        write_three(target)
 
     assert {path.name: path.read_text() for path in target.iterdir()} == {
         "a": "old a",

@@ -16,7 +16,8 @@ from napari_dinoaugseg.cli.output import ProgressLine, print_json, print_text, t
 from napari_dinoaugseg.errors import LabelError, OutputError
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.session import Round, Session
+from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.session.snapshot import Round
 from napari_dinoaugseg.study import Study, open_study
 from napari_dinoaugseg.study.output import check_not_input, check_parent
 

@@ -14,7 +14,8 @@ from napari_dinoaugseg.gui.workers import Work
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.session.labels import Status
-from napari_dinoaugseg.session.session import EVERYTHING, Round
+from napari_dinoaugseg.session.session import EVERYTHING
+from napari_dinoaugseg.session.snapshot import Round
 
 if TYPE_CHECKING:
     import napari

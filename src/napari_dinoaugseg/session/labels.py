@@ -7,7 +7,7 @@ all of them can be undone. Arrays are kept read-only: what is in the book cannot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -46,6 +46,26 @@ class SliceLabels:
     def is_empty(self) -> bool:
         """Whether nothing was said."""
         return self.manual is None and self.accepted is None
+
+
+@dataclass(frozen=True)
+class BookContent:
+    """All that a label book holds but what can be undone. The arrays are the book's own: (H, W) uint16, read-only.
+
+    Attributes:
+        classes: ascending by number.
+        layers: ``manual``, ``accepted`` and ``predicted``: the labels by slice.
+        confidence: of the predicted slices, 0 to 1.
+    """
+
+    classes: tuple[LabelClass, ...] = ()
+    layers: Mapping[str, Mapping[int, Labels]] = field(default_factory=dict)
+    confidence: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was said of any slice, and nothing predicted."""
+        return not any(self.layers.values())
 
 
 class Status(StrEnum):
@@ -141,6 +161,30 @@ class LabelBook:
             unknown = labels == UNKNOWN
             return np.where(unknown, 0 if fill is None else fill, labels).astype(np.uint16) if unknown.any() else labels
         return np.zeros(self._shape_of(index), np.uint16)
+
+    # --- as a whole -------------------------------------------------------------------------------------------------
+
+    def content(self) -> BookContent:
+        """All that is in the book now; later changes do not reach it."""
+        layers = {layer: dict(slices) for layer, slices in self._layers.items()}
+        return BookContent(tuple(self.classes), layers, dict(self._confidence))
+
+    def take_content(self, content: BookContent) -> None:
+        """Replace everything by what :meth:`content` gave; there is nothing to undo afterwards.
+
+        Raises:
+            LabelError: labels of another shape, of a slice that is not there or with a value that is no class; the book
+                stays as it was.
+        """
+        made = LabelBook(self._shape_of, self.n_slices)
+        made.classes = list(content.classes)
+        for layer in made._layers:
+            given = content.layers.get(layer, {})
+            made._layers[layer] = {index: made._checked(index, labels) for index, labels in given.items()}
+        self.classes, self._layers = made.classes, made._layers
+        self._confidence = {index: content.confidence.get(index, 0.0) for index in self._layers["predicted"]}
+        self._undo.clear()
+        self._redo.clear()
 
     # --- a person's changes -----------------------------------------------------------------------------------------
 

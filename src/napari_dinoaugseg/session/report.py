@@ -61,7 +61,7 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
         },
         "confidence": {str(i): round(value, 4) for i, value in sorted(book.confidence.items())},
         "encoder": _encoder(session),
-        "device": session.device_name if session.is_trained else None,
+        "device": session.device_name if session.is_ready else None,
         "settings": session.settings.model_dump(mode="json"),
         "rounds": [
             {
@@ -133,10 +133,8 @@ def _study(study: Study) -> dict[str, Any]:
 
 
 def _encoder(session: Session) -> dict[str, Any] | None:
-    if not session.is_trained:
-        return None
-    encoder = session.engine.encoder
-    return {"name": encoder.spec.name, "fingerprint": encoder.fingerprint}
+    model = session.model
+    return None if model is None else dict(model.encoder)
 
 
 def _versions() -> dict[str, str]:

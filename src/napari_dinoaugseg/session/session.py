@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.errors import CheckpointError, LabelError, SettingsError, TrainingError
+from napari_dinoaugseg.errors import CheckpointError, LabelError, TrainingError
 from napari_dinoaugseg.learning.events import Cancel, Event
 from napari_dinoaugseg.learning.metrics import dice, mean_of
 from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
-from napari_dinoaugseg.session.classes import LabelClass, classes_of, from_plain
+from napari_dinoaugseg.session.classes import LabelClass, classes_of, to_plain
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
+from napari_dinoaugseg.session.saved_model import require_fitting
+from napari_dinoaugseg.session.snapshot import Round, Snapshot
 from napari_dinoaugseg.study import Study
 
 if TYPE_CHECKING:
@@ -32,26 +34,6 @@ if TYPE_CHECKING:
 EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
 ARCHITECTURE = ("width", "rotary", "norm", "blocks", "fuse", "add_query")
 """Settings that shape the decoder: one trained with others cannot be continued."""
-
-
-@dataclass
-class Round:
-    """One training and what it cost.
-
-    Attributes:
-        labelled: slices that were learnt from.
-        steps: optimisation steps.
-        final_loss: smoothed training loss at the end.
-        seconds: by stage: ``encode``, ``train``, ``predict``.
-        agreement: Dice (0 to 1) of the round before with what the person made of it; None in a first round, or when no
-            predicted slice was corrected.
-    """
-
-    labelled: list[int]
-    steps: int
-    final_loss: float | None
-    seconds: dict[str, float]
-    agreement: float | None
 
 
 class Session:
@@ -90,6 +72,7 @@ class Session:
         self._cache = cache
         self._say = say
         self._engine: Engine | None = None
+        self._model: Checkpoint | Path | None = None  # the trained decoder, also before the engine is built
         self.seconds = _no_seconds()
 
     # --- labelling --------------------------------------------------------------------------------------------------
@@ -142,6 +125,7 @@ class Session:
                 cache=self._cache,
                 say=self._say,
             )
+            self._restore_model(self._engine)
         return self._engine
 
     def configure(self, settings: Settings, *, device: str, weights: Path | None) -> None:
@@ -154,9 +138,11 @@ class Session:
         shape_before = [getattr(self.settings, name) for name in ARCHITECTURE]
         self.settings, self._device, self._weights = settings, device, weights
         if before != (settings.encoder, settings.window, settings.input_size, device, weights):
-            self._engine = None
-        elif self._engine is not None and shape_before != [getattr(settings, name) for name in ARCHITECTURE]:
-            self._engine.forget_decoder()
+            self._engine = self._model = None
+        elif shape_before != [getattr(settings, name) for name in ARCHITECTURE]:
+            self._model = None
+            if self._engine is not None:
+                self._engine.forget_decoder()
 
     @property
     def is_ready(self) -> bool:
@@ -166,7 +152,7 @@ class Session:
     @property
     def is_trained(self) -> bool:
         """Whether there is a decoder to predict with. Builds nothing."""
-        return self._engine is not None and self._engine.decoder is not None
+        return self._model is not None
 
     def train(self, cancel: Cancel | None = None) -> Generator[Event, None, Round]:
         """Learn from the labelled slices; a second training goes on from the first.
@@ -195,6 +181,7 @@ class Session:
         engine = self.engine
         before = engine.store.encode_seconds
         trained = yield from engine.train(labels, classes, settings, cancel)
+        self._model = engine.checkpoint(classes, settings)
         done = Round(
             labelled=sorted(labels),
             steps=trained.steps,
@@ -283,7 +270,12 @@ class Session:
         """Write the trained decoder for the next study. Raises TrainingError without one, OutputError."""
         from napari_dinoaugseg.model.checkpoint import save_checkpoint
 
-        save_checkpoint(path, self.engine.checkpoint(self.labels.classes, self.settings))
+        model = self.model
+        if model is None:
+            msg = "There is no trained model to save. Train first."
+            raise TrainingError(msg)
+        now = {entry["number"]: entry for entry in to_plain(self.labels.classes)}  # renamed since, perhaps
+        save_checkpoint(path, replace(model, classes=[now.get(entry["number"], entry) for entry in model.classes]))
 
     def load_model(self, path: Path) -> Settings:
         """Take over a saved decoder: its architecture and classes, and its encoder if that is not loaded yet.
@@ -300,36 +292,60 @@ class Session:
         from napari_dinoaugseg.model.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(path)
-        classes, settings = _contents(checkpoint, path)
-        numbers = [entry.number for entry in classes]
         present = [entry.number for entry in self.labels.classes]
-        if present and present != numbers:
-            msg = (
-                f"{path}: the model knows the classes {_listed(numbers)}, the labels have {_listed(present)}. "
-                "They must be the same; give labels with these values, or train without the model."
-            )
-            raise CheckpointError(msg)
-        if self.settings.encoder not in ("auto", settings.encoder):
-            msg = (
-                f"{path}: the model works on features of {settings.encoder}, not of {self.settings.encoder}. "
-                "Use that encoder (or auto), or train without the model."
-            )
-            raise CheckpointError(msg)
-        before, engine = self.settings, self._engine
+        classes, settings = require_fitting(checkpoint, path, present, self.settings.encoder)
+        before, engine, model = self.settings, self._engine, self._model
         # The decoder fits one encoder, one input size, its own architecture; how to train on stays the person's choice.
         kept = ("encoder", "input_size", *ARCHITECTURE)
         self.settings = before.with_changes(**{name: getattr(settings, name) for name in kept})
-        self._engine = None
+        self._engine = self._model = None
         try:
-            self.engine.restore(checkpoint, numbers, path)
+            self.engine.restore(checkpoint, [entry.number for entry in classes], path)
         except Exception:
-            self.settings, self._engine = before, engine
+            self.settings, self._engine, self._model = before, engine, model
             raise
+        self._model = checkpoint
         if not present:
             self.labels.classes = classes
         return settings
 
+    @property
+    def model(self) -> Checkpoint | None:
+        """The trained decoder with what is needed to use it. Raises CheckpointError when its file was damaged."""
+        from napari_dinoaugseg.model.checkpoint import load_checkpoint
+
+        if isinstance(self._model, Path):
+            self._model = load_checkpoint(self._model)
+        return self._model
+
+    # --- memory -----------------------------------------------------------------------------------------------------
+
+    def snapshot(self, view: Mapping[str, Any] | None = None) -> Snapshot:
+        """All that the session is now; what happens later does not reach it. Call it where the labels are changed."""
+        return Snapshot(self.labels.content(), self.settings, tuple(self.history), self._model, dict(view or {}))
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot of a session with the same study; everything here is replaced.
+
+        The encoder is loaded when it is first needed, as ever. Raises LabelError when the labels do not fit the study;
+        nothing is changed then.
+        """
+        self.labels.take_content(snapshot.book)
+        self.settings, self.history = snapshot.settings, list(snapshot.history)
+        self._engine, self._model = None, snapshot.model
+
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _restore_model(self, engine: Engine) -> None:
+        """Give a new engine what was learnt before it was built; what does not fit any more is said, and left."""
+        source = self._model if isinstance(self._model, Path) else self.study.path
+        try:
+            model = self.model
+            if model is not None:
+                engine.restore(model, [int(entry["number"]) for entry in model.classes], source)
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
+            self._model = None
+            self._say(f"What was learnt before cannot be used any more; train again. ({error})")
 
     def _classes_to_learn(self, labels: Mapping[int, Labels]) -> list[LabelClass]:
         if not labels:
@@ -353,24 +369,3 @@ class Session:
 
 def _no_seconds() -> dict[str, float]:
     return {"encode": 0.0, "train": 0.0, "predict": 0.0}
-
-
-def _contents(checkpoint: Checkpoint, path: Path) -> tuple[list[LabelClass], Settings]:
-    from napari_dinoaugseg.model.specs import ENCODERS
-
-    try:
-        classes, settings = from_plain(checkpoint.classes), Settings.checked(checkpoint.settings)
-    except (KeyError, TypeError, ValueError, LabelError, SettingsError) as error:
-        msg = (
-            f"{path}: the model file describes classes or settings that this version does not understand. "
-            f"Train a new model ({error})."
-        )
-        raise CheckpointError(msg) from error
-    if settings.encoder not in ENCODERS:
-        msg = f"{path}: the model needs the encoder '{settings.encoder}', which is not known here. Train a new model."
-        raise CheckpointError(msg)
-    return classes, settings
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(str(number) for number in numbers)
