@@ -1,0 +1,26 @@
+"""Long runs of the fuzz tests: no time limit of the suite's, and a table of what was done at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+# The harness limits memory and time by means that Windows does not have.
+collect_ignore_glob = ["test_*.py"] if sys.platform == "win32" else []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seconds = float(os.environ.get("DINOAUGSEG_FUZZ_SECONDS", "600"))
+    for item in items:
+        if "fuzz" in item.path.parts:
+            item.add_marker(pytest.mark.timeout(seconds + 300))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for group in ("passed", "failed") for report in terminalreporter.getreports(group)]
+    lines = [str(value) for report in reports for key, value in report.user_properties if key == "fuzz"]
+    if lines:
+        terminalreporter.section("fuzz")
+        terminalreporter.write("\n".join([*lines, ""]))
