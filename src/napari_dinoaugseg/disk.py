@@ -7,9 +7,11 @@ A new content goes to a hidden file in the same folder, is brought onto the disk
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +50,25 @@ def write(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Make ``path`` hold exactly ``content``. Raises OSError; see :func:`replacing`."""
     with replacing(path, durable=durable) as temporary, temporary.open("xb") as file:
         file.write(content)
+
+
+def read(path: Path, largest: int) -> bytes:
+    """The bytes of a file from somebody who may mean harm: a real file, no link or device, of limited size.
+
+    Args:
+        path: the file.
+        largest: how many bytes it may have.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it is larger, something else than a file, or the system refused.
+    """
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a file of its own", str(path))
+    if status.st_size > largest:
+        raise OSError(errno.EFBIG, "larger than it can be", str(path))
+    return path.read_bytes()
 
 
 @contextmanager

@@ -85,3 +85,7 @@ class SettingsError(DinoAugSegError):
 
 class TrainingError(DinoAugSegError):
     """There is nothing to learn from, or learning cannot go on."""
+
+
+class SessionError(DinoAugSegError):
+    """A saved session cannot be used: of a newer version, of another study, open in another window, or damaged."""

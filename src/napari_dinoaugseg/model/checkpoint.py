@@ -44,11 +44,21 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint: whole or not at all, and the same bytes for the same content.
+    """Write a checkpoint: whole or not at all.
 
     Raises:
         OutputError: it cannot be written there.
     """
+    content = checkpoint_bytes(checkpoint)
+    try:
+        disk.write(path, content)
+    except OSError as error:
+        msg = f"{path}: the model cannot be written there: {error.strerror or error}."
+        raise OutputError(msg) from error
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """The file of a checkpoint: the same bytes for the same content."""
     description = {
         "schema": SCHEMA,
         "decoder": checkpoint.decoder,
@@ -60,12 +70,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     # One entry only: safetensors writes several in no fixed order.
     entry = json.dumps(description, sort_keys=True, allow_nan=False)
     state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
-    content = save(state, metadata={_ENTRY: entry})
-    try:
-        disk.write(path, content)
-    except OSError as error:
-        msg = f"{path}: the model cannot be written there: {error.strerror or error}."
-        raise OutputError(msg) from error
+    return save(state, metadata={_ENTRY: entry})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

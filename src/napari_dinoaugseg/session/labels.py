@@ -180,7 +180,9 @@ class LabelBook:
         made.classes = list(content.classes)
         for layer in made._layers:
             given = content.layers.get(layer, {})
-            made._layers[layer] = {index: made._checked(index, labels) for index, labels in given.items()}
+            for index, labels in given.items():
+                made._require_fitting(index, labels)
+                made._layers[layer][index] = labels  # the same array: whoever kept it knows it again
         self.classes, self._layers = made.classes, made._layers
         self._confidence = {index: content.confidence.get(index, 0.0) for index in self._layers["predicted"]}
         self._undo.clear()
@@ -320,6 +322,12 @@ class LabelBook:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _checked(self, index: int, labels: NDArray[np.integer]) -> Labels:
+        self._require_fitting(index, labels)
+        kept = np.array(labels, dtype=np.uint16)
+        kept.setflags(write=False)
+        return kept
+
+    def _require_fitting(self, index: int, labels: NDArray[np.integer]) -> None:
         self._check_index(index)
         shape = self._shape_of(index)
         if labels.shape != shape:
@@ -330,9 +338,6 @@ class LabelBook:
         if foreign:
             msg = f"Labels for slice {index} hold the value {foreign[0]}, which is no class."
             raise LabelError(msg)
-        kept = np.array(labels, dtype=np.uint16)
-        kept.setflags(write=False)
-        return kept
 
     def _check_index(self, index: int) -> None:
         if not 0 <= index < self.n_slices:

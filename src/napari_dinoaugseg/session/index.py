@@ -1,0 +1,215 @@
+"""The table of contents of a saved session: one JSON file, each part of which is checked on its own.
+
+The file names are the only thing in it that leads anywhere, and only names of the session's own pattern are taken:
+an index from a stranger cannot point out of its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from napari_dinoaugseg import disk
+from napari_dinoaugseg.errors import LabelError, SessionError, SettingsError
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.classes import LabelClass, from_plain, to_plain
+from napari_dinoaugseg.session.slice_files import LAYERS, parse
+from napari_dinoaugseg.session.snapshot import Round
+
+INDEX_NAME = "session.json"
+SCHEMA = 1
+"""Bump it when the format changes, and keep reading the older ones (tests/session/saved holds one of each)."""
+
+_LARGEST = 64 * 2**20  # bytes; 10,000 slices take 4 million
+_MODEL_NAME = re.compile(r"model_[0-9a-f]{16}\.safetensors")
+
+
+@dataclass(frozen=True)
+class StudyKey:
+    """Which study a session belongs to: its pixels, and how they are cut."""
+
+    fingerprint: str
+    plane: str
+    n_slices: int
+
+
+@dataclass
+class Index:
+    """What a session consists of.
+
+    Attributes:
+        study: what it belongs to.
+        saved: when, with the time zone.
+        classes: ascending by number.
+        slices: file names by slice and kind of labels; None = not known, the files themselves tell.
+        confidence: of predicted slices, 0 to 1.
+        settings: how to learn.
+        rounds: one entry a training.
+        model: the file of the trained decoder.
+        view: what the person looked at.
+    """
+
+    study: StudyKey
+    saved: datetime
+    classes: list[LabelClass] = field(default_factory=list)
+    slices: dict[int, dict[str, str]] | None = None
+    confidence: dict[int, float] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
+    rounds: list[Round] = field(default_factory=list)
+    model: str | None = None
+    view: dict[str, Any] = field(default_factory=dict)
+
+
+class DamagedIndexError(Exception):
+    """The index is missing or cannot be read as one at all."""
+
+
+def to_bytes(index: Index) -> bytes:
+    """The index as it is written: the same bytes for the same content."""
+    content = {
+        "study": asdict(index.study),
+        "saved": index.saved.isoformat(),
+        "classes": to_plain(index.classes),
+        "slices": {str(number): names for number, names in sorted((index.slices or {}).items())},
+        "confidence": {str(number): value for number, value in sorted(index.confidence.items())},
+        "settings": index.settings.model_dump(mode="json"),
+        "rounds": [asdict(entry) for entry in index.rounds],
+        "model": index.model,
+        "view": index.view,
+    }
+    return json.dumps({"schema": SCHEMA, "checksum": _checksum(content), **content}, indent=1).encode()
+
+
+def read_index(folder: Path) -> tuple[Index, list[str]]:
+    """Read the index of a session.
+
+    Returns:
+        The index, and what of it could not be used, each as a part of a sentence; such parts are as in a new session.
+
+    Raises:
+        DamagedIndexError: it is missing or no index.
+        SessionError: a newer version of the package wrote it.
+    """
+    try:
+        content = json.loads(disk.read(folder / INDEX_NAME, _LARGEST))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{getattr(error, 'strerror', None) or error}"
+        raise DamagedIndexError(msg) from error
+    if not isinstance(content, dict):
+        msg = "it holds no session"
+        raise DamagedIndexError(msg)
+    schema = content.pop("schema", None)
+    if isinstance(schema, int) and schema > SCHEMA:
+        msg = (
+            f"{folder}: this session was saved by a newer version of napari-dinoaugseg. "
+            "Update the program to go on with it; it was left as it is."
+        )
+        raise SessionError(msg)
+    checksum = content.pop("checksum", None)
+    problems = [] if checksum == _checksum(content) else ["the table of contents was altered; check names of classes"]
+    study, saved = _part(content, "study", _study), _part(content, "saved", _time)
+    if study is None or saved is None:
+        msg = "it does not say which study it belongs to"
+        raise DamagedIndexError(msg)
+    index = Index(study, saved)
+    for name, reader, words in _PARTS:
+        value = _part(content, name, reader)
+        if value is None and content.get(name) is not None:
+            problems.append(f"{words} are damaged")
+        elif value is not None:
+            setattr(index, name, value)
+    return index, problems
+
+
+def _part(content: Mapping[str, Any], name: str, reader: Callable[[Any], Any]) -> Any:
+    """A part as its reader understands it; None when it does not."""
+    try:
+        return reader(content[name])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, LabelError, SettingsError):
+        return None
+
+
+def _study(value: Any) -> StudyKey:
+    return StudyKey(str(value["fingerprint"]), str(value["plane"]), int(value["n_slices"]))
+
+
+def _time(value: Any) -> datetime:
+    return datetime.fromisoformat(value).astimezone()
+
+
+def _classes(value: Any) -> list[LabelClass]:
+    classes = from_plain(value)
+    if [entry.number for entry in classes] != sorted({entry.number for entry in classes}):
+        msg = "class numbers twice or out of order"
+        raise ValueError(msg)
+    if not all(re.fullmatch(r"#[0-9a-fA-F]{6}", entry.colour) for entry in classes):
+        msg = "no colour"
+        raise ValueError(msg)
+    return classes
+
+
+def _slices(value: Any) -> dict[int, dict[str, str]]:
+    slices = {}
+    for number, names in value.items():
+        for layer, name in names.items():
+            found = parse(name)
+            if layer not in LAYERS or found is None or found[:2] != (int(number), layer):
+                msg = f"no file of slice {number}"
+                raise ValueError(msg)
+        slices[int(number)] = dict(names)
+    return slices
+
+
+def _confidence(value: Any) -> dict[int, float]:
+    return {int(number): min(max(float(entry), 0.0), 1.0) for number, entry in value.items()}
+
+
+def _rounds(value: Any) -> list[Round]:
+    return [
+        Round(
+            labelled=[int(number) for number in entry["labelled"]],
+            steps=int(entry["steps"]),
+            final_loss=_optional(entry["final_loss"]),
+            seconds={str(stage): float(seconds) for stage, seconds in entry["seconds"].items()},
+            agreement=_optional(entry["agreement"]),
+        )
+        for entry in value
+    ]
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _model(value: Any) -> str:
+    if _MODEL_NAME.fullmatch(value) is None:
+        msg = "no file of a model"
+        raise ValueError(msg)
+    return str(value)
+
+
+_PARTS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
+    ("classes", _classes, "names and colours of the classes"),
+    ("slices", _slices, "the entries of the slices"),
+    ("confidence", _confidence, "the confidences of predictions"),
+    ("settings", Settings.checked, "the settings"),
+    ("rounds", _rounds, "the facts about past trainings"),
+    ("model", _model, "the facts about the trained model"),
+    ("view", dict, "the facts about what was in view"),
+)
+
+
+def model_name(content: bytes) -> str:
+    """The name of the file that holds a model of these bytes."""
+    return f"model_{hashlib.blake2b(content, digest_size=8).hexdigest()}.safetensors"
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(plain.encode(), digest_size=16).hexdigest()

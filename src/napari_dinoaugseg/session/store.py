@@ -1,0 +1,277 @@
+"""A session on disk: a folder that is always whole.
+
+```
+session.json                          what there is, and the rest of the session; replaced last, in one step
+slices/00012_manual_<hash>.png        the labels of a slice
+model_<hash>.safetensors              the trained decoder
+lock                                  held by the window that may write
+```
+
+Files are named by their content and never overwritten. A save adds the slices that changed, replaces the index, and
+only then deletes what no index needs any more: killed at any moment, the program leaves the last session or the new
+one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from napari_dinoaugseg import disk
+from napari_dinoaugseg.errors import OutputError, SessionError
+from napari_dinoaugseg.session.classes import LabelClass, new_class
+from napari_dinoaugseg.session.index import (
+    INDEX_NAME,
+    DamagedIndexError,
+    Index,
+    StudyKey,
+    model_name,
+    read_index,
+    to_bytes,
+)
+from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, Labels
+from napari_dinoaugseg.session.slice_files import (
+    LAYERS,
+    DamagedSliceError,
+    parse,
+    read_slice,
+    slice_files,
+    write_slice,
+)
+from napari_dinoaugseg.session.snapshot import Snapshot
+from napari_dinoaugseg.study import Study
+
+_DAMAGED = ".damaged"
+_LARGEST_MODEL = 2**30  # bytes; the paper's decoder for the large encoder takes 120 million
+_Layers = dict[str, dict[int, Labels]]
+
+
+def study_key(study: Study) -> StudyKey:
+    """What a session of this study is found by. Reads every pixel the first time."""
+    return StudyKey(study.fingerprint, study.plane.value, study.n_slices)
+
+
+class SessionStore:
+    """One session in its folder. One thread at a time.
+
+    Args:
+        folder: made when it is not there.
+        study: whose session it is.
+
+    Attributes:
+        folder: where it lies.
+        reason: why it cannot be saved, a sentence; empty when it can.
+
+    Raises:
+        OutputError: the folder cannot be made.
+        SessionError: what lies there is no folder of a session.
+    """
+
+    def __init__(self, folder: Path, study: Study) -> None:
+        self.folder = folder
+        self._study = study
+        self._key = study_key(study)
+        self._slices = folder / "slices"
+        # What lies on disk: the array (arrays of a label book never change) and its file.
+        self._written: dict[tuple[str, int], tuple[Labels, str]] = {}
+        self._model: tuple[Any, str] | None = None
+        self._swept = False
+        for path in (folder, self._slices, folder / "lock"):
+            if path.is_symlink():
+                msg = f"{path}: a session cannot lie behind a link; whose files would be written? Remove the link."
+                raise SessionError(msg)
+        with _refusals(folder):
+            self._slices.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(folder / "lock", blocking=False)
+        self.reason = self._acquire()
+
+    def _acquire(self) -> str:
+        try:
+            self._lock.acquire()
+        except Timeout:
+            return (
+                "This study is being annotated in another window. Here it can only be looked at; close it there first."
+            )
+        except OSError as error:
+            return f"The session's folder cannot be written ({error.strerror or error}): it can only be looked at."
+        return ""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether this is the window that may save."""
+        return self._lock.is_locked
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._lock.release()
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write what changed since the last save or load.
+
+        Raises:
+            OutputError: the system refused (disk full, no permission); the session on disk is the last one.
+            SessionError: another window writes this session.
+        """
+        if not self.is_writable:
+            msg = f"{self.folder}: {self.reason or 'the session was closed already.'}"
+            raise SessionError(msg)
+        with _refusals(self.folder):
+            self._slices.mkdir(parents=True, exist_ok=True)
+            there = {path.name for path in self._slices.iterdir()}
+            index = Index(
+                study=self._key,
+                saved=datetime.now(UTC).astimezone(),
+                classes=list(snapshot.book.classes),
+                slices=self._save_slices(snapshot.book, there),
+                confidence=dict(snapshot.book.confidence),
+                settings=snapshot.settings,
+                rounds=list(snapshot.history),
+                model=self._save_model(snapshot.model),
+                view=dict(snapshot.view),
+            )
+            disk.write(self.folder / INDEX_NAME, to_bytes(index))
+        self._sweep(index)
+
+    def _save_slices(self, book: BookContent, there: set[str]) -> dict[int, dict[str, str]]:
+        names: dict[int, dict[str, str]] = {}
+        kept: dict[tuple[str, int], tuple[Labels, str]] = {}
+        for layer in LAYERS:
+            for index, labels in book.layers.get(layer, {}).items():
+                known = self._written.get((layer, index))
+                if known is None or known[0] is not labels or known[1] not in there:
+                    known = labels, write_slice(self._slices, layer, index, labels)
+                    self._written[layer, index] = known
+                kept[layer, index] = known
+                names.setdefault(index, {})[layer] = known[1]
+        self._written = kept
+        return names
+
+    def _save_model(self, model: Any) -> str | None:
+        if model is None:
+            self._model = None
+            return None
+        if isinstance(model, Path):
+            return model.name
+        if self._model is None or self._model[0] is not model or not (self.folder / self._model[1]).exists():
+            from napari_dinoaugseg.model.checkpoint import checkpoint_bytes
+
+            content = checkpoint_bytes(model)
+            name = model_name(content)
+            disk.write(self.folder / name, content)
+            self._model = model, name
+        return self._model[1]
+
+    def _sweep(self, index: Index) -> None:
+        """Delete what the index that was just written does not need. What was found damaged stays, for an expert."""
+        needed = {name for names in (index.slices or {}).values() for name in names.values()}
+        stale = [path for path in self._slices.iterdir() if parse(path.name) is not None and path.name not in needed]
+        stale += [path for path in self.folder.glob("model_*.safetensors") if path.name != index.model]
+        if not self._swept:  # of a program that was killed while it wrote
+            stale += [path for path in (*self.folder.iterdir(), *self._slices.iterdir()) if disk.PART in path.name]
+            self._swept = True
+        for path in stale:
+            with contextlib.suppress(OSError):  # the next save tries again
+                path.unlink()
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def load(self) -> tuple[Snapshot, list[str]]:
+        """Read the session; a damaged part costs only that part.
+
+        Returns:
+            The session, and a sentence for each part that could not be read.
+
+        Raises:
+            SessionError: of a newer version, or of another study.
+        """
+        try:
+            index, problems = read_index(self.folder)
+        except DamagedIndexError as error:
+            index, problems = Index(self._key, datetime.now(UTC)), [f"the table of contents is lost ({error})"]
+        if index.study != self._key:
+            msg = f"{self.folder}: this session belongs to another study, or to other slices of it."
+            raise SessionError(msg)
+        layers = self._load_slices(index, problems)
+        book = BookContent(tuple(_with_found(index.classes, layers)), layers, index.confidence)
+        model = None if index.model is None else self.folder / index.model
+        if model is not None and not self._is_sound(model):
+            problems.append("the trained model is damaged; train again")
+            model = None
+        view, rounds = index.view, tuple(index.rounds)
+        return Snapshot(book, index.settings, rounds, model, view), [_sentence(problem) for problem in problems]
+
+    def _load_slices(self, index: Index, problems: list[str]) -> _Layers:
+        if index.slices is None:
+            problems.append("which labels were the last ones was told from the dates of the files")
+        layers: _Layers = {layer: {} for layer in LAYERS}
+        for number, layer, path in self._files_of(index):
+            try:
+                labels = read_slice(path, self._study.slice_shape(number))
+            except DamagedSliceError as error:
+                problems.append(f"{self._study.slice_name(number)}: the {layer} labels are {error}")
+                self._set_aside(path)
+                continue
+            labels.setflags(write=False)
+            layers[layer][number] = labels
+            self._written[layer, number] = labels, path.name
+        return layers
+
+    def _files_of(self, index: Index) -> Iterator[tuple[int, str, Path]]:
+        if index.slices is not None:
+            entries = [
+                (number, layer, self._slices / name)
+                for number, names in index.slices.items()
+                for layer, name in names.items()
+            ]
+        else:
+            newest: dict[tuple[int, str], Path] = {}
+            for path in slice_files(self._slices):
+                found = parse(path.name)
+                if found is not None:
+                    newest[found[:2]] = path
+            entries = [(number, layer, path) for (number, layer), path in newest.items()]
+        yield from (entry for entry in entries if entry[0] < self._study.n_slices)
+
+    def _set_aside(self, path: Path) -> None:
+        """A damaged file is no longer ours to delete: somebody may still rescue something from it."""
+        if self.is_writable and path.exists():
+            with contextlib.suppress(OSError):  # then it keeps its name, and is swept away one day
+                path.replace(path.with_name(path.name + _DAMAGED))
+
+    def _is_sound(self, model: Path) -> bool:
+        try:
+            return model_name(disk.read(model, _LARGEST_MODEL)) == model.name
+        except OSError:
+            return False
+
+
+def _with_found(classes: list[LabelClass], layers: Mapping[str, Mapping[int, Labels]]) -> list[LabelClass]:
+    """The classes, and those whose entry is lost but whose labels are there."""
+    found = {int(n) for slices in layers.values() for labels in slices.values() for n in np.unique(labels)}
+    lost = found - {0, UNKNOWN} - {entry.number for entry in classes}
+    return sorted([*classes, *(new_class(number) for number in lost)], key=lambda entry: entry.number)
+
+
+def _sentence(problem: str) -> str:
+    return f"{problem[0].upper()}{problem[1:]}."
+
+
+@contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        msg = (
+            f"{folder}: your labels could not be saved ({error.strerror or error}). "
+            "Free some space or choose another folder; they are kept in memory meanwhile."
+        )
+        raise OutputError(msg) from error
