@@ -162,7 +162,8 @@ def test_out_of_memory_steps_down_the_ladder_and_says_so(make_store, examples, q
     work = fit(make_store(input_size=192), examples, quick.with_changes(steps=3, class_steps=0.0), n_classes=3)
     events, trained = run(work)
     notices = [event.text for event in events if isinstance(event, Notice)]
-    assert [text.partition("going on ")[2] for text in notices] == [
+    rungs = [text.partition("going on ")[2] for text in notices]
+    assert [text for text in rungs if "features" not in text] == [
         "with 2 slices a step.",
         "with 1 slices a step.",
         "at 128 x 128 pixels.",

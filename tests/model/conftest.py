@@ -55,7 +55,7 @@ def weights_files(tiny_state: dict[str, Tensor], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(autouse=True)
 def _ask_the_hub_anew() -> Iterator[None]:
-    forget = hub.hub_reachable.cache_clear  # a test may put another function in its place
+    forget = hub._ask_the_hub.cache_clear
     forget()
     yield
     forget()

@@ -107,6 +107,7 @@ class Around:
             hub, "in_package", lambda spec: Path("x") if self.package and spec.source == "package" else None
         )
         monkeypatch.setattr(hub, "hub_reachable", self._reachable)
+        monkeypatch.setattr(hub, "is_forbidden", lambda: not self.online)
 
     def _reachable(self) -> bool:
         self.asked += 1
@@ -256,13 +257,34 @@ def test_the_hub_is_asked_once(questions: list[float]) -> None:
 
 
 def test_offline_by_choice_asks_nobody(questions: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hub.hub_reachable()  # an answer from before counts no more
     monkeypatch.setenv("DINOAUGSEG_OFFLINE", "1")
     assert not hub.hub_reachable()
     monkeypatch.delenv("DINOAUGSEG_OFFLINE")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    hub.hub_reachable.cache_clear()
     assert not hub.hub_reachable()
-    assert questions == []
+    assert questions == [3.0]
+    with pytest.raises(WeightsError, match="downloads are switched off"):
+        hub.download(ENCODERS[TINY], pytest.fail)
+
+
+def test_weights_read_anew_make_the_same_encoder(lite0: Encoder) -> None:
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    encoder = load_encoder(LITE0)
+    encoder.to("meta")  # nothing can be read back from there
+    encoder.restart_on_cpu()
+    assert encoder.device.type == "cpu"
+    assert all(torch.equal(a, b) for a, b in zip(encoder.encode(picture), lite0.encode(picture), strict=True))
+
+
+def test_weights_that_changed_meanwhile_are_not_read_anew(lite0: Encoder) -> None:
+    path = hub.in_package(ENCODERS[LITE0])
+    assert path is not None
+    _, state = fit_weights(path)
+    other = {name: value + 1 if value.is_floating_point() else value for name, value in state.items()}
+    encoder = Encoder(ENCODERS[LITE0], state, read_again=lambda: other)
+    with pytest.raises(WeightsError, match="changed while they were in use"):
+        encoder.restart_on_cpu()
 
 
 def test_a_hub_that_does_not_answer_is_given_up_in_time(

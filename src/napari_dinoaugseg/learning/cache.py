@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import time
 import zlib
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from torch import Tensor
 from napari_dinoaugseg import disk
 
 DEFAULT_LIMIT = 20 * 2**30  # bytes
+_RESERVE, _RESERVED_SHARE = 2 * 2**30, 0.05  # bytes, and share of the disk, of which the larger stays free
 _SUFFIX = ".features"
 
 
@@ -28,8 +32,13 @@ class FeatureCache:
     """Feature maps by key, in a folder that may be deleted at any time.
 
     A file that is cut, altered or another key's is removed and reported as absent, so that the slice is encoded again.
-    Writing is by atomic rename: two programs may share the folder. A full disk switches writing off and says so in
-    ``problem``; the maps are then only kept in memory.
+    Writing is by atomic rename: two programs may share the folder. The disk is never filled: the larger of 2 GiB and a
+    twentieth of it stays free. A disk without room switches writing off and says so in ``problem``; the maps are then
+    only kept in memory.
+
+    Args:
+        folder: default: the user's cache folder.
+        limit: bytes that the files may take, where the disk has room for them.
     """
 
     def __init__(self, folder: Path | None = None, limit: int = DEFAULT_LIMIT) -> None:
@@ -37,6 +46,7 @@ class FeatureCache:
         self.limit = limit
         self.problem: str | None = None
         self._written = 0
+        self._started = time.time()
 
     def read(self, key: str) -> list[Tensor] | None:
         """The maps of ``key`` as they were written, memory-mapped; None when they are not there or not sound."""
@@ -48,12 +58,15 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, KeyError):
-            path.unlink(missing_ok=True)
+            _remove(path)
+            return None
+        except (RuntimeError, MemoryError):  # PyTorch cannot map it now; the file may be sound
             return None
         if stored.get("key") != key or stored.get("checksum") != _checksum(maps):
-            path.unlink(missing_ok=True)
+            _remove(path)
             return None
-        os.utime(path)  # read last: eviction takes the files that were not used for longest
+        with contextlib.suppress(OSError):  # a folder to read only, or another program evicts just now
+            os.utime(path)  # read last: eviction takes the files that were not used for longest
         return maps
 
     def write(self, key: str, maps: list[Tensor]) -> None:
@@ -67,6 +80,12 @@ class FeatureCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._make_room(len(content)):
+                self.problem = (
+                    "Features are not kept on disk, because it is nearly full: the next run encodes the slices again. "
+                    f"Free some space on the disk of {self.folder}, or name another folder in DINOAUGSEG_CACHE."
+                )
+                return
             disk.write(path, content, durable=False)  # checked when it is read
         except OSError as error:
             reason = error.strerror or str(error)
@@ -76,8 +95,12 @@ class FeatureCache:
         if self._written > self.limit // 20:
             self.evict()
 
-    def evict(self) -> None:
-        """Delete the files used longest ago until the folder is below its limit."""
+    def evict(self, room: int = 0) -> None:
+        """Delete the files used longest ago until the folder is below its limit.
+
+        Args:
+            room: bytes to make free besides; only what this run has not used is deleted for that.
+        """
         self._written = 0
         files = []
         for path in self.folder.rglob(f"*{_SUFFIX}"):
@@ -87,14 +110,33 @@ class FeatureCache:
                 continue
             files.append((status.st_mtime, status.st_size, path))
         size = sum(entry[1] for entry in files)
-        for _, file_size, path in sorted(files, key=lambda entry: entry[:2]):
-            if size <= self.limit:
+        for used, file_size, path in sorted(files, key=lambda entry: entry[:2]):
+            if size <= self.limit and (room <= 0 or used >= self._started):
                 return
-            path.unlink(missing_ok=True)
+            _remove(path)
             size -= file_size
+            room -= file_size
+
+    def _make_room(self, size: int) -> bool:
+        """Whether ``size`` bytes more leave the reserve of the disk alone, once files of earlier runs are gone."""
+        missing = self._missing(size)
+        if missing > 0:
+            self.evict(missing + self.limit // 20)  # some more, so that it is not looked for at every slice
+            missing = self._missing(size)
+        return missing <= 0
+
+    def _missing(self, size: int) -> int:
+        usage = shutil.disk_usage(self.folder)
+        return size + max(_RESERVE, int(_RESERVED_SHARE * usage.total)) - usage.free
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}{_SUFFIX}"
+
+
+def _remove(path: Path) -> None:
+    # Windows keeps a file that some program has mapped; a folder may be there to read only. Neither does harm.
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _checksum(maps: list[Tensor]) -> str:

@@ -1,29 +1,53 @@
-"""Where to compute, and what to do when its memory runs out."""
+"""Where to compute, and what to do when its memory runs out or it fails."""
 
 from __future__ import annotations
 
 import gc
+import re
+from typing import Literal
 
 import torch
 
-from napari_dinoaugseg.errors import DeviceError
+from napari_dinoaugseg.errors import DeviceError, TrainingError
+
+CPU = torch.device("cpu")
+
+Trouble = Literal["memory", "device"]
+"""What keeps a computation from going on where it is: too little memory, or a device that answers no more."""
+
+_HOST_MEMORY = re.compile(r"defaultcpuallocator|(can't|cannot) allocate memory|bad.?alloc")
+_MEMORY = re.compile(_HOST_MEMORY.pattern + r"|out of memory|not enough memory|status_alloc_failed")
+_DEVICE = re.compile(
+    r"cuda (driver |kernel )?error|device-side assert|launch failure|illegal memory access|cublas|cudnn|cusolver"
+    r"|cusparse|cufft|nvrtc|hip error|rocblas|miopen|\bmps"
+)
+
+# An error on a device leaves its context unusable until the process ends, so this is a fact about the process.
+_failed: set[str] = set()
+
+
+class NoRoomError(TrainingError):
+    """Memory ran out at the smallest that a part of the work can be made."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device called ``name``; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        DeviceError: the device is unknown to PyTorch or not in this machine.
+        DeviceError: the device is unknown to PyTorch, not in this machine, or failed before in this process.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+            return usable(torch.device("cuda"))
+        return usable(torch.device("mps" if torch.backends.mps.is_available() else "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError as error:
         msg = f"There is no device called '{name}'. Use auto, cpu, cuda, cuda:0 … or mps."
         raise DeviceError(msg) from error
+    if device.type in _failed:
+        msg = f"The device '{name}' failed before. Use cpu, or start the program again to use the device."
+        raise DeviceError(msg)
     if device.type == "cpu":
         return device
     if device.type == "cuda" and torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count():
@@ -35,17 +59,51 @@ def choose_device(name: str = "auto") -> torch.device:
     raise DeviceError(msg)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory of the device or the host ran out."""
+def usable(device: torch.device) -> torch.device:
+    """The device, or the CPU in its place when it failed before in this process."""
+    return CPU if device.type in _failed else device
+
+
+def give_up(device: torch.device) -> None:
+    """Remember that a device failed: nothing in this process uses it again."""
+    _failed.add(device.type)
+
+
+def trouble_of(error: BaseException) -> Trouble | None:
+    """What an exception says about where it was computed; None when it tells of something else."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
+        return "memory"
+    if not isinstance(error, RuntimeError):
+        return None
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    if _MEMORY.search(text):
+        return "memory"
+    return "device" if _DEVICE.search(text) else None
+
+
+def is_hosts(error: BaseException, device: torch.device) -> bool:
+    """Whether memory that ran out while computing on ``device`` was the machine's, not that of its graphics card."""
+    return device.type == "cpu" or isinstance(error, MemoryError) or bool(_HOST_MEMORY.search(str(error).lower()))
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, for a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def cpu_failed(error: BaseException) -> DeviceError:
+    """What to tell when a device's error comes while the CPU computes: PyTorch answers nothing else in this process."""
+    return DeviceError(
+        f"A device failed ({reason(error)}), and the CPU cannot go on in this program either. "
+        "Save your work, start the program again, and choose the device cpu."
+    )
 
 
 def free_memory(device: torch.device) -> None:
     """Give back what PyTorch holds in reserve."""
     gc.collect()
+    if device.type in _failed:
+        return
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

@@ -16,8 +16,17 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from napari_dinoaugseg.learning.cache import FeatureCache
-from napari_dinoaugseg.learning.device import free_memory, is_out_of_memory
+from napari_dinoaugseg.learning.device import (
+    NoRoomError,
+    cpu_failed,
+    free_memory,
+    give_up,
+    is_hosts,
+    reason,
+    trouble_of,
+)
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
+from napari_dinoaugseg.learning.memory import feature_budget
 from napari_dinoaugseg.learning.views import View
 from napari_dinoaugseg.model.encoder import Encoder
 from napari_dinoaugseg.study import Study
@@ -26,12 +35,22 @@ from napari_dinoaugseg.study.intensity import Window, to_unit_rgb
 SliceView = tuple[int, View | None]
 """A slice number and an augmented view of it; None = the slice as it is."""
 
-DEFAULT_MEMORY_BUDGET = 2**30  # bytes
 _FLOAT16_MAX = 65504.0
 
 
 class FeatureStore:
     """Encoder features of one study at one input size, in memory and on disk.
+
+    When memory runs out, or a device fails, encoding goes on with less: see :meth:`notices`.
+
+    Args:
+        study: whose slices.
+        encoder: what makes the features.
+        input_size: side of the square that a slice is resized to.
+        window: of intensities; None = as they are.
+        cache: where features are kept on disk; None = nowhere.
+        memory_budget: bytes of features to keep in memory; None = a share of what the machine has left.
+        batch_size: slices encoded at once; None = as many as suits the encoder's device.
 
     Attributes:
         encoded: how many slices (and views) passed the encoder; the rest came from memory or disk.
@@ -46,7 +65,7 @@ class FeatureStore:
         input_size: int,
         window: Window | None,
         cache: FeatureCache | None = None,
-        memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        memory_budget: int | None = None,
         batch_size: int | None = None,
     ) -> None:
         self.study = study
@@ -56,11 +75,12 @@ class FeatureStore:
         self.encoded = 0
         self.encode_seconds = 0.0
         self._cache = cache
-        self._budget = memory_budget
+        self._budget = feature_budget() if memory_budget is None else memory_budget
         # On a CPU one by one: as fast, and a slice's features do not depend, in the last digit, on its neighbours.
         self._batch_size = batch_size or (1 if encoder.device.type == "cpu" else 8)
         self._memory: OrderedDict[str, list[Tensor]] = OrderedDict()
         self._bytes = 0
+        self._notices: list[Notice] = []
         self._cache_problem_told = False
         self._fingerprints: dict[int, str] = {}
 
@@ -70,7 +90,8 @@ class FeatureStore:
         return self._bytes
 
     def resized(self, input_size: int) -> FeatureStore:
-        """A store of the same study and encoder at another input size."""
+        """A store of the same study and encoder at another input size. This one lets go of what it kept in memory."""
+        self._keep_within(0)
         store = FeatureStore(
             self.study,
             self.encoder,
@@ -86,9 +107,29 @@ class FeatureStore:
     def features(self, index: int, view: View | None = None) -> list[Tensor]:
         """The four encoder maps of a slice, (C, S/stride, S/stride) float16 on the CPU, finest first."""
         maps = self._find(self._key(index, view))
-        if maps is None:
-            maps = self._encode([(index, view)])[0]
+        while maps is None:
+            encoded = self._try_to_encode([(index, view)])
+            maps = encoded[0] if encoded else None
         return maps
+
+    def notices(self) -> Iterator[Notice]:
+        """What happened since this was last asked that the person should know: less memory, another device."""
+        while self._notices:
+            yield self._notices.pop(0)
+
+    def let_go(self) -> bool:
+        """Keep a quarter of it in memory, since memory is short. False when there is nothing to let go of."""
+        if not self._memory:
+            return False
+        self._budget = self._bytes // 4
+        self._keep_within(self._budget)
+        return True
+
+    def leave_device(self) -> None:
+        """Encode with the CPU from now on; what is on the encoder's device is not touched. Raises WeightsError."""
+        if self.encoder.device.type != "cpu":
+            self.encoder.restart_on_cpu()
+        self._batch_size = 1
 
     def batch(self, wanted: Sequence[SliceView], device: torch.device) -> list[Tensor]:
         """The maps of several slices stacked, (B, C, h, w) float32 on ``device``."""
@@ -98,7 +139,11 @@ class FeatureStore:
     def prepare(self, wanted: Iterable[SliceView], cancel: Cancel | None = None) -> Iterator[Event]:
         """Encode what is not at hand, in batches, and tell the progress.
 
-        When memory runs out, the batch is halved, and in the end the encoder moves to the CPU.
+        When memory runs out, the batch is halved, then features in memory are let go of, and in the end the encoder
+        moves to the CPU.
+
+        Raises:
+            NoRoomError: not even one slice can be encoded.
         """
         missing = [pair for pair in dict.fromkeys(wanted) if not self._has(self._key(*pair))]
         started = time.monotonic()
@@ -107,15 +152,11 @@ class FeatureStore:
             yield Progress("encode", 0, len(missing), 0.0)
         while done < len(missing) and not cancel:
             chunk = missing[done : done + self._batch_size]
-            try:
-                self._encode(chunk)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                yield self._make_room(error)
-                continue
-            done += len(chunk)
-            yield Progress("encode", done, len(missing), time.monotonic() - started)
+            encoded = self._try_to_encode(chunk)
+            yield from self.notices()
+            if encoded:
+                done += len(chunk)
+                yield Progress("encode", done, len(missing), time.monotonic() - started)
         if self._cache is not None and self._cache.problem and not self._cache_problem_told:
             self._cache_problem_told = True
             yield Notice(self._cache.problem)
@@ -127,6 +168,20 @@ class FeatureStore:
             return rgb
         size = (self.input_size, self.input_size)
         return F.interpolate(rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
+
+    def _try_to_encode(self, pairs: Sequence[SliceView]) -> list[list[Tensor]] | None:
+        """The maps; None when it has to be tried again, with less at a time or elsewhere, of which a notice tells."""
+        try:
+            return self._encode(pairs)
+        except (RuntimeError, MemoryError) as error:
+            trouble, hosts, why = trouble_of(error), is_hosts(error, self.encoder.device), reason(error)
+            if trouble is None:
+                raise
+            if trouble == "device" and self.encoder.device.type == "cpu":
+                raise cpu_failed(error) from error
+        # Only here the exception is gone, and with it what its frames held.
+        self._notices.append(self._change_device(why) if trouble == "device" else self._make_room(len(pairs), hosts))
+        return None
 
     def _encode(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:
         started = time.monotonic()
@@ -179,21 +234,41 @@ class FeatureStore:
             return
         self._memory[key] = maps
         self._bytes += size
-        while self._bytes > self._budget:
+        self._keep_within(self._budget)
+
+    def _keep_within(self, budget: int) -> None:
+        while self._bytes > budget:
             _, oldest = self._memory.popitem(last=False)
             self._bytes -= _size(oldest)
 
-    def _make_room(self, error: BaseException) -> Notice:
-        """One rung down the out-of-memory ladder. Raises the error again at the bottom."""
+    def _make_room(self, tried: int, hosts: bool) -> Notice:
+        """One rung down the out-of-memory ladder; ``tried``: slices at once; ``hosts``: the machine's memory is short.
+
+        Raises:
+            NoRoomError: there is no further rung.
+        """
         device = self.encoder.device
         free_memory(device)
-        if self._batch_size > 1:
-            self._batch_size //= 2
+        if tried > 1:
+            self._batch_size = tried // 2
             return Notice(f"Memory ran out while encoding; going on with {self._batch_size} slices at a time.")
+        if hosts and self.let_go():
+            return Notice("Memory ran out while encoding; going on with fewer features in memory.")
         if device.type != "cpu":
-            self.encoder.to(torch.device("cpu"))
+            self.leave_device()
+            free_memory(device)
             return Notice("Memory ran out while encoding; the encoder goes on with the CPU.")
-        raise error
+        msg = (
+            f"There is not enough memory to encode a slice at {self.input_size} x {self.input_size} pixels. "
+            "Close other programs, or choose a smaller encoder or input size."
+        )
+        raise NoRoomError(msg)
+
+    def _change_device(self, why: str) -> Notice:
+        device = self.encoder.device
+        give_up(device)
+        self.leave_device()
+        return Notice(f"The device '{device}' failed ({why}); the encoder goes on with the CPU.")
 
     def _key(self, index: int, view: View | None) -> str:
         """What the features depend on, as a hexadecimal name. Bump the leading number when the preparation changes."""

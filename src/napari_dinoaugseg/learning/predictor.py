@@ -5,14 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from napari_dinoaugseg.learning.device import free_memory, is_out_of_memory
+from napari_dinoaugseg.learning.device import (
+    CPU,
+    NoRoomError,
+    cpu_failed,
+    free_memory,
+    give_up,
+    is_hosts,
+    reason,
+    trouble_of,
+    usable,
+)
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
 from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.learning.held import on_host, with_weights
+from napari_dinoaugseg.learning.masks import mask_of
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.model.network import Decoder
 
@@ -30,33 +40,32 @@ def predict(
 
     Yields events and one :class:`Prediction` a slice. The logits are enlarged to the slice's own size before the class
     is chosen, so that contours are smooth at full resolution. When memory runs out, the batch is halved, then the CPU
-    takes over; a notice says so.
+    takes over, as it does when the device fails; a notice says so.
+
+    Args:
+        store: features of the study.
+        decoder: what was learnt; stays where it is, a copy works on the device.
+        order: slice numbers.
+        device: default: that of the encoder.
+        batch_size: slices at once.
+        cancel: asks for the stop from another thread.
+
+    Raises:
+        NoRoomError: memory runs out with one slice at a time on the CPU.
+        DeviceError: the device's failure reaches the CPU as well.
     """
-    device = device or store.encoder.device
-    decoder = decoder.to(device).eval()
+    work = _Work(store, decoder, device or store.encoder.device, batch_size)
     started = time.monotonic()
     done = 0
     while done < len(order) and not cancel:
-        chunk = list(order[done : done + batch_size])
-        yield from (
-            event for event in store.prepare([(index, None) for index in chunk], cancel) if isinstance(event, Notice)
-        )
+        chunk = list(order[done : done + work.batch_size])
+        yield from (event for event in store.prepare([(i, None) for i in chunk], cancel) if isinstance(event, Notice))
         if cancel:
             return
-        try:
-            results = list(_predict_batch(store, decoder, chunk, device))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or (batch_size == 1 and device.type == "cpu"):
-                raise
-            if batch_size > 1:
-                batch_size //= 2
-                notice = Notice(f"Memory ran out in prediction; going on with {batch_size} slices at a time.")
-            else:
-                device = torch.device("cpu")
-                decoder = decoder.to(device)
-                notice = Notice("Memory ran out in prediction; going on with the CPU.")
-            free_memory(device)
-            yield notice
+        results = work.try_to_predict(chunk)
+        yield from store.notices()
+        yield from work.notices()
+        if results is None:
             continue
         for result in results:
             done += 1
@@ -64,38 +73,62 @@ def predict(
         yield Progress("predict", done, len(order), time.monotonic() - started)
 
 
-def _predict_batch(
-    store: FeatureStore, decoder: Decoder, chunk: list[int], device: torch.device
-) -> Iterator[Prediction]:
-    with torch.inference_mode():
-        logits = decoder(store.batch([(index, None) for index in chunk], device), None).float()
-        for position, index in enumerate(chunk):
-            shape = store.study.slice_shape(index)
-            full = F.interpolate(logits[position : position + 1], size=shape, mode="bilinear", align_corners=False)[0]
-            probability = full.softmax(dim=0)
-            confidence, chosen = probability.max(dim=0)
-            yield Prediction(
-                index,
-                chosen.to(torch.int32).cpu().numpy().astype(np.uint16),
-                confidence.cpu().numpy(),
-                _expected_dice(probability, chosen),
-            )
+class _Work:
+    """What prediction makes of the machine."""
 
+    def __init__(self, store: FeatureStore, decoder: Decoder, device: torch.device, batch_size: int) -> None:
+        self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
+        self._copy: Decoder | None = None
+        self._notices: list[Notice] = []
 
-def _expected_dice(probability: Tensor, chosen: Tensor) -> float:
-    """The Dice to expect if the probabilities (K, H, W) are right: the mean over the classes in sight.
+    def notices(self) -> Iterator[Notice]:
+        while self._notices:
+            yield self._notices.pop(0)
 
-    A class is in sight when it is chosen somewhere or expected to cover a pixel; with none in sight the answer is how
-    sure the model is of the background.
-    """
-    scores = []
-    for number in range(1, probability.shape[0]):
-        mask = chosen == number
-        expected = probability[number].sum()
-        size = mask.sum()
-        if size == 0 and expected < 1:
-            continue
-        scores.append(float(2 * probability[number][mask].sum() / (expected + size)))
-    if scores:
-        return float(np.mean(scores))
-    return float(probability[0].min())
+    def try_to_predict(self, chunk: list[int]) -> list[Prediction] | None:
+        """The predictions; None when it has to be tried again, of which a notice tells."""
+        try:
+            return self._predict(chunk)
+        except (RuntimeError, MemoryError) as error:
+            trouble, hosts, why = trouble_of(error), is_hosts(error, self.device), reason(error)
+            if trouble is None:
+                raise
+            if trouble == "device" and self.device.type == "cpu":
+                raise cpu_failed(error) from error
+        # Only here the exception is gone, and with it what its frames held.
+        self._notices.append(self._change_device(why) if trouble == "device" else self._make_room(hosts))
+        return None
+
+    def _predict(self, chunk: list[int]) -> list[Prediction]:
+        if self._copy is None:
+            self._copy = with_weights(self.decoder.arguments, on_host(self.decoder.state_dict())).to(self.device).eval()
+        with torch.inference_mode():
+            logits: Tensor = self._copy(self.store.batch([(index, None) for index in chunk], self.device), None).float()
+            return [
+                mask_of(logits[position], index, self.store.study.slice_shape(index))
+                for position, index in enumerate(chunk)
+            ]
+
+    def _make_room(self, hosts: bool) -> Notice:
+        free_memory(self.device)
+        if self.batch_size > 1:
+            self.batch_size //= 2
+            return Notice(f"Memory ran out in prediction; going on with {self.batch_size} slices at a time.")
+        if hosts and self.store.let_go():
+            return Notice("Memory ran out in prediction; going on with fewer features in memory.")
+        if self.device.type != "cpu":
+            self._go_on_with_cpu()
+            return Notice("Memory ran out in prediction; going on with the CPU.")
+        msg = "There is not enough memory to predict one slice. Close other programs and predict again."
+        raise NoRoomError(msg)
+
+    def _change_device(self, why: str) -> Notice:
+        device = self.device
+        give_up(device)
+        self._go_on_with_cpu()
+        self.store.leave_device()
+        return Notice(f"The device '{device}' failed ({why}); going on with the CPU.")
+
+    def _go_on_with_cpu(self) -> None:
+        before, self.device, self._copy = self.device, CPU, None
+        free_memory(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +12,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from napari_dinoaugseg.errors import TrainingError
-from napari_dinoaugseg.learning.device import free_memory, is_out_of_memory
-from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
+from napari_dinoaugseg.learning.device import NoRoomError, free_memory, usable
+from napari_dinoaugseg.learning.events import Cancel, Event, Progress
 from napari_dinoaugseg.learning.features import FeatureStore, SliceView
+from napari_dinoaugseg.learning.held import Held, Trained, on_host, with_weights
+from napari_dinoaugseg.learning.ladder import Plan
 from napari_dinoaugseg.learning.loss import balanced_weights, resize_target, segmentation_loss
 from napari_dinoaugseg.learning.random_stream import RandomStream
 from napari_dinoaugseg.learning.settings import Settings
@@ -23,7 +24,7 @@ from napari_dinoaugseg.learning.views import views_for
 from napari_dinoaugseg.model.network import Decoder
 from napari_dinoaugseg.model.wavelet import WTAug
 
-_SMALLEST_INPUT = 128
+_HOLD_EVERY = 20  # steps, after which the weights are copied to the host
 _WARM_UP = 0.1  # share of a one-cycle schedule in which the learning rate rises
 
 
@@ -38,51 +39,6 @@ class Example:
 
     index: int
     target: np.ndarray[tuple[int, int], np.dtype[np.int16]]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained decoder and how it came about.
-
-    Attributes:
-        decoder: in evaluation mode, on the device it was trained on.
-        input_size: the input size it was trained at; smaller than asked for when memory ran out.
-        steps: optimisation steps done; fewer than asked for when the training was stopped.
-        final_loss: smoothed training loss at the end; None when no step was done.
-        seconds: of the optimisation alone, without the encoding.
-    """
-
-    decoder: Decoder
-    input_size: int
-    steps: int
-    final_loss: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What fits into memory."""
-
-    batch_size: int
-    input_size: int
-    device: torch.device
-
-    def smaller(self, error: BaseException) -> tuple[_Plan, Notice]:
-        """The next rung of the out-of-memory ladder: half the batch, half the input, the CPU."""
-        if self.batch_size > 1:
-            plan = replace(self, batch_size=self.batch_size // 2)
-            return plan, Notice(f"Memory ran out in training; going on with {plan.batch_size} slices a step.")
-        if self.input_size > _SMALLEST_INPUT:
-            size = max(_SMALLEST_INPUT, self.input_size // 2 // 32 * 32)
-            return replace(self, input_size=size), Notice(
-                f"Memory ran out in training; going on at {size} x {size} pixels."
-            )
-        if self.device.type != "cpu":
-            return replace(self, device=torch.device("cpu")), Notice(
-                "Memory ran out in training; going on with the CPU."
-            )
-        msg = "There is not enough memory to train even at the smallest size. Close other programs and try again."
-        raise TrainingError(msg) from error
 
 
 def new_decoder(channels: Sequence[int], n_classes: int, settings: Settings) -> Decoder:
@@ -126,7 +82,8 @@ def fit(
 
     Yields an event for every encoded batch and every step, and returns the result. Stopping by ``cancel`` takes effect
     before the next step and returns what has been learnt so far. When memory runs out, the batch is halved, then the
-    input size, then the CPU takes over; a notice says so each time. The caller's random state is left as it was.
+    input size, then the CPU takes over, as it does when a device fails; a notice says so each time, and the training
+    goes on from what was learnt. The caller's random state is left as it was.
 
     Args:
         store: features of the study.
@@ -144,18 +101,19 @@ def fit(
     if not examples:
         msg = "No slice is labelled. Paint at least one slice, then train."
         raise TrainingError(msg)
-    plan = _Plan(settings.batch_size, store.input_size, device or store.encoder.device)
+    plan = Plan(settings.batch_size, store.input_size, device or store.encoder.device)
+    held: list[Held] = []  # at most one; outlives the attempt that filled it
     while True:
-        fitting = store if store.input_size == plan.input_size else store.resized(plan.input_size)
-        run = _Run(fitting, examples, settings, plan, n_classes, flips, warm_start)
+        plan = replace(plan, device=usable(plan.device))
         try:
-            return (yield from run.events(cancel))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            plan, notice = plan.smaller(error)
-        del run
+            if store.input_size != plan.input_size:
+                store = store.resized(plan.input_size)
+            # Without a name of its own, the attempt and what it holds are gone when the next one begins.
+            return (yield from _Run(store, examples, settings, plan, n_classes, flips, warm_start, held).events(cancel))
+        except (RuntimeError, MemoryError, NoRoomError) as error:
+            plan, notice = plan.after(error, store)
         free_memory(plan.device)
+        yield from store.notices()
         yield notice
 
 
@@ -167,10 +125,11 @@ class _Run:
         store: FeatureStore,
         examples: Sequence[Example],
         settings: Settings,
-        plan: _Plan,
+        plan: Plan,
         n_classes: int,
         flips: bool,
         warm_start: Decoder | None,
+        held: list[Held],
     ) -> None:
         self.store, self.examples, self.settings, self.plan = store, examples, settings, plan
         self.random = RandomStream(settings.seed, plan.device)
@@ -178,39 +137,59 @@ class _Run:
         self.views = views_for(settings.views, settings.seed, flips=flips)
         self.n_classes = n_classes
         self.steps = planned_steps(settings, n_classes, warm=warm_start is not None)
+        self.held = held
+        # At another input size the steps are made anew, from the weights that were learnt.
+        self.done = held[0].steps if held and held[0].input_size == plan.input_size else 0
+        self.smooth = held[0].loss if self.done else None
         with self.random.use():
-            decoder = (
-                copy.deepcopy(warm_start) if warm_start else new_decoder(store.encoder.channels, n_classes, settings)
-            )
+            decoder = self._start_from(warm_start)
         self.decoder = decoder.to(plan.device).train()
+        self.averaged = self._averaged()
         self.augment = WTAug(p=settings.augment_probability, drop=settings.augment_drop).train()
 
     def events(self, cancel: Cancel | None) -> Generator[Event, None, Trained]:
         pairs: list[SliceView] = [(example.index, view) for example in self.examples for view in self.views]
         yield from self.store.prepare(pairs, cancel)
-        if cancel:
-            msg = "Training was stopped before it had begun."
-            raise TrainingError(msg)
         targets = self._targets()
         self.class_weights = self._class_weights(targets)
         optimiser, schedule = self._optimiser()
-        averaged = self._averaged()
-        smooth: float | None = None
-        done = 0
-        started = time.monotonic()
-        for done, batch in enumerate(self._batches(), start=1):
+        self.started = time.monotonic() - (self.held[0].seconds if self.held else 0.0)
+        for batch in self._batches():
+            if cancel:
+                break
             with self.random.use():
                 loss = self._step(batch, targets, optimiser)
             rate = optimiser.param_groups[0]["lr"]
             schedule.step()
-            if averaged is not None:
-                averaged.update_parameters(self.decoder)
-            smooth = loss if smooth is None else 0.9 * smooth + 0.1 * loss
-            yield Progress("train", done, self.steps, time.monotonic() - started, smooth, rate)
-            if cancel:
-                break
-        decoder: Decoder = self.decoder if averaged is None else averaged.module  # type: ignore[assignment]
-        return Trained(decoder.eval(), self.store.input_size, done, smooth, time.monotonic() - started)
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.decoder)
+            self.smooth = loss if self.smooth is None else 0.9 * self.smooth + 0.1 * loss
+            self.done += 1
+            if self.done % _HOLD_EVERY == 0:
+                self._hold()
+            yield from self.store.notices()
+            yield Progress("train", self.done, self.steps, time.monotonic() - self.started, self.smooth, rate)
+        if self.done:
+            self._hold()
+        if not self.held:
+            msg = "Training was stopped before it had begun."
+            raise TrainingError(msg)
+        return self.held[0].trained(self.plan.device)
+
+    def _start_from(self, warm_start: Decoder | None) -> Decoder:
+        if self.held:
+            return self.held[0].decoder()
+        if warm_start is not None:
+            return with_weights(warm_start.arguments, on_host(warm_start.state_dict()))
+        return new_decoder(self.store.encoder.channels, self.n_classes, self.settings)
+
+    def _hold(self) -> None:
+        """Copy what was learnt to the host. Only a whole copy replaces the last one: a device may fail meanwhile."""
+        averaged = None if self.averaged is None else on_host(self.averaged.state_dict())
+        weights, seconds = on_host(self.decoder.state_dict()), time.monotonic() - self.started
+        self.held[:] = [
+            Held(self.decoder.arguments, weights, averaged, self.store.input_size, self.done, self.smooth, seconds)
+        ]
 
     def _step(
         self, batch: list[SliceView], targets: dict[SliceView, Tensor], optimiser: torch.optim.Optimizer
@@ -248,7 +227,7 @@ class _Run:
     def _batches(self) -> Iterator[list[SliceView]]:
         """Slices in a random order, each as often as any other, each time in a random view."""
         queue: list[int] = []
-        for _ in range(self.steps):
+        for _ in range(self.done, self.steps):
             while len(queue) < self.plan.batch_size:
                 queue += self.choose.permutation(len(self.examples)).tolist()
             chosen, queue = queue[: self.plan.batch_size], queue[self.plan.batch_size :]
@@ -264,9 +243,13 @@ class _Run:
             weight_decay=settings.weight_decay,
             fused=self.plan.device.type in ("cpu", "cuda"),
         )
+        _skip_graph_check(optimiser)
         if settings.schedule == "constant":
             return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _one_cycle(step / self.steps))
+        done = self.done  # by an attempt before this one
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: _one_cycle((done + step) / self.steps)
+        )
 
     def _averaged(self) -> AveragedModel | None:
         """The moving average of the weights; a young one forgets faster, so that a short training is not held back."""
@@ -283,7 +266,20 @@ class _Run:
                     else:  # BatchNorm's counter
                         average.copy_(value)
 
-        return AveragedModel(self.decoder, multi_avg_fn=blend, use_buffers=True)
+        averaged = AveragedModel(self.decoder, multi_avg_fn=blend, use_buffers=True)
+        if self.done and self.held[0].averaged is not None:
+            averaged.load_state_dict(self.held[0].averaged)
+        return averaged
+
+
+def _skip_graph_check(optimiser: torch.optim.Optimizer) -> None:
+    """Keep an optimiser from asking the graphics card, at each step, whether it records a graph: we never record any.
+
+    A card that failed answers with its error, also where the optimiser works on the CPU.
+    """
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+        if hasattr(optimiser, name):
+            setattr(optimiser, name, lambda: None)
 
 
 def _one_cycle(progress: float) -> float:

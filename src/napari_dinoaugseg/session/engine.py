@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from napari_dinoaugseg.errors import CheckpointError, TrainingError
+from napari_dinoaugseg.errors import CheckpointError, DeviceError, TrainingError
 from napari_dinoaugseg.learning.cache import FeatureCache
-from napari_dinoaugseg.learning.device import choose_device
+from napari_dinoaugseg.learning.device import choose_device, free_memory, give_up, reason, trouble_of, usable
 from napari_dinoaugseg.learning.events import Cancel, Event
 from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.learning.held import Trained
 from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.predictor import predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example, Trained, fit
+from napari_dinoaugseg.learning.trainer import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
-from napari_dinoaugseg.model.encoder import load_encoder, resolve_encoder
+from napari_dinoaugseg.model.encoder import Encoder, load_encoder, resolve_encoder
 from napari_dinoaugseg.model.network import Decoder
 from napari_dinoaugseg.session.classes import LabelClass, to_plain
 from napari_dinoaugseg.session.labels import UNKNOWN, Labels
@@ -45,10 +46,10 @@ class Engine:
         cache: bool,
         say: Callable[[str], None],
     ) -> None:
-        self.device = choose_device(device)
+        self._device = choose_device(device)
         window = choose_window(study, settings.window)
         name = resolve_encoder(settings.encoder, weights=weights, device_type=self.device.type, say=say)
-        self.encoder = load_encoder(name, weights=weights, device=self.device, say=say)
+        self.encoder = _load(name, weights, self._device, say)
         self.store = FeatureStore(
             study,
             self.encoder,
@@ -59,6 +60,11 @@ class Engine:
         self.study = study
         self.decoder: Decoder | None = None
         self.numbers: list[int] = []  # class numbers of the decoder's outputs 1, 2, …
+
+    @property
+    def device(self) -> torch.device:
+        """Where the decoder works: as chosen, until that device failed or was too small."""
+        return usable(self._device)
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
@@ -78,7 +84,7 @@ class Engine:
             warm_start=warm,
             cancel=cancel,
         )
-        self.decoder, self.numbers = trained.decoder, numbers
+        self.decoder, self.numbers, self._device = trained.decoder, numbers, trained.device
         self._use_input_size(trained.input_size)
         return trained
 
@@ -140,8 +146,9 @@ class Engine:
         if made_for != (self.encoder.channels, len(numbers) + 1):
             msg = f"{source}: the model's decoder does not fit its encoder and classes. Train a new model."
             raise CheckpointError(msg)
-        self.decoder = decoder.to(self.device).eval()
-        self.numbers = list(numbers)
+        self.decoder, self.numbers = decoder, list(numbers)
+        # Where memory had run out, it was trained at a smaller size than this session's settings say.
+        self._use_input_size(int(checkpoint.settings.get("input_size", self.store.input_size)))
 
     def forget_decoder(self) -> None:
         """Start the next training anew; encoder and features stay."""
@@ -150,6 +157,31 @@ class Engine:
     def _use_input_size(self, input_size: int) -> None:
         if input_size != self.store.input_size:
             self.store = self.store.resized(input_size)
+
+
+def _load(name: str, weights: Path | None, device: torch.device, say: Callable[[str], None]) -> Encoder:
+    """The encoder on the device, or on the CPU where it does not fit or the device fails; that is said."""
+    try:
+        encoder = load_encoder(name, weights=weights, say=say)
+    except (RuntimeError, MemoryError) as error:
+        if trouble_of(error) != "memory":
+            raise
+        msg = f"There is not enough memory to load {name}. Close other programs, or choose a smaller encoder."
+        raise DeviceError(msg) from error
+    try:
+        return encoder.to(device)
+    except (RuntimeError, MemoryError) as error:
+        trouble, why = trouble_of(error), reason(error)
+        if trouble is None or device.type == "cpu":
+            raise
+    if trouble == "device":
+        give_up(device)
+        say(f"The device '{device}' failed ({why}); going on with the CPU.")
+    else:
+        say(f"The encoder does not fit into the memory of the device '{device}'; it goes on with the CPU.")
+    encoder.restart_on_cpu()
+    free_memory(device)
+    return encoder
 
 
 def _to_indices(labels: Labels, numbers: Sequence[int]) -> np.ndarray[tuple[int, int], np.dtype[np.int16]]:

@@ -1,0 +1,33 @@
+"""How much memory there is to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+_SHARE = 4  # features get a quarter: the study, napari's layers and the training need the rest
+_SMALLEST_BUDGET = 64 * 2**20  # bytes
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def available_memory(group: Path = _GROUP) -> int:
+    """Bytes that can be taken without swapping: what the machine has left, or what a container may still take.
+
+    Args:
+        group: the folder in which Linux tells the limits of a container.
+    """
+    machine = int(psutil.virtual_memory().available)
+    try:
+        limit = int((group / "memory.max").read_text())  # "max" where there is no limit
+        used = int((group / "memory.current").read_text())
+        # What was read from files counts as used, but is given back as soon as it is wanted.
+        kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(0, min(machine, limit - used + int(kept.get("inactive_file", 0))))
+    except (OSError, ValueError):
+        return machine
+
+
+def feature_budget() -> int:
+    """Bytes that a feature store may keep in memory."""
+    return max(_SMALLEST_BUDGET, available_memory() // _SHARE)
