@@ -1,11 +1,14 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.session.classes import classes_of
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Status
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, SliceLabels, Status
 
 SHAPE = (4, 5)
 
@@ -130,49 +133,249 @@ def test_new_classes_take_the_next_free_number_and_no_taken_one(book):
         book.add_class(number=0)
 
 
-OPERATIONS = {
-    "paint": lambda book, index, value: book.set_manual(index, full(value)) or True,
-    "empty": lambda book, index, _: book.mark_empty(index) or True,
-    "clear": lambda book, index, _: book.clear(index) or True,
-    "accept": lambda book, index, _: bool(book.accept_all([index])),
-    "reject": lambda book, index, _: book.reject(index) or True,
-    "copy": lambda book, index, _: book.copy_to_manual(index) or True,
-    "undo": lambda book, *_: book.undo() and "undo",
-    "redo": lambda book, *_: book.redo() and "redo",
-    "predict": lambda book, index, value: book.set_prediction(index, full(value), 0.5),
-}
+def test_paint_on_an_accepted_slice_takes_the_place_of_the_acceptance(book):
+    book.set_prediction(1, full(2), 0.8)
+    book.accept(1)
+    book.set_manual(1, full(1))
+    assert book.of_slice(1).accepted is None
+    book.undo()
+    assert book.status(1) is Status.ACCEPTED
 
 
-def perform(book, name, index, value):
-    """Carry out one change; tells whether it was a new one, an undo, a redo, or none."""
-    try:
-        return OPERATIONS[name](book, index, value)
-    except LabelError:
-        return False
+def test_an_undo_does_not_bring_an_old_prediction_over_a_newer_one(book):
+    book.set_prediction(0, full(1), 0.8)
+    book.reject(0)
+    book.set_prediction(0, full(2), 0.3)
+    book.undo()
+    assert (book.predicted(0) == 2).all()
+    assert book.confidence == {0: 0.3}
 
 
-def manual_labels(book):
-    return {index: book.manual(index).tobytes() for index in range(6) if book.manual(index) is not None}
+def test_an_undo_that_takes_a_class_away_takes_it_from_predictions_too(book):
+    added = book.add_class("vessel").number
+    book.set_prediction(0, full(added), 0.8)
+    book.undo()
+    assert (book.predicted(0) == 0).all()
+    book.redo()
+    assert (book.predicted(0) == added).all()
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 5), st.sampled_from([1, 2, 9, UNKNOWN])),
-        max_size=40,
-    )
-)
-@settings(max_examples=150, deadline=None)
-def test_manual_labels_follow_the_person_through_any_sequence_of_changes(operations):
-    """A plain list of snapshots beside the book tells what the person's labels must be."""
-    book = LabelBook(lambda _: SHAPE, 6)
-    book.classes = classes_of([1, 2, 9])
-    snapshots, position = [{}], 0
-    for operation in operations:
-        changed = perform(book, *operation)
-        if changed is True:
-            del snapshots[position + 1 :]
-            snapshots.append(manual_labels(book))
-            position += 1
-        elif changed:
-            position += -1 if changed == "undo" else 1
-        assert manual_labels(book) == snapshots[position]
+def test_a_class_removed_again_is_taken_from_predictions_that_came_meanwhile(book):
+    book.remove_class(9)
+    book.undo()
+    book.set_prediction(0, full(9), 0.8)
+    book.redo()
+    assert (book.predicted(0) == 0).all()
+
+
+def test_what_holds_a_class_that_is_gone_is_not_put_back(book):
+    book.set_manual(0, full(9))
+    said = book.of_slice(0)
+    book.remove_class(9, erase=True)
+    with pytest.raises(LabelError, match="no class"):
+        book.put_back(0, said)
+    assert (book.manual(0) == 0).all()
+
+
+def test_what_is_put_back_cannot_change_behind_its_back_either(book):
+    mine = full(1)
+    book.put_back(0, SliceLabels(manual=mine))
+    mine[:] = 7
+    assert (book.manual(0) == 1).all()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a plain reading says a person would expect of the book: by slice, and the classes by number."""
+
+    manual: dict[int, np.ndarray]
+    accepted: dict[int, np.ndarray]
+    names: dict[int, str]
+
+
+class BookAttack(RuleBasedStateMachine):
+    """Any sequence of changes and predictions; a list of moments beside the book says what must be in it."""
+
+    slices = st.integers(0, 5)
+    values = st.sampled_from([1, 2, 9, UNKNOWN])
+
+    def __init__(self):
+        super().__init__()
+        self.book = LabelBook(lambda _: SHAPE, 6)
+        self.book.classes = classes_of([1, 2, 9])
+        self.moments = [Moment({}, {}, {n: f"class {n}" for n in (1, 2, 9)})]
+        self.at = 0
+        self.latest = {}  # the confidence with which each slice was last predicted
+
+    @property
+    def now(self):
+        return self.moments[self.at]
+
+    def then(self, manual=None, accepted=None, names=None):
+        """A change was made: nothing can be redone, and what was not named stays."""
+        before = self.now
+        del self.moments[self.at + 1 :]
+        self.moments.append(
+            Moment(
+                before.manual if manual is None else manual,
+                before.accepted if accepted is None else accepted,
+                before.names if names is None else names,
+            )
+        )
+        self.at += 1
+
+    def painted(self, index, labels):
+        rest = {i: one for i, one in self.now.accepted.items() if i != index}
+        self.then({**self.now.manual, index: labels}, rest)
+
+    @rule(index=slices, value=values, rows=st.integers(0, 4))
+    def paint(self, index, value, rows):
+        labels = full(0)
+        labels[:rows] = value
+        if value != UNKNOWN and value not in self.now.names:
+            with pytest.raises(LabelError, match="no class"):
+                self.book.set_manual(index, full(value))
+            return
+        self.book.set_manual(index, labels)
+        self.painted(index, labels)
+
+    @rule(index=slices)
+    def empty(self, index):
+        self.book.mark_empty(index)
+        self.painted(index, full(0))
+
+    @rule(index=slices)
+    def clear(self, index):
+        self.book.clear(index)
+        self.then(
+            *({i: one for i, one in layer.items() if i != index} for layer in (self.now.manual, self.now.accepted))
+        )
+
+    @rule(index=slices, other=slices)
+    def put_back(self, index, other):
+        said = self.book.of_slice(other)
+        self.book.put_back(index, said)
+        layers = []
+        for layer, labels in ((self.now.manual, said.manual), (self.now.accepted, said.accepted)):
+            rest = {i: one for i, one in layer.items() if i != index}
+            layers.append(rest if labels is None else {**rest, index: labels.copy()})
+        self.then(*layers)
+
+    @rule(index=slices, value=values, confidence=st.sampled_from([0.25, 0.5, 0.75]))
+    def predict(self, index, value, confidence):
+        if value in self.now.names:
+            labels = full(value)
+            labels[0] = 0
+            self.book.set_prediction(index, labels, confidence)
+            self.latest[index] = confidence
+
+    @rule(threshold=st.sampled_from([0.3, 0.6]))
+    def accept_above(self, threshold):
+        expected = [
+            i
+            for i, confidence in sorted(self.book.confidence.items())
+            if confidence >= threshold and i not in self.now.manual and i not in self.now.accepted
+        ]
+        taken = {i: self.book.predicted(i).copy() for i in expected}
+        assert self.book.accept_above(threshold) == expected
+        if expected:
+            self.then(accepted={**self.now.accepted, **taken})
+
+    @rule(index=slices)
+    def accept(self, index):
+        predicted = self.book.predicted(index)
+        if index in self.now.manual:
+            assert self.book.accept_all([index]) == []
+        elif predicted is not None:
+            self.book.accept(index)
+            self.then(accepted={**self.now.accepted, index: predicted.copy()})
+
+    @rule(index=slices)
+    def reject(self, index):
+        self.book.reject(index)
+        assert self.book.predicted(index) is None
+        self.then(accepted={i: one for i, one in self.now.accepted.items() if i != index})
+
+    @rule(index=slices, overwrite=st.booleans())
+    def copy(self, index, overwrite):
+        source = self.now.accepted.get(index, self.book.predicted(index))
+        if source is None or (index in self.now.manual and not overwrite):
+            with pytest.raises(LabelError):
+                self.book.copy_to_manual(index, overwrite=overwrite)
+            return
+        labels = source.copy()
+        self.book.copy_to_manual(index, overwrite=overwrite)
+        self.painted(index, labels)
+
+    @rule(number=st.sampled_from([None, 2, 9]))
+    def add_class(self, number):
+        if number in self.now.names:
+            with pytest.raises(LabelError, match="already"):
+                self.book.add_class(number=number)
+            return
+        added = self.book.add_class(number=number)
+        self.then(names={**self.now.names, added.number: f"class {added.number}"})
+
+    @rule(number=st.sampled_from([1, 2, 9]), name=st.sampled_from(["liver", "vessel"]))
+    def rename(self, number, name):
+        if number in self.now.names:
+            self.book.rename_class(number, name)
+            self.then(names={**self.now.names, number: name})
+
+    @rule(number=st.sampled_from([1, 2, 9]), erase=st.booleans())
+    def remove_class(self, number, erase):
+        if not erase and any((one == number).any() for one in self.now.manual.values()):
+            with pytest.raises(LabelError, match="holds paint"):
+                self.book.remove_class(number)
+            return
+        self.book.remove_class(number, erase=erase)
+        erased = [
+            {i: np.where(one == number, 0, one) for i, one in layer.items()}
+            for layer in (self.now.manual, self.now.accepted)
+        ]
+        self.then(*erased, {n: name for n, name in self.now.names.items() if n != number})
+
+    @rule()
+    def undo(self):
+        assert self.book.undo() == (self.at > 0)
+        self.at = max(0, self.at - 1)
+
+    @rule()
+    def redo(self):
+        assert self.book.redo() == (self.at + 1 < len(self.moments))
+        self.at = min(len(self.moments) - 1, self.at + 1)
+
+    @invariant()
+    def the_book_says_what_the_person_said(self):
+        for index in range(6):
+            said = self.book.of_slice(index)
+            for labels, expected in (
+                (said.manual, self.now.manual.get(index)),
+                (said.accepted, self.now.accepted.get(index)),
+            ):
+                assert (labels is None) == (expected is None)
+                assert labels is None or np.array_equal(labels, expected)
+        assert {entry.number: entry.name for entry in self.book.classes} == self.now.names
+
+    @invariant()
+    def no_slice_is_both_painted_and_accepted(self):
+        assert not set(self.now.manual) & set(self.now.accepted)
+        assert self.book.labelled == sorted({*self.now.manual, *self.now.accepted})
+
+    @invariant()
+    def every_value_is_a_class_background_or_open(self):
+        content = self.book.content()
+        allowed = [0, UNKNOWN, *self.now.names]
+        for layer in content.layers.values():
+            for labels in layer.values():
+                assert np.isin(labels, allowed).all()
+                assert not labels.flags.writeable
+
+    @invariant()
+    def a_prediction_has_the_confidence_it_came_with(self):
+        for index, confidence in self.book.confidence.items():
+            assert confidence == self.latest[index]
+
+
+TestAnySequenceOfChanges = BookAttack.TestCase
+TestAnySequenceOfChanges.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

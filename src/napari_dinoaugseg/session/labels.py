@@ -196,7 +196,7 @@ class LabelBook:
         Raises:
             LabelError: another shape, or a value that is neither background, a class, nor UNKNOWN.
         """
-        self._apply({("manual", index): self._checked(index, labels)})
+        self._apply({("manual", index): self._checked(index, labels), ("accepted", index): None})
 
     def mark_empty(self, index: int) -> None:
         """Say that a slice holds none of the classes."""
@@ -208,9 +208,14 @@ class LabelBook:
         self._apply({("manual", index): None, ("accepted", index): None})
 
     def put_back(self, index: int, said: SliceLabels) -> None:
-        """Set what the person has said about a slice, as :meth:`of_slice` gave it: an undo kept elsewhere."""
+        """Set what the person has said about a slice, as :meth:`of_slice` gave it: an undo kept elsewhere.
+
+        Raises:
+            LabelError: it holds a class that was removed since.
+        """
         self._check_index(index)
-        self._apply({("manual", index): said.manual, ("accepted", index): said.accepted})
+        manual, accepted = (None if one is None else self._checked(index, one) for one in (said.manual, said.accepted))
+        self._apply({("manual", index): manual, ("accepted", index): accepted if manual is None else None})
 
     def accept(self, index: int) -> None:
         """Take the prediction of a slice as its label. Manual labels stay what they are."""
@@ -300,29 +305,27 @@ class LabelBook:
         Raises:
             LabelError: the class holds paint and ``erase`` was not said.
         """
-        holding = [
-            (layer, index)
-            for layer, slices in self._layers.items()
-            for index, labels in slices.items()
-            if (labels == number).any()
-        ]
-        if any(layer == "manual" for layer, _ in holding) and not erase:
+        if self.holds_paint(number) and not erase:
             msg = f"Class {number} holds paint. Removing it would erase that paint."
             raise LabelError(msg)
-        remaining = [entry for entry in self.classes if entry.number != number]
-        self._apply({entry: self._without(entry, number) for entry in holding}, remaining)
+        self._apply({}, [entry for entry in self.classes if entry.number != number])
 
     # --- the model's changes ----------------------------------------------------------------------------------------
 
     def set_prediction(self, index: int, labels: NDArray[np.integer], confidence: float) -> None:
-        """Keep the prediction of a slice; replaces the last one, touches nothing else."""
+        """Keep the prediction of a slice; replaces the last one, touches nothing else, and no undo takes it back."""
         self._layers["predicted"][index] = self._checked(index, labels)
         self._confidence[index] = confidence
+        for change in (*self._undo, *self._redo):
+            change.slices.pop(("predicted", index), None)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _checked(self, index: int, labels: NDArray[np.integer]) -> Labels:
         self._require_fitting(index, labels)
+        kept = labels.astype(np.uint16, copy=False)
+        if kept is labels and kept.base is None and not kept.flags.writeable:
+            return kept  # nobody can change it any more
         kept = np.array(labels, dtype=np.uint16)
         kept.setflags(write=False)
         return kept
@@ -348,11 +351,15 @@ class LabelBook:
         manual = self._layers["manual"].get(index)
         return manual is not None and bool((manual == UNKNOWN).any())
 
-    def _without(self, entry: _Entry, number: int) -> Labels:
-        labels = self._layers[entry[0]][entry[1]].copy()
-        labels[labels == number] = 0
-        labels.setflags(write=False)
-        return labels
+    def _erased(self, classes: list[LabelClass]) -> dict[_Entry, Labels]:
+        """What becomes of slices with a class that is not among these; predictions with it may have come any time."""
+        gone = sorted({entry.number for entry in self.classes} - {entry.number for entry in classes})
+        return {
+            (layer, index): self._checked(index, np.where(np.isin(labels, gone), 0, labels))
+            for layer, slices in self._layers.items()
+            for index, labels in slices.items()
+            if gone and np.isin(labels, gone).any()
+        }
 
     def _replace_class(self, number: int, **changes: Any) -> None:
         if number not in {entry.number for entry in self.classes}:
@@ -374,7 +381,8 @@ class LabelBook:
     def _exchange(self, change: _Change) -> _Change:
         """Carry out a change and return the one that reverts it."""
         before: dict[_Entry, Labels | None] = {}
-        for (layer, index), labels in change.slices.items():
+        erased = {} if change.classes is None else self._erased(change.classes)
+        for (layer, index), labels in {**erased, **change.slices}.items():
             before[layer, index] = self._layers[layer].get(index)
             if labels is None:
                 self._layers[layer].pop(index, None)
