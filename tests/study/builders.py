@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 OBLIQUE = np.array(
     # A rotation about no axis of the patient, exactly orthonormal up to rounding.
@@ -89,6 +89,71 @@ def write_dicom(
         dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
+
+
+def write_enhanced(
+    path: Path,
+    volume: NDArray[Any],
+    *,
+    order: Sequence[int] | None = None,
+    directions: NDArray[Any] | None = None,
+    spacing: tuple[float, float] = (0.8, 0.5),
+    step: float = 3.0,
+    origin: tuple[float, float, float] = (-10.0, 20.0, 30.0),
+    slope: float = 1,
+    intercept: float = -1024,
+    change: Callable[[int, pydicom.Dataset, pydicom.Dataset], None] | None = None,
+) -> Path:
+    """Write an Enhanced CT file whose frames are the slices of `volume` (slice, row, column).
+
+    `order` gives the slice of each frame. `change` gets each frame's slice, its functional groups and the file.
+    """
+    axes = np.eye(3)[:, :2] if directions is None else directions
+    normal = np.cross(axes[:, 0], axes[:, 1])
+    slices = list(range(len(volume))) if order is None else list(order)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = pydicom.Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID, dataset.SOPInstanceUID = EnhancedCTImageStorage, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.PatientName, dataset.PatientID = "CT", "Test", "T"
+    dataset.StudyInstanceUID, dataset.FrameOfReferenceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.4", "1.2.5"
+    dataset.Rows, dataset.Columns = volume.shape[1:]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+    dataset.PixelRepresentation = int(volume.dtype.kind == "i")
+    dataset.NumberOfFrames = len(slices)
+    shared = pydicom.Dataset()
+    shared.PixelMeasuresSequence = [_item(PixelSpacing=list(spacing), SliceThickness=step)]
+    orientation = [round(float(x), 9) for x in axes.T.reshape(-1)]
+    shared.PlaneOrientationSequence = [_item(ImageOrientationPatient=orientation)]
+    shared.PixelValueTransformationSequence = [_item(RescaleSlope=slope, RescaleIntercept=intercept)]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    groups = []
+    for k in slices:
+        position = [round(float(x), 6) for x in np.array(origin) + k * step * normal]
+        group = _item(
+            PlanePositionSequence=[_item(ImagePositionPatient=position)],
+            FrameContentSequence=[_item(StackID="1", InStackPositionNumber=k + 1)],
+        )
+        groups.append(group)
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    dataset.PixelData = np.ascontiguousarray(volume[slices]).tobytes()
+    if change is not None:
+        for k, group in zip(slices, groups, strict=True):
+            change(k, group, dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _item(**values: Any) -> pydicom.Dataset:
+    item = pydicom.Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
 
 
 def listing(folder: Path) -> dict[str, bytes]:

@@ -6,13 +6,12 @@ Names and rules are those of DICOM PS3.3: Image Plane Module (C.7.6.2). Coordina
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.study.dicom_facts import Slice, number
 
 # Directions may differ by rounding of their text form only.
 _SAME_DIRECTION = 1e-3
@@ -25,15 +24,18 @@ _TILT = 0.01
 
 
 @dataclass(frozen=True)
-class Header:
-    """One file of a series, without its pixels."""
+class Header(Slice):
+    """One slice whose place in the patient is known.
 
-    path: Path
-    dataset: Dataset
+    Attributes:
+        position: of the centre of the first pixel, (3,) in mm.
+        orientation: directions of increasing column and row, (6,).
+        spacing: distance between rows, and between columns, in mm.
+    """
+
     position: NDArray[np.float64]
     orientation: NDArray[np.float64]
     spacing: tuple[float, float]
-    size: tuple[int, int]
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -41,31 +43,33 @@ class Header:
         return np.cross(self.orientation[:3], self.orientation[3:])
 
 
-def parse(path: Path, dataset: Dataset) -> Header:
-    """Read the geometry of one file.
+def parse(slice_: Slice) -> Header:
+    """Read the geometry of one slice.
 
     Raises:
         StudyError: position, orientation or pixel spacing is missing or broken.
     """
-    position = _numbers(path, dataset, "ImagePositionPatient", 3)
-    orientation = _numbers(path, dataset, "ImageOrientationPatient", 6)
-    spacing = _numbers(path, dataset, "PixelSpacing", 2)
+    position = _numbers(slice_, "ImagePositionPatient", 3)
+    orientation = _numbers(slice_, "ImageOrientationPatient", 6)
+    spacing = _numbers(slice_, "PixelSpacing", 2)
     lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1)
     skew = abs(float(orientation[:3] @ orientation[3:]))
     if np.abs(lengths - 1).max() > _ORTHONORMAL or skew > _ORTHONORMAL or (spacing <= 0).any():
-        msg = f"{path}: its orientation or pixel spacing is broken. Export the series again."
+        msg = f"{slice_.place}: its orientation or pixel spacing is broken. Export the series again."
         raise StudyError(msg)
-    size = (int(dataset.Rows), int(dataset.Columns))
-    return Header(path, dataset, position, orientation, (float(spacing[0]), float(spacing[1])), size)
+    pixel = (float(spacing[0]), float(spacing[1]))
+    return Header(slice_.path, slice_.facts, slice_.frame, position, orientation, pixel)
 
 
-def _numbers(path: Path, dataset: Dataset, keyword: str, count: int) -> NDArray[np.float64]:
+def _numbers(slice_: Slice, keyword: str, count: int) -> NDArray[np.float64]:
     try:
-        numbers = np.array([float(value) for value in dataset.get(keyword) or ()])
+        numbers = np.array([float(value) for value in slice_.facts.get(keyword) or ()])
     except (TypeError, ValueError):
         numbers = np.empty(0)
     if numbers.size != count or not np.isfinite(numbers).all():
-        msg = f"{path}: it has no usable {keyword}, so its place in the body is unknown. Export the series again."
+        msg = (
+            f"{slice_.place}: it has no usable {keyword}, so its place in the body is unknown. Export the series again."
+        )
         raise StudyError(msg)
     return numbers
 
@@ -78,9 +82,9 @@ def sort_slices(headers: list[Header]) -> list[Header]:
     """
     first = headers[0]
     for header in headers[1:]:
-        _require_alike(first, header)
+        require_alike(first, header)
     normal = first.normal
-    ordered = sorted(headers, key=lambda header: (float(header.position @ normal), header.path.name))
+    ordered = sorted(headers, key=lambda header: (float(header.position @ normal), header.path.name, header.frame or 0))
     if len(ordered) == 1:
         return ordered
     heights = np.array([float(header.position @ normal) for header in ordered])
@@ -89,7 +93,8 @@ def sort_slices(headers: list[Header]) -> list[Header]:
     return ordered
 
 
-def _require_alike(first: Header, header: Header) -> None:
+def require_alike(first: Header, header: Header) -> None:
+    """Raise `StudyError` unless two slices have one direction, size and pixel spacing."""
     differs = None
     if np.abs(header.orientation - first.orientation).max() > _SAME_DIRECTION:
         differs = "direction"
@@ -99,7 +104,7 @@ def _require_alike(first: Header, header: Header) -> None:
         differs = "pixel spacing"
     if differs is not None:
         msg = (
-            f"{header.path}: its {differs} differs from {first.path.name}, so the series is not one volume. "
+            f"{header.place}: its {differs} differs from {first.short_place}, so the series is not one volume. "
             "Move scouts and other acquisitions to another folder."
         )
         raise StudyError(msg)
@@ -129,14 +134,16 @@ def _require_even(ordered: list[Header], heights: NDArray[np.float64]) -> None:
 
 
 def _both(a: Header, b: Header) -> str:
-    """Name two files, the folder once where it is the same."""
-    return f"{a.path} and {b.path.name if a.path.parent == b.path.parent else b.path}"
+    """Name two slices, the folder once where it is the same, and so the file."""
+    if a.path == b.path:
+        return f"{a.path}, frames {a.frame} and {b.frame}" if a.frame != b.frame else f"{a.path} and itself"
+    return f"{a.place} and {b.short_place if a.path.parent == b.path.parent else b.place}"
 
 
 def _require_straight(ordered: list[Header], heights: NDArray[np.float64]) -> None:
     """Refuse a stack that leans (gantry tilt) or whose slices are shifted against each other."""
     positions = np.array([header.position for header in ordered])
-    folder = ordered[0].path.parent
+    folder = ordered[0].path if ordered[0].frame is not None else ordered[0].path.parent
     lean = (positions[-1] - positions[0]) - (heights[-1] - heights[0]) * ordered[0].normal
     share = float(np.linalg.norm(lean)) / float(heights[-1] - heights[0])
     if share > _TILT:
@@ -152,7 +159,7 @@ def _require_straight(ordered: list[Header], heights: NDArray[np.float64]) -> No
     worst = int(off.argmax())
     if off[worst] > 0.5 * min(ordered[0].spacing):
         msg = (
-            f"{ordered[worst].path}: this slice is shifted by {off[worst]:.3g} mm against the others. "
+            f"{ordered[worst].place}: this slice is shifted by {off[worst]:.3g} mm against the others. "
             "Keep the slices of one acquisition in the folder."
         )
         raise StudyError(msg)
@@ -169,10 +176,10 @@ def affine(ordered: list[Header]) -> tuple[NDArray[np.float64], list[str]]:
     if len(ordered) > 1:
         step = (last.position - first.position) / (len(ordered) - 1)
     else:
-        thickness = first.dataset.get("SpacingBetweenSlices") or first.dataset.get("SliceThickness")
-        if not thickness or float(thickness) <= 0:
+        thickness = number(first.facts, "SpacingBetweenSlices") or number(first.facts, "SliceThickness") or 0.0
+        if thickness <= 0:
             notices.append("the slice thickness is unknown: 1 mm is assumed")
-        step = first.normal * (float(thickness) if thickness and float(thickness) > 0 else 1.0)
+        step = first.normal * (thickness if thickness > 0 else 1.0)
     lps = np.eye(4)
     lps[:3, 0] = first.orientation[:3] * first.spacing[1]
     lps[:3, 1] = first.orientation[3:] * first.spacing[0]

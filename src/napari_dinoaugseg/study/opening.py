@@ -40,7 +40,8 @@ def open_study(
             or DICOM files.
         plane: direction of the slices of a volume; None takes the plane with the smallest pixels.
         series: which series of a DICOM folder, by UID or a part of the description.
-        component: which volume of a file with time points or channels, from 0.
+        component: which volume of a file with time points or channels, or of a DICOM series with several cardiac
+            phases, time points or echoes; from 0.
 
     Returns:
         A `VolumeStudy` or a `PictureStudy`.
@@ -53,14 +54,14 @@ def open_study(
     if not isinstance(path, str | Path):
         files = [Path(file) for file in path]
         if len(files) != 1:
-            return _open_list(files, wanted, series)
+            return _open_list(files, wanted, series, component)
         path = files[0]
     path = Path(path)
     if not path.exists():
         msg = f"{path}: there is no such file or folder. Check the path."
         raise StudyError(msg)
     if path.is_dir():
-        return _open_folder(path, wanted, series)
+        return _open_folder(path, wanted, series, component)
     return _open_file(path, wanted, series, component)
 
 
@@ -77,13 +78,13 @@ def _plane(plane: Plane | str | None) -> Plane | None:
 def _open_file(path: Path, plane: Plane | None, series: str | None, component: int | None) -> Study:
     suffix = suffix_of(path)
     if suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES | PICTURE_SUFFIXES and is_dicom(path)):
-        return VolumeStudy(read_dicom(path, [path], series), plane)
+        return VolumeStudy(read_dicom(path, [path], series, component), plane)
     if suffix in PICTURE_SUFFIXES and not (suffix in TIFF_SUFFIXES and count_pages(path) > 1):
         return PictureStudy(path, [path])
     return VolumeStudy(read_volume_file(path, component), plane)
 
 
-def _open_list(files: list[Path], plane: Plane | None, series: str | None) -> Study:
+def _open_list(files: list[Path], plane: Plane | None, series: str | None, component: int | None) -> Study:
     if not files:
         msg = "The list of files is empty. Name at least one image."
         raise StudyError(msg)
@@ -92,11 +93,11 @@ def _open_list(files: list[Path], plane: Plane | None, series: str | None) -> St
         msg = f"{missing}: there is no such file. Check the path."
         raise StudyError(msg)
     if all(file.suffix.lower() in DICOM_SUFFIXES or is_dicom(file) for file in files):
-        return VolumeStudy(read_dicom(files[0].parent, files, series), plane)
+        return VolumeStudy(read_dicom(files[0].parent, files, series, component), plane)
     return PictureStudy(files[0].parent, sorted(files, key=lambda file: natural_key(file.as_posix())))
 
 
-def _open_folder(folder: Path, plane: Plane | None, series: str | None) -> Study:
+def _open_folder(folder: Path, plane: Plane | None, series: str | None, component: int | None) -> Study:
     """Tell DICOM from pictures: what lies right in the folder decides, then what lies in its subfolders."""
     own = [path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder)]
     has_dicom = any(path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path) for path in own)
@@ -104,7 +105,7 @@ def _open_folder(folder: Path, plane: Plane | None, series: str | None) -> Study
     if has_dicom or not has_pictures:
         dicom = find_dicom(folder)
         if dicom:
-            return VolumeStudy(read_dicom(folder, dicom, series), plane)
+            return VolumeStudy(read_dicom(folder, dicom, series, component), plane)
     pictures = find_study_pictures(folder)
     if pictures:
         return PictureStudy(folder, pictures)

@@ -1,0 +1,138 @@
+"""The pixels of DICOM slices: decoded one by one, and rescaled to values such as Hounsfield units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.study import dicom_jpeg
+from napari_dinoaugseg.study.dicom_facts import EXPECTED, Slice, number
+from napari_dinoaugseg.study.files import is_dicom, reading
+
+dicom_jpeg.register()  # when this module is imported, which happens once: pydicom's registry takes no two at a time
+_GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+def read_pixels(ordered: Sequence[Slice]) -> tuple[NDArray[Any], float, float]:
+    """Return the pixels (column, row, slice[, 3]) with slope and intercept.
+
+    Whole-numbered rescaling (Hounsfield units) is applied at once and kept as integers; where slices are rescaled each
+    in its own way (PET), values are float32; else the stored numbers are kept with one slope and intercept.
+
+    Raises:
+        StudyError: pixels are missing, damaged, or of another size than announced.
+    """
+    scales = {_rescale(slice_) for slice_ in ordered}
+    whole = all(slope.is_integer() and intercept.is_integer() for slope, intercept in scales)
+    stored: NDArray[Any] | None = None
+    for k, (slice_, pixels) in enumerate(zip(ordered, _decoded(ordered), strict=True)):
+        if len(scales) > 1 or whole:
+            pixels = _apply(pixels, *_rescale(slice_), as_integers=whole)
+        if stored is None:
+            stored = _room(ordered, pixels)
+        if not np.can_cast(pixels.dtype, stored.dtype):
+            wider = np.promote_types(stored.dtype, pixels.dtype)
+            stored = stored.astype(wider, order="K")
+        stored[:, :, k] = pixels.swapaxes(0, 1)
+    if stored is None:
+        msg = "a series has at least one slice"
+        raise ValueError(msg)
+    slope, intercept = (1.0, 0.0) if len(scales) > 1 or whole else next(iter(scales))
+    return stored, slope, intercept
+
+
+def _room(ordered: Sequence[Slice], pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return an empty array (column, row, slice[, 3]) for all slices, given the first."""
+    extra = pixels.shape[2:]
+    try:
+        # Memory runs as in the files: columns fastest, then rows, then slices.
+        memory = np.empty((len(ordered), *pixels.shape), dtype=pixels.dtype)
+    except (MemoryError, ValueError) as error:
+        path, gigabytes = ordered[0].path, len(ordered) * pixels.nbytes / 1e9
+        msg = f"{path}: its {len(ordered)} images need {gigabytes:.3g} GB, more than there is. Open fewer of them."
+        raise StudyError(msg) from error
+    return memory.transpose(2, 1, 0, *range(3, 3 + len(extra)))
+
+
+def _rescale(slice_: Slice) -> tuple[float, float]:
+    slope, intercept = number(slice_.facts, "RescaleSlope"), number(slice_.facts, "RescaleIntercept")
+    return slope or 1.0, intercept or 0.0
+
+
+def _apply(pixels: NDArray[Any], slope: float, intercept: float, *, as_integers: bool) -> NDArray[Any]:
+    if (slope, intercept) == (1.0, 0.0) and as_integers:
+        return pixels
+    if not as_integers or pixels.dtype.kind == "f" or max(abs(slope), abs(intercept)) > np.iinfo(np.int32).max:
+        return (pixels * np.float64(slope) + np.float64(intercept)).astype(np.float32)
+    values = pixels.astype(np.int64) * int(slope) + int(intercept)
+    low, high = int(values.min()), int(values.max())
+    kinds = (np.int16, np.int32, np.int64)
+    return values.astype(next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max))
+
+
+def _decoded(ordered: Sequence[Slice]) -> Iterator[NDArray[Any]]:
+    """Yield each slice as (row, column), or (row, column, 3) in RGB; a multi-frame file is opened once."""
+    for path, group in groupby(ordered, key=lambda slice_: slice_.path):
+        first = next(group)
+        with reading(path, EXPECTED):
+            dataset = open_pixels(path)
+        frames = (0 if slice_.frame is None else slice_.frame - 1 for slice_ in _chain(first, group))
+        decoded = decode(path, dataset, frames)
+        for pixels in decoded:
+            _check_size(first, pixels)
+            yield pixels
+
+
+def _chain(first: Slice, rest: Iterator[Slice]) -> Iterator[Slice]:
+    yield first
+    yield from rest
+
+
+def decode(path: Path, dataset: Dataset, frames: Iterator[int]) -> Iterator[NDArray[Any]]:
+    """Yield the frames with these numbers (from 0) of an open file.
+
+    Raises:
+        StudyError: the pixels are damaged.
+    """
+    with reading(path, EXPECTED):
+        yield from iter_pixels(dataset, indices=frames)
+
+
+def open_pixels(path: Path) -> Dataset:
+    """Read a whole file; its pixels stay encoded.
+
+    Raises:
+        StudyError: there are no pixels, or they are numbers of a palette.
+    """
+    dataset = pydicom.dcmread(path, force=not is_dicom(path))
+    if not any(keyword in dataset for keyword in _PIXELS):
+        msg = f"{path}: the pixels are missing; the file is cut off. Copy or export it again."
+        raise StudyError(msg)
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        msg = f"{path}: its pixels are numbers of a colour palette. Export the series as grey or RGB."
+        raise StudyError(msg)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        # Only files that were never sent or stored by the book lack it; how they were parsed is how they are encoded.
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
+def _check_size(slice_: Slice, pixels: NDArray[Any]) -> None:
+    grey = slice_.facts.get("PhotometricInterpretation", "MONOCHROME2") in _GREY
+    expected = slice_.size if grey else (*slice_.size, 3)
+    if pixels.shape != expected:
+        msg = f"{slice_.path}: its pixels are {pixels.shape}, but {expected} were announced. Export the series again."
+        raise StudyError(msg)
