@@ -18,6 +18,7 @@ from PIL import Image
 
 from napari_dinoaugseg.errors import SessionError
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.autosave import Autosave
 from napari_dinoaugseg.session.classes import new_class
 from napari_dinoaugseg.session.index import INDEX_NAME, SCHEMA, DamagedIndexError, read_index
 from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, LabelBook
@@ -424,6 +425,18 @@ def test_the_second_window_reads_only_and_says_so(folder, study):
     third = SessionStore(folder, study)
     assert third.is_writable
     third.close()
+
+
+def test_any_thread_of_the_window_may_save(folder, study):
+    snapshot = snapshot_of(study)
+    store = SessionStore(folder, study)
+    told: list[object] = []
+    autosave = Autosave(store, told.append)
+    autosave.request(snapshot)
+
+    assert autosave.close(10)
+    assert told == [None]
+    assert same(snapshot, reopened(folder, study)[0])
 
 
 def test_a_program_that_was_killed_holds_no_lock(folder, study):

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import OutputError, SessionError
+from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.classes import LabelClass, new_class
 from napari_dinoaugseg.session.index import (
     INDEX_NAME,
@@ -89,7 +90,8 @@ class SessionStore:
                 raise SessionError(msg)
         with _refusals(folder):
             self._slices.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / "lock", blocking=False)
+        # It belongs to the window, not to the thread: another one saves.
+        self._lock = FileLock(folder / "lock", blocking=False, thread_local=False)
         self.reason = self._acquire()
 
     def _acquire(self) -> str:
@@ -196,6 +198,8 @@ class SessionStore:
         try:
             index, problems = read_index(self.folder)
         except DamagedIndexError as error:
+            if not (self.folder / INDEX_NAME).exists() and not any(slice_files(self._slices)):
+                return Snapshot(BookContent(), Settings()), []  # nothing was saved here yet
             index, problems = Index(self._key, datetime.now(UTC)), [f"the table of contents is lost ({error})"]
         if index.study != self._key:
             msg = f"{self.folder}: this session belongs to another study, or to other slices of it."
