@@ -24,7 +24,7 @@ RUN_HERE := $(RUN_ON_DISPLAY)
 SCREEN :=
 endif
 
-.PHONY: help setup run test test-qt6 check format clean screenshots
+.PHONY: help setup run test test-qt6 faults fuzz check format clean screenshots
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,13 @@ test: setup  ## run the tests; arguments for pytest: make test ARGS="-k wavelet"
 # The same loop with the other Qt, in an environment of its own: two Qts in one process do not get on.
 test-qt6:  ## run the tests of the panel with PyQt6
 	QT_API=pyqt6 $(MAKE) test VENV=.venv-qt6 EXTRAS=pyqt6,offline,demo,dev ARGS="tests/gui tests/test_hooks.py $(ARGS)"
+
+# What `make test` does in seconds, for as long as it takes: kills in the middle of the work, random sequences of deeds.
+faults: setup  ## kill the program 200 times, attack the undo with 1,000 seeds
+	DINOAUGSEG_KILLS=200 DINOAUGSEG_UNDO_SEEDS=1000 $(MAKE) test ARGS="tests/faults tests/gui/test_undo_attacks.py $(ARGS)"
+
+fuzz: setup  ## feed 20,000 damaged files to each reader, or as many as in 10 minutes each
+	DINOAUGSEG_FUZZ_CASES=20000 DINOAUGSEG_FUZZ_SECONDS=600 $(MAKE) test ARGS="tests/fuzz $(ARGS)"
 
 check: setup  ## lint, check the format, the types and which part may import which
 	$(BIN)/ruff check
