@@ -110,8 +110,11 @@ def reading(path: Path, expected: str) -> Iterator[None]:
     """
     try:
         yield
-    except (DinoAugSegError, MemoryError):
+    except DinoAugSegError:
         raise
+    except MemoryError as error:
+        msg = f"{path}: there is not enough free memory for this image. Close other programs, or export a part of it."
+        raise StudyError(msg) from error
     except PermissionError as error:
         msg = f"{path}: no permission to read this file. Change its permissions or copy it elsewhere."
         raise StudyError(msg) from error

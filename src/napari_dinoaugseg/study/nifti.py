@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
+import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,14 @@ from napari_dinoaugseg.study.files import reading, require_file, suffix_of, unre
 from napari_dinoaugseg.study.grid import SAME_GRID, Grid
 from napari_dinoaugseg.study.voxels import Voxels, check
 
-_MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+# By the lowest three bits of xyzt_units: metres, millimetres, micrometres; anything else is taken as millimetres.
+_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 # Deflate cannot pack tighter than about 1032 to 1: a header that asks for more is not to be believed.
 _MOST_PACKED = 1100
+# Bytes in front of the voxels and behind them: an extension may claim any length, and a packed file hold anything.
+_MOST_HEADER = 16 * 2**20
+_MOST_BEHIND = 2**20
+_CIFTI_INTENTS = range(3000, 3100)
 
 
 def read_nifti(path: Path, component: int | None = None) -> Voxels:
@@ -38,26 +46,22 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
     packed = suffix_of(path) == ".nii.gz"
     expected = "a gzip-packed NIfTI file" if packed else "a NIfTI file"
     with reading(path, expected), LoggingOutputSuppressor():
-        image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one too
-            raise StudyError(unreadable(path, expected))
-        header = image.header
-        file_shape = tuple(int(n) for n in image.shape)
-        dtype = np.dtype(image.get_data_dtype())
-        affine = np.asarray(image.affine, dtype=np.float64)
-        slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-        offset = int(image.dataobj.offset)
+        header = _read_header(path, packed)
+        file_shape = tuple(int(n) for n in header.get_data_shape())
+        dtype = np.dtype(header.get_data_dtype())
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        slope, intercept = _scaling(header, dtype)
+        offset = int(header.get_data_offset())
     shape, trailing = _split_shape(path, file_shape, dtype)
     index = choose_component(path, trailing, component)
-    step = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    total = step * int(np.prod(trailing, dtype=np.int64))
+    step = math.prod(shape) * dtype.itemsize
+    total = step * math.prod(trailing)
     with reading(path, expected):
         read = _read_packed if packed else _map
         stored = read(path, shape, dtype, offset, step * index, total)
-    units = str(header.get_xyzt_units()[0])
-    grid = Grid(shape, affine, mm_per_unit=_MM_PER_UNIT.get(units, 1.0))
+    grid = Grid(shape, affine, mm_per_unit=_MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0))
     # With a component chosen the mask is one volume; trailing dimensions of size one are kept as they are.
-    mask_shape = file_shape if np.prod(trailing) == 1 else shape
+    mask_shape = file_shape if math.prod(trailing) == 1 else shape
     return check(
         Voxels(
             path=path,
@@ -69,9 +73,47 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
             slope=slope,
             intercept=intercept,
             header=header,
-            notices=_geometry_notices(header),
+            notices=_geometry_notices(header, grid),
         )
     )
+
+
+def _read_header(path: Path, packed: bool) -> nib.Nifti1Header:
+    """Read the header and its extensions from the first bytes alone.
+
+    nibabel believes the length that an extension claims, and would unpack as much of a stranger's file into memory.
+
+    Raises:
+        StudyError: another format of nibabel's, or half of a pair of files.
+    """
+    with gzip.open(path, "rb") if packed else path.open("rb") as stream:
+        start = stream.read(nib.Nifti2Header.sizeof_hdr)
+        kinds = (nib.Nifti1Header, nib.Nifti2Header)
+        kind = next((kind for kind in kinds if kind.may_contain_header(start)), None)
+        if kind is None:
+            raise StudyError(unreadable(path, "a gzip-packed NIfTI file" if packed else "a NIfTI file"))
+        plain = kind(start[: kind.sizeof_hdr], check=False)
+        offset = int(plain["vox_offset"])
+        if bytes(plain["magic"].item())[:3] != kind.single_magic[:3] or offset < kind.single_vox_offset:
+            msg = f"{path}: its header is one of a pair of files (.hdr and .img). Save the image as one .nii file."
+            raise StudyError(msg)
+        if offset > _MOST_HEADER:
+            msg = f"{path}: its header claims to be {offset >> 20} MiB long, so it is damaged. Export the image again."
+            raise StudyError(msg)
+        start += stream.read(max(offset - len(start), 0))
+    header = kind.from_fileobj(io.BytesIO(start))
+    if int(header["intent_code"]) in _CIFTI_INTENTS:
+        msg = f"{path}: this is a CIFTI file (surfaces or connectivity), not an image. Give the volume as NIfTI."
+        raise StudyError(msg)
+    return header
+
+
+def _scaling(header: nib.Nifti1Header, dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Return slope and intercept; the format says that they do not hold for colours."""
+    slope, intercept = header.get_slope_inter()
+    if slope is None or dtype.names is not None:
+        return 1.0, 0.0
+    return float(slope), float(0.0 if intercept is None else intercept)
 
 
 def _split_shape(
@@ -94,7 +136,7 @@ def choose_component(path: Path, trailing: tuple[int, ...], component: int | Non
     Raises:
         StudyError: there are several and none was chosen, or the chosen one does not exist.
     """
-    count = int(np.prod(trailing, dtype=np.int64))
+    count = math.prod(trailing)
     if component is None:
         if count > 1:
             msg = (
@@ -137,10 +179,14 @@ def _read_packed(
                 raise StudyError(msg)
             done += count
         remaining = offset + total - stream.tell()
-        while chunk := stream.read(1 << 20):
+        # What lies behind the volume is read for its checksum, but not without end.
+        while remaining >= -(total + _MOST_BEHIND) and (chunk := stream.read(1 << 20)):
             remaining -= len(chunk)
     if remaining > 0:
         msg = f"{path}: the file is cut off: {remaining} bytes are missing. Copy or export it again."
+        raise StudyError(msg)
+    if remaining < -(total + _MOST_BEHIND):
+        msg = f"{path}: it holds far more than the {total} bytes that its header tells of. Export the image again."
         raise StudyError(msg)
     return stored
 
@@ -155,19 +201,24 @@ def _channels_last(stored: NDArray[Any]) -> NDArray[Any]:
     return flat.reshape((*stored.shape, count), order="F")[..., :3]
 
 
-def _geometry_notices(header: Any) -> list[str]:
+def _geometry_notices(header: nib.Nifti1Header, grid: Grid) -> list[str]:
     """Say where the header contradicts itself or is silent; nibabel's choice is followed: sform, qform, voxel sizes."""
     q_code, s_code = int(header["qform_code"]), int(header["sform_code"])
     if q_code == 0 and s_code == 0:
         return ["the header gives no orientation (qform and sform codes are 0): left and right are not certain"]
-    if q_code and s_code:
-        shape = np.array([*header.get_data_shape()[:3], 1, 1][:3])
-        corner = np.append(shape - 1, 1)
-        with np.errstate(all="ignore"):
-            apart = np.abs((header.get_qform() - header.get_sform()) @ np.stack([[0, 0, 0, 1], corner]).T)[:3].max()
-        if not apart <= SAME_GRID * float(np.min(header.get_zooms()[:3])):
-            return [f"qform and sform disagree by up to {apart:.3g} mm: the sform is followed"]
-    return []
+    if q_code == 0 or s_code == 0:
+        return []
+    try:
+        qform = np.asarray(header.get_qform(), dtype=np.float64)
+    except ValueError:  # the quaternion is too long to be a rotation
+        return ["the qform is no rotation: the sform is followed"]
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in grid.shape), (1,)))).T
+    with np.errstate(all="ignore"):
+        apart = np.linalg.norm(((qform - grid.affine) @ corners)[:3], axis=0).max() * grid.mm_per_unit
+    if apart <= SAME_GRID * min(grid.spacing):
+        return []
+    amount = f"by up to {apart:.3g} mm" if np.isfinite(apart) else "(the qform holds numbers that are not finite)"
+    return [f"qform and sform disagree {amount}: the sform is followed"]
 
 
 def save_nifti(path: Path, array: NDArray[Any], grid: Grid, header: Any = None) -> None:

@@ -85,9 +85,17 @@ def check(voxels: Voxels) -> Voxels:
     if voxels.grid.problem is not None:
         msg = f"{voxels.path}: {voxels.grid.problem}, so its orientation is unknown. Export it again or fix its header."
         raise StudyError(msg)
-    if voxels.stored.dtype.kind == "f":
+    if voxels.stored.dtype.kind == "f" or _may_overflow(voxels):
         _replace_non_finite(voxels)
     return voxels
+
+
+def _may_overflow(voxels: Voxels) -> bool:
+    """Tell whether the scaling takes some whole number of the stored type beyond the range of float32."""
+    if not voxels.is_scaled or voxels.stored.dtype.kind == "b":
+        return False
+    limits = np.iinfo(voxels.stored.dtype)
+    return max(-limits.min, limits.max) * abs(voxels.slope) + abs(voxels.intercept) > float(np.finfo(np.float32).max)
 
 
 def _replace_non_finite(voxels: Voxels) -> None:
