@@ -17,11 +17,13 @@ class Preferences:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         encoder: ``auto`` or the name of an encoder.
         offline: never download weights.
+        sessions: the folder where labels are saved; empty = the user's data folder.
     """
 
     device: str = "auto"
     encoder: str = "auto"
     offline: bool = False
+    sessions: str = ""
 
 
 def preferences() -> Preferences:
@@ -29,7 +31,12 @@ def preferences() -> Preferences:
     page = _page()
     if page is None:
         return Preferences()
-    return Preferences(device=str(page.device), encoder=str(page.encoder), offline=bool(page.offline))
+    return Preferences(
+        device=str(page.device),
+        encoder=str(page.encoder),
+        offline=bool(page.offline),
+        sessions=str(page.sessions),
+    )
 
 
 def apply_offline(chosen: Preferences) -> None:
