@@ -55,6 +55,7 @@ class FeatureCache:
             with safe_open(path, framework="pt") as file:
                 stored = file.metadata() or {}
                 maps = [file.get_tensor(f"stage{number}") for number in range(len(file.keys()))]
+            sound = stored.get("key") == key and stored.get("checksum") == _checksum(maps)
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, KeyError):
@@ -62,7 +63,7 @@ class FeatureCache:
             return None
         except (RuntimeError, MemoryError):  # PyTorch cannot map it now; the file may be sound
             return None
-        if stored.get("key") != key or stored.get("checksum") != _checksum(maps):
+        if not sound:
             _remove(path)
             return None
         with contextlib.suppress(OSError):  # a folder to read only, or another program evicts just now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import time
 from typing import Literal
 
 import torch
@@ -24,6 +25,28 @@ _DEVICE = re.compile(
 
 # An error on a device leaves its context unusable until the process ends, so this is a fact about the process.
 _failed: set[str] = set()
+
+
+_WAIT, _WAITS = 1.0, 3  # seconds, and how often
+
+
+class Patience:
+    """Waiting for memory when nothing smaller is left to try: another program may give some back."""
+
+    def __init__(self) -> None:
+        self._waits = 0
+
+    def once_more(self) -> bool:
+        """Wait a moment; False when that was done often enough."""
+        if self._waits == _WAITS:
+            return False
+        self._waits += 1
+        time.sleep(_WAIT)
+        return True
+
+    def renew(self) -> None:
+        """Things go on: be ready to wait again."""
+        self._waits = 0
 
 
 class NoRoomError(TrainingError):

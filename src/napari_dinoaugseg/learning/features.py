@@ -18,6 +18,7 @@ from torch import Tensor
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.device import (
     NoRoomError,
+    Patience,
     cpu_failed,
     free_memory,
     give_up,
@@ -81,6 +82,7 @@ class FeatureStore:
         self._memory: OrderedDict[str, list[Tensor]] = OrderedDict()
         self._bytes = 0
         self._notices: list[Notice] = []
+        self._patience = Patience()
         self._cache_problem_told = False
         self._fingerprints: dict[int, str] = {}
 
@@ -172,7 +174,9 @@ class FeatureStore:
     def _try_to_encode(self, pairs: Sequence[SliceView]) -> list[list[Tensor]] | None:
         """The maps; None when it has to be tried again, with less at a time or elsewhere, of which a notice tells."""
         try:
-            return self._encode(pairs)
+            maps = self._encode(pairs)
+            self._patience.renew()
+            return maps
         except (RuntimeError, MemoryError) as error:
             trouble, hosts, why = trouble_of(error), is_hosts(error, self.encoder.device), reason(error)
             if trouble is None:
@@ -257,7 +261,9 @@ class FeatureStore:
         if device.type != "cpu":
             self.leave_device()
             free_memory(device)
-            return Notice("Memory ran out while encoding; the encoder goes on with the CPU.")
+            return Notice("Memory ran out while encoding; going on with the encoder on the CPU.")
+        if self._patience.once_more():
+            return Notice("Memory ran out while encoding; trying once more.")
         msg = (
             f"There is not enough memory to encode a slice at {self.input_size} x {self.input_size} pixels. "
             "Close other programs, or choose a smaller encoder or input size."
@@ -268,7 +274,7 @@ class FeatureStore:
         device = self.encoder.device
         give_up(device)
         self.leave_device()
-        return Notice(f"The device '{device}' failed ({why}); the encoder goes on with the CPU.")
+        return Notice(f"The device '{device}' failed ({why}); going on with the encoder on the CPU.")
 
     def _key(self, index: int, view: View | None) -> str:
         """What the features depend on, as a hexadecimal name. Bump the leading number when the preparation changes."""

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from napari_dinoaugseg.learning.device import CPU, NoRoomError, cpu_failed, give_up, is_hosts, reason, trouble_of
+from napari_dinoaugseg.learning.device import (
+    CPU,
+    NoRoomError,
+    Patience,
+    cpu_failed,
+    give_up,
+    is_hosts,
+    reason,
+    trouble_of,
+)
 from napari_dinoaugseg.learning.events import Notice
 from napari_dinoaugseg.learning.features import FeatureStore
 
@@ -21,14 +30,16 @@ class Plan:
         batch_size: slices a step.
         input_size: side of the square that a slice is resized to.
         device: where the decoder is.
+        patience: of this training.
     """
 
     batch_size: int
     input_size: int
     device: torch.device
+    patience: Patience = field(default_factory=Patience, compare=False)
 
     def after(self, error: Exception, store: FeatureStore) -> tuple[Plan, Notice]:
-        """The next rung of the ladder: half the batch, fewer features in memory, half the input, the CPU.
+        """The next rung of the ladder: half the batch, fewer features in memory, half the input, the CPU, waiting.
 
         Args:
             error: what stopped the work.
@@ -61,6 +72,8 @@ class Plan:
             )
         if self.device.type != "cpu":
             return replace(self, device=CPU), Notice("Memory ran out in training; going on with the CPU.")
+        if not isinstance(error, NoRoomError) and self.patience.once_more():
+            return self, Notice("Memory ran out in training; trying once more.")
         msg = "There is not enough memory to train even at the smallest size. Close other programs and try again."
         raise NoRoomError(msg) from error
 

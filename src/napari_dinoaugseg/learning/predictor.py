@@ -11,6 +11,7 @@ from torch import Tensor
 from napari_dinoaugseg.learning.device import (
     CPU,
     NoRoomError,
+    Patience,
     cpu_failed,
     free_memory,
     give_up,
@@ -80,6 +81,7 @@ class _Work:
         self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
         self._copy: Decoder | None = None
         self._notices: list[Notice] = []
+        self._patience = Patience()
 
     def notices(self) -> Iterator[Notice]:
         while self._notices:
@@ -119,6 +121,8 @@ class _Work:
         if self.device.type != "cpu":
             self._go_on_with_cpu()
             return Notice("Memory ran out in prediction; going on with the CPU.")
+        if self._patience.once_more():
+            return Notice("Memory ran out in prediction; trying once more.")
         msg = "There is not enough memory to predict one slice. Close other programs and predict again."
         raise NoRoomError(msg)
 
