@@ -32,10 +32,14 @@ SHAPE = (6, 9, 7)
 GOLDEN = Path(__file__).parent / "saved"
 
 
-@pytest.fixture(scope="module")
-def study():
+def make_study():
     voxels = np.random.default_rng(0).integers(0, 200, SHAPE).astype(np.int16)
     return study_from_array(voxels, spacing=(3.0, 1.0, 1.0), name="Mrs. Secret")
+
+
+@pytest.fixture(scope="module")
+def study():
+    return make_study()
 
 
 @pytest.fixture
