@@ -19,6 +19,8 @@ _SAME_DIRECTION = 1e-3
 _ORTHONORMAL = 1e-2
 # Distances between neighbours may differ by this share of a step: positions are often rounded to 0.1 mm or coarser.
 _SAME_STEP = 0.1
+# Slices less apart (in mm) lie at one position.
+SAME_PLACE = 1e-3
 # A shift within the slice plane of one step per hundred is about half a degree of gantry tilt.
 _TILT = 0.01
 
@@ -114,7 +116,7 @@ def _require_even(ordered: list[Header], heights: NDArray[np.float64]) -> None:
     steps = np.diff(heights)
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: one gap among two steps is a gap
     same = int(steps.argmin())
-    if steps[same] < 1e-3 or steps[same] < 0.01 * usual:
+    if steps[same] < SAME_PLACE or steps[same] < 0.01 * usual:
         msg = (
             f"{_both(ordered[same], ordered[same + 1])} lie at the same position: duplicates, or two time points "
             "(cardiac phases) in one series. Keep one set in the folder."

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from napari_dinoaugseg.errors import SeveralVolumesError, StudyError
-from napari_dinoaugseg.study.dicom_geometry import Header, require_alike
+from napari_dinoaugseg.study.dicom_geometry import SAME_PLACE, Header, require_alike
 from napari_dinoaugseg.study.files import listed
 
 # What all slices of one volume share, the clearest first. Real numbers are compared exactly: they were copied.
@@ -26,7 +26,6 @@ _SHARED = (
 )
 # What grows from volume to volume at each position, though it differs between positions too.
 _ORDER = ("TriggerTime", "AcquisitionTime", "FrameAcquisitionDateTime", "InstanceNumber")
-_SAME_PLACE = 1e-3  # mm
 _Key = Callable[[Header], Any]
 
 
@@ -102,8 +101,8 @@ def _places(headers: list[Header]) -> list[list[Header]] | None:
     heights = np.array([float(header.position @ first.normal) for header in headers])
     order = np.argsort(heights, kind="stable")
     steps = np.diff(heights[order])
-    apart = steps[steps > _SAME_PLACE]
-    limit = max(_SAME_PLACE, 0.01 * float(np.median(apart))) if apart.size else _SAME_PLACE
+    apart = steps[steps > SAME_PLACE]
+    limit = max(SAME_PLACE, 0.01 * float(np.median(apart))) if apart.size else SAME_PLACE
     groups: list[list[Header]] = [[headers[order[0]]]]
     for n, step in zip(order[1:], steps, strict=True):
         if step > limit:

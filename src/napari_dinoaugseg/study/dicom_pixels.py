@@ -21,6 +21,7 @@ from napari_dinoaugseg.study.files import is_dicom, reading
 
 dicom_jpeg.register()  # when this module is imported, which happens once: pydicom's registry takes no two at a time
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
+_LITTLE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -106,7 +107,20 @@ def decode(path: Path, dataset: Dataset, frames: Iterator[int]) -> Iterator[NDAr
         StudyError: the pixels are damaged.
     """
     with reading(path, EXPECTED):
-        yield from iter_pixels(dataset, indices=frames)
+        size = int(dataset.Rows) * int(dataset.Columns)
+        if dataset.BitsAllocated == 1 and size % 8 and dataset.file_meta.TransferSyntaxUID in _LITTLE:
+            yield from (_unpacked(dataset, frame) for frame in frames)
+        else:
+            yield from iter_pixels(dataset, indices=frames)
+
+
+def _unpacked(dataset: Dataset, frame: int) -> NDArray[np.uint8]:
+    """Return one frame of single bits that begins within a byte, where pydicom's own decoder miscounts."""
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    size = shape[0] * shape[1]
+    start, skip = divmod(frame * size, 8)
+    packed = np.frombuffer(dataset.PixelData, dtype=np.uint8, count=-(-(skip + size) // 8), offset=start)
+    return np.unpackbits(packed, bitorder="little")[skip : skip + size].reshape(shape)
 
 
 def open_pixels(path: Path) -> Dataset:

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import LabelError, StudyError
+from napari_dinoaugseg.study.dicom_seg import Labels, SegLabels, is_seg, read_seg, require_source
+from napari_dinoaugseg.study.dicom_seg_grid import covering, on_grid, own_grid
+from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, suffix_of
-from napari_dinoaugseg.study.grid import Grid
+from napari_dinoaugseg.study.grid import Grid, align
 from napari_dinoaugseg.study.nifti import read_nifti
 from napari_dinoaugseg.study.nrrd_file import read_nrrd
 from napari_dinoaugseg.study.tiff import read_tiff_stack
@@ -39,11 +42,11 @@ def read_volume_file(path: Path, component: int | None = None) -> Voxels:
     raise StudyError(msg)
 
 
-def read_mask_volume(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Grid]:
+def read_mask_volume(path: Path) -> tuple[Labels, Grid]:
     """Read a label volume on its own.
 
     Args:
-        path: a NIfTI, NRRD or multi-page TIFF file.
+        path: a NIfTI, NRRD, DICOM SEG or multi-page TIFF file. A DICOM SEG reaches from its first to its last frame.
 
     Returns:
         The labels (i, j, k) in stored order, uint8 where they fit and uint16 otherwise, and their grid.
@@ -52,6 +55,10 @@ def read_mask_volume(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16]
         LabelError: the file cannot be read, or what it holds are no labels (negative, fractional, NaN, over 65535).
     """
     path = Path(path)
+    if is_seg(path):
+        labels = _read_seg(path)
+        grid = own_grid(labels)
+        return _on_grid(labels, grid, path), grid
     try:
         voxels = read_volume_file(path)
     except StudyError as error:
@@ -65,7 +72,81 @@ def read_mask_volume(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16]
     return _whole_numbers(path, voxels), voxels.grid
 
 
-def _whole_numbers(path: Path, voxels: Voxels) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -> Labels:
+    """Read a DICOM SEG onto the grid of an image.
+
+    Args:
+        path: the file.
+        grid: of the image.
+        source: where the slices of the image came from; None when it is no DICOM series.
+        name: how messages call the image.
+
+    Returns:
+        The labels (i, j, k) in the stored order of the image.
+
+    Raises:
+        LabelError: the file cannot be read, is no segmentation, or belongs to another image or grid.
+    """
+    labels = _read_seg(path)
+    if source is not None:
+        require_source(labels, source)
+    return _on_grid(labels, grid, name)
+
+
+def read_mask_volumes(first: Path, second: Path) -> tuple[Labels, Labels, Grid]:
+    """Read two label volumes that are to be compared.
+
+    Args:
+        first: as for `read_mask_volume`.
+        second: likewise; its order of voxels is taken. Where it is a DICOM SEG, slices on which only `first` says
+            something are added to it as background, since a SEG leaves out slices on which nothing is labelled.
+
+    Returns:
+        The labels (i, j, k) of both, and their common grid.
+
+    Raises:
+        LabelError: one cannot be read, or they do not lie on one grid.
+    """
+    together = f"{first} and {second} do not fit together"
+    if is_seg(second):
+        other = _read_seg(second)
+        if is_seg(first):
+            labels = _read_seg(first)
+            try:
+                grid = covering(own_grid(other), labels)
+            except LabelError as error:
+                msg = f"{together}: {error}. Compare masks of one image."
+                raise LabelError(msg) from error
+            return _on_grid(labels, grid, second), _on_grid(other, grid, second), grid
+        mask, grid = read_mask_volume(first)
+        return mask, _on_grid(other, grid, first), grid
+    mask, grid = read_mask_volume(second)
+    if is_seg(first):
+        return _on_grid(_read_seg(first), grid, second), mask, grid
+    found, own = read_mask_volume(first)
+    try:
+        return align(found, own, grid), mask, grid
+    except LabelError as error:
+        msg = f"{together}: {error}. Compare masks of one image."
+        raise LabelError(msg) from error
+
+
+def _read_seg(path: Path) -> SegLabels:
+    try:
+        return read_seg(path)
+    except StudyError as error:
+        raise LabelError(str(error)) from error
+
+
+def _on_grid(labels: SegLabels, grid: Grid, name: str | Path) -> Labels:
+    try:
+        return on_grid(labels, grid)
+    except LabelError as error:
+        msg = f"{labels.path}: this segmentation does not fit {name}: {error}. Give the one drawn on this image."
+        raise LabelError(msg) from error
+
+
+def _whole_numbers(path: Path, voxels: Voxels) -> Labels:
     """Return the values as labels, one slab after the other so that no float copy of the whole is made."""
     stored = voxels.stored
     if stored.dtype in (np.uint8, np.uint16) and not voxels.is_scaled:

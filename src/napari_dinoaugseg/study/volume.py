@@ -12,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import LabelError, OutputError
+from napari_dinoaugseg.study.dicom_seg import is_seg
+from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.files import TIFF_SUFFIXES, name_of, suffix_of
 from napari_dinoaugseg.study.grid import Grid, Layout, Plane, align, finest_plane
 from napari_dinoaugseg.study.intensity import robust_range
-from napari_dinoaugseg.study.labels import read_mask_volume
+from napari_dinoaugseg.study.labels import read_mask_volume, read_seg_on
 from napari_dinoaugseg.study.output import check_not_input, check_parent
+from napari_dinoaugseg.study.segments import Segment
 from napari_dinoaugseg.study.study import ConfidenceOf, MaskOf, Study
 from napari_dinoaugseg.study.voxels import Voxels
-from napari_dinoaugseg.study.writing import output_suffixes, save_volume
+from napari_dinoaugseg.study.writing import SEG_SUFFIXES, no_seg, output_suffixes, save_volume
 
 # Percentiles are taken from a regular sub-grid of about this many voxels.
 _SAMPLE = 2_000_000
@@ -156,15 +159,16 @@ class VolumeStudy(Study):
         """Return a view in stored order (i, j, k) of slices (n_slices, H, W): the exact inverse of `to_slices`."""
         return self._layout.invert(slices)
 
-    def write_mask(self, path: Path, masks: MaskOf) -> None:
+    def write_mask(self, path: Path, masks: MaskOf, segments: Sequence[Segment] = ()) -> None:
         """Write one label file on the study's grid, in the smallest unsigned type that holds its values.
 
         Args:
-            path: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack.
+            path: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack, .dcm (DICOM SEG) for a DICOM series.
             masks: gives the labels (H, W) of slice i, from 0 to 65535.
+            segments: what the labels mean, for DICOM SEG; a label without is `class N` there.
 
         Raises:
-            OutputError: the system refused to write; nothing is left then.
+            OutputError: the system refused to write, or DICOM SEG cannot hold this; nothing is left then.
         """
         native: NDArray[Any] = np.zeros(self.grid.shape, dtype=np.uint8, order="F")
         for i in range(self.n_slices):
@@ -172,10 +176,10 @@ class VolumeStudy(Study):
             if mask.size and int(mask.max()) > 255 and native.dtype == np.uint8:
                 native = native.astype(np.uint16, order="F")
             self._put(native, i, mask)
-        save_volume(Path(path), native, self._voxels)
+        save_volume(Path(path), native, self._voxels, segments)
 
     def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
-        """Write one float32 file from 0 to 1 on the study's grid.
+        """Write one float32 file from 0 to 1 on the study's grid; DICOM SEG keeps it in steps of 1/255.
 
         Args:
             path: as for `write_mask`.
@@ -207,6 +211,8 @@ class VolumeStudy(Study):
             msg = f"{path}: this is a folder, but the mask of a volume is one file. Name a file such as mask.nii.gz."
             raise OutputError(msg)
         if suffix_of(path) not in self.mask_suffixes:
+            if suffix_of(path) in SEG_SUFFIXES:
+                raise OutputError(no_seg(path, self._voxels))
             msg = f"{path}: the mask of this study must end in {', '.join(self.mask_suffixes)}. Change the suffix."
             raise OutputError(msg)
         check_not_input(path, [*self._voxels.files, *inputs])
@@ -216,7 +222,8 @@ class VolumeStudy(Study):
         """Read a label file of the same voxel grid.
 
         Args:
-            path: NIfTI or NRRD (a TIFF stack for a TIFF stack); stored order may differ by flips and permutation.
+            path: NIfTI, NRRD or DICOM SEG (a TIFF stack for a TIFF stack); stored order may differ by flips and
+                permutation. A DICOM SEG must have been drawn on this series.
             slices: exactly these are labelled, all-background ones too; None takes every slice with paint.
 
         Returns:
@@ -231,17 +238,24 @@ class VolumeStudy(Study):
             msg = f"{path}: this is a folder, but the labels of a volume are one file. Name the label file."
             raise LabelError(msg)
         if suffix_of(path) in TIFF_SUFFIXES and self.grid.known:
-            msg = f"{path}: a TIFF file says nothing about position. Give the labels as NIfTI or NRRD."
+            msg = f"{path}: a TIFF file says nothing about position. Give the labels as NIfTI, NRRD or DICOM SEG."
             raise LabelError(msg)
-        mask, grid = read_mask_volume(path)
-        try:
-            painted = self.to_slices(align(mask, grid, self.grid))
-        except LabelError as error:
-            msg = f"{path}: these labels do not fit {self.name}: {error}. Give labels drawn on this image."
-            raise LabelError(msg) from error
+        painted = self.to_slices(self._native_labels(path))
         if chosen is None:
             chosen = [i for i in range(self.n_slices) if painted[i].any()]
             if not chosen:
                 msg = f"{path}: every voxel is background, so there is nothing to learn. Paint a few slices first."
                 raise LabelError(msg)
         return {i: np.ascontiguousarray(painted[i], dtype=np.uint16) for i in chosen}
+
+    def _native_labels(self, path: Path) -> NDArray[Any]:
+        """Return the labels (i, j, k) of a file in the stored order of this study."""
+        if is_seg(path):
+            header = self._voxels.header
+            return read_seg_on(path, self.grid, header if isinstance(header, DicomSource) else None, self.name)
+        mask, grid = read_mask_volume(path)
+        try:
+            return align(mask, grid, self.grid)
+        except LabelError as error:
+            msg = f"{path}: these labels do not fit {self.name}: {error}. Give labels drawn on this image."
+            raise LabelError(msg) from error

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import Dataset
 
+from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, suffix_of
 from napari_dinoaugseg.study.nifti import save_nifti
 from napari_dinoaugseg.study.nrrd_file import save_nrrd
 from napari_dinoaugseg.study.output import atomic_file
+from napari_dinoaugseg.study.segments import Segment
 from napari_dinoaugseg.study.tiff import save_tiff_stack
 from napari_dinoaugseg.study.voxels import Voxels
+
+SEG_SUFFIXES = frozenset({".dcm"})
 
 
 def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
@@ -22,19 +28,30 @@ def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
     medical = (".nii.gz", ".nii", ".nrrd")
     if voxels.format == "array" and len(voxels.file_shape) == 2:
         return (".png", *medical)
+    if isinstance(voxels.header, DicomSource) and voxels.header.problem is None:
+        return (*medical, *sorted(SEG_SUFFIXES))
     return (".tif", ".tiff", *medical) if voxels.format == "tiff" else medical
 
 
-def save_volume(path: Path, array: NDArray[Any], voxels: Voxels) -> None:
+def no_seg(path: Path, voxels: Voxels) -> str:
+    """Return the message that says why the mask of this volume cannot be a DICOM SEG."""
+    why = "this study is no DICOM series"
+    if isinstance(voxels.header, DicomSource):
+        why = voxels.header.problem or why
+    return f"{path}: a DICOM SEG refers to the DICOM images it was drawn on, but {why}. Write .nii.gz instead."
+
+
+def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Segment] = ()) -> None:
     """Write an array that lies on the grid of `voxels`; in the same format, with its own header.
 
     Args:
         path: where to write; its suffix chooses the format.
-        array: (i, j, k) in stored order.
+        array: (i, j, k) in stored order: labels, or a confidence from 0 to 1 as float32.
         voxels: the volume it belongs to.
+        segments: what the labels mean, for DICOM SEG.
 
     Raises:
-        OutputError: the system refused to write.
+        OutputError: the system refused to write, or DICOM SEG cannot hold this.
     """
     suffix = suffix_of(path)
     with atomic_file(path) as temporary:
@@ -48,11 +65,22 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels) -> None:
             save_nrrd(temporary, shaped, voxels.grid, voxels.header if own else None)
         elif suffix in TIFF_SUFFIXES:
             save_tiff_stack(temporary, array)
+        elif suffix in SEG_SUFFIXES:
+            _seg(path, array, voxels, segments).save_as(temporary)
         elif suffix == ".png" and voxels.format == "array":
             _save_png(temporary, array[:, :, 0].T)
         else:
             msg = f"no writer for {suffix}"
             raise ValueError(msg)
+
+
+def _seg(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Segment]) -> Dataset:
+    # highdicom takes half a second to import, and few masks go out as DICOM.
+    from napari_dinoaugseg.study.dicom_seg_writer import confidence_of, seg_of
+
+    if array.dtype.kind == "f":
+        return confidence_of(path, array, voxels.header)
+    return seg_of(path, array, voxels.header, segments)
 
 
 def _save_png(path: Path, image: NDArray[Any]) -> None:

@@ -1,0 +1,271 @@
+"""DICOM SEG as labels: placed by the position of its frames, whatever their order, and checked against the series.
+
+Attributes are those of DICOM PS3.3 C.8.20 (Segmentation). A fractional segmentation is taken only where it is binary in
+fact; where it says "perhaps", the threshold is the person's choice, so it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, SegmentationStorage
+
+from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.study.dicom_facts import number, slices_of, text
+from napari_dinoaugseg.study.dicom_geometry import SAME_PLACE, Header, parse, require_alike
+from napari_dinoaugseg.study.dicom_pixels import decode, open_pixels
+from napari_dinoaugseg.study.dicom_source import DicomSource
+from napari_dinoaugseg.study.files import (
+    DICOM_SUFFIXES,
+    NIFTI_SUFFIXES,
+    NRRD_SUFFIXES,
+    is_dicom,
+    reading,
+    require_file,
+    suffix_of,
+)
+
+EXPECTED = "a DICOM segmentation"
+_LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation Storage, younger than pydicom's table
+_HIGHEST = int(np.iinfo(np.uint16).max)
+# As `dicom_seg_writer` words it.
+_CLASS_NUMBER = re.compile(r"Class number (\d{1,5})")
+
+_TO_RAS = np.array([-1.0, -1.0, 1.0])
+
+Labels = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class SegLabels:
+    """The labels of one DICOM SEG: the slices that have a frame, and their places. Coordinates are RAS, in mm.
+
+    Attributes:
+        path: the file.
+        mask: labels (i, j, n): column, row, and one slice for each place.
+        positions: (n, 3), of the first pixel of each slice, in order along the normal.
+        across: (3,), from one column to the next.
+        down: (3,), from one row to the next.
+        distance: between neighbouring slices as the file says; None where it does not.
+        series: the SeriesInstanceUIDs it was drawn on; empty where it names none.
+        instances: the SOPInstanceUIDs it was drawn on; likewise.
+        frame_of_reference: its FrameOfReferenceUID; likewise.
+    """
+
+    path: Path
+    mask: Labels
+    positions: NDArray[np.float64]
+    across: NDArray[np.float64]
+    down: NDArray[np.float64]
+    distance: float | None
+    series: frozenset[str]
+    instances: frozenset[str]
+    frame_of_reference: str
+
+
+@dataclass(frozen=True)
+class _Class:
+    """A segment: its number in masks, and its name."""
+
+    number: int
+    name: str
+
+
+def is_seg(path: Path) -> bool:
+    """Tell whether a file of labels is to be read by `read_seg`: it calls itself DICOM, or is, whatever its name."""
+    suffix = suffix_of(path)
+    return suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES and is_dicom(path))
+
+
+def read_seg(path: Path) -> SegLabels:
+    """Read a DICOM SEG.
+
+    Raises:
+        StudyError: the file is damaged, or no DICOM.
+        LabelError: no segmentation, a fractional one, overlapping segments, or frames without a place.
+    """
+    require_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with reading(path, EXPECTED):
+            dataset = open_pixels(path)
+            kind = str(dataset.get("SOPClassUID"))
+            if kind not in (SegmentationStorage, _LABEL_MAP):
+                msg = f"{path}: this is no DICOM segmentation ({UID(kind).name}). Give DICOM SEG, NIfTI or NRRD."
+                raise LabelError(msg)
+            classes = _classes(path, dataset)
+            headers = [parse(slice_) for slice_ in slices_of(path, dataset)]
+            places, positions = _places(headers)
+            mask = _fill(path, dataset, headers, places, len(positions), classes)
+            series, instances = _references(dataset)
+            frame_of_reference = text({"uid": dataset.get("FrameOfReferenceUID")}, "uid")
+    first = headers[0]
+    distance = number(first.facts, "SpacingBetweenSlices") or 0.0
+    return SegLabels(
+        path=path,
+        mask=mask,
+        positions=positions * _TO_RAS,
+        across=first.orientation[:3] * first.spacing[1] * _TO_RAS,
+        down=first.orientation[3:] * first.spacing[0] * _TO_RAS,
+        distance=distance if distance > 0 else None,
+        series=series,
+        instances=instances,
+        frame_of_reference=frame_of_reference,
+    )
+
+
+def require_source(labels: SegLabels, source: DicomSource) -> None:
+    """Raise `LabelError` unless a segmentation was drawn on these images, as far as it says.
+
+    Segmentations and series that name no series, images or frame of reference are let through: the grid decides then.
+    """
+    differs = None
+    if labels.frame_of_reference and source.frame_of_reference:
+        differs = "frame of reference" if labels.frame_of_reference != source.frame_of_reference else None
+    if differs is None and labels.series and source.series and source.series not in labels.series:
+        differs = "series"
+    if differs is None and labels.instances and labels.instances.isdisjoint(source.instances):
+        differs = "volume of this series"
+    if differs is not None:
+        msg = f"{labels.path}: this segmentation belongs to another {differs}. Give the one drawn on these images."
+        raise LabelError(msg)
+
+
+def _classes(path: Path, dataset: Dataset) -> dict[int, _Class]:
+    """Return the class of each segment number; the numbers of a mask of ours are those it was written from."""
+    segments = list(dataset.get("SegmentSequence") or ())
+    classes: dict[int, _Class] = {}
+    ours: dict[int, int] = {}
+    for segment in segments:
+        own = int(segment.SegmentNumber)
+        name = text({"label": segment.get("SegmentLabel")}, "label") or f"segment {own}"
+        if own in classes:
+            msg = f"{path}: two segments have the number {own}. Export the segmentation again."
+            raise LabelError(msg)
+        classes[own] = _Class(own, name)
+        written = _CLASS_NUMBER.fullmatch(str(segment.get("SegmentDescription") or ""))
+        if written is not None and 0 < int(written[1]) <= _HIGHEST:
+            ours[own] = int(written[1])
+    if not classes:
+        msg = f"{path}: it describes no segment. Export the segmentation again."
+        raise LabelError(msg)
+    if len(set(ours.values())) == len(classes):
+        return {own: _Class(ours[own], entry.name) for own, entry in classes.items()}
+    return classes
+
+
+def _places(headers: Sequence[Header]) -> tuple[list[int], NDArray[np.float64]]:
+    """Return the slice of each frame, and the position (LPS) of each slice, in order along the normal."""
+    first = headers[0]
+    for header in headers[1:]:
+        require_alike(first, header)
+    heights = np.array([float(header.position @ first.normal) for header in headers])
+    order = np.argsort(heights, kind="stable")
+    # Frames of several segments lie at one place.
+    slices = np.concatenate([[0], np.cumsum(np.diff(heights[order]) > SAME_PLACE)])
+    places = np.empty(len(headers), dtype=int)
+    places[order] = slices
+    starts = np.unique(slices, return_index=True)[1]
+    return [int(place) for place in places], np.array([headers[int(order[n])].position for n in starts])
+
+
+def _fill(
+    path: Path,
+    dataset: Dataset,
+    headers: Sequence[Header],
+    places: Sequence[int],
+    count: int,
+    classes: dict[int, _Class],
+) -> Labels:
+    """Return the labels (column, row, slice) of all frames together."""
+    names = {entry.number: entry.name for entry in classes.values()}
+    frames = _labels(path, dataset, headers, classes)
+    mask: NDArray[Any] | None = None
+    for header, place, labels in zip(headers, places, frames, strict=True):
+        if labels.shape != header.size:
+            msg = f"{header.place}: its pixels are {labels.shape}, but {header.size} were announced. Export it again."
+            raise LabelError(msg)
+        if mask is None:
+            # Made once a frame was decoded, so that a damaged header cannot ask for what the file does not hold.
+            mask = empty_mask(path, (labels.shape[1], labels.shape[0], count), max(names))
+        there = mask[:, :, place].T
+        clash = (there != 0) & (labels != 0) & (there != labels)
+        if clash.any():
+            row, column = (int(n[0]) for n in np.nonzero(clash))
+            pair = [names.get(int(image[row, column]), str(image[row, column])) for image in (there, labels)]
+            msg = (
+                f"{header.place}: the segments {pair[0]!r} and {pair[1]!r} overlap, but a pixel has one label here. "
+                "Export segments that do not overlap."
+            )
+            raise LabelError(msg)
+        there[labels != 0] = labels[labels != 0]
+    if mask is None:
+        msg = f"{path}: it has no frame. Export the segmentation again."
+        raise LabelError(msg)
+    return mask
+
+
+def empty_mask(path: Path, shape: tuple[int, int, int], highest: int) -> Labels:
+    """Return background for labels up to `highest`. Raises LabelError when the memory does not do."""
+    try:
+        if highest < 256:
+            return np.zeros(shape, dtype=np.uint8, order="F")
+        return np.zeros(shape, dtype=np.uint16, order="F")
+    except (MemoryError, ValueError) as error:
+        size = " x ".join(str(n) for n in shape)
+        msg = f"{path}: {size} voxels are more than there is memory for. Export the segmentation again."
+        raise LabelError(msg) from error
+
+
+def _labels(
+    path: Path, dataset: Dataset, headers: Sequence[Header], classes: dict[int, _Class]
+) -> Iterator[NDArray[np.uint16]]:
+    """Yield the class numbers (row, column) of each frame."""
+    kind = str(dataset.get("SegmentationType", "LABELMAP"))
+    frames = decode(path, dataset, iter(range(len(headers))))
+    if kind == "LABELMAP":
+        number_of = _label_map(dataset, classes)
+        yield from (number_of[pixels] for pixels in frames)
+        return
+    highest = int(dataset.get("MaximumFractionalValue") or 1) if kind == "FRACTIONAL" else 1
+    for header, pixels in zip(headers, frames, strict=True):
+        own = header.facts.get("ReferencedSegmentNumber")
+        if own not in classes:
+            msg = f"{header.place}: it belongs to the segment {own}, which nothing describes. Export it again."
+            raise LabelError(msg)
+        if ((pixels != 0) & (pixels != highest)).any():
+            msg = (
+                f"{header.place}: the segment {classes[own].name!r} is fractional, with values between no and yes. "
+                "Cut it at a threshold, such as 0.5, and export it as a binary segmentation."
+            )
+            raise LabelError(msg)
+        yield np.where(pixels != 0, np.uint16(classes[own].number), np.uint16(0))
+
+
+def _label_map(dataset: Dataset, classes: dict[int, _Class]) -> NDArray[np.uint16]:
+    """Return the class number of each pixel value; 0, and what pads the image, are background."""
+    number_of = np.arange(_HIGHEST + 1, dtype=np.uint16)
+    for own, entry in classes.items():
+        number_of[own] = entry.number
+    for background in (0, int(dataset.get("PixelPaddingValue") or 0)):
+        number_of[background] = 0
+    return number_of
+
+
+def _references(dataset: Dataset) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the series and images that it says it was drawn on."""
+    series: set[str] = set()
+    instances: set[str] = set()
+    for item in dataset.get("ReferencedSeriesSequence") or ():
+        series.add(str(item.get("SeriesInstanceUID", "")))
+        for image in item.get("ReferencedInstanceSequence") or ():
+            instances.add(str(image.get("ReferencedSOPInstanceUID", "")))
+    return frozenset(series - {""}), frozenset(instances - {""})
