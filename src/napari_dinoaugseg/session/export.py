@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.session.classes import LabelClass
 from napari_dinoaugseg.session.labels import Labels, Status
+from napari_dinoaugseg.session.segments import is_by_hand, write_mask
 from napari_dinoaugseg.session.session import EVERYTHING, Session
 from napari_dinoaugseg.study import PictureStudy
 from napari_dinoaugseg.study.files import stem_of, suffix_of
@@ -31,7 +33,8 @@ def export_masks(
         path: a file for a volume, a folder for pictures, as `Study.write_mask` takes it.
         include: which slices count: manual, accepted, predicted; the others come out as background.
         per_class: write one binary mask a class: `mask_NAME.nii.gz` (1 inside) beside `path`, a subfolder `NAME` of
-            `path` for pictures (255 inside, as every picture viewer shows it).
+            `path` for pictures (255 inside, as every picture viewer shows it). A DICOM SEG needs no such files: its
+            one file keeps each class apart, with its name and number.
 
     Returns:
         The files or folders that were written.
@@ -45,10 +48,12 @@ def export_masks(
     if not per_class:
         session.export(path, wanted)
         return [path]
+    by_hand = is_by_hand(session.labels, session.study.n_slices, wanted)
     for target, entry in targets:
         target.parent.mkdir(exist_ok=True)
         inside = np.uint16(255 if suffix_of(target) == ".png" or session.study.kind == "pictures" else 1)
-        session.study.write_mask(target, _only(session, entry, wanted, inside))
+        alone = replace(entry, number=int(inside))
+        write_mask(session.study, target, _only(session, entry, wanted, inside), [alone], by_hand=by_hand)
     return [target for target, _ in targets]
 
 

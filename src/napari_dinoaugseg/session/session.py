@@ -24,6 +24,7 @@ from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
 from napari_dinoaugseg.session.classes import LabelClass, classes_of, to_plain
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
 from napari_dinoaugseg.session.saved_model import require_fitting
+from napari_dinoaugseg.session.segments import is_by_hand, write_mask
 from napari_dinoaugseg.session.snapshot import Round, Snapshot
 from napari_dinoaugseg.study import Study
 
@@ -264,7 +265,9 @@ class Session:
     def export(self, path: Path, include: Iterable[Status] = EVERYTHING) -> None:
         """Write the mask in exactly the study's geometry; see :meth:`Study.write_mask`. Raises OutputError."""
         wanted = tuple(include)
-        self.study.write_mask(path, lambda index: self.labels.result(index, wanted))
+        by_hand = is_by_hand(self.labels, self.study.n_slices, wanted)
+        classes = self.labels.classes
+        write_mask(self.study, path, lambda index: self.labels.result(index, wanted), classes, by_hand=by_hand)
 
     def save_model(self, path: Path) -> None:
         """Write the trained decoder for the next study. Raises TrainingError without one, OutputError."""
