@@ -127,7 +127,8 @@ def unreadable(path: Path, expected: str, error: Exception | None = None) -> str
     found = what_it_is(path)
     if found is not None and not _fits(found, expected):
         return f"{path}: this is {found}, not {expected}. Give the real image, or its right suffix."
-    detail = " ".join(str(error).split())[:160] if error is not None else ""
+    # A decoder may quote the file, whose bytes must not reach a terminal as escape codes.
+    detail = "".join(part if part.isprintable() else "?" for part in " ".join(str(error or "").split())[:160])
     reason = f" ({detail})" if detail else ""
     return f"{path}: cannot be read as {expected}{reason}. It is damaged or cut off; copy or export it again."
 

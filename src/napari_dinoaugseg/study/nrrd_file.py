@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nrrd
 import numpy as np
@@ -31,6 +34,14 @@ _TO_RAS: dict[str, tuple[int, int, int]] = {
 }
 _COLOUR_KINDS = frozenset({"rgb-color", "rgba-color"})
 _SPATIAL_KINDS = frozenset({"domain", "space"})
+_UNPACKERS: dict[str, Callable[..., Any]] = {
+    "gzip": gzip.open,
+    "gz": gzip.open,
+    "bzip2": bz2.open,
+    "bz2": bz2.open,
+}
+# Bytes in front of the voxels of a packed file that says that they are at its end.
+_MOST_SKIPPED = 2**20
 
 
 def read_nrrd(path: Path, component: int | None = None) -> Voxels:
@@ -46,21 +57,21 @@ def read_nrrd(path: Path, component: int | None = None) -> Voxels:
     require_file(path)
     with reading(path, EXPECTED), path.open("rb") as stream:
         header = nrrd.read_header(stream)
-        if "data file" in header or "datafile" in header:
+        if any(str(field).lower() in ("data file", "datafile") for field in header):
             msg = f"{path}: a detached NRRD header is not supported. Save the image as one .nrrd file."
             raise StudyError(msg)
         sizes = [int(n) for n in header["sizes"]]
-        if min(sizes) < 1:
+        if not sizes or min(sizes) < 1:
             msg = f"{path}: the image has no voxels (its size is {tuple(sizes)}). Export it again."
             raise StudyError(msg)
-        array = nrrd.read_data(header, stream, str(path))
-    with reading(path, EXPECTED):
+        array = _read_array(path, header, stream)
         spatial, other = _axes(path, header, array.ndim)
         array = array.transpose(spatial + other)
         array, shape = _pad(array, len(spatial))
         colour = bool(other) and _is_colour(header, other[-1], array)
         trailing = array.shape[3:-1] if colour else array.shape[3:]
         grid, notices = _grid(header, spatial, shape)
+        kept = _geometry_fields(header, spatial)
     index = choose_component(path, trailing, component)
     stored = array.reshape((*shape, -1, array.shape[-1]) if colour else (*shape, -1), order="F")[:, :, :, index]
     return check(
@@ -71,10 +82,49 @@ def read_nrrd(path: Path, component: int | None = None) -> Voxels:
             stored=stored[..., :3] if colour else stored,
             grid=grid,
             file_shape=tuple(shape[: max(len(spatial), 2)]),
-            header=_geometry_fields(header, spatial),
+            header=kept,
             notices=notices,
         )
     )
+
+
+def _read_array(path: Path, header: Mapping[str, Any], stream: IO[bytes]) -> NDArray[Any]:
+    """Read the voxels that follow the header, in the order of `sizes`."""
+    lines = int(header.get("line skip", header.get("lineskip", 0)))
+    if lines > path.stat().st_size:
+        msg = f"{path}: its header skips more lines than the file has. It is damaged; export the image again."
+        raise StudyError(msg)
+    unpacker = _UNPACKERS.get(header["encoding"])
+    if unpacker is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # numpy only warns of text that is no number
+            return np.asarray(nrrd.read_data(header, stream, str(path)))
+    for _ in range(lines):
+        stream.readline()
+    return _unpack(path, header, unpacker(stream))
+
+
+def _unpack(path: Path, header: Mapping[str, Any], stream: IO[bytes]) -> NDArray[Any]:
+    """Read packed voxels: pynrrd would unpack a stranger's file without end before it looks at the size."""
+    # pynrrd's table of types, asked by way of an array of one number.
+    one = {"dimension": 1, "sizes": np.array([1]), "encoding": "raw"}
+    probe = nrrd.read_data({**header, **one, "byte skip": 0, "line skip": 0}, io.BytesIO(bytes(16)))
+    sizes = [int(n) for n in header["sizes"]]
+    if len(sizes) != int(header["dimension"]):
+        msg = f"{len(sizes)} sizes for {header['dimension']} axes"
+        raise ValueError(msg)
+    size = math.prod(sizes) * probe.dtype.itemsize
+    skip = int(header.get("byte skip", header.get("byteskip", 0)))
+    most = size + (_MOST_SKIPPED if skip < 0 else skip)
+    buffer = bytearray()
+    while len(buffer) <= most and (chunk := stream.read(min(1 << 24, most + 1 - len(buffer)))):
+        buffer += chunk
+    start = len(buffer) - size if skip < 0 else skip
+    if len(buffer) > most or len(buffer) != start + size or start < 0:
+        found = "more" if len(buffer) > most else f"only {len(buffer)}"
+        msg = f"{path}: its header tells of {size} bytes, but there are {found}. It is damaged; export it again."
+        raise StudyError(msg)
+    return np.frombuffer(buffer, probe.dtype, offset=start).reshape(sizes, order="F")
 
 
 def _axes(path: Path, header: Mapping[str, Any], ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -141,11 +191,17 @@ def _geometry_fields(header: Mapping[str, Any], spatial: tuple[int, ...]) -> dic
             kept[key] = header[key]
     for key in (*per_axis, "kinds", "units", "labels"):
         if key in header:
-            values = header[key]
-            kept[key] = (
-                np.asarray(values)[list(spatial)] if isinstance(values, np.ndarray) else [values[n] for n in spatial]
-            )
+            # pynrrd knows this field by its other name only, and would write it as a remark.
+            kept["centerings" if key == "centers" else key] = _of_axes(header[key], spatial)
     return kept
+
+
+def _of_axes(values: Any, spatial: tuple[int, ...]) -> Any:
+    """Return one value per spatial axis."""
+    if isinstance(values, np.ndarray):
+        return values[list(spatial)]
+    words = values.split() if isinstance(values, str) else values
+    return [words[n] for n in spatial]
 
 
 def save_nrrd(path: Path, array: NDArray[Any], grid: Grid, header: Mapping[str, Any] | None = None) -> None:
