@@ -21,7 +21,7 @@ def to_layer(said: SliceLabels, shape: tuple[int, int], *, explicit: bool = Fals
     Args:
         said: the label book's entry.
         shape: (H, W).
-        explicit: write background as such everywhere, so that it stays background on a slice with scribbles.
+        explicit: write background as such everywhere, so that it is seen beside slices with scribbles.
     """
     labels = said.manual if said.manual is not None else said.accepted
     if labels is None:
@@ -49,8 +49,19 @@ def from_layer(values: NDArray[np.integer], *, scribbles: bool) -> Labels | None
     return labels
 
 
-def is_scribbled(said: SliceLabels, default: bool) -> bool:
-    """Whether unpainted pixels of a slice are unknown: as it was begun, else by the mode that is on now."""
-    if said.manual is not None:
-        return bool((said.manual == UNKNOWN).any())
-    return default if said.accepted is None else False
+def is_shown(said: SliceLabels, values: NDArray[np.integer], *, scribbles: bool) -> bool:
+    """Whether the layer's values (H, W) mean what the person said about a slice."""
+    labels = said.manual if said.manual is not None else said.accepted
+    return same_labels(labels, from_layer(values, scribbles=scribbles))
+
+
+def is_scribbled(said: SliceLabels) -> bool:
+    """Whether pixels of a slice that is labelled by hand were left open."""
+    return said.manual is not None and bool((said.manual == UNKNOWN).any())
+
+
+def same_labels(one: Labels | None, other: Labels | None) -> bool:
+    """Whether both are the same labels, or none."""
+    if one is None or other is None:
+        return one is other
+    return one is other or np.array_equal(one, other)

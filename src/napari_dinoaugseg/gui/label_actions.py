@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.gui.core import ControllerCore
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, SliceLabels, Status
+from napari_dinoaugseg.gui.history import Step
+from napari_dinoaugseg.gui.takeback import ClassRemoval, Rejection
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Status
 
 
 class LabelActions(ControllerCore):
@@ -55,24 +57,16 @@ class LabelActions(ControllerCore):
         book = self._book_now()
         if book is None or self.layers is None:
             return
-        labels, confidence = book.predicted(index), book.confidence.get(index)
-        if labels is None or confidence is None:
+        if book.predicted(index) is None:
             msg = "This slice has no prediction to reject."
             raise LabelError(msg)
-        said = book.of_slice(index)
-        book.reject(index)
-
-        def undo() -> None:
-            book.set_prediction(index, labels, confidence)
-            book.put_back(index, said)
-            self._show_slice(index)
-
-        def redo() -> None:
-            book.reject(index)
-            self._show_slice(index)
-
-        self.layers.push_undo(undo, redo)
-        self._show_slice(index)
+        rejection = Rejection(book, index)
+        rejection.again()
+        tell = partial(self.predictions_changed.emit, index)
+        self.layers.write_labels([index], Step((rejection.back, tell), (rejection.again, tell)))
+        self.layers.show_predictions([index])
+        self.labels_changed.emit()
+        tell()
         self.said.emit("Prediction rejected. Ctrl+Z takes it back.")
 
     def _copy_to_manual(self, index: int, overwrite: bool) -> None:
@@ -122,7 +116,7 @@ class LabelActions(ControllerCore):
         if book.status(index) is Status.MANUAL and (book.truth(index) % UNKNOWN).any():
             msg = "Something is painted on this slice. Erase it or clear the slice first."
             raise LabelError(msg)
-        book.put_back(index, SliceLabels(manual=_zeros(book, index)))
+        book.mark_empty(index)
         self._show_labels([index])
         self.said.emit("This slice counts as empty: background only.")
 
@@ -144,6 +138,9 @@ class LabelActions(ControllerCore):
             msg = "Filling needs two slices that are painted as a whole, not scribbles."
             raise LabelError(msg)
         between = [i for i in range(below + 1, above) if i not in book.labelled]
+        if not between:
+            msg = "The slices between are labelled already; there is nothing to fill."
+            raise LabelError(msg)
         spacing = self.session.study.slice_spacing(here) if self.session is not None else None
         filled = fill_between(first, last, above - below - 1, spacing)
         for index in between:
@@ -156,9 +153,10 @@ class LabelActions(ControllerCore):
     def add_class(self, name: str | None = None) -> None:
         """Add a class with the next free number, and select it."""
         book = self._book_now()
+        before = [entry.number for entry in book.classes] if book is not None else []
         if book is not None and self.guarded(book.add_class, name):
             self._classes_were_changed()
-            self.select_class(max(entry.number for entry in book.classes))
+            self.select_class(next(entry.number for entry in book.classes if entry.number not in before))
 
     def rename_class(self, number: int, name: str) -> None:
         """Give a class another name."""
@@ -180,17 +178,7 @@ class LabelActions(ControllerCore):
 
     def remove_class(self, number: int, erase: bool = False) -> None:
         """Remove a class. Where it holds paint, that is only erased when ``erase`` says so; Ctrl+Z brings it back."""
-        book = self._book_now()
-        if book is None or self.layers is None:
-            return
-        entry = next((entry for entry in book.classes if entry.number == number), None)
-        if entry is not None and self.guarded(book.remove_class, number, erase=erase):
-            self.layers.erase_class(entry)
-            self._classes_were_changed()
-            self.labels_changed.emit()
-            self.predictions_changed.emit(-1)
-            if self.selected_class == number:
-                self.select_class(book.classes[0].number if book.classes else 0)
+        self.guarded(self._remove_class, number, erase)
 
     def select_class(self, number: int) -> None:
         """Choose what the brush paints: a class number, 0 = the eraser, -1 = the background (scribbles)."""
@@ -199,20 +187,26 @@ class LabelActions(ControllerCore):
             self.layers.select_label(number)
         self.class_selected.emit(number)
 
+    def _remove_class(self, number: int, erase: bool) -> None:
+        book = self._book_now()
+        entry = next((entry for entry in book.classes if entry.number == number), None) if book is not None else None
+        if book is None or self.layers is None or entry is None:
+            return
+        removal = ClassRemoval(book, entry)
+        removal.again(erase=erase)
+        tell = self._predictions_and_classes_were_changed
+        self.layers.erase_class(entry, Step((removal.back, tell), (removal.again, tell)))
+        tell()
+        self.labels_changed.emit()
+        if self.selected_class == number:
+            self.select_class(book.classes[0].number if book.classes else 0)
+
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _book_now(self) -> LabelBook | None:
         """The label book with the last strokes in it."""
         self.flush()
         return self.session.labels if self.session is not None else None
-
-    def _show_slice(self, index: int) -> None:
-        """Show a slice after a change that has an undo of its own."""
-        if self.layers is not None:
-            self.layers.write_labels([index], undoable=False)
-            self.layers.show_predictions([index])
-        self.labels_changed.emit()
-        self.predictions_changed.emit(index)
 
     def _show_labels(self, indices: list[int]) -> None:
         if self.layers is not None:
@@ -224,6 +218,12 @@ class LabelActions(ControllerCore):
         if self.layers is not None:
             self.layers.show_colours()
         self.classes_changed.emit()
+
+    def _predictions_and_classes_were_changed(self) -> None:
+        if self.layers is not None and self.session is not None:
+            self.layers.show_predictions(range(self.session.study.n_slices))
+        self.predictions_changed.emit(-1)
+        self._classes_were_changed()
 
     def _follow_layers(self) -> None:
         """Listen to the layers of a new study."""
@@ -251,7 +251,3 @@ class LabelActions(ControllerCore):
         safe = " Your labels are safe." if kind == "manual" else ""
         self.layers_changed.emit()
         self.notice.emit(f"The {kind} layer was removed.{safe} 'Bring layers back' (Label section) shows it again.")
-
-
-def _zeros(book: LabelBook, index: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
-    return np.zeros(book.shape(index), np.uint16)

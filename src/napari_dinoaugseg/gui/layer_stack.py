@@ -175,7 +175,7 @@ class LayerStack:
         for index in indices:
             predicted = book.predicted(index)
             said = book.of_slice(index)
-            done = said.accepted is not None or (said.manual is not None and not is_scribbled(said, False))
+            done = said.accepted is not None or (said.manual is not None and not is_scribbled(said))
             height, width = self.study.slice_shape(index)
             shown = slices[index, :height, :width]
             if predicted is None or done:

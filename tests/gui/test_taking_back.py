@@ -1,0 +1,297 @@
+"""Ctrl+Z brings back what was there, whatever was done between."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dinoaugseg.gui.encoding import BACKGROUND
+from napari_dinoaugseg.gui.history import LIMIT
+from napari_dinoaugseg.session.labels import UNKNOWN, Status
+
+pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+
+
+@pytest.fixture
+def layers(controller, study):
+    controller.session.labels.add_class(number=3)
+    return controller.layers
+
+
+@pytest.fixture
+def book(controller, study):
+    return controller.session.labels
+
+
+def put(layers, index: int, rows: slice, number: int) -> None:
+    """A stroke on a slice, by a script."""
+    inside = np.zeros(layers.manual.data.shape, bool)
+    inside[index, rows, 5:9] = True
+    layers.manual.data_setitem(np.nonzero(inside), number)
+
+
+def predict(book, index: int, number: int = 1, confidence: float = 0.9) -> np.ndarray:
+    labels = np.zeros(book.shape(index), np.uint16)
+    labels[10:20, 10:20] = number
+    book.set_prediction(index, labels, confidence)
+    return labels
+
+
+def test_what_changed_no_pixel_takes_back_no_stroke(controller, layers, book):
+    put(layers, 4, slice(2, 5), 1)
+    put(layers, 4, slice(6, 9), 1)
+    controller.clear(8)  # nothing was there
+    controller.flush()
+    both = book.manual(4)
+    put(layers, 4, slice(11, 14), 1)
+    controller.layers.undo()
+    assert np.array_equal(book.manual(4), both)
+    controller.layers.undo()
+    assert not book.manual(4)[6:9].any()
+
+
+def test_correcting_an_accepted_slice_without_a_stroke_is_taken_back(controller, layers, book):
+    put(layers, 4, slice(2, 5), 1)
+    predict(book, 6)
+    controller.accept(6)
+    controller.copy_to_manual(6)
+    assert book.status(6) is Status.MANUAL
+    layers.undo()
+    assert book.status(6) is Status.ACCEPTED
+    assert book.status(4) is Status.MANUAL
+
+
+def test_scribbles_come_back_as_scribbles_when_the_mode_is_off(controller, layers, book):
+    controller.set_scribbles(True)
+    put(layers, 4, slice(2, 5), 1)
+    controller.clear(4)
+    controller.set_scribbles(False)
+    layers.undo()
+    assert (book.manual(4) == UNKNOWN).any()
+
+
+def test_a_whole_slice_comes_back_whole_when_scribbles_are_on(controller, layers, book):
+    put(layers, 4, slice(2, 5), 1)
+    controller.clear(4)
+    controller.set_scribbles(True)
+    layers.undo()
+    assert not (book.manual(4) == UNKNOWN).any()
+
+
+def test_open_pixels_that_a_prediction_filled_are_open_again(controller, layers, book):
+    controller.set_scribbles(True)
+    put(layers, 4, slice(2, 5), 1)
+    predict(book, 4)
+    controller.copy_to_manual(4)
+    assert not (book.manual(4) == UNKNOWN).any()
+    layers.undo()
+    assert (book.manual(4) == UNKNOWN).any()
+    layers.redo()
+    assert not (book.manual(4) == UNKNOWN).any()
+
+
+def test_a_scribbled_slice_stays_one_when_it_was_painted_over_and_over(controller, layers, book):
+    controller.set_scribbles(True)
+    height, width = book.shape(4)
+    layers.manual.data_setitem(np.nonzero(np.ones((1, height, width), bool)), 1)  # slice 0, all of it
+    controller.flush()
+    assert not (book.manual(0) == UNKNOWN).any()
+    put(layers, 0, slice(2, 5), 0)
+    controller.flush()
+    assert (book.manual(0)[2:5, 5:9] == UNKNOWN).all()
+
+
+def test_strokes_that_followed_too_quickly_to_be_read_are_taken_back_one_by_one(controller, layers, book):
+    controller.set_scribbles(True)
+    put(layers, 4, slice(2, 5), 1)
+    put(layers, 4, slice(6, 9), 3)
+    put(layers, 4, slice(11, 14), BACKGROUND)
+    controller.set_scribbles(False)
+    layers.undo()
+    assert set(np.unique(book.manual(4))) == {1, 3, UNKNOWN}
+    layers.undo()
+    assert set(np.unique(book.manual(4))) == {1, UNKNOWN}
+    layers.undo()
+    assert book.manual(4) is None
+
+
+def test_removing_a_class_leaves_accepted_slices_accepted_and_comes_back_with_them(controller, layers, book):
+    labels = predict(book, 6, 3)
+    labels[0, 0] = 1
+    book.set_prediction(6, labels, 0.9)
+    controller.rename_class(3, "vessel")
+    controller.accept(6)
+    controller.remove_class(3, erase=True)
+    assert book.status(6) is Status.ACCEPTED
+    assert set(np.unique(book.truth(6))) == {0, 1}
+    layers.undo()
+    assert book.status(6) is Status.ACCEPTED
+    assert np.array_equal(book.truth(6), labels)
+    assert [entry.name for entry in book.classes if entry.number == 3] == ["vessel"]
+
+
+def test_removing_a_class_without_paint_is_taken_back_with_its_predictions(controller, layers, book):
+    labels = predict(book, 6, 3)
+    controller.remove_class(3)
+    assert not book.predicted(6).any()
+    layers.undo()
+    assert [entry.number for entry in book.classes] == [1, 3]
+    assert np.array_equal(book.predicted(6), labels)
+    assert np.array_equal(layers.prediction.data[6], labels)
+    layers.redo()
+    assert [entry.number for entry in book.classes] == [1]
+    assert not book.predicted(6).any()
+
+
+def test_a_removed_class_comes_back_under_its_name_though_its_number_was_given_anew(controller, layers, book):
+    controller.rename_class(3, "vessel")
+    controller.remove_class(3)
+    book.add_class("nerve", 3)
+    layers.undo()
+    assert [entry.name for entry in book.classes if entry.number == 3] == ["vessel"]
+    layers.redo()
+    assert [entry.name for entry in book.classes if entry.number == 3] == ["nerve"]
+
+
+def test_a_rejection_taken_back_leaves_a_newer_prediction(controller, layers, book):
+    predict(book, 6, 1)
+    controller.reject(6)
+    newer = predict(book, 6, 3, 0.4)
+    layers.undo()
+    assert np.array_equal(book.predicted(6), newer)
+    assert book.confidence[6] == 0.4
+    layers.redo()
+    assert book.predicted(6) is None
+    layers.undo()
+    assert np.array_equal(book.predicted(6), newer)
+
+
+def test_rejecting_an_accepted_slice_is_taken_back_as_accepted(controller, layers, book):
+    labels = predict(book, 6)
+    controller.accept(6)
+    controller.reject(6)
+    assert book.status(6) is Status.EMPTY
+    layers.undo()
+    assert np.array_equal(book.truth(6), labels)
+    assert book.status(6) is Status.ACCEPTED
+
+
+def test_an_array_that_somebody_put_into_the_layer_is_taken_back(controller, layers, book):
+    put(layers, 4, slice(2, 5), 1)  # not taken over yet
+    before = layers.manual.data.copy()
+    layers.manual.data = np.full(before.shape, 3, np.int64)
+    controller.flush()
+    assert (book.manual(9) == 3).all()
+    put(layers, 9, slice(2, 5), 1)
+    layers.undo()
+    layers.undo()
+    assert np.array_equal(layers.manual.data, before)
+    assert book.labelled == [4]
+    layers.redo()
+    assert (book.manual(9) == 3).all()
+    layers.undo()
+    layers.undo()
+    assert book.labelled == []
+
+
+def test_an_array_that_cannot_be_painted_into_is_copied(controller, layers, book):
+    fixed = np.zeros(layers.manual.data.shape, np.uint16)
+    fixed.setflags(write=False)
+    layers.manual.data = fixed
+    put(layers, 4, slice(2, 5), 1)
+    controller.flush()
+    assert book.labelled == [4]
+
+
+def test_a_script_that_takes_a_stroke_back_stays_in_step_with_the_key(controller, layers, book):
+    put(layers, 4, slice(2, 5), 1)
+    controller.mark_empty(8)
+    layers.manual.undo()
+    assert book.labelled == [4]
+    layers.undo()
+    assert book.labelled == []
+    layers.manual.redo()
+    layers.redo()
+    assert book.labelled == [4, 8]
+
+
+def test_a_history_that_napari_dropped_changes_nothing(controller, layers, book):
+    put(layers, 4, slice(2, 5), 1)
+    controller.flush()
+    layers.manual.editable = False  # napari forgets its history then
+    layers.manual.editable = True
+    layers.undo()
+    assert book.labelled == [4]
+    put(layers, 5, slice(2, 5), 1)
+    layers.undo()
+    assert book.labelled == [4]
+
+
+def test_what_napari_cannot_do_again_leaves_the_way_back(controller, layers, book):
+    put(layers, 4, slice(2, 5), 1)
+    put(layers, 5, slice(2, 5), 1)
+    layers.undo()
+    layers.manual._redo_history.clear()  # a stroke that is broken off with Escape does that
+    layers.redo()
+    assert book.labelled == [4]
+    layers.undo()
+    assert book.labelled == []
+
+
+def test_more_steps_than_are_kept(controller, layers, book):
+    after = [layers.manual.data.copy()]  # each step
+    for number in range(105):
+        put(layers, number % 16, slice(number // 16, number // 16 + 1), 1)
+        after.append(layers.manual.data.copy())
+        if number % 10 == 0:
+            predict(book, 15)
+            controller.reject(15)  # a step that napari knows nothing of
+            after.append(after[-1])
+    for _ in range(200):
+        layers.undo()
+    assert np.array_equal(layers.manual.data, after[-1 - LIMIT])
+    assert book.labelled == [index for index in range(16) if after[-1 - LIMIT][index].any()]
+    for _ in range(200):
+        layers.redo()
+    assert np.array_equal(layers.manual.data, after[-1])
+
+
+def test_a_layer_that_is_not_ours_any_more_has_naparis_own_undo(controller, layers, book):
+    old = layers.manual
+    old.data = np.zeros((2, 3, 4), np.uint16)
+    controller.restore_layers()
+    put(layers, 4, slice(2, 5), 1)
+    controller.flush()
+    old.undo()
+    for keys in old.keymap:
+        assert "Z" not in str(keys)
+    assert book.labelled == [4]
+
+
+def test_a_new_class_is_selected_even_when_its_number_is_not_the_largest(controller, layers, book):
+    controller.add_class("between")
+    assert [entry.number for entry in book.classes] == [1, 2, 3]
+    assert controller.selected_class == 2
+
+
+def test_paint_beside_a_small_picture_says_nothing_of_it(controller, tmp_path):
+    from skimage.io import imsave
+
+    from napari_dinoaugseg.study import open_study
+
+    rng = np.random.default_rng(0)
+    for name, shape in (("a.png", (20, 30)), ("b.png", (12, 14))):
+        imsave(tmp_path / name, rng.integers(0, 255, shape).astype(np.uint8), check_contrast=False)
+    controller.set_study(open_study(tmp_path))
+    book = controller.session.labels
+    predict(book, 1, 1)
+    controller.accept(1)
+    controller.layers.manual.data_setitem((np.array([1]), np.array([18]), np.array([25])), 1)
+    controller.flush()
+    assert book.status(1) is Status.ACCEPTED
+
+
+def test_what_was_written_into_the_array_at_once_after_opening_is_seen(controller, layers, book, qtbot):
+    layers.manual.data[4, 3, 3] = 1
+    layers.manual.refresh()
+    qtbot.waitUntil(lambda: book.labelled == [4], timeout=2000)
