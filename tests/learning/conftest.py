@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_dinoaugseg.learning import device
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.settings import Settings
@@ -13,6 +14,12 @@ from napari_dinoaugseg.study.intensity import choose_window
 from tests.blobs import LABELLED, write_study
 
 SIZE = 64
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    """No other program is going to give memory back."""
+    monkeypatch.setattr(device, "_WAIT", 0.0)
 
 
 @pytest.fixture(scope="session")

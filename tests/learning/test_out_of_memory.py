@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dinoaugseg.learning import device, trainer
+from napari_dinoaugseg.learning import trainer
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.device import CPU, NoRoomError, is_hosts, trouble_of
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
@@ -36,8 +36,7 @@ NEEDED = (4, 8, 11, 5)  # slices
 
 
 @pytest.fixture(autouse=True)
-def _quickly(monkeypatch):
-    monkeypatch.setattr(device, "_WAIT", 0.0)
+def _free_quickly():
     gc.freeze()  # what was there before need not be looked through each time memory is freed
     yield
     gc.unfreeze()

@@ -89,6 +89,8 @@ class _Work:
 
     def try_to_predict(self, chunk: list[int]) -> list[Prediction] | None:
         """The predictions; None when it has to be tried again, of which a notice tells."""
+        if usable(self.device) != self.device:  # it failed while encoding, which was told
+            self._go_on_with_cpu()
         try:
             return self._predict(chunk)
         except (RuntimeError, MemoryError) as error:
