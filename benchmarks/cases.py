@@ -1,0 +1,251 @@
+"""Public medical images with their true masks, as the benchmarks take them: one layout of folders, one kind of case.
+
+A case is a picture or a volume. Images keep the values of their file; how these become 0 to 1 is decided for each case
+as the program does it for a study of its own. True masks are brought to class indices, 0 = background.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.study import Plane, Study, Window, choose_window, open_study, study_from_array
+
+Kind = Literal["pictures", "volume"]
+Split = Literal["train", "test"]
+
+_FOREGROUND = 128  # of masks that are 0 and 255; some have stray values between
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture or a volume with its truth.
+
+    Attributes:
+        name: unique in its set, without folders of this machine.
+        images: (H, W) or (H, W, 3) each, in the values of the file; one for a picture.
+        truth: (H, W) uint8 class indices each, 0 = background.
+        window: of intensities that `choose_window(study, "auto")` gives for this case alone; None = divide by 255.
+        spacing: mm along (row, column), for a volume along (slice, row, column); None = not known.
+    """
+
+    name: str
+    images: tuple[NDArray[Any], ...]
+    truth: tuple[NDArray[np.uint8], ...]
+    window: Window | None
+    spacing: tuple[float, ...] | None
+
+    def __post_init__(self) -> None:
+        """Refuse a truth that does not lie on the image."""
+        shapes = [image.shape[:2] for image in self.images]
+        if not shapes or shapes != [mask.shape for mask in self.truth]:
+            msg = f"{self.name}: the mask is not of the size of the image. Compare the files with those of the set."
+            raise StudyError(msg)
+
+    @property
+    def n_slices(self) -> int:
+        """How many images it has."""
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """What is known of a set before it is read.
+
+    Attributes:
+        name: of its folder, and on the command line.
+        kind: of its cases.
+        classes: names of the foreground classes, of the indices 1, 2, …
+        about: modality, for tables.
+        read: gives the cases in a folder, in the order of their names.
+    """
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...]
+    about: str
+    read: Callable[[Path], Iterator[Case]]
+
+
+def load_set(data: Path, name: str, split: Split | None = None) -> list[Case]:
+    """The cases of a set.
+
+    Args:
+        data: folder with a folder for each set.
+        name: one of `SETS`.
+        split: the folder below that of the set; None = all cases below it, wherever they lie.
+
+    Raises:
+        StudyError: an unknown set, no such folder, nothing in it, or a damaged file.
+    """
+    if name not in SETS:
+        msg = f"There is no set '{name}'. Choose among: {', '.join(SETS)}."
+        raise StudyError(msg)
+    folder = data / SETS[name].name / (split or "")
+    if not folder.is_dir():
+        msg = f"{folder}: there is no such folder. Name the folder that holds the sets with --data."
+        raise StudyError(msg)
+    cases = list(SETS[name].read(folder))
+    if not cases:
+        msg = (
+            f"{folder}: no case of {name} lies here. Compare the folder with the layout that benchmarks/cases.py reads."
+        )
+        raise StudyError(msg)
+    return cases
+
+
+def _find(folder: Path, pattern: str) -> list[Path]:
+    """Files in name order, without the copies in their first format that some sets keep beside them."""
+    paths = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    return [path for path in paths if not any(part.startswith("original_") for part in path.relative_to(folder).parts)]
+
+
+def _picture(image: Path, mask: Path, name: str, spacing: tuple[float, float] | None = None) -> Case:
+    study = open_study(image)
+    if not mask.is_file():
+        msg = f"{mask}: the mask of {image.name} is missing. Copy the set again."
+        raise StudyError(msg)
+    painted = open_study(mask).slice(0)
+    truth = (painted if painted.ndim == 2 else painted[..., 0]) >= _FOREGROUND
+    return Case(name, (study.slice(0),), (truth.astype(np.uint8),), choose_window(study), spacing)
+
+
+def _picture_reader(images: str, suffix: str, masks: str, ending: str = "") -> Callable[[Path], Iterator[Case]]:
+    """Reader of sets with a folder for images and one for masks of the same name and an ending."""
+
+    def read(folder: Path) -> Iterator[Case]:
+        for path in _find(folder, f"{images}/*{suffix}"):
+            mask = path.parent.parent / masks / f"{path.stem}{ending}{suffix}"
+            yield _picture(path, mask, path.stem)
+
+    return read
+
+
+def _read_busi(folder: Path) -> Iterator[Case]:
+    for mask in _find(folder, "*_mask.png"):
+        image = mask.with_name(mask.name.replace("_mask", ""))
+        yield _picture(image, mask, image.stem)
+
+
+def _read_hc18(folder: Path) -> Iterator[Case]:
+    sizes = _pixel_sizes(folder)
+    for mask in _find(folder, "*_Annotation.png"):
+        image = mask.with_name(mask.name.replace("_Annotation", ""))
+        size = sizes.get(image.name)
+        yield _picture(image, mask, image.stem, None if size is None else (size, size))
+
+
+def _pixel_sizes(folder: Path) -> dict[str, float]:
+    """Millimetres a pixel by file name, from the table of the set."""
+    for place in (folder, folder.parent):
+        tables = sorted(place.glob("pixel_size*.csv"))
+        if tables:
+            with tables[0].open(newline="", encoding="utf-8") as file:
+                return {row[0]: float(row[1]) for row in list(csv.reader(file))[1:] if len(row) > 1}
+    return {}
+
+
+def _volume(study: Study, truth: NDArray[Any], name: str) -> Case:
+    """A case of a study and its truth (n_slices, H, W) in the study's own slices."""
+    pixel = study.slice_spacing(0)
+    spacing = None if pixel is None or study.slice_distance is None else (study.slice_distance, *pixel)
+    images = tuple(study.slice(i) for i in range(study.n_slices))
+    return Case(name, images, tuple(np.ascontiguousarray(truth, dtype=np.uint8)), choose_window(study), spacing)
+
+
+def _hdf5_reader(pattern: str, slice_axis: int) -> Callable[[Path], Iterator[Case]]:
+    """Reader of HDF5 files with the keys `image` and `label`; they hold no voxel size."""
+
+    def read(folder: Path) -> Iterator[Case]:
+        import h5py
+
+        for path in _find(folder, pattern):
+            with h5py.File(path, "r") as file:
+                image, label = (np.moveaxis(file[key][()], slice_axis, 0) for key in ("image", "label"))
+            name = path.stem if pattern.startswith("*") else path.parent.name
+            yield _volume(study_from_array(image, name=name), label, name)
+
+    return read
+
+
+def _nifti(image: Path, labels: Path, name: str) -> Case:
+    opened = open_study(image)
+    painted = opened.read_labels(labels, range(opened.n_slices))
+    return _volume(opened, np.stack([painted[i] for i in range(opened.n_slices)]), name)
+
+
+def _read_hippocampus(folder: Path) -> Iterator[Case]:
+    for path in _find(folder, "images/*.nii.gz"):
+        yield _nifti(path, path.parent.parent / "labels" / path.name, path.name.removesuffix(".nii.gz"))
+
+
+def _read_spleen(folder: Path) -> Iterator[Case]:
+    for labels in _find(folder, "*_seg-manual.nii.gz"):
+        image = labels.with_name(labels.name.replace("_seg-manual", ""))
+        yield _nifti(image, labels, image.name.removesuffix(".nii.gz"))
+
+
+def _read_sunnybrook(folder: Path) -> Iterator[Case]:
+    """End-diastole: the phase in which both contours of the myocardium are drawn."""
+    for phase in sorted(path for path in folder.rglob("ED") if path.is_dir()):
+        study = open_study(phase / "dicom", plane=Plane.NATIVE)
+        # Masks are named after the file of the slice, and only pixels tell which slice of the volume a file is.
+        files = {
+            _values(open_study(path, plane=Plane.NATIVE)): path for path in sorted((phase / "dicom").glob("*.dcm"))
+        }
+        truth = []
+        for i in range(study.n_slices):
+            mask = phase / "masks" / f"{files[study.slice(i).tobytes()].stem}.png"
+            truth.append(open_study(mask).slice(0))
+        yield _volume(study, np.stack(truth), phase.parent.name)
+
+
+def _values(study: Study) -> bytes:
+    return study.slice(0).tobytes()
+
+
+SETS: MappingProxyType[str, ImageSet] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            ImageSet(
+                "acdc",
+                "volume",
+                ("right ventricle", "myocardium", "left ventricle"),
+                "cardiac cine MRI",
+                _hdf5_reader("*.h5", slice_axis=0),
+            ),
+            ImageSet("la2018", "volume", ("left atrium",), "cardiac MRI", _hdf5_reader("mri_norm2.h5", slice_axis=2)),
+            ImageSet(
+                "msd_hippocampus",
+                "volume",
+                ("anterior", "posterior"),
+                "brain MRI",
+                _read_hippocampus,
+            ),
+            ImageSet("msd_spleen_sample", "volume", ("spleen",), "abdominal CT", _read_spleen),
+            ImageSet(
+                "sunnybrook_dicom",
+                "volume",
+                ("left ventricle", "myocardium"),
+                "cardiac cine MRI, end-diastole",
+                _read_sunnybrook,
+            ),
+            ImageSet("cvc_clinicdb", "pictures", ("polyp",), "colonoscopy", _picture_reader("images", ".png", "masks")),
+            ImageSet(
+                "ph2", "pictures", ("lesion",), "dermoscopy", _picture_reader("images", ".png", "masks", "_lesion")
+            ),
+            ImageSet("lung_ct", "pictures", ("lungs",), "chest CT", _picture_reader("2d_images", ".tif", "2d_masks")),
+            ImageSet("busi", "pictures", ("lesion",), "breast ultrasound", _read_busi),
+            ImageSet("hc18", "pictures", ("head",), "fetal ultrasound", _read_hc18),
+        )
+    }
+)
