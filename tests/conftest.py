@@ -19,6 +19,7 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep fixtures that outlive one test away from the person's own cache and settings."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DINOAUGSEG_CACHE", str(tmp_path_factory.mktemp("session_cache")))
+        patch.setenv("DINOAUGSEG_SESSIONS", str(tmp_path_factory.mktemp("session_sessions")))
         yield
 
 
@@ -26,6 +27,8 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _own_cache(_session_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test an empty cache, so that what one test encoded cannot help the next."""
     monkeypatch.setenv("DINOAUGSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+    # Nor offer the labels that it saved.
+    monkeypatch.setenv("DINOAUGSEG_SESSIONS", str(tmp_path_factory.mktemp("sessions")))
     # The panel sets it from the person's preferences; what one test prefers must not reach the next.
     monkeypatch.setenv("DINOAUGSEG_OFFLINE", "")
 

@@ -23,6 +23,10 @@ def advice(controller: Controller) -> str:
         return "1. Open a study: a file, a folder, an image layer of this viewer, or the brain sample."
     if controller.layers is not None and controller.layers.manual is None:
         return "The labels layer was removed; nothing is lost. Press 'Bring layers back' in the Label section."
+    if controller.read_only:
+        return "Look at these labels and export them here; press 'Try again' when the other window is closed."
+    if controller.sessions.offers and not session.labels.labelled:
+        return "Go on with your labels, or start anew: choose below."
     noun = "slice" if session.study.kind == "volume" else "picture"
     return _to_label(session, noun) or _after_training(controller, session, noun)
 

@@ -39,6 +39,9 @@ class Controller(StudyActions):
         encoder_expected: the one that would be loaded; None while nobody has looked.
         users: how many panels show it.
         last_stage: what the work in the background did last.
+        read_only: why nothing can be changed (another window writes this session), a sentence; empty when it can.
+        saving: keeps the session on disk.
+        sessions: saved sessions of the study, to go on with.
     """
 
     _without_panel: ClassVar[dict[int, Controller]] = {}
@@ -126,11 +129,12 @@ class Controller(StudyActions):
         return [getattr(self, name) for name in names]
 
     def dispose(self, *_: object) -> None:
-        """The viewer or the last panel closes: stop the work, take over the last strokes, let go of the layers."""
+        """The viewer or the last panel closes: stop the work, save the last strokes, let go of the layers."""
         if self.closed:
             return
         self._without_panel.pop(id(self.viewer), None)
         self.flush()
+        self.saving.end()
         self.closed = True
         self.abandon_work()
         if self.layers is not None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_dinoaugseg.errors import DinoAugSegError
+from napari_dinoaugseg.errors import DinoAugSegError, SessionError
 from napari_dinoaugseg.gui.layers import StudyLayers
 from napari_dinoaugseg.gui.preferences import preferences
+from napari_dinoaugseg.gui.saving import Saving
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
 
@@ -40,6 +41,8 @@ class ControllerCore:
     failed = Signal(str)  # the sentence of an error; napari shows it too
     choice_needed = Signal(object, object)  # path, SeveralSeriesError or SeveralVolumesError: which one to open
     said = Signal(str)  # what was just done, in one sentence
+    saving_changed = Signal()  # whether the labels are on disk
+    sessions_changed = Signal()  # which saved sessions there are to go on with
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self.viewer = viewer
@@ -55,6 +58,8 @@ class ControllerCore:
         self.encoder_expected: str | None = None
         self.users = 0
         self.closed = False
+        self.read_only = ""
+        self.saving = Saving(self)
 
     @property
     def current_slice(self) -> int:
@@ -67,6 +72,11 @@ class ControllerCore:
         """Take over at once what was painted in the last moments."""
         if self.layers is not None:
             self.layers.flush()
+
+    def require_writable(self) -> None:
+        """Refuse what would change a session that another window writes. Raises SessionError."""
+        if self.read_only:
+            raise SessionError(self.read_only)
 
     def tell_error(self, error: BaseException) -> None:
         """Say an error in the panel and as a napari notification; what nobody foresaw goes to the log as well."""

@@ -1,12 +1,18 @@
-"""How a layer remembers the study it shows: readers put it there, the panel and the writers find it again."""
+"""How a layer remembers the study it shows: readers put it there, the panel and the writers find it again.
+
+And how a study is made of a layer, or cut along another plane.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from napari_dinoaugseg.errors import StudyError
+
 if TYPE_CHECKING:
-    from napari_dinoaugseg.study import Study
+    from napari_dinoaugseg.study import Plane, Study, VolumeStudy
 
 STUDY_KEY = "napari-dinoaugseg"
 """Key in `layer.metadata`."""
@@ -30,6 +36,66 @@ def study_in(metadata: Mapping[str, Any]) -> Study | None:
 def study_of(layer: Any) -> Study | None:
     """The study that a layer shows, or None when the layer is not ours."""
     return study_in(layer.metadata)
+
+
+def study_of_layer(layer: Any, plane: Plane | None = None) -> Study:
+    """The study that a layer shows; where nobody left one, a study of its pixels.
+
+    Args:
+        layer: what the person chose; None = there is nothing to choose.
+        plane: direction of the slices; None leaves it as it is.
+
+    Raises:
+        StudyError: it is no image, or no single volume or picture.
+    """
+    from napari.layers import Image
+
+    if layer is None:
+        msg = "There is no image yet. Open a file or folder, or drop an image into the viewer."
+        raise StudyError(msg)
+    if not isinstance(layer, Image):
+        msg = f"The layer '{layer.name}' is no image. Select an image layer, or open a file."
+        raise StudyError(msg)
+    made = study_of(layer)
+    if made is not None:
+        return made if plane in (None, made.plane) else study_in_plane(made, plane)
+    from napari_dinoaugseg.study.array import study_from_array
+
+    return study_from_array(
+        layer.data, spacing=spacing_in(layer.scale, layer.units), name=layer.name, is_rgb=bool(layer.rgb), plane=plane
+    )
+
+
+def study_in_plane(study: Study, plane: Plane) -> VolumeStudy:
+    """The same volume cut along another plane: the same voxels, the same way back into the file.
+
+    Raises:
+        StudyError: pictures have no other plane.
+    """
+    from napari_dinoaugseg.study import VolumeStudy
+
+    if not isinstance(study, VolumeStudy):
+        msg = f"{study.name}: these are pictures, not a volume. They cannot be cut along another plane."
+        raise StudyError(msg)
+    cut = copy.copy(study)
+    if not shows_alike(study, plane):
+        vars(cut).pop("display", None)  # computed for the other order of the axes
+    VolumeStudy.__init__(cut, study._voxels, plane)
+    cut.name = study.name  # a study of a layer is called like the layer
+    return cut
+
+
+def shows_alike(study: Study, plane: Plane) -> bool:
+    """Whether a study is displayed by the same array in another plane.
+
+    All planes but ``native`` show a volume upright, with the same order of axes; ``native`` shows it as it is stored.
+    """
+    from napari_dinoaugseg.study import Plane, VolumeStudy
+    from napari_dinoaugseg.study.grid import Layout
+
+    if not isinstance(study, VolumeStudy) or (study.plane is Plane.NATIVE) == (plane is Plane.NATIVE):
+        return True
+    return Layout.display(study.grid) == Layout.native()
 
 
 def spacing_in(scale: Sequence[float], units: Sequence[Any] | None) -> tuple[float, ...] | None:

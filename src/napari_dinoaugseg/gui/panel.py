@@ -14,6 +14,7 @@ from napari_dinoaugseg.gui.help_popup import show_help
 from napari_dinoaugseg.gui.keys import bind_keys, tooltip, unbind_keys
 from napari_dinoaugseg.gui.label_section import LabelSection
 from napari_dinoaugseg.gui.parts import Collapsible, row, sentence
+from napari_dinoaugseg.gui.resume_bar import ResumeBar
 from napari_dinoaugseg.gui.review_section import ReviewSection
 from napari_dinoaugseg.gui.study_section import StudySection
 from napari_dinoaugseg.gui.train_section import TrainSection
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _PAUSE = 60  # ms: many things change at once
 _READ = 15_000  # ms that a message stays
+# Dark red on its own light ground: readable in either theme.
+_ALARM = "background-color: #fbe3dc; color: #7a1f00; padding: 4px; border-radius: 3px;"
 
 
 class Panel(QWidget):
@@ -38,6 +41,8 @@ class Panel(QWidget):
         self.advice.setObjectName("advice")
         self.advice.setStyleSheet("font-weight: bold;")
         self.encoder = sentence()
+        self.saved = sentence()
+        self.saved.setObjectName("saved")
         self.message = sentence()
         self.message.hide()
         self.help_button = QToolButton()
@@ -45,6 +50,7 @@ class Panel(QWidget):
         self.help_button.setToolTip(tooltip("Keys", "help"))
         self.help_button.clicked.connect(self._help)
         controller = self.controller
+        self.resume = ResumeBar(controller)
         self.study = StudySection(controller)
         self.classes = ClassesSection(controller)
         self.label = LabelSection(controller)
@@ -76,10 +82,12 @@ class Panel(QWidget):
             controller.classes_changed,
             controller.layers_changed,
             controller.settings_changed,
+            controller.sessions_changed,
             controller.work_started,
             controller.work_finished,
         ):
             signal.connect(self._soon)
+        controller.saving_changed.connect(self._show_saving)
         controller.session_changed.connect(self._on_session)
         controller.predictions_changed.connect(self._on_prediction)
         controller.said.connect(self._say)
@@ -90,6 +98,7 @@ class Panel(QWidget):
         # A closed dock or viewer takes the widgets away while work may still go on.
         self.destroyed.connect(_Leaving(viewer, controller, [self, *self.findChildren(QWidget)]))
         self.refresh()
+        self._show_saving()
 
     def _arrange(self) -> None:
         inside = QWidget()
@@ -111,9 +120,11 @@ class Panel(QWidget):
         top = row(self.advice, self.help_button)
         top.setStretch(0, 1)
         layout.addLayout(top)
+        layout.addWidget(self.resume)
         layout.addWidget(self.message)
         layout.addWidget(self.encoder)
         layout.addWidget(scroll)
+        layout.addWidget(self.saved)
         # Wide enough that the scroll bar never lies on what is inside.
         bar = scroll.verticalScrollBar()
         beside = bar.sizeHint().width() if bar is not None else 16
@@ -138,6 +149,13 @@ class Panel(QWidget):
             self.encoder.setText(f"Encoder: {controller.encoder_expected}")
         else:
             self.encoder.setText(f"Encoder: {controller.settings.encoder}")
+
+    def _show_saving(self) -> None:
+        """Whether the labels are on disk, always at the same place."""
+        saving = self.controller.saving
+        self.saved.setText(saving.state)
+        self.saved.setStyleSheet(_ALARM if saving.refused else "")
+        self.saved.setVisible(bool(saving.state))
 
     def _on_session(self) -> None:
         self.folds["Study"].set_open(self.controller.session is None)
@@ -164,8 +182,7 @@ class Panel(QWidget):
     def _fail(self, text: str) -> None:
         self._say(text)
         self._fade.stop()  # an error stays until something else is done
-        # Dark red on its own light ground: readable in either theme.
-        self.message.setStyleSheet("background-color: #fbe3dc; color: #7a1f00; padding: 4px; border-radius: 3px;")
+        self.message.setStyleSheet(_ALARM)
         self._soon()
 
     def _clear_message(self, *_: object) -> None:

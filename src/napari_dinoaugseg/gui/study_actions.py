@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError, StudyError
 from napari_dinoaugseg.gui.layers import StudyLayers
-from napari_dinoaugseg.gui.metadata import spacing_in, study_of
+from napari_dinoaugseg.gui.metadata import shows_alike, study_in_plane, study_of_layer
+from napari_dinoaugseg.gui.read_only import ReadOnlyLayers
+from napari_dinoaugseg.gui.session_actions import Loaded, Looked, SessionActions, look_for_sessions
 from napari_dinoaugseg.gui.work_actions import WorkActions
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
@@ -23,8 +25,7 @@ class StudyActions(WorkActions):
 
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__(viewer)
-        self._reopen: Callable[[Plane | None], Study] | None = None
-        self._image: Any = None
+        self.sessions = SessionActions(self)
 
     def open_path(self, path: str | Path, *, background: bool = True, **options: Any) -> None:
         """Open a file, a DICOM folder or a folder of pictures; ``session_changed`` tells when it is there.
@@ -35,90 +36,132 @@ class StudyActions(WorkActions):
             options: ``plane``, ``series``, ``component`` as of :func:`~napari_dinoaugseg.study.open_study`.
         """
 
-        def reopen(plane: Plane | None) -> Study:
-            return open_study(path, **{**options, **({"plane": plane} if plane else {})})
-
-        def done(study: Study) -> None:
-            self._reopen = reopen
-            self.set_study(study)
-
         def failed(error: Exception) -> None:
             if isinstance(error, SeveralSeriesError | SeveralVolumesError):
                 self.choice_needed.emit(path, error)
             else:
                 self.tell_error(error)
 
-        if background:
-            self.run_function(f"Opening {Path(path).name}", lambda: open_study(path, **options), done, failed)
-        else:
-            self.guarded(lambda: done(open_study(path, **options)))
+        self._open(Path(path).name, lambda: open_study(path, **options), background=background, failed=failed)
 
     def open_sample(self) -> None:
         """Open the brain study that comes with the plugin."""
         from napari_dinoaugseg.study.sample import sample_study
 
-        self.run_function("Opening the sample", sample_study, self.set_study)
+        self._open("the sample", sample_study)
+
+    def _open(
+        self,
+        name: str,
+        opened: Callable[[], Study],
+        *,
+        background: bool = True,
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Open a study and look for saved sessions of it: both read every pixel."""
+
+        def work() -> tuple[Study, Looked]:
+            study = opened()
+            return study, look_for_sessions(study)
+
+        def done(found: tuple[Study, Looked]) -> None:
+            self.set_study(found[0], looked=found[1])
+
+        if background:
+            self.run_function(f"Opening {name}", work, done, failed)
+        else:
+            self.guarded(lambda: done(work()))
 
     def use_layer(self, layer: Any, plane: Plane | None = None) -> None:
         """Annotate an image layer that is in the viewer already."""
-        self.guarded(self._use_layer, layer, plane)
+        self.guarded(lambda: self.set_study(study_of_layer(layer, plane), image=layer))
 
-    def _use_layer(self, layer: Any, plane: Plane | None) -> None:
-        from napari.layers import Image
-
-        if layer is None:
-            msg = "There is no image yet. Open a file or folder, or drop an image into the viewer."
-            raise StudyError(msg)
-        if not isinstance(layer, Image):
-            msg = f"The layer '{layer.name}' is no image. Select an image layer, or open a file."
-            raise StudyError(msg)
-        made = study_of(layer)
-        if made is not None and plane in (None, made.plane):
-            study = made
-        else:
-            from napari_dinoaugseg.study.array import study_from_array
-
-            study = study_from_array(
-                layer.data,
-                spacing=spacing_in(layer.scale, layer.units),
-                name=layer.name,
-                is_rgb=bool(layer.rgb),
-                plane=plane,
-            )
-        self._reopen = None
-        self.set_study(study, image=layer)
-
-    def set_study(self, study: Study, image: napari.layers.Image | None = None) -> None:
+    def set_study(
+        self,
+        study: Study,
+        image: napari.layers.Image | None = None,
+        *,
+        looked: Looked | None = None,
+        keep_layers: bool = True,
+    ) -> None:
         """Begin to annotate a study.
 
         Args:
             study: what is annotated.
             image: its layer, when it is in the viewer already; None makes one.
+            looked: what is on disk of it; None looks in the background.
+            keep_layers: whether layers with labels of the study before stay in the viewer, under its name.
         """
+        session = Session(study, self.settings, device=self.device, weights=self.weights, say=self.say_from_work)
+        session.labels.add_class()
+        self._begin(session, image, StudyLayers, keep_layers=keep_layers)
+        self.saving.follow(session)
+        for sentence in study.notices:
+            self.notice.emit(sentence)
+        if looked is None:
+            self.sessions.look(study)
+        else:
+            self.sessions.offer(looked)
+
+    def resume(self, loaded: Loaded) -> None:
+        """Go on with a session that was saved; only look at it where another window writes it.
+
+        Raises:
+            LabelError: it does not fit the study; nothing is changed then.
+        """
+        before = self.session.study if self.session is not None else None
+        session = Session(loaded.study, device=self.device, weights=self.weights, say=self.say_from_work)
+        session.resume(loaded.snapshot)
+        if not session.labels.classes:
+            session.labels.add_class()
+        self.settings, self.encoder_in_use = session.settings, None
+        self.scribbles = bool(loaded.snapshot.view.get("scribbles"))
+        image = self._image_for(loaded.study.plane) if before is not None else None
+        reason = loaded.store.reason
+        self._begin(session, image, ReadOnlyLayers if reason else StudyLayers, keep_layers=False, read_only=reason)
+        self.saving.follow(session, loaded.store)
+        self.settings_changed.emit()
+
+    def _begin(
+        self,
+        session: Session,
+        image: napari.layers.Image | None,
+        layers: type[StudyLayers],
+        *,
+        keep_layers: bool,
+        read_only: str = "",
+    ) -> None:
         self.stop()
-        self.close_study()
-        self.session = Session(study, self.settings, device=self.device, weights=self.weights, say=self.say_from_work)
-        self.layers = StudyLayers(self.viewer, self.session, image)
-        self.session.labels.add_class()
+        self.close_study(keep_layers=keep_layers)
+        self.session, self.read_only = session, read_only
+        self.layers = layers(self.viewer, session, image)
         self._follow_layers()
         self.layers.show()
-        self.select_class(self.session.labels.classes[0].number)
+        self.select_class(session.labels.classes[0].number)
         self.session_changed.emit()
         self.classes_changed.emit()
         self.labels_changed.emit()
         self.predictions_changed.emit(-1)
         self.slice_changed.emit(self.current_slice)
-        for sentence in study.notices:
-            self.notice.emit(sentence)
 
-    def close_study(self) -> None:
-        """Leave the study. Its layers stay in the viewer, under its name: nothing painted is thrown away."""
+    def close_study(self, *, keep_layers: bool = True) -> None:
+        """Leave the study: its labels are saved first.
+
+        Args:
+            keep_layers: whether its layers stay in the viewer, under its name; what is on disk needs none.
+        """
         if self.session is None:
             return
         self.flush()
+        self.saving.end()
         if self.layers is not None:
+            ours = (self.layers.manual, self.layers.prediction, self.layers.confidence)
             self.layers.detach(keep_as=self.session.study.name)
-        self.session, self.layers = None, None
+            for layer in () if keep_layers else ours:
+                if layer is not None and layer in self.viewer.layers:
+                    self.viewer.layers.remove(layer)
+        self.session, self.layers, self.read_only = None, None, ""
+        self.sessions.forget()
         self.session_changed.emit()
 
     def restore_layers(self) -> None:
@@ -175,10 +218,15 @@ class StudyActions(WorkActions):
         if self.session.labels.labelled:
             msg = "The plane cannot change any more: slices are labelled. Clear them first, or open the study again."
             raise StudyError(msg)
-        if self._reopen is not None:
-            reopen, image = self._reopen, self.layers.image
-            study = reopen(plane)
-            self.set_study(study, image=image)
-            self._reopen = reopen
-        elif self.layers.image is not None:
-            self._use_layer(self.layers.image, plane)
+        study = study_in_plane(self.session.study, plane)
+        self.set_study(study, image=self._image_for(plane))
+
+    def _image_for(self, plane: Plane) -> napari.layers.Image | None:
+        """The image in the viewer, when it shows the study as another plane needs it; taken away otherwise."""
+        image = self.layers.image if self.layers is not None else None
+        if self.session is None or image is None or shows_alike(self.session.study, plane):
+            return image
+        if self.layers is not None and image in self.viewer.layers:
+            self.layers.image = None
+            self.viewer.layers.remove(image)
+        return None

@@ -13,7 +13,7 @@ from napari_dinoaugseg.gui.label_actions import LabelActions
 from napari_dinoaugseg.gui.workers import Work
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.session.labels import LabelBook, Status
 from napari_dinoaugseg.session.session import EVERYTHING
 from napari_dinoaugseg.session.snapshot import Round
 
@@ -65,6 +65,7 @@ class WorkActions(LabelActions):
 
     def _train(self) -> None:
         self._require_idle()
+        self.require_writable()
         session = self.session
         if session is None:
             msg = "There is no study yet. Open one in the Study section first."
@@ -86,6 +87,7 @@ class WorkActions(LabelActions):
 
     def _predict(self) -> None:
         self._require_idle()
+        self.require_writable()
         session = self.session
         if session is None:
             msg = "There is no study yet. Open one in the Study section first."
@@ -172,6 +174,7 @@ class WorkActions(LabelActions):
             if not self.closed:
                 self.work_finished.emit()
 
+        self.saving.secure()  # whatever happens from here on, what was painted is on disk
         self.work_name = name
         self._work = Work(
             name, source, on_event=on_event, on_done=on_done, on_error=on_error, on_end=on_end, cancel=cancel
@@ -198,6 +201,16 @@ class WorkActions(LabelActions):
         if self.session is not None and self.encoder_in_use is None and self.session.is_ready:
             self.encoder_in_use = self.session.encoder_name
             self.settings_changed.emit()
+
+    # --- another window writes ---------------------------------------------------------------------------------------
+
+    def _book_now(self) -> LabelBook | None:
+        """The label book with the last strokes in it, to be changed; a sentence where it may not be."""
+        return super()._book_now() if self.guarded(self.require_writable) else None
+
+    def class_holds_paint(self, number: int) -> list[int]:
+        """The slices on which a class is painted; none where nothing can be erased."""
+        return [] if self.read_only else super().class_holds_paint(number)
 
     # --- results ----------------------------------------------------------------------------------------------------
 
@@ -231,6 +244,7 @@ class WorkActions(LabelActions):
         def start() -> None:
             session = self._session_now()
             self._require_idle()
+            self.require_writable()
             before = list(session.labels.classes)
             if not session.labels.labelled:
                 session.labels.classes = []  # nothing depends on them yet, and the model brings its own
@@ -260,5 +274,5 @@ class WorkActions(LabelActions):
         if self.session is None:
             msg = "There is no study yet. Open one in the Study section first."
             raise StudyError(msg)
-        self.flush()
+        self.saving.secure()
         return self.session

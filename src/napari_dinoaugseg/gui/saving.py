@@ -1,0 +1,261 @@
+"""Keeping the open session on disk: when a snapshot is taken, and what is said of it.
+
+Snapshots are taken on the thread of the interface, which alone changes labels; a thread of its own writes them.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal  # type: ignore[attr-defined]
+
+from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, OutputError
+from napari_dinoaugseg.gui.preferences import preferences
+from napari_dinoaugseg.session.autosave import Autosave
+from napari_dinoaugseg.session.places import new_session_folder
+from napari_dinoaugseg.session.store import SessionStore
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_dinoaugseg.gui.core import ControllerCore
+    from napari_dinoaugseg.session.session import Session
+    from napari_dinoaugseg.study import Study
+
+_log = logging.getLogger(__name__)
+
+_SOON = 400  # ms from a change to its snapshot; further changes do not put it off
+_LATER = 2000  # ms for what is looked at: turning pages must not keep the disk busy
+_RETRY = 5000  # ms after no folder could be made
+_PATIENCE = 2.0  # seconds that training, exporting... wait for the disk; it goes on writing meanwhile
+_AT_THE_END = 10.0  # seconds that closing waits
+
+
+def sessions_root() -> Path | None:
+    """The folder of all sessions that the person chose; None = the user's data folder."""
+    chosen = preferences().sessions.strip()
+    return Path(chosen).expanduser() if chosen else None
+
+
+def camera_of(viewer: napari.Viewer) -> Any:
+    """The camera, which napari 0.9 moved into the scene."""
+    return getattr(viewer, "scene", viewer).camera
+
+
+class Saving(QObject):
+    """Saves the session of one viewer. Lives on the thread of the interface.
+
+    Attributes:
+        state: one short sentence for the person: saved when, or why not; empty when there is nothing to save.
+        refused: whether the last try failed.
+        folder: where the open session lies; None before there was anything to keep.
+    """
+
+    _told = Signal(object, object)  # from the thread that writes: which store, and None or the error
+
+    def __init__(self, controller: ControllerCore) -> None:
+        super().__init__()
+        self._controller = controller
+        self._session: Session | None = None
+        self._autosave: Autosave | None = None
+        self._known = False  # whether the study's fingerprint was computed: it reads every pixel
+        self._root: Path | None = None
+        self._folder: Path | None = None
+        self._dirty = False
+        self._problem = ""  # the last refusal that was said
+        self._last: DinoAugSegError | None = None  # of the last try; the thread that writes sets it
+        self.state = ""
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._save)
+        self._told.connect(self._on_told)
+        application = QCoreApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self._quit)
+        for signal in (
+            controller.labels_changed,
+            controller.predictions_changed,
+            controller.classes_changed,
+            controller.work_finished,
+            controller.settings_changed,
+        ):
+            signal.connect(self._soon)
+        for signal in (controller.slice_changed, controller.class_selected):
+            signal.connect(self._later)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the last try failed."""
+        return self._last is not None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the open session lies; None before there was anything to keep."""
+        return self._folder
+
+    # --- one session ------------------------------------------------------------------------------------------------
+
+    def follow(self, session: Session, store: SessionStore | None = None) -> None:
+        """Keep a session on disk from now on.
+
+        Args:
+            session: a new one, or one that was loaded.
+            store: where the session was loaded from; None makes a folder when there is something to keep.
+        """
+        self._session = session
+        self._known = store is not None
+        self._root = sessions_root()
+        self.state = ""
+        if store is not None and store.is_writable:
+            self._folder = store.folder
+            self._autosave = self._write_to(store)
+            self.state = "Saved."
+        elif store is not None:
+            self.state = "Only looking: nothing is saved here."
+        self._controller.saving_changed.emit()
+
+    def study_is_known(self) -> None:
+        """The fingerprint of the study is there: folders can be named without reading all pixels."""
+        self._known = True
+
+    def end(self, seconds: float = _AT_THE_END) -> bool:
+        """Write what is left and let go of the session; what is refused is said. Returns whether all is saved."""
+        if self._session is None:
+            return True
+        name = self._session.study.name
+        saved = self.secure(seconds)
+        self._timer.stop()
+        if self._autosave is not None:
+            self._autosave.close(seconds if saved else 0.1)
+        if not saved:
+            msg = f"{name}: the last labels are not on disk. {self._last or 'The disk did not answer in time.'}"
+            self._controller.tell_error(OutputError(msg))
+        self._session = self._autosave = self._folder = self._last = None
+        self._dirty = False
+        self._problem = self.state = ""
+        self._controller.saving_changed.emit()
+        return saved
+
+    def secure(self, seconds: float = _PATIENCE) -> bool:
+        """Take over the last strokes and wait until all is on disk; False when it is not (yet)."""
+        self._controller.flush()
+        if self._dirty:
+            self._known = True  # no more time to wait for it: it is computed here and now
+            self._save()
+        return not self._dirty and (self._autosave is None or self._autosave.wait(seconds))
+
+    # --- when -------------------------------------------------------------------------------------------------------
+
+    def _soon(self, *_: object) -> None:
+        self._dirty = self._is_kept
+        self._within(_SOON)
+
+    def _later(self, *_: object) -> None:
+        self._dirty = self._is_kept
+        self._within(_LATER)
+
+    def _within(self, milliseconds: int) -> None:
+        """At the latest then: a throttle, for painting without a pause must be saved too."""
+        if self._is_kept and not (self._timer.isActive() and self._timer.remainingTime() <= milliseconds):
+            self._timer.start(milliseconds)
+
+    @property
+    def _is_kept(self) -> bool:
+        return self._session is not None and not self._controller.read_only
+
+    def _quit(self) -> None:
+        """The program ends by a way that tells no panel."""
+        self.end()
+
+    # --- how --------------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Hand what there is now to the thread that writes."""
+        if self._session is None or not self._is_kept:
+            return
+        snapshot = self._session.snapshot(self._view())
+        if self._autosave is None:
+            if snapshot.book.is_empty:  # what was only looked at leaves nothing behind
+                self._dirty = False
+                return
+            if not self._known:
+                self._timer.start(_SOON)
+                return
+            self._autosave = self._begin(self._session.study)
+        if self._autosave is not None:
+            self._dirty = False
+            self._autosave.request(snapshot)
+
+    def _begin(self, study: Study) -> Autosave | None:
+        """Make the session's folder; None when the system refuses, which is said and tried again."""
+        self._root = sessions_root()
+        try:
+            self._folder = self._folder or new_session_folder(study.fingerprint, self._root)
+            store = SessionStore(self._folder, study)
+            if not store.is_writable:
+                raise OutputError(store.reason)
+        except DinoAugSegError as error:
+            self._last = error
+            self._show_refusal(error)
+            self._timer.start(_RETRY)
+            return None
+        return self._write_to(store)
+
+    def _write_to(self, store: SessionStore) -> Autosave:
+        def tell(error: DinoAugSegError | None) -> None:
+            self._last = error
+            self._told.emit(store, error)
+
+        return Autosave(store, tell)
+
+    def _view(self) -> dict[str, Any]:
+        """What the person looks at; :func:`~napari_dinoaugseg.gui.session_actions.show_view` brings it back."""
+        controller = self._controller
+        camera = camera_of(controller.viewer)
+        return {
+            "slice": controller.current_slice,
+            "class": controller.selected_class,
+            "scribbles": controller.scribbles,
+            "zoom": float(camera.zoom),
+            "centre": [float(value) for value in camera.center],
+        }
+
+    # --- what is said -----------------------------------------------------------------------------------------------
+
+    def _on_told(self, store: SessionStore, error: DinoAugSegError | None) -> None:
+        if self._autosave is None or store is not self._autosave.store:
+            return  # of a session that was closed
+        if error is not None:
+            self._show_refusal(error)
+            if sessions_root() != self._root:
+                self._move()
+            return
+        self.state = f"Saved {datetime.now().astimezone():%H:%M}."
+        if self._problem:
+            self._problem = ""
+            self._controller.said.emit("Saved again: all labels are on disk.")
+        self._controller.saving_changed.emit()
+
+    def _show_refusal(self, error: DinoAugSegError) -> None:
+        """In the state always; aloud once for each cause, not at every try."""
+        cause = getattr(error.__cause__, "strerror", None) or str(error)
+        self.state = f"Not saved: {cause}"
+        if str(error) != self._problem:
+            self._problem = str(error)
+            self._controller.tell_error(error)
+        self._controller.saving_changed.emit()
+
+    def _move(self) -> None:
+        """The person chose another folder in the preferences because this one refuses: begin there, with everything."""
+        if self._session is None or self._autosave is None:
+            return
+        self._autosave.close(0.1)
+        self._autosave = self._folder = None
+        try:
+            self._session.model  # noqa: B018 - read while the old folder can be
+        except CheckpointError as error:
+            self._controller.tell_error(error)
+        self._save()
