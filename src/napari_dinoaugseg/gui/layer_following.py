@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import napari
 
 _SETTLE = 120  # ms after the last event of a stroke until it is taken over
+_LATEST = 500  # ms after its first one: who paints without a pause must not wait to be saved
 _SHARE = 0.008  # seconds of comparing at a time
 
 
@@ -49,6 +50,8 @@ class FollowedLayers(LayerStack):
         self._history = History()
         self._former: dict[int, LabelClass] = {}  # removed classes, for whoever paints with their number again
         self._todo: dict[int, None] = {}
+        self._touched: dict[int, None] = {}  # slices in view when something happened: compared before the others
+        self._since = 0.0
         self._writing = False
         self._recorded = False  # whether napari's history took what we wrote
         self._view: tuple[float, ...] = ()
@@ -102,9 +105,13 @@ class FollowedLayers(LayerStack):
         return (*dims.point, *dims.order, dims.ndisplay)
 
     def _look_soon(self) -> None:
-        here = self.current_slice
-        self._todo = dict.fromkeys([here, *range(self.study.n_slices)])
-        self._timer.start(_SETTLE)
+        now = time.monotonic()
+        if not self._timer.isActive():
+            self._since = now
+        self._touched[self.current_slice] = None
+        self._todo = dict.fromkeys([*self._touched, *range(self.study.n_slices)])
+        left = _LATEST - 1000 * (now - self._since)
+        self._timer.start(int(max(0, min(_SETTLE, left))))
 
     def _on_stroke(self) -> None:
         if self._writing:
@@ -153,6 +160,7 @@ class FollowedLayers(LayerStack):
         while self._todo and (until is None or time.monotonic() < until):
             index = next(iter(self._todo))
             del self._todo[index]
+            self._touched.pop(index, None)
             if self._is_known(index):
                 continue
             try:
