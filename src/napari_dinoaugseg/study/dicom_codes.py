@@ -18,13 +18,11 @@ from pydicom.sr.coding import Code
 # Where pydicom has a structure under another keyword than people write.
 _ALSO = {
     "fat": "adiposetissue",
-    "graymatter": "graymatter",
     "greymatter": "graymatter",
     "oesophagus": "esophagus",
-    "tumour": "tumor",
+    "tumor": "neoplasm",
+    "tumour": "neoplasm",
     "urinarybladder": "bladder",
-    "vessel": "bloodvessel",
-    "vessels": "bloodvessel",
 }
 
 

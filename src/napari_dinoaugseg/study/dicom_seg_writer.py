@@ -101,6 +101,10 @@ def _making(path: Path) -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
+        except OSError as error:
+            where = f"{error.filename}: {error.strerror}"
+            msg = f"{path}: the images that this mask belongs to cannot be read any more ({where}). Put them back."
+            raise OutputError(msg) from error
         except (StudyError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
             # What the libraries say when the header of the source is broken in a way that did not matter before.
             detail = " ".join(str(error).split())[:160]
@@ -226,6 +230,7 @@ def _make(
         specific_character_set="ISO_IR 192",
         **nothing,
     )
+    made.ContentCreatorName = None  # type 2: it has to be there, and who it was is nobody's business
     return made
 
 
