@@ -1,0 +1,72 @@
+"""Reading arrays from the kinds of file that the public data sets come in; damage is told in a person's words."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import nibabel
+import nrrd
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.study.files import is_hidden, natural_key
+
+_DAMAGE = (OSError, EOFError, KeyError, ValueError, ImageFileError, zipfile.BadZipFile, nrrd.NRRDError)
+
+
+def find(root: Path, pattern: str) -> list[Path]:
+    """Files below a folder whose whole name fits a regular expression, in natural order of their paths."""
+    fits = re.compile(pattern)
+    found = (path for path in root.rglob("*") if fits.fullmatch(path.name) and path.is_file())
+    return sorted((path for path in found if not is_hidden(path, root)), key=lambda path: natural_key(str(path)))
+
+
+def folder_below(root: Path, name: str) -> Path | None:
+    """The folder of that name in ``root`` or one level below, where archives are often unpacked; None without one."""
+    places = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
+    return next((place / name for place in places if (place / name).is_dir()), None)
+
+
+def given_split(root: Path) -> tuple[Path, Path] | None:
+    """The folders ``train`` and ``test``, where somebody has split the data already."""
+    train, test = root / "train", root / "test"
+    return (train, test) if train.is_dir() and test.is_dir() else None
+
+
+def read_pair(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """``image`` and ``label`` of an HDF5 or NPZ file. Raises StudyError."""
+    with _readable(path):
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return arrays["image"], arrays["label"]
+        with h5py.File(path) as file:
+            return np.asarray(file["image"]), np.asarray(file["label"])
+
+
+def read_nifti(path: Path) -> NDArray[np.generic]:
+    """The values of a NIfTI file as slices: its (x, y, z) as (z, y, x). Raises StudyError."""
+    with _readable(path):
+        return np.asarray(nibabel.load(path).dataobj).T
+
+
+def read_nrrd(path: Path) -> NDArray[np.generic]:
+    """The values of an NRRD file as slices: its (x, y, z) as (z, y, x). Raises StudyError."""
+    with _readable(path):
+        return nrrd.read(str(path))[0].T
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = f"{path}: it cannot be read ({what}). Download it again."
+        raise StudyError(msg) from error

@@ -1,0 +1,49 @@
+"""Loaders of the sets of pictures: TN3K, Kvasir-SEG and ISIC 2018, in their public layouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.paper.files import folder_below
+from benchmarks.paper.sources import DataSet, PictureSource, left_out
+from napari_dinoaugseg.study.masks import find_pictures
+
+_SUPERPIXELS = "_superpixels"  # ISIC puts its superpixels among the pictures
+
+
+def load_tn3k(root: Path) -> DataSet:
+    """TN3K: trainval-image, trainval-mask, test-image, test-mask."""
+    pool, notices = _pairs(root, "trainval-image", "trainval-mask")
+    test, more = _pairs(root, "test-image", "test-mask")
+    return DataSet(pool, test, "as released", "the released test pictures", notices + more)
+
+
+def load_kvasir(root: Path) -> DataSet:
+    """Kvasir-SEG: images, masks. No test list is published."""
+    pool, notices = _pairs(root, "images", "masks")
+    return DataSet(pool, [], "as released", "pictures that a draw leaves, for the authors' list is not public", notices)
+
+
+def load_isic2018(root: Path) -> DataSet:
+    """ISIC 2018, task 1: its test part where it lies here, or else its validation part."""
+    pool, notices = _pairs(
+        root, "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth", "_segmentation"
+    )
+    for part in ("Test", "Validation"):
+        images, masks = f"ISIC2018_Task1-2_{part}_Input", f"ISIC2018_Task1_{part}_GroundTruth"
+        test, more = _pairs(root, images, masks, "_segmentation")
+        if test:
+            split = f"the {part.lower()} part of the challenge, for the authors' list is not public"
+            return DataSet(pool, test, "as released", split, notices + more)
+    return DataSet(pool, [], "as released", "pictures that a draw leaves, for the authors' list is not public", notices)
+
+
+def _pairs(root: Path, images: str, masks: str, ending: str = "") -> tuple[list[PictureSource], list[str]]:
+    """Pictures with the mask of the same stem and ``ending``, in natural order; a notice of those without a mask."""
+    images_at, masks_at = folder_below(root, images), folder_below(root, masks)
+    if images_at is None or masks_at is None:
+        return [], []
+    mask_of = {path.stem: path for path in find_pictures(masks_at)}
+    pictures = [path for path in find_pictures(images_at) if not path.stem.endswith(_SUPERPIXELS)]
+    found = [PictureSource(path, mask_of[path.stem + ending]) for path in pictures if path.stem + ending in mask_of]
+    return found, left_out([path.name for path in pictures if path.stem + ending not in mask_of], "a mask")

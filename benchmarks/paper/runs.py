@@ -1,0 +1,136 @@
+"""One draw: learn from its shots, predict its test cases slice by slice, score each whole."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.paper import published
+from benchmarks.paper.draws import Draw
+from benchmarks.paper.protocols import Protocol
+from benchmarks.paper.scores import Score, score
+from benchmarks.paper.studies import Collection
+from napari_dinoaugseg.cli.output import ProgressLine, tell
+from napari_dinoaugseg.learning.events import Event
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.classes import new_class
+from napari_dinoaugseg.session.session import Session
+
+Scores = Mapping[str, Mapping[int, Score]]
+"""By test case and class number."""
+
+
+_tell_once = functools.cache(tell)  # each draw has a session of its own, and all of them say the same
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and with what a draw is computed.
+
+    Attributes:
+        device: as on the command line.
+        weights: a file with encoder weights; None = found by itself.
+        cache: keep features on disk, so that test cases are encoded once for all draws.
+    """
+
+    device: str = "auto"
+    weights: Path | None = None
+    cache: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of one draw.
+
+    Attributes:
+        draw: what was labelled and tested.
+        scores: of every test case.
+        steps: of the training.
+        labelled: how many slices were labelled.
+        seconds: ``encode``, ``train``, ``predict``, and ``total`` with reading and scoring.
+        encoder: that was used.
+        device: where.
+        input_size: that was used in the end: less than asked for, where memory ran out.
+    """
+
+    draw: Draw
+    scores: Scores
+    steps: int
+    labelled: int
+    seconds: Mapping[str, float]
+    encoder: str
+    device: str
+    input_size: int
+
+    def mean(self, number: int, name: str) -> float:
+        """Mean of ``dice`` (0 to 1) or ``hd95`` (voxels) of a class over the test cases."""
+        return float(np.mean([getattr(of_case[number], name) for of_case in self.scores.values()]))
+
+
+def protocol_settings(preset: str, shots: int, **changes: object) -> Settings:
+    """Settings of a preset; those of ``paper`` train as long as the authors do.
+
+    Their 2000 passes show each case once, two cases a step; what the preset calls steps are those passes.
+    """
+    settings = Settings.of_preset(preset, **changes)
+    if preset == "paper" and "steps" not in changes:
+        settings = settings.with_changes(steps=settings.steps * -(-shots // published.BATCH))
+    return settings
+
+
+def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: Settings, machine: Machine) -> Result:
+    """Train and test. Raises the errors of the session."""
+    started = time.monotonic()
+    session = Session(
+        collection.study,
+        settings.with_changes(seed=draw.seed),
+        device=machine.device,
+        weights=machine.weights,
+        cache=machine.cache,
+        say=_tell_once,
+    )
+    session.labels.classes = [new_class(number, name) for number, name in protocol.classes.items()]
+    for i, labels in collection.labelled():
+        session.paint(i, labels.astype(np.uint16))
+    labelled = len(session.labels.labelled)
+    with ProgressLine().live() as line:
+        trained = line.run(session.train())
+    with ProgressLine().live() as line:
+        scores = line.run(_predict(session, collection, list(protocol.classes)))
+    seconds = {**session.seconds, "total": time.monotonic() - started}
+    return Result(
+        draw,
+        scores,
+        trained.steps,
+        labelled,
+        seconds,
+        session.encoder_name,
+        session.device_name,
+        session.engine.store.input_size,
+    )
+
+
+def _predict(session: Session, collection: Collection, numbers: list[int]) -> Generator[Event, None, Scores]:
+    """Predict what is not labelled, and score a case as soon as all of its slices are there."""
+    scores: dict[str, dict[int, Score]] = {}
+    masks: dict[int, NDArray[np.uint8]] = {}
+    cases = collection.tested()
+    name, slices, truth = next(cases)
+    for item in session.predictions():  # in the order of the study, which is that of the cases
+        if not isinstance(item, Prediction):
+            yield item
+            continue
+        masks[item.index] = item.classes.astype(np.uint8)
+        if len(masks) < len(slices):
+            continue
+        found = np.stack([masks.pop(i) for i in slices])
+        scores[name] = score(found.reshape(truth.shape), truth, numbers)
+        name, slices, truth = next(cases, ("", range(0), truth))
+    return scores

@@ -1,0 +1,238 @@
+"""The table of a run, its head that tells in what it differs from the paper, and the same as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.paper import published
+from benchmarks.paper.draws import Draw
+from benchmarks.paper.protocols import Protocol
+from benchmarks.paper.runs import Result
+from benchmarks.paper.sources import DataSet, groups_of
+from napari_dinoaugseg.learning.settings import Settings
+
+MEASURES = {"dice": 100.0, "hd95": 1.0}
+"""Factor from a score to the unit of the table: Dice in percent, HD95 in voxels."""
+
+HOW_COUNTED = (
+    "Mean over test cases, then over classes; ± is the standard deviation over random draws. Slices are predicted one "
+    "by one, masks compared at their own size.\nHD95 in voxels, both directions taken together; 100 where only one "
+    "mask has the class."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure beside the paper's.
+
+    Attributes:
+        mean: over random draws.
+        deviation: over random draws; None when there is only one.
+        paper: None where it was not published.
+    """
+
+    mean: float
+    deviation: float | None
+    paper: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        return None if self.paper is None else self.mean - self.paper
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run.
+
+    Attributes:
+        dataset: its name on the command line.
+        protocol: the experiment.
+        data: what lies in the folder.
+        settings: how was learnt.
+        shots: how many cases were labelled.
+        results: of the random draws.
+        authors: of the authors' draw; None without it.
+        why_not: why the authors' draw was not repeated.
+    """
+
+    dataset: str
+    protocol: Protocol
+    data: DataSet
+    settings: Settings
+    shots: int
+    results: Sequence[Result]
+    authors: Result | None
+    why_not: str
+
+    @property
+    def paper_shots(self) -> int:
+        """Shots of the paper's figures."""
+        return self.protocol.nearest(self.shots)
+
+    def cell(self, number: int | None, measure: str) -> Cell:
+        """A figure of a class; of None, the mean over classes."""
+        values = [value_of(result, number, measure) for result in self.results]
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return Cell(float(np.mean(values)), deviation, self._paper(number, measure))
+
+    def differences(self) -> list[str]:
+        """In what this is not the paper's experiment."""
+        first, settings = self.results[0], self.settings
+        every = [
+            (first.encoder != published.ENCODER, f"encoder {first.encoder}, not {published.ENCODER}"),
+            (
+                first.input_size != published.INPUT_SIZE,
+                f"slices at {_square(first.input_size)}, not {_square(published.INPUT_SIZE)}",
+            ),
+            (
+                settings.preset != "paper",
+                f"preset {settings.preset}: {first.steps} steps of {settings.batch_size} slices, {settings.views} "
+                f"augmented views a slice; not {published.PASSES} passes of batch {published.BATCH} without views",
+            ),
+            (self.shots != self.paper_shots, f"{self.shots} shots; the paper's figures are of {self.paper_shots}"),
+            (self._fewer_tested(), self._tested()),
+            (bool(self.data.split), f"tested on {self.data.split}"),
+            (self.protocol.unit == "volume", "grey values scaled for each volume, not for each slice"),
+            (
+                self.protocol.unit == "volume",
+                "every slice of a shot is shown equally often, not one random slice of each volume a pass",
+            ),
+            (bool(self._same_shots()), self._same_shots()),
+            (bool(self.why_not), self.why_not),
+        ]
+        return [text for holds, text in every if holds]
+
+    def _fewer_tested(self) -> bool:
+        return self.protocol.test_groups != len(groups_of(self.results[0].draw.test))
+
+    def _tested(self) -> str:
+        here, group = len(groups_of(self.results[0].draw.test)), self.protocol.group
+        paper = "" if self.protocol.test_groups is None else f", not {self.protocol.test_groups}"
+        return f"{here} test {group}{'' if here == 1 else 's'}{paper}"
+
+    def _same_shots(self) -> str:
+        """Which draws label the same cases, as happens where there is little to draw from."""
+        names = [frozenset(source.name for source in result.draw.shots) for result in self.results]
+        repeated = [
+            result.draw.name for result, shots in zip(self.results, names, strict=True) if names.count(shots) > 1
+        ]
+        if not repeated:
+            return ""
+        return f"draws {', '.join(repeated)} label the same cases as another, and differ in the training's seed"
+
+    def _paper(self, number: int | None, measure: str) -> float | None:
+        figures = self.protocol.figures[self.paper_shots]
+        # The mean of one class is that class.
+        whole = number is None or len(self.protocol.classes) == 1
+        if measure == "dice":
+            return figures.dice if whole else figures.dice_of.get(number)
+        return figures.hd95 if whole else figures.hd95_of.get(number)
+
+
+def value_of(result: Result, number: int | None, measure: str) -> float:
+    """A figure of one draw in the unit of the table; of None, the mean over classes."""
+    numbers = list(next(iter(result.scores.values()))) if number is None else [number]
+    return MEASURES[measure] * float(np.mean([result.mean(one, measure) for one in numbers]))
+
+
+def as_text(report: Report) -> str:
+    """The table with its head."""
+    protocol, first = report.protocol, report.results[0]
+    rows = [*protocol.classes.items(), (None, "mean")] if len(protocol.classes) > 1 else [*protocol.classes.items()]
+    lines = [
+        f"{protocol.title}, {report.shots} shots ({first.labelled} labelled slices in draw 1), "
+        f"{len(report.results)} random draws, on {first.device}",
+        f"data: {report.data.layout}" + "".join(f"; {notice}" for notice in report.data.notices),
+        "not as in the paper:",
+        *(f"  - {text}" for text in report.differences()),
+        HOW_COUNTED,
+        "",
+        f"{'':<18}{'Dice %':>16}{'paper':>8}{'diff':>8}{'HD95':>18}{'paper':>8}{'diff':>8}",
+        *(
+            f"{name:<18}{_cells(report.cell(number, 'dice'), 14)}{_cells(report.cell(number, 'hd95'), 16)}"
+            for number, name in rows
+        ),
+        "",
+        *(_line(f"draw {result.draw.name}", result) for result in report.results),
+        *([] if report.authors is None else [_line("authors' draw", report.authors)]),
+    ]
+    return "\n".join(lines)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """All of it: figures, differences, and the scores of every test case in every draw."""
+    protocol = report.protocol
+    names = {**protocol.classes, None: "mean"}
+    first = report.results[0]
+    figures = {measure: {name: report.cell(number, measure) for number, name in names.items()} for measure in MEASURES}
+    return {
+        "dataset": report.dataset,
+        "shots": report.shots,
+        "paper_shots": report.paper_shots,
+        "encoder": first.encoder,
+        "device": first.device,
+        "settings": report.settings.model_dump(mode="json"),
+        "layout": report.data.layout,
+        "notices": report.data.notices,
+        "differences": report.differences(),
+        "counted": HOW_COUNTED,
+        "figures": {
+            measure: {name: asdict(cell) | {"difference": cell.difference} for name, cell in cells.items()}
+            for measure, cells in figures.items()
+        },
+        "draws": [_draw_json(result, protocol) for result in [*report.results, *filter(None, [report.authors])]],
+    }
+
+
+def names_of(draw: Draw) -> str:
+    """The groups of the shots, for reading: few of them in full."""
+    groups = groups_of(draw.shots)
+    return ", ".join(groups) if len(groups) <= 10 else f"{', '.join(groups[:10])} and {len(groups) - 10} more"
+
+
+def _square(side: int) -> str:
+    return f"{side} x {side}"
+
+
+def _row(report: Report, number: int | None, name: str) -> str:
+    return f"{name:<18}{_cells(report.cell(number, 'dice'), 16)}{_cells(report.cell(number, 'hd95'), 18)}"
+
+
+def _cells(cell: Cell, width: int) -> str:
+    ours = f"{cell.mean:.2f}" + ("" if cell.deviation is None else f" ± {cell.deviation:.2f}")
+    paper = "-" if cell.paper is None else f"{cell.paper:.2f}"
+    difference = "-" if cell.difference is None else f"{cell.difference:+.2f}"
+    return f"{ours:>{width}}{paper:>8}{difference:>8}"
+
+
+def _line(title: str, result: Result) -> str:
+    seconds = result.seconds
+    spent = ", ".join(f"{name} {seconds[name]:.0f}" for name in ("encode", "train", "predict"))
+    return (
+        f"{title}: Dice {value_of(result, None, 'dice'):.2f}, HD95 {value_of(result, None, 'hd95'):.2f}, "
+        f"{seconds['total']:.0f} s ({spent}); {names_of(result.draw)}"
+    )
+
+
+def _draw_json(result: Result, protocol: Protocol) -> dict[str, Any]:
+    numbers = [*protocol.classes, None]
+    names = {**protocol.classes, None: "mean"}
+    return {
+        "draw": result.draw.name,
+        "seed": result.draw.seed,
+        "shots": [source.name for source in result.draw.shots],
+        "labelled_slices": result.labelled,
+        "steps": result.steps,
+        "input_size": result.input_size,
+        "seconds": {name: round(value, 2) for name, value in result.seconds.items()},
+        **{measure: {names[n]: value_of(result, n, measure) for n in numbers} for measure in MEASURES},
+        "cases": {
+            case: {names[n]: {"dice": one.dice, "hd95": one.hd95} for n, one in of_case.items()}
+            for case, of_case in result.scores.items()
+        },
+    }

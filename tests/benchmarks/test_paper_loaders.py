@@ -1,0 +1,281 @@
+"""Every public layout is found, read and split as the paper does; what is broken is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.paper.pictures import load_isic2018, load_kvasir, load_tn3k
+from benchmarks.paper.protocols import PROTOCOLS
+from benchmarks.paper.published import authors_test
+from benchmarks.paper.sources import DataSet, VolumeSource
+from benchmarks.paper.studies import Pictures
+from benchmarks.paper.volumes import BTCV_TO_SYNAPSE, SYNAPSE_ORGANS, load_acdc, load_la2018, load_synapse
+from napari_dinoaugseg.errors import LabelError, StudyError
+from tests.benchmarks.paper_files import (
+    acdc_released,
+    colour,
+    disc,
+    grey,
+    kvasir,
+    labels,
+    write_h5,
+    write_nifti,
+    write_npz,
+    write_nrrd,
+    write_picture,
+)
+
+
+def names(sources: list) -> list[str]:
+    return [source.name for source in sources]
+
+
+def truth(source: VolumeSource) -> np.ndarray:
+    return np.stack(source.read().truth)
+
+
+def test_acdc_as_released_is_split_as_the_authors_did(tmp_path: Path):
+    acdc_released(tmp_path, [38, 1, 99, 7, 101])
+    data = load_acdc(tmp_path)
+    # 1 and 7 are test patients, 101 is none of the 100 that the authors chose from.
+    assert names(data.pool) == [f"patient{p}_frame{f}" for p in ("038", "099") for f in ("01", "12")]
+    assert names(data.test) == [f"patient{p}_frame{f}" for p in ("001", "007") for f in ("01", "12")]
+    assert {source.group for source in data.pool} == {"patient038", "patient099"}
+    case = data.pool[1].read()
+    np.testing.assert_allclose(np.stack(case.images), grey(38 + 12) * 300, rtol=1e-6)
+    np.testing.assert_array_equal(np.stack(case.truth), labels(38 + 12, 3))
+    assert data.notices == []
+
+
+def test_acdc_volumes_without_labels_are_left_out_and_told(tmp_path: Path):
+    acdc_released(tmp_path, [1, 99])
+    (tmp_path / "training" / "patient099" / "patient099_frame12_gt.nii.gz").unlink()
+    data = load_acdc(tmp_path)
+    assert names(data.pool) == ["patient099_frame01"]
+    assert data.notices == ["left out, for lack of a _gt file: patient099_frame12"]
+
+
+def test_the_authors_own_copy_of_acdc_is_read(tmp_path: Path):
+    write_nifti(tmp_path / "trainval_data" / "patient099_frame01_mr.nii.gz", grey(1))
+    write_nifti(tmp_path / "trainval_data" / "patient099_frame01_gt.nii.gz", labels(1, 3))
+    data = load_acdc(tmp_path)
+    assert names(data.pool) == ["patient099_frame01"]
+    np.testing.assert_array_equal(truth(data.pool[0]), labels(1, 3))
+
+
+def test_acdc_volumes_of_semi_supervised_work_are_preferred_to_their_slices(tmp_path: Path):
+    write_h5(tmp_path / "ACDC_training_volumes" / "patient038_frame01.h5", grey(1), labels(1, 3))
+    write_h5(tmp_path / "ACDC_training_slices" / "patient038_frame01_slice_1.h5", grey(2)[0], labels(2, 3)[0])
+    data = load_acdc(tmp_path)
+    assert names(data.pool) == ["patient038_frame01"]
+    np.testing.assert_array_equal(truth(data.pool[0]), labels(1, 3))
+
+
+def test_acdc_slices_are_stacked_in_the_order_of_their_numbers(tmp_path: Path):
+    images, masks = grey(1, (12, 8, 9)), labels(1, 3, (12, 8, 9))
+    for number in (10, 2, 12, 1, 11, 3, 4, 5, 9, 7, 8, 6):
+        path = tmp_path / "ACDC_training_slices" / f"patient038_frame02_slice_{number}.h5"
+        write_h5(path, images[number - 1], masks[number - 1])
+    (source,) = load_acdc(tmp_path).pool
+    np.testing.assert_array_equal(truth(source), masks)
+    np.testing.assert_array_equal(np.stack(source.read().images), images)
+
+
+def test_a_folder_that_is_split_already_stays_so(tmp_path: Path):
+    write_h5(tmp_path / "train" / "patient001_frame01.h5", grey(1), labels(1, 3))
+    write_h5(tmp_path / "test" / "patient099_frame01.h5", grey(2), labels(2, 3))
+    data = load_acdc(tmp_path)
+    assert (names(data.pool), names(data.test)) == (["patient001_frame01"], ["patient099_frame01"])
+
+
+def test_la2018_is_cut_along_its_last_axis(tmp_path: Path):
+    test_scan = min(authors_test("la2018"))
+    for scan, seed in (("06SR5RBREL16DQ6M8LWS", 1), (test_scan, 2)):
+        write_h5(tmp_path / scan / "mri_norm2.h5", grey(seed, (9, 8, 5)) - 0.5, labels(seed, 1, (9, 8, 5)))
+    data = load_la2018(tmp_path)
+    assert (names(data.pool), names(data.test)) == (["06SR5RBREL16DQ6M8LWS"], [test_scan])
+    assert truth(data.pool[0]).shape == (5, 9, 8)
+    np.testing.assert_array_equal(truth(data.pool[0])[3], labels(1, 1, (9, 8, 5))[:, :, 3])
+
+
+def test_la2018_of_the_challenge_has_masks_of_0_and_255(tmp_path: Path):
+    write_nrrd(tmp_path / "Training Set" / "SCAN1" / "lgemri.nrrd", (grey(1) * 255).astype(np.uint8))
+    write_nrrd(tmp_path / "Training Set" / "SCAN1" / "laendo.nrrd", labels(1, 1) * 255)
+    write_nrrd(tmp_path / "Training Set" / "SCAN2" / "lgemri.nrrd", (grey(2) * 255).astype(np.uint8))
+    data = load_la2018(tmp_path)
+    assert names(data.pool) == ["SCAN1"]
+    np.testing.assert_array_equal(truth(data.pool[0]), labels(1, 1))
+    assert data.notices == ["left out, for lack of laendo.nrrd: SCAN2"]
+    assert "not cropped" in data.layout
+
+
+def synapse_files(root: Path, highest: int = 8) -> None:
+    for number in (0, 1, 10, 2):
+        write_npz(root / "train_npz" / f"case0005_slice{number:03d}.npz", grey(number)[0], labels(number, 8)[0])
+    write_h5(root / "test_vol_h5" / "case0001.npy.h5", grey(5), labels(5, highest))
+
+
+def test_synapse_of_transunet_is_stacked_from_its_slices(tmp_path: Path):
+    synapse_files(tmp_path / "Synapse")
+    data = load_synapse(tmp_path)
+    assert (names(data.pool), names(data.test)) == (["case0005"], ["case0001"])
+    np.testing.assert_array_equal(truth(data.pool[0]), [labels(number, 8)[0] for number in (0, 1, 2, 10)])
+    np.testing.assert_array_equal(truth(data.test[0]), labels(5, 8))
+
+
+def test_synapse_volumes_with_13_organs_are_refused(tmp_path: Path):
+    synapse_files(tmp_path, highest=13)
+    with pytest.raises(LabelError, match=r"case0001: it has the label 9, but this data set has 0 to 8"):
+        load_synapse(tmp_path).test[0].read()
+
+
+def test_btcv_keeps_8_of_its_13_organs(tmp_path: Path):
+    for number in (1, 5, 6, 61):
+        write_nifti(tmp_path / "img" / f"img{number:04d}.nii.gz", (grey(number) * 2000 - 1000).astype(np.int16))
+    for number in (1, 5):
+        write_nifti(tmp_path / "label" / f"label{number:04d}.nii.gz", labels(number, 13))
+    data = load_synapse(tmp_path)
+    assert (names(data.pool), names(data.test)) == (["case0005"], ["case0001"])
+    np.testing.assert_array_equal(truth(data.pool[0]), BTCV_TO_SYNAPSE[labels(5, 13)])
+    window = data.pool[0].read().window
+    assert (window.low, window.high) == (-125.0, 275.0)
+    assert data.notices == ["left out, for lack of a label file: case0006, case0061"]
+
+
+def test_organs_of_btcv_get_the_numbers_of_their_names():
+    btcv = (
+        "spleen,right kidney,left kidney,gallbladder,esophagus,liver,stomach,aorta,inferior vena cava,"
+        "portal and splenic vein,pancreas,right adrenal gland,left adrenal gland"
+    ).split(",")
+    for number, name in enumerate(btcv, start=1):
+        expected = SYNAPSE_ORGANS.index(name) + 1 if name in SYNAPSE_ORGANS else 0
+        assert BTCV_TO_SYNAPSE[number] == expected, name
+
+
+def study_of(root: Path, data: DataSet, shots: int) -> Pictures:
+    return Pictures(root, data.pool[:shots], data.test or data.pool[shots:])
+
+
+def test_tn3k_keeps_pictures_of_one_name_apart(tmp_path: Path):
+    for part, radius in (("trainval", 8.0), ("test", 16.0)):
+        for name in ("0000", "0001"):
+            mask = disc(radius=radius)
+            write_picture(tmp_path / f"{part}-image" / f"{name}.jpg", colour(1, mask))
+            write_picture(tmp_path / f"{part}-mask" / f"{name}.jpg", mask, quality=60)
+    data = load_tn3k(tmp_path)
+    assert names(data.pool) == names(data.test) == ["0000", "0001"]
+    collection = study_of(tmp_path, data, 2)
+    assert collection.study.n_slices == 4
+    small, large = (mask for _, mask in collection.labelled()), (mask for _, _, mask in collection.tested())
+    for mask in small:
+        assert abs(int(mask.sum()) - int((disc(radius=8.0) > 0).sum())) < 20
+    for mask in large:
+        assert abs(int(mask.sum()) - int((disc(radius=16.0) > 0).sum())) < 20
+
+
+def test_kvasir_masks_lose_the_noise_of_jpeg(tmp_path: Path):
+    kvasir(tmp_path, 4)
+    data = load_kvasir(tmp_path)
+    assert (names(data.pool), data.test) == (["cju0", "cju1", "cju2", "cju3"], [])
+    for i, mask in study_of(tmp_path, data, 4).labelled():
+        assert set(np.unique(mask)) == {0, 1}
+        assert np.count_nonzero(mask != (disc(radius=8.0 + i) > 0)) < 10
+
+
+def test_pictures_without_a_mask_are_left_out_and_told(tmp_path: Path):
+    kvasir(tmp_path, 5)
+    for number in (1, 3):
+        (tmp_path / "masks" / f"cju{number}.jpg").unlink()
+    data = load_kvasir(tmp_path)
+    assert names(data.pool) == ["cju0", "cju2", "cju4"]
+    assert data.notices == ["left out, for lack of a mask: cju1.jpg, cju3.jpg"]
+
+
+def isic(root: Path, part: str, ids: list[int]) -> None:
+    for number in ids:
+        stem = f"ISIC_{number:07d}"
+        mask = disc()
+        write_picture(root / f"ISIC2018_Task1-2_{part}_Input" / f"{stem}.jpg", colour(number, mask))
+        write_picture(root / f"ISIC2018_Task1-2_{part}_Input" / f"{stem}_superpixels.png", colour(number, mask))
+        write_picture(root / f"ISIC2018_Task1_{part}_GroundTruth" / f"{stem}_segmentation.png", mask)
+    (root / f"ISIC2018_Task1-2_{part}_Input" / "LICENSE.txt").write_text("CC-0", encoding="utf-8")
+
+
+def test_isic2018_takes_no_superpixels_for_pictures_and_tests_on_the_test_part(tmp_path: Path):
+    isic(tmp_path, "Training", [1, 2, 3])
+    isic(tmp_path, "Validation", [4])
+    assert names(load_isic2018(tmp_path).test) == ["ISIC_0000004"]
+    isic(tmp_path, "Test", [5, 6])
+    data = load_isic2018(tmp_path)
+    assert names(data.pool) == ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003"]
+    assert names(data.test) == ["ISIC_0000005", "ISIC_0000006"]
+    assert data.notices == []
+    assert [mask.max() for _, _, mask in study_of(tmp_path, data, 3).tested()] == [1, 1]
+
+
+def test_isic2018_without_other_parts_is_tested_on_what_a_draw_leaves(tmp_path: Path):
+    isic(tmp_path, "Training", [1, 2, 3])
+    assert load_isic2018(tmp_path).test == []
+
+
+def test_a_mask_of_another_size_is_refused_by_name(tmp_path: Path):
+    kvasir(tmp_path, 3)
+    write_picture(tmp_path / "masks" / "cju1.jpg", disc(size=40))
+    with pytest.raises(LabelError, match=r"cju1\.jpg: the mask is 40 x 40 pixels, but its picture is 48 x 48"):
+        list(study_of(tmp_path, load_kvasir(tmp_path), 3).labelled())
+
+
+@pytest.mark.parametrize("name", ["patient038_frame01.h5", "patient038_frame01.nii.gz"])
+def test_a_damaged_volume_is_refused_by_name(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(b"\x89HDF and nothing more")
+    if name.endswith(".nii.gz"):
+        write_nifti(tmp_path / "patient038_frame01_gt.nii.gz", labels(1, 3))
+    (source,) = load_acdc(tmp_path).pool
+    with pytest.raises(StudyError, match=rf"{name}: it cannot be read .* Download it again"):
+        source.read()
+
+
+def test_a_file_without_its_keys_is_refused(tmp_path: Path):
+    np.savez(tmp_path / "other.npz", picture=grey(1)[0])
+    (tmp_path / "train_npz").mkdir()
+    (tmp_path / "other.npz").rename(tmp_path / "train_npz" / "case0005_slice000.npz")
+    (tmp_path / "test_vol_h5").mkdir()
+    with pytest.raises(StudyError, match=r"case0005_slice000\.npz: it cannot be read"):
+        load_synapse(tmp_path).pool[0].read()
+
+
+def test_labels_of_another_shape_are_refused(tmp_path: Path):
+    write_h5(tmp_path / "patient038_frame01.h5", grey(1), labels(1, 3)[:, :-1])
+    with pytest.raises(StudyError, match=r"volumes of one shape, not 4 x 12 x 10 and 4 x 11 x 10"):
+        load_acdc(tmp_path).pool[0].read()
+
+
+@pytest.mark.parametrize("dataset", list(PROTOCOLS))
+def test_where_there_is_nothing_the_source_and_the_layout_are_told(dataset: str, tmp_path: Path):
+    (tmp_path / "holiday.txt").write_text("nothing of ours", encoding="utf-8")
+    protocol = PROTOCOLS[dataset]
+    for root in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(StudyError) as refused:
+            protocol.find(root)
+        assert str(refused.value).startswith(f"{root}: ")
+        assert protocol.home in str(refused.value)
+        assert protocol.layout in str(refused.value)
+
+
+def test_training_volumes_without_test_volumes_are_refused(tmp_path: Path):
+    acdc_released(tmp_path, [99])
+    with pytest.raises(StudyError, match="no volume to test on lies here; they are the authors' test patients"):
+        PROTOCOLS["acdc"].find(tmp_path)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("dataset", "folder", "pool", "test"), [("acdc", "acdc", 8, 12), ("la2018", "la2018", 3, 3)])
+def test_real_volumes_are_found(shared_data: Path, dataset: str, folder: str, pool: int, test: int):
+    protocol = PROTOCOLS[dataset]
+    data = protocol.find(shared_data / folder)
+    assert (len(data.pool), len(data.test)) == (pool, test)
+    case = data.pool[0].read()
+    assert set(np.unique(np.stack(case.truth))) == {0, *protocol.classes}
