@@ -37,17 +37,16 @@ def predict(book, index: int, number: int = 1, confidence: float = 0.9) -> np.nd
     return labels
 
 
-def test_what_changed_no_pixel_takes_back_no_stroke(controller, layers, book):
+def test_what_changed_nothing_is_no_step(controller, layers, book):
     put(layers, 4, slice(2, 5), 1)
-    put(layers, 4, slice(6, 9), 1)
+    predict(book, 6)
+    controller.reject(6)
     controller.clear(8)  # nothing was there
-    controller.flush()
-    both = book.manual(4)
-    put(layers, 4, slice(11, 14), 1)
-    controller.layers.undo()
-    assert np.array_equal(book.manual(4), both)
-    controller.layers.undo()
-    assert not book.manual(4)[6:9].any()
+    layers.undo()
+    assert book.status(6) is Status.PREDICTED
+    assert book.labelled == [4]
+    layers.redo()
+    assert book.status(6) is Status.EMPTY
 
 
 def test_correcting_an_accepted_slice_without_a_stroke_is_taken_back(controller, layers, book):

@@ -1,0 +1,291 @@
+"""What a person expects of labels and undo, told as plainly as possible: whole copies of everything, step by step.
+
+It shares no code with the panel. A slice is nothing, painted or accepted. A step is whatever changed what was said of
+slices, a rejection, or a removed class; undo gives exactly what was there before the step. Not steps: predictions that
+arrive, the names and colours of classes, new classes, the mode for scribbles, moving about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+OPEN, BACKGROUND, LIMIT = 65535, 65535, 100
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """``kind``: nothing, painted, accepted; ``labels`` (H, W) with OPEN where a scribbled slice is unknown."""
+
+    kind: str = "nothing"
+    labels: np.ndarray | None = None
+    scribbled: bool = False
+
+    def same(self, other: Slice) -> bool:
+        return self.kind == other.kind and (self.labels is other.labels or np.array_equal(self.labels, other.labels))
+
+
+NOTHING = Slice()
+
+
+@dataclass
+class Moment:
+    slices: list[Slice]
+    layer: np.ndarray | None  # (N, H, W) as it was seen; None while the layer is gone
+
+
+@dataclass
+class Step:
+    before: Moment
+    after: Moment
+    back: Callable[[], None] = field(default=lambda: None)
+    again: Callable[[], None] = field(default=lambda: None)
+
+
+class Model:
+    def __init__(self, shape: tuple[int, int, int], classes: dict[int, tuple[str, str]]) -> None:
+        self.shape = shape
+        self.slices = [NOTHING] * shape[0]
+        self.layer: np.ndarray | None = np.zeros(shape, np.uint16)
+        self.predicted: dict[int, tuple[np.ndarray, float]] = {}
+        self.classes = dict(classes)
+        self.former: dict[int, tuple[str, str]] = {}
+        self.scribbles = False
+        self.undone: list[Step] = []
+        self.done: list[Step] = []
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def moment(self) -> Moment:
+        return Moment(list(self.slices), None if self.layer is None else self.layer.copy())
+
+    def step(self, before: Moment, step: Step | None = None) -> None:
+        """After a change: it is a step when something was said anew; `step` makes it one in any case."""
+        for index, (was, now) in enumerate(zip(before.slices, self.slices, strict=True)):
+            if was.same(now):
+                self.slices[index] = was
+        if step is None and all(was is now for was, now in zip(before.slices, self.slices, strict=True)):
+            return
+        step = step or Step(before, before)
+        step.before, step.after = before, self.moment()
+        self.done = [*self.done, step][-LIMIT:]
+        self.undone = []
+
+    def undo(self) -> bool:
+        if self.done:
+            step = self.done.pop()
+            self.undone.append(step)
+            self.slices, self.layer = list(step.before.slices), step.before.layer
+            step.back()
+            return True
+        return False
+
+    def redo(self) -> bool:
+        if self.undone:
+            step = self.undone.pop()
+            self.done.append(step)
+            self.slices, self.layer = list(step.after.slices), step.after.layer
+            step.again()
+            return True
+        return False
+
+    def saw(self, layer: np.ndarray) -> None:
+        """What the layer holds after an action; whether it shows what was said is checked where it was looked at."""
+        self.layer = layer.copy()
+        if self.done and not self.undone:
+            self.done[-1].after.layer = self.layer
+
+    # --- painting ---------------------------------------------------------------------------------------------------
+
+    def painted(self, layer: np.ndarray) -> None:
+        """A stroke, or another array, made this of the layer."""
+        assert self.layer is not None
+        before = self.moment()
+        changed = [i for i in range(self.shape[0]) if not np.array_equal(layer[i], self.layer[i])]
+        for index in changed:
+            self.meet(layer[index])
+            self.slices[index] = self.reading(index, layer[index])
+        self.layer = layer.copy()
+        if changed:
+            self.step(before, Step(before, before))
+
+    def reading(self, index: int, values: np.ndarray) -> Slice:
+        if not values.any():
+            return NOTHING
+        was = self.slices[index]
+        scribbled = self.scribbles if was.kind == "nothing" else was.scribbled
+        labels = values.copy()
+        labels[values == 0] = OPEN if scribbled else 0
+        labels[values == BACKGROUND] = 0
+        return Slice("painted", labels, scribbled)
+
+    def meet(self, values: np.ndarray) -> None:
+        for number in np.unique(values):
+            if number not in (0, BACKGROUND) and int(number) not in self.classes:
+                self.classes[int(number)] = self.former.get(int(number), default_class(int(number)))
+
+    # --- what buttons do; True when it is done, False when it is refused ---------------------------------------------
+
+    def accept(self, index: int) -> bool:
+        if self.slices[index].kind == "painted":
+            return True
+        if index not in self.predicted:
+            return False
+        before = self.moment()
+        self.slices[index] = Slice("accepted", self.predicted[index][0])
+        self.step(before)
+        return True
+
+    def accept_above(self, confidence: float) -> None:
+        before = self.moment()
+        for index, (labels, sure) in self.predicted.items():
+            if sure >= confidence and self.slices[index].kind == "nothing":
+                self.slices[index] = Slice("accepted", labels)
+        self.step(before)
+
+    def reject(self, index: int) -> bool:
+        if index not in self.predicted:
+            return False
+        before = self.moment()
+        thrown: list[tuple[np.ndarray, float]] = []
+
+        def again() -> None:
+            thrown[:] = [self.predicted.pop(index)] if index in self.predicted else []
+
+        def back() -> None:
+            if thrown:
+                self.predicted.setdefault(index, thrown[0])
+
+        again()
+        if self.slices[index].kind == "accepted":
+            self.slices[index] = NOTHING
+        self.step(before, Step(before, before, back, again))
+        return True
+
+    def copy(self, index: int, overwrite: bool) -> bool:
+        was, predicted = self.slices[index], self.predicted.get(index)
+        source = was.labels if was.kind == "accepted" else predicted[0] if predicted else None
+        before = self.moment()
+        if was.kind == "painted" and not overwrite:
+            if predicted is None or not (was.labels == OPEN).any():
+                return False
+            self.slices[index] = Slice("painted", np.where(was.labels == OPEN, predicted[0], was.labels))
+        elif source is None:
+            return False
+        else:
+            self.slices[index] = Slice("painted", source)
+        self.step(before)
+        return True
+
+    def mark_empty(self, index: int) -> bool:
+        was = self.slices[index]
+        if was.kind == "painted" and not np.isin(was.labels, [0, OPEN]).all():
+            return False
+        self.say({index: np.zeros(self.shape[1:], np.uint16)})
+        return True
+
+    def clear(self, index: int) -> None:
+        before = self.moment()
+        self.slices[index] = NOTHING
+        self.step(before)
+
+    def say(self, labels: dict[int, np.ndarray]) -> None:
+        """Whole slices, painted: filled between, loaded."""
+        before = self.moment()
+        for index, one in labels.items():
+            self.slices[index] = Slice("painted", one)
+        self.step(before)
+
+    def ends_around(self, here: int) -> tuple[int, int] | None:
+        """The painted slices between which is filled, or None where that is refused."""
+        painted = [i for i, one in enumerate(self.slices) if one.kind == "painted"]
+        below = max((i for i in painted if i <= here), default=None)
+        above = min((i for i in painted if i >= here and i != below), default=None)
+        if below is None or above is None:
+            return None
+        whole = all(not (self.slices[i].labels == OPEN).any() for i in (below, above))
+        something = any(self.slices[i].kind == "nothing" for i in range(below + 1, above))
+        return (below, above) if whole and something else None
+
+    # --- classes, predictions, layers ---------------------------------------------------------------------------------
+
+    def add_class(self, name: str) -> int:
+        number = next(n for n in range(1, 99) if n not in self.classes)
+        self.classes[number] = (name, default_class(number)[1])
+        return number
+
+    def remove_class(self, number: int, erase: bool) -> bool:
+        holds = any(one.kind == "painted" and (one.labels == number).any() for one in self.slices)
+        if holds and not erase:
+            return False
+        before = self.moment()
+        removal = Removal(self, number)
+        removal.again()
+        for index, one in enumerate(self.slices):
+            if one.labels is not None and (one.labels == number).any():
+                self.slices[index] = self.without(index, one, number)
+        self.step(before, Step(before, before, removal.back, removal.again))
+        return True
+
+    def without(self, index: int, one: Slice, number: int) -> Slice:
+        """What is left of a slice in the layer decides whether it is labelled at all."""
+        values = self.layer[index] if self.layer is not None else shown(one.labels)
+        if np.isin(values, [0, number]).all():
+            return NOTHING
+        gone = OPEN if one.scribbled else 0
+        return Slice(one.kind, np.where(one.labels == number, gone, one.labels).astype(np.uint16), one.scribbled)
+
+    def predict(self, index: int, labels: np.ndarray, confidence: float) -> None:
+        self.predicted[index] = (np.where(np.isin(labels, list(self.classes)), labels, 0).astype(np.uint16), confidence)
+
+    def end_history(self) -> None:
+        """The layer went or came: its undo with it, and whether a slice without open pixels was scribbled once."""
+        self.done, self.undone = [], []
+        self.slices = [
+            Slice(one.kind, one.labels, one.kind == "painted" and bool((one.labels == OPEN).any()))
+            for one in self.slices
+        ]
+
+
+class Removal:
+    """Of a class, from predictions too: undo brings it back in those that are still what the removal left."""
+
+    def __init__(self, model: Model, number: int) -> None:
+        self.model, self.number = model, number
+        self.entry = model.former[number] = model.classes[number]
+        self.later: tuple[str, str] | None = None  # a new class with its number
+        self.erased: dict[int, tuple[tuple[np.ndarray, float], tuple[np.ndarray, float]]] = {}
+
+    def again(self) -> None:
+        self.model.classes.pop(self.number)
+        self.erased = {}
+        for index, (labels, sure) in list(self.model.predicted.items()):
+            if (labels == self.number).any():
+                left = (np.where(labels == self.number, 0, labels).astype(np.uint16), sure)
+                self.erased[index] = ((labels, sure), left)
+                self.model.predicted[index] = left
+        if self.later is not None:
+            self.model.classes[self.number] = self.later
+
+    def back(self) -> None:
+        self.later = self.model.classes.get(self.number)
+        self.model.classes[self.number] = self.entry
+        for index, (was, left) in self.erased.items():
+            if self.model.predicted.get(index) is left:
+                self.model.predicted[index] = was
+
+
+def shown(labels: np.ndarray) -> np.ndarray:
+    """What a new layer holds: background only stands out where it must, on scribbled slices and empty ones."""
+    if not labels.any() or (labels == OPEN).any():
+        return np.where(labels == OPEN, 0, np.where(labels == 0, BACKGROUND, labels))
+    return labels
+
+
+def default_class(number: int) -> tuple[str, str]:
+    from napari_dinoaugseg.session.classes import new_class
+
+    entry = new_class(number)
+    return entry.name, entry.colour
