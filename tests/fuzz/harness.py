@@ -158,6 +158,9 @@ def judge(run: Callable[[], None]) -> tuple[str, str]:
     try:
         run()
     except DinoAugSegError as error:
+        # Refused in good words, but only after as much was asked for as the file claims to hold.
+        if isinstance(error.__cause__, MemoryError):
+            return "failed", "MemoryError behind a refusal\n" + "".join(traceback.format_exception(error))
         message = str(error)
         lines = message.splitlines()
         # A message goes to a terminal: bytes of a stranger's file must not reach it as escape codes.

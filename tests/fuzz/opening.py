@@ -10,12 +10,13 @@ from napari_dinoaugseg.errors import SeveralVolumesError
 from napari_dinoaugseg.study import PictureStudy, Study, choose_window, open_study, to_unit_rgb
 
 
-def open_fully(path: Path, output: Path) -> Study:
+def open_fully(path: Path, folder: Path, suffix: str = ".nii") -> Study:
     """Open a study, look at its first and last slice as the engine does, and write a mask that reads back.
 
     Args:
         path: the file or folder.
-        output: where the mask goes; it must not exist.
+        folder: where the mask goes.
+        suffix: of the mask of a volume.
     """
     study = _open(path)
     for i in {0, study.n_slices - 1}:
@@ -29,6 +30,7 @@ def open_fully(path: Path, output: Path) -> Study:
     unit = to_unit_rgb(study.slice(0), choose_window(study))
     assert unit.min() >= 0
     assert unit.max() <= 1
+    output = folder / ("masks" if isinstance(study, PictureStudy) else f"mask{suffix}")
     study.check_output(output)
     study.write_mask(output, lambda i: np.zeros(study.slice_shape(i), np.uint8))
     if not isinstance(study, PictureStudy):

@@ -117,7 +117,7 @@ def volumes() -> Sequence[Files]:
 
 def check(folder: Path) -> None:
     (path,) = folder.iterdir()
-    open_fully(path, folder / "mask.nii")
+    open_fully(path, folder)
 
 
 TARGET = Target("nifti", volumes, damage, check, cases=400)

@@ -157,7 +157,7 @@ def check(folder: Path) -> None:
     _start_watching()
     _opened.clear()
     try:
-        open_fully(folder / "image.nrrd", folder / "mask.nrrd")
+        open_fully(folder / "image.nrrd", folder, ".nrrd")
     finally:
         others = [name for name in _opened if "strangers" in name or "passwd" in name]
         assert not others, others

@@ -51,6 +51,13 @@ def work(_: Path) -> None:
         pass
 
 
+def hide(_: Path) -> None:
+    try:
+        raise MemoryError
+    except MemoryError as error:
+        raise StudyError("too large") from error
+
+
 def target(name: str, ending: Callable[[Path], object], **options: int) -> Target:
     return Target(name, sound, damage, reader(ending), **options)
 
@@ -61,6 +68,7 @@ PANIC = target("panic", fail(BaseException("panic")))
 MANY_LINES = target("many lines", fail(StudyError("a\nb\nc")))
 ESCAPES = target("escapes", fail(StudyError("scan.nii: \x1b[2J is no type")))
 SILENT = target("silent", fail(StudyError("")))
+HIDDEN = target("hidden", hide)
 CRASHING = target("crashing", lambda folder: os.abort())
 LEAVING = target("leaving", lambda folder: os._exit(3))
 GREEDY = target("greedy", lambda folder: np.empty(3 * 2**30, np.uint8), memory=2**30)
@@ -84,6 +92,7 @@ def test_what_is_read_and_what_is_refused_is_counted() -> None:
         ("MANY_LINES", "a message that is not one or two printable lines"),
         ("ESCAPES", "a message that is not one or two printable lines"),
         ("SILENT", "a message that is not one or two printable lines"),
+        ("HIDDEN", "MemoryError behind a refusal"),
         ("CRASHING", "Crash: SIGABRT"),
         ("LEAVING", "Exit with code 3"),
         ("GREEDY", "MemoryError in test_harness.py, <lambda>"),

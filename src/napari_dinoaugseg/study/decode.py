@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from PIL import Image
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study.files import TIFF_SUFFIXES, reading, require_file, suffix_of
-from napari_dinoaugseg.study.tiff import open_tiff
+from napari_dinoaugseg.study.tiff import open_tiff, require_plausible
 
 _EXPECTED = {
     ".png": "a PNG picture",
@@ -25,6 +28,7 @@ _EXPECTED = {
 }
 _PILLOW_FORMAT = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
 _ORIENTATION_TAG = 274
+_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26
 # EXIF orientation (TIFF 6.0, tag 274) as: transpose the stored array, then flip its rows, then its columns.
 _TURNS: dict[int, tuple[bool, bool, bool]] = {
     1: (False, False, False),
@@ -93,8 +97,23 @@ def decode(path: Path) -> Picture:
         return _decode_tiff(path) if suffix in TIFF_SUFFIXES else _decode_pillow(path, suffix)
 
 
+@contextmanager
+def _of_bounded_size(path: Path) -> Iterator[None]:
+    """Turn Pillow's warning of a decompression bomb into an error: a few bytes may unpack to gigabytes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise StudyError(_too_large(path)) from error
+
+
+def _too_large(path: Path) -> str:
+    return f"{path}: it has more than {_MOST_PIXELS // 10**6} million pixels. Export it smaller, or cut a part out."
+
+
 def _decode_pillow(path: Path, suffix: str) -> Picture:
-    with Image.open(path, formats=[_PILLOW_FORMAT[suffix]]) as image:
+    with _of_bounded_size(path), Image.open(path, formats=[_PILLOW_FORMAT[suffix]]) as image:
         image.load()
         tag = int(image.getexif().get(_ORIENTATION_TAG, 1))
         orientation = Orientation(tag if tag in _TURNS else 1)
@@ -115,6 +134,9 @@ def _decode_tiff(path: Path) -> Picture:
     # tifffile: Pillow refuses three samples with a black-is-zero colour space, and 16-bit signed pixels.
     with open_tiff(path) as tiff:
         page = tiff.pages.first
+        if page.imagewidth * page.imagelength * page.imagedepth > _MOST_PIXELS:
+            raise StudyError(_too_large(path))
+        require_plausible(path, tiff, int(page.nbytes))
         tag = page.tags.get(_ORIENTATION_TAG)
         value = int(tag.value) if tag is not None else 1
         orientation = Orientation(value if value in _TURNS else 1)
