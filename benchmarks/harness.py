@@ -1,0 +1,374 @@
+"""Runs what a benchmark consists of, job by job, and keeps the results as they come."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import rows
+from benchmarks.cases import SETS, Case, ImageSet
+from benchmarks.methods import METHODS, Learnt, Problem
+from benchmarks.methods.problem import seconds_on
+from benchmarks.multi_study import MultiStudy, store_of
+from benchmarks.scores import Scores, score_cases
+from napari_dinoaugseg.errors import DinoAugSegError, SettingsError
+from napari_dinoaugseg.learning.device import choose_device
+from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.model.encoder import Encoder, load_encoder
+
+_TIMED = 4  # slices, to learn what encoding one takes
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all jobs of a run have in common.
+
+    Attributes:
+        data: folder of the sets.
+        test: folder of other cases of the same sets to score on; None = the `test` below `data`.
+        encoder: its name.
+        weights: file with its weights, or None.
+        input_size: side of the square that slices are resized to.
+        seconds: of training that each method may take.
+        device: "cpu", "cuda", …
+        cache: folder for features.
+        command: as it can be given again.
+    """
+
+    data: Path
+    test: Path | None
+    encoder: str
+    weights: Path | None
+    input_size: int
+    seconds: float
+    device: str
+    cache: Path
+    command: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to be measured.
+
+    Attributes:
+        benchmark: name of the module.
+        image_set: name of the set.
+        volume: name of the volume that is completed; None when other cases are scored.
+        labels: how many cases (few_shot) or slices (one_volume) are labelled.
+        draw: number of the random choice of them, and seed of the method.
+        method: its name.
+    """
+
+    benchmark: str
+    image_set: str
+    volume: str | None
+    labels: int
+    draw: int
+    method: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a job learns from and is scored on.
+
+    Attributes:
+        study: of all cases that it touches.
+        labelled: slice numbers.
+        names: of what is labelled, for the row.
+        scored: cases.
+    """
+
+    study: MultiStudy
+    labelled: tuple[int, ...]
+    names: list[str]
+    scored: tuple[Case, ...]
+
+
+Prepare = Callable[[Job, Options], Setting]
+
+
+def add_arguments(parser: argparse.ArgumentParser, sets: Sequence[str], methods: Sequence[str]) -> None:
+    """Options that the benchmarks share."""
+    parser.add_argument("--data", type=Path, required=True, help="folder with a folder for each set")
+    parser.add_argument("--sets", type=_names(SETS), default=list(sets), help=f"default: {','.join(sets)}")
+    parser.add_argument("--draws", type=int, default=3, help="how many random choices of what is labelled")
+    parser.add_argument(
+        "--methods", type=_names(METHODS), default=list(methods), help=f"among {','.join(METHODS)}; default: all"
+    )
+    parser.add_argument("--encoder", default="efficientnet-lite0", help="its name; the same for all methods")
+    parser.add_argument("--weights", type=Path, default=None, help="file with the weights of the encoder")
+    parser.add_argument("--input-size", type=int, default=256, help="pixels; the same for all methods")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of training for each method, without encoding")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cache", type=Path, default=None, help="folder for features; default: cache in --out")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder for {rows.FILE}; finished rows are skipped")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, with one thread each")
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers such as 1,3,5."""
+    return [int(part) for part in text.split(",")]
+
+
+def options_of(parsed: argparse.Namespace, module: str, shown: Iterable[str]) -> Options:
+    """The options of a run.
+
+    Args:
+        parsed: the arguments.
+        module: that is run.
+        shown: names of arguments for the command as it is published, without the folders of this machine.
+    """
+    if parsed.draws < 1 or parsed.jobs < 1 or parsed.seconds <= 0:
+        msg = "--draws and --jobs must be at least 1, and --seconds more than 0."
+        raise SettingsError(msg)
+    words = ["python -m", f"benchmarks.{module}", "--data DATA", "--out OUT"]
+    for name in shown:
+        value = getattr(parsed, name)
+        text = (
+            ",".join(map(str, value))
+            if isinstance(value, list)
+            else f"{value:g}"
+            if isinstance(value, float)
+            else value
+        )
+        words.append(f"--{name.replace('_', '-')} {text}")
+    test = getattr(parsed, "test", None)
+    return Options(
+        data=parsed.data,
+        test=test,
+        encoder=parsed.encoder,
+        weights=parsed.weights,
+        input_size=parsed.input_size,
+        seconds=parsed.seconds,
+        device=str(choose_device(parsed.device)),
+        cache=parsed.cache or parsed.out / "cache",
+        command=" ".join(words) + (" --test OTHER" if test else ""),
+    )
+
+
+def run(jobs: Sequence[Job], prepare: Prepare, options: Options, out: Path, processes: int = 1) -> None:
+    """Measure all jobs that have no row yet, and append a row for each.
+
+    Args:
+        jobs: in the order in which they share the most.
+        prepare: gives what a job learns from; a function of a module, since processes have to find it.
+        options: of the run.
+        out: folder of the results.
+        processes: at once.
+    """
+    file = out / rows.FILE
+    done = {rows.key_of(row) for row in rows.read(file)} if file.exists() else set()
+    left = [job for job in jobs if rows.key_of(_identity(job, options)) not in done]
+    print(f"{len(left)} of {len(jobs)} jobs to do, into {file}", flush=True)
+    started = time.monotonic()
+    results = _in_processes(left, prepare, options, processes) if processes > 1 else _here(left, prepare, options)
+    for number, row in enumerate(results, start=1):
+        rows.append(file, row)
+        hours = (time.monotonic() - started) / number * (len(left) - number) / 3600
+        name = " ".join(str(row[key]) for key in ("set", "volume", "labels", "draw", "method") if row[key] is not None)
+        print(f"{number}/{len(left)}  {name}: Dice {100 * row['mean_dice']:.1f}, {row['seconds']['train']:.0f} s, "
+              f"{row['steps']} of {row['planned']} steps; {hours:.1f} h left", flush=True)  # fmt: skip
+
+
+def main(action: Callable[[], None]) -> int:
+    """Run a benchmark's command; errors that a person can meet are one line."""
+    try:
+        action()
+    except DinoAugSegError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _here(jobs: Iterable[Job], prepare: Prepare, options: Options) -> Iterable[rows.Row]:
+    _one_thread()
+    for job in jobs:
+        yield measure(job, prepare, options)
+
+
+def _in_processes(jobs: Iterable[Job], prepare: Prepare, options: Options, processes: int) -> Iterable[rows.Row]:
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the children, whose libraries read it when they are loaded
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        futures = [pool.submit(measure, job, prepare, options) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:  # after an error no further job begins
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def measure(job: Job, prepare: Prepare, options: Options) -> rows.Row:
+    """Let a method learn, predict and be scored; returns the row."""
+    setting, image_set = prepare(job, options), SETS[job.image_set]
+    store = _store(setting.study, options)
+    each = _encode_seconds(store)
+    problem = _problem(setting, store, job, options)
+    learnt = METHODS[job.method].learn(problem)
+    wanted = [i for case in setting.scored for i in setting.study.indices(case) if i not in problem.labelled]
+    for _ in store.prepare([(i, None) for i in wanted]):
+        pass  # so that prediction is timed without encoding
+    started = seconds_on(problem.device)
+    predictions = list(learnt.predict(wanted))
+    seconds = {"train": learnt.seconds, "predict": seconds_on(problem.device) - started, "encode_each": each}
+    # Slices that are given count as found only in their own volume, as a person's labels do.
+    own = {i for case in setting.scored for i in setting.study.indices(case)}
+    given = [i for i in problem.labelled if i in own]
+    scores = score_cases(setting.study, setting.scored, predictions, image_set.classes, given)
+    return {
+        **_identity(job, options),
+        **_figures(scores),
+        "labelled": setting.names,
+        "labelled_slices": len(problem.labelled),
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        **_effort(learnt, len(wanted)),
+        "classes": list(image_set.classes),
+        "about": image_set.about,
+        "command": options.command,
+        **_machine(),
+    }
+
+
+def _problem(setting: Setting, store: FeatureStore, job: Job, options: Options) -> Problem:
+    image_set: ImageSet = SETS[job.image_set]
+    return Problem(
+        study=setting.study,
+        store=store,
+        labelled=setting.labelled,
+        n_classes=len(image_set.classes) + 1,
+        flips=image_set.kind == "pictures" and len(image_set.classes) == 1,  # as the program decides it
+        seed=job.draw,
+        seconds=options.seconds,
+    )
+
+
+def _identity(job: Job, options: Options) -> rows.Row:
+    return {
+        "benchmark": job.benchmark,
+        "set": job.image_set,
+        "volume": job.volume,
+        "test": options.test.name if options.test else None,
+        "labels": job.labels,
+        "draw": job.draw,
+        "method": job.method,
+        "encoder": options.encoder,
+        "input_size": options.input_size,
+        "seconds_limit": options.seconds,
+        "device": options.device,
+    }
+
+
+def _figures(scores: Scores) -> rows.Row:
+    return {
+        "mean_dice": round(scores.mean_dice, 6),
+        "dice": scores.dice,
+        "hd95": scores.hd95,
+        "hd95_unit": scores.unit,
+        "slices": scores.slices,
+        "calibration": scores.calibration.as_plain(),
+    }
+
+
+def _effort(learnt: Learnt, predicted: int) -> rows.Row:
+    cut = () if learnt.steps >= learnt.planned else (f"stopped by the limit of time at step {learnt.steps}",)
+    return {
+        "steps": learnt.steps,
+        "planned": learnt.planned,
+        "finished": learnt.steps >= learnt.planned,
+        "encoded": learnt.encoded,
+        "predicted": predicted,
+        "notes": [*cut, *learnt.notes],
+    }
+
+
+# One study and its features at a time: the jobs of one set follow on one another.
+_last: dict[str, Any] = {}
+
+
+def _store(study: MultiStudy, options: Options) -> FeatureStore:
+    if _last.get("study") is not study:
+        _last.update(study=study, store=store_of(study, _encoder(options), options.input_size, options.cache))
+    store: FeatureStore = _last["store"]
+    return store
+
+
+@cache
+def _encoder(options: Options) -> Encoder:
+    return load_encoder(options.encoder, weights=options.weights, device=options.device)
+
+
+def _encode_seconds(store: FeatureStore) -> float:
+    """What a slice takes to encode: the median of a few, whatever is in the cache."""
+    if _last.get("timed") is not store:
+        taken = []
+        for i in range(min(_TIMED, store.study.n_slices)):
+            started = seconds_on(store.encoder.device)
+            for stage in store.encoder.encode(store.image(i)[None]):
+                stage.cpu()
+            taken.append(seconds_on(store.encoder.device) - started)
+        _last.update(timed=store, each=float(np.median(taken)))
+    each: float = _last["each"]
+    return each
+
+
+@cache
+def _machine() -> rows.Row:
+    """What the figures depend on besides."""
+    packages = ("napari-dinoaugseg", "torch", "timm", "monai", "scikit-learn", "numpy")
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "code": _commit(),
+        "hardware": {"cpu": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": card},
+        "when": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Commit of the code, where it is a clone."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        wrong = [name for name in names if name not in known]
+        if wrong:
+            msg = f"'{wrong[0]}' is none of {', '.join(known)}"
+            raise argparse.ArgumentTypeError(msg)
+        return names
+
+    return parse

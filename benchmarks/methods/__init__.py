@@ -1,0 +1,62 @@
+"""Methods to compare, by name: ours, ours without an idea, and peers on the same features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+from benchmarks.methods.forest import learn_forest
+from benchmarks.methods.networks import learn_light, learn_linear, learn_unet
+from benchmarks.methods.ours import learn
+from benchmarks.methods.problem import Learnt, Problem
+from napari_dinoaugseg.learning.settings import Settings
+
+__all__ = ["METHODS", "REFERENCE", "Learnt", "Method", "Problem"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method.
+
+    Attributes:
+        name: on the command line and in tables.
+        about: what it is, for the head of a table.
+        learn: from labelled slices.
+    """
+
+    name: str
+    about: str
+    learn: Callable[[Problem], Learnt]
+
+
+def _ours(name: str, about: str, settings: Settings) -> Method:
+    return Method(name, about, partial(learn, settings=settings))
+
+
+REFERENCE = "balanced"
+"""What the others are compared with."""
+
+METHODS: MappingProxyType[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for method in (
+            _ours("balanced", "the program's default preset", Settings()),
+            _ours("fast", "the program's preset for a first look", Settings.of_preset("fast")),
+            _ours(
+                "paper",
+                "the paper's recipe (its widths, loss, optimiser; no views) at this input size, not at its 768 pixels, "
+                "and as many of its 2000 steps as the time allows",
+                Settings.of_preset("paper"),
+            ),
+            _ours("balanced-no-wtaug", "balanced without WT-Aug", Settings(augment_probability=0.0)),
+            _ours("balanced-no-cgfuse", "balanced with plain skip connections for CG-Fuse", Settings(fuse=False)),
+            _ours("balanced-neither", "balanced without both", Settings(augment_probability=0.0, fuse=False)),
+            Method("linear", "linear probe on the frozen features, same views, same loss", learn_linear),
+            Method("light", "1x1 projections and a two-layer head (as SegDINO), same views, same loss", learn_light),
+            Method("forest", "random forest on the frozen features of single pixels, no views", learn_forest),
+            Method("unet", "U-Net from scratch on the images, 63 views each, same loss", learn_unet),
+        )
+    }
+)

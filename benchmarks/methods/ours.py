@@ -1,0 +1,57 @@
+"""The presets of the program, and the preset `balanced` without one or both ideas of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.methods.problem import Learnt, Limit, Problem, encode, raise_on_notice
+from napari_dinoaugseg.learning.events import Cancel, Progress
+from napari_dinoaugseg.learning.held import Trained
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.trainer import fit, planned_steps
+from napari_dinoaugseg.learning.views import views_for
+
+
+def learn(problem: Problem, settings: Settings) -> Learnt:
+    """Train as the program does, and stop at the limit of time as a person would with "Stop"."""
+    settings = settings.with_changes(seed=problem.seed, input_size=problem.store.input_size)
+    views = views_for(settings.views, settings.seed, flips=problem.flips)
+    pairs = [(index, view) for index in problem.labelled for view in views]
+    encode(problem, pairs)
+    limit = Limit(problem)
+    trained = _train(problem, settings, limit)
+    seconds = limit.seconds
+
+    def masks(order: Sequence[int]) -> Iterator[Prediction]:
+        for item in predict(problem.store, trained.decoder, order, device=problem.device):
+            if isinstance(item, Prediction):
+                yield item
+            else:
+                raise_on_notice(item)
+
+    planned = planned_steps(settings, problem.n_classes, warm=False)
+    return Learnt(masks, trained.steps, planned, seconds, len(pairs))
+
+
+def _train(problem: Problem, settings: Settings, limit: Limit) -> Trained:
+    cancel = Cancel()
+    events = fit(
+        problem.store,
+        problem.examples,
+        settings,
+        n_classes=problem.n_classes,
+        flips=problem.flips,
+        device=problem.device,
+        cancel=cancel,
+    )
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            trained: Trained = end.value
+            return trained
+        raise_on_notice(event)
+        if isinstance(event, Progress) and event.stage == "train" and limit.is_reached:
+            cancel.set()

@@ -1,0 +1,109 @@
+"""What every method gets, what it gives back, and the clock that is the same for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from benchmarks.multi_study import MultiStudy
+from napari_dinoaugseg.learning.events import Event, Notice
+from napari_dinoaugseg.learning.features import FeatureStore, SliceView
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.trainer import Example
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Labelled slices to learn from.
+
+    Attributes:
+        study: labelled and other slices.
+        store: their features.
+        labelled: slice numbers.
+        n_classes: with the background.
+        flips: the structure has no fixed side, so that views may be mirrored.
+        seed: of everything random.
+        seconds: of training that are allowed; encoding is not counted.
+    """
+
+    study: MultiStudy
+    store: FeatureStore
+    labelled: tuple[int, ...]
+    n_classes: int
+    flips: bool
+    seed: int
+    seconds: float
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute: where the encoder is."""
+        return self.store.encoder.device
+
+    @property
+    def examples(self) -> list[Example]:
+        """The labelled slices with their truth."""
+        return [self.study.example(i) for i in self.labelled]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a method has learnt, and what it took.
+
+    Attributes:
+        predict: masks of slices, one by one.
+        steps: done; trees for a forest.
+        planned: steps without a limit of time.
+        seconds: of training, see `seconds_on`.
+        encoded: how many slices and views the training needs from the encoder, at hand or not.
+        notes: what went otherwise than planned.
+    """
+
+    predict: Callable[[Sequence[int]], Iterator[Prediction]]
+    steps: int
+    planned: int
+    seconds: float
+    encoded: int
+    notes: tuple[str, ...] = field(default=())
+
+
+def seconds_on(device: torch.device) -> float:
+    """A clock for work on ``device``.
+
+    On the CPU the time of this process on one thread, which does not count what other programs take from it, and
+    is what the wall clock shows on an idle machine; elsewhere the wall clock.
+    """
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
+
+
+class Limit:
+    """Time for training, from the moment that this is made."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._device, self._allowed = problem.device, problem.seconds
+        self._started = seconds_on(self._device)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent."""
+        return seconds_on(self._device) - self._started
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether no time is left."""
+        return self.seconds >= self._allowed
+
+
+def encode(problem: Problem, pairs: Iterable[SliceView]) -> None:
+    """Encode what training will ask for, so that the limit of time counts training alone."""
+    for event in problem.store.prepare(pairs):
+        raise_on_notice(event)
+
+
+def raise_on_notice(event: Event) -> None:
+    """Refuse to go on with less memory or on another device: figures would not be comparable."""
+    if isinstance(event, Notice):
+        msg = f"{event.text} A benchmark compares only what ran as planned: free memory or disk, and start it again."
+        raise RuntimeError(msg)
