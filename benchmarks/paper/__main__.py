@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -51,9 +52,11 @@ def run(options: argparse.Namespace) -> Report:
     for notice in data.notices:
         tell(f"Note: {notice}")
     machine = Machine(options.device, options.weights, options.cache)
+    every = [*draws, *([theirs] if theirs else [])]
     studies = Studies(protocol, data, options.root)
+    studies.check(every)
     results = []
-    for draw in [*draws, *([theirs] if theirs else [])]:
+    for draw in every:
         tell(f"draw {draw.name}: {names_of(draw)}")
         results.append(run_draw(protocol, studies.of(draw), draw, settings, machine))
     by_authors: Result | None = results.pop() if theirs else None
@@ -67,13 +70,32 @@ class Studies:
         self._protocol, self._data, self._root = protocol, data, root
         self._test: list[Case] | None = None
 
+    def check(self, draws: Sequence[Draw]) -> None:
+        """Read every file once, so that a damaged one is known before anybody waits. Raises as `of` does."""
+        shots = list({source.name: source for draw in draws for source in draw.shots}.values())
+        if self._protocol.unit == "volume":
+            for source in shots:
+                source.read()
+            self._read_test()
+            return
+        taken = {source.name for source in shots}
+        tested = {source.name: source for draw in draws for source in draw.test}
+        if not self._data.test:  # one pool for both: what one draw labels another one may test
+            tested = {name: source for name, source in tested.items() if name not in taken}
+        whole = Pictures(self._root, shots, list(tested.values()))
+        for _ in itertools.chain(whole.labelled(), whole.tested()):
+            pass
+
     def of(self, draw: Draw) -> Collection:
         """The study of a draw. Raises StudyError, LabelError: a file is damaged, or not what it should be."""
         if self._protocol.unit == "picture":
             return Pictures(self._root, draw.shots, draw.test)
+        return Volumes(draw.shots, self._read_test(), self._protocol.title)
+
+    def _read_test(self) -> list[Case]:
         if self._test is None:
             self._test = [source.read() for source in self._data.test]
-        return Volumes(draw.shots, self._test, self._protocol.title)
+        return self._test
 
 
 def _changes(pairs: Sequence[str]) -> dict[str, Any]:
@@ -98,10 +120,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"give a number from 1 on, not '{text}'"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:

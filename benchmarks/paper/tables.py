@@ -94,7 +94,10 @@ class Report:
                 f"preset {settings.preset}: {first.steps} steps of {settings.batch_size} slices, {settings.views} "
                 f"augmented views a slice; not {published.PASSES} passes of batch {published.BATCH} without views",
             ),
-            (self.shots != self.paper_shots, f"{self.shots} shots; the paper's figures are of {self.paper_shots}"),
+            (
+                self.shots != self.paper_shots,
+                f"{_counted(self.shots, 'shot')}; the paper's figures are of {self.paper_shots}",
+            ),
             (self._fewer_tested(), self._tested()),
             (bool(self.data.split), f"tested on {self.data.split}"),
             (self.protocol.unit == "volume", "grey values scaled for each volume, not for each slice"),
@@ -111,9 +114,9 @@ class Report:
         return self.protocol.test_groups != len(groups_of(self.results[0].draw.test))
 
     def _tested(self) -> str:
-        here, group = len(groups_of(self.results[0].draw.test)), self.protocol.group
+        here = _counted(len(groups_of(self.results[0].draw.test)), f"test {self.protocol.group}")
         paper = "" if self.protocol.test_groups is None else f", not {self.protocol.test_groups}"
-        return f"{here} test {group}{'' if here == 1 else 's'}{paper}"
+        return here + paper
 
     def _same_shots(self) -> str:
         """Which draws label the same cases, as happens where there is little to draw from."""
@@ -145,8 +148,8 @@ def as_text(report: Report) -> str:
     protocol, first = report.protocol, report.results[0]
     rows = [*protocol.classes.items(), (None, "mean")] if len(protocol.classes) > 1 else [*protocol.classes.items()]
     lines = [
-        f"{protocol.title}, {report.shots} shots ({first.labelled} labelled slices in draw 1), "
-        f"{len(report.results)} random draws, on {first.device}",
+        f"{protocol.title}, {_counted(report.shots, 'shot')} ({_counted(first.labelled, 'labelled slice')} in draw 1), "
+        f"{_counted(len(report.results), 'random draw')}, on {first.device}",
         f"data: {report.data.layout}" + "".join(f"; {notice}" for notice in report.data.notices),
         "not as in the paper:",
         *(f"  - {text}" for text in report.differences()),
@@ -193,6 +196,10 @@ def names_of(draw: Draw) -> str:
     """The groups of the shots, for reading: few of them in full."""
     groups = groups_of(draw.shots)
     return ", ".join(groups) if len(groups) <= 10 else f"{', '.join(groups[:10])} and {len(groups) - 10} more"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _square(side: int) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from benchmarks.paper.pictures import load_isic2018, load_kvasir, load_tn3k
 from benchmarks.paper.protocols import PROTOCOLS
 from benchmarks.paper.published import authors_test
 from benchmarks.paper.sources import DataSet, VolumeSource
 from benchmarks.paper.studies import Pictures
 from benchmarks.paper.volumes import BTCV_TO_SYNAPSE, SYNAPSE_ORGANS, load_acdc, load_la2018, load_synapse
+
 from napari_dinoaugseg.errors import LabelError, StudyError
 from tests.benchmarks.paper_files import (
     acdc_released,
@@ -146,10 +146,10 @@ def test_btcv_keeps_8_of_its_13_organs(tmp_path: Path):
 
 
 def test_organs_of_btcv_get_the_numbers_of_their_names():
-    btcv = (
-        "spleen,right kidney,left kidney,gallbladder,esophagus,liver,stomach,aorta,inferior vena cava,"
-        "portal and splenic vein,pancreas,right adrenal gland,left adrenal gland"
-    ).split(",")
+    btcv = [
+        *("spleen", "right kidney", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "aorta"),
+        *("inferior vena cava", "portal and splenic vein", "pancreas", "right adrenal gland", "left adrenal gland"),
+    ]
     for number, name in enumerate(btcv, start=1):
         expected = SYNAPSE_ORGANS.index(name) + 1 if name in SYNAPSE_ORGANS else 0
         assert BTCV_TO_SYNAPSE[number] == expected, name
