@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,21 @@ def test_a_scaling_that_is_no_number_is_none(tmp_path: Path) -> None:
 def test_a_scaling_beyond_all_integers_gives_real_numbers(tmp_path: Path) -> None:
     write_dicom(tmp_path / "ct", VOLUME, slope=1e15, intercept=0)
     assert np.allclose(volume(tmp_path / "ct", plane="native").slice(1), VOLUME[1] * 1e15)
+
+
+@pytest.mark.parametrize("keyword", [b"\x20\x00\x0e\x00", b"\x08\x00\x60\x00"])
+def test_a_length_beyond_the_end_asks_for_no_memory(keyword: bytes, tmp_path: Path) -> None:
+    """Lengths of four bytes can claim 4 GiB: what a file does not hold must not be set aside."""
+    path = write_dicom(tmp_path / "ct", VOLUME[:1])[0]
+    data = path.read_bytes()
+    start = data.index(keyword)
+    path.write_bytes(data[: start + 4] + b"OB\x00\x00\xf0\xff\xff\xff" + data[start + 8 :])
+    tracemalloc.start()
+    with pytest.raises(StudyError, match=r"IM000\.dcm"):
+        open_study(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
 
 
 def test_a_file_without_meta_information_is_decoded_as_it_was_parsed(tmp_path: Path) -> None:

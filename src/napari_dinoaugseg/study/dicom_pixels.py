@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import iter_pixels
@@ -16,8 +15,8 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study import dicom_jpeg
-from napari_dinoaugseg.study.dicom_facts import EXPECTED, Slice, number
-from napari_dinoaugseg.study.files import is_dicom, reading
+from napari_dinoaugseg.study.dicom_facts import EXPECTED, Slice, number, read_dataset
+from napari_dinoaugseg.study.files import reading
 
 dicom_jpeg.register()  # when this module is imported, which happens once: pydicom's registry takes no two at a time
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
@@ -129,7 +128,7 @@ def open_pixels(path: Path) -> Dataset:
     Raises:
         StudyError: there are no pixels, or they are numbers of a palette.
     """
-    dataset = pydicom.dcmread(path, force=not is_dicom(path))
+    dataset = read_dataset(path)
     if not any(keyword in dataset for keyword in _PIXELS):
         msg = f"{path}: the pixels are missing; the file is cut off. Copy or export it again."
         raise StudyError(msg)
