@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from qtpy.QtWidgets import QFileDialog, QMessageBox
@@ -15,6 +16,7 @@ from napari_dinoaugseg.gui.export_section import ExportSection
 from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.study import open_study, study_from_array
 from tests.blobs import AFFINE, truth_voxels, write_study
+from tests.study.builders import numbers, write_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -213,6 +215,30 @@ def test_a_picture_layer_becomes_a_png(controller, section, save_as, wait, tmp_p
     assert (np.asarray(Image.open(tmp_path / "skin_mask.png")) == np.ones((6, 8))).all()
     assert asked[0][2].endswith("skin_mask.png")
     assert asked[0][3].startswith("PNG (*.png)")
+
+
+def test_a_dicom_series_becomes_a_dicom_segmentation(controller, section, save_as, wait, tmp_path):
+    write_dicom(tmp_path / "ct", numbers((3, 6, 8), np.uint16))
+    controller.set_study(open_study(tmp_path / "ct"))
+    controller.session.labels.rename_class(1, "Liver")
+    labels = np.zeros((6, 8), np.uint16)
+    labels[1, 2:5] = 1
+    controller.session.paint(1, labels)
+    asked = save_as(tmp_path / "mask", "DICOM SEG (*.dcm)")
+    section.mask_button.click()
+    wait(controller)
+    assert asked[0][2].endswith("ct_mask.nii.gz")
+    assert asked[0][3] == "NIfTI (*.nii.gz *.nii);;NRRD (*.nrrd);;DICOM SEG (*.dcm)"
+    written = pydicom.dcmread(tmp_path / "mask.dcm")
+    assert [segment.SegmentLabel for segment in written.SegmentSequence] == ["Liver"]
+    np.testing.assert_array_equal(controller.session.study.read_labels(tmp_path / "mask.dcm")[1], labels)
+
+
+def test_a_file_that_is_no_dicom_series_is_offered_no_dicom(labelled, section, save_as, wait, tmp_path):
+    asked = save_as(tmp_path / "mask.nii.gz")
+    section.mask_button.click()
+    wait(labelled)
+    assert "DICOM" not in asked[0][3]
 
 
 def test_a_saved_model_predicts_the_next_study(labelled, section, save_as, wait, tmp_path):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 from napari_dinoaugseg.errors import OutputError
+from napari_dinoaugseg.session.evaluation import evaluate
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files
+from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.study import open_study
 from tests.blobs import AFFINE, truth_voxels
+from tests.study.builders import numbers, write_dicom
 
 
 @pytest.fixture
@@ -97,3 +101,56 @@ def test_pictures_have_a_folder_for_each_class(tmp_path):
     assert written == [out / "polyp", out / "tool"]
     assert planned_files(session, out, per_class=True)[-1] == out / "tool" / "b.png"
     np.testing.assert_array_equal(np.asarray(Image.open(out / "tool" / "b.png")), 255 * (labels == 2))
+
+
+@pytest.fixture
+def dicom_session(tmp_path):
+    """Three slices of a series: the first painted, the second predicted."""
+    write_dicom(tmp_path / "ct", numbers((3, 6, 8), np.uint16))
+    session = Session(open_study(tmp_path / "ct"))
+    session.labels.add_class("Liver", number=4)
+    session.labels.add_class("Spleen", number=9)
+    labels = np.zeros((6, 8), np.uint16)
+    labels[0, :3], labels[2:, 5] = 4, 9
+    session.paint(0, labels)
+    session.labels.set_prediction(1, labels[::-1].copy(), 0.9)
+    return session
+
+
+@pytest.mark.parametrize(("include", "method"), [(MANUAL_ONLY, "MANUAL"), (None, "SEMIAUTOMATIC")])
+def test_a_dicom_segmentation_has_the_names_of_the_classes(dicom_session, tmp_path, include, method):
+    path = tmp_path / "mask.dcm"
+    options = {} if include is None else {"include": include}
+    assert export_masks(dicom_session, path, **options) == [path]
+    liver, spleen = pydicom.dcmread(path).SegmentSequence
+    assert (liver.SegmentLabel, spleen.SegmentLabel) == ("Liver", "Spleen")
+    assert [segment.SegmentAlgorithmType for segment in (liver, spleen)] == [method] * 2
+    read = dicom_session.study.read_labels(path, range(3))
+    wanted = (Status.MANUAL,) if include else (Status.MANUAL, Status.PREDICTED)
+    for index in range(3):
+        np.testing.assert_array_equal(read[index], dicom_session.labels.result(index, wanted))
+    again = Session(dicom_session.study)
+    again.load_labels(path)
+    assert [entry.number for entry in again.labels.classes] == [4, 9]
+
+
+def test_a_dicom_segmentation_of_each_class(dicom_session, tmp_path):
+    written = export_masks(dicom_session, tmp_path / "mask.dcm", per_class=True)
+    assert [path.name for path in written] == ["mask_liver.dcm", "mask_spleen.dcm"]
+    for path, name, number in zip(written, ("Liver", "Spleen"), (4, 9), strict=True):
+        assert [segment.SegmentLabel for segment in pydicom.dcmread(path).SegmentSequence] == [name]
+        inside = dicom_session.study.read_labels(path, [0])[0]
+        np.testing.assert_array_equal(inside, dicom_session.labels.result(0, MANUAL_ONLY) == number)
+
+
+def test_a_study_that_is_no_dicom_series_has_no_dicom_segmentation(session, tmp_path):
+    with pytest.raises(OutputError, match=r"mask\.dcm: a DICOM SEG refers to the DICOM images"):
+        planned_files(session, tmp_path / "mask.dcm")
+    assert not any(tmp_path.iterdir())
+
+
+def test_two_dicom_segmentations_are_evaluated(dicom_session, tmp_path):
+    for name, include in (("hand", MANUAL_ONLY), ("all", (Status.MANUAL, Status.PREDICTED))):
+        export_masks(dicom_session, tmp_path / f"{name}.dcm", include)
+    result = evaluate(tmp_path / "hand.dcm", tmp_path / "hand.dcm")
+    assert {number: entry.dice for number, entry in result.classes.items()} == {4: 1.0, 9: 1.0}

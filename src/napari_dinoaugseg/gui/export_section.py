@@ -25,6 +25,7 @@ from napari_dinoaugseg.session.report import write_report
 from napari_dinoaugseg.session.session import EVERYTHING
 from napari_dinoaugseg.study import VolumeStudy
 from napari_dinoaugseg.study.files import suffix_of
+from napari_dinoaugseg.study.writing import SEG_SUFFIXES
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -118,7 +119,7 @@ class ExportSection(QWidget):
         self.mask_button.setToolTip(
             "One PNG for each picture, of the picture's own size"
             if pictures
-            else "NIfTI or NRRD in exactly the geometry of the study"
+            else "NIfTI, NRRD or, for a DICOM series, DICOM SEG, in exactly the geometry of the study"
         )
 
     def _contents(self, session: Session) -> str:
@@ -224,6 +225,7 @@ class ExportSection(QWidget):
         kinds = {
             "NIfTI": [s for s in suffixes if s in (".nii", ".nii.gz")],
             "NRRD": [s for s in suffixes if s == ".nrrd"],
+            "DICOM SEG": [s for s in suffixes if s in SEG_SUFFIXES],
             "TIFF": [s for s in suffixes if s in (".tif", ".tiff")],
             "PNG": [s for s in suffixes if s == ".png"],
         }
