@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case
-from benchmarks.paper.draws import Draw, authors_draw, random_draws
-from benchmarks.paper.protocols import PROTOCOLS, Protocol
+from benchmarks.paper.draws import authors_draw, random_draws
+from benchmarks.paper.protocols import PROTOCOLS
 from benchmarks.paper.runs import Machine, Result, protocol_settings, run_draw
-from benchmarks.paper.sources import DataSet
-from benchmarks.paper.studies import Collection, Pictures, Volumes
+from benchmarks.paper.studies import PictureStudies, VolumeStudies
 from benchmarks.paper.tables import Report, as_json, as_text, names_of
 from napari_dinoaugseg.cli.output import tell
 from napari_dinoaugseg.errors import DinoAugSegError, SettingsError
@@ -53,7 +50,7 @@ def run(options: argparse.Namespace) -> Report:
         tell(f"Note: {notice}")
     machine = Machine(options.device, options.weights, options.cache)
     every = [*draws, *([theirs] if theirs else [])]
-    studies = Studies(protocol, data, options.root)
+    studies = VolumeStudies(data) if protocol.unit == "volume" else PictureStudies(data, options.root)
     studies.check(every)
     results = []
     for draw in every:
@@ -61,41 +58,6 @@ def run(options: argparse.Namespace) -> Report:
         results.append(run_draw(protocol, studies.of(draw), draw, settings, machine))
     by_authors: Result | None = results.pop() if theirs else None
     return Report(options.dataset, protocol, data, settings, shots, results, by_authors, why_not)
-
-
-class Studies:
-    """Makes the study of a draw; test volumes are read once for all draws."""
-
-    def __init__(self, protocol: Protocol, data: DataSet, root: Path) -> None:
-        self._protocol, self._data, self._root = protocol, data, root
-        self._test: list[Case] | None = None
-
-    def check(self, draws: Sequence[Draw]) -> None:
-        """Read every file once, so that a damaged one is known before anybody waits. Raises as `of` does."""
-        shots = list({source.name: source for draw in draws for source in draw.shots}.values())
-        if self._protocol.unit == "volume":
-            for source in shots:
-                source.read()
-            self._read_test()
-            return
-        taken = {source.name for source in shots}
-        tested = {source.name: source for draw in draws for source in draw.test}
-        if not self._data.test:  # one pool for both: what one draw labels another one may test
-            tested = {name: source for name, source in tested.items() if name not in taken}
-        whole = Pictures(self._root, shots, list(tested.values()))
-        for _ in itertools.chain(whole.labelled(), whole.tested()):
-            pass
-
-    def of(self, draw: Draw) -> Collection:
-        """The study of a draw. Raises StudyError, LabelError: a file is damaged, or not what it should be."""
-        if self._protocol.unit == "picture":
-            return Pictures(self._root, draw.shots, draw.test)
-        return Volumes(draw.shots, self._read_test(), self._protocol.title)
-
-    def _read_test(self) -> list[Case]:
-        if self._test is None:
-            self._test = [source.read() for source in self._data.test]
-        return self._test
 
 
 def _changes(pairs: Sequence[str]) -> dict[str, Any]:

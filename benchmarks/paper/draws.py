@@ -28,8 +28,8 @@ class Draw:
 
     name: str
     seed: int
-    shots: list[Source]
-    test: list[Source]
+    shots: Sequence[Source]
+    test: Sequence[Source]
 
 
 def random_draws(protocol: Protocol, data: DataSet, shots: int, count: int) -> list[Draw]:

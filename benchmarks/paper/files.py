@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nibabel
@@ -40,7 +41,7 @@ def given_split(root: Path) -> tuple[Path, Path] | None:
     return (train, test) if train.is_dir() and test.is_dir() else None
 
 
-def read_pair(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+def read_pair(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """``image`` and ``label`` of an HDF5 or NPZ file. Raises StudyError."""
     with _readable(path):
         if path.suffix == ".npz":
@@ -50,13 +51,13 @@ def read_pair(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
             return np.asarray(file["image"]), np.asarray(file["label"])
 
 
-def read_nifti(path: Path) -> NDArray[np.generic]:
+def read_nifti(path: Path) -> NDArray[Any]:
     """The values of a NIfTI file as slices: its (x, y, z) as (z, y, x). Raises StudyError."""
     with _readable(path):
         return np.asarray(nibabel.load(path).dataobj).T
 
 
-def read_nrrd(path: Path) -> NDArray[np.generic]:
+def read_nrrd(path: Path) -> NDArray[Any]:
     """The values of an NRRD file as slices: its (x, y, z) as (z, y, x). Raises StudyError."""
     with _readable(path):
         return nrrd.read(str(path))[0].T

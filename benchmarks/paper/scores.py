@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class Score:
     hd95: float
 
 
-def score(prediction: NDArray[np.integer], truth: NDArray[np.integer], numbers: Iterable[int]) -> dict[int, Score]:
+def score(prediction: NDArray[Any], truth: NDArray[Any], numbers: Iterable[int]) -> dict[int, Score]:
     """Scores by class number of label images of one shape, 2-D or 3-D."""
     return {number: _score(prediction == number, truth == number) for number in numbers}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +64,8 @@ class DataSet:
         notices: sentences for the person: cases that were left out.
     """
 
-    pool: list[Source]
-    test: list[Source]
+    pool: Sequence[Source]
+    test: Sequence[Source]
     layout: str
     split: str
     notices: list[str] = field(default_factory=list)
@@ -81,7 +82,7 @@ def left_out(names: Sequence[str], lack: str) -> list[str]:
 
 
 def make_case(
-    name: str, images: NDArray[np.generic], labels: NDArray[np.generic], highest: int, window: Window | None = None
+    name: str, images: NDArray[Any], labels: NDArray[Any], highest: int, window: Window | None = None
 ) -> Case:
     """A volume of the benchmark.
 
@@ -107,7 +108,7 @@ def make_case(
     return Case(name, tuple(images), tuple(labels.astype(np.uint8)), chosen, None)
 
 
-def check_labels(name: str, labels: NDArray[np.generic], highest: int) -> None:
+def check_labels(name: str, labels: NDArray[Any], highest: int) -> None:
     """Raise LabelError when there is another value than 0 to ``highest``."""
     strange = sorted({float(value) for value in np.unique(labels)} - set(range(highest + 1)))
     if strange:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from benchmarks.cases import Case
 from benchmarks.multi_study import MultiStudy
-from benchmarks.paper.sources import PictureSource, VolumeSource
+from benchmarks.paper.draws import Draw
+from benchmarks.paper.sources import DataSet, PictureSource, Source, VolumeSource
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.study import MaskFolder, PictureStudy, Study
 
 
 class Collection(ABC):
-    """A study with its truth.
+    """A study with its truth: the slices of the shots first, then those of the test cases."""
 
-    Attributes:
-        study: slices of the shots first, then those of the test cases.
-    """
-
-    study: Study
+    @property
+    @abstractmethod
+    def study(self) -> Study:
+        """What a session works on."""
 
     @abstractmethod
     def labelled(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -46,19 +46,23 @@ class Volumes(Collection):
     def __init__(self, shots: Sequence[VolumeSource], test: Sequence[Case], name: str) -> None:
         self._shots = [source.read() for source in shots]
         self._test = list(test)
-        self._all = MultiStudy([*self._shots, *self._test], "volume", name)
-        self.study = self._all
+        self._study = MultiStudy([*self._shots, *self._test], "volume", name)
+
+    @property
+    def study(self) -> MultiStudy:
+        """See `Collection`."""
+        return self._study
 
     def labelled(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """See `Collection`."""
         for case in self._shots:
-            for i in self._all.indices(case):
-                yield i, self._all.truth(i)
+            for i in self._study.indices(case):
+                yield i, self._study.truth(i)
 
     def tested(self) -> Iterator[tuple[str, range, NDArray[np.uint8]]]:
         """See `Collection`."""
         for case in self._test:
-            yield case.name, self._all.indices(case), np.stack(case.truth)
+            yield case.name, self._study.indices(case), np.stack(case.truth)
 
 
 class Pictures(Collection):
@@ -73,9 +77,14 @@ class Pictures(Collection):
     def __init__(self, root: Path, shots: Sequence[PictureSource], test: Sequence[PictureSource]) -> None:
         self._sources = [*shots, *test]
         self._n_shots = len(shots)
-        self.study = PictureStudy(root, [source.picture for source in self._sources])
+        self._study = PictureStudy(root, [source.picture for source in self._sources])
         # By number: two parts of a set may use one name for different pictures.
         self._masks = MaskFolder({str(i): source.mask for i, source in enumerate(self._sources)})
+
+    @property
+    def study(self) -> PictureStudy:
+        """See `Collection`."""
+        return self._study
 
     def labelled(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """See `Collection`."""
@@ -97,3 +106,60 @@ class Pictures(Collection):
             )
             raise LabelError(msg)
         return mask.astype(np.uint8)
+
+
+class VolumeStudies:
+    """Makes the study of each draw; test volumes are read once for all of them.
+
+    Args:
+        data: the cases.
+    """
+
+    def __init__(self, data: DataSet) -> None:
+        self._test_sources = _volumes(data.test)
+        self._test: list[Case] | None = None
+
+    def check(self, draws: Sequence[Draw]) -> None:
+        """Read every file once, so that a damaged one is known before anybody waits. Raises as `of` does."""
+        for source in {source.name: source for draw in draws for source in _volumes(draw.shots)}.values():
+            source.read()
+        self._read_test()
+
+    def of(self, draw: Draw) -> Volumes:
+        """The study of a draw. Raises StudyError, LabelError: a file is damaged, or not what it should be."""
+        return Volumes(_volumes(draw.shots), self._read_test(), f"draw {draw.name}")
+
+    def _read_test(self) -> list[Case]:
+        if self._test is None:
+            self._test = [source.read() for source in self._test_sources]
+        return self._test
+
+
+class PictureStudies:
+    """Makes the study of each draw.
+
+    Args:
+        data: the cases.
+        root: the folder that was asked for.
+    """
+
+    def __init__(self, data: DataSet, root: Path) -> None:
+        self._data, self._root = data, root
+
+    def check(self, draws: Sequence[Draw]) -> None:
+        """Decode every file once, so that a damaged one is known before anybody waits. Raises as `of` does."""
+        every = {source.picture: source for draw in draws for source in _pictures([*draw.shots, *draw.test])}
+        for _ in Pictures(self._root, [], list(every.values())).tested():
+            pass  # to have come to the end is all that is wanted
+
+    def of(self, draw: Draw) -> Pictures:
+        """The study of a draw. Raises StudyError, LabelError: a file is damaged, or not what it should be."""
+        return Pictures(self._root, _pictures(draw.shots), _pictures(draw.test))
+
+
+def _volumes(sources: Iterable[Source]) -> list[VolumeSource]:
+    return [source for source in sources if isinstance(source, VolumeSource)]
+
+
+def _pictures(sources: Iterable[Source]) -> list[PictureSource]:
+    return [source for source in sources if isinstance(source, PictureSource)]

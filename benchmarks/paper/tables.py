@@ -130,11 +130,9 @@ class Report:
 
     def _paper(self, number: int | None, measure: str) -> float | None:
         figures = self.protocol.figures[self.paper_shots]
+        whole, of_class = {"dice": (figures.dice, figures.dice_of), "hd95": (figures.hd95, figures.hd95_of)}[measure]
         # The mean of one class is that class.
-        whole = number is None or len(self.protocol.classes) == 1
-        if measure == "dice":
-            return figures.dice if whole else figures.dice_of.get(number)
-        return figures.hd95 if whole else figures.hd95_of.get(number)
+        return whole if number is None or len(self.protocol.classes) == 1 else of_class.get(number)
 
 
 def value_of(result: Result, number: int | None, measure: str) -> float:
@@ -146,7 +144,8 @@ def value_of(result: Result, number: int | None, measure: str) -> float:
 def as_text(report: Report) -> str:
     """The table with its head."""
     protocol, first = report.protocol, report.results[0]
-    rows = [*protocol.classes.items(), (None, "mean")] if len(protocol.classes) > 1 else [*protocol.classes.items()]
+    rows: list[tuple[int | None, str]] = [*protocol.classes.items()]
+    rows += [(None, "mean")] if len(rows) > 1 else []
     lines = [
         f"{protocol.title}, {_counted(report.shots, 'shot')} ({_counted(first.labelled, 'labelled slice')} in draw 1), "
         f"{_counted(len(report.results), 'random draw')}, on {first.device}",
@@ -170,7 +169,7 @@ def as_text(report: Report) -> str:
 def as_json(report: Report) -> dict[str, Any]:
     """All of it: figures, differences, and the scores of every test case in every draw."""
     protocol = report.protocol
-    names = {**protocol.classes, None: "mean"}
+    names: dict[int | None, str] = {**protocol.classes, None: "mean"}
     first = report.results[0]
     figures = {measure: {name: report.cell(number, measure) for number, name in names.items()} for measure in MEASURES}
     return {
@@ -227,8 +226,7 @@ def _line(title: str, result: Result) -> str:
 
 
 def _draw_json(result: Result, protocol: Protocol) -> dict[str, Any]:
-    numbers = [*protocol.classes, None]
-    names = {**protocol.classes, None: "mean"}
+    names: dict[int | None, str] = {**protocol.classes, None: "mean"}
     return {
         "draw": result.draw.name,
         "seed": result.draw.seed,
@@ -237,7 +235,7 @@ def _draw_json(result: Result, protocol: Protocol) -> dict[str, Any]:
         "steps": result.steps,
         "input_size": result.input_size,
         "seconds": {name: round(value, 2) for name, value in result.seconds.items()},
-        **{measure: {names[n]: value_of(result, n, measure) for n in numbers} for measure in MEASURES},
+        **{measure: {name: value_of(result, n, measure) for n, name in names.items()} for measure in MEASURES},
         "cases": {
             case: {names[n]: {"dice": one.dice, "hd95": one.hd95} for n, one in of_case.items()}
             for case, of_case in result.scores.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ def _stack(name: str, paths: Sequence[Path], highest: int, window: Window | None
     return make_case(name, images, labels, highest, window)
 
 
-def _stacked(name: str, slices: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+def _stacked(name: str, slices: Sequence[NDArray[Any]]) -> NDArray[Any]:
     if len({one.shape for one in slices}) > 1:
         msg = f"{name}: its slices differ in size. Download them again."
         raise StudyError(msg)
