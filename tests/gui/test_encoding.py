@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_dinoaugseg.gui.encoding import BACKGROUND, from_layer, to_layer
+from napari_dinoaugseg.gui.encoding import BACKGROUND, from_layer, is_shown, to_layer
 from napari_dinoaugseg.session.labels import UNKNOWN, SliceLabels
 
 PLAIN = np.array([[0, 1], [2, 0]], np.uint16)
@@ -23,3 +23,20 @@ def test_nothing_said_is_zeros_and_zeros_say_nothing():
     assert not to_layer(SliceLabels(), (2, 2)).any()
     assert from_layer(EMPTY, scribbles=False) is None
     assert (to_layer(SliceLabels(EMPTY), (2, 2)) == BACKGROUND).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "scribbles", "shown"),
+    [
+        (PLAIN, [[0, 1], [2, BACKGROUND]], False, True),  # both are background on a whole slice
+        (PLAIN, [[0, 1], [2, BACKGROUND]], True, False),
+        (SCRIBBLES, [[BACKGROUND, 1], [0, 0]], True, True),
+        (SCRIBBLES, [[BACKGROUND, 1], [0, 0]], False, False),
+        (EMPTY, [[0, 0], [0, 0]], False, False),  # nothing was said there
+        (EMPTY, [[BACKGROUND, 0], [0, 0]], False, True),
+        (None, [[0, 0], [0, 0]], False, True),
+        (None, [[BACKGROUND, 0], [0, 0]], False, False),
+    ],
+)
+def test_whether_the_layer_shows_what_was_said(labels, values, scribbles, shown):
+    assert is_shown(SliceLabels(labels), np.array(values, np.uint16), scribbles=scribbles) == shown
