@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,16 +110,15 @@ class StudyActions(WorkActions):
         Raises:
             LabelError: it does not fit the study; nothing is changed then.
         """
-        before = self.session.study if self.session is not None else None
         session = Session(loaded.study, device=self.device, weights=self.weights, say=self.say_from_work)
         session.resume(loaded.snapshot)
         if not session.labels.classes:
             session.labels.add_class()
         self.settings, self.encoder_in_use = session.settings, None
         self.scribbles = bool(loaded.snapshot.view.get("scribbles"))
-        image = self._image_for(loaded.study.plane) if before is not None else None
-        reason = loaded.store.reason
-        self._begin(session, image, ReadOnlyLayers if reason else StudyLayers, keep_layers=False, read_only=reason)
+        kind = ReadOnlyLayers if loaded.store.reason else StudyLayers
+        with self._image_for(loaded.study.plane) as image:
+            self._begin(session, image, kind, keep_layers=False, read_only=loaded.store.reason)
         self.saving.follow(session, loaded.store)
         self.settings_changed.emit()
 
@@ -219,14 +219,17 @@ class StudyActions(WorkActions):
             msg = "The plane cannot change any more: slices are labelled. Clear them first, or open the study again."
             raise StudyError(msg)
         study = study_in_plane(self.session.study, plane)
-        self.set_study(study, image=self._image_for(plane))
+        with self._image_for(plane) as image:
+            self.set_study(study, image=image)
 
-    def _image_for(self, plane: Plane) -> napari.layers.Image | None:
-        """The image in the viewer, when it shows the study as another plane needs it; taken away otherwise."""
+    @contextmanager
+    def _image_for(self, plane: Plane) -> Iterator[napari.layers.Image | None]:
+        """The image in the viewer, when it shows the study as another plane needs it; else None, and it leaves.
+
+        It leaves last: a viewer that is empty for a moment may be drawn half made.
+        """
         image = self.layers.image if self.layers is not None else None
-        if self.session is None or image is None or shows_alike(self.session.study, plane):
-            return image
-        if self.layers is not None and image in self.viewer.layers:
-            self.layers.image = None
+        fits = self.session is None or image is None or shows_alike(self.session.study, plane)
+        yield image if fits else None
+        if not fits and image is not None and image in self.viewer.layers:
             self.viewer.layers.remove(image)
-        return None
