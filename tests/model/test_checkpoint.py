@@ -242,3 +242,10 @@ def test_weights_must_be_exactly_the_decoders(checkpoint: Checkpoint) -> None:
     less = {name: value for name, value in checkpoint.state.items() if name != "classify.bias"}
     with pytest.raises(CheckpointError, match="do not fit"):
         build_decoder(dataclasses.replace(checkpoint, state=less))
+
+
+def test_bytes_of_a_model_do_not_reach_the_terminal(saved: Path, decoder: Decoder) -> None:
+    rewritten(saved, decoder={**decoder.arguments, "\x1b[2J": 1})
+    with pytest.raises(CheckpointError, match="a decoder that this version does not know") as caught:
+        build_decoder(load_checkpoint(saved))
+    assert str(caught.value).isprintable()

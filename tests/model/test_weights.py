@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from napari_dinoaugseg.errors import WeightsError
 from napari_dinoaugseg.model.encoder import ENCODERS, Encoder, load_encoder, resolve_encoder
-from napari_dinoaugseg.model.weights import fit_weights
+from napari_dinoaugseg.model.weights import fit_weights, read_tensors
 
 TINY = "dinov3-convnext-tiny"
 
@@ -199,3 +200,16 @@ def test_weights_that_are_not_numbers_are_refused(tiny_state: dict[str, Tensor],
     save_file({**tiny_state, "stem.0.bias": torch.full((96,), torch.nan)}, path)
     with pytest.raises(WeightsError, match="not numbers"):
         load_encoder(TINY, weights=path)
+
+
+def test_a_text_that_claims_gigabytes_costs_no_memory(tmp_path: Path) -> None:
+    """In the older torch format, whose pickles lie plainly in the file."""
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"\x80\x02X" + (2**32 - 1).to_bytes(4, "little") + b"few.")
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match=r"weights\.pth: the weights file is cut or damaged"):
+            read_tensors(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

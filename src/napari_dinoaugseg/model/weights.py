@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,10 @@ def _read_torch(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             # Mapped into memory, a file of 800 MB is not held twice; PyTorch maps only its newer, zipped format.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            if zipfile.is_zipfile(path):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            # From memory: a text in the pickle may claim any length, and a read from disk allocates it beforehand.
+            return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         msg = f"{path}: the weights file is cut or damaged. Get it again."
         if _holds_code(error, path):
@@ -166,6 +171,12 @@ def _match(tensors: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor] |
     return {name: state[name] for name in expected}
 
 
+@cache
+def _trunk(name: str) -> Any:
+    """An encoder's shapes to compare with; building it takes longer than reading most files."""
+    return build_trunk(ENCODERS[name])
+
+
 _LITE0_HEAD_TIMM = ("conv_head.", "bn2.", "classifier.")
 _LITE0_HEAD_PACKAGE = ("_conv_head.", "_bn1.", "_fc.")
 
@@ -175,7 +186,7 @@ def _in_timm_layout(tensors: dict[str, Tensor], spec: EncoderSpec) -> dict[str, 
         from timm.models.convnext import checkpoint_filter_fn
 
         try:
-            renamed: dict[str, Tensor] = checkpoint_filter_fn(tensors, build_trunk(spec))
+            renamed: dict[str, Tensor] = checkpoint_filter_fn(tensors, _trunk(spec.name))
         except (KeyError, RuntimeError):  # it looks the shapes up in the model: another encoder
             return None
         return renamed
