@@ -29,6 +29,7 @@ ERRORS = {
         "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
         "allocate 10 bytes. Error code 12 (Cannot allocate memory)"
     ),
+    "of oneDNN": RuntimeError("could not create a primitive"),
     "of Windows": RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory"),
 }
 SHORT = {"steps": 4, "class_steps": 0.0, "views": 0, "width": 16}
@@ -50,7 +51,7 @@ def test_every_kind_of_lack_of_memory_is_known(error):
 def test_the_machines_memory_is_told_from_the_cards():
     card = torch.device("cuda")
     told = {name: is_hosts(error, card) for name, error in ERRORS.items()}
-    assert [name for name, hosts in told.items() if hosts] == ["of Python", "of the CPU", "of Windows"]
+    assert [name for name, hosts in told.items() if hosts] == ["of Python", "of the CPU", "of oneDNN", "of Windows"]
     assert all(is_hosts(error, CPU) for error in ERRORS.values())
 
 

@@ -16,7 +16,11 @@ CPU = torch.device("cpu")
 Trouble = Literal["memory", "device"]
 """What keeps a computation from going on where it is: too little memory, or a device that answers no more."""
 
-_HOST_MEMORY = re.compile(r"defaultcpuallocator|(can't|cannot) allocate memory|bad.?alloc")
+# oneDNN, which computes convolutions on a CPU, has no other words for a lack of memory than those of its last line.
+_HOST_MEMORY = re.compile(
+    r"defaultcpuallocator|(can't|cannot) allocate memory|bad.?alloc"
+    r"|could not (create|execute) a (primitive|memory object)"
+)
 _MEMORY = re.compile(_HOST_MEMORY.pattern + r"|out of memory|not enough memory|status_alloc_failed")
 _DEVICE = re.compile(
     r"cuda (driver |kernel )?error|device-side assert|launch failure|illegal memory access|cublas|cudnn|cusolver"
