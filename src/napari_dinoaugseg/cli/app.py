@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from napari_dinoaugseg import __version__
+from napari_dinoaugseg import __version__, offline
 from napari_dinoaugseg.cli.output import tell
 from napari_dinoaugseg.errors import DinoAugSegError
 
@@ -66,6 +66,16 @@ Window = Annotated[str, typer.Option(help="Intensity window: auto, a CT preset (
 InputSize = Annotated[
     int | None, typer.Option(help="Side of the encoder's input in pixels.", show_default="of the preset")
 ]
+
+
+def _go_offline(value: bool) -> None:
+    if value:
+        offline.go_offline()
+
+
+Offline = Annotated[
+    bool, typer.Option("--offline", callback=_go_offline, help="Use no network: only weights that are on this machine.")
+]
 Cache = Annotated[bool, typer.Option(help="Keep encoder features on disk, so that the next run encodes nothing.")]
 
 
@@ -96,6 +106,7 @@ def segment(
     model_out: Annotated[Path | None, typer.Option(help="Save the trained model (.safetensors).")] = None,
     confidence_out: Annotated[Path | None, typer.Option(help="Save the confidence of each voxel, 0 to 1.")] = None,
     cache: Cache = True,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Learn from the labelled slices of a study and write a mask of all its slices."""
@@ -134,6 +145,7 @@ def predict(
     device: Device = "auto",
     confidence_out: Annotated[Path | None, typer.Option(help="Save the confidence of each voxel, 0 to 1.")] = None,
     cache: Cache = True,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Write a mask of a new study with a saved model."""
@@ -190,6 +202,7 @@ def simulate(
     device: Device = "auto",
     seed: Seed = 0,
     cache: Cache = True,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Play a person who labels a few slices, trains, and labels more: Dice of the unlabelled slices, round by round."""
@@ -221,6 +234,7 @@ def encoders(
     ] = None,
     weights: Weights = None,
     device: Device = "auto",
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """List the encoders, and whether their weights are at hand."""
@@ -241,6 +255,7 @@ def demo(
     preset: PresetOption = Preset.BALANCED,
     device: Device = "auto",
     seed: Seed = 0,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Try it on a brain template: in napari where there is a display, else five slices are labelled for you."""

@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.gui.parts import button, quietly, row
+from napari_dinoaugseg.gui.preferences import follow_offline
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -33,11 +34,9 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
         ``states``: by name; ``facts``: (licence, url, megabytes) by name; ``chosen``: the name; ``problem``: why none.
     """
     from napari_dinoaugseg.errors import DinoAugSegError
-    from napari_dinoaugseg.gui.preferences import apply_offline, preferences
     from napari_dinoaugseg.gui.workers import be_polite
 
     be_polite()
-    apply_offline(preferences())
     from napari_dinoaugseg.learning.device import choose_device
     from napari_dinoaugseg.model.encoder import ENCODERS, resolve_encoder, weights_state
 
@@ -61,6 +60,7 @@ class EncoderChoice(QWidget):
         self.controller = controller
         self._found: dict[str, Any] | None = None
         self._looking = False
+        follow_offline()
         self.names = QComboBox()
         self.names.addItems(NAMES)
         self.names.setToolTip("The frozen network that looks at the slices; auto takes the best one at hand")

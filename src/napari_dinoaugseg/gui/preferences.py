@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
+from napari_dinoaugseg import offline
+
 PLUGIN = "napari-dinoaugseg"
+_forbidden_here = False  # by the preference, as opposed to the environment
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,27 @@ def preferences() -> Preferences:
 
 
 def apply_offline(chosen: Preferences) -> None:
-    """Let the engine know that it must not use the network. What the environment says already is left alone."""
-    if chosen.offline:
-        os.environ.setdefault("DINOAUGSEG_OFFLINE", "1")
+    """Let the engine know whether it may use the network. What the environment forbids stays forbidden."""
+    global _forbidden_here
+    if chosen.offline and not offline.is_offline():
+        offline.go_offline()
+        _forbidden_here = True
+    elif not chosen.offline and _forbidden_here:
+        offline.go_online()
+        _forbidden_here = False
+
+
+def follow_offline() -> None:
+    """Apply the preference now and whenever the person changes it."""
+    apply_offline(preferences())
+    page = _page()
+    if page is not None:
+        page.events.offline.disconnect(_on_offline_changed)
+        page.events.offline.connect(_on_offline_changed)
+
+
+def _on_offline_changed(_: object = None) -> None:
+    apply_offline(preferences())
 
 
 def _page() -> Any:

@@ -1,0 +1,46 @@
+"""The preference to work offline holds as soon as it is chosen, and no longer than it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_dinoaugseg import offline
+from napari_dinoaugseg.gui import preferences as module
+from napari_dinoaugseg.gui.preferences import PLUGIN, Preferences, apply_offline
+from napari_dinoaugseg.model import hub
+
+
+@pytest.fixture
+def page(monkeypatch):
+    from napari.settings import get_plugin_settings
+
+    monkeypatch.setattr(module, "_forbidden_here", False)
+    found = get_plugin_settings(PLUGIN).computing
+    yield found
+    found.offline = False
+
+
+def test_the_preference_reaches_the_engine_at_once(page, panel):
+    assert not offline.is_offline()
+    page.offline = True
+    assert offline.is_offline()
+    assert "downloads are switched off" in hub.why_not()
+    page.offline = False
+    assert not offline.is_offline()
+
+
+def test_a_new_panel_works_offline_before_a_study_is_open(page, make_napari_viewer):
+    from napari_dinoaugseg.gui.panel import Panel
+
+    page.offline = True
+    made = Panel(make_napari_viewer())
+    assert offline.is_offline()
+    made.controller.dispose()
+
+
+def test_what_the_environment_forbids_stays_forbidden(monkeypatch):
+    monkeypatch.setattr(module, "_forbidden_here", False)
+    monkeypatch.setenv(offline.VARIABLE, "1")
+    apply_offline(Preferences(offline=True))
+    apply_offline(Preferences(offline=False))
+    assert offline.is_offline()
