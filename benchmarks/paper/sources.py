@@ -104,6 +104,8 @@ def make_case(
         )
         raise StudyError(msg)
     check_labels(name, labels, highest)
+    if images.dtype == np.float64:  # a scaled NIfTI file; a set of volumes is held in memory
+        images = images.astype(np.float32)
     chosen = window or choose_window(study_from_array(images, name=name))
     return Case(name, tuple(images), tuple(labels.astype(np.uint8)), chosen, None)
 

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.paper import published
 from benchmarks.paper.draws import Draw
 from benchmarks.paper.protocols import Protocol
-from benchmarks.paper.runs import Result
+from benchmarks.paper.runs import Result, protocol_settings
 from benchmarks.paper.sources import DataSet, groups_of
 from napari_dinoaugseg.learning.settings import Settings
 
@@ -94,6 +94,7 @@ class Report:
                 f"preset {settings.preset}: {first.steps} steps of {settings.batch_size} slices, {settings.views} "
                 f"augmented views a slice; not {published.PASSES} passes of batch {published.BATCH} without views",
             ),
+            (bool(self._changed()), f"settings changed: {self._changed()}"),
             (
                 self.shots != self.paper_shots,
                 f"{_counted(self.shots, 'shot')}; the paper's figures are of {self.paper_shots}",
@@ -109,6 +110,13 @@ class Report:
             (bool(self.why_not), self.why_not),
         ]
         return [text for holds, text in every if holds]
+
+    def _changed(self) -> str:
+        """Settings that are not those of the preset; encoder and size are told anyway."""
+        preset = protocol_settings(self.settings.preset, self.shots).model_dump()
+        told = ("encoder", "input_size", "seed")
+        values = {name: value for name, value in self.settings.model_dump().items() if name not in told}
+        return ", ".join(f"{name}={value}" for name, value in values.items() if value != preset[name])
 
     def _fewer_tested(self) -> bool:
         return self.protocol.test_groups != len(groups_of(self.results[0].draw.test))

@@ -45,6 +45,7 @@ def test_a_run_tells_figures_differences_and_every_case(acdc: Path, tmp_path: Pa
     for text in (
         "encoder efficientnet-lite0, not dinov3-convnext-large",
         "slices at 64 x 64, not 768 x 768",
+        "settings changed: steps=30",
         "1 shot; the paper's figures are of 7",
         "2 test patients, not 20",
         "the authors' draw cannot be repeated: patient099 is not among the training cases here",
