@@ -97,7 +97,7 @@ def read_seg(path: Path) -> SegLabels:
         warnings.simplefilter("ignore", UserWarning)
         with reading(path, EXPECTED):
             dataset = open_pixels(path)
-            kind = str(dataset.get("SOPClassUID"))
+            kind = text({"uid": dataset.get("SOPClassUID")}, "uid")
             if kind not in (SegmentationStorage, _LABEL_MAP):
                 msg = f"{path}: this is no DICOM segmentation ({UID(kind).name}). Give DICOM SEG, NIfTI or NRRD."
                 raise LabelError(msg)
