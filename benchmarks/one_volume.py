@@ -41,7 +41,7 @@ def holding(case: Case) -> list[int]:
 
 @lru_cache(maxsize=1)
 def _load(data: Path, name: str) -> dict[str, Case]:
-    return {case.name: case for case in load_set(data, name)}
+    return {case.name: case for case in sorted(load_set(data, name), key=lambda case: case.name)}
 
 
 @lru_cache(maxsize=1)

@@ -85,7 +85,7 @@ def _enlarged(layers: nn.ModuleList, features: Sequence[Tensor]) -> list[Tensor]
 
 def learn_linear(problem: Problem) -> Learnt:
     """Linear probe on frozen features."""
-    return _learn_on_features(problem, LinearProbe, Recipe(steps=400, learning_rate=1e-2, views=7))
+    return _learn_on_features(problem, LinearProbe, Recipe(steps=400, learning_rate=3e-3, views=7))
 
 
 def learn_light(problem: Problem) -> Learnt:

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.cases import SETS, Case, load_set
+from benchmarks.multi_study import UNIT, MultiStudy, store_of
+
+from napari_dinoaugseg.errors import LabelError, OutputError, StudyError
+from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.model.encoder import Encoder, load_encoder
+from napari_dinoaugseg.study import choose_window, open_study, to_unit_rgb
+from tests.benchmarks.sets import WRITERS, write_clinicdb, write_hippocampus, write_lung_ct, write_spleen
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("efficientnet-lite0")
+
+
+def write(name: str, root: Path) -> None:
+    for seed in (1, 2):
+        WRITERS[name](root / name / "train", seed)
+    WRITERS[name](root / name / "test", 3)
+
+
+def test_every_set_has_a_layout_to_test() -> None:
+    assert WRITERS.keys() == SETS.keys()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_truth_lies_on_the_image_that_it_belongs_to(name: str, tmp_path: Path) -> None:
+    write(name, tmp_path)
+    for case in load_set(tmp_path, name):
+        for image, truth in zip(case.images, case.truth, strict=True):
+            values = image if image.ndim == 2 else image[..., 0]
+            expected = np.minimum(values // 100, 2)
+            if name == "acdc":  # whose third class has the value of the second
+                expected[truth == 3] = 3
+                assert truth[0, 0] in (0, 3)
+                values[0, 0], expected[0, 0] = 0, truth[0, 0]
+            np.testing.assert_array_equal(truth, expected)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_splits_are_kept_apart_and_no_split_means_all(name: str, tmp_path: Path) -> None:
+    write(name, tmp_path)
+    train, test, both = (load_set(tmp_path, name, split) for split in ("train", "test", None))
+    assert (len(train), len(test)) == (2, 1)
+    assert sorted(case.name for case in both) == sorted(case.name for case in [*train, *test])
+    assert len({case.name for case in both}) == 3
+    assert all((case.n_slices == 1) == (SETS[name].kind == "pictures") for case in both)
+
+
+def test_spacing_comes_from_where_the_set_has_it(tmp_path: Path) -> None:
+    for name in ("hc18", "msd_hippocampus", "msd_spleen_sample", "sunnybrook_dicom", "acdc", "cvc_clinicdb"):
+        write(name, tmp_path)
+    found = {name: load_set(tmp_path, name, "test")[0].spacing for name in ("hc18", "acdc", "cvc_clinicdb")}
+    assert found == {"hc18": (0.35, 0.35), "acdc": None, "cvc_clinicdb": None}
+    for name, expected in {
+        "msd_hippocampus": (1.2, 1.0, 1.0),
+        "msd_spleen_sample": (5.0, 0.8, 0.8),
+        "sunnybrook_dicom": (10.0, 0.8, 0.5),
+    }.items():
+        assert load_set(tmp_path, name, "test")[0].spacing == pytest.approx(expected)
+
+
+def test_copies_in_the_first_format_are_no_cases(tmp_path: Path) -> None:
+    write_lung_ct(tmp_path / "lung_ct" / "train", 1)
+    write_lung_ct(tmp_path / "lung_ct" / "original_tif", 1)
+    assert len(load_set(tmp_path, "lung_ct")) == 1
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no set 'lungs'"):
+        load_set(tmp_path, "lungs")
+    with pytest.raises(StudyError, match="no such folder"):
+        load_set(tmp_path, "ph2", "train")
+    (tmp_path / "ph2" / "train").mkdir(parents=True)
+    with pytest.raises(StudyError, match="no case of ph2"):
+        load_set(tmp_path, "ph2", "train")
+    write_clinicdb(tmp_path / "cvc_clinicdb", 1)
+    (tmp_path / "cvc_clinicdb" / "masks" / "1.png").unlink()
+    with pytest.raises(StudyError, match=r"the mask of 1\.png is missing"):
+        load_set(tmp_path, "cvc_clinicdb")
+
+
+def test_a_truth_of_another_size_is_refused() -> None:
+    with pytest.raises(StudyError, match="not of the size"):
+        Case("x", (np.zeros((4, 5), np.uint8),), (np.zeros((5, 4), np.uint8),), None, None)
+
+
+def test_a_slice_is_encoded_as_in_a_study_of_its_own(tmp_path: Path, encoder: Encoder) -> None:
+    write_spleen(tmp_path / "msd_spleen_sample", 1)
+    write_clinicdb(tmp_path / "cvc_clinicdb", 1)
+    write_lung_ct(tmp_path / "lung_ct", 1)
+    names = ("msd_spleen_sample", "cvc_clinicdb", "lung_ct")
+    cases = [case for name in names for case in load_set(tmp_path, name)]
+    files = ("msd_spleen_sample/sub-spleen1_ct.nii.gz", "cvc_clinicdb/images/1.png")
+    for case, file in zip(cases, files, strict=False):
+        own = open_study(tmp_path / file)
+        window = choose_window(own)
+        many = MultiStudy(cases, "volume", "all")
+        stores = (FeatureStore(own, encoder, input_size=64, window=window), store_of(many, encoder, 64, None))
+        for i, index in enumerate(many.indices(case)):
+            np.testing.assert_allclose(
+                to_unit_rgb(many.slice(index), UNIT), to_unit_rgb(own.slice(i), window), atol=1e-6
+            )
+            np.testing.assert_allclose(stores[1].image(index), stores[0].image(i), atol=1e-6)
+
+
+def test_features_are_found_again_in_another_collection(tmp_path: Path, encoder: Encoder) -> None:
+    for seed in (1, 2):
+        write_hippocampus(tmp_path / "msd_hippocampus", seed)
+    one, two = load_set(tmp_path, "msd_hippocampus")
+    first = store_of(MultiStudy([one, two], "volume", "both"), encoder, 64, tmp_path / "cache")
+    list(first.prepare([(i, None) for i in range(first.study.n_slices)]))
+    study = MultiStudy([two], "volume", "second")
+    second = store_of(study, encoder, 64, tmp_path / "cache")
+    list(second.prepare([(i, None) for i in range(study.n_slices)]))
+    assert (first.encoded, second.encoded) == (one.n_slices + two.n_slices, 0)
+
+
+def test_a_collection_knows_whose_slice_is_whose(tmp_path: Path) -> None:
+    write_clinicdb(tmp_path / "cvc_clinicdb", 1)
+    write_hippocampus(tmp_path / "msd_hippocampus", 2)
+    picture, volume = load_set(tmp_path, "cvc_clinicdb") + load_set(tmp_path, "msd_hippocampus")
+    study = MultiStudy([picture, volume], "volume", "both")
+    assert (list(study.indices(picture)), list(study.indices(volume))) == ([0], list(range(1, 1 + volume.n_slices)))
+    assert [study.slice_name(i) for i in (0, 1)] == ["1", "hippocampus_002, slice 0"]
+    for i in study.indices(volume):
+        np.testing.assert_array_equal(study.example(i).target, volume.truth[i - 1])
+        assert study.slice(i).shape == study.slice_shape(i)
+        assert study.slice_spacing(i) == (1.0, 1.0)
+    assert min(study.slice(i).min() for i in study.indices(volume)) >= 0
+    assert max(study.slice(i).max() for i in study.indices(volume)) == 1
+    assert study.fingerprint != MultiStudy([volume, picture], "volume", "both").fingerprint
+
+
+def test_a_collection_refuses_what_it_is_not_for(tmp_path: Path) -> None:
+    write_clinicdb(tmp_path / "cvc_clinicdb", 1)
+    cases = load_set(tmp_path, "cvc_clinicdb")
+    with pytest.raises(LabelError, match="two cases have one name"):
+        MultiStudy([*cases, *cases], "pictures", "twice")
+    study = MultiStudy(cases, "pictures", "one")
+    for refuse in (lambda: study.check_output(tmp_path / "x"), lambda: study.write_mask(tmp_path / "x", study.truth)):
+        with pytest.raises(OutputError, match="nothing is written"):
+            refuse()
+    with pytest.raises(LabelError, match="have their labels already"):
+        study.read_labels(tmp_path / "x")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", SETS)
+def test_the_public_sets_have_their_classes(name: str, shared_data: Path) -> None:
+    split = "train" if (shared_data / name / "train").is_dir() else None
+    cases = load_set(shared_data, name, split)
+    found = {int(value) for case in cases for truth in case.truth for value in np.unique(truth)}
+    assert found == set(range(len(SETS[name].classes) + 1))
