@@ -487,7 +487,7 @@ def test_a_damaged_class_cannot_write_to_the_terminal(study: VolumeStudy, tmp_pa
     save(study, tmp_path / "mask.dcm", painted(study))
     data = (tmp_path / "mask.dcm").read_bytes()
     (tmp_path / "mask.dcm").write_bytes(
-        data.replace(b"1.2.840.10008.5.1.4.1.1.66.4", b"1.2.840.10008.5.\x1b[1m.1.66.4")
+        data.replace(b"1.2.840.10008.5.1.4.1.1.66.4", b"1.2.840.10008.5.\x1b[31m.1.66.4")
     )
     with pytest.raises(LabelError, match="no DICOM segmentation") as caught:
         study.read_labels(tmp_path / "mask.dcm")
