@@ -130,7 +130,7 @@ def serve(name: str, first: int, end: int) -> None:
                 resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + target.seconds + 1, resource.RLIM_INFINITY)
             )
             outcome, detail = _run_once(target, number, scratch)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            peak = _resident()
             if outcome != "failed" and peak > base + target.memory:
                 outcome, detail = "failed", f"MemoryUse\n{(peak - base) >> 20} MiB resident"
             answers.write(json.dumps([number, outcome, detail, peak]) + "\n")
@@ -179,7 +179,13 @@ def judge(run: Callable[[], None]) -> tuple[str, str]:
 
 
 def _resident() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the most bytes that this process has held so far."""
+    try:
+        # getrusage would tell of the parent too: a child starts with what its parent held when it was forked.
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):  # no /proc: macOS, which counts in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _address_space() -> int:

@@ -243,7 +243,7 @@ def check_weights(folder: Path) -> None:
 
 
 CHECKPOINTS = Target("checkpoint", checkpoints, damage_checkpoint, check_checkpoint, cases=300)
-WEIGHTS = Target("encoder weights", seeds, damage_weights, check_weights, cases=250)
+WEIGHTS = Target("encoder weights", seeds, damage_weights, check_weights, cases=120)
 
 
 @pytest.mark.parametrize("kind", ["CHECKPOINTS", "WEIGHTS"])
