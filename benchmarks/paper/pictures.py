@@ -8,6 +8,7 @@ from benchmarks.paper.files import folder_below
 from benchmarks.paper.sources import DataSet, PictureSource, left_out
 from napari_dinoaugseg.study.masks import find_pictures
 
+LEFT_BY_DRAW = "pictures that a draw leaves, for the authors' list is not public"
 _SUPERPIXELS = "_superpixels"  # ISIC puts its superpixels among the pictures
 
 
@@ -15,13 +16,13 @@ def load_tn3k(root: Path) -> DataSet:
     """TN3K: trainval-image, trainval-mask, test-image, test-mask."""
     pool, notices = _pairs(root, "trainval-image", "trainval-mask")
     test, more = _pairs(root, "test-image", "test-mask")
-    return DataSet(pool, test, "as released", "the released test pictures", notices + more)
+    return DataSet(pool, test, "as released", "the released test pictures", True, notices + more)
 
 
 def load_kvasir(root: Path) -> DataSet:
     """Kvasir-SEG: images, masks. No test list is published."""
     pool, notices = _pairs(root, "images", "masks")
-    return DataSet(pool, [], "as released", "pictures that a draw leaves, for the authors' list is not public", notices)
+    return DataSet(pool, [], "as released", LEFT_BY_DRAW, False, notices)
 
 
 def load_isic2018(root: Path) -> DataSet:
@@ -34,8 +35,8 @@ def load_isic2018(root: Path) -> DataSet:
         test, more = _pairs(root, images, masks, "_segmentation")
         if test:
             split = f"the {part.lower()} part of the challenge, for the authors' list is not public"
-            return DataSet(pool, test, "as released", split, notices + more)
-    return DataSet(pool, [], "as released", "pictures that a draw leaves, for the authors' list is not public", notices)
+            return DataSet(pool, test, "as released", split, False, notices + more)
+    return DataSet(pool, [], "as released", LEFT_BY_DRAW, False, notices)
 
 
 def _pairs(root: Path, images: str, masks: str, ending: str = "") -> tuple[list[PictureSource], list[str]]:

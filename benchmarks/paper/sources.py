@@ -61,6 +61,7 @@ class DataSet:
         test: to score on; empty where no split is published: then it is drawn from what a draw leaves.
         layout: which of the public layouts was found, and what was done to it.
         split: how the test cases were chosen.
+        papers_split: whether that is how the paper chose them.
         notices: sentences for the person: cases that were left out.
     """
 
@@ -68,6 +69,7 @@ class DataSet:
     test: Sequence[Source]
     layout: str
     split: str
+    papers_split: bool
     notices: list[str] = field(default_factory=list)
 
 

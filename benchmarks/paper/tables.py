@@ -100,7 +100,7 @@ class Report:
                 f"{_counted(self.shots, 'shot')}; the paper's figures are of {self.paper_shots}",
             ),
             (self._fewer_tested(), self._tested()),
-            (bool(self.data.split), f"tested on {self.data.split}"),
+            (not self.data.papers_split, f"tested on {self.data.split}"),
             (self.protocol.unit == "volume", "grey values scaled for each volume, not for each slice"),
             (
                 self.protocol.unit == "volume",

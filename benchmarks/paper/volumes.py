@@ -136,7 +136,7 @@ def load_synapse(root: Path) -> DataSet:
             VolumeSource(path.name.split(".")[0], path.name.split(".")[0], partial(_synapse_volume, path))
             for path in find(volumes_at, r"case\d+(\.npy)?\.h5")
         ]
-        return DataSet(pool, test, "as TransUNet prepared it", "the test volumes of TransUNet")
+        return DataSet(pool, test, "as TransUNet prepared it", "the test volumes of TransUNet", True)
     images = {f"case{path.name[3:7]}": path for path in find(root, r"img\d{4}\.nii\.gz")}
     masks = {f"case{path.name[5:9]}": path for path in find(root, r"label\d{4}\.nii\.gz")}
     found = [
@@ -148,7 +148,7 @@ def load_synapse(root: Path) -> DataSet:
     test = [source for source in found if source.name in tested]
     pool = [source for source in found if source.name not in tested]
     notices = left_out([name for name in images if name not in masks], "a label file")
-    return DataSet(pool, test, "NIfTI of BTCV, 8 of its 13 organs", "the test volumes of TransUNet", notices)
+    return DataSet(pool, test, "NIfTI of BTCV, 8 of its 13 organs", "the test volumes of TransUNet", True, notices)
 
 
 def _synapse_volume(path: Path) -> Case:
@@ -179,7 +179,7 @@ def _by_patients(
     given = given_split(root)
     if given is not None:
         (pool, layout, notices), (tested, _, more) = (search(folder) for folder in given)
-        return DataSet(pool, tested, layout, "the folder's own train and test", notices + more)
+        return DataSet(pool, tested, layout, "the folder's own train and test", False, notices + more)
     found, layout, notices = search(root)
     found = [source for source in found if known is None or source.group in known]
     return DataSet(
@@ -187,5 +187,6 @@ def _by_patients(
         [source for source in found if source.group in test],
         layout,
         "the authors' test patients",
+        True,
         notices,
     )

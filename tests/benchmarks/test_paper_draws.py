@@ -23,11 +23,13 @@ def volume(patient: int, frame: int) -> VolumeSource:
 
 def acdc(patients: list[int]) -> DataSet:
     pool = [volume(patient, frame) for patient in patients for frame in (1, 14)]
-    return DataSet(pool, [volume(1, 1)], "made up", "")
+    return DataSet(pool, [volume(1, 1)], "made up", "", True)
 
 
 def pictures(count: int) -> DataSet:
-    return DataSet([PictureSource(Path(f"cju{n:04d}.jpg"), Path("mask.jpg")) for n in range(count)], [], "made up", "")
+    return DataSet(
+        [PictureSource(Path(f"cju{n:04d}.jpg"), Path("mask.jpg")) for n in range(count)], [], "made up", "", True
+    )
 
 
 def test_seven_shots_of_acdc_are_seven_volumes_of_four_patients():

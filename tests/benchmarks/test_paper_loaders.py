@@ -48,6 +48,7 @@ def test_acdc_as_released_is_split_as_the_authors_did(tmp_path: Path):
     np.testing.assert_allclose(np.stack(case.images), grey(38 + 12) * 300, rtol=1e-6)
     np.testing.assert_array_equal(np.stack(case.truth), labels(38 + 12, 3))
     assert data.notices == []
+    assert data.papers_split
 
 
 def test_acdc_volumes_without_labels_are_left_out_and_told(tmp_path: Path):
@@ -89,6 +90,7 @@ def test_a_folder_that_is_split_already_stays_so(tmp_path: Path):
     write_h5(tmp_path / "test" / "patient099_frame01.h5", grey(2), labels(2, 3))
     data = load_acdc(tmp_path)
     assert (names(data.pool), names(data.test)) == (["patient001_frame01"], ["patient099_frame01"])
+    assert not data.papers_split
 
 
 def test_la2018_is_cut_along_its_last_axis(tmp_path: Path):
