@@ -15,6 +15,11 @@ NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 NRRD_SUFFIXES = frozenset({".nrrd"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 
+# Volumes that other programs read and can save as NIfTI: pairs of files, MetaImage, FreeSurfer, MINC, Philips.
+CONVERTIBLE_SUFFIXES = frozenset(
+    {".hdr", ".img", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".par", ".rec", ".gipl", ".vtk"}
+)
+
 # The first bytes of the files that people mistake for images, and what to call them.
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),

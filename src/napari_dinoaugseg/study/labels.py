@@ -12,7 +12,7 @@ from napari_dinoaugseg.errors import LabelError, StudyError
 from napari_dinoaugseg.study.dicom_seg import Labels, SegLabels, is_seg, read_seg, require_source
 from napari_dinoaugseg.study.dicom_seg_grid import covering, on_grid, own_grid
 from napari_dinoaugseg.study.dicom_source import DicomSource
-from napari_dinoaugseg.study.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, suffix_of
+from napari_dinoaugseg.study.files import CONVERTIBLE_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, suffix_of
 from napari_dinoaugseg.study.grid import Grid, align
 from napari_dinoaugseg.study.nifti import read_nifti
 from napari_dinoaugseg.study.nrrd_file import read_nrrd
@@ -39,6 +39,8 @@ def read_volume_file(path: Path, component: int | None = None) -> Voxels:
         msg = f"{path}: there is no such file or folder. Check the path."
         raise StudyError(msg)
     msg = f"{path}: files of this kind are not supported. Give a volume as .nii, .nii.gz, .nrrd or .tif (a stack)."
+    if suffix in CONVERTIBLE_SUFFIXES:
+        msg = f"{path}: {suffix} files are not supported. Save the volume as .nii.gz, with 3D Slicer or ITK-SNAP."
     raise StudyError(msg)
 
 
