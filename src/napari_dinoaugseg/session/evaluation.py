@@ -10,8 +10,9 @@ import numpy as np
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.metrics import Score, mean_of, score
-from napari_dinoaugseg.study import Grid, Plane, align, match_masks, read_mask_folder, read_mask_volume
+from napari_dinoaugseg.study import Grid, Plane, match_masks, read_mask_folder
 from napari_dinoaugseg.study.grid import Layout, finest_plane
+from napari_dinoaugseg.study.labels import read_mask_volumes
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,7 @@ def evaluate(
 def _evaluate_volume(
     prediction: Path, truth: Path, slices: Sequence[int] | None, exclude: Sequence[int], plane: Plane | str | None
 ) -> Evaluation:
-    true_mask, grid = read_mask_volume(truth)
-    found_mask, found_grid = read_mask_volume(prediction)
-    try:
-        found_mask = align(found_mask, found_grid, grid)
-    except LabelError as error:
-        msg = f"{prediction} and {truth} do not fit together: {error}. Compare masks of one image."
-        raise LabelError(msg) from error
+    found_mask, true_mask, grid = read_mask_volumes(prediction, truth)
     layout = _layout(grid, plane)
     true, found = layout.apply(true_mask), layout.apply(found_mask)
     chosen = _chosen(truth, len(true), slices, exclude)
