@@ -1,8 +1,8 @@
 """Dice and HD95 as the authors count them.
 
 Both masks without the class: Dice 1, HD95 0. One of them without it: Dice 0, HD95 100. HD95 is the 95th percentile of
-the distances from each surface to the other, both directions taken together (MedPy's definition; the program's own takes
-the larger of the two directed percentiles), in voxels.
+the distances, in voxels, from each surface to the other, both directions taken together: MedPy's definition. The
+program's own takes the larger of the two directed percentiles.
 """
 
 from __future__ import annotations
