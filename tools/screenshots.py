@@ -1,4 +1,4 @@
-"""Takes the screenshots of the docs: the panel on the sample study in five states.
+"""Takes the screenshots of the docs: the panel on the sample study in seven states.
 
     make screenshots        # or: python tools/screenshots.py [--theme light] [--folder DIR]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,7 +114,33 @@ def take(folder: Path, theme: str) -> None:
     stage.show_section("Export")
     stage.picture("5_exported")
     (folder / EXPORTED).unlink()
+    take_saved(stage)
     stage.viewer.close()
+
+
+def take_saved(stage: Stage) -> None:
+    """Open the study again: its labels are offered; then as it looks while another window has them."""
+    from napari_dinoaugseg.session.store import SessionStore
+
+    controller = stage.panel.controller
+    before = list(stage.viewer.layers)
+    controller.open_sample()
+    stage.spin(60, lambda: bool(controller.sessions.offers) and not controller.busy)
+    for layer in before:
+        if layer in stage.viewer.layers:
+            stage.viewer.layers.remove(layer)
+    controller.go_to(SHOWN)
+    stage.panel.scroll_area.verticalScrollBar().setValue(0)
+    stage.picture("6_go_on")
+    saved, session = controller.sessions.offers[0], controller.session
+    if session is None:
+        msg = "the sample study did not open"
+        raise RuntimeError(msg)
+    other = SessionStore(saved.folder, session.study)
+    controller.sessions.go_on(saved)
+    stage.spin(60, lambda: bool(controller.read_only) and not controller.busy)
+    stage.picture("7_read_only")
+    other.close()
 
 
 def main() -> None:
@@ -123,7 +150,9 @@ def main() -> None:
     parser.add_argument("--theme", default="dark", choices=("dark", "light"))
     parser.add_argument("--folder", type=Path, default=Path("docs/screenshots"))
     arguments = parser.parse_args()
-    take(arguments.folder, arguments.theme)
+    with tempfile.TemporaryDirectory() as sessions:
+        os.environ["DINOAUGSEG_SESSIONS"] = sessions  # neither offer the person's labels nor add to them
+        take(arguments.folder, arguments.theme)
 
 
 if __name__ == "__main__":

@@ -278,6 +278,12 @@ def test_starting_anew_leaves_the_old_session_and_offers_it_again(labelled, pane
     assert go_on(panel, qtbot).session.labels.labelled == list(LABELLED)
 
 
+def test_a_study_that_is_opened_again_offers_what_was_just_painted(controller, study, blob_files, panel):
+    controller.layers.manual.paint((1, 10, 10), 1)
+    controller.open_path(blob_files[0], background=False, plane="axial")
+    assert "1 slice by hand" in panel.resume.text.text()
+
+
 def test_what_was_painted_before_going_on_is_saved_as_a_session_of_its_own(labelled, panel, blob_files, qtbot):
     controller = labelled
     come_back(controller, blob_files[0], qtbot)
@@ -438,6 +444,8 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
     qtbot.wait(700)
     assert files == {path: path.read_bytes() for path in on_disk(controller.session.study)[0].folder.rglob("*.*")}
     assert "Only looking" in panel.saved.text()
+    assert not panel.train.train_button.isEnabled()
+    assert controller.advice.startswith("Look at these labels")
 
 
 def test_trying_again_takes_the_session_over_as_the_other_window_left_it(labelled, elsewhere, panel, qtbot):
@@ -455,6 +463,7 @@ def test_trying_again_takes_the_session_over_as_the_other_window_left_it(labelle
     assert not controller.read_only
     assert not panel.resume.isVisible()
     assert controller.session.labels.labelled == [4]
+    qtbot.waitUntil(panel.train.train_button.isEnabled, timeout=PATIENT)
     controller.go_to(12)
     panel.label.paint_button.click()
     stroke(qtbot, controller.viewer)

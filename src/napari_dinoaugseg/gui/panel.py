@@ -143,6 +143,8 @@ class Panel(QWidget):
         """Say what to do next, and which encoder is in use."""
         controller = self.controller
         self.advice.setText(controller.advice)
+        for section in (self.classes, self.train):  # of what can only be looked at, nothing here is for looking
+            section.setEnabled(not controller.read_only)
         if controller.encoder_in_use is not None:
             self.encoder.setText(f"Encoder in use: {controller.encoder_in_use}")
         elif controller.encoder_expected is not None:

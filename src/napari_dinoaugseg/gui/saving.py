@@ -5,11 +5,12 @@ Snapshots are taken on the thread of the interface, which alone changes labels; 
 
 from __future__ import annotations
 
-import logging
+import contextlib
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, OutputError
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.core import ControllerCore
     from napari_dinoaugseg.session.session import Session
     from napari_dinoaugseg.study import Study
-
-_log = logging.getLogger(__name__)
 
 _SOON = 400  # ms from a change to its snapshot; further changes do not put it off
 _LATER = 2000  # ms for what is looked at: turning pages must not keep the disk busy
@@ -127,7 +126,7 @@ class Saving(QObject):
             return True
         name = self._session.study.name
         saved = self.secure(seconds)
-        self._timer.stop()
+        self._within(None)
         if self._autosave is not None:
             self._autosave.close(seconds if saved else 0.1)
         if not saved:
@@ -157,9 +156,13 @@ class Saving(QObject):
         self._dirty = self._is_kept
         self._within(_LATER)
 
-    def _within(self, milliseconds: int) -> None:
-        """At the latest then: a throttle, for painting without a pause must be saved too."""
-        if self._is_kept and not (self._timer.isActive() and self._timer.remainingTime() <= milliseconds):
+    def _within(self, milliseconds: int | None) -> None:
+        """Save at the latest then (a throttle: painting without a pause must be saved too); None = not at all."""
+        if not isalive(self._timer):  # type: ignore[no-untyped-call]
+            return  # the program ends; what is left is saved by `end`
+        if milliseconds is None:
+            self._timer.stop()
+        elif self._is_kept and not (self._timer.isActive() and self._timer.remainingTime() <= milliseconds):
             self._timer.start(milliseconds)
 
     @property
@@ -182,7 +185,7 @@ class Saving(QObject):
                 self._dirty = False
                 return
             if not self._known:
-                self._timer.start(_SOON)
+                self._within(_SOON)
                 return
             self._autosave = self._begin(self._session.study)
         if self._autosave is not None:
@@ -200,14 +203,15 @@ class Saving(QObject):
         except DinoAugSegError as error:
             self._last = error
             self._show_refusal(error)
-            self._timer.start(_RETRY)
+            self._within(_RETRY)
             return None
         return self._write_to(store)
 
     def _write_to(self, store: SessionStore) -> Autosave:
         def tell(error: DinoAugSegError | None) -> None:
             self._last = error
-            self._told.emit(store, error)
+            with contextlib.suppress(RuntimeError):  # the program ends, and nobody is there to be told
+                self._told.emit(store, error)
 
         return Autosave(store, tell)
 

@@ -71,6 +71,7 @@ class StudyActions(WorkActions):
         if background:
             self.run_function(f"Opening {name}", work, done, failed)
         else:
+            self.saving.secure()  # it may be the same study: then this session is one to go on with
             self.guarded(lambda: done(work()))
 
     def use_layer(self, layer: Any, plane: Plane | None = None) -> None:
