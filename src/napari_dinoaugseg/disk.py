@@ -20,6 +20,16 @@ PART = ".part"
 """Hidden files and folders with this in their names are unfinished, and may be deleted when their writer is gone."""
 
 
+def reason(error: OSError) -> str:
+    """Why the system refused, in its own few words: some libraries wrap them in a traceback."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        found = found.__cause__ or found.__context__
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 @contextmanager
 def replacing(path: Path, *, suffix: str = "", durable: bool = True) -> Iterator[Path]:
     """Give a temporary name in the same folder; when the block ends well, what was written there becomes ``path``.

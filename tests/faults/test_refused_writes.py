@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -21,15 +22,19 @@ from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.session.store import SessionStore
 from napari_dinoaugseg.study import open_study
 from tests.faults.layer import faulty
+from tests.study.builders import numbers, write_dicom
 
 Contents = dict[str, bytes]
 
 
 def contents(folder: Path) -> Contents:
     """Every file below a folder; hidden parts too, since none may be left."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): _content(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; of a DICOM object what does not differ each time it is written, such as its identifiers."""
+    return pydicom.dcmread(path).pixel_array.tobytes() if path.suffix == ".dcm" else path.read_bytes()
 
 
 def refuse_each(folder: Path, before: Callable[[], None], write: Callable[[], None]) -> list[tuple[str, bool]]:
@@ -109,6 +114,19 @@ def test_a_mask_is_exported_whole_or_the_old_one_stays(session, folder, name, ex
 
     assert {"write", "fsync", "rename"} <= kinds(seen)
     assert all(stayed for operation, stayed in seen if operation.split()[1] != "outputs")
+
+
+def test_a_dicom_seg_is_exported_whole_or_the_old_one_stays(tmp_path, folder):
+    series = tmp_path / "series"
+    write_dicom(series, numbers((4, 8, 7)))
+    session = Session(open_study(series))
+    session.labels.add_class("one")
+    session.labels.set_manual(1, np.eye(*session.study.slice_shape(1), dtype=np.uint16))
+    target = folder / "mask.dcm"
+
+    seen = refuse_each(folder, lambda: export_masks(session, target, ()), lambda: export_masks(session, target))
+
+    assert {"write", "fsync", "rename"} <= kinds(seen)
 
 
 @pytest.mark.parametrize("existing", [False, True])

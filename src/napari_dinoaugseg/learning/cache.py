@@ -89,7 +89,7 @@ class FeatureCache:
                 return
             disk.write(path, content, durable=False)  # checked when it is read
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = disk.reason(error)
             self.problem = f"Features are not kept on disk ({reason}): the next run encodes the slices again."
             return
         self._written += len(content)

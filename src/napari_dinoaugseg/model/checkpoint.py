@@ -53,7 +53,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     try:
         disk.write(path, content)
     except OSError as error:
-        msg = f"{path}: the model cannot be written there: {error.strerror or error}."
+        msg = f"{path}: the model cannot be written there: {disk.reason(error)}."
         raise OutputError(msg) from error
 
 
@@ -83,7 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         description = _description(path)
         state = load(path.read_bytes())
     except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else (disk.reason(error))
         msg = f"{path}: the model cannot be opened: {reason}. Check the path."
         raise CheckpointError(msg) from error
     except SafetensorError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
+from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import OutputError, SessionError
 from napari_dinoaugseg.session.index import INDEX_NAME, DamagedIndexError, read_index
 from napari_dinoaugseg.session.slice_files import parse, slice_files
@@ -72,7 +73,7 @@ def new_session_folder(fingerprint: str, root: Path | None = None) -> Path:
             number += 1
         except OSError as error:
             msg = (
-                f"{path}: no session can be saved there ({error.strerror or error}). "
+                f"{path}: no session can be saved there ({disk.reason(error)}). "
                 "Free some space, or choose another folder for sessions in the preferences."
             )
             raise OutputError(msg) from error

@@ -49,7 +49,7 @@ def read_slice(path: Path, shape: tuple[int, int]) -> Labels:
         msg = "missing"
         raise DamagedSliceError(msg) from error
     except OSError as error:
-        msg = f"cannot be read ({error.strerror or error})"
+        msg = f"cannot be read ({disk.reason(error)})"
         raise DamagedSliceError(msg) from error
     found = parse(path.name)
     if found is None or found[2] != _hash(content):

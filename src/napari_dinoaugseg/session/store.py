@@ -102,7 +102,7 @@ class SessionStore:
                 "This study is being annotated in another window. Here it can only be looked at; close it there first."
             )
         except OSError as error:
-            return f"The session's folder cannot be written ({error.strerror or error}): it can only be looked at."
+            return f"The session's folder cannot be written ({disk.reason(error)}): it can only be looked at."
         return ""
 
     @property
@@ -275,7 +275,7 @@ def _refusals(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         msg = (
-            f"{folder}: your labels could not be saved ({error.strerror or error}). "
+            f"{folder}: your labels could not be saved ({disk.reason(error)}). "
             "Free some space or choose another folder; they are kept in memory meanwhile."
         )
         raise OutputError(msg) from error

@@ -48,7 +48,7 @@ def _refusals(path: Path) -> Iterator[None]:
 
 
 def _refused(path: Path, error: OSError) -> str:
-    return f"{path}: cannot be written ({error.strerror or error}). Choose another place or free some space."
+    return f"{path}: cannot be written ({disk.reason(error)}). Choose another place or free some space."
 
 
 def check_parent(path: Path) -> None:
