@@ -55,7 +55,7 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
             _ours("balanced-neither", "balanced without both", Settings(augment_probability=0.0, fuse=False)),
             Method("linear", "linear probe on the frozen features, same views, same loss", learn_linear),
             Method("light", "1x1 projections and a two-layer head (as SegDINO), same views, same loss", learn_light),
-            Method("forest", "random forest on the frozen features of single pixels, no views", learn_forest),
+            Method("forest", "random forest on the frozen features of single pixels, same views", learn_forest),
             Method("unet", "U-Net from scratch on the images, 63 views each, same loss", learn_unet),
         )
     }

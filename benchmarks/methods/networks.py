@@ -13,11 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.methods.problem import Learnt, Limit, Problem, encode
 from napari_dinoaugseg.learning.features import SliceView
-from napari_dinoaugseg.learning.loss import resize_target, segmentation_loss
+from napari_dinoaugseg.learning.loss import segmentation_loss
 from napari_dinoaugseg.learning.masks import mask_of
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.random_stream import RandomStream
-from napari_dinoaugseg.learning.views import View, views_for
+from napari_dinoaugseg.learning.views import views_for
 
 _AT_ONCE = 4  # slices a step and in prediction, as in the preset `balanced`
 
@@ -149,7 +149,7 @@ def _train(
     steps = 0
     for pairs in _batches(problem, recipe):
         logits = model(inputs(pairs))
-        target = torch.stack([_target(problem, *pair) for pair in pairs]).to(problem.device).long()
+        target = torch.stack([problem.target(*pair) for pair in pairs]).to(problem.device).long()
         logits = F.interpolate(logits.float(), target.shape[1:], mode="bilinear", align_corners=False)
         optimiser.zero_grad(set_to_none=True)
         loss = segmentation_loss(logits, target, absent_in_dice=False)
@@ -174,9 +174,3 @@ def _batches(problem: Problem, recipe: Recipe) -> Iterator[list[SliceView]]:
             queue += random.permutation(problem.labelled).tolist()
         chosen, queue = queue[:_AT_ONCE], queue[_AT_ONCE:]
         yield [(index, views[int(random.integers(len(views)))]) for index in chosen]
-
-
-def _target(problem: Problem, index: int, view: View | None) -> Tensor:
-    """Class indices (S, S) of a view."""
-    target = resize_target(torch.from_numpy(problem.study.example(index).target), problem.store.input_size)
-    return view.of_labels(target) if view else target

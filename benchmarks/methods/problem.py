@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from benchmarks.multi_study import MultiStudy
 from napari_dinoaugseg.learning.events import Event, Notice
 from napari_dinoaugseg.learning.features import FeatureStore, SliceView
+from napari_dinoaugseg.learning.loss import resize_target
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.trainer import Example
+from napari_dinoaugseg.learning.views import View
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Problem:
     def examples(self) -> list[Example]:
         """The labelled slices with their truth."""
         return [self.study.example(i) for i in self.labelled]
+
+    def target(self, index: int, view: View | None) -> Tensor:
+        """Class indices (S, S) int16 of a view of a slice at the input size."""
+        plain = resize_target(torch.from_numpy(self.study.example(index).target), self.store.input_size)
+        return view.of_labels(plain) if view else plain
 
 
 @dataclass(frozen=True)
