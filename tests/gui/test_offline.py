@@ -44,3 +44,19 @@ def test_what_the_environment_forbids_stays_forbidden(monkeypatch):
     apply_offline(Preferences(offline=True))
     apply_offline(Preferences(offline=False))
     assert offline.is_offline()
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "told"), [(False, "Training asks the hub for DINOv3"), (True, "efficientnet-lite0")]
+)
+def test_a_study_that_is_opened_asks_nothing_of_the_network(
+    controller, panel, study, qtbot, monkeypatch, forbidden, told
+):
+    from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
+
+    monkeypatch.setattr(hub, "is_forbidden", lambda: forbidden)
+    monkeypatch.setattr(hub, "_ask_the_hub", lambda: pytest.fail("the hub was asked"))
+    controller.change_settings(encoder="auto")
+    (choice,) = panel.findChildren(EncoderChoice)
+    choice._look()
+    qtbot.waitUntil(lambda: told in choice.state.text(), timeout=30_000)

@@ -30,8 +30,11 @@ NAMES = (
 def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[str, Any]:
     """Where each encoder's weights are, and which one would be used. Loads PyTorch: for the background.
 
+    Nothing is asked of the network: a study is open, and the person has not asked for anything yet.
+
     Returns:
-        ``states``: by name; ``facts``: (licence, url, megabytes) by name; ``chosen``: the name; ``problem``: why none.
+        ``states``: by name; ``facts``: (licence, url, megabytes) by name; ``chosen``: the name, of what is on this
+        machine; ``problem``: why none; ``may_download``: whether training with "auto" asks the hub for DINOv3 first.
     """
     from napari_dinoaugseg.errors import DinoAugSegError
     from napari_dinoaugseg.gui.workers import be_polite
@@ -41,13 +44,18 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
     from napari_dinoaugseg.model.encoder import ENCODERS, resolve_encoder, weights_state
 
     facts = {name: (spec.licence, spec.licence_url, spec.megabytes) for name, spec in ENCODERS.items()}
-    states = {name: str(weights_state(name)) for name in ENCODERS}
+    states = {name: str(weights_state(name, ask=False)) for name in ENCODERS}
+    found: dict[str, Any] = {"states": states, "facts": facts, "chosen": None, "problem": None, "may_download": False}
     try:
         device_type = choose_device(device).type
-        chosen = resolve_encoder(encoder, weights=weights, device_type=device_type, say=lambda _: None)
-        return {"states": states, "facts": facts, "chosen": chosen, "problem": None}
+        found["chosen"] = resolve_encoder(
+            encoder, weights=weights, device_type=device_type, say=lambda _: None, ask=False
+        )
     except DinoAugSegError as error:
-        return {"states": states, "facts": facts, "chosen": None, "problem": str(error)}
+        found["problem"] = str(error)
+    local = any(state == "local" for state in states.values())
+    found["may_download"] = weights is None and not local and "download" in states.values()
+    return found
 
 
 class EncoderChoice(QWidget):
@@ -100,6 +108,10 @@ class EncoderChoice(QWidget):
             return f"weights from {weights.name}"
         if found is None:
             return "looked for when a study is open" if wanted == "auto" else ""
+        if wanted == "auto" and found["may_download"]:
+            other = f", otherwise {found['chosen']}" if found["chosen"] else ""
+            licence, url, _ = found["facts"][NAMES[1]]
+            return f'Training asks the hub for DINOv3 (<a href="{url}">{licence}</a>){other}'
         if found["problem"] is not None and wanted == "auto":
             return str(found["problem"])
         name = found["chosen"] if wanted == "auto" else wanted

@@ -128,22 +128,31 @@ class Encoder:
         return maps
 
 
-def weights_state(name: str) -> WeightsState:
-    """Where the weights of an encoder are: "local" is the hub's cache on this machine. May ask the hub once."""
+def weights_state(name: str, *, ask: bool = True) -> WeightsState:
+    """Where the weights of an encoder are: "local" is the hub's cache on this machine.
+
+    Args:
+        name: one of ``ENCODERS``.
+        ask: the hub may be asked, once; otherwise "download" only means that nobody forbade it.
+    """
     spec = _spec(name)
     if hub.in_package(spec):
         return "package"
     if hub.in_cache(spec):
         return "local"
-    return "download" if spec.source == "hub" and hub.hub_reachable() else "missing"
+    if spec.source != "hub":
+        return "missing"
+    return "download" if (hub.hub_reachable() if ask else not hub.is_forbidden()) else "missing"
 
 
-def resolve_encoder(name: str, *, weights: Path | None = None, device_type: str = "cpu", say: Say | None = None) -> str:
+def resolve_encoder(
+    name: str, *, weights: Path | None = None, device_type: str = "cpu", say: Say | None = None, ask: bool = True
+) -> str:
     """The encoder that "auto" stands for here; any other known name stays as it is.
 
     With a weights file, "auto" is the encoder that it belongs to. Otherwise DINOv3 from the hub's local cache (on a
     CPU the smallest there, else the largest), then DINOv3 from the hub (tiny or base), then efficientnet-lite0, which
-    is said.
+    is said. Without ``ask`` the hub is left out, and nothing uses the network.
 
     Raises:
         SettingsError: no encoder has that name.
@@ -157,7 +166,7 @@ def resolve_encoder(name: str, *, weights: Path | None = None, device_type: str 
     for candidate in _DINOV3 if on_cpu else reversed(_DINOV3):
         if hub.in_cache(ENCODERS[candidate]):
             return candidate
-    if hub.hub_reachable():
+    if ask and hub.hub_reachable():
         return "dinov3-convnext-tiny" if on_cpu else "dinov3-convnext-base"
     if hub.in_package(ENCODERS[_FALLBACK]):
         (say or _tell)(

@@ -1,0 +1,202 @@
+"""Nothing leaves the machine, nothing is started, and no code is read from data: what the interpreter itself reports.
+
+Audit hooks of Python see every socket, process, unpickled name and compiled text, whichever library asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_study
+
+WATCH = """
+import json, os, sys
+
+NETWORK = {
+    "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr",
+    "socket.getnameinfo", "socket.sendto", "socket.sendmsg", "http.client.connect", "urllib.Request", "ftplib.connect",
+}
+PROCESSES = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.spawn"}
+HARMLESS = {"ldconfig", "uname"}  # ctypes looks for a library, and platform for the kind of processor
+FOLDER = sys.argv[1]
+seen = []
+
+
+def local(event, arguments):
+    if event not in ("socket.connect", "socket.bind"):
+        return False
+    address = arguments[1]
+    # urllib3 tries, when it is imported, whether it may open a port of this machine for itself.
+    return isinstance(address, (str, bytes)) or (event == "socket.bind" and address[0] in ("::1", "127.0.0.1"))
+
+
+def hook(event, arguments):
+    if event in NETWORK and not local(event, arguments):
+        seen.append(["network", event, repr(arguments)[:200]])
+    elif event in PROCESSES and os.path.basename(str(arguments[0])) not in HARMLESS:
+        seen.append(["process", event, repr(arguments)[:200]])
+    elif event == "pickle.find_class":
+        seen.append(["pickle", event, repr(arguments)])
+    elif event in ("exec", "compile"):
+        name = arguments[0].co_filename if event == "exec" else arguments[1]
+        if str(name).startswith(FOLDER):
+            seen.append(["code", event, str(name)])
+
+
+sys.addaudithook(hook)
+"""
+
+LOOP = """
+from napari_dinoaugseg.cli.app import app
+
+QUICK = "--preset fast --input-size 64 --encoder efficientnet-lite0 --device cpu --json".split()
+for line in (
+    "segment image.nii.gz --labels labels.nii.gz --out mask.nii.gz --model-out model.safetensors QUICK",
+    "predict image.nii.gz --model model.safetensors --out predicted.nii.gz --device cpu --json",
+    "evaluate mask.nii.gz truth.nii.gz --json",
+    "simulate image.nii.gz --truth truth.nii.gz --rounds 1 --slices-per-round 2 QUICK",
+    "segment image.nii.gz --labels labels.nii.gz --out 2.nii --encoder auto --offline --warm-start model.safetensors QUICK",
+    "encoders --offline --json",
+):
+    arguments = []
+    for word in line.split():
+        arguments += [option for option in QUICK if option not in line.split()] if word == "QUICK" else [word]
+    if "auto" in arguments:
+        arguments.remove("efficientnet-lite0")
+    app(arguments, standalone_mode=False)
+print(json.dumps(seen), file=sys.stderr)
+"""
+
+IMPORTS = """
+import importlib, pkgutil
+import napari_dinoaugseg
+
+for module in pkgutil.walk_packages(napari_dinoaugseg.__path__, "napari_dinoaugseg."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(json.dumps(seen), file=sys.stderr)
+"""
+
+PANEL = """
+import time
+from pathlib import Path
+import napari, numpy as np
+from qtpy.QtWidgets import QApplication
+from napari_dinoaugseg.gui.panel import Panel
+from napari_dinoaugseg.study import open_study
+
+viewer = napari.Viewer()
+panel = Panel(viewer)
+viewer.window.add_dock_widget(panel)
+control = panel.controller
+control.change_settings(encoder="efficientnet-lite0", input_size=64, steps=20, views=1)
+control.use_device("cpu")
+control.open_path(Path("image.nii.gz"), background=False, plane="axial")
+labels = control.session.study.read_labels(Path("labels.nii.gz"), None)
+layer = control.layers.manual
+moved = np.moveaxis(layer.data, control.layers.axis, 0)
+for index, values in labels.items():
+    moved[index, : values.shape[0], : values.shape[1]] = values
+layer.refresh()
+control.flush()
+control.train()
+until = time.monotonic() + 120
+while control.busy and time.monotonic() < until:
+    QApplication.processEvents()
+    time.sleep(0.01)
+control.export(Path("mask.nii.gz"))
+control.write_report(Path("report.json"))
+control.save_model(Path("model.safetensors"))
+predicted = len(control.session.labels.confidence)
+
+# Qt and the drivers are no Python: what they have open, the system tells.
+import os
+inodes = set()
+for handle in os.listdir("/proc/self/fd"):
+    try:
+        target = os.readlink(f"/proc/self/fd/{handle}")
+    except OSError:
+        continue
+    if target.startswith("socket:["):
+        inodes.add(target[8:-1])
+for kind in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6"):
+    table = Path(f"/proc/self/net/{kind}")
+    for line in table.read_text().splitlines()[1:] if table.exists() else []:
+        if line.split()[9] in inodes:
+            seen.append(["network", kind, line.strip()])
+print(json.dumps([*seen, ["predicted", predicted]]), file=sys.stderr)
+sys.stderr.flush()
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """image.nii.gz, truth.nii.gz, and labels.nii.gz with three painted slices."""
+    made = tmp_path_factory.mktemp("trusted")
+    image, _ = write_study(made)
+    image.rename(made / "image.nii.gz")
+    painted = np.zeros(SHAPE, np.uint8)
+    painted[..., LABELLED] = truth_voxels()[..., LABELLED]
+    nib.save(nib.Nifti1Image(painted, AFFINE), made / "labels.nii.gz")
+    return made
+
+
+def watched(folder: Path, script: str, **environment: str) -> list[list[str]]:
+    """What the interpreter reported while the script ran in a process that no variable keeps from the network."""
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "DINOAUGSEG_OFFLINE")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH + script, str(folder)],
+        cwd=folder,
+        env={**inherited, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stderr.splitlines()[-1])
+
+
+def test_the_hook_sees_a_connection_a_process_a_pickle_and_code(folder):
+    script = """
+import pickle, socket, subprocess
+try:
+    socket.create_connection(("127.0.0.1", 9), timeout=0.1)
+except OSError:
+    pass
+subprocess.run([sys.executable, "-c", ""])
+pickle.loads(pickle.dumps(json.JSONDecoder))
+exec(compile("1", FOLDER + "/model.py", "exec"))
+print(json.dumps(seen), file=sys.stderr)
+"""
+    assert {kind for kind, *_ in watched(folder, script)} == {"network", "process", "pickle", "code"}
+
+
+@pytest.mark.slow
+def test_the_commands_use_no_network_start_nothing_and_run_no_code_from_files(folder):
+    assert watched(folder, LOOP) == []
+
+
+@pytest.mark.slow
+def test_importing_every_module_uses_no_network(folder):
+    found = watched(folder, IMPORTS, QT_QPA_PLATFORM="offscreen")
+    assert [entry for entry in found if entry[0] in ("network", "code")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_panel_opens_trains_predicts_and_exports_without_the_network(folder):
+    *found, (_, predicted) = watched(folder, PANEL)
+    assert predicted == SHAPE[2] - len(LABELLED)
+    assert [entry for entry in found if entry[0] in ("network", "code")] == []
