@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSlider, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.parts import button, quietly, row
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
 
 ERASER, BACKGROUND_BRUSH = 0, -1
+_LABEL_FILES = "Labels (*.nii *.nii.gz *.nrrd *.dcm *.tif *.tiff);;All files (*)"
 
 
 class LabelSection(QWidget):
@@ -92,6 +94,12 @@ class LabelSection(QWidget):
             "Fill the slices between the labelled ones before and after this one, as a starting point",
             controller.fill_between,
         )
+        self.load_button = button(
+            "Load labels…",
+            "Begin with labels from a file: NIfTI, NRRD or DICOM SEG of this image, or a folder of masks for pictures."
+            " What you labelled by hand stays",
+            self._load,
+        )
         self.restore_button = button(
             "Bring layers back", "Make the layers again that were removed, with all labels", controller.restore_layers
         )
@@ -113,6 +121,7 @@ class LabelSection(QWidget):
         grid.setSpacing(4)
         for column, widget in enumerate((self.empty_button, self.clear_button, self.fill_button)):
             grid.addWidget(widget, 0, column)
+        grid.addWidget(self.load_button, 1, 0, 1, 3)
         layout.addLayout(grid)
 
     # --- showing ----------------------------------------------------------------------------------------------------
@@ -126,7 +135,7 @@ class LabelSection(QWidget):
         self.restore_button.setVisible(missing)
         for widget in (
             *(self.previous_button, self.next_button, self.suggested_button),
-            *(self.empty_button, self.clear_button, self.fill_button, self.scribbles),
+            *(self.empty_button, self.clear_button, self.fill_button, self.load_button, self.scribbles),
         ):
             widget.setEnabled(controller.session is not None)
         for widget in (self.paint_button, self.erase_button, self.brush_size):
@@ -171,6 +180,17 @@ class LabelSection(QWidget):
 
     def _mark_empty(self) -> None:
         self.controller.mark_empty(self.controller.current_slice)
+
+    def _load(self) -> None:
+        session = self.controller.session
+        if session is None:
+            return
+        if session.study.kind == "pictures":
+            path = QFileDialog.getExistingDirectory(self, "Open a folder of masks")
+        else:
+            path, _ = QFileDialog.getOpenFileName(self, "Open labels", filter=_LABEL_FILES)
+        if path:
+            self.controller.load_labels(Path(path))
 
     def _clear(self) -> None:
         self.controller.clear(self.controller.current_slice)

@@ -13,7 +13,7 @@ from napari_dinoaugseg.gui.label_actions import LabelActions
 from napari_dinoaugseg.gui.workers import Work
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.session.labels import LabelBook, Status
+from napari_dinoaugseg.session.labels import LabelBook, Labels, Status
 from napari_dinoaugseg.session.session import EVERYTHING
 from napari_dinoaugseg.session.snapshot import Round
 
@@ -174,10 +174,15 @@ class WorkActions(LabelActions):
             if not self.closed:
                 self.work_finished.emit()
 
-        self.saving.secure()  # whatever happens from here on, what was painted is on disk
+        written = self.saving.hand_over()
+
+        def once_saved() -> Iterator[Any]:
+            written()  # whatever happens from here on, what was painted is on disk; the window does not wait
+            return source()
+
         self.work_name = name
         self._work = Work(
-            name, source, on_event=on_event, on_done=on_done, on_error=on_error, on_end=on_end, cancel=cancel
+            name, once_saved, on_event=on_event, on_done=on_done, on_error=on_error, on_end=on_end, cancel=cancel
         )
         self.work_started.emit(name)
 
@@ -221,6 +226,28 @@ class WorkActions(LabelActions):
         written = export_masks(self._session_now(), path, include, per_class=per_class)
         self.said.emit(f"Exported to {path}.")
         return written
+
+    def load_labels(self, path: Path) -> None:
+        """Take labels from a file, or a folder of masks, for the slices that are not labelled by hand yet."""
+        session = self.session
+
+        def done(loaded: dict[int, Labels]) -> None:
+            if session is self.session:
+                self._take_labels(path, loaded)
+
+        self.guarded(self.require_writable)
+        if session is not None and not self.read_only:
+            self.run_function("Reading labels", lambda: session.study.read_labels(path), done)
+
+    def _take_labels(self, path: Path, loaded: dict[int, Labels]) -> None:
+        session = self._session_now()
+        free = {index: labels for index, labels in loaded.items() if session.labels.manual(index) is None}
+        taken = session.take_labels(free, path)
+        self._classes_were_changed()
+        self._show_labels(taken)
+        kept = len(loaded) - len(taken)
+        words = f"{len(taken)} labelled slices taken from {path.name}. Ctrl+Z takes it back."
+        self.said.emit(f"{words} {kept} that you labelled by hand stay as they are." if kept else words)
 
     def write_report(self, path: Path, include: Iterable[Status] = EVERYTHING) -> None:
         """Write the JSON report. Raises DinoAugSegError."""

@@ -89,7 +89,18 @@ class Session:
         Raises:
             LabelError: labels that do not fit the study, or are no labels. Nothing is taken over then.
         """
-        loaded = self.study.read_labels(path, slices)
+        return self.take_labels(self.study.read_labels(path, slices), path)
+
+    def take_labels(self, loaded: Mapping[int, Labels], path: Path) -> list[int]:
+        """Take labels that were read from a file as manual ones; returns the labelled slices.
+
+        Args:
+            loaded: (H, W) by slice.
+            path: the file, for messages.
+
+        Raises:
+            LabelError: a number that no class can have. Nothing is taken over then.
+        """
         numbers = {int(value) for labels in loaded.values() for value in np.unique(labels)}
         present = {entry.number for entry in self.labels.classes}
         try:

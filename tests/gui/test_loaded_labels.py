@@ -1,0 +1,61 @@
+"""Labels from a file in the panel: a start, never in place of what the person painted."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+
+from napari_dinoaugseg.gui import label_section
+from tests.blobs import AFFINE, truth_voxels
+from tests.gui.conftest import paint, wait_idle
+
+
+def load(qtbot, panel, path, monkeypatch) -> None:
+    """Press the button, and choose the file."""
+    monkeypatch.setattr(label_section.QFileDialog, "getOpenFileName", lambda *_, **__: (str(path), ""))
+    panel.label.load_button.click()
+    wait_idle(qtbot, panel.controller)
+
+
+def test_labels_of_a_file_are_shown_and_count_as_painted(
+    qtbot, panel, controller, study, truth, blob_files, monkeypatch
+):
+    load(qtbot, panel, blob_files[1], monkeypatch)
+
+    book = controller.session.labels
+    holding = [index for index in range(study.n_slices) if truth[index].any()]
+    assert book.labelled == holding
+    assert {entry.number for entry in book.classes} >= {1, 3}
+    shown = np.moveaxis(np.asarray(controller.layers.manual.data), controller.layers.axis, 0)
+    for index in holding:
+        np.testing.assert_array_equal(book.manual(index), truth[index])
+        np.testing.assert_array_equal(shown[index] % 65535, truth[index])
+
+
+def test_loading_labels_leaves_what_was_painted_and_is_taken_back_by_undo(
+    qtbot, panel, controller, study, truth, blob_files, said, monkeypatch
+):
+    mine = np.where(truth == 3, 1, 0)
+    paint(controller, mine, [8])
+
+    load(qtbot, panel, blob_files[1], monkeypatch)
+
+    book = controller.session.labels
+    np.testing.assert_array_equal(book.manual(8), mine[8])
+    assert len(book.labelled) > 1
+    assert "1 that you labelled by hand stay as they are" in said[-1]
+    controller.layers.manual.undo()
+    controller.flush()
+    assert book.labelled == [8]
+    np.testing.assert_array_equal(book.manual(8), mine[8])
+
+
+def test_labels_of_another_image_are_refused_in_one_sentence(
+    qtbot, panel, controller, study, said, tmp_path, monkeypatch
+):
+    nib.save(nib.Nifti1Image(truth_voxels()[:-1], AFFINE), tmp_path / "other.nii")
+
+    load(qtbot, panel, tmp_path / "other.nii", monkeypatch)
+
+    assert "do not fit" in said[-1]
+    assert controller.session.labels.labelled == []
