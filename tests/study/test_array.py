@@ -174,3 +174,11 @@ def test_what_is_no_study_is_refused(data: Any, options: dict[str, Any], said: s
     with pytest.raises(StudyError, match=said) as caught:
         study_from_array(data, name="layer 1", **options)
     assert str(caught.value).startswith("layer 1: ")
+
+
+def test_255_beside_other_labels_reads_back_from_a_png(tmp_path):
+    study = study_from_array(numbers((12, 14), np.uint8))
+    painted = np.full((12, 14), 255, np.uint16)
+    painted[0, 0], painted[5] = 1, 0
+    study.write_mask(tmp_path / "mask.png", lambda i: painted)
+    assert np.array_equal(study.read_labels(tmp_path / "mask.png")[0], painted)

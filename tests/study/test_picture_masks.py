@@ -217,6 +217,25 @@ def test_float_masks_hold_whole_numbers_only(value: float, study: PictureStudy, 
         study.read_labels(tmp_path / "masks")
 
 
+def test_255_beside_other_labels_reads_back_and_is_not_taken_for_white(study: PictureStudy, tmp_path: Path) -> None:
+    """Few voxels of class 1 in one picture, class 255 in another: cut at 128, class 1 would be lost without a word."""
+    painted = {i: np.zeros(SHAPE, np.uint16) for i in range(3)}
+    painted[0][0, 0], painted[1][:], painted[2][2:4] = 1, 255, 200
+    for last in (200, 300):
+        painted[2][2:4] = last
+        study.write_mask(tmp_path / "out", painted.__getitem__)
+        labels = study.read_labels(tmp_path / "out")
+        assert all(np.array_equal(labels[i], painted[i]) for i in range(3))
+
+
+def test_masks_are_8_bit_where_that_is_unambiguous(study: PictureStudy, tmp_path: Path) -> None:
+    for labels, dtype in (((0, 1, 254), np.uint8), ((0, 255, 255), np.uint8), ((0, 1, 255), np.uint16)):
+        study.write_mask(tmp_path / "out", lambda i, labels=labels: np.full(SHAPE, labels[i]))
+        for name in ("IMD1", "IMD2", "IMD10"):
+            with Image.open(tmp_path / "out" / f"{name}.png") as mask:
+                assert np.asarray(mask).dtype == dtype
+
+
 def test_chosen_pictures_are_given_exactly(study: PictureStudy, tmp_path: Path) -> None:
     save(tmp_path / "masks" / "IMD1.png", np.zeros(SHAPE, np.uint8))
     save(tmp_path / "masks" / "IMD2.png", DISC)

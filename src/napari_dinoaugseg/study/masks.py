@@ -87,7 +87,7 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = dict(files)
         self.orientations: dict[str, Orientation] = {}
-        lossy, highest = False, 0
+        lossy, deep, highest = False, False, 0
         counts = np.zeros(256, dtype=np.int64)
         for name, path in self._files.items():
             picture = _decode(path)
@@ -95,9 +95,11 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
             self.orientations[name] = picture.orientation
             lossy = lossy or not picture.exact
             highest = max(highest, int(values.max()))
+            deep = deep or values.dtype != np.uint8
             if values.dtype == np.uint8:
                 counts += np.bincount(values.reshape(-1), minlength=256)
-        self.is_binary = lossy or highest == 255
+        # Nobody saves black and white as 16 bit: there 255 is a number like any other, and our own masks rely on it.
+        self.is_binary = lossy or (highest == 255 and not deep)
         if self.is_binary and not lossy:
             _refuse_grey_classes(counts, next(iter(self._files.values())).parent)
 
@@ -177,6 +179,11 @@ def _label_values(path: Path, picture: Picture) -> NDArray[Any]:
         )
         raise LabelError(msg)
     return pixels.astype(np.uint8 if pixels.max() <= 255 else np.uint16)
+
+
+def must_be_deep(labels: set[int]) -> bool:
+    """Tell whether masks with these labels have to be written as 16 bit: as 8 bit, 255 would be read as white."""
+    return max(labels, default=0) == 255 and not labels <= {0, 255}
 
 
 def _refuse_grey_classes(counts: NDArray[np.int64], folder: Path) -> None:

@@ -26,7 +26,7 @@ from napari_dinoaugseg.study.files import (
 )
 from napari_dinoaugseg.study.grid import Plane
 from napari_dinoaugseg.study.intensity import robust_range
-from napari_dinoaugseg.study.masks import MaskFolder, find_pictures, mask_files, name_in, read_mask_folder
+from napari_dinoaugseg.study.masks import MaskFolder, find_pictures, mask_files, must_be_deep, name_in, read_mask_folder
 from napari_dinoaugseg.study.matching import is_mask_folder, match_masks, one_mask_each, split_masks
 from napari_dinoaugseg.study.output import atomic_folder, check_not_input, check_parent, check_writable, is_same
 from napari_dinoaugseg.study.study import ConfidenceOf, MaskOf, Study
@@ -133,6 +133,9 @@ class PictureStudy(Study):
     def write_mask(self, path: Path, masks: MaskOf) -> None:
         """Write a folder with one PNG per picture: same stem, the picture's own size and stored orientation.
 
+        Masks are 8-bit where that is unambiguous: 255 beside other labels would be read as white, so such a folder is
+        16-bit throughout.
+
         Args:
             path: the folder; made when it does not exist. Subfolders of the study are mirrored.
             masks: gives the labels (H, W) of picture i as seen, from 0 to 65535.
@@ -140,12 +143,14 @@ class PictureStudy(Study):
         Raises:
             OutputError: the system refused to write.
         """
+        used: set[int] = set()
 
         def pixels(i: int) -> NDArray[Any]:
             mask = np.asarray(masks(i))
+            used.update(np.unique(mask).astype(int).tolist())
             return mask.astype(np.uint8 if not mask.size or int(mask.max()) <= 255 else np.uint16)
 
-        self._write(Path(path), pixels)
+        self._write(Path(path), pixels, lambda: must_be_deep(used))
 
     def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
         """Write a folder with one 8-bit PNG per picture, 255 for a confidence of 1.
@@ -159,9 +164,13 @@ class PictureStudy(Study):
         """
         self._write(Path(path), lambda i: np.rint(np.clip(maps(i), 0, 1) * 255).astype(np.uint8))
 
-    def _write(self, path: Path, pixels: Callable[[int], NDArray[Any]]) -> None:
+    def _write(
+        self, path: Path, pixels: Callable[[int], NDArray[Any]], deepen: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Write one PNG per picture; when all are seen, `deepen` tells whether they have to be 16-bit."""
         with atomic_folder(path) as folder:
-            for i, target in enumerate(self.outputs(folder)):
+            targets = self.outputs(folder)
+            for i, target in enumerate(targets):
                 shown = pixels(i)
                 if shown.shape != self.slice_shape(i):
                     msg = f"picture {i} is {self.slice_shape(i)}, not {shown.shape}"
@@ -169,6 +178,10 @@ class PictureStudy(Study):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 stored = np.ascontiguousarray(self._facts[i].orientation.store(shown))
                 Image.fromarray(stored).save(target, format="PNG")
+            for target in targets if deepen() else ():
+                with Image.open(target) as image:
+                    deep = np.asarray(image).astype(np.uint16)
+                Image.fromarray(deep).save(target, format="PNG")
 
     def check_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
         """Raise `OutputError` when the folder `path` could not be written or an input would be overwritten."""

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, suffix_of
+from napari_dinoaugseg.study.masks import must_be_deep
 from napari_dinoaugseg.study.nifti import save_nifti
 from napari_dinoaugseg.study.nrrd_file import save_nrrd
 from napari_dinoaugseg.study.output import atomic_file
@@ -85,5 +86,8 @@ def _seg(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Seg
 
 def _save_png(path: Path, image: NDArray[Any]) -> None:
     """Write labels (H, W), or a confidence from 0 to 1 as 8-bit numbers."""
-    pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8) if image.dtype.kind == "f" else image
+    if image.dtype.kind == "f":
+        pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    else:
+        pixels = image.astype(np.uint16) if must_be_deep(set(np.unique(image).astype(int).tolist())) else image
     Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG")
