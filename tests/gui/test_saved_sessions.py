@@ -130,10 +130,13 @@ def test_a_study_that_was_only_looked_at_leaves_nothing_behind(controller, study
 
 
 def test_training_and_export_find_the_strokes_on_disk(controller, study, truth, tmp_path, qtbot):
+    found = []
+    controller.progressed.connect(lambda _: found.extend(on_disk(study)))
     layer = controller.layers.manual
     layer.data[8][:] = truth[8]
     controller.train()
-    assert on_disk(study)[0].n_manual == 1
+    qtbot.waitUntil(lambda: bool(found), timeout=PATIENT)
+    assert found[0].n_manual == 1
     controller.stop()
     wait_idle(qtbot, controller)
     layer.paint((5, 10, 10), 1)

@@ -6,9 +6,10 @@ Snapshots are taken on the thread of the interface, which alone changes labels; 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal  # type: ignore[attr-defined]
@@ -31,6 +32,8 @@ _LATER = 2000  # ms for what is looked at: turning pages must not keep the disk 
 _RETRY = 5000  # ms after no folder could be made
 _PATIENCE = 2.0  # seconds that training, exporting... wait for the disk; it goes on writing meanwhile
 _AT_THE_END = 10.0  # seconds that closing waits
+
+T = TypeVar("T")
 
 
 def sessions_root() -> Path | None:
@@ -140,11 +143,26 @@ class Saving(QObject):
 
     def secure(self, seconds: float = _PATIENCE) -> bool:
         """Take over the last strokes and wait until all is on disk; False when it is not (yet)."""
+        return self._hand_over()(seconds)
+
+    def before(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Take over the last strokes now; the thread that does the work then waits for the disk, not the window."""
+        written = self._hand_over()
+
+        def once_written() -> T:
+            written(_PATIENCE)
+            return work()
+
+        return once_written
+
+    def _hand_over(self) -> Callable[[float], bool]:
+        """Have everything written; what is returned waits for that, in any thread."""
         self._controller.flush()
         if self._dirty:
             self._known = True  # no more time to wait for it: it is computed here and now
             self._save()
-        return not self._dirty and (self._autosave is None or self._autosave.wait(seconds))
+        refused, autosave = self._dirty, self._autosave
+        return lambda seconds: not refused and (autosave is None or autosave.wait(seconds))
 
     # --- when -------------------------------------------------------------------------------------------------------
 

@@ -174,15 +174,10 @@ class WorkActions(LabelActions):
             if not self.closed:
                 self.work_finished.emit()
 
-        written = self.saving.hand_over()
-
-        def once_saved() -> Iterator[Any]:
-            written()  # whatever happens from here on, what was painted is on disk; the window does not wait
-            return source()
-
+        source = self.saving.before(source)  # whatever happens from here on, what was painted is on disk
         self.work_name = name
         self._work = Work(
-            name, once_saved, on_event=on_event, on_done=on_done, on_error=on_error, on_end=on_end, cancel=cancel
+            name, source, on_event=on_event, on_done=on_done, on_error=on_error, on_end=on_end, cancel=cancel
         )
         self.work_started.emit(name)
 
