@@ -59,11 +59,11 @@ from napari_dinoaugseg.cli.app import app
 
 QUICK = "--preset fast --input-size 64 --encoder efficientnet-lite0 --device cpu --json".split()
 for line in (
-    "segment image.nii.gz --labels labels.nii.gz --out mask.nii.gz --model-out model.safetensors QUICK",
-    "predict image.nii.gz --model model.safetensors --out predicted.nii.gz --device cpu --json",
+    "segment image.nii.gz --labels labels.nii.gz --out mask.nii.gz --model-out m.safetensors QUICK",
+    "predict image.nii.gz --model m.safetensors --out predicted.nii.gz --device cpu --json",
     "evaluate mask.nii.gz truth.nii.gz --json",
     "simulate image.nii.gz --truth truth.nii.gz --rounds 1 --slices-per-round 2 QUICK",
-    "segment image.nii.gz --labels labels.nii.gz --out 2.nii --encoder auto --offline --warm-start model.safetensors QUICK",
+    "segment image.nii.gz --labels labels.nii.gz --out 2.nii --encoder auto --offline --warm-start m.safetensors QUICK",
     "encoders --offline --json",
 ):
     arguments = []
