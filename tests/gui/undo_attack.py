@@ -115,9 +115,11 @@ class Attack(Watched):
         self.say(f"{text} with {number}, {(after != before).sum()} pixels")
         assert (after[after != before] == number).all()
         emptied = any(was.any() and not now.any() for was, now in zip(before, after, strict=True))
+        new = number not in (0, BACKGROUND, *self.model.classes)
         self.model.painted(after)
-        if emptied:
-            self.controller.flush()  # nobody paints an erased slice anew before it was looked at
+        if emptied or new:
+            # Nobody is quick enough to paint an erased slice anew, or to erase a new class, before it was looked at.
+            self.controller.flush()
 
     def refusable(self, done: bool, action, *args) -> None:
         """What the model refuses, the panel refuses too, with a sentence."""
@@ -202,8 +204,7 @@ class Attack(Watched):
         index, shape = self.any_slice(), self.model.shape[1:]
         noise = np.random.default_rng(self.rng.getrandbits(32))
         labels = np.zeros(shape, np.uint16)
-        known = [entry.number for entry in self.book.classes]  # paint with a new number may not be read yet
-        for number in self.rng.sample([*known, 0, 9], 2):
+        for number in self.rng.sample([*self.model.classes, 0, 9], 2):
             labels[noise.random(shape) < 0.3] = number
         confidence = self.rng.choice([0.25, 0.5, 0.75])
         self.say(f"slice {index}")

@@ -261,10 +261,11 @@ class Removal:
     def again(self) -> None:
         self.model.classes.pop(self.number)
         self.erased = {}
-        for index, (labels, sure) in list(self.model.predicted.items()):
+        for index, was in list(self.model.predicted.items()):
+            labels, sure = was
             if (labels == self.number).any():
                 left = (np.where(labels == self.number, 0, labels).astype(np.uint16), sure)
-                self.erased[index] = ((labels, sure), left)
+                self.erased[index] = (was, left)
                 self.model.predicted[index] = left
         if self.later is not None:
             self.model.classes[self.number] = self.later

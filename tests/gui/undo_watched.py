@@ -81,7 +81,7 @@ class Watched:
                 assert shows(self.layer()[index], expected), f"the layer does not show slice {index}"
             self.look_at_prediction(index)
         found = {entry.number: (entry.name, entry.colour) for entry in self.book.classes}
-        assert found == self.model.classes
+        assert found == self.model.classes, f"classes {found}\n{self.model.classes}"
 
     def look_at_prediction(self, index: int) -> None:
         expected, predicted = self.model.predicted.get(index), self.book.predicted(index)
