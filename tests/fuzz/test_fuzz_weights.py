@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -199,7 +200,16 @@ def zip_entry(data: bytes, rng: np.random.Generator) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = [(name, archive.read(name)) for name in archive.namelist()]
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError, ValueError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        MemoryError,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+    ):
         return data
     if not entries:
         return data

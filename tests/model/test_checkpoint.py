@@ -249,3 +249,15 @@ def test_bytes_of_a_model_do_not_reach_the_terminal(saved: Path, decoder: Decode
     with pytest.raises(CheckpointError, match="a decoder that this version does not know") as caught:
         build_decoder(load_checkpoint(saved))
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("odd", [torch.ones([1] * 65), torch.ones(2).to(torch.float8_e8m0fnu)])
+def test_weights_that_pytorch_cannot_work_on_are_refused(odd: Tensor, saved: Path, checkpoint: Checkpoint) -> None:
+    saved.write_bytes(save({**checkpoint.state, "odd": odd}, {ENTRY: json.dumps(header_of(saved))}))
+    with pytest.raises(CheckpointError):
+        build_decoder(load_checkpoint(saved))
+
+
+def header_of(path: Path) -> Any:
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    return json.loads(json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"][ENTRY])

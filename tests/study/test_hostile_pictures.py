@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import tracemalloc
 import zlib
@@ -123,3 +124,17 @@ def test_bytes_of_a_picture_do_not_reach_the_terminal(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         open_study(tmp_path / "a.png")
     assert str(caught.value).isprintable()
+
+
+def test_a_chunk_that_claims_gigabytes_costs_no_memory(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    raw = (tmp_path / "a.png").read_bytes()
+    place = raw.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(raw[:place] + (2**31 - 1).to_bytes(4, "big") + raw[place + 4 :])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(StudyError):  # Pillow may well find all pixels
+            open_study(tmp_path / "a.png")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

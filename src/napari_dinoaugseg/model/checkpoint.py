@@ -86,14 +86,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else (disk.reason(error))
         msg = f"{path}: the model cannot be opened: {reason}. Check the path."
         raise CheckpointError(msg) from error
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers that its Python half does not know
         msg = f"{path}: the model file is cut or damaged. Copy it again, or train a new model."
         raise CheckpointError(msg) from error
     parts = _checked(description, path)
-    if not all(bool(value.isfinite().all()) for value in state.values()):
+    if not all(_is_finite(value) for value in state.values()):
         msg = f"{path}: the model file is damaged: it holds values that are not numbers. Train a new model."
         raise CheckpointError(msg)
     return Checkpoint(state=state, **parts)
+
+
+def _is_finite(value: Tensor) -> bool:
+    try:
+        return bool(value.isfinite().all())
+    except RuntimeError:  # more than 64 axes, or a type that PyTorch only stores: no weights of a decoder
+        return False
 
 
 def build_decoder(checkpoint: Checkpoint) -> Decoder:

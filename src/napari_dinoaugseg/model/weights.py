@@ -134,7 +134,7 @@ def _holds_code(error: pickle.UnpicklingError, path: Path) -> bool:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:  # KeyError: a type of numbers it does not know
         msg = f"{path}: the weights file is cut or damaged. Get it again."
         raise WeightsError(msg) from error
 

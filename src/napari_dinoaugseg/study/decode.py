@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,7 +114,9 @@ def _too_large(path: Path) -> str:
 
 
 def _decode_pillow(path: Path, suffix: str) -> Picture:
-    with _of_bounded_size(path), Image.open(path, formats=[_PILLOW_FORMAT[suffix]]) as image:
+    # From memory: a chunk may claim any length, and a read from disk allocates it beforehand.
+    content = io.BytesIO(path.read_bytes())
+    with _of_bounded_size(path), Image.open(content, formats=[_PILLOW_FORMAT[suffix]]) as image:
         image.load()
         tag = int(image.getexif().get(_ORIENTATION_TAG, 1))
         orientation = Orientation(tag if tag in _TURNS else 1)
