@@ -42,7 +42,8 @@ def _draw(rows: Sequence[Row], against: str, path: Path) -> None:
     sets = list(dict.fromkeys(row["set"] for row in rows))
     columns = min(_COLUMNS, len(sets))
     lines = -(-len(sets) // columns)
-    figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * lines + 0.6), layout="constrained")
+    legend = 0.25 * -(-len(METHODS) // (2 * columns))
+    figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * lines + legend), layout="constrained")
     axes = np.atleast_1d(figure.subplots(lines, columns, squeeze=False)).ravel()
     for axis in axes[len(sets) :]:
         axis.remove()
@@ -51,7 +52,7 @@ def _draw(rows: Sequence[Row], against: str, path: Path) -> None:
         axis.set_title(name)
     axes[0].set_ylabel("Dice, %")
     handles, labels = _legend(axes[: len(sets)])
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 * columns, frameon=False)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
@@ -70,7 +71,7 @@ def _panel(axis: Any, rows: Sequence[Row], against: str) -> None:
             axis.errorbar(across, up, yerr=error, marker="o", markersize=4, capsize=2, color=f"C{number}", label=method)
     axis.set_xlabel("labelled" if against == "labels" else "seconds to encode and train")
     if against == "seconds":
-        axis.set_xscale("log")
+        axis.set_xlim(left=0)
     else:
         axis.set_xticks(sorted({row["labels"] for row in rows}))
     axis.grid(alpha=0.3)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.multi_study import MultiStudy
+from napari_dinoaugseg.errors import TrainingError
 from napari_dinoaugseg.learning.events import Event, Notice
 from napari_dinoaugseg.learning.features import FeatureStore, SliceView
 from napari_dinoaugseg.learning.loss import resize_target
@@ -114,4 +115,4 @@ def raise_on_notice(event: Event) -> None:
     """Refuse to go on with less memory or on another device: figures would not be comparable."""
     if isinstance(event, Notice):
         msg = f"{event.text} A benchmark compares only what ran as planned: free memory or disk, and start it again."
-        raise RuntimeError(msg)
+        raise TrainingError(msg)

@@ -14,7 +14,7 @@ from benchmarks.methods.ours import learn
 from benchmarks.methods.problem import raise_on_notice
 
 from benchmarks import few_shot, harness, one_volume, rows
-from napari_dinoaugseg.errors import SettingsError, StudyError
+from napari_dinoaugseg.errors import SettingsError, StudyError, TrainingError
 from napari_dinoaugseg.learning.events import Notice, Progress
 from napari_dinoaugseg.learning.settings import Settings
 from tests.benchmarks.sets import write_acdc, write_clinicdb
@@ -84,7 +84,7 @@ def test_a_run_goes_on_where_it_was_stopped(run, tmp_path: Path, monkeypatch: py
         run(few_shot.command, *FEW, "--methods", "forest,linear", "--seconds", "0.02")
 
 
-@pytest.mark.parametrize("method", ["balanced", "linear", "forest", "unet"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_method_stops_at_the_limit_of_time_and_says_so(method: str, run) -> None:
     (row,) = run(few_shot.command, *FEW, "--methods", method, "--seconds", "1e-6")
     assert row["steps"] == (10 if method == "forest" else 1)
@@ -174,7 +174,7 @@ def test_files_that_hold_no_results_are_refused(tmp_path: Path) -> None:
 
 def test_less_memory_than_planned_ends_a_benchmark() -> None:
     raise_on_notice(Progress("train", 1, 2, 0.1))
-    with pytest.raises(RuntimeError, match="compares only what ran as planned"):
+    with pytest.raises(TrainingError, match="compares only what ran as planned"):
         raise_on_notice(Notice("Memory ran out."))
 
 
@@ -185,3 +185,13 @@ def test_a_problem_gives_its_labelled_slices(data: Path) -> None:
     for example in problem.examples:
         assert set(np.unique(example.target)) == {0, 1}
         np.testing.assert_array_equal(example.target, setting.study.truth(example.index))
+
+
+def test_an_ablation_differs_from_balanced_in_what_its_name_says() -> None:
+    def differs(name: str) -> dict[str, Any]:
+        ours, reference = (METHODS[n].learn.keywords["settings"].model_dump() for n in (name, "balanced"))
+        return {key: value for key, value in ours.items() if value != reference[key]}
+
+    assert differs("balanced-no-wtaug") == {"augment_probability": 0.0}
+    assert differs("balanced-no-cgfuse") == {"fuse": False}
+    assert differs("balanced-neither") == {"augment_probability": 0.0, "fuse": False}
