@@ -288,14 +288,14 @@ def _figures(scores: Scores) -> rows.Row:
 
 
 def _effort(learnt: Learnt, predicted: int) -> rows.Row:
-    cut = () if learnt.steps >= learnt.planned else (f"stopped by the limit of time at step {learnt.steps}",)
+    finished = learnt.steps >= learnt.planned
     return {
         "steps": learnt.steps,
         "planned": learnt.planned,
-        "finished": learnt.steps >= learnt.planned,
+        "finished": finished,
         "encoded": learnt.encoded,
         "predicted": predicted,
-        "notes": [*cut, *learnt.notes],
+        "notes": [] if finished else [f"stopped by the limit of time at step {learnt.steps}"],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -67,7 +67,6 @@ class Learnt:
         planned: steps without a limit of time.
         seconds: of training, see `seconds_on`.
         encoded: how many slices and views the training needs from the encoder, at hand or not.
-        notes: what went otherwise than planned.
     """
 
     predict: Callable[[Sequence[int]], Iterator[Prediction]]
@@ -75,7 +74,6 @@ class Learnt:
     planned: int
     seconds: float
     encoded: int
-    notes: tuple[str, ...] = field(default=())
 
 
 def seconds_on(device: torch.device) -> float:
