@@ -30,7 +30,7 @@ WEIGHTS = {
     "add_class": 1,
     "rename": 1,
     "recolour": 1,
-    "remove_class": 3,
+    "remove_class": 5,
     "scribbles": 3,
     "go": 6,
     "turn": 1,
@@ -264,11 +264,16 @@ class Attack(Watched):
         loaded = {index: noise.choice(values, shape).astype(np.uint16) for index in chosen}
         path = self.folder / "labels.nii.gz"
         self.study.write_mask(path, lambda index: loaded.get(index, np.zeros(shape, np.uint16)))
-        self.say(chosen)
         self.controller.flush()
-        assert self.controller.session.load_labels(path, chosen) == chosen
-        self.controller._show_labels(chosen)
-        self.controller._classes_were_changed()
+        if self.rng.random() < 0.5:
+            # The panel leaves alone what is painted.
+            self.controller._take_labels(path, self.study.read_labels(path))
+            loaded = {index: labels for index, labels in loaded.items() if self.model.slices[index].kind != "painted"}
+        else:
+            assert self.controller.session.load_labels(path, chosen) == chosen
+            self.controller._show_labels(chosen)
+            self.controller._classes_were_changed()
+        self.say(list(loaded))
         self.model.former.pop(8, None)
         for labels in loaded.values():
             self.model.meet(labels)

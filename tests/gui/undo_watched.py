@@ -34,6 +34,8 @@ class Watched:
         self.controller.set_study(self.study, image=image)
         self.rng = random.Random(0)
         self.book = self.controller.session.labels
+        self.book.add_class()
+        self.book.add_class("vessel")
         self.model = Model(
             (self.study.n_slices, *self.study.slice_shape(0)),
             {entry.number: (entry.name, entry.colour) for entry in self.book.classes},
