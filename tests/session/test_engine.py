@@ -1,0 +1,96 @@
+"""The engine when a device is too small or fails: what is said, where it goes on, and what is kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_dinoaugseg.errors import DeviceError
+from napari_dinoaugseg.learning import device as devices
+from napari_dinoaugseg.learning.events import Notice
+from napari_dinoaugseg.learning.held import Trained
+from napari_dinoaugseg.model.encoder import Encoder
+from napari_dinoaugseg.session import engine as module
+from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.study import open_study
+from tests.blobs import LABELLED
+
+CARD = torch.device("mps")
+
+
+@pytest.fixture(autouse=True)
+def _card(monkeypatch):
+    """A card that is chosen by its name, and has not failed yet."""
+    monkeypatch.setattr(devices, "_failed", set())
+    monkeypatch.setattr(module, "choose_device", lambda name: CARD)
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "decoder_on"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "does not fit into the memory of the device 'mps'", CARD),
+        (RuntimeError("CUDA error: unspecified launch failure"), "failed (CUDA error: unspecified", devices.CPU),
+    ],
+    ids=["full", "broken"],
+)
+def test_an_encoder_that_cannot_be_loaded_onto_the_device_goes_on_with_the_cpu(
+    blob_files, quick, monkeypatch, error, told, decoder_on
+):
+    move = Encoder.to
+
+    def refuse(self, device):
+        if torch.device(device).type == "mps":
+            raise error
+        return move(self, device)
+
+    monkeypatch.setattr(Encoder, "to", refuse)
+    said = []
+    session = Session(open_study(blob_files[0]), quick, say=said.append)
+    assert session.engine.encoder.device == devices.CPU
+    assert session.engine.device == decoder_on
+    assert len(said) == 1
+    assert told in said[0]
+    assert "with the CPU" in said[0]
+    assert len(session.engine.store.features(3)) == 4
+
+
+def test_an_encoder_for_which_there_is_no_memory_is_said(blob_files, quick, monkeypatch):
+    def refuse(*_args, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(module, "load_encoder", refuse)
+    with pytest.raises(DeviceError, match="not enough memory to load efficientnet-lite0"):
+        _ = Session(open_study(blob_files[0]), quick).engine
+
+
+@pytest.fixture
+def trained_small(new_session, blob_files, monkeypatch):
+    """A session whose training ended at a smaller size, on the CPU, because memory ran out."""
+    monkeypatch.setattr(module, "choose_device", lambda name: devices.CPU)
+    fit = module.fit
+
+    def smaller(store, *arguments, **options):
+        yield Notice("Memory ran out in training; going on at 32 x 32 pixels.")
+        result: Trained = yield from fit(store.resized(32), *arguments, **options)
+        return result
+
+    monkeypatch.setattr(module, "fit", smaller)
+    session = new_session()
+    session.load_labels(blob_files[1], LABELLED)
+    list(session.train())
+    return session
+
+
+def test_what_was_learnt_at_a_smaller_size_is_used_at_that_size(trained_small, new_session, tmp_path):
+    assert trained_small.engine.store.input_size == 32
+    assert trained_small.model.settings["input_size"] == 32
+    later = new_session()
+    later.resume(trained_small.snapshot())
+    assert later.settings.input_size == 64
+    assert later.engine.store.input_size == 32
+    assert len(list(later.predict(8))) > 13
+
+
+def test_the_decoder_stays_on_the_cpu(trained_small):
+    assert {value.device.type for value in trained_small.engine.decoder.state_dict().values()} == {"cpu"}
