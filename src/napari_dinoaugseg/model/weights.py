@@ -125,8 +125,7 @@ def _holds_code(error: pickle.UnpicklingError, path: Path) -> bool:
     if "Unsupported operand" not in str(error):
         return any(word in str(error) for word in ("GLOBAL", "Can only", "Can not", "Trying to"))
     try:
-        with path.open("rb") as file:
-            return any(step.name in _CALLS for step, _, _ in pickletools.genops(file))
+        return any(step.name in _CALLS for step, _, _ in pickletools.genops(path.read_bytes()))
     except (ValueError, OSError):  # cut in the middle
         return False
 
@@ -134,7 +133,7 @@ def _holds_code(error: pickle.UnpicklingError, path: Path) -> bool:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:  # KeyError: a type of numbers it does not know
+    except (SafetensorError, OSError, ValueError) as error:
         msg = f"{path}: the weights file is cut or damaged. Get it again."
         raise WeightsError(msg) from error
 
