@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.study import Study
 
 _SOON = 400  # ms from a change to its snapshot; further changes do not put it off
-_LATER = 2000  # ms for what is looked at: turning pages must not keep the disk busy
+_WHILE_BUSY = 1000  # ms of the same while the machine trains or predicts: each save takes a share of the interpreter
+_LATER = 2000  # ms for what is looked at, and for masks, which can be predicted again
 _RETRY = 5000  # ms after no folder could be made
 _PATIENCE = 2.0  # seconds that training, exporting... wait for the disk; it goes on writing meanwhile
 _AT_THE_END = 10.0  # seconds that closing waits
@@ -67,6 +68,7 @@ class Saving(QObject):
         self._root: Path | None = None
         self._folder: Path | None = None
         self._dirty = False
+        self._soonest = _SOON
         self._problem = ""  # the last refusal that was said
         self._last: DinoAugSegError | None = None  # of the last try; the thread that writes sets it
         self.state = ""
@@ -79,14 +81,15 @@ class Saving(QObject):
             application.aboutToQuit.connect(self._quit)
         for signal in (
             controller.labels_changed,
-            controller.predictions_changed,
             controller.classes_changed,
             controller.work_finished,
             controller.settings_changed,
         ):
             signal.connect(self._soon)
-        for signal in (controller.slice_changed, controller.class_selected):
+        for signal in (controller.predictions_changed, controller.slice_changed, controller.class_selected):
             signal.connect(self._later)
+        controller.work_started.connect(self._slower)
+        controller.work_finished.connect(self._faster)
 
     @property
     def refused(self) -> bool:
@@ -168,7 +171,13 @@ class Saving(QObject):
 
     def _soon(self, *_: object) -> None:
         self._dirty = self._is_kept
-        self._within(_SOON)
+        self._within(self._soonest)
+
+    def _slower(self, *_: object) -> None:
+        self._soonest = _WHILE_BUSY
+
+    def _faster(self) -> None:
+        self._soonest = _SOON
 
     def _later(self, *_: object) -> None:
         self._dirty = self._is_kept
@@ -255,20 +264,24 @@ class Saving(QObject):
             if sessions_root() != self._root:
                 self._move()
             return
-        self.state = f"Saved {datetime.now().astimezone():%H:%M}."
+        self._show(f"Saved {datetime.now().astimezone():%H:%M}.")
         if self._problem:
             self._problem = ""
             self._controller.said.emit("Saved again: all labels are on disk.")
-        self._controller.saving_changed.emit()
 
     def _show_refusal(self, error: DinoAugSegError) -> None:
         """In the state always; aloud once for each cause, not at every try."""
         cause = getattr(error.__cause__, "strerror", None) or str(error)
-        self.state = f"Not saved: {cause}"
+        self._show(f"Not saved: {cause}")
         if str(error) != self._problem:
             self._problem = str(error)
             self._controller.tell_error(error)
-        self._controller.saving_changed.emit()
+
+    def _show(self, state: str) -> None:
+        """Several times a minute, so only what is new: styling a widget again takes milliseconds."""
+        if state != self.state:
+            self.state = state
+            self._controller.saving_changed.emit()
 
     def _move(self) -> None:
         """The person chose another folder in the preferences because this one refuses: begin there, with everything."""
