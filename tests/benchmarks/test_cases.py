@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from benchmarks.cases import SETS, Case, load_set
 from benchmarks.multi_study import UNIT, MultiStudy, store_of
-
 from napari_dinoaugseg.errors import LabelError, OutputError, StudyError
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder

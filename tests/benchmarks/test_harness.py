@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from benchmarks import few_shot, harness, one_volume, rows
 from benchmarks.methods import METHODS, Method, Problem
 from benchmarks.methods.ours import learn
 from benchmarks.methods.problem import raise_on_notice
-
-from benchmarks import few_shot, harness, one_volume, rows
 from napari_dinoaugseg.errors import SettingsError, StudyError, TrainingError
 from napari_dinoaugseg.learning.events import Notice, Progress
 from napari_dinoaugseg.learning.settings import Settings

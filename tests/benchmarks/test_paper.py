@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.runs import protocol_settings
-
 from tests.benchmarks.paper_files import disc, kvasir, write_h5, write_picture
 
 QUICK = ["--encoder", "efficientnet-lite0", "--device", "cpu", "--set", "input_size=64", "--set", "steps=30"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from benchmarks.paper.draws import MOST_TESTED, authors_draw, random_draws
 from benchmarks.paper.protocols import PROTOCOLS
 from benchmarks.paper.published import authors_draw as authors_list
 from benchmarks.paper.published import authors_test
 from benchmarks.paper.sources import DataSet, PictureSource, VolumeSource, groups_of
-
 from napari_dinoaugseg.errors import SettingsError
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from benchmarks.paper.pictures import load_isic2018, load_kvasir, load_tn3k
 from benchmarks.paper.protocols import PROTOCOLS
 from benchmarks.paper.published import authors_test
 from benchmarks.paper.sources import DataSet, VolumeSource
 from benchmarks.paper.studies import Pictures
 from benchmarks.paper.volumes import BTCV_TO_SYNAPSE, SYNAPSE_ORGANS, load_acdc, load_la2018, load_synapse
-
 from napari_dinoaugseg.errors import LabelError, StudyError
 from tests.benchmarks.paper_files import (
     acdc_released,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.paper.scores import hd95, score
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+
+from benchmarks.paper.scores import hd95, score
 
 MASKS = st.tuples(*[arrays.arrays(bool, (3, 5, 6), elements=st.booleans()) for _ in range(2)])
 

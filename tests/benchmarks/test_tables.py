@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from benchmarks import rows, tables
 from benchmarks.scores import BINS, Calibration
 from benchmarks.statistics import (
     auroc_of_poor_slices,
@@ -17,8 +19,6 @@ from benchmarks.statistics import (
     pairs_of,
     seconds_to_masks,
 )
-
-from benchmarks import rows, tables
 
 
 def row(method: str = "balanced", draw: int = 0, dice: float = 0.9, **more: Any) -> rows.Row:
