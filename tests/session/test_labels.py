@@ -184,6 +184,15 @@ def test_what_is_put_back_cannot_change_behind_its_back_either(book):
     assert (book.manual(0) == 1).all()
 
 
+def test_a_prediction_of_another_models_classes_is_not_taken_as_a_label(book):
+    book.set_prediction(0, full(9), 0.8)
+    book.classes = classes_of([1, 2])
+    for take in (book.accept, book.copy_to_manual):
+        with pytest.raises(LabelError, match="no class"):
+            take(0)
+    assert book.labelled == []
+
+
 @dataclass(frozen=True)
 class Moment:
     """What a plain reading says a person would expect of the book: by slice, and the classes by number."""

@@ -233,7 +233,7 @@ class LabelBook:
                 msg = f"Slice {index} has no prediction to accept. Train first."
                 raise LabelError(msg)
         if chosen:
-            self._apply({("accepted", index): self._layers["predicted"][index] for index in chosen})
+            self._apply({("accepted", i): self._checked(i, self._layers["predicted"][i]) for i in chosen})
         return chosen
 
     def accept_above(self, confidence: float) -> list[int]:
@@ -265,7 +265,7 @@ class LabelBook:
         if source is None:
             msg = f"Slice {index} has no prediction to copy. Train first."
             raise LabelError(msg)
-        self._apply({("manual", index): source, ("accepted", index): None})
+        self._apply({("manual", index): self._checked(index, source), ("accepted", index): None})
 
     def undo(self) -> bool:
         """Take back the last change of the person; False when there is none."""
