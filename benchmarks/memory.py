@@ -87,25 +87,27 @@ def disc(rows: np.ndarray, columns: np.ndarray, index: int) -> np.ndarray:
     return (rows - 200 - index % 40) ** 2 + (columns - 300) ** 2 < 90**2
 
 
-def headless(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[], None]]:
+def headless(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[], None], Callable[[], None]]:
     from napari_dinoaugseg.session.session import Session
     from napari_dinoaugseg.study import open_study
 
     with meter.stage("open"):
         session = Session(open_study(image, plane="axial"), settings, device="cpu")
-    return session, lambda: None
+    return session, lambda: None, lambda: None
 
 
-def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[], None]]:
+def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[], None], Callable[[], None]]:
     import napari
     from qtpy.QtWidgets import QApplication
 
+    from napari_dinoaugseg.gui.native import keep_llvm_apart
     from napari_dinoaugseg.gui.panel import Panel
 
     with meter.stage("napari"):
         viewer = napari.Viewer()
         panel = Panel(viewer)
         viewer.window.add_dock_widget(panel)
+        keep_llvm_apart()  # the panel's workers do this before they train
     with meter.stage("open"):
         panel.controller.settings = settings
         panel.controller.use_device("cpu")
@@ -118,7 +120,7 @@ def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[
             viewer.dims.set_current_step(panel.controller.layers.axis, index)
             QApplication.processEvents()
 
-    return panel.controller.session, show
+    return panel.controller.session, show, viewer.close
 
 
 def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]:
@@ -131,7 +133,7 @@ def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]
     with meter.stage("libraries"):
         import napari_dinoaugseg.session.engine  # noqa: F401 - PyTorch and what comes with it
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=size)
-    session, show = (with_panel if panel else headless)(image, meter, settings)
+    session, show, close = (with_panel if panel else headless)(image, meter, settings)
     labelled = [slices * part // 10 for part in (2, 5, 8)]
     rows, columns = np.indices((SIDE, SIDE))
     with meter.stage("labels"):
@@ -154,6 +156,7 @@ def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]
         show()
     with meter.stage("export"):
         session.export(folder / "mask.nii.gz")
+    close()
     print(f"{count} slices predicted; features in memory {kept / 1e9:.2f} GB, {kept / slices / 1e6:.2f} MB a slice")
     return meter.stages
 
