@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,12 @@ LEAVING = target("leaving", lambda folder: os._exit(3))
 GREEDY = target("greedy", lambda folder: np.empty(3 * 2**30, np.uint8), memory=2**30)
 WORKING = target("working", work, seconds=1)
 WAITING = target("waiting", lambda folder: time.sleep(99))
+
+
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures are kept in the temporary folder; these are on purpose, and are not to pile up there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_what_is_read_and_what_is_refused_is_counted() -> None:
