@@ -178,17 +178,17 @@ def main() -> None:
     peak = max(stages, key=lambda stage: stage.peak)
     print(f"largest      {peak.peak / 1e9:.2f} GB, in the stage '{peak.name}'")
     if options.slices < ASKED and not options.alone:
-        half = largest_of(options.slices // 2, options.input_size, panel=options.panel)
-        growth = max(0.0, peak.peak / 1e9 - half) / (options.slices - options.slices // 2)
-        there = peak.peak / 1e9 + growth * (ASKED - options.slices)
-        print(f"half as many slices took {half:.2f} GB; {ASKED} would take about {there:.2f} GB")
+        half = at_the_end(options.slices // 2, options.input_size, panel=options.panel)
+        now = stages[-1].peak / 1e9
+        there = now + (now - half) * (ASKED - options.slices) / (options.slices - options.slices // 2)
+        print(f"{half:.2f} GB at the end with half as many slices: {ASKED} would take about {there:.2f} GB")
 
 
-def largest_of(slices: int, size: int, *, panel: bool) -> float:
-    """GB that the same takes with another number of slices, in a process of its own."""
+def at_the_end(slices: int, size: int, *, panel: bool) -> float:
+    """GB in the last stage with another number of slices, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.memory", "--alone", "--slices", str(slices), "--input-size", str(size)]
     done = subprocess.run([*command, *(["--panel"] if panel else [])], capture_output=True, text=True, check=True)
-    return float(done.stdout.partition("largest")[2].split()[0])
+    return float(done.stdout.partition("export")[2].partition("peak")[2].split()[0])
 
 
 if __name__ == "__main__":
