@@ -151,8 +151,9 @@ def main() -> None:
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as sessions:
         os.environ["DINOAUGSEG_CACHE"] = cache  # everything has to be encoded
+        os.environ["DINOAUGSEG_SESSIONS"] = sessions  # not the person's own
         result = measure(arguments.preset)
     print(f"{'stage':<10} {'longest':>9} {'99th pct':>9} {'median':>8} {'stroke':>8} {'ticks':>7}   (milliseconds)")
     for name, row in result.items():

@@ -430,6 +430,7 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
         lambda: controller.rename_class(1, "other"),
         lambda: controller.remove_class(1, erase=True),
         lambda: controller.load_model(tmp_path / "model.safetensors"),
+        lambda: controller.load_labels(tmp_path / "labels.nii.gz"),
     ):
         said.clear()
         action()
@@ -447,6 +448,8 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
     qtbot.wait(700)
     assert files == {path: path.read_bytes() for path in on_disk(controller.session.study)[0].folder.rglob("*.*")}
     assert "Only looking" in panel.saved.text()
+    for widget in (panel.label.clear_button, panel.label.load_button, panel.label.erase_button):
+        assert not widget.isEnabled()
     assert not panel.train.train_button.isEnabled()
     assert controller.advice.startswith("Look at these labels")
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -151,3 +153,33 @@ def test_scribbled_slices_are_filled_by_the_prediction(trained, blob_files):
 
 def test_suggestions_are_not_labelled_yet(trained):
     assert all(entry.index in LEFT_OUT for entry in trained.suggest(5))
+
+
+def test_a_model_of_other_encoder_weights_is_kept_until_something_new_is_learnt(trained, new_session):
+    snapshot = trained.snapshot()
+    other = replace(snapshot.model, encoder={"name": "efficientnet-lite0", "fingerprint": "other weights"})
+    said = []
+    session = new_session(say=said.append)
+    session.resume(replace(snapshot, model=other))
+
+    with pytest.raises(TrainingError, match="no trained model"):
+        list(session.predict(8))
+
+    assert "cannot be used any more" in said[-1]
+    assert not session.is_trained
+    assert session.snapshot().model is other  # what is saved: the weights may come back
+    drain(session.train())
+    assert session.is_trained
+    assert session.snapshot().model is not other
+
+
+def test_a_resumed_session_predicts_without_training_again_and_goes_on(trained, new_session):
+    session = new_session()
+    session.resume(trained.snapshot())
+
+    list(session.predict(8))
+
+    for index in LEFT_OUT:
+        np.testing.assert_array_equal(session.labels.predicted(index), trained.labels.predicted(index))
+    assert drain(session.train()).steps < trained.history[0].steps
+    assert len(session.history) == 2

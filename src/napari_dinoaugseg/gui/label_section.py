@@ -133,15 +133,15 @@ class LabelSection(QWidget):
         manual = layers.manual if layers is not None else None
         missing = layers is not None and (manual is None or layers.prediction is None or layers.image is None)
         self.restore_button.setVisible(missing)
-        for widget in (
-            *(self.previous_button, self.next_button, self.suggested_button),
-            *(self.empty_button, self.clear_button, self.fill_button, self.load_button, self.scribbles),
-        ):
+        for widget in (self.previous_button, self.next_button, self.suggested_button):
             widget.setEnabled(controller.session is not None)
+        writable = not controller.read_only
+        for widget in (self.empty_button, self.clear_button, self.fill_button, self.load_button, self.scribbles):
+            widget.setEnabled(controller.session is not None and writable)
         for widget in (self.paint_button, self.erase_button, self.brush_size):
-            widget.setEnabled(manual is not None)
+            widget.setEnabled(manual is not None and writable)
         self.background_button.setVisible(controller.scribbles)
-        self.background_button.setEnabled(manual is not None)
+        self.background_button.setEnabled(manual is not None and writable)
         quietly(self.scribbles, lambda: self.scribbles.setChecked(controller.scribbles))
         selected = controller.selected_class
         self.paint_button.setChecked(manual is not None and selected > 0)

@@ -156,9 +156,10 @@ class ReviewSection(QWidget):
         here = self.controller.current_slice
         status = session.labels.status(here) if session is not None else Status.EMPTY
         predicted = session is not None and session.labels.predicted(here) is not None
-        self.accept_button.setEnabled(status is Status.PREDICTED)
-        self.correct_button.setEnabled(predicted or status is Status.ACCEPTED)
-        self.reject_button.setEnabled(predicted)
+        writable = not self.controller.read_only
+        self.accept_button.setEnabled(writable and status is Status.PREDICTED)
+        self.correct_button.setEnabled(writable and (predicted or status is Status.ACCEPTED))
+        self.reject_button.setEnabled(writable and predicted)
         if session is None:
             self.state_text.setText("")
             return
@@ -170,7 +171,7 @@ class ReviewSection(QWidget):
     def _show_accept_all(self, session: Session | None) -> None:
         count = len(self._certain(session)) if session is not None else 0
         self.accept_all_button.setText(f"Accept {count} slice{'' if count == 1 else 's'}")
-        self.accept_all_button.setEnabled(count > 0)
+        self.accept_all_button.setEnabled(count > 0 and not self.controller.read_only)
         best = max(session.labels.confidence.values(), default=None) if session is not None else None
         highest = f"; the highest is {best:.0%}" if best is not None else ""
         self.accept_all_button.setToolTip(f"Accept every predicted slice with at least this confidence{highest}")

@@ -83,7 +83,7 @@ def to_bytes(index: Index) -> bytes:
         "model": index.model,
         "view": index.view,
     }
-    return json.dumps({"schema": SCHEMA, "checksum": _checksum(content), **content}, indent=1).encode()
+    return json.dumps({"schema": SCHEMA, "checksum": _checksum(content), **content}).encode()
 
 
 def read_index(folder: Path) -> tuple[Index, list[str]]:

@@ -74,6 +74,7 @@ class Session:
         self._say = say
         self._engine: Engine | None = None
         self._model: Checkpoint | Path | None = None  # the trained decoder, also before the engine is built
+        self._unusable: Checkpoint | Path | None = None  # learnt with other weights of the encoder, which may come back
         self.seconds = _no_seconds()
 
     # --- labelling --------------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ class Session:
         engine = self.engine
         before = engine.store.encode_seconds
         trained = yield from engine.train(labels, classes, settings, cancel)
-        self._model = engine.checkpoint(classes, settings)
+        self._model, self._unusable = engine.checkpoint(classes, settings), None
         done = Round(
             labelled=sorted(labels),
             steps=trained.steps,
@@ -336,7 +337,8 @@ class Session:
 
     def snapshot(self, view: Mapping[str, Any] | None = None) -> Snapshot:
         """All that the session is now; what happens later does not reach it. Call it where the labels are changed."""
-        return Snapshot(self.labels.content(), self.settings, tuple(self.history), self._model, dict(view or {}))
+        model = self._model or self._unusable
+        return Snapshot(self.labels.content(), self.settings, tuple(self.history), model, dict(view or {}))
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot of a session with the same study; everything here is replaced.
@@ -346,7 +348,7 @@ class Session:
         """
         self.labels.take_content(snapshot.book)
         self.settings, self.history = snapshot.settings, list(snapshot.history)
-        self._engine, self._model = None, snapshot.model
+        self._engine, self._model, self._unusable = None, snapshot.model, None
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -358,7 +360,7 @@ class Session:
             if model is not None:
                 engine.restore(model, [int(entry["number"]) for entry in model.classes], source)
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
-            self._model = None
+            self._model, self._unusable = None, self._model
             self._say(f"What was learnt before cannot be used any more; train again. ({error})")
 
     def _classes_to_learn(self, labels: Mapping[int, Labels]) -> list[LabelClass]:
