@@ -25,7 +25,7 @@ from tests.faults.person import Ledger, blocked_until
 KILLS = int(os.environ.get("DINOAUGSEG_KILLS", "2"))
 PROMISE = 2.0  # seconds after which a stroke is on disk, if the window had a turn
 LONGEST_LIFE = 7.0  # seconds of work
-START = 90.0  # seconds that a busy machine may take until the work begins
+START = 300.0  # seconds that a busy machine may take until the work begins
 PATIENTS = 2  # people at work at the same time, each with a study of their own
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")]
