@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-# Lower limits are tried until memory runs out. What is left is above what a smaller rung needs.
+# Lower limits are tried until memory runs out, in steps smaller than what a rung of the ladder saves.
 CHILD = """
 import json, resource, sys
 import numpy as np, torch
@@ -75,7 +75,7 @@ small = settings.with_changes(input_size=64, steps=1)
 decoder = follow(fit(store(64), examples, small, n_classes=2), [])[0].decoder
 results = {}
 for name, work in (("encode", encode), ("predict", predicting), ("train", train)):
-    for megabytes in (400, 300, 220, 160, 120, 90):
+    for megabytes in range(300, 60, -20):
         resource.setrlimit(resource.RLIMIT_AS, (used() + megabytes * 2**20, resource.RLIM_INFINITY))
         told = []
         whole = work(told)
