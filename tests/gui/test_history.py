@@ -42,9 +42,11 @@ def test_going_over_a_step_tells_which_slices_it_may_have_changed(history):
     history.mark(2, mark(1))
     history.push(Step())
     history.mark(3, mark(1))
-    assert history.back()[1] == [3]
-    assert history.back()[1] == [2]
-    assert history.forth()[1] == [2]
+    assert list(history.back()[1]) == [3]
+    assert list(history.back()[1]) == [2]
+    until_now = history.forth()[1]
+    assert until_now[2].said.is_empty
+    assert history.marked(2).says_as(mark(1))
 
 
 def test_a_new_step_ends_what_could_be_done_again(history):

@@ -114,6 +114,18 @@ def test_strokes_that_followed_too_quickly_to_be_read_are_taken_back_one_by_one(
     assert book.manual(4) is None
 
 
+def test_a_slice_that_was_read_after_a_stroke_on_another_stays_scribbled(controller, layers, book):
+    controller.set_scribbles(True)
+    height, width = book.shape(0)
+    put(layers, 0, slice(2, 5), 1)
+    layers.manual.data_setitem(np.nonzero(np.ones((1, height, width), bool)), 1)  # slice 0, all of it
+    put(layers, 4, slice(2, 5), 1)
+    layers.undo()
+    assert not (book.manual(0) == UNKNOWN).any()
+    layers.undo()
+    assert set(np.unique(book.manual(0))) == {1, UNKNOWN}
+
+
 def test_removing_a_class_leaves_accepted_slices_accepted_and_comes_back_with_them(controller, layers, book):
     labels = predict(book, 6, 3)
     labels[0, 0] = 1

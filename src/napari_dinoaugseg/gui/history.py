@@ -74,22 +74,23 @@ class History:
         self._forget(self._position + 1 - len(self._undo), self._position)
         self._position += 1
 
-    def back(self) -> tuple[Step, list[int]] | None:
-        """Go back a step; returns it with the slices of which it may have changed the meaning. None at the end."""
+    def back(self) -> tuple[Step, dict[int, Mark]] | None:
+        """Go back a step; returns it with what the slices meant until now that it may have changed. None at the end."""
         if not self._undo:
             return None
-        touched = self._touched()
+        touched = {index: self.marked(index) for index in self._touched()}
         self._redo.append(self._undo.pop())
         self._position -= 1
         return self._redo[-1], touched
 
-    def forth(self) -> tuple[Step, list[int]] | None:
+    def forth(self) -> tuple[Step, dict[int, Mark]] | None:
         """Go forth again, like :meth:`back`."""
         if not self._redo:
             return None
+        before = {index: self.marked(index) for index in self._marks}
         self._undo.append(self._redo.pop())
         self._position += 1
-        return self._undo[-1], self._touched()
+        return self._undo[-1], {index: before[index] for index in self._touched()}
 
     def give_up_again(self) -> None:
         """What :meth:`forth` just returned cannot be done again, and nothing after it."""

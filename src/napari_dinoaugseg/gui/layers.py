@@ -101,7 +101,7 @@ class StudyLayers(FollowedLayers):
         if found and not self._carry_out(found[0].again, found[1]):
             self._history.give_up_again()
 
-    def _carry_out(self, actions: Iterable[Callable[[], None]], touched: Iterable[int]) -> bool:
+    def _carry_out(self, actions: Iterable[Callable[[], None]], touched: dict[int, Mark]) -> bool:
         """Undo or redo; then each slice means again what it meant at this point of the history.
 
         Returns False when nothing happened: napari's history does not hold the pixels any more.
@@ -113,26 +113,31 @@ class StudyLayers(FollowedLayers):
         changed = {index for index in range(len(slices)) if not self._is_known(index)}
         found = sorted({*touched, *changed})
         self._known.update({index: slices[index].copy() for index in changed})
-        meant = [self._mean_again(index, index in changed) for index in found]
+        meant = [self._mean_again(index, None if index in changed else touched[index]) for index in found]
         if found:
             self.labels_taken.emit(found)
         return all(meant) or bool(changed) or not actions
 
-    def _mean_again(self, index: int, changed: bool) -> bool:
-        """Let the label book have what a slice meant here; False when its pixels are not those of that time."""
+    def _mean_again(self, index: int, until_now: Mark | None) -> bool:
+        """Let the label book have what a slice meant here; False when its pixels are not those of that time.
+
+        Args:
+            index: the slice.
+            until_now: what it meant, where its pixels did not change.
+        """
         mark, values = self._history.marked(index), self._view_of(index)
         if is_shown(mark.said, values, scribbles=mark.scribbled):
             self._meet_numbers(values)
             self.session.labels.put_back(index, mark.said)
             self._history.mark(index, mark)
             return True
-        if changed:
+        if until_now is None:
             # Not read at this point: among strokes that followed each other too quickly.
             known = mark if not mark.said.is_empty else self._history.marked_later(index)
             self._read(index, self.scribbles if known.said.is_empty else known.scribbled)
             return True
-        said = self.session.labels.of_slice(index)
-        self._history.mark(index, Mark(said, is_scribbled(said)))
+        # Painted before this step and only read after it, or napari's history does not hold its pixels.
+        self._history.mark(index, until_now)
         return False
 
     # --- letting go -------------------------------------------------------------------------------------------------
