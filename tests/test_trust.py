@@ -63,14 +63,11 @@ for line in (
     "predict image.nii.gz --model m.safetensors --out predicted.nii.gz --device cpu --json",
     "evaluate mask.nii.gz truth.nii.gz --json",
     "simulate image.nii.gz --truth truth.nii.gz --rounds 1 --slices-per-round 2 QUICK",
-    "segment image.nii.gz --labels labels.nii.gz --out 2.nii --encoder auto --offline --warm-start m.safetensors QUICK",
-    "encoders --offline --json",
+    "encoders --check auto --offline --json",
 ):
     arguments = []
     for word in line.split():
-        arguments += [option for option in QUICK if option not in line.split()] if word == "QUICK" else [word]
-    if "auto" in arguments:
-        arguments.remove("efficientnet-lite0")
+        arguments += QUICK if word == "QUICK" else [word]
     app(arguments, standalone_mode=False)
 print(json.dumps(seen), file=sys.stderr)
 """
