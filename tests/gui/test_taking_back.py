@@ -5,11 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.encoding import BACKGROUND
 from napari_dinoaugseg.gui.history import LIMIT
 from napari_dinoaugseg.session.labels import UNKNOWN, Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+
+
+@pytest.fixture
+def controller(make_napari_viewer):
+    """Without the panel, which these tests do not need."""
+    made = Controller.of(make_napari_viewer())
+    yield made
+    made.dispose()
 
 
 @pytest.fixture
