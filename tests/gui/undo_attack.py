@@ -282,7 +282,9 @@ class Attack(Watched):
     # --- classes ----------------------------------------------------------------------------------------------------
 
     def any_class(self) -> int:
-        return self.rng.choice([*self.model.classes, 5])
+        accepted = [one.labels for one in self.model.slices if one.kind == "accepted"]
+        held = [number for number in self.model.classes if any((labels == number).any() for labels in accepted)]
+        return self.rng.choice([*self.model.classes, *held, *held, 5])
 
     def add_class(self) -> None:
         number = self.model.add_class(name := f"new {self.rng.randrange(99)}")
