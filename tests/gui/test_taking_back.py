@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -221,6 +223,17 @@ def test_an_array_that_cannot_be_painted_into_is_copied(controller, layers, book
     put(layers, 4, slice(2, 5), 1)
     controller.flush()
     assert book.labelled == [4]
+
+
+def test_an_array_that_napari_could_not_draw_is_followed_all_the_same(controller, layers, book):
+    layers.manual.selected_label = 300
+    with contextlib.suppress(OverflowError):  # napari's colours of a brush with 300 do not fit uint8
+        layers.manual.data = np.zeros(layers.manual.data.shape, np.uint8)
+    controller.flush()
+    assert layers.manual.data.dtype == np.uint16
+    put(layers, 4, slice(2, 5), 300)
+    controller.flush()
+    assert (book.manual(4) == 300).any()
 
 
 def test_a_script_that_takes_a_stroke_back_stays_in_step_with_the_key(controller, layers, book):

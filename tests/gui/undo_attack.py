@@ -73,8 +73,8 @@ class Attack(Watched):
                 if looked:
                     self.look()
             self.there_and_back()
-        except AssertionError as error:
-            raise AssertionError("\n".join([*self.log, str(error)])) from error
+        except Exception as error:
+            raise AssertionError("\n".join([*self.log, f"{type(error).__name__}: {error}"])) from error
 
     def there_and_back(self) -> None:
         """Everything undone gives the start, everything done again the end."""
@@ -336,7 +336,7 @@ class Attack(Watched):
     def misfit(self) -> None:
         if self.manual is not None:
             self.controller.flush()
-            self.manual.data = np.zeros((2, 3, 4), np.uint8)
+            self.manual.data = np.zeros((2, 3, 4), np.uint16)
             self.model.layer = None
             self.model.end_history()
 

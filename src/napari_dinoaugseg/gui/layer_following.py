@@ -87,6 +87,11 @@ class FollowedLayers(LayerStack):
 
     def flush(self) -> None:
         """Take over now whatever was painted."""
+        if self.manual is not None and self.manual.data is not self._array:
+            self._on_replaced()  # napari failed to draw it and told nobody
+        self._compare_all()
+
+    def _compare_all(self) -> None:
         self._timer.stop()
         if self.manual is not None:
             self._todo = dict.fromkeys(range(self.study.n_slices))
@@ -136,7 +141,7 @@ class FollowedLayers(LayerStack):
 
     def _take_array(self, data: NDArray[np.uint16]) -> None:
         """Follow another array. That is a step: napari does not take it back, so we put the old slices there again."""
-        self.flush()  # the last strokes are in the old one
+        self._compare_all()  # the last strokes are in the old one
         before, self._array = self._array, data
         if before is not None and before is not data:
             old, new = (np.moveaxis(array, self.axis, 0) for array in (before, data))
@@ -144,7 +149,7 @@ class FollowedLayers(LayerStack):
             if changed:
                 back, again = ({index: slices[index].copy() for index in changed} for slices in (old, new))
                 self._history.push(Step((partial(self._put, back),), (partial(self._put, again),)))
-        self.flush()
+        self._compare_all()
 
     def _compare_some(self) -> None:
         self._compare(time.monotonic() + _SHARE)
