@@ -41,3 +41,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no labelled images in {folder}; name their folder in DINOAUGSEG_TEST_DATA")
     return folder
+
+
+_FIGURES = {"fuzz": "fuzz", "figures": "attacks survived"}  # what tests record of long runs, and how it is headed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show at the end what the attacks did."""
+    reports = [report for group in ("passed", "failed") for report in terminalreporter.getreports(group)]
+    recorded = [entry for report in reports for entry in report.user_properties]
+    for key, title in _FIGURES.items():
+        lines = [str(value) for name, value in recorded if name == key]
+        if lines:
+            terminalreporter.section(title)
+            terminalreporter.write("\n".join([*lines, ""]))

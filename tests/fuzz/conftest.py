@@ -1,4 +1,4 @@
-"""Long runs of the fuzz tests: no time limit of the suite's, and a table of what was done at the end."""
+"""Long runs of the fuzz tests: no time limit of the suite's."""
 
 from __future__ import annotations
 
@@ -16,11 +16,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "fuzz" in item.path.parts:
             item.add_marker(pytest.mark.timeout(seconds + 300))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [report for group in ("passed", "failed") for report in terminalreporter.getreports(group)]
-    lines = [str(value) for report in reports for key, value in report.user_properties if key == "fuzz"]
-    if lines:
-        terminalreporter.section("fuzz")
-        terminalreporter.write("\n".join([*lines, ""]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import sys
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Any
 import nrrd
 import numpy as np
 
+from tests.fuzz import watching
 from tests.fuzz.harness import Files, Target, fuzz
 from tests.fuzz.mutators import INTEGERS, Mutator, damaged, pick
 from tests.fuzz.opening import open_fully
@@ -22,7 +22,6 @@ from tests.study.builders import OBLIQUE, numbers
 
 # What a hostile header would have read; no such file may be opened.
 STRANGERS = "strangers.raw"
-_opened: list[str] = []
 
 _VALUES = (
     *("0", "-1", "1", "3", "none", "nan", "inf", "1e400", "gzip", "bzip2", "raw", "ascii", "hex", "big", "little"),
@@ -143,23 +142,12 @@ def volumes() -> Sequence[Files]:
     return made
 
 
-def watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open":
-        _opened.append(str(arguments[0]))
-
-
-@cache
-def _start_watching() -> None:
-    sys.addaudithook(watch)  # it stays until the process ends, so only the child of the harness has it
-
-
 def check(folder: Path) -> None:
-    _start_watching()
-    _opened.clear()
+    watching.begin()
     try:
         open_fully(folder / "image.nrrd", folder, ".nrrd")
     finally:
-        others = [name for name in _opened if "strangers" in name or "passwd" in name]
+        others = watching.opened("strangers", "passwd")
         assert not others, others
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.fuzz import watching
 from tests.fuzz.harness import Files, Target, fuzz
 from tests.fuzz.opening import open_fully
 from tests.fuzz.picture_files import bmps, damaged_picture, jpegs, pngs, tiffs
-
-_opened: list[str] = []
 
 
 def damage(files: Files, rng: np.random.Generator) -> Files:
@@ -26,25 +22,14 @@ def named(name: str, contents: Sequence[bytes]) -> list[Files]:
     return [{name: content} for content in contents]
 
 
-def watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open":
-        _opened.append(str(arguments[0]))
-
-
-@cache
-def _start_watching() -> None:
-    sys.addaudithook(watch)  # it stays until the process ends, so only the child of the harness has it
-
-
 def check(folder: Path) -> None:
-    _start_watching()
     (path,) = folder.iterdir()
     (folder / "stranger.tif").write_bytes(b"II*\0")
-    _opened.clear()
+    watching.begin()
     try:
         open_fully(path, folder, ".tif")
     finally:
-        others = [name for name in _opened if "stranger" in name]
+        others = watching.opened("stranger")
         assert not others, others
 
 
