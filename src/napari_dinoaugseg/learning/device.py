@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import time
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -111,6 +111,35 @@ def trouble_of(error: BaseException) -> Trouble | None:
 def is_hosts(error: BaseException, device: torch.device) -> bool:
     """Whether memory that ran out while computing on ``device`` was the machine's, not that of its graphics card."""
     return device.type == "cpu" or isinstance(error, MemoryError) or bool(_HOST_MEMORY.search(str(error).lower()))
+
+
+class Diagnosis(NamedTuple):
+    """What stopped a computation; holds nothing of the exception, and so nothing of what its frames hold.
+
+    Attributes:
+        trouble: with memory, or with the device.
+        hosts: whether memory that ran out was the machine's.
+        why: the first line of the error.
+    """
+
+    trouble: Trouble
+    hosts: bool
+    why: str
+
+
+def diagnose(error: Exception, device: torch.device) -> Diagnosis:
+    """What stopped a computation on ``device``, when it can go on with less or elsewhere.
+
+    Raises:
+        the error itself: it tells neither of memory nor of a device.
+        DeviceError: a device's failure reaches the CPU as well.
+    """
+    trouble = trouble_of(error)
+    if trouble is None:
+        raise error
+    if trouble == "device" and device.type == "cpu":
+        raise cpu_failed(error) from error
+    return Diagnosis(trouble, is_hosts(error, device), reason(error))
 
 
 def reason(error: BaseException) -> str:

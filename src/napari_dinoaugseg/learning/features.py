@@ -16,16 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from napari_dinoaugseg.learning.cache import FeatureCache
-from napari_dinoaugseg.learning.device import (
-    NoRoomError,
-    Patience,
-    cpu_failed,
-    free_memory,
-    give_up,
-    is_hosts,
-    reason,
-    trouble_of,
-)
+from napari_dinoaugseg.learning.device import NoRoomError, Patience, diagnose, free_memory, give_up
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
 from napari_dinoaugseg.learning.memory import feature_budget
 from napari_dinoaugseg.learning.views import View
@@ -178,13 +169,10 @@ class FeatureStore:
             self._patience.renew()
             return maps
         except (RuntimeError, MemoryError) as error:
-            trouble, hosts, why = trouble_of(error), is_hosts(error, self.encoder.device), reason(error)
-            if trouble is None:
-                raise
-            if trouble == "device" and self.encoder.device.type == "cpu":
-                raise cpu_failed(error) from error
+            found = diagnose(error, self.encoder.device)
         # Only here the exception is gone, and with it what its frames held.
-        self._notices.append(self._change_device(why) if trouble == "device" else self._make_room(len(pairs), hosts))
+        failed = found.trouble == "device"
+        self._notices.append(self._change_device(found.why) if failed else self._make_room(len(pairs), found.hosts))
         return None
 
     def _encode(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:

@@ -6,16 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from napari_dinoaugseg.learning.device import (
-    CPU,
-    NoRoomError,
-    Patience,
-    cpu_failed,
-    give_up,
-    is_hosts,
-    reason,
-    trouble_of,
-)
+from napari_dinoaugseg.learning.device import CPU, NoRoomError, Patience, diagnose, give_up
 from napari_dinoaugseg.learning.events import Notice
 from napari_dinoaugseg.learning.features import FeatureStore
 
@@ -52,15 +43,13 @@ class Plan:
         """
         if isinstance(error, NoRoomError):  # a single slice could not be encoded: a smaller batch is no help
             return self._smaller_input(error)
-        trouble = trouble_of(error)
-        if trouble is None:
-            raise error
-        if trouble == "device":
-            return self._without_device(error, store)
+        found = diagnose(error, self.device)
+        if found.trouble == "device":
+            return self._without_device(found.why, store)
         if self.batch_size > 1:
             plan = replace(self, batch_size=self.batch_size // 2)
             return plan, Notice(f"Memory ran out in training; going on with {plan.batch_size} slices a step.")
-        if is_hosts(error, self.device) and store.let_go():
+        if found.hosts and store.let_go():
             return self, Notice("Memory ran out in training; going on with fewer features in memory.")
         return self._smaller_input(error)
 
@@ -77,11 +66,7 @@ class Plan:
         msg = "There is not enough memory to train even at the smallest size. Close other programs and try again."
         raise NoRoomError(msg) from error
 
-    def _without_device(self, error: Exception, store: FeatureStore) -> tuple[Plan, Notice]:
-        if self.device.type == "cpu":
-            raise cpu_failed(error) from error
+    def _without_device(self, why: str, store: FeatureStore) -> tuple[Plan, Notice]:
         give_up(self.device)
         store.leave_device()
-        return replace(self, device=CPU), Notice(
-            f"The device '{self.device}' failed ({reason(error)}); going on with the CPU."
-        )
+        return replace(self, device=CPU), Notice(f"The device '{self.device}' failed ({why}); going on with the CPU.")

@@ -8,18 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from napari_dinoaugseg.learning.device import (
-    CPU,
-    NoRoomError,
-    Patience,
-    cpu_failed,
-    free_memory,
-    give_up,
-    is_hosts,
-    reason,
-    trouble_of,
-    usable,
-)
+from napari_dinoaugseg.learning.device import CPU, NoRoomError, Patience, diagnose, free_memory, give_up, usable
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.held import on_host, with_weights
@@ -94,13 +83,10 @@ class _Work:
         try:
             return self._predict(chunk)
         except (RuntimeError, MemoryError) as error:
-            trouble, hosts, why = trouble_of(error), is_hosts(error, self.device), reason(error)
-            if trouble is None:
-                raise
-            if trouble == "device" and self.device.type == "cpu":
-                raise cpu_failed(error) from error
+            found = diagnose(error, self.device)
         # Only here the exception is gone, and with it what its frames held.
-        self._notices.append(self._change_device(why) if trouble == "device" else self._make_room(hosts))
+        failed = found.trouble == "device"
+        self._notices.append(self._change_device(found.why) if failed else self._make_room(found.hosts))
         return None
 
     def _predict(self, chunk: list[int]) -> list[Prediction]:
