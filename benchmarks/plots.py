@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.comparison import by_draw, mean_and_deviation, seconds_to_masks
 from benchmarks.methods import METHODS
 from benchmarks.rows import Row
-from benchmarks.statistics import by_draw, mean_and_deviation, seconds_to_masks
 
 _PANEL = (3.4, 2.9)  # inches
 _COLUMNS = 4

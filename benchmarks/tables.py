@@ -17,11 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import rows as files
-from benchmarks.harness import main
-from benchmarks.methods import METHODS, REFERENCE
-from benchmarks.plots import plot
-from benchmarks.rows import Row
-from benchmarks.statistics import (
+from benchmarks.comparison import (
     POOR,
     Difference,
     Place,
@@ -36,6 +32,10 @@ from benchmarks.statistics import (
     pairs_of,
     seconds_to_masks,
 )
+from benchmarks.harness import main
+from benchmarks.methods import METHODS, REFERENCE
+from benchmarks.plots import plot
+from benchmarks.rows import Row
 
 _PRESETS = ("balanced", "fast", "paper")
 _TITLES = {"few_shot": "A few labelled cases", "one_volume": "A few labelled slices of one volume"}

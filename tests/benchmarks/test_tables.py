@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import rows, tables
-from benchmarks.scores import BINS, Calibration
-from benchmarks.statistics import (
+from benchmarks.comparison import (
     auroc_of_poor_slices,
     by_draw,
     compare,
@@ -19,6 +18,7 @@ from benchmarks.statistics import (
     pairs_of,
     seconds_to_masks,
 )
+from benchmarks.scores import BINS, Calibration
 
 
 def row(method: str = "balanced", draw: int = 0, dice: float = 0.9, **more: Any) -> rows.Row:
