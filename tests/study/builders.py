@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 OBLIQUE = np.array(
     # A rotation about no axis of the patient, exactly orthonormal up to rounding.
@@ -63,24 +63,12 @@ def write_dicom(
     normal = np.cross(axes[:, 0], axes[:, 1])
     paths = []
     for k, pixels in enumerate(volume):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series_uid, str(k)])
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset = pydicom.Dataset()
-        dataset.file_meta = meta
-        dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        dataset.Modality, dataset.PatientName, dataset.PatientID = "CT", "Test", "T"
-        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = "1.2.3", "1.2.4"
+        dataset = _ct(CTImageStorage, [series_uid, str(k)], pixels)
         dataset.SeriesInstanceUID, dataset.SeriesDescription = series_uid, description
         dataset.InstanceNumber = 100 - k  # against the order of the positions, on purpose
         dataset.ImagePositionPatient = [round(float(x), 6) for x in np.array(origin) + k * step * normal]
         dataset.ImageOrientationPatient = [round(float(x), 9) for x in axes.T.reshape(-1)]
         dataset.PixelSpacing, dataset.SliceThickness = list(spacing), step
-        dataset.Rows, dataset.Columns = pixels.shape
-        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
-        dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
         dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
         dataset.PixelData = np.ascontiguousarray(pixels).tobytes()
         if change is not None:
@@ -111,19 +99,8 @@ def write_enhanced(
     axes = np.eye(3)[:, :2] if directions is None else directions
     normal = np.cross(axes[:, 0], axes[:, 1])
     slices = list(range(len(volume))) if order is None else list(order)
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = pydicom.Dataset()
-    dataset.file_meta = meta
-    dataset.SOPClassUID, dataset.SOPInstanceUID = EnhancedCTImageStorage, meta.MediaStorageSOPInstanceUID
-    dataset.Modality, dataset.PatientName, dataset.PatientID = "CT", "Test", "T"
-    dataset.StudyInstanceUID, dataset.FrameOfReferenceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.4", "1.2.5"
-    dataset.Rows, dataset.Columns = volume.shape[1:]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
-    dataset.PixelRepresentation = int(volume.dtype.kind == "i")
+    dataset = _ct(EnhancedCTImageStorage, [str(path)], volume)
+    dataset.SeriesInstanceUID = "1.2.5"
     dataset.NumberOfFrames = len(slices)
     shared = pydicom.Dataset()
     shared.PixelMeasuresSequence = [_item(PixelSpacing=list(spacing), SliceThickness=step)]
@@ -147,6 +124,27 @@ def write_enhanced(
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def _ct(sop_class: UID, identity: list[str], pixels: NDArray[Any]) -> pydicom.Dataset:
+    """Begin a CT image of the test patient: what slices and multi-frame files have in common.
+
+    `identity` makes its SOP Instance UID; `pixels` are (..., row, column).
+    """
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=identity)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = pydicom.Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.PatientName, dataset.PatientID = "CT", "Test", "T"
+    dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = "1.2.3", "1.2.4"
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    return dataset
 
 
 def _item(**values: Any) -> pydicom.Dataset:
