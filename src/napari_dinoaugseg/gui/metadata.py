@@ -5,7 +5,6 @@ And how a study is made of a layer, or cut along another plane.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,25 +76,14 @@ def study_in_plane(study: Study, plane: Plane) -> VolumeStudy:
     if not isinstance(study, VolumeStudy):
         msg = f"{study.name}: these are pictures, not a volume. They cannot be cut along another plane."
         raise StudyError(msg)
-    cut = copy.copy(study)
-    if not shows_alike(study, plane):
-        vars(cut).pop("display", None)  # computed for the other order of the axes
-    VolumeStudy.__init__(cut, study._voxels, plane)
-    cut.name = study.name  # a study of a layer is called like the layer
-    return cut
+    return study.in_plane(plane)
 
 
 def shows_alike(study: Study, plane: Plane) -> bool:
-    """Whether a study is displayed by the same array in another plane.
+    """Whether a study is displayed by the same array in another plane; pictures have only one."""
+    from napari_dinoaugseg.study import VolumeStudy
 
-    All planes but ``native`` show a volume upright, with the same order of axes; ``native`` shows it as it is stored.
-    """
-    from napari_dinoaugseg.study import Plane, VolumeStudy
-    from napari_dinoaugseg.study.grid import Layout
-
-    if not isinstance(study, VolumeStudy) or (study.plane is Plane.NATIVE) == (plane is Plane.NATIVE):
-        return True
-    return Layout.display(study.grid) == Layout.native()
+    return not isinstance(study, VolumeStudy) or study.shows_alike(plane)
 
 
 def spacing_in(scale: Sequence[float], units: Sequence[Any] | None) -> tuple[float, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
@@ -90,6 +91,24 @@ class VolumeStudy(Study):
         if not self.grid.known:
             return 1.0, 1.0, 1.0
         return self._display_layout.permuted(self.grid.spacing)
+
+    def shows_alike(self, plane: Plane) -> bool:
+        """Tell whether `display` is the same array for another plane.
+
+        All planes but `native` show a volume upright, with the same order of axes; `native` shows it as it is stored.
+        """
+        if (self.plane is Plane.NATIVE) == (plane is Plane.NATIVE):
+            return True
+        return Layout.display(self.grid) == Layout.native()
+
+    def in_plane(self, plane: Plane) -> VolumeStudy:
+        """Return the same volume cut along another plane: the same voxels, the same way back into the file."""
+        cut = copy.copy(self)
+        if not self.shows_alike(plane):
+            vars(cut).pop("display", None)  # computed for the other order of the axes
+        VolumeStudy.__init__(cut, self._voxels, plane)
+        cut.name = self.name  # a study of a layer is called like the layer
+        return cut
 
     def slice(self, i: int) -> NDArray[Any]:
         """Return slice `i` as (H, W) or (H, W, 3), uint8 or float32, in the values of the file."""
