@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal  # type: ignore[attr-defined]
 
+from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, OutputError
 from napari_dinoaugseg.gui.preferences import preferences
 from napari_dinoaugseg.session.autosave import Autosave
@@ -271,7 +272,7 @@ class Saving(QObject):
 
     def _show_refusal(self, error: DinoAugSegError) -> None:
         """In the state always; aloud once for each cause, not at every try."""
-        cause = getattr(error.__cause__, "strerror", None) or str(error)
+        cause = disk.reason(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
         self._show(f"Not saved: {cause}")
         if str(error) != self._problem:
             self._problem = str(error)

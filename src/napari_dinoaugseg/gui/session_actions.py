@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
+from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import LabelError, OutputError
 from napari_dinoaugseg.gui.metadata import study_in_plane
 from napari_dinoaugseg.gui.saving import camera_of, sessions_root
@@ -56,7 +57,7 @@ def look_for_sessions(study: Study) -> Looked:
     try:
         return Looked(saved_sessions(study.fingerprint, sessions_root()))
     except OSError as error:
-        return Looked(problem=f"Saved labels of this study could not be looked for ({error.strerror or error}).")
+        return Looked(problem=f"Saved labels of this study could not be looked for ({disk.reason(error)}).")
 
 
 def load_session(saved: SavedSession, study: Study) -> Loaded:

@@ -83,7 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         description = _description(path)
         state = load(path.read_bytes())
     except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else (disk.reason(error))
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else disk.reason(error)
         msg = f"{path}: the model cannot be opened: {reason}. Check the path."
         raise CheckpointError(msg) from error
     except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers that its Python half does not know

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import WeightsError
 from napari_dinoaugseg.model.specs import ENCODERS, EncoderSpec, build_trunk, trunk_shapes
 
@@ -41,7 +42,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else disk.reason(error)
         msg = f"{path}: the weights cannot be opened: {reason}. Check the path."
         raise WeightsError(msg) from error
     if start.startswith((_ZIP, _PICKLE)):

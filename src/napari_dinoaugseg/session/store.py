@@ -141,7 +141,7 @@ class SessionStore:
                 view=dict(snapshot.view),
             )
             disk.write(self.folder / INDEX_NAME, to_bytes(index))
-        self._sweep(index)
+        self._sweep(index, there)
 
     def _save_slices(self, book: BookContent, there: set[str]) -> dict[int, dict[str, str]]:
         names: dict[int, dict[str, str]] = {}
@@ -172,13 +172,19 @@ class SessionStore:
             self._model = model, name
         return self._model[1]
 
-    def _sweep(self, index: Index) -> None:
-        """Delete what the index that was just written does not need. What was found damaged stays, for an expert."""
+    def _sweep(self, index: Index, there: set[str]) -> None:
+        """Delete what the index that was just written does not need. What was found damaged stays, for an expert.
+
+        Args:
+            index: as it is on disk now.
+            there: the names of what lay in the folder of slices before it was written.
+        """
         needed = {name for names in (index.slices or {}).values() for name in names.values()}
-        stale = [path for path in self._slices.iterdir() if parse(path.name) is not None and path.name not in needed]
+        stale = [self._slices / name for name in there if parse(name) is not None and name not in needed]
         stale += [path for path in self.folder.glob("model_*.safetensors") if path.name != index.model]
         if not self._swept:  # of a program that was killed while it wrote
-            stale += [path for path in (*self.folder.iterdir(), *self._slices.iterdir()) if disk.PART in path.name]
+            left = (*self.folder.iterdir(), *(self._slices / name for name in there))
+            stale += [path for path in left if disk.PART in path.name]
             self._swept = True
         for path in stale:
             with contextlib.suppress(OSError):  # the next save tries again
