@@ -30,7 +30,7 @@ def test_the_preference_reaches_the_engine_at_once(page, panel):
     assert not offline.is_offline()
     page.offline = True
     assert offline.is_offline()
-    assert "downloads are switched off" in hub.why_not()
+    assert hub.is_forbidden()
     page.offline = False
     assert not offline.is_offline()
 
@@ -52,17 +52,15 @@ def test_what_the_environment_forbids_stays_forbidden(monkeypatch):
     assert offline.is_offline()
 
 
-@pytest.mark.parametrize(
-    ("forbidden", "told"), [(False, "Training asks the hub for DINOv3"), (True, "efficientnet-lite0")]
-)
-def test_a_study_that_is_opened_asks_nothing_of_the_network(
-    controller, panel, study, qtbot, monkeypatch, forbidden, told
-):
+def test_a_study_that_is_opened_asks_nothing_of_the_network(controller, panel, study, qtbot, monkeypatch):
     from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
 
-    monkeypatch.setattr(hub, "is_forbidden", lambda: forbidden)
-    monkeypatch.setattr(hub, "_ask_the_hub", lambda: pytest.fail("the hub was asked"))
-    controller.change_settings(encoder="auto")
+    monkeypatch.setattr(hub, "is_forbidden", lambda: False)
+    monkeypatch.setattr(hub, "_answers", lambda spec: pytest.fail("the hub was asked"))
     (choice,) = panel.findChildren(EncoderChoice)
+    controller.change_settings(encoder="auto")
     choice._look()
-    qtbot.waitUntil(lambda: told in choice.state.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "efficientnet-lite0" in choice.state.text(), timeout=30_000)
+    controller.change_settings(encoder="dinov3-convnext-tiny")
+    assert "will be downloaded: 111 MB, under the" in choice.state.text()
+    assert "DINOv3 License" in choice.state.text()

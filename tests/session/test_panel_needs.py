@@ -47,6 +47,14 @@ def test_classes_are_renamed_and_recoloured_undoably(book):
         book.recolour_class(7, "#000000")
 
 
+@pytest.mark.parametrize("colour", ["red", "#12345", "#11223344", "#000000; background: url(x)", ""])
+def test_what_is_no_colour_is_refused_and_nothing_changes(book, colour):
+    before = list(book.classes)
+    with pytest.raises(LabelError, match="#rrggbb"):
+        book.recolour_class(1, colour)
+    assert book.classes == before
+
+
 def test_the_slices_that_hold_a_class(book):
     book.set_manual(2, ONES)
     assert book.holds_paint(1) == [2]

