@@ -12,8 +12,10 @@ import pytest
 
 from napari_dinoaugseg.cli.app import app
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.places import new_session_folder
 from napari_dinoaugseg.session.report import write_report
 from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.session.store import SessionStore
 from napari_dinoaugseg.study import open_study
 from tests.cli.conftest import QUICK
 from tests.study.builders import write_dicom
@@ -90,8 +92,11 @@ def test_what_is_written_names_no_patient(series, tmp_path, monkeypatch, caplog,
     list(session.predict(2))
     write_report(written / "report.json", session)
     session.save_model(written / "panel.safetensors")
-    kinds = {Path(name).suffix for name, _ in contents(written)}
-    assert kinds == {".gz", ".safetensors", ".json", ".features"}
+    store = SessionStore(new_session_folder(session.study.fingerprint, written / "sessions"), session.study)
+    store.save(session.snapshot({"slice": 1}))
+    store.close()
+    kinds = {Path(name).suffix for name, _ in contents(written)} - {""}
+    assert kinds == {".gz", ".safetensors", ".json", ".features", ".png"}
     printed = capsys.readouterr().out
     assert json.loads(printed)["mask"] == str(written / "mask.nii.gz")
     logged = "\n".join(record.getMessage() for record in caplog.records).lower().encode()

@@ -443,6 +443,31 @@ def test_any_thread_of_the_window_may_save(folder, study):
     assert same(snapshot, reopened(folder, study)[0])
 
 
+def test_a_session_whose_folder_was_deleted_is_made_again_with_its_lock(folder, study):
+    snapshot = snapshot_of(study)
+    first = SessionStore(folder, study)
+    first.save(snapshot)
+    shutil.rmtree(folder)
+    first.save(snapshot)
+    second = SessionStore(folder, study)
+    assert not second.is_writable
+    assert same(second.load()[0], snapshot)
+    first.close()
+
+
+def test_a_deleted_session_that_another_window_took_over_is_left_to_it(folder, study):
+    first = SessionStore(folder, study)
+    first.save(snapshot_of(study))
+    shutil.rmtree(folder)
+    second = SessionStore(folder, study)
+    second.save(snapshot_of(study, seed=1))
+    with pytest.raises(SessionError, match="another window"):
+        first.save(snapshot_of(study, seed=2))
+    assert same(second.load()[0], snapshot_of(study, seed=1))
+    assert not SessionStore(folder, study).is_writable
+    second.close()
+
+
 def test_a_program_that_was_killed_holds_no_lock(folder, study):
     code = (
         "import sys, time\n"

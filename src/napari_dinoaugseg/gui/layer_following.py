@@ -16,6 +16,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
 from psygnal import Signal
+from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.gui.encoding import BACKGROUND, from_layer, is_scribbled, to_layer
@@ -92,7 +93,8 @@ class FollowedLayers(LayerStack):
         self._compare_all()
 
     def _compare_all(self) -> None:
-        self._timer.stop()
+        if isalive(self._timer):  # type: ignore[no-untyped-call]
+            self._timer.stop()
         if self.manual is not None:
             self._todo = dict.fromkeys(range(self.study.n_slices))
             self._compare(None)

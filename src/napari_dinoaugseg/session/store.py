@@ -15,6 +15,7 @@ one.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ from napari_dinoaugseg.session.slice_files import (
 )
 from napari_dinoaugseg.session.snapshot import Snapshot
 from napari_dinoaugseg.study import Study
+
+logging.getLogger("filelock").setLevel(logging.WARNING)  # below that it logs paths of the person's machine
 
 _DAMAGED = ".damaged"
 _LARGEST_MODEL = 2**30  # bytes; the paper's decoder for the large encoder takes 120 million
@@ -83,6 +86,7 @@ class SessionStore:
         # What lies on disk: the array (arrays of a label book never change) and its file.
         self._written: dict[tuple[str, int], tuple[Labels, str]] = {}
         self._model: tuple[Any, str] | None = None
+        self._locked: tuple[int, int] | None = None
         self._swept = False
         for path in (folder, self._slices, folder / "lock"):
             if path.is_symlink():
@@ -103,7 +107,24 @@ class SessionStore:
             )
         except OSError as error:
             return f"The session's folder cannot be written ({disk.reason(error)}): it can only be looked at."
+        self._locked = self._lock_file()
         return ""
+
+    def _lock_file(self) -> tuple[int, int] | None:
+        """Which file is the lock: another one, or none, once somebody deleted the folder."""
+        try:
+            found = (self.folder / "lock").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _lock_again(self) -> None:
+        """Somebody deleted the folder: a lock on a file that is gone keeps nobody out."""
+        self._lock.release()
+        self.reason = self._acquire()
+        if not self.is_writable:
+            msg = f"{self.folder}: {self.reason}"
+            raise SessionError(msg)
 
     @property
     def is_writable(self) -> bool:
@@ -128,6 +149,8 @@ class SessionStore:
             raise SessionError(msg)
         with _refusals(self.folder):
             self._slices.mkdir(parents=True, exist_ok=True)
+            if self._lock_file() != self._locked:
+                self._lock_again()
             there = {path.name for path in self._slices.iterdir()}
             index = Index(
                 study=self._key,
