@@ -16,12 +16,12 @@ import numpy as np
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.gui.encoding import BACKGROUND, from_layer, is_scribbled, to_layer
 from napari_dinoaugseg.gui.history import History, Mark, Step
 from napari_dinoaugseg.gui.layer_stack import LayerStack
+from napari_dinoaugseg.gui.parts import stop
 from napari_dinoaugseg.gui.takeback import put_class
 from napari_dinoaugseg.session.classes import LabelClass, new_class
 from napari_dinoaugseg.session.session import Session
@@ -93,8 +93,7 @@ class FollowedLayers(LayerStack):
         self._compare_all()
 
     def _compare_all(self) -> None:
-        if isalive(self._timer):  # type: ignore[no-untyped-call]
-            self._timer.stop()
+        stop(self._timer)
         if self.manual is not None:
             self._todo = dict.fromkeys(range(self.study.n_slices))
             self._compare(None)
@@ -266,7 +265,7 @@ class FollowedLayers(LayerStack):
             self.lost.emit("image")
 
     def _let_go(self, layer: Labels) -> None:
-        self._timer.stop()
+        stop(self._timer)
         for events in (layer.events.set_data, layer.events.paint, layer.events.data, layer.events.selected_label):
             for handler in (self._on_shown, self._on_stroke, self._on_replaced, self._on_selected):
                 if handler in events.callbacks:

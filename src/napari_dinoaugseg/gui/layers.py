@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from napari_dinoaugseg.gui.encoding import from_layer, is_scribbled, is_shown, to_layer
 from napari_dinoaugseg.gui.history import Mark, Step
 from napari_dinoaugseg.gui.layer_following import FollowedLayers, pixels_of
+from napari_dinoaugseg.gui.parts import stop
 from napari_dinoaugseg.session.classes import LabelClass
 from napari_dinoaugseg.session.labels import SliceLabels
 
@@ -148,8 +149,8 @@ class StudyLayers(FollowedLayers):
         Args:
             keep_as: name of the study whose layers stay in the viewer; empty ones are removed then.
         """
-        self._timer.stop()
-        self._colour_timer.stop()
+        stop(self._timer)
+        stop(self._colour_timer)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.viewer.dims.events.point.disconnect(self._on_moved)
         manual, prediction = self.manual, self.prediction

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import Qt
+from qtpy.compat import isalive
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+
+def stop(timer: QTimer) -> None:
+    """Stop a timer. At the end of the program Qt may have deleted it before us."""
+    if isalive(timer):  # type: ignore[no-untyped-call]
+        timer.stop()
 
 
 class Collapsible(QWidget):
