@@ -220,3 +220,13 @@ def test_a_whole_slide_image_is_refused(tmp_path: Path) -> None:
     path = loop(tmp_path / "slide.dcm", numbers((3, 5, 7), np.uint8), "1.2.840.10008.5.1.4.1.1.77.1.6")
     with pytest.raises(StudyError, match=r"slide\.dcm: this is a whole-slide image"):
         open_study(path)
+
+
+def test_a_damaged_time_with_two_parts_tells_no_frames_apart(tmp_path: Path) -> None:
+    def change(_: int, group: pydicom.Dataset, __: pydicom.Dataset) -> None:
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 0]
+        group.FrameContentSequence[0].TemporalPositionIndex = [7, 8]
+
+    path = write_enhanced(tmp_path / "ct.dcm", VOLUME[:2], change=change)
+    with pytest.raises(StudyError, match="frames 1 and 2 lie at the same position"):
+        open_study(path)

@@ -229,4 +229,4 @@ def _value(dataset: Dataset, keyword: str) -> Any:
     except Exception:
         # pydicom decodes a value when it is asked for, and answers damage with almost any exception.
         return None
-    return tuple(value) if isinstance(value, MultiValue) else value
+    return tuple(value) if isinstance(value, MultiValue | list) else value  # a list for some damaged types
