@@ -20,6 +20,12 @@ from tests.fuzz.harness import REPOSITORY, Files, Target, fuzz, run
 WRONG = 4
 
 
+@pytest.fixture(autouse=True)
+def _as_many_cases_as_the_target_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a long run."""
+    monkeypatch.delenv("DINOAUGSEG_FUZZ_CASES", raising=False)
+
+
 def sound() -> list[Files]:
     return [{"folder/file": b"\x00"}]
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -296,6 +297,9 @@ def test_without_an_index_the_labels_are_found_by_their_files(folder, study, con
     assert [entry.number for entry in back.book.classes] == [1, 4]
 
 
+ROUND = {"labelled": [0], "steps": 9, "final_loss": 0.2, "seconds": {"train": 2.0}, "agreement": None}
+
+
 @pytest.mark.parametrize(
     ("part", "value", "sentence"),
     [
@@ -303,7 +307,9 @@ def test_without_an_index_the_labels_are_found_by_their_files(folder, study, con
         ("classes", [{"number": 1, "name": "x", "colour": "red; background: url(x)"}], "Names and colours"),
         ("settings", {"steps": -1}, "The settings are damaged."),
         ("rounds", [{"labelled": "x"}], "The facts about past trainings are damaged."),
+        ("rounds", [{**ROUND, "seconds": {"train": float("nan")}}], "The facts about past trainings are damaged."),
         ("confidence", {"0": "high"}, "The confidences of predictions are damaged."),
+        ("confidence", {"0": float("nan")}, "The confidences of predictions are damaged."),
         ("slices", {"0": {"manual": "../../../etc/passwd"}}, "The entries of the slices are damaged."),
         ("slices", {"0": {"manual": "00001_manual_0123456789abcdef.png"}}, "The entries of the slices are damaged."),
         ("model", "../model_0123456789abcdef.safetensors", "The facts about the trained model are damaged."),
@@ -326,6 +332,16 @@ def test_a_damaged_part_of_the_index_costs_only_that_part(folder, study, part, v
         assert back.history == snapshot.history
     if part != "settings":
         assert back.settings == snapshot.settings
+
+
+def test_a_loss_that_is_no_number_is_left_out(folder, study):
+    snapshot = snapshot_of(study)
+    history = tuple(replace(entry, final_loss=float("nan")) for entry in snapshot.history)
+    assert history
+    saved(folder, study, replace(snapshot, history=history))
+    back, problems = reopened(folder, study)
+    assert problems == []
+    assert back.history == tuple(replace(entry, final_loss=None) for entry in history)
 
 
 def test_a_damaged_model_costs_only_the_model(folder, study):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -164,7 +165,7 @@ def _slices(value: Any) -> dict[int, dict[str, str]]:
 
 
 def _confidence(value: Any) -> dict[int, float]:
-    return {int(number): min(max(float(entry), 0.0), 1.0) for number, entry in value.items()}
+    return {int(number): min(max(_finite(entry), 0.0), 1.0) for number, entry in value.items()}
 
 
 def _rounds(value: Any) -> list[Round]:
@@ -173,7 +174,7 @@ def _rounds(value: Any) -> list[Round]:
             labelled=[int(number) for number in entry["labelled"]],
             steps=int(entry["steps"]),
             final_loss=_optional(entry["final_loss"]),
-            seconds={str(stage): float(seconds) for stage, seconds in entry["seconds"].items()},
+            seconds={str(stage): _finite(seconds) for stage, seconds in entry["seconds"].items()},
             agreement=_optional(entry["agreement"]),
         )
         for entry in value
@@ -181,7 +182,16 @@ def _rounds(value: Any) -> list[Round]:
 
 
 def _optional(value: Any) -> float | None:
-    return None if value is None else float(value)
+    # The loss of a training that diverged is no number.
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _finite(value: Any) -> float:
+    """JSON as Python reads it has infinities, and a value that does not equal itself."""
+    if not math.isfinite(number := float(value)):
+        msg = f"{number} is no number to compute with"
+        raise ValueError(msg)
+    return number
 
 
 def _model(value: Any) -> str:
