@@ -64,7 +64,11 @@ def simulate(
     session.labels.classes = classes_of(int(value) for labels in truth.values() for value in np.unique(labels))
     random = np.random.default_rng(seed)
     for number, count in enumerate(counts):
-        chosen = _first(holding, count, strategy, random) if number == 0 else _next(session, count, strategy, random)
+        chosen = (
+            first_slices(holding, count, strategy, random)
+            if number == 0
+            else next_slices(session, count, strategy, random)
+        )
         for index in chosen:
             session.paint(index, _true_slice(session, truth, index))
         started = time.monotonic()
@@ -73,7 +77,8 @@ def simulate(
         yield SimulatedRound(session.labels.labelled, _dice(session, truth), time.monotonic() - started)
 
 
-def _first(holding: Sequence[int], count: int, strategy: StrategyName, random: np.random.Generator) -> list[int]:
+def first_slices(holding: Sequence[int], count: int, strategy: StrategyName, random: np.random.Generator) -> list[int]:
+    """Where a person starts: ``count`` of the slices that hold the structure, fewer when fewer do."""
     count = min(count, len(holding))
     if strategy == "random":
         return sorted(int(index) for index in random.choice(holding, size=count, replace=False))
@@ -81,7 +86,8 @@ def _first(holding: Sequence[int], count: int, strategy: StrategyName, random: n
     return [holding[int((part + 0.5) * len(holding) / count)] for part in range(count)]
 
 
-def _next(session: Session, count: int, strategy: StrategyName, random: np.random.Generator) -> list[int]:
+def next_slices(session: Session, count: int, strategy: StrategyName, random: np.random.Generator) -> list[int]:
+    """``count`` of the slices that are not labelled, in the order of the strategy; fewer when fewer are left."""
     if strategy == "suggested":
         return [suggestion.index for suggestion in session.suggest(count)]
     labelled = set(session.labels.labelled)
