@@ -9,11 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +101,22 @@ Prepare = Callable[[Job, Options], Setting]
 
 
 def add_arguments(parser: argparse.ArgumentParser, sets: Sequence[str], methods: Sequence[str]) -> None:
-    """Options that the benchmarks share."""
-    parser.add_argument("--data", type=Path, required=True, help="folder with a folder for each set")
-    parser.add_argument("--sets", type=_names(SETS), default=list(sets), help=f"default: {','.join(sets)}")
-    parser.add_argument("--draws", type=int, default=3, help="how many random choices of what is labelled")
+    """Options of the benchmarks that compare methods."""
+    add_common_arguments(parser, sets)
     parser.add_argument(
-        "--methods", type=_names(METHODS), default=list(methods), help=f"among {','.join(METHODS)}; default: all"
+        "--methods", type=names(METHODS), default=list(methods), help=f"among {','.join(METHODS)}; default: all"
     )
+    parser.add_argument("--seconds", type=float, default=60.0, help="of training for each method, without encoding")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, sets: Sequence[str]) -> None:
+    """Options that all benchmarks share that this module runs."""
+    parser.add_argument("--data", type=Path, required=True, help="folder with a folder for each set")
+    parser.add_argument("--sets", type=names(SETS), default=list(sets), help=f"default: {','.join(sets)}")
+    parser.add_argument("--draws", type=int, default=3, help="how many random choices of what is labelled")
     parser.add_argument("--encoder", default="efficientnet-lite0", help="its name; the same for all methods")
     parser.add_argument("--weights", type=Path, default=None, help="file with the weights of the encoder")
     parser.add_argument("--input-size", type=int, default=256, help="pixels; the same for all methods")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of training for each method, without encoding")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cache", type=Path, default=None, help="folder for features; default: cache in --out")
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {rows.FILE}; finished rows are skipped")
@@ -126,16 +129,32 @@ def numbers(text: str) -> list[int]:
 
 
 def options_of(parsed: argparse.Namespace, module: str, shown: Iterable[str]) -> Options:
-    """The options of a run.
+    """The options of a run; arguments as of `command_of`."""
+    if parsed.draws < 1 or parsed.jobs < 1 or parsed.seconds <= 0:
+        msg = "--draws and --jobs must be at least 1, and --seconds more than 0."
+        raise SettingsError(msg)
+    test = getattr(parsed, "test", None)
+    return Options(
+        data=parsed.data,
+        test=test,
+        encoder=parsed.encoder,
+        weights=parsed.weights,
+        input_size=parsed.input_size,
+        seconds=parsed.seconds,
+        device=str(choose_device(parsed.device)),
+        cache=parsed.cache or parsed.out / "cache",
+        command=command_of(parsed, module, shown) + (" --test OTHER" if test else ""),
+    )
+
+
+def command_of(parsed: argparse.Namespace, module: str, shown: Iterable[str]) -> str:
+    """The command as it is published, without the folders of this machine.
 
     Args:
         parsed: the arguments.
         module: that is run.
-        shown: names of arguments for the command as it is published, without the folders of this machine.
+        shown: names of the arguments in it.
     """
-    if parsed.draws < 1 or parsed.jobs < 1 or parsed.seconds <= 0:
-        msg = "--draws and --jobs must be at least 1, and --seconds more than 0."
-        raise SettingsError(msg)
     words = ["python -m", f"benchmarks.{module}", "--data DATA", "--out OUT"]
     for name in shown:
         value = getattr(parsed, name)
@@ -147,18 +166,7 @@ def options_of(parsed: argparse.Namespace, module: str, shown: Iterable[str]) ->
             else value
         )
         words.append(f"--{name.replace('_', '-')} {text}")
-    test = getattr(parsed, "test", None)
-    return Options(
-        data=parsed.data,
-        test=test,
-        encoder=parsed.encoder,
-        weights=parsed.weights,
-        input_size=parsed.input_size,
-        seconds=parsed.seconds,
-        device=str(choose_device(parsed.device)),
-        cache=parsed.cache or parsed.out / "cache",
-        command=" ".join(words) + (" --test OTHER" if test else ""),
-    )
+    return " ".join(words)
 
 
 def run(jobs: Sequence[Job], prepare: Prepare, options: Options, out: Path, processes: int = 1) -> None:
@@ -171,18 +179,8 @@ def run(jobs: Sequence[Job], prepare: Prepare, options: Options, out: Path, proc
         out: folder of the results.
         processes: at once.
     """
-    file = out / rows.FILE
-    done = {rows.key_of(row) for row in rows.read(file)} if file.exists() else set()
-    left = [job for job in jobs if rows.key_of(_identity(job, options)) not in done]
-    print(f"{len(left)} of {len(jobs)} jobs to do, into {file}", flush=True)
-    started = time.monotonic()
-    results = _in_processes(left, prepare, options, processes) if processes > 1 else _here(left, prepare, options)
-    for number, row in enumerate(results, start=1):
-        rows.append(file, row)
-        hours = (time.monotonic() - started) / number * (len(left) - number) / 3600
-        name = " ".join(str(row[key]) for key in ("set", "volume", "labels", "draw", "method") if row[key] is not None)
-        print(f"{number}/{len(left)}  {name}: Dice {100 * row['mean_dice']:.1f}, {row['seconds']['train']:.0f} s, "
-              f"{row['steps']} of {row['planned']} steps; {hours:.1f} h left", flush=True)  # fmt: skip
+    one = partial(_measured, prepare, options)
+    rows.measure_missing(jobs, partial(_identity, options=options), one, _told, out, processes)
 
 
 def main(action: Callable[[], None]) -> int:
@@ -195,25 +193,13 @@ def main(action: Callable[[], None]) -> int:
     return 0
 
 
-def _here(jobs: Iterable[Job], prepare: Prepare, options: Options) -> Iterable[rows.Row]:
-    _one_thread()
-    for job in jobs:
-        yield measure(job, prepare, options)
+def _measured(prepare: Prepare, options: Options, job: Job) -> rows.Row:
+    return measure(job, prepare, options)
 
 
-def _in_processes(jobs: Iterable[Job], prepare: Prepare, options: Options, processes: int) -> Iterable[rows.Row]:
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the children, whose libraries read it when they are loaded
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        futures = [pool.submit(measure, job, prepare, options) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:  # after an error no further job begins
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _told(row: rows.Row) -> str:
+    effort = f"{row['seconds']['train']:.0f} s, {row['steps']} of {row['planned']} steps"
+    return f"Dice {100 * row['mean_dice']:.1f}, {effort}"
 
 
 def measure(job: Job, prepare: Prepare, options: Options) -> rows.Row:
@@ -243,7 +229,7 @@ def measure(job: Job, prepare: Prepare, options: Options) -> rows.Row:
         "classes": list(image_set.classes),
         "about": image_set.about,
         "command": options.command,
-        **_machine(),
+        **machine(),
     }
 
 
@@ -330,7 +316,7 @@ def _encode_seconds(store: FeatureStore) -> float:
 
 
 @cache
-def _machine() -> rows.Row:
+def machine() -> rows.Row:
     """What the figures depend on besides."""
     packages = ("napari-dinoaugseg", "torch", "timm", "monai", "scikit-learn", "numpy")
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -362,13 +348,15 @@ def _commit() -> str | None:
     return found.stdout.strip()
 
 
-def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
+def names(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Parser of names among those that are known, such as acdc,la2018."""
+
     def parse(text: str) -> list[str]:
-        names = text.split(",")
-        wrong = [name for name in names if name not in known]
+        given = text.split(",")
+        wrong = [name for name in given if name not in known]
         if wrong:
             msg = f"'{wrong[0]}' is none of {', '.join(known)}"
             raise argparse.ArgumentTypeError(msg)
-        return names
+        return given
 
     return parse
