@@ -1,0 +1,334 @@
+"""A simulated person who labels one slice, trains, corrects the slices that are suggested, and trains again.
+
+    python -m benchmarks.simulated_person --data FOLDER --out RESULTS [--sets …] [--volumes 1] [--draws 1]
+        [--strategies suggested,even,random,by_hand,by_hand_largest] [--per-round 1] [--max-slices 20] [--preset …]
+
+Counted are the slices that the person touches and the brush strokes that they make, until the mask that they would
+export has a Dice of 0.90 and of 0.95: over the whole volume, each class by itself and then their mean. In that mask the
+touched slices are as the person left them and the others as predicted. The session is the program's own.
+
+The first slice is the middle one of those that hold the structure, painted from nothing. After that a strategy chooses:
+`suggested` what the program suggests, `even` the middle of the largest gap, `random` any slice. A slice is corrected as
+`benchmarks.person_brush` tells; one that is right already is accepted, and is touched but takes no stroke.
+
+`by_hand` is the person without the program, who paints each slice that holds the structure from nothing, first to last;
+`by_hand_largest` begins with the slices that hold the most of it, as if that were known beforehand: about the fewest
+slices in which painting alone can reach the same.
+
+`python -m benchmarks.person_table RESULTS` makes the table and the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import rows
+from benchmarks.cases import SETS, Case, load_set
+from benchmarks.harness import Job, add_common_arguments, command_of, machine, main, names
+from benchmarks.methods.problem import raise_on_notice
+from benchmarks.multi_study import MultiStudy
+from benchmarks.one_volume import VOLUMES, holding
+from benchmarks.person_brush import correct
+from napari_dinoaugseg.errors import SettingsError
+from napari_dinoaugseg.learning.device import choose_device
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.settings import PRESETS, Settings
+from napari_dinoaugseg.session.classes import classes_of
+from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.session.simulation import StrategyName, first_slices, next_slices
+
+NAME = "simulated_person"
+TARGETS = (0.90, 0.95)
+"""Mean Dice over the volume; at the last one the person stops."""
+
+BY_HAND = ("by_hand", "by_hand_largest")
+STRATEGIES = ("suggested", "even", "random", *BY_HAND)
+
+
+@dataclass(frozen=True)
+class PersonOptions:
+    """What all jobs of a run have in common.
+
+    Attributes:
+        data: folder of the sets.
+        encoder: its name.
+        weights: file with its weights, or None.
+        input_size: side of the square that slices are resized to.
+        preset: how the program learns.
+        max_slices: after which the person gives up; painting by hand goes on to the last.
+        device: "cpu", "cuda", …
+        cache: folder for features.
+        command: as it can be given again.
+    """
+
+    data: Path
+    encoder: str
+    weights: Path | None
+    input_size: int
+    preset: str
+    max_slices: int
+    device: str
+    cache: Path
+    command: str
+
+
+class VolumeDice:
+    """Dice of each class over a volume, kept up to date slice by slice. At first all of it is background.
+
+    Args:
+        truth: (H, W) class numbers for each slice.
+        numbers: of the classes.
+    """
+
+    def __init__(self, truth: Sequence[NDArray[np.integer]], numbers: Sequence[int]) -> None:
+        self._truth, self.numbers = truth, list(numbers)
+        self._true = np.array([[np.count_nonzero(labels == n) for n in numbers] for labels in truth])
+        self._found, self._both = np.zeros_like(self._true), np.zeros_like(self._true)  # (slice, class) pixels
+
+    def set(self, index: int, labels: NDArray[np.integer]) -> None:
+        """Take what a slice holds now, (H, W)."""
+        truth = self._truth[index]
+        self._found[index] = [np.count_nonzero(labels == n) for n in self.numbers]
+        self._both[index] = [np.count_nonzero((labels == n) & (truth == n)) for n in self.numbers]
+
+    @property
+    def values(self) -> list[float]:
+        """0 to 1, in the order of the numbers."""
+        size = self._found.sum(axis=0) + self._true.sum(axis=0)
+        return [float(value) for value in 2 * self._both.sum(axis=0) / size]
+
+
+@dataclass
+class Work:
+    """What the person did on a volume so far, and what came of it.
+
+    Attributes:
+        case: the volume.
+        dice: of what would be exported now.
+        touched: strokes by slice, in the order in which they came.
+        curve: see `note`.
+    """
+
+    case: Case
+    dice: VolumeDice
+    touched: dict[int, int] = field(default_factory=dict)
+    curve: list[rows.Row] = field(default_factory=list)
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean over the classes."""
+        return float(np.mean(self.dice.values))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the highest target is reached."""
+        return self.mean_dice >= TARGETS[-1]
+
+    def correct(self, index: int, found: NDArray[np.integer]) -> NDArray[np.uint16]:
+        """Correct a slice, (H, W) class numbers, and count it; returns what it then holds."""
+        correction = correct(found, self.case.truth[index])
+        self.touched[index] = correction.strokes
+        self.dice.set(index, correction.labels)
+        return correction.labels
+
+    def note(self, seconds: dict[str, float]) -> None:
+        """Add a point to the curve: slices touched, slices painted, strokes, Dice, seconds of this round."""
+        self.curve.append(
+            {
+                "slices": len(self.touched),
+                "painted": sum(strokes > 0 for strokes in self.touched.values()),
+                "strokes": sum(self.touched.values()),
+                "dice": [round(value, 6) for value in self.dice.values],
+                "mean_dice": round(self.mean_dice, 6),
+                "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            }
+        )
+
+
+def paint_by_hand(work: Work, *, largest_first: bool) -> None:
+    """Paint slice by slice from nothing."""
+    order = holding(work.case)
+    if largest_first:
+        order.sort(key=lambda index: -np.count_nonzero(work.case.truth[index]))
+    for index in order:
+        work.correct(index, np.zeros(work.case.truth[index].shape, np.uint16))
+        work.note({})
+        if work.is_done:
+            return
+
+
+def annotate(
+    work: Work, session: Session, strategy: StrategyName, *, per_round: int, max_slices: int, seed: int = 0
+) -> None:
+    """Paint a slice, train, correct the next slices, train, and so on.
+
+    Args:
+        work: where to count; its volume is the session's study.
+        session: fresh.
+        strategy: chooses the slices after the first.
+        per_round: slices corrected before each training but the first.
+        max_slices: after which the person gives up.
+        seed: of the strategy.
+    """
+    session.labels.classes = classes_of(work.dice.numbers)
+    random = np.random.default_rng(seed)
+    chosen = first_slices(holding(work.case), 1, "even", random)
+    while chosen:
+        for index in chosen:
+            _touch(work, session, index)
+        work.note(_learn(work, session, chosen[0]))
+        left = min(per_round, max_slices - len(work.touched))
+        chosen = [] if work.is_done or left < 1 else next_slices(session, left, strategy, random)
+
+
+def _touch(work: Work, session: Session, index: int) -> None:
+    """Correct a slice in the session; its prediction is accepted where there is nothing to correct."""
+    labels = work.correct(index, session.labels.result(index))
+    if work.touched[index]:
+        session.paint(index, labels)
+    else:
+        session.labels.accept(index)
+
+
+def _learn(work: Work, session: Session, centre: int) -> dict[str, float]:
+    """Train and predict as the program does, and score what it predicted; returns the seconds of each stage."""
+    started = time.monotonic()
+    for event in session.train():
+        raise_on_notice(event)
+    for item in session.predict(centre):
+        if not isinstance(item, Prediction):
+            raise_on_notice(item)
+    seconds = {**session.seconds, "all": time.monotonic() - started}
+    for index in session.labels.open_slices:
+        work.dice.set(index, session.labels.result(index))
+    return seconds
+
+
+@lru_cache(maxsize=1)
+def _load(data: Path, name: str) -> list[Case]:
+    return sorted(load_set(data, name), key=lambda case: case.name)
+
+
+def jobs_of(
+    sets: Sequence[str], volumes: int, draws: int, strategies: Sequence[str], per_round: int, data: Path
+) -> list[Job]:
+    """All jobs, volume by volume; volumes lie evenly over the names. There is one draw only of painting by hand."""
+    jobs = []
+    for name in sets:
+        cases = _load(data, name)
+        for place in np.linspace(0, len(cases) - 1, min(volumes, len(cases))).round().astype(int):
+            jobs += [
+                Job(NAME, name, cases[place].name, per_round, draw, strategy)
+                for draw in range(draws)
+                for strategy in strategies
+                if draw == 0 or strategy not in BY_HAND
+            ]
+    return jobs
+
+
+def identity(job: Job, options: PersonOptions) -> rows.Row:
+    """What a job's row is known by."""
+    return {
+        "benchmark": job.benchmark,
+        "set": job.image_set,
+        "volume": job.volume,
+        "test": None,
+        "labels": job.labels,
+        "draw": job.draw,
+        "method": job.method,
+        "encoder": options.encoder,
+        "input_size": options.input_size,
+        "seconds_limit": None,
+        "device": options.device,
+        "preset": options.preset,
+        "max_slices": options.max_slices,
+    }
+
+
+def measure(options: PersonOptions, job: Job) -> rows.Row:
+    """Let the person work on a volume; returns the row."""
+    case = next(case for case in _load(options.data, job.image_set) if case.name == job.volume)
+    numbers = sorted({int(value) for truth in case.truth for value in np.unique(truth)} - {0})
+    work = Work(case, VolumeDice(case.truth, numbers))
+    if job.method in BY_HAND:
+        paint_by_hand(work, largest_first=job.method == "by_hand_largest")
+    else:
+        strategy = cast(StrategyName, job.method)
+        limits = {"per_round": job.labels, "max_slices": options.max_slices}
+        annotate(work, _session(case, job.draw, options), strategy, seed=job.draw, **limits)
+    image_set = SETS[job.image_set]
+    return {
+        **identity(job, options),
+        "mean_dice": work.curve[-1]["mean_dice"],
+        "curve": work.curve,
+        "touched": list(work.touched.items()),
+        "n_slices": case.n_slices,
+        "holding": len(holding(case)),
+        "classes": [image_set.classes[number - 1] for number in numbers],
+        "about": image_set.about,
+        "command": options.command,
+        **machine(),
+    }
+
+
+def _session(case: Case, seed: int, options: PersonOptions) -> Session:
+    os.environ["DINOAUGSEG_CACHE"] = str(options.cache)  # where a session looks
+    settings = Settings.of_preset(
+        options.preset, encoder=options.encoder, input_size=options.input_size, seed=seed, window="0,1"
+    )  # the window of a MultiStudy as a whole: its case went through its own before
+    study = MultiStudy([case], "volume", case.name)
+    return Session(study, settings, device=options.device, weights=options.weights)
+
+
+def _told(row: rows.Row) -> str:
+    last = row["curve"][-1]
+    seconds = sum(point["seconds"].get("all", 0.0) for point in row["curve"])
+    return (
+        f"Dice {100 * row['mean_dice']:.1f} after {last['slices']} slices, {last['strokes']} strokes, {seconds:.0f} s"
+    )
+
+
+def command(arguments: Sequence[str] | None = None) -> None:
+    """Run with the arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_common_arguments(parser, VOLUMES)
+    parser.set_defaults(draws=1)
+    parser.add_argument("--strategies", type=names(STRATEGIES), default=list(STRATEGIES), help="default: all")
+    parser.add_argument("--volumes", type=int, default=1, help="of each set, evenly over the names")
+    parser.add_argument("--per-round", type=int, default=1, help="slices corrected before each training")
+    parser.add_argument("--max-slices", type=int, default=20, help="after which the person gives up")
+    parser.add_argument("--preset", choices=list(PRESETS), default="balanced")
+    parsed = parser.parse_args(arguments)
+    if min(parsed.draws, parsed.jobs, parsed.volumes, parsed.per_round, parsed.max_slices) < 1:
+        msg = "--draws, --jobs, --volumes, --per-round and --max-slices must be at least 1."
+        raise SettingsError(msg)
+    shown = ("sets", "volumes", "draws", "strategies", "per_round", "max_slices", "preset", "encoder", "input_size")
+    options = PersonOptions(
+        data=parsed.data,
+        encoder=parsed.encoder,
+        weights=parsed.weights,
+        input_size=parsed.input_size,
+        preset=parsed.preset,
+        max_slices=parsed.max_slices,
+        device=str(choose_device(parsed.device)),
+        cache=parsed.cache or parsed.out / "cache",
+        command=command_of(parsed, NAME, (*shown, "device")),
+    )
+    jobs = jobs_of(parsed.sets, parsed.volumes, parsed.draws, parsed.strategies, parsed.per_round, parsed.data)
+    known_by, one = partial(identity, options=options), partial(measure, options)
+    rows.measure_missing(jobs, known_by, one, _told, parsed.out, parsed.jobs)
+
+
+if __name__ == "__main__":
+    sys.exit(main(command))
