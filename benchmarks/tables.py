@@ -55,7 +55,7 @@ def write(rows: Sequence[Row], out: Path) -> list[Path]:
     """Write Markdown and pictures; returns the Markdown files."""
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for benchmark in sorted({row["benchmark"] for row in rows}):
+    for benchmark in sorted({row["benchmark"] for row in rows} & _TITLES.keys()):  # others have tables of their own
         own = [row for row in rows if row["benchmark"] == benchmark]
         parts = [f"# {_TITLES[benchmark]}", _WORDS[benchmark]]
         for group in _groups(own):
@@ -120,27 +120,30 @@ def _head(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
         f"Draws: {len(draws)} (numbers {draws[0]} to {draws[-1]}), {len(rows)} runs, "
         f"{took:.1f} h of training and prediction",
         f"Encoder: {rows[0]['encoder']}, frozen, the same features for all methods but unet",
-        "Hardware: " + "; ".join(_different(_hardware(row) for row in rows)),
-        "Software: " + "; ".join(_different(_versions(row) for row in rows)),
-        "Commands: " + "; ".join(f"`{text}`" for text in _different(row["command"] for row in rows)),
+        "Hardware: " + "; ".join(different(hardware(row) for row in rows)),
+        "Software: " + "; ".join(different(versions(row) for row in rows)),
+        "Commands: " + "; ".join(f"`{text}`" for text in different(row["command"] for row in rows)),
         "Tables: `python -m benchmarks.tables OUT`",
         "Seconds are those of one thread of the processor" if rows[0]["device"] == "cpu" else "Seconds on the clock",
     ]
     return ["\n".join(f"- {item}" for item in items), "\n".join(f"- `{m}`: {METHODS[m].about}" for m in methods)]
 
 
-def _hardware(row: Row) -> str:
+def hardware(row: Row) -> str:
+    """On what a row was measured."""
     found = row["hardware"]
     card = f", {found['gpu']}" if found["gpu"] and row["device"] != "cpu" else ""
     return f"{found['cpu']}, {found['threads']} of {found['cores']} threads{card}"
 
 
-def _versions(row: Row) -> str:
+def versions(row: Row) -> str:
+    """With what a row was measured."""
     named = ", ".join(f"{name} {number}" for name, number in row["versions"].items())
     return f"{named}, commit {row['code']}" if row["code"] else named
 
 
-def _different(texts: Iterable[str]) -> list[str]:
+def different(texts: Iterable[str]) -> list[str]:
+    """Each text once, in the order of their first."""
     return list(dict.fromkeys(texts))
 
 
