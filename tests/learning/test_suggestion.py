@@ -25,15 +25,32 @@ def test_suggestions_spread_instead_of_crowding_around_one_doubt():
     assert all(abs(index - 20) > 2 for index in chosen[1:])
 
 
+def test_a_doubt_about_an_empty_end_of_a_volume_counts_little():
+    confidence = dict.fromkeys(range(40), 0.9) | {0: 0.3, 39: 0.3, 12: 0.7}
+    amounts = {index: 0 if index < 8 or index > 31 else 500 for index in range(40)}
+    (in_a_volume,) = suggest(40, [20], confidence, amounts=amounts)
+    (of_pictures,) = suggest(40, [20], confidence)
+    assert in_a_volume.index == 12
+    assert of_pictures.index in (0, 39)
+
+
+def test_the_slice_behind_the_end_of_a_structure_may_hold_more_of_it():
+    confidence = dict.fromkeys(range(40), 0.95) | {33: 0.5}
+    amounts = {index: 500 if 8 <= index <= 31 else 0 for index in range(40)}
+    (best,) = suggest(40, [20], confidence, amounts=amounts)
+    assert best.index == 33
+
+
 @given(
     n=st.integers(1, 30),
     labelled=st.sets(st.integers(0, 29)),
     confidence=st.dictionaries(st.integers(0, 29), st.floats(0, 1)),
     count=st.integers(0, 35),
+    amounts=st.none() | st.dictionaries(st.integers(0, 29), st.integers(0, 9)),
 )
-def test_suggestions_are_distinct_unlabelled_and_as_many_as_there_are(n, labelled, confidence, count):
+def test_suggestions_are_distinct_unlabelled_and_as_many_as_there_are(n, labelled, confidence, count, amounts):
     labelled = {index for index in labelled if index < n}
     confidence = {index: value for index, value in confidence.items() if index < n}
-    chosen = [entry.index for entry in suggest(n, labelled, confidence, count)]
+    chosen = [entry.index for entry in suggest(n, labelled, confidence, count, amounts)]
     assert len(chosen) == len(set(chosen)) == min(count, n - len(labelled))
     assert not labelled & set(chosen)
