@@ -25,6 +25,7 @@ from napari_dinoaugseg.session.index import INDEX_NAME, SCHEMA, DamagedIndexErro
 from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, LabelBook
 from napari_dinoaugseg.session.places import new_session_folder, saved_sessions
 from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.session.slice_files import write_slice
 from napari_dinoaugseg.session.snapshot import Round, Snapshot
 from napari_dinoaugseg.session.store import SessionStore
 from napari_dinoaugseg.study.array import study_from_array
@@ -356,6 +357,30 @@ def test_a_damaged_model_costs_only_the_model(folder, study):
     assert back.model is None
     assert "The trained model is damaged; train again." in problems
     assert 0 in back.book.layers["manual"]
+
+
+def test_what_was_on_disk_when_the_first_save_was_killed_is_found_without_alarm(folder, study, monkeypatch):
+    snapshot = snapshot_of(study)
+    written: list[tuple[str, int]] = []
+
+    def killed(slices: Path, layer: str, index: int, labels: np.ndarray) -> str:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append((layer, index))
+        return write_slice(slices, layer, index, labels)
+
+    monkeypatch.setattr("napari_dinoaugseg.session.store.write_slice", killed)
+    with pytest.raises(KeyboardInterrupt):
+        saved(folder, study, snapshot)
+
+    (offered,) = saved_sessions(study.fingerprint, folder.parents[1])
+    assert offered.n_manual + offered.n_accepted + offered.n_predicted == 2
+    back, problems = reopened(folder, study)
+    assert problems == []
+    assert back.book.classes == snapshot.book.classes
+    assert {(layer, index) for layer, found in back.book.layers.items() for index in found} == set(written)
+    for layer, index in written:
+        np.testing.assert_array_equal(back.book.layers[layer][index], snapshot.book.layers[layer][index])
 
 
 def test_what_a_killed_program_left_is_swept_away(folder, study):

@@ -48,7 +48,7 @@ class Index:
         study: what it belongs to.
         saved: when, with the time zone.
         classes: ascending by number.
-        slices: file names by slice and kind of labels; None = not known, the files themselves tell.
+        slices: file names by slice and kind of labels; None = not known (yet), the files themselves tell.
         confidence: of predicted slices, 0 to 1.
         settings: how to learn.
         rounds: one entry a training.
@@ -73,11 +73,12 @@ class DamagedIndexError(Exception):
 
 def to_bytes(index: Index) -> bytes:
     """The index as it is written: the same bytes for the same content."""
+    slices = None if index.slices is None else {str(number): index.slices[number] for number in sorted(index.slices)}
     content = {
         "study": asdict(index.study),
         "saved": index.saved.isoformat(),
         "classes": to_plain(index.classes),
-        "slices": {str(number): names for number, names in sorted((index.slices or {}).items())},
+        "slices": slices,
         "confidence": {str(number): value for number, value in sorted(index.confidence.items())},
         "settings": index.settings.model_dump(mode="json"),
         "rounds": [asdict(entry) for entry in index.rounds],

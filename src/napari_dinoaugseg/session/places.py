@@ -86,16 +86,17 @@ def _study_folder(fingerprint: str, root: Path | None) -> Path:
 
 
 def _describe(folder: Path) -> SavedSession | None:
-    """What a session is, from its index; from its files when that is damaged; None when it is empty."""
+    """What a session is, from its index; from its files when that does not tell; None when it is empty."""
+    layers = [found[1] for path in slice_files(folder / "slices") if (found := parse(path.name)) is not None]
     try:
         index, _ = read_index(folder)
     except SessionError:  # of a newer version: it is offered, so that the person learns of it
         return SavedSession(folder, _changed(folder), None, 0, 0, 0, 0)
     except DamagedIndexError:
-        layers = [found[1] for path in slice_files(folder / "slices") if (found := parse(path.name)) is not None]
         saved, plane, rounds = _changed(folder), None, 0
     else:
-        layers = [layer for names in (index.slices or {}).values() for layer in names]
+        if index.slices is not None:
+            layers = [layer for names in index.slices.values() for layer in names]
         saved, plane, rounds = index.saved, index.study.plane, len(index.rounds)
     if not layers:
         return None

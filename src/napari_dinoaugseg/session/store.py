@@ -156,13 +156,15 @@ class SessionStore:
                 study=self._key,
                 saved=datetime.now(UTC).astimezone(),
                 classes=list(snapshot.book.classes),
-                slices=self._save_slices(snapshot.book, there),
                 confidence=dict(snapshot.book.confidence),
                 settings=snapshot.settings,
                 rounds=list(snapshot.history),
-                model=self._save_model(snapshot.model),
                 view=dict(snapshot.view),
             )
+            if not (self.folder / INDEX_NAME).exists():  # if we are killed in the first save, all whole files count
+                disk.write(self.folder / INDEX_NAME, to_bytes(index))
+            index.slices = self._save_slices(snapshot.book, there)
+            index.model = self._save_model(snapshot.model)
             disk.write(self.folder / INDEX_NAME, to_bytes(index))
         self._sweep(index, there)
 
@@ -243,7 +245,7 @@ class SessionStore:
         return Snapshot(book, index.settings, rounds, model, view), [_sentence(problem) for problem in problems]
 
     def _load_slices(self, index: Index, problems: list[str]) -> _Layers:
-        if index.slices is None:
+        if index.slices is None and problems:
             problems.append("which labels were the last ones was told from the dates of the files")
         layers: _Layers = {layer: {} for layer in LAYERS}
         for number, layer, path in self._files_of(index):
