@@ -240,7 +240,6 @@ def _problem(setting: Setting, store: FeatureStore, job: Job, options: Options) 
         store=store,
         labelled=setting.labelled,
         n_classes=len(image_set.classes) + 1,
-        flips=image_set.kind == "pictures" and len(image_set.classes) == 1,  # as the program decides it
         seed=job.draw,
         seconds=options.seconds,
     )

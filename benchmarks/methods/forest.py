@@ -15,7 +15,7 @@ from napari_dinoaugseg.learning.features import SliceView
 from napari_dinoaugseg.learning.loss import resize_target
 from napari_dinoaugseg.learning.masks import mask_of
 from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.views import View, views_for
+from napari_dinoaugseg.learning.views import View
 
 _STRIDE = 2  # of the pixels that are learnt and predicted, as in the head of our decoder
 _PIXELS = 20_000  # to learn from, in all labelled slices and their views together
@@ -26,7 +26,7 @@ _FLOOR = 1e-3  # probability that no tree's vote is taken for, so that its logar
 
 def learn_forest(problem: Problem) -> Learnt:
     """Grow trees on a sample of the labelled pixels until the plan or the time is done."""
-    views = views_for(_VIEWS, problem.seed, flips=problem.flips)
+    views = problem.views(_VIEWS)
     pairs = [(index, view) for index in problem.labelled for view in views]
     encode(problem, pairs)
     limit = Limit(problem)

@@ -17,7 +17,6 @@ from napari_dinoaugseg.learning.loss import segmentation_loss
 from napari_dinoaugseg.learning.masks import mask_of
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.random_stream import RandomStream
-from napari_dinoaugseg.learning.views import views_for
 
 _AT_ONCE = 4  # slices a step and in prediction, as in the preset `balanced`
 
@@ -108,7 +107,7 @@ def learn_unet(problem: Problem) -> Learnt:
 
 
 def _learn_on_features(problem: Problem, kind: Callable[[Sequence[int], int], nn.Module], recipe: Recipe) -> Learnt:
-    pairs = [(i, view) for i in problem.labelled for view in views_for(recipe.views, problem.seed, flips=problem.flips)]
+    pairs = [(i, view) for i in problem.labelled for view in problem.views(recipe.views)]
     encode(problem, pairs)
     return _learn(
         problem,
@@ -166,7 +165,7 @@ def _train(
 
 def _batches(problem: Problem, recipe: Recipe) -> Iterator[list[SliceView]]:
     """Labelled slices in a random order, each as often as any other, each time in a random view."""
-    views = views_for(recipe.views, problem.seed, flips=problem.flips)
+    views = problem.views(recipe.views)
     random = np.random.default_rng(problem.seed)
     queue: list[int] = []
     for _ in range(recipe.steps):

@@ -11,13 +11,12 @@ from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.predictor import predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import fit, planned_steps
-from napari_dinoaugseg.learning.views import views_for
 
 
 def learn(problem: Problem, settings: Settings) -> Learnt:
     """Train as the program does, and stop at the limit of time as a person would with "Stop"."""
     settings = settings.with_changes(seed=problem.seed, input_size=problem.store.input_size)
-    views = views_for(settings.views, settings.seed, flips=problem.flips)
+    views = problem.views(settings.views)
     pairs = [(index, view) for index in problem.labelled for view in views]
     encode(problem, pairs)
     limit = Limit(problem)
@@ -42,7 +41,6 @@ def _train(problem: Problem, settings: Settings, limit: Limit) -> Trained:
         problem.examples,
         settings,
         n_classes=problem.n_classes,
-        flips=problem.flips,
         device=problem.device,
         cancel=cancel,
     )

@@ -16,7 +16,7 @@ from napari_dinoaugseg.learning.features import FeatureStore, SliceView
 from napari_dinoaugseg.learning.loss import resize_target
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.trainer import Example
-from napari_dinoaugseg.learning.views import View
+from napari_dinoaugseg.learning.views import View, freedom_of, views_for
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class Problem:
         store: their features.
         labelled: slice numbers.
         n_classes: with the background.
-        flips: the structure has no fixed side, so that views may be mirrored.
         seed: of everything random.
         seconds: of training that are allowed; encoding is not counted.
     """
@@ -37,7 +36,6 @@ class Problem:
     store: FeatureStore
     labelled: tuple[int, ...]
     n_classes: int
-    flips: bool
     seed: int
     seconds: float
 
@@ -45,6 +43,11 @@ class Problem:
     def device(self) -> torch.device:
         """Where to compute: where the encoder is."""
         return self.store.encoder.device
+
+    def views(self, count: int) -> tuple[View | None, ...]:
+        """The plain slice and ``count`` views, as the program makes them."""
+        images = (self.store.image(i) for i in self.labelled)
+        return views_for(count, self.seed, freedom_of(self.study.kind, images, self.n_classes))
 
     @property
     def examples(self) -> list[Example]:

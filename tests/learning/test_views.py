@@ -1,6 +1,9 @@
+from typing import get_args
+
+import pytest
 import torch
 
-from napari_dinoaugseg.learning.views import View, views_for
+from napari_dinoaugseg.learning.views import Freedom, View, freedom_of, views_for
 
 
 def disc(size=64):
@@ -16,11 +19,12 @@ def test_a_view_is_the_same_every_time_and_differs_from_the_next():
     assert not torch.allclose(first, View(1, seed=4).of_image(image))
 
 
-def test_image_and_labels_move_together():
+@pytest.mark.parametrize("freedom", get_args(Freedom))
+def test_image_and_labels_move_together(freedom):
     labels = disc()
     image = labels.float().expand(3, -1, -1).clone()
     for number in range(1, 9):
-        view = View(number, flips=True)
+        view = View(number, freedom=freedom)
         seen, moved = view.of_image(image)[0], view.of_labels(labels)
         middle = (seen.min() + seen.max()) / 2
         disagree = ((seen > middle) != (moved > 0)).float().mean()
@@ -38,13 +42,45 @@ def test_labels_stay_the_values_they_were_and_images_stay_in_range():
 def test_grey_stays_grey_and_upright_views_are_never_mirrored():
     image = torch.linspace(0, 1, 64).expand(3, 64, 64).clone()
     for number in range(1, 12):
-        seen = View(number, flips=False).of_image(image)
+        seen = View(number).of_image(image)
         assert torch.allclose(seen[0], seen[1])
         assert seen[0, 16:48, 52].mean() > seen[0, 16:48, 12].mean()
 
 
 def test_the_plain_slice_comes_first_and_every_key_differs():
-    views = views_for(4, seed=1, flips=True)
+    views = views_for(4, 1, "any")
     assert views[0] is None
     assert len({view.key for view in views[1:]}) == 4
-    assert View(1, flips=True).key != View(1, flips=False).key
+    assert len({View(1, freedom=freedom).key for freedom in get_args(Freedom)}) == 3
+
+
+def towards(view, size=64):
+    """Where a view puts the upper left corner: (towards the right, towards the bottom) as seen from the middle."""
+    ramp = torch.linspace(-1, 1, size)
+    seen = [view.of_labels((1000 * axis).to(torch.int16)).float() for axis in torch.meshgrid(ramp, ramp, indexing="xy")]
+    middle = slice(size // 4, 3 * size // 4)
+    return [
+        float((axis[middle, 3 * size // 4] - axis[middle, size // 4]).mean())
+        if number == 0
+        else float((axis[3 * size // 4, middle] - axis[size // 4, middle]).mean())
+        for number, axis in enumerate(seen)
+    ]
+
+
+def test_each_freedom_exchanges_the_sides_that_it_may():
+    for freedom, expected in (("upright", {(True, True)}), ("sides", {(True, True), (False, True)})):
+        seen = {tuple(step > 0 for step in towards(View(number, freedom=freedom))) for number in range(1, 33)}
+        assert seen == expected
+    turned = [towards(View(number, freedom="any")) for number in range(1, 33)]
+    assert {down > 0 for _, down in turned} == {True, False}
+
+
+def test_pictures_of_one_structure_turn_as_freely_as_their_kind_allows():
+    grey, colour = torch.full((3, 8, 8), 0.4), torch.full((3, 8, 8), 0.4)
+    colour[0] += 0.3
+    marked = grey.clone()
+    marked[:, 0, 0] = torch.tensor([1.0, 0.0, 0.0])
+    assert freedom_of("pictures", [colour], 2) == "any"
+    assert freedom_of("pictures", [grey, marked], 2) == "sides"
+    assert freedom_of("pictures", [colour], 3) == "upright"
+    assert freedom_of("volume", [grey], 2) == "upright"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_dinoaugseg.model.encoder import ENCODERS
-from napari_dinoaugseg.model.fusion import CGFuse
+from napari_dinoaugseg.model.fusion import CGFuse, CrossAttention
 from napari_dinoaugseg.model.network import Decoder
 
 TINY = (96, 192, 384, 768)
@@ -44,6 +44,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"width": 32},
     {"width": 48, "rope": "2d", "norm": "group", "add_query": True},
     {"width": 32, "blocks": "separable"},
+    {"width": 48, "blocks": "lean", "head": 16, "heads": 3, "add_query": True},
     {"fuse": False, "add_query": True},
     {"attention_strides": (16,), "rope": "2d"},
     {"attention_strides": ()},
@@ -93,10 +94,13 @@ def test_options_change_what_they_name() -> None:
     assert count(separable) < count(full) / 2
     assert Decoder(LITE0, 2, width=32).classify.in_channels == 32
     assert Decoder(LITE0, 2, width=128).classify.in_channels == 64
+    assert Decoder(LITE0, 2, width=48, head=16).classify.in_channels == 16
+    assert count(Decoder(LITE0, 2, width=32, blocks="lean")) < count(full)
+    assert {m.heads for m in Decoder(LITE0, 2, heads=2).modules() if isinstance(m, CrossAttention)} == {2}
 
 
 def test_the_arguments_build_the_same_decoder_again() -> None:
-    decoder = Decoder(LITE0, 5, 32, rope="2d", norm="group", add_query=True, attention_strides=(16, 8))
+    decoder = Decoder(LITE0, 5, 32, rope="2d", add_query=True, attention_strides=(16, 8), head=16, heads=2)
     again = Decoder(**decoder.arguments)
     assert again.arguments == decoder.arguments
     assert again.n_classes == 5
@@ -111,6 +115,8 @@ def test_the_arguments_build_the_same_decoder_again() -> None:
         {"n_classes": 1},
         {"width": 0},
         {"width": 2.5},
+        {"head": 0},
+        {"heads": 0},
         {"rope": "3d"},
         {"norm": "layer"},
         {"blocks": "dense"},

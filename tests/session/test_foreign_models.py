@@ -59,8 +59,8 @@ def test_a_changed_model_is_refused_and_the_session_stays_as_it_was(model, new_s
         assert session.labels.classes == []
 
 
-def test_a_model_comes_back_with_the_settings_of_its_training(model, new_session):
+def test_a_model_comes_back_with_the_settings_of_its_training(model, new_session, quick):
     session = new_session()
     trained = session.load_model(Path(shutil.copy(model, model.with_name("copy.safetensors"))))
-    assert (trained.steps, session.settings.steps) == (1, 60)
+    assert (trained.steps, session.settings.steps) == (1, quick.steps)
     assert [entry.number for entry in session.labels.classes] == [1, 3]

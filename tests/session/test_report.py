@@ -49,7 +49,7 @@ def test_everything_that_matters_is_told(trained, tmp_path):
     assert report["encoder"]["name"] == "efficientnet-lite0"
     assert report["encoder"]["fingerprint"]
     assert report["device"] == "cpu"
-    assert report["settings"]["steps"] == 60
+    assert report["settings"]["steps"] == trained.settings.steps
     assert report["rounds"][0]["labelled"] == list(LABELLED)
     assert report["versions"]["napari-dinoaugseg"] == __version__
     assert set(report["confidence"]) >= {"0", "7"}

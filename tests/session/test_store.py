@@ -418,7 +418,8 @@ def test_sessions_of_every_version_so_far_are_read(study, tmp_path, version):
     back, problems = reopened(tmp_path / version, study)
 
     assert problems == []
-    assert same(snapshot_of(study), back)
+    written = json.loads((GOLDEN / version / INDEX_NAME).read_text())["settings"]  # the presets may change meanwhile
+    assert same(replace(snapshot_of(study), settings=Settings.checked(written)), back)
 
 
 def test_there_is_a_saved_session_of_the_version_that_is_written_now():

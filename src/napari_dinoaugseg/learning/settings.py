@@ -33,15 +33,20 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed on the same device gives the same masks")
 
     width: int | None = Field(48, ge=16, le=512, description="Channels of the decoder; empty = the paper's widths")
+    head: int | None = Field(
+        16, ge=8, le=512, description="Channels of the decoder at half the input size; empty = the paper's"
+    )
     rotary: Literal["1d", "2d"] = Field(
         "2d", description="Rotary positions in the attention: flattened, or rows and columns"
     )
     norm: Literal["batch", "group"] = Field("batch", description="Normalisation in the decoder's blocks")
-    blocks: Literal["conv", "separable"] = Field("conv", description="Full or depth-wise separable 3x3 convolutions")
+    blocks: Literal["conv", "lean", "separable"] = Field(
+        "lean", description="3x3 convolutions twice a stage, 1x1 and 3x3, or depth-wise separable 3x3 twice"
+    )
     fuse: bool = Field(True, description="CG-Fuse; off = plain skip concatenation (for ablations)")
     add_query: bool = Field(True, description="Concatenate the decoder map itself to the fused and the encoder map")
 
-    steps: int = Field(200, ge=1, le=100_000, description="Optimisation steps of a first training with one class")
+    steps: int = Field(300, ge=1, le=100_000, description="Optimisation steps of a first training with one class")
     class_steps: float = Field(0.1, ge=0, le=1, description="Share of the steps that each further class adds")
     warm_steps: float = Field(0.4, gt=0, le=1, description="Share of the steps when a trained decoder is continued")
     batch_size: int = Field(4, ge=1, le=256, description="Slices per step")
@@ -50,7 +55,7 @@ class Settings(BaseModel):
     optimiser: Literal["adam", "adamw"] = "adamw"
     weight_decay: float = Field(1e-2, ge=0, le=1)
     average: float = Field(0.97, ge=0, lt=1, description="Decay of the moving average of the weights; 0 = last weights")
-    views: int = Field(7, ge=0, le=255, description="Augmented views of each labelled slice, encoded once")
+    views: int = Field(15, ge=0, le=255, description="Augmented views of each labelled slice, encoded once")
     augment_probability: float = Field(0.7, ge=0, le=1, description="How often WT-Aug fires in training")
     augment_drop: float = Field(0.3, ge=0, lt=1, description="Share of wavelet coefficients that WT-Aug zeroes")
     class_balance: float = Field(
@@ -100,11 +105,12 @@ class Settings(BaseModel):
 # The other two rest on single trials on public images (ARCHITECTURE.md tells what they change and why).
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "fast": {"width": 32, "steps": 90, "views": 3},
+        "fast": {"width": 32, "steps": 150, "views": 7},
         "balanced": {},
         "paper": {
             "input_size": 768,
             "width": None,
+            "head": None,
             "rotary": "1d",
             "norm": "batch",
             "blocks": "conv",

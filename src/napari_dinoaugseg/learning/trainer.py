@@ -20,7 +20,7 @@ from napari_dinoaugseg.learning.ladder import Plan
 from napari_dinoaugseg.learning.loss import balanced_weights, resize_target, segmentation_loss
 from napari_dinoaugseg.learning.random_stream import RandomStream
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.views import views_for
+from napari_dinoaugseg.learning.views import freedom_of, views_for
 from napari_dinoaugseg.model.network import Decoder
 from napari_dinoaugseg.model.wavelet import WTAug
 
@@ -52,6 +52,8 @@ def new_decoder(channels: Sequence[int], n_classes: int, settings: Settings) -> 
         fuse=settings.fuse,
         add_query=settings.add_query,
         blocks=settings.blocks,
+        head=settings.head,
+        heads=4 if settings.width is None else max(1, settings.width // 16),
     )
 
 
@@ -73,7 +75,6 @@ def fit(
     settings: Settings,
     *,
     n_classes: int,
-    flips: bool = False,
     device: torch.device | None = None,
     warm_start: Decoder | None = None,
     cancel: Cancel | None = None,
@@ -90,7 +91,6 @@ def fit(
         examples: at least one labelled slice.
         settings: sizes, steps, seed.
         n_classes: with the background, at least 2.
-        flips: views may be mirrored; see :class:`~napari_dinoaugseg.learning.views.View`.
         device: default: that of the encoder.
         warm_start: go on from this decoder (a copy of it) with ``warm_steps`` of the steps.
         cancel: asks for the stop from another thread.
@@ -109,7 +109,7 @@ def fit(
             if store.input_size != plan.input_size:
                 store = store.resized(plan.input_size)
             # Without a name of its own, the attempt and what it holds are gone when the next one begins.
-            return (yield from _Run(store, examples, settings, plan, n_classes, flips, warm_start, held).events(cancel))
+            return (yield from _Run(store, examples, settings, plan, n_classes, warm_start, held).events(cancel))
         except (RuntimeError, MemoryError, NoRoomError) as error:
             plan, notice = plan.after(error, store)
         free_memory(plan.device)
@@ -127,14 +127,14 @@ class _Run:
         settings: Settings,
         plan: Plan,
         n_classes: int,
-        flips: bool,
         warm_start: Decoder | None,
         held: list[Held],
     ) -> None:
         self.store, self.examples, self.settings, self.plan = store, examples, settings, plan
         self.random = RandomStream(settings.seed, plan.device)
         self.choose = np.random.default_rng(settings.seed)
-        self.views = views_for(settings.views, settings.seed, flips=flips)
+        images = (store.image(example.index) for example in examples)
+        self.views = views_for(settings.views, settings.seed, freedom_of(store.study.kind, images, n_classes))
         self.n_classes = n_classes
         self.steps = planned_steps(settings, n_classes, warm=warm_start is not None)
         self.held = held

@@ -6,12 +6,52 @@ once. A view is determined by its number and the seed alone, so that its feature
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
+
+Freedom = Literal["upright", "sides", "any"]
+"""How the world may be turned: not at all, as where left and right are different organs; left and right exchanged, as
+in ultrasound, where the probe is always above; or anyhow, as for a polyp or a mole."""
+
+
+@dataclass(frozen=True)
+class _Range:
+    """How far views go.
+
+    Attributes:
+        angle: degrees to either side.
+        scale: logarithm of the enlargement, up or down.
+        stretch: logarithm of the enlargement of one axis over the other.
+        shift: share of half the image.
+        elastic: standard deviation of the smooth displacement, in the same unit.
+        mirrored: which of (columns, rows) may be exchanged.
+    """
+
+    angle: float
+    scale: float
+    stretch: float
+    shift: float
+    elastic: float
+    mirrored: tuple[bool, bool]
+
+
+# Pictures are taken from any distance and show their structure anywhere; slices of one volume are alike in both.
+_RANGES: dict[Freedom, _Range] = {
+    "upright": _Range(20, 0.25, 0.1, 0.1, 0.025, (False, False)),
+    "sides": _Range(20, 0.5, 0.15, 0.25, 0.025, (True, False)),
+    "any": _Range(180, 0.5, 0.15, 0.25, 0.03, (True, True)),
+}
+_COLOURFUL = 0.05
+"""Mean difference of the largest and the smallest channel from which on pictures count as coloured; a few coloured
+marks on an ultrasound picture stay below."""
+_ENOUGH = 8  # pictures to look at
 
 
 @dataclass(frozen=True)
@@ -21,18 +61,17 @@ class View:
     Attributes:
         number: 1, 2, …; together with ``seed`` it fixes every random choice.
         seed: of the training that asked for it.
-        flips: mirror left-right and up-down at random. Right for pictures without a fixed side (endoscopy, skin), wrong
-            where left and right are different organs.
+        freedom: how far it may go.
     """
 
     number: int
     seed: int = 0
-    flips: bool = False
+    freedom: Freedom = "upright"
 
     @property
     def key(self) -> str:
         """Text that names the view in caches."""
-        return f"view-{self.number}-{self.seed}-{'flips' if self.flips else 'upright'}"
+        return f"view-{self.number}-{self.seed}-{self.freedom}"
 
     def of_image(self, image: Tensor) -> Tensor:
         """The view of an image (3, S, S) in 0 to 1: warped, and changed in brightness, contrast and tint.
@@ -57,18 +96,20 @@ class View:
 
     def _grid(self, random: np.random.Generator, size: int) -> Tensor:
         """Sampling positions (1, S, S, 2): rotation, scale, shear, shift, flips, and a smooth elastic displacement."""
-        angle = np.deg2rad(random.uniform(-20, 20))
-        scale = np.exp(random.uniform(-0.25, 0.25))
-        stretch = np.exp(random.uniform(-0.1, 0.1))
-        shift = random.uniform(-0.1, 0.1, size=2)
+        limits = _RANGES[self.freedom]
+        angle = np.deg2rad(random.uniform(-limits.angle, limits.angle))
+        scale = np.exp(random.uniform(-limits.scale, limits.scale))
+        stretch = np.exp(random.uniform(-limits.stretch, limits.stretch))
+        shift = random.uniform(-limits.shift, limits.shift, size=2)
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         matrix = rotation @ np.diag([scale * stretch, scale / stretch])
-        if self.flips:
-            matrix = matrix @ np.diag(random.choice([-1.0, 1.0], size=2))
+        for axis, mirrored in enumerate(limits.mirrored):
+            if mirrored and random.random() < 0.5:
+                matrix[:, axis] *= -1
         theta = torch.from_numpy(np.column_stack([matrix, shift]).astype(np.float32))[None]
         grid = F.affine_grid(theta, [1, 1, size, size], align_corners=False)
         # A coarse random field, enlarged smoothly: displacements of a few percent of the image, with no folds.
-        coarse = torch.from_numpy(random.normal(0, 0.025, size=(1, 2, 6, 6)).astype(np.float32))
+        coarse = torch.from_numpy(random.normal(0, limits.elastic, size=(1, 2, 6, 6)).astype(np.float32))
         return grid + F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
 
@@ -84,6 +125,20 @@ def _change_brightness(image: Tensor, random: np.random.Generator) -> Tensor:
     return ((changed - changed.mean()) * contrast + changed.mean() + shift).clamp(0, 1)
 
 
-def views_for(count: int, seed: int, *, flips: bool) -> tuple[View | None, ...]:
+def views_for(count: int, seed: int, freedom: Freedom) -> tuple[View | None, ...]:
     """The plain slice (None) and ``count`` augmented views of it."""
-    return (None, *(View(number, seed, flips) for number in range(1, count + 1)))
+    return (None, *(View(number, seed, freedom) for number in range(1, count + 1)))
+
+
+def freedom_of(kind: str, images: Iterable[Tensor], n_classes: int) -> Freedom:
+    """How far views of labelled slices may go.
+
+    Args:
+        kind: of the study, "volume" or "pictures".
+        images: of the labelled slices, (3, S, S) in 0 to 1; a few are looked at.
+        n_classes: with the background. Several structures may be the left and the right one.
+    """
+    if kind != "pictures" or n_classes > 2:
+        return "upright"
+    saturation = [float((image.amax(0) - image.amin(0)).mean()) for image in islice(images, _ENOUGH)]
+    return "any" if np.mean(saturation) > _COLOURFUL else "sides"

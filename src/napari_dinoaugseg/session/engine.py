@@ -79,7 +79,6 @@ class Engine:
             settings,
             n_classes=len(numbers) + 1,
             # Pictures of one thing have no fixed side; several classes may be left and right organs.
-            flips=self.study.kind == "pictures" and len(numbers) == 1,
             device=self.device,
             warm_start=warm,
             cancel=cancel,

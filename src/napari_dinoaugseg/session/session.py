@@ -26,6 +26,7 @@ from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
 from napari_dinoaugseg.session.saved_model import require_fitting
 from napari_dinoaugseg.session.segments import is_by_hand, write_mask
 from napari_dinoaugseg.session.snapshot import Round, Snapshot
+from napari_dinoaugseg.session.structure import Structure
 from napari_dinoaugseg.study import Study
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.engine import Engine
 
 EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
-ARCHITECTURE = ("width", "rotary", "norm", "blocks", "fuse", "add_query")
+ARCHITECTURE = ("width", "head", "rotary", "norm", "blocks", "fuse", "add_query")
 """Settings that shape the decoder: one trained with others cannot be continued."""
 
 
@@ -67,6 +68,7 @@ class Session:
         self.study = study
         self.settings = settings or Settings()
         self.labels = LabelBook(study.slice_shape, study.n_slices)
+        self._structure = Structure()
         self.history: list[Round] = []
         self._device = device
         self._weights = weights
@@ -253,7 +255,8 @@ class Session:
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
-        return suggest(self.study.n_slices, self.labels.labelled, self.labels.confidence, count)
+        amounts = self._structure.amounts(self.labels) if self.study.kind == "volume" else None
+        return suggest(self.study.n_slices, self.labels.labelled, self.labels.confidence, count, amounts)
 
     # --- facts ------------------------------------------------------------------------------------------------------
 
