@@ -230,7 +230,7 @@ def test_the_list_of_encoders_is_the_engines():
 def test_the_state_of_the_weights_is_shown(controller, panel, study, qtbot):
     qtbot.waitUntil(lambda: "on this machine" in panel.study.encoder.state.text(), timeout=20_000)
     controller.change_settings(encoder="dinov3-convnext-large")
-    assert "missing" in panel.study.encoder.state.text()
+    assert "downloads are switched off" in panel.study.encoder.state.text()
     assert "785 MB" in panel.study.encoder.state.text()
 
 
