@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from napari_dinoaugseg.learning.settings import Settings
 
 # Seconds on two cores of a server of 2020, at 256 pixels: a slice through efficientnet-lite0, one training step with a
-# decoder of 64 channels and 4 slices, the prediction of one slice with its encoding.
+# decoder of 64 channels and full convolutions on 4 slices, the prediction of one slice with its encoding.
 _ENCODE, _STEP, _PREDICT = 0.05, 0.25, 0.11
+_LEAN = 0.6  # of that, with the other kinds of blocks
 _SLOWER = {"tiny": 6.0, "small": 10.0, "base": 20.0, "large": 40.0}  # encoders against efficientnet-lite0
 
 
@@ -43,7 +44,8 @@ def estimate(
     heavier = next((factor for name, factor in _SLOWER.items() if encoder and encoder.endswith(name)), 1.0)
     width = (settings.width or 256) / 64
     encode = pace.encode if pace.encode is not None else _ENCODE * area * heavier
-    step = pace.train if pace.train is not None else _STEP * area * width * settings.batch_size / 4
+    blocks = 1.0 if settings.blocks == "conv" else _LEAN
+    step = pace.train if pace.train is not None else _STEP * blocks * area * width * settings.batch_size / 4
     predict = pace.predict if pace.predict is not None else _PREDICT * area * max(1.0, heavier / 2)
     more = min(3.0, 1 + settings.class_steps * max(0, classes - 1))
     steps = settings.steps * more * (settings.warm_steps if warm else 1.0)

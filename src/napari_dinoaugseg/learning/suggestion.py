@@ -26,7 +26,7 @@ class Suggestion:
 _REACH = 2
 """Slices: so near a structure there may be more of it that is not seen yet."""
 
-_ANYWHERE = 0.1
+_ANYWHERE = 0.03
 """Weight of a slice far from all structure that is known, relative to the slice that shows most of it."""
 
 
