@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from napari_dinoaugseg.gui.native import keep_llvm_apart
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # huggingface_hub reads this once, when it is imported, and test modules import it while they are collected.
@@ -17,6 +19,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 @pytest.fixture(scope="session", autouse=True)
 def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep fixtures that outlive one test away from the person's own cache and settings."""
+    keep_llvm_apart()  # a test may draw a window before another one, of the engine, imports timm
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DINOAUGSEG_CACHE", str(tmp_path_factory.mktemp("session_cache")))
         patch.setenv("DINOAUGSEG_SESSIONS", str(tmp_path_factory.mktemp("session_sessions")))

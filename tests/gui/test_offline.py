@@ -6,14 +6,8 @@ import pytest
 
 from napari_dinoaugseg import offline
 from napari_dinoaugseg.gui import preferences as module
-from napari_dinoaugseg.gui.native import keep_llvm_apart
 from napari_dinoaugseg.gui.preferences import PLUGIN, Preferences, apply_offline
 from napari_dinoaugseg.model import hub
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _two_llvms():
-    keep_llvm_apart()  # no work of the panel does it here, and tests after these may import timm
 
 
 @pytest.fixture

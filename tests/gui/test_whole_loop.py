@@ -18,6 +18,7 @@ def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path):
     controller = panel.controller
     controller.change_settings(encoder="efficientnet-lite0")
     controller.use_preset("fast")
+    controller.change_settings(steps=100, views=3)
     controller.use_device("cpu")
     panel.study.sample_button.click()
     qtbot.waitUntil(lambda: controller.session is not None, timeout=60_000)

@@ -15,7 +15,7 @@ def blob_files(tmp_path_factory):
 
 @pytest.fixture
 def quick():
-    return Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=120, views=2, width=32)
+    return Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=90, views=2, width=32)
 
 
 @pytest.fixture
