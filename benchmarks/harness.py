@@ -205,10 +205,12 @@ def _told(row: rows.Row) -> str:
 def measure(job: Job, prepare: Prepare, options: Options) -> rows.Row:
     """Let a method learn, predict and be scored; returns the row."""
     setting, image_set = prepare(job, options), SETS[job.image_set]
-    store = _store(setting.study, options)
+    method, store = METHODS[job.method], _store(setting.study, options)
     each = _encode_seconds(store)
+    if method.context is not None and method.context != store.context:
+        store = store.with_context(method.context)
     problem = _problem(setting, store, job, options)
-    learnt = METHODS[job.method].learn(problem)
+    learnt = method.learn(problem)
     wanted = [i for case in setting.scored for i in setting.study.indices(case) if i not in problem.labelled]
     for _ in store.prepare([(i, None) for i in wanted]):
         pass  # so that prediction is timed without encoding

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.cases import Case, Kind
 from napari_dinoaugseg.errors import LabelError, OutputError
 from napari_dinoaugseg.learning.cache import FeatureCache
+from napari_dinoaugseg.learning.context import neighbour_distance
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.trainer import Example
 from napari_dinoaugseg.model.encoder import Encoder
@@ -71,6 +72,11 @@ class MultiStudy(Study):
         case, position = self._place[i]
         image = case.images[position]
         return image if image.ndim == 3 else (case.window or Window(0.0, 255.0)).apply(image)
+
+    def neighbours(self, i: int, distance: int = 1) -> tuple[int, int]:
+        """Two slices around slice `i` in its case."""
+        own = self.indices(self._place[i][0])
+        return max(i - distance, own.start), min(i + distance, own.stop - 1)
 
     def slice_shape(self, i: int) -> tuple[int, int]:
         """Height and width of slice `i`."""
@@ -139,4 +145,5 @@ def store_of(study: MultiStudy, encoder: Encoder, input_size: int, cache: Path |
         cache: folder in which features outlive the run; None = keep them in memory only.
     """
     kept = None if cache is None else FeatureCache(cache, limit=_CACHE_LIMIT)
-    return FeatureStore(study, encoder, input_size=input_size, window=UNIT, cache=kept)
+    context = neighbour_distance(study, UNIT)
+    return FeatureStore(study, encoder, input_size=input_size, window=UNIT, context=context, cache=kept)

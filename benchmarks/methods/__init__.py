@@ -24,15 +24,17 @@ class Method:
         name: on the command line and in tables.
         about: what it is, for the head of a table.
         learn: from labelled slices.
+        context: of the features, see `Settings`.
     """
 
     name: str
     about: str
     learn: Callable[[Problem], Learnt]
+    context: int | None = None
 
 
 def _ours(name: str, about: str, settings: Settings) -> Method:
-    return Method(name, about, partial(learn, settings=settings))
+    return Method(name, about, partial(learn, settings=settings), settings.context)
 
 
 REFERENCE = "balanced"
@@ -46,8 +48,8 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
             _ours("fast", "the program's preset for a first look", Settings.of_preset("fast")),
             _ours(
                 "paper",
-                "the paper's recipe (its widths, loss, optimiser; no views) at this input size, not at its 768 pixels, "
-                "and as many of its 2000 steps as the time allows",
+                "the paper's recipe (its widths, loss, optimiser; no views, no neighbouring slices) at this input "
+                "size, not at its 768 pixels, and as many of its 2000 steps as the time allows",
                 Settings.of_preset("paper"),
             ),
             _ours("balanced-no-wtaug", "balanced without WT-Aug", Settings(augment_probability=0.0)),

@@ -102,7 +102,10 @@ def test_a_slice_is_encoded_as_in_a_study_of_its_own(tmp_path: Path, encoder: En
         own = open_study(tmp_path / file)
         window = choose_window(own)
         many = MultiStudy(cases, "volume", "all")
-        stores = (FeatureStore(own, encoder, input_size=64, window=window), store_of(many, encoder, 64, None))
+        stores = (
+            FeatureStore(own, encoder, input_size=64, window=window),
+            store_of(many, encoder, 64, None).with_context(0),
+        )
         for i, index in enumerate(many.indices(case)):
             np.testing.assert_allclose(
                 to_unit_rgb(many.slice(index), UNIT), to_unit_rgb(own.slice(i), window), atol=1e-6

@@ -59,9 +59,10 @@ def store_on(study):
     packaged = hub.in_package(ENCODERS["efficientnet-lite0"])
     weights = fit_weights(packaged)[1]
 
-    def make(device):
+    def make(device, context=0):
         encoder = Encoder(ENCODERS["efficientnet-lite0"], weights, device)
-        return FeatureStore(study, encoder, input_size=64, window=choose_window(study), memory_budget=2**24)
+        options = {"window": choose_window(study), "context": context, "memory_budget": 2**24}
+        return FeatureStore(study, encoder, input_size=64, **options)
 
     return make
 
@@ -142,17 +143,19 @@ def test_what_was_learnt_before_the_failure_is_kept(store_on, examples, settings
     assert calls == [CARD] * 4 + [CPU] * 2
 
 
-def test_a_prediction_outlives_the_card_and_the_masks_are_the_same(store_on, examples, settings):
+@pytest.mark.parametrize("context", [0, 1])
+def test_a_prediction_outlives_the_card_and_the_masks_are_the_same(store_on, examples, settings, context):
     trained = run(fit(store_on(CPU), examples, settings, n_classes=3))[1]
-    expected = [item for item in predict(store_on(CPU), trained.decoder, range(6)) if isinstance(item, Prediction)]
+    undisturbed = predict(store_on(CPU, context), trained.decoder, range(6))
+    expected = [item for item in undisturbed if isinstance(item, Prediction)]
     with FakeCard() as counting:
-        store = store_on(CARD)
+        store = store_on(CARD, context)
         first = counting.operations + 1
         list(predict(store, trained.decoder, range(6)))
     for at in (first, (first + counting.operations) // 2, counting.operations):
         devices._failed.clear()
         with FakeCard(BROKEN, at, None) as card:
-            items = list(predict(store_on(CARD), trained.decoder, range(6)))
+            items = list(predict(store_on(CARD, context), trained.decoder, range(6)))
         found = [item for item in items if isinstance(item, Prediction)]
         assert card.failures == 1
         assert [item.index for item in found] == list(range(6))

@@ -57,6 +57,25 @@ def test_a_second_store_finds_everything_on_disk(make_store, cache):
     assert all(torch.equal(a, b) for a, b in zip(second.features(2), make_store().features(2), strict=True))
 
 
+def test_with_neighbours_the_channels_are_three_slices(make_store, study):
+    alone, beside = make_store(), make_store(context=1)
+    grey = [alone.image(index)[0] for index in range(study.n_slices)]
+    assert torch.equal(beside.image(4), torch.stack([grey[3], grey[4], grey[5]]))
+    assert torch.equal(make_store(context=3).image(4), torch.stack([grey[1], grey[4], grey[7]]))
+    assert torch.equal(beside.image(0), torch.stack([grey[0], grey[0], grey[1]]))
+    assert torch.equal(beside.image(15), torch.stack([grey[14], grey[15], grey[15]]))
+
+
+def test_features_with_and_without_neighbours_are_not_taken_for_one_another(make_store, cache):
+    prepare(make_store(cache))
+    beside = make_store(cache, context=1)
+    prepare(beside)
+    assert beside.encoded == 16
+    alone = beside.with_context(0)
+    prepare(alone, [(0, None)])
+    assert alone.encoded == 16  # what it took over; nothing was added
+
+
 @pytest.mark.parametrize("change", [{"input_size": 96}, {"window": "other"}])
 def test_features_of_another_size_or_window_are_not_taken(make_store, cache, change):
     prepare(make_store(cache))

@@ -91,6 +91,7 @@ def stages(make_store, examples, quick):
         "train and encode": (lambda: make_store(batch_size=4), encode_and_train),
         "predict": (filled, predicted),
         "predict and encode": (lambda: make_store(batch_size=4), predicted),
+        "predict with neighbours": (lambda: make_store(batch_size=4, context=1), predicted),
     }
 
 
@@ -105,7 +106,10 @@ def check(stage: str, result) -> None:
         assert [len(maps) for maps in result] == [4] * len(NEEDED)
 
 
-@pytest.mark.parametrize("stage", ["encode", "train", "train and encode", "predict", "predict and encode"])
+@pytest.mark.parametrize(
+    "stage",
+    ["encode", "train", "train and encode", "predict", "predict and encode", "predict with neighbours"],
+)
 def test_memory_that_runs_out_at_any_moment_ends_in_a_result_and_a_sentence(stages, stage):
     make, work = stages[stage]
     store = make()

@@ -189,9 +189,9 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(make_store, examples, q
         run(fit(make_store(), examples, quick, n_classes=3))
 
 
-@pytest.fixture
-def trained(make_store, examples, quick):
-    store = make_store()
+@pytest.fixture(params=[0, 1], ids=["alone", "with neighbours"])
+def trained(make_store, examples, quick, request):
+    store = make_store(context=request.param)
     return store, run(fit(store, examples, quick.with_changes(steps=20), n_classes=3))[1].decoder
 
 
@@ -213,7 +213,7 @@ def test_predicting_can_be_stopped_between_batches(trained):
     for item in predict(store, decoder, range(16), cancel=cancel):
         found.append(item)
         cancel.set()
-    assert len([item for item in found if isinstance(item, Prediction)]) == 4
+    assert 3 <= len([item for item in found if isinstance(item, Prediction)]) <= 4  # a neighbour may be lacking
 
 
 def test_prediction_does_not_depend_on_what_else_is_in_the_batch(trained):

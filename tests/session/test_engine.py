@@ -94,3 +94,26 @@ def test_what_was_learnt_at_a_smaller_size_is_used_at_that_size(trained_small, n
 
 def test_the_decoder_stays_on_the_cpu(trained_small):
     assert {value.device.type for value in trained_small.engine.decoder.state_dict().values()} == {"cpu"}
+
+
+def test_a_model_is_used_with_the_neighbours_that_it_was_trained_with(new_session, blob_files, quick, tmp_path):
+    first = new_session(settings=quick.with_changes(context=2, steps=5))
+    first.load_labels(blob_files[1], LABELLED)
+    list(first.train())
+    first.save_model(tmp_path / "model.safetensors")
+    resumed = new_session(settings=quick.with_changes(context=None))
+    resumed.resume(first.snapshot())
+    loaded = new_session(settings=quick.with_changes(context=None))
+    loaded.load_model(tmp_path / "model.safetensors")
+    assert [session.engine.store.context for session in (first, resumed, loaded)] == [2, 2, 2]
+    assert loaded.settings.context == 2
+
+
+def test_other_neighbours_need_another_decoder(new_session, blob_files, quick):
+    session = new_session(settings=quick.with_changes(steps=5))
+    session.load_labels(blob_files[1], LABELLED)
+    list(session.train())
+    session.configure(session.settings.with_changes(context=1), device="cpu", weights=None)
+    assert not session.is_trained
+    list(session.train())
+    assert session.engine.store.context == 1

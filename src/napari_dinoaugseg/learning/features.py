@@ -40,6 +40,7 @@ class FeatureStore:
         encoder: what makes the features.
         input_size: side of the square that a slice is resized to.
         window: of intensities; None = as they are.
+        context: distance of the neighbours that a grey slice is encoded with, see `learning.context`; 0 = it is alone.
         cache: where features are kept on disk; None = nowhere.
         memory_budget: bytes of features to keep in memory; None = a share of what the machine has left.
         batch_size: slices encoded at once; None = as many as suits the encoder's device.
@@ -56,6 +57,7 @@ class FeatureStore:
         *,
         input_size: int,
         window: Window | None,
+        context: int = 0,
         cache: FeatureCache | None = None,
         memory_budget: int | None = None,
         batch_size: int | None = None,
@@ -64,6 +66,7 @@ class FeatureStore:
         self.encoder = encoder
         self.input_size = input_size
         self.window = window
+        self.context = context
         self.encoded = 0
         self.encode_seconds = 0.0
         self._cache = cache
@@ -83,13 +86,21 @@ class FeatureStore:
         return self._bytes
 
     def resized(self, input_size: int) -> FeatureStore:
-        """A store of the same study and encoder at another input size. This one lets go of what it kept in memory."""
+        """A store of the same slices and encoder at another input size. This one lets go of what it kept in memory."""
+        return self._changed(input_size, self.context)
+
+    def with_context(self, context: int) -> FeatureStore:
+        """A store of the same study and encoder with other neighbours. This one lets go of what it kept in memory."""
+        return self._changed(self.input_size, context)
+
+    def _changed(self, input_size: int, context: int) -> FeatureStore:
         self._keep_within(0)
         store = FeatureStore(
             self.study,
             self.encoder,
             input_size=input_size,
             window=self.window,
+            context=context,
             cache=self._cache,
             memory_budget=self._budget,
             batch_size=self._batch_size,
@@ -155,8 +166,13 @@ class FeatureStore:
             yield Notice(self._cache.problem)
 
     def image(self, index: int) -> Tensor:
-        """The slice as the encoder gets it: (3, S, S) float32 in 0 to 1, squeezed to a square."""
-        rgb = torch.from_numpy(np.ascontiguousarray(to_unit_rgb(self.study.slice(index), self.window)))
+        """The slice as the encoder gets it: (3, S, S) float32 in 0 to 1, squeezed to a square.
+
+        Its channels are those of a colour image, or three times the grey one, or a slice before, the slice, one after.
+        """
+        channels = [to_unit_rgb(self.study.slice(i), self.window) for i in self._slices(index)]
+        whole = channels[0] if len(channels) == 1 else np.stack([unit[0] for unit in channels])
+        rgb = torch.from_numpy(np.ascontiguousarray(whole))
         if rgb.shape[1:] == (self.input_size, self.input_size):
             return rgb
         size = (self.input_size, self.input_size)
@@ -276,11 +292,19 @@ class FeatureStore:
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
 
+    def _slices(self, index: int) -> tuple[int, ...]:
+        """Numbers of the slices that the encoder sees of a slice."""
+        if not self.context:
+            return (index,)
+        before, after = self.study.neighbours(index, self.context)
+        return before, index, after
+
     def _fingerprint(self, index: int) -> str:
-        """Of the slice's pixels, which are read and hashed once: every step asks for the key of every slice in it."""
-        if index not in self._fingerprints:
-            self._fingerprints[index] = self.study.slice_fingerprint(index)
-        return self._fingerprints[index]
+        """Of its slices' pixels, which are read and hashed once: every step asks for the key of every slice in it."""
+        for i in self._slices(index):
+            if i not in self._fingerprints:
+                self._fingerprints[i] = self.study.slice_fingerprint(i)
+        return "+".join(self._fingerprints[i] for i in self._slices(index))
 
 
 def _size(maps: list[Tensor]) -> int:

@@ -14,6 +14,7 @@ from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.held import on_host, with_weights
 from napari_dinoaugseg.learning.masks import mask_of
 from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.smoothing import Smoothing
 from napari_dinoaugseg.model.network import Decoder
 
 
@@ -29,7 +30,8 @@ def predict(
     """Predict slices in the given order, encoding those that are not in the store.
 
     Yields events and one :class:`Prediction` a slice. The logits are enlarged to the slice's own size before the class
-    is chosen, so that contours are smooth at full resolution. When memory runs out, the batch is halved, then the CPU
+    is chosen, so that contours are smooth at full resolution. Where slices are seen with their neighbours, they are
+    also mixed with their neighbours' predictions. When memory runs out, the batch is halved, then the CPU
     takes over, as it does when the device fails; a notice says so.
 
     Args:
@@ -44,11 +46,12 @@ def predict(
         NoRoomError: memory runs out with one slice at a time on the CPU.
         DeviceError: the device's failure reaches the CPU as well.
     """
-    work = _Work(store, decoder, device or store.encoder.device, batch_size)
+    smoothing = Smoothing(order, store.study.neighbours if store.context else lambda _: ())
+    work = _Work(store, decoder, device or store.encoder.device, batch_size, smoothing)
     started = time.monotonic()
-    done = 0
-    while done < len(order) and not cancel:
-        chunk = list(order[done : done + work.batch_size])
+    done = predicted = 0
+    while predicted < len(smoothing.schedule) and not cancel:
+        chunk = smoothing.schedule[predicted : predicted + work.batch_size]
         yield from (event for event in store.prepare([(i, None) for i in chunk], cancel) if isinstance(event, Notice))
         if cancel:
             return
@@ -57,6 +60,7 @@ def predict(
         yield from work.notices()
         if results is None:
             continue
+        predicted += len(chunk)
         for result in results:
             done += 1
             yield result
@@ -66,8 +70,11 @@ def predict(
 class _Work:
     """What prediction makes of the machine."""
 
-    def __init__(self, store: FeatureStore, decoder: Decoder, device: torch.device, batch_size: int) -> None:
+    def __init__(
+        self, store: FeatureStore, decoder: Decoder, device: torch.device, batch_size: int, smoothing: Smoothing
+    ) -> None:
         self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
+        self.smoothing = smoothing
         self._copy: Decoder | None = None
         self._notices: list[Notice] = []
         self._patience = Patience()
@@ -77,7 +84,7 @@ class _Work:
             yield self._notices.pop(0)
 
     def try_to_predict(self, chunk: list[int]) -> list[Prediction] | None:
-        """The predictions; None when it has to be tried again, of which a notice tells."""
+        """The masks that are ready then; None when it has to be tried again, of which a notice tells."""
         if usable(self.device) != self.device:  # it failed while encoding, which was told
             self._go_on_with_cpu()
         try:
@@ -94,10 +101,16 @@ class _Work:
             self._copy = with_weights(self.decoder.arguments, on_host(self.decoder.state_dict())).to(self.device).eval()
         with torch.inference_mode():
             logits: Tensor = self._copy(self.store.batch([(index, None) for index in chunk], self.device), None).float()
-            return [
-                mask_of(logits[position], index, self.store.study.slice_shape(index))
-                for position, index in enumerate(chunk)
+            for position, index in enumerate(chunk):
+                self.smoothing.add(index, logits[position])
+            ready = self.smoothing.ready()
+            masks = [
+                mask_of(self.smoothing.logits(index).to(self.device), index, self.store.study.slice_shape(index))
+                for index in ready
             ]
+        for index in ready:  # only now: when memory runs out before, all of it is tried again
+            self.smoothing.let_go(index)
+        return masks
 
     def _make_room(self, hosts: bool) -> Notice:
         free_memory(self.device)

@@ -30,6 +30,9 @@ class Settings(BaseModel):
         "auto", description="Intensity window: 'auto', a CT preset, or 'low,high' in the image's own units"
     )
     input_size: int = Field(256, ge=64, le=1536, description="Side of the square that a slice is resized to, in pixels")
+    context: int | None = Field(
+        None, ge=0, le=8, description="How far the neighbours are that a slice is seen with; empty = by likeness"
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed on the same device gives the same masks")
 
     width: int | None = Field(48, ge=16, le=512, description="Channels of the decoder; empty = the paper's widths")
@@ -109,6 +112,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "balanced": {},
         "paper": {
             "input_size": 768,
+            "context": 0,
             "width": None,
             "head": None,
             "rotary": "1d",

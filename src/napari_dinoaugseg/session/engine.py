@@ -11,6 +11,7 @@ import torch
 
 from napari_dinoaugseg.errors import CheckpointError, DeviceError, TrainingError
 from napari_dinoaugseg.learning.cache import FeatureCache
+from napari_dinoaugseg.learning.context import neighbour_distance
 from napari_dinoaugseg.learning.device import choose_device, free_memory, give_up, reason, trouble_of, usable
 from napari_dinoaugseg.learning.events import Cancel, Event
 from napari_dinoaugseg.learning.features import FeatureStore
@@ -55,6 +56,7 @@ class Engine:
             self.encoder,
             input_size=settings.input_size,
             window=window,
+            context=neighbour_distance(study, window, settings.context),
             cache=FeatureCache() if cache else None,
         )
         self.study = study
@@ -112,6 +114,7 @@ class Engine:
                 **settings.model_dump(mode="json"),
                 "encoder": self.encoder.spec.name,
                 "input_size": self.store.input_size,
+                "context": self.store.context,
             },
             classes=to_plain(used),
             encoder={"name": self.encoder.spec.name, "fingerprint": self.encoder.fingerprint},
@@ -148,6 +151,9 @@ class Engine:
         self.decoder, self.numbers = decoder, list(numbers)
         # Where memory had run out, it was trained at a smaller size than this session's settings say.
         self._use_input_size(int(checkpoint.settings.get("input_size", self.store.input_size)))
+        context = int(checkpoint.settings.get("context") or 0)
+        if context != self.store.context:
+            self.store = self.store.with_context(context)
 
     def forget_decoder(self) -> None:
         """Start the next training anew; encoder and features stay."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.engine import Engine
 
 EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
+INPUT = ("encoder", "window", "input_size", "context")
+"""Settings that decide what features are."""
 ARCHITECTURE = ("width", "head", "rotary", "norm", "blocks", "fuse", "add_query")
 """Settings that shape the decoder: one trained with others cannot be continued."""
 
@@ -149,10 +151,10 @@ class Session:
         What no longer fits is built anew when it is next needed: the encoder when it, its weights, the window or the
         device changed; the decoder as well when its architecture changed. Arguments as of the session.
         """
-        before = (self.settings.encoder, self.settings.window, self.settings.input_size, self._device, self._weights)
+        before = (*[getattr(self.settings, name) for name in INPUT], self._device, self._weights)
         shape_before = [getattr(self.settings, name) for name in ARCHITECTURE]
         self.settings, self._device, self._weights = settings, device, weights
-        if before != (settings.encoder, settings.window, settings.input_size, device, weights):
+        if before != (*[getattr(settings, name) for name in INPUT], device, weights):
             self._engine = self._model = None
         elif shape_before != [getattr(settings, name) for name in ARCHITECTURE]:
             self._model = None
@@ -313,8 +315,8 @@ class Session:
         present = [entry.number for entry in self.labels.classes]
         classes, settings = require_fitting(checkpoint, path, present, self.settings.encoder)
         before, engine, model = self.settings, self._engine, self._model
-        # The decoder fits one encoder, one input size, its own architecture; how to train on stays the person's choice.
-        kept = ("encoder", "input_size", *ARCHITECTURE)
+        # The decoder fits one encoder, one kind of input, one architecture; how to train on stays the person's choice.
+        kept = ("encoder", "input_size", "context", *ARCHITECTURE)
         self.settings = before.with_changes(**{name: getattr(settings, name) for name in kept})
         self._engine = self._model = None
         try:

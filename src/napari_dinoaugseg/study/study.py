@@ -110,6 +110,15 @@ class Study(ABC):
             LabelError: the labels do not fit the study, or are no labels.
         """
 
+    def neighbours(self, i: int, distance: int = 1) -> tuple[int, int]:
+        """Return the numbers of two slices around slice `i` of a volume: so far away, or the first and the last one.
+
+        For pictures, which have nothing to do with one another, it is `i` itself.
+        """
+        if self.kind != "volume":
+            return i, i
+        return max(i - distance, 0), min(i + distance, self.n_slices - 1)
+
     def require_slices(self, slices: Sequence[int]) -> list[int]:
         """Return the slice numbers sorted and once each.
 
