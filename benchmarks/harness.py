@@ -215,12 +215,12 @@ def measure(job: Job, prepare: Prepare, options: Options) -> rows.Row:
     for _ in store.prepare([(i, None) for i in wanted]):
         pass  # so that prediction is timed without encoding
     started = seconds_on(problem.device)
-    predictions = list(learnt.predict(wanted))
+    predictions = {found.index: found for found in learnt.predict(wanted)}  # the last one of a slice counts
     seconds = {"train": learnt.seconds, "predict": seconds_on(problem.device) - started, "encode_each": each}
     # Slices that are given count as found only in their own volume, as a person's labels do.
     own = {i for case in setting.scored for i in setting.study.indices(case)}
     given = [i for i in problem.labelled if i in own]
-    scores = score_cases(setting.study, setting.scored, predictions, image_set.classes, given)
+    scores = score_cases(setting.study, setting.scored, predictions.values(), image_set.classes, given)
     return {
         **_identity(job, options),
         **_figures(scores),

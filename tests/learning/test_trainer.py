@@ -236,3 +236,19 @@ def test_prediction_survives_out_of_memory(trained, monkeypatch):
     items = list(predict(store, decoder, range(6)))
     assert len([item for item in items if isinstance(item, Prediction)]) == 6
     assert len([item for item in items if isinstance(item, Notice)]) == 2
+
+
+def test_slices_with_islands_come_again_without_them(make_store, trained, examples):
+    labelled = {example.index: example.target for example in examples}
+    decoder, order = trained[1], [index for index in range(16) if index not in labelled]
+    store = make_store(context=1)
+    plain = [item for item in predict(store, decoder, order) if isinstance(item, Prediction)]
+    found = [item for item in predict(store, decoder, order, labelled=labelled) if isinstance(item, Prediction)]
+    assert [item.index for item in found[: len(order)]] == order
+    again = found[len(order) :]
+    assert again
+    before = {item.index: item.classes for item in plain}
+    for item in again:
+        gone = item.classes != before[item.index]
+        assert gone.any()
+        assert not item.classes[gone].any()

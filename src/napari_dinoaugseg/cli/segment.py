@@ -152,19 +152,18 @@ def check_model_output(path: Path, others: list[Path]) -> None:
 
 def _predict(session: Session, line: ProgressLine, centre: int, confidence: Confidence | None) -> int:
     """Predict what is not labelled; returns the number of slices."""
-    count = 0
+    predicted = set()  # one may come twice
 
     def counted() -> Any:
-        nonlocal count
         for item in session.predict(centre):
             if isinstance(item, Prediction):
-                count += 1
+                predicted.add(item.index)
                 if confidence is not None:
                     confidence.keep(item)
             yield item
 
     line.follow(counted())
-    return count
+    return len(predicted)
 
 
 def _report(

@@ -16,7 +16,8 @@ class Prediction:
     Attributes:
         index: slice number.
         classes: (H, W) class indices, 0 = background, at the slice's own size.
-        pixel_confidence: (H, W) float32, probability of the chosen class, from 1 / K to 1.
+        pixel_confidence: (H, W) float32, probability of the chosen class, from 1 / K to 1; less where an island
+            was taken out.
         confidence: of the whole slice, 0 to 1: the Dice that the probabilities lead one to expect.
     """
 

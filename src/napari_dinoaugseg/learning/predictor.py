@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_dinoaugseg.learning.device import CPU, NoRoomError, Patience, diagnose, free_memory, give_up, usable
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.held import on_host, with_weights
+from napari_dinoaugseg.learning.islands import Islands, islands_of
 from napari_dinoaugseg.learning.masks import mask_of
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.smoothing import Smoothing
 from napari_dinoaugseg.model.network import Decoder
+
+NOTHING: Mapping[int, NDArray[np.int16]] = MappingProxyType({})
 
 
 def predict(
@@ -23,21 +29,24 @@ def predict(
     decoder: Decoder,
     order: Sequence[int],
     *,
+    labelled: Mapping[int, NDArray[np.int16]] = NOTHING,
     device: torch.device | None = None,
     batch_size: int = 4,
     cancel: Cancel | None = None,
 ) -> Iterator[Event | Prediction]:
     """Predict slices in the given order, encoding those that are not in the store.
 
-    Yields events and one :class:`Prediction` a slice. The logits are enlarged to the slice's own size before the class
-    is chosen, so that contours are smooth at full resolution. Where slices are seen with their neighbours, they are
-    also mixed with their neighbours' predictions. When memory runs out, the batch is halved, then the CPU
-    takes over, as it does when the device fails; a notice says so.
+    Yields events and a :class:`Prediction` for each slice. The logits are enlarged to the slice's own size before the
+    class is chosen, so that contours are smooth at full resolution. Where slices are seen with their neighbours, they
+    are also mixed with their neighbours' predictions, and in the end those with islands (see `learning.islands`) come
+    a second time, without them. When memory runs out, the batch is halved, then the CPU takes over, as it does when
+    the device fails; a notice says so.
 
     Args:
         store: features of the study.
         decoder: what was learnt; stays where it is, a copy works on the device.
         order: slice numbers.
+        labelled: what the person said of slices of this volume: (H, W) class indices, or `UNKNOWN_TARGET`.
         device: default: that of the encoder.
         batch_size: slices at once.
         cancel: asks for the stop from another thread.
@@ -46,35 +55,51 @@ def predict(
         NoRoomError: memory runs out with one slice at a time on the CPU.
         DeviceError: the device's failure reaches the CPU as well.
     """
+    work = _Work(store, decoder, device or store.encoder.device, batch_size)
+    islands = _islands(store, order, labelled)
+    started, done = time.monotonic(), 0
+    for item in _masks(work, order, cancel):
+        yield item
+        if isinstance(item, Prediction):
+            done += 1
+            if islands is not None:
+                islands.note(item)
+            yield Progress("predict", done, len(order), time.monotonic() - started)
+    wrong = islands.find() if islands is not None and done == len(order) else {}
+    for item in _masks(work, list(wrong), cancel):
+        yield islands.without(item, wrong[item.index]) if islands and isinstance(item, Prediction) else item
+
+
+def _islands(store: FeatureStore, order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]) -> Islands | None:
+    if not (store.context and labelled):
+        return None
+    return islands_of((store.study.n_slices, *store.study.slice_shape(0)), order, labelled)
+
+
+def _masks(work: _Work, order: Sequence[int], cancel: Cancel | None) -> Iterator[Notice | Prediction]:
+    """The masks of slices in the given order, and what the person should know."""
+    store = work.store
     smoothing = Smoothing(order, store.study.neighbours if store.context else lambda _: ())
-    work = _Work(store, decoder, device or store.encoder.device, batch_size, smoothing)
-    started = time.monotonic()
-    done = predicted = 0
+    predicted = 0
     while predicted < len(smoothing.schedule) and not cancel:
         chunk = smoothing.schedule[predicted : predicted + work.batch_size]
         yield from (event for event in store.prepare([(i, None) for i in chunk], cancel) if isinstance(event, Notice))
         if cancel:
             return
-        results = work.try_to_predict(chunk)
+        results = work.try_to_predict(chunk, smoothing)
         yield from store.notices()
         yield from work.notices()
         if results is None:
             continue
         predicted += len(chunk)
-        for result in results:
-            done += 1
-            yield result
-        yield Progress("predict", done, len(order), time.monotonic() - started)
+        yield from results
 
 
 class _Work:
     """What prediction makes of the machine."""
 
-    def __init__(
-        self, store: FeatureStore, decoder: Decoder, device: torch.device, batch_size: int, smoothing: Smoothing
-    ) -> None:
+    def __init__(self, store: FeatureStore, decoder: Decoder, device: torch.device, batch_size: int) -> None:
         self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
-        self.smoothing = smoothing
         self._copy: Decoder | None = None
         self._notices: list[Notice] = []
         self._patience = Patience()
@@ -83,12 +108,12 @@ class _Work:
         while self._notices:
             yield self._notices.pop(0)
 
-    def try_to_predict(self, chunk: list[int]) -> list[Prediction] | None:
+    def try_to_predict(self, chunk: list[int], smoothing: Smoothing) -> list[Prediction] | None:
         """The masks that are ready then; None when it has to be tried again, of which a notice tells."""
         if usable(self.device) != self.device:  # it failed while encoding, which was told
             self._go_on_with_cpu()
         try:
-            return self._predict(chunk)
+            return self._predict(chunk, smoothing)
         except (RuntimeError, MemoryError) as error:
             found = diagnose(error, self.device)
         # Only here the exception is gone, and with it what its frames held.
@@ -96,20 +121,20 @@ class _Work:
         self._notices.append(self._change_device(found.why) if failed else self._make_room(found.hosts))
         return None
 
-    def _predict(self, chunk: list[int]) -> list[Prediction]:
+    def _predict(self, chunk: list[int], smoothing: Smoothing) -> list[Prediction]:
         if self._copy is None:
             self._copy = with_weights(self.decoder.arguments, on_host(self.decoder.state_dict())).to(self.device).eval()
         with torch.inference_mode():
             logits: Tensor = self._copy(self.store.batch([(index, None) for index in chunk], self.device), None).float()
             for position, index in enumerate(chunk):
-                self.smoothing.add(index, logits[position])
-            ready = self.smoothing.ready()
+                smoothing.add(index, logits[position])
+            ready = smoothing.ready()
             masks = [
-                mask_of(self.smoothing.logits(index).to(self.device), index, self.store.study.slice_shape(index))
+                mask_of(smoothing.logits(index).to(self.device), index, self.store.study.slice_shape(index))
                 for index in ready
             ]
         for index in ready:  # only now: when memory runs out before, all of it is tried again
-            self.smoothing.let_go(index)
+            smoothing.let_go(index)
         return masks
 
     def _make_room(self, hosts: bool) -> Notice:

@@ -89,13 +89,16 @@ class Engine:
         self._use_input_size(trained.input_size)
         return trained
 
-    def predict(self, order: Sequence[int], cancel: Cancel | None) -> Iterator[Event | Prediction]:
-        """Predict slices; what comes out holds class numbers, not indices."""
+    def predict(
+        self, order: Sequence[int], labels: dict[int, Labels], cancel: Cancel | None
+    ) -> Iterator[Event | Prediction]:
+        """Predict slices beside labelled ones; what comes out holds class numbers, not indices."""
         if self.decoder is None:
             msg = "There is no trained model yet. Label a few slices and train, or load a saved model."
             raise TrainingError(msg)
         values = np.array([0, *self.numbers], dtype=np.uint16)
-        for item in predict(self.store, self.decoder, order, device=self.device, cancel=cancel):
+        labelled = {index: _to_indices(labels[index], self.numbers) for index in labels}
+        for item in predict(self.store, self.decoder, order, labelled=labelled, device=self.device, cancel=cancel):
             if isinstance(item, Prediction):
                 yield Prediction(item.index, values[item.classes], item.pixel_confidence, item.confidence)
             else:

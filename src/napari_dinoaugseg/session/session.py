@@ -232,12 +232,15 @@ class Session:
 
         Which slices are wanted is decided at the call; the rest may run in another thread.
         """
-        return self._predictions(nearest_first(self.labels.open_slices, centre), cancel)
+        labels = {index: self.labels.truth(index) for index in self.labels.labelled}
+        return self._predictions(nearest_first(self.labels.open_slices, centre), labels, cancel)
 
-    def _predictions(self, order: list[int], cancel: Cancel | None) -> Iterator[Event | Prediction]:
+    def _predictions(
+        self, order: list[int], labels: dict[int, Labels], cancel: Cancel | None
+    ) -> Iterator[Event | Prediction]:
         engine = self.engine
         started, encoding = time.monotonic(), engine.store.encode_seconds
-        yield from engine.predict(order, cancel)
+        yield from engine.predict(order, labels, cancel)
         encode = engine.store.encode_seconds - encoding
         self.seconds["encode"] += encode
         self.seconds["predict"] += time.monotonic() - started - encode

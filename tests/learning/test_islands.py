@@ -1,0 +1,101 @@
+"""Islands: what is predicted far from every mark."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dinoaugseg.learning.islands import Islands, islands_of
+from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
+from napari_dinoaugseg.learning.prediction import Prediction
+
+SHAPE = (8, 200, 240)  # coarser than a pixel
+NEAR, FAR = np.s_[40:80, 40:90], np.s_[150:190, 180:230]
+
+
+def mask(*places, number=1):
+    classes = np.zeros(SHAPE[1:], np.uint16)
+    for place in places:
+        classes[place] = number
+    return classes
+
+
+def prediction(index, classes, sure=0.6):
+    confidence = np.where(classes > 0, sure, 0.95).astype(np.float32)
+    return Prediction(index, classes, confidence, 0.5)
+
+
+def clean(predictions, labelled):
+    """What is left of the masks, by slice number."""
+    islands = Islands(SHAPE, labelled)
+    for item in predictions:
+        islands.note(item)
+    wrong = islands.find()
+    return {
+        item.index: islands.without(item, wrong[item.index]) if item.index in wrong else item for item in predictions
+    }
+
+
+def said(classes):
+    return classes.astype(np.int16)
+
+
+def test_what_is_joined_with_a_mark_through_the_slices_stays_and_the_rest_goes():
+    labelled = {2: said(mask(NEAR))}
+    predictions = [prediction(i, mask(NEAR, FAR) if i != 5 else mask(FAR)) for i in (0, 1, 3, 4, 5, 6, 7)]
+    found = clean(predictions, labelled)
+    for index in (0, 1, 3, 4):
+        assert np.array_equal(found[index].classes, mask(NEAR))
+    for index in (5, 6, 7):  # slice 5 parts the rest from the mark
+        assert not found[index].classes.any()
+
+
+def test_a_slice_marked_as_empty_parts_what_is_behind_it():
+    labelled = {2: said(mask(NEAR)), 4: said(mask())}
+    found = clean([prediction(i, mask(NEAR)) for i in (0, 1, 3, 5, 6, 7)], labelled)
+    assert [index for index, item in found.items() if item.classes.any()] == [0, 1, 3]
+
+
+def test_an_island_of_which_the_model_is_sure_stays():
+    found = clean([prediction(i, mask(FAR), sure=0.9) for i in (0, 1, 3)], {2: said(mask(NEAR))})
+    assert all(np.array_equal(item.classes, mask(FAR)) for item in found.values())
+
+
+def test_of_a_class_without_a_mark_nothing_goes():
+    found = clean([prediction(i, mask(FAR, number=2)) for i in (0, 1, 3)], {2: said(mask(NEAR))})
+    assert all(np.array_equal(item.classes, mask(FAR, number=2)) for item in found.values())
+
+
+def test_a_scribble_holds_what_the_model_made_of_the_whole_slice():
+    scribble = np.full(SHAPE[1:], UNKNOWN_TARGET, np.int16)
+    scribble[50:54, 50:80] = 1
+    found = clean([prediction(i, mask(NEAR, FAR)) for i in range(8)], {2: scribble})
+    assert all(np.array_equal(item.classes, mask(NEAR)) for item in found.values())
+
+
+def test_a_part_that_is_too_thin_for_the_coarse_copy_keeps_its_island():
+    joined = mask(NEAR, FAR)
+    joined[79:151, 85] = joined[150, 85:181] = 1
+    found = clean([prediction(i, joined) for i in (1, 3)], {2: said(mask(NEAR))})
+    assert all(np.array_equal(item.classes, joined) for item in found.values())
+
+
+def test_the_removed_pixels_count_as_doubtful_and_the_given_mask_is_not_touched():
+    given = prediction(3, mask(NEAR, FAR), sure=0.7)
+    found = clean([given], {2: said(mask(NEAR))})[3]
+    assert np.allclose(found.pixel_confidence[FAR], 0.3)
+    assert np.array_equal(found.pixel_confidence[NEAR], given.pixel_confidence[NEAR])
+    assert given.classes[FAR].all()
+
+
+@pytest.mark.parametrize(
+    ("order", "labelled"),
+    [
+        ([0, 1], {2: said(mask(NEAR))}),  # slices between are not known
+        ([0, 1, 2, 3, 4, 5, 6, 7], {}),
+        ([0, 1, 3, 4, 5, 6, 7], {2: said(mask())}),  # no structure is marked
+    ],
+)
+def test_islands_are_looked_for_only_where_the_whole_volume_is_known_and_something_is_marked(order, labelled):
+    assert islands_of(SHAPE, order, labelled) is None
+    assert islands_of(SHAPE, range(8), {2: said(mask(NEAR))}) is not None
