@@ -23,9 +23,7 @@ def learn(problem: Problem, settings: Settings) -> Learnt:
     trained = _train(problem, settings, limit)
     seconds = limit.seconds
 
-    # Labels of other volumes mark nothing in those that are predicted.
-    same = len(problem.study.cases) == 1
-    labelled = {example.index: example.target for example in problem.examples} if same else {}
+    labelled = {example.index: example.target for example in problem.examples}
 
     def masks(order: Sequence[int]) -> Iterator[Prediction]:
         for item in predict(problem.store, trained.decoder, order, labelled=labelled, device=problem.device):

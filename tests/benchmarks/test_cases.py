@@ -141,6 +141,16 @@ def test_a_collection_knows_whose_slice_is_whose(tmp_path: Path) -> None:
     assert study.fingerprint != MultiStudy([volume, picture], "volume", "both").fingerprint
 
 
+def test_neighbours_are_slices_of_the_same_case(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_hippocampus(tmp_path / "msd_hippocampus", seed)
+    one, two = load_set(tmp_path, "msd_hippocampus")
+    study = MultiStudy([one, two], "volume", "both")
+    last, first = study.indices(one)[-1], study.indices(two)[0]
+    assert study.neighbours(last, 2) == (last - 2, last)
+    assert study.neighbours(first) == (first, first + 1)
+
+
 def test_a_collection_refuses_what_it_is_not_for(tmp_path: Path) -> None:
     write_clinicdb(tmp_path / "cvc_clinicdb", 1)
     cases = load_set(tmp_path, "cvc_clinicdb")

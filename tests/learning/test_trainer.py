@@ -238,6 +238,17 @@ def test_prediction_survives_out_of_memory(trained, monkeypatch):
     assert len([item for item in items if isinstance(item, Notice)]) == 2
 
 
+def test_labels_of_one_volume_say_nothing_of_another(make_store, trained, examples, study, monkeypatch):
+    labelled = {example.index: example.target for example in examples}
+    decoder, order = trained[1], [index for index in range(16) if index not in labelled]
+    store, neighbours = make_store(context=1), study.neighbours
+    # Slices 0 to 7 are one volume, and 8 to 15 another.
+    inside = lambda i, d=1: tuple(min(max(n, i // 8 * 8), i // 8 * 8 + 7) for n in neighbours(i, d))  # noqa: E731
+    monkeypatch.setattr(study, "neighbours", inside)
+    items = predict(store, decoder, order, labelled=labelled)
+    assert [item.index for item in items if isinstance(item, Prediction)] == order
+
+
 def test_slices_with_islands_come_again_without_them(make_store, trained, examples):
     labelled = {example.index: example.target for example in examples}
     decoder, order = trained[1], [index for index in range(16) if index not in labelled]

@@ -71,9 +71,11 @@ def predict(
 
 
 def _islands(store: FeatureStore, order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]) -> Islands | None:
-    if not (store.context and labelled):
+    study = store.study
+    one_volume = all(study.neighbours(i)[1] == i + 1 for i in range(study.n_slices - 1))
+    if not (store.context and labelled and one_volume):
         return None
-    return islands_of((store.study.n_slices, *store.study.slice_shape(0)), order, labelled)
+    return islands_of((study.n_slices, *study.slice_shape(0)), order, labelled)
 
 
 def _masks(work: _Work, order: Sequence[int], cancel: Cancel | None) -> Iterator[Notice | Prediction]:
