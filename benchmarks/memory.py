@@ -87,6 +87,12 @@ def disc(rows: np.ndarray, columns: np.ndarray, index: int) -> np.ndarray:
     return (rows - 200 - index % 40) ** 2 + (columns - 300) ** 2 < 90**2
 
 
+def column(index: int) -> np.ndarray:
+    """The bright column in slice `index` of the study, (H, W) uint16: shown axes are the file's, swapped and turned."""
+    rows, columns = SIDE - 1 - np.indices((SIDE, SIDE))
+    return disc(columns, rows, index).astype(np.uint16)
+
+
 def headless(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[], None], Callable[[], None]]:
     from napari_dinoaugseg.session.session import Session
     from napari_dinoaugseg.study import open_study
@@ -135,14 +141,10 @@ def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=size)
     session, show, close = (with_panel if panel else headless)(image, meter, settings)
     labelled = [slices * part // 10 for part in (2, 5, 8)]
-    rows, columns = np.indices((SIDE, SIDE))
     with meter.stage("labels"):
         session.labels.add_class("column")
         for index in labelled:
-            painted = np.zeros((SIDE, SIDE), np.uint16)
-            # The file's first axis runs along the columns of the slice.
-            painted[disc(columns, rows, index)] = 1
-            session.paint(index, painted)
+            session.paint(index, column(index))
     with meter.stage("train"):
         for _ in session.train():
             pass

@@ -1,0 +1,78 @@
+"""See the package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks.harness import machine, main, names
+from benchmarks.rows import Row
+from benchmarks.speed import __doc__ as about
+from benchmarks.speed import clicks, quality, rates, startup, step
+from benchmarks.tables import hardware, table, versions
+
+FILE = "speed.jsonl"
+TITLES = {
+    "step": "A training step and the most memory, plain loop against ours (paper's decoder)",
+    "rates": "Slices a second; the plain loop encodes each time that it predicts",
+    "growth": "As the volume grows",
+    "clicks": "From the press on Train to the masks, and again after a correction",
+    "quality": "Seconds to a Dice: the paper's recipe in the plain loop, and our presets",
+    "startup": "Start",
+}
+
+
+def text_of(rows: Sequence[Row]) -> str:
+    """Markdown of measured rows: a table for each part."""
+    parts = ["# Speed", f"{hardware(rows[-1])}. {versions(rows[-1])}."]
+    for part, title in TITLES.items():
+        own = [row["figures"] for row in rows if row["part"] == part]
+        if own:
+            columns = list(dict.fromkeys(name for row in own for name in row))
+            lines = [[_shown(row.get(name)) for name in columns] for row in own]
+            parts += [f"## {title}", table([name.replace("_", " ") for name in columns], lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def command(arguments: Sequence[str] | None = None) -> None:
+    """Run with the arguments of the command line."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", type=names(TITLES), default=list(TITLES), help=f"among {','.join(TITLES)}")
+    parser.add_argument("--data", type=Path, default=None, help="folder of the public sets, for quality on two of them")
+    parser.add_argument("--slices", type=int, default=300, help="of the made-up volume of rates and clicks")
+    parser.add_argument("--steps", type=int, default=1000, help="of the paper's recipe in quality")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder for {FILE} and speed.md")
+    parsed = parser.parse_args(arguments)
+    measures: dict[str, Callable[[], list[Row]]] = {
+        "step": step.measure,
+        "rates": partial(rates.measure_rates, parsed.slices),
+        "growth": rates.measure_growth,
+        "clicks": partial(clicks.measure, parsed.slices),
+        "quality": partial(quality.measure, parsed.data, parsed.steps),
+        "startup": startup.measure,
+    }
+    parsed.out.mkdir(parents=True, exist_ok=True)
+    file = parsed.out / FILE
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    for part in parsed.parts:
+        rows = [row for row in rows if row["part"] != part]
+        for figures in measures[part]():
+            print(part, figures, flush=True)
+            rows.append({"part": part, "figures": figures, **machine()})
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (parsed.out / "speed.md").write_text(text_of(rows), encoding="utf-8")
+    print(parsed.out / "speed.md")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return " / ".join(map(str, value))
+    return "–" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(command))

@@ -1,0 +1,86 @@
+"""(c) From the press on Train to the first mask and to the last one, and the same after a correction."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from benchmarks.speed.alone import Figures, alone
+from benchmarks.speed.made import made_example, made_volume
+from benchmarks.speed.plain import dice_of
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.study.sample import LABELLED_SLICES, brain_sample, sample_study
+
+PRESETS = ("fast", "balanced")
+
+
+def measure(slices: int = 300) -> list[Figures]:
+    """A row for each study and preset."""
+    rows = [{"what": f"brain, 140 slices, {preset}", **alone(on_brain, preset)} for preset in PRESETS]
+    return rows + [{"what": f"512 x 512 x {slices}, {preset}", **alone(on_made, preset, slices)} for preset in PRESETS]
+
+
+def on_brain(preset: str) -> Figures:
+    """The sample study; Dice of both tissues on the slices that are not labelled, after each round."""
+    study = sample_study()
+    truth = study.to_slices(np.asarray(brain_sample().tissue.dataobj))
+    session = _session(study, preset)
+    session.labels.add_class("grey matter")
+    session.labels.add_class("white matter")
+    for index in LABELLED_SLICES:
+        session.paint(index, truth[index].astype(np.uint16))
+    first = _round(session, study.n_slices // 2)
+    first_dice = _dice(session, truth)
+    wrong = session.suggest(1)[0].index
+    session.paint(wrong, truth[wrong].astype(np.uint16))
+    second = _round(session, wrong)
+    return _figures(first, second) | {"dice": first_dice, "dice_again": _dice(session, truth)}
+
+
+def on_made(preset: str, slices: int) -> Figures:
+    """A made-up CT."""
+    session = _session(made_volume(slices), preset)
+    session.labels.add_class("column")
+    for part in (2, 5, 8):
+        index = slices * part // 10
+        session.paint(index, made_example(index).target.astype(np.uint16))
+    first = _round(session, slices // 2)
+    session.paint(slices // 3, made_example(slices // 3).target.astype(np.uint16))
+    return _figures(first, _round(session, slices // 3))
+
+
+def _session(study: Study, preset: str) -> Session:
+    settings = Settings.of_preset(preset, encoder="efficientnet-lite0")
+    return Session(study, settings, device="cpu", cache=False)
+
+
+def _round(session: Session, centre: int) -> tuple[float, float, float]:
+    """Seconds to the end of the training, to the first mask, to the last one."""
+    started = time.perf_counter()
+    for _ in session.train():
+        pass
+    trained = time.perf_counter() - started
+    masks = [time.perf_counter() - started for item in session.predict(centre) if isinstance(item, Prediction)]
+    return trained, masks[0], masks[-1]
+
+
+def _figures(first: tuple[float, float, float], second: tuple[float, float, float]) -> Figures:
+    names = ("trained_s", "first_mask_s", "last_mask_s")
+    return {
+        **{name: round(value, 2) for name, value in zip(names, first, strict=True)},
+        **{f"again_{name}": round(value, 2) for name, value in zip(names, second, strict=True)},
+        "again_share": round(second[2] / first[2], 2),
+    }
+
+
+def _dice(session: Session, truth: np.ndarray) -> list[float]:
+    """Of each tissue, in percent."""
+    found = {index: session.labels.result(index) for index in session.labels.open_slices}
+    return [
+        round(100 * dice_of({i: m == n for i, m in found.items()}, {i: truth[i] == n for i in found}, 2), 1)
+        for n in (1, 2)
+    ]

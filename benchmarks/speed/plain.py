@@ -1,0 +1,89 @@
+"""The paper's training and prediction as one would write them first: no feature is kept, no score is spared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.learning.loss import resize_target, segmentation_loss
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.trainer import Example, new_decoder
+from napari_dinoaugseg.model.network import Decoder
+from napari_dinoaugseg.model.wavelet import WTAug
+
+Masks = Mapping[int, NDArray[np.integer]]
+"""Class indices (H, W) by slice number."""
+
+
+def train(
+    store: FeatureStore, examples: Sequence[Example], settings: Settings, n_classes: int
+) -> Iterator[tuple[Decoder, float]]:
+    """Train as the paper tells; after each step, the decoder and the seconds of the step.
+
+    Args:
+        store: gives the images and the encoder; its features are not used.
+        examples: labelled slices.
+        settings: of the preset `paper`.
+        n_classes: with the background.
+    """
+    torch.manual_seed(settings.seed)
+    random = np.random.default_rng(settings.seed)
+    decoder = new_decoder(store.encoder.channels, n_classes, settings).train()
+    augment = WTAug(p=settings.augment_probability, drop=settings.augment_drop).train()
+    optimiser = torch.optim.Adam(decoder.parameters(), lr=settings.learning_rate)
+    images = torch.stack([store.image(example.index) for example in examples])
+    targets = torch.stack([resize_target(torch.from_numpy(e.target.copy()), store.input_size) for e in examples])
+    for _ in range(settings.steps):
+        started = time.perf_counter()
+        chosen = torch.from_numpy(random.permutation(len(examples))[: settings.batch_size])
+        with torch.no_grad():
+            features = store.encoder.encode(images[chosen])
+        with attention_in_memory():
+            logits = decoder(augment(features), (store.input_size, store.input_size))
+            loss = segmentation_loss(logits, targets[chosen].long(), absent_in_dice=settings.absent_in_dice)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        yield decoder, time.perf_counter() - started
+
+
+def predict(store: FeatureStore, decoder: Decoder, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint16]]]:
+    """The mask of each slice at its own size, slice by slice."""
+    decoder.eval()
+    for index in indices:
+        with torch.no_grad(), attention_in_memory():
+            logits = decoder(store.encoder.encode(store.image(index)[None]), None)
+            whole = F.interpolate(logits, size=store.study.slice_shape(index), mode="bilinear", align_corners=False)
+        yield index, whole[0].argmax(dim=0).numpy().astype(np.uint16)
+
+
+def scores_in_memory(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention with its matrix of scores written out; equal to PyTorch's fused one."""
+    scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    return scores.softmax(dim=-1) @ value
+
+
+@contextmanager
+def attention_in_memory() -> Iterator[None]:
+    """Let attention write out its scores."""
+    with mock.patch.object(F, "scaled_dot_product_attention", scores_in_memory):
+        yield
+
+
+def dice_of(found: Masks, truth: Masks, n_classes: int) -> float:
+    """Mean over the classes of the Dice, 0 to 1, over all slices together."""
+    values = []
+    for number in range(1, n_classes):
+        ours = np.concatenate([(found[i] == number).ravel() for i in truth])
+        theirs = np.concatenate([(labels == number).ravel() for labels in truth.values()])
+        values.append(2 * np.count_nonzero(ours & theirs) / max(1, np.count_nonzero(ours) + np.count_nonzero(theirs)))
+    return float(np.mean(values))

@@ -1,0 +1,104 @@
+"""(b) Seconds to a Dice: the paper's recipe in the plain loop, and our presets on the same labels and encoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cases import SETS, load_set
+from benchmarks.multi_study import MultiStudy
+from benchmarks.one_volume import even_slices, holding
+from benchmarks.speed import plain
+from benchmarks.speed.alone import Figures, alone
+from benchmarks.speed.made import encoder_for_time, result_of, store_for
+from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.trainer import Example, fit
+from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.study.sample import LABELLED_SLICES, brain_sample, sample_study
+
+PRESETS = ("fast", "balanced")
+Truth = Mapping[int, NDArray[np.integer]]
+
+
+def measure(data: Path | None, steps: int = 1000) -> list[Figures]:
+    """A row for each study and preset; only the brain without the folder of the public sets."""
+    rows = []
+    for name in ("brain", *(("la2018", "ph2") if data else ())):
+        theirs = alone(the_recipe, name, data, steps)
+        for preset in PRESETS:
+            ours = alone(a_preset, name, data, preset)
+            rows.append(
+                {
+                    "what": f"{name}, {preset}",
+                    "recipe_dice": theirs["dice"],
+                    "recipe_s": theirs["seconds"],
+                    "dice": ours["dice"],
+                    "seconds": ours["seconds"],
+                    "share_of_time": round(ours["seconds"] / theirs["seconds"], 4),
+                }
+            )
+    return rows
+
+
+def the_recipe(name: str, data: Path | None, steps: int) -> Figures:
+    """The paper's recipe, for that many steps."""
+    study, examples, truth, n_classes = _problem(name, data)
+    settings = Settings.of_preset("paper", input_size=256, steps=steps)
+    store = _store(study, settings)
+    seconds = 0.0
+    for decoder, taken in plain.train(store, examples, settings, n_classes):  # noqa: B007 - the last one is used
+        seconds += taken
+    return {"seconds": round(seconds, 2), "dice": _percent(dict(plain.predict(store, decoder, list(truth))), truth)}
+
+
+def a_preset(name: str, data: Path | None, preset: str) -> Figures:
+    """A preset of the program: seconds to encode the labelled slices and to train."""
+    study, examples, truth, n_classes = _problem(name, data)
+    settings = Settings.of_preset(preset)
+    store = _store(study, settings)
+    started = time.perf_counter()
+    decoder = result_of(fit(store, examples, settings, n_classes=n_classes)).decoder
+    seconds = time.perf_counter() - started
+    labelled = {example.index: example.target for example in examples}
+    items = predict(store, decoder, list(truth), labelled=labelled)
+    found = {item.index: item.classes for item in items if isinstance(item, Prediction)}
+    return {"seconds": round(seconds, 2), "dice": _percent(found, truth)}
+
+
+def _problem(name: str, data: Path | None) -> tuple[Study, list[Example], Truth, int]:
+    """Study, labelled slices, the truth of the others, and the number of classes with the background."""
+    if name == "brain":
+        study = sample_study()
+        truth = study.to_slices(np.asarray(brain_sample().tissue.dataobj))
+        labelled, others = LABELLED_SLICES, set(range(study.n_slices)) - set(LABELLED_SLICES)
+        examples = [Example(i, truth[i].astype(np.int16)) for i in labelled]
+        return study, examples, {i: truth[i] for i in sorted(others)}, 3
+    if data is None:
+        msg = f"{name} is one of the public sets: name their folder."
+        raise ValueError(msg)
+    if name == "la2018":
+        case = sorted(load_set(data, name), key=lambda case: case.name)[-1]
+        many = MultiStudy([case], "volume", case.name)
+        chosen = even_slices(holding(case), 5, 0)
+    else:
+        pool = load_set(data, name, "train")
+        many = MultiStudy([*pool, *load_set(data, name, "test")], SETS[name].kind, name)
+        chosen = list(range(10))
+    others = set(range(many.n_slices)) - (set(chosen) if name == "la2018" else set(range(len(pool))))
+    examples = [many.example(i) for i in chosen]
+    return many, examples, {i: many.truth(i) for i in sorted(others)}, len(SETS[name].classes) + 1
+
+
+def _store(study: Study, settings: Settings) -> FeatureStore:
+    return store_for(study, encoder_for_time("efficientnet-lite0"), settings.input_size, settings.context)
+
+
+def _percent(found: Truth, truth: Truth) -> float:
+    return round(100 * plain.dice_of(found, truth, int(max(labels.max() for labels in truth.values())) + 1), 1)

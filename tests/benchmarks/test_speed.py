@@ -1,0 +1,87 @@
+"""The speed benchmark measures what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks.speed import __main__ as speed
+from benchmarks.speed import clicks, plain, startup
+from benchmarks.speed.alone import Figures, alone
+from benchmarks.speed.made import encoder_for_time, made_example, made_volume, store_for
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.trainer import Example
+from napari_dinoaugseg.study import study_from_array
+
+
+def test_attention_with_its_scores_in_memory_gives_the_same():
+    query, key, value = (torch.randn(2, 3, n, 8) for n in (20, 12, 12))
+    expected = F.scaled_dot_product_attention(query, key, value)
+    with plain.attention_in_memory():
+        torch.testing.assert_close(F.scaled_dot_product_attention(query, key, value), expected)
+    assert F.scaled_dot_product_attention is not plain.scores_in_memory
+
+
+def _its_process() -> Figures:
+    held = np.ones(60_000_000 // 8)
+    return {"pid": os.getpid(), "sum": float(held.sum())}
+
+
+def test_each_figure_comes_from_a_process_of_its_own_with_its_memory():
+    first, second = alone(_its_process), alone(_its_process)
+    assert len({first["pid"], second["pid"], os.getpid()}) == 3
+    assert 0.06 < first["peak_gb"] < 8
+
+
+def test_the_plain_loop_encodes_in_every_step_and_predicts_at_the_slices_own_size(monkeypatch):
+    study = study_from_array(np.random.default_rng(0).normal(size=(3, 70, 80)).astype(np.float32))
+    store = store_for(study, encoder_for_time("efficientnet-lite0"), 64, context=0)
+    calls, encode = [], store.encoder.encode
+    monkeypatch.setattr(store.encoder, "encode", lambda images: calls.append(len(images)) or encode(images))
+    examples = [Example(i, np.eye(70, 80, dtype=np.int16)) for i in range(2)]
+    settings = Settings.of_preset("paper", input_size=64, steps=3)
+    steps = list(plain.train(store, examples, settings, 2))
+    assert calls == [2, 2, 2]
+    assert all(seconds > 0 for _, seconds in steps)
+    masks = dict(plain.predict(store, steps[-1][0], [0, 2]))
+    assert {index: mask.shape for index, mask in masks.items()} == {0: (70, 80), 2: (70, 80)}
+
+
+def test_dice_is_taken_over_all_slices_together():
+    truth = {0: np.array([[1, 0]]), 1: np.array([[1, 2]])}
+    found = {0: np.array([[1, 0]]), 1: np.array([[0, 2]])}
+    assert plain.dice_of(found, truth, 3) == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_the_labels_of_a_made_volume_are_where_its_column_is():
+    study = made_volume(3)
+    label = made_example(1).target
+    image = study.slice(1)
+    assert image[label == 1].mean() > image[label == 0].mean() + 200
+
+
+def test_the_brain_is_scored_without_what_was_labelled(monkeypatch):
+    settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=1, views=0)
+    monkeypatch.setattr(clicks.Settings, "of_preset", lambda *_, **__: settings)
+    found = clicks.on_brain("fast")
+    assert 0 < found["trained_s"] < found["first_mask_s"] < found["last_mask_s"]
+    assert all(0 <= value <= 100 for value in (*found["dice"], *found["dice_again"]))
+
+
+def test_the_command_keeps_other_parts_and_writes_a_table(monkeypatch, tmp_path: Path, capsys):
+    monkeypatch.setattr(startup, "measure", lambda: [{"what": "import", "seconds": 0.5}])
+    monkeypatch.setattr(speed.clicks, "measure", lambda slices: [{"what": f"{slices} slices", "dice": [90.0, 91.5]}])
+    for part in ("startup", "clicks", "startup"):
+        speed.command(["--out", str(tmp_path), "--parts", part, "--slices", "7"])
+    rows = [json.loads(line) for line in (tmp_path / speed.FILE).read_text().splitlines()]
+    assert [row["part"] for row in rows] == ["clicks", "startup"]
+    text = (tmp_path / "speed.md").read_text()
+    assert "| 7 slices | 90.0 / 91.5 |" in text
+    assert "| import | 0.5 |" in text
+    assert "speed.md" in capsys.readouterr().out
