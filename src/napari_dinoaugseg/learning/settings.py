@@ -108,7 +108,7 @@ class Settings(BaseModel):
 # The other two rest on single trials on public images (ARCHITECTURE.md tells what they change and why).
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "fast": {"width": 32, "steps": 150, "views": 7},
+        "fast": {"width": 32, "steps": 100, "batch_size": 3, "learning_rate": 6e-3, "views": 7},
         "balanced": {},
         "paper": {
             "input_size": 768,
