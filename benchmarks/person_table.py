@@ -21,7 +21,7 @@ from benchmarks import rows as files
 from benchmarks.harness import main
 from benchmarks.rows import Row
 from benchmarks.simulated_person import BY_HAND, NAME, STRATEGIES, TARGETS
-from benchmarks.tables import different, hardware, table, versions
+from benchmarks.tables import different, hardware, software, table
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.learning.metrics import mean_of
 
@@ -99,7 +99,7 @@ def _head(rows: Sequence[Row]) -> str:
         "Data: " + "; ".join(_data([row for row in rows if row["set"] == name]) for name in _sets(rows)),
         f"Runs: {len(rows)}, draws: {len({row['draw'] for row in rows})}, {hours:.2f} h of training and prediction",
         "Hardware: " + "; ".join(different(hardware(row) for row in rows)),
-        "Software: " + "; ".join(different(versions(row) for row in rows)),
+        f"Software: {software(rows)}",
         "Commands: " + "; ".join(f"`{text}`" for text in different(row["command"] for row in rows)),
         "Table: `python -m benchmarks.person_table OUT`",
     ]

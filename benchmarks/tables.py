@@ -121,7 +121,7 @@ def _head(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
         f"{took:.1f} h of training and prediction",
         f"Encoder: {rows[0]['encoder']}, frozen, the same features for all methods but unet",
         "Hardware: " + "; ".join(different(hardware(row) for row in rows)),
-        "Software: " + "; ".join(different(versions(row) for row in rows)),
+        f"Software: {software(rows)}",
         "Commands: " + "; ".join(f"`{text}`" for text in different(row["command"] for row in rows)),
         "Tables: `python -m benchmarks.tables OUT`",
         "Seconds are those of one thread of the processor" if rows[0]["device"] == "cpu" else "Seconds on the clock",
@@ -136,10 +136,12 @@ def hardware(row: Row) -> str:
     return f"{found['cpu']}, {found['threads']} of {found['cores']} threads{card}"
 
 
-def versions(row: Row) -> str:
-    """With what a row was measured."""
-    named = ", ".join(f"{name} {number}" for name, number in row["versions"].items())
-    return f"{named}, commit {row['code']}" if row["code"] else named
+def software(rows: Iterable[Row]) -> str:
+    """With what rows were measured: versions of libraries, and commits of this repository."""
+    every = list(rows)
+    named = different(", ".join(f"{name} {number}" for name, number in row["versions"].items()) for row in every)
+    commits = different(row["code"] for row in every if row["code"])
+    return "; ".join(named) + (f"; commits {', '.join(commits)}" if commits else "")
 
 
 def different(texts: Iterable[str]) -> list[str]:

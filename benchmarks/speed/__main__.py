@@ -13,7 +13,7 @@ from benchmarks.harness import machine, main, names
 from benchmarks.rows import Row
 from benchmarks.speed import __doc__ as about
 from benchmarks.speed import clicks, quality, rates, startup, step
-from benchmarks.tables import hardware, table, versions
+from benchmarks.tables import hardware, software, table
 
 FILE = "speed.jsonl"
 TITLES = {
@@ -28,7 +28,7 @@ TITLES = {
 
 def text_of(rows: Sequence[Row]) -> str:
     """Markdown of measured rows: a table for each part."""
-    parts = ["# Speed", f"{hardware(rows[-1])}. {versions(rows[-1])}."]
+    parts = ["# Speed", f"{hardware(rows[-1])}. {software(rows)}."]
     for part, title in TITLES.items():
         own = [row["figures"] for row in rows if row["part"] == part]
         if own:
