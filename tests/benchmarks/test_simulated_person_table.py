@@ -89,7 +89,7 @@ def test_the_file_tells_how_the_person_works_and_where_it_was_measured(tmp_path:
     text = person_table.write([SUGGESTED, BY_HAND], tmp_path).read_text(encoding="utf-8")
     for told in (
         "one press to release",
-        "commit abc1234",
+        "commits abc1234",
         "a processor",
         "python -m benchmarks.simulated_person",
         "h of",
