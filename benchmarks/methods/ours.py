@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.methods.problem import Learnt, Limit, Problem, encode, raise_on_notice
+from benchmarks.methods.problem import Learnt, Limit, Problem, raise_on_notice
 from napari_dinoaugseg.learning.events import Cancel, Progress
 from napari_dinoaugseg.learning.held import Trained
 from napari_dinoaugseg.learning.prediction import Prediction
@@ -16,12 +16,7 @@ from napari_dinoaugseg.learning.trainer import fit, planned_steps
 def learn(problem: Problem, settings: Settings) -> Learnt:
     """Train as the program does, and stop at the limit of time as a person would with "Stop"."""
     settings = settings.with_changes(seed=problem.seed, input_size=problem.store.input_size)
-    views = problem.views(settings.views)
-    pairs = [(index, view) for index in problem.labelled for view in views]
-    encode(problem, pairs)
-    limit = Limit(problem)
-    trained = _train(problem, settings, limit)
-    seconds = limit.seconds
+    trained, seconds = _train(problem, settings)
 
     labelled = {example.index: example.target for example in problem.examples}
 
@@ -33,11 +28,13 @@ def learn(problem: Problem, settings: Settings) -> Learnt:
                 raise_on_notice(item)
 
     planned = planned_steps(settings, problem.n_classes, warm=False)
-    return Learnt(masks, trained.steps, planned, seconds, len(pairs))
+    encoded = min(len(problem.labelled) * (1 + settings.views), planned * settings.batch_size)
+    return Learnt(masks, trained.steps, planned, seconds, encoded)
 
 
-def _train(problem: Problem, settings: Settings, limit: Limit) -> Trained:
-    cancel = Cancel()
+def _train(problem: Problem, settings: Settings) -> tuple[Trained, float]:
+    """What was learnt, and the seconds that it took without encoding."""
+    cancel, limit = Cancel(), Limit(problem)
     events = fit(
         problem.store,
         problem.examples,
@@ -50,8 +47,9 @@ def _train(problem: Problem, settings: Settings, limit: Limit) -> Trained:
         try:
             event = next(events)
         except StopIteration as end:
-            trained: Trained = end.value
-            return trained
+            return end.value, limit.seconds
         raise_on_notice(event)
+        if isinstance(event, Progress) and event.stage == "encode":
+            limit = Limit(problem)  # training begins after the last of these
         if isinstance(event, Progress) and event.stage == "train" and limit.is_reached:
             cancel.set()

@@ -49,7 +49,8 @@ def estimate(
     predict = pace.predict if pace.predict is not None else _PREDICT * area * max(1.0, heavier / 2)
     more = min(3.0, 1 + settings.class_steps * max(0, classes - 1))
     steps = settings.steps * more * (settings.warm_steps if warm else 1.0)
-    return new * (settings.views + 1) * encode + steps * step + to_predict * predict
+    views = min(new * (settings.views + 1), steps * settings.batch_size)  # no more than the steps can show
+    return views * encode + steps * step + to_predict * predict
 
 
 def in_words(seconds: float) -> str:

@@ -148,13 +148,14 @@ class _Run:
         self.augment = WTAug(p=settings.augment_probability, drop=settings.augment_drop).train()
 
     def events(self, cancel: Cancel | None) -> Generator[Event, None, Trained]:
-        pairs: list[SliceView] = [(example.index, view) for example in self.examples for view in self.views]
-        yield from self.store.prepare(pairs, cancel)
-        targets = self._targets()
-        self.class_weights = self._class_weights(targets)
+        batches = list(self._batches())
+        # Of many labelled slices a short training shows a part of the views only: the others need not be encoded.
+        shown = sorted({pair for batch in batches for pair in batch}, key=self._rank)
+        yield from self.store.prepare(shown, cancel)
+        targets = self._targets(shown)
         optimiser, schedule = self._optimiser()
         self.started = time.monotonic() - (self.held[0].seconds if self.held else 0.0)
-        for batch in self._batches():
+        for batch in batches:
             if cancel:
                 break
             with self.random.use():
@@ -208,21 +209,26 @@ class _Run:
         optimiser.step()
         return float(loss.detach())
 
-    def _targets(self) -> dict[SliceView, Tensor]:
-        targets: dict[SliceView, Tensor] = {}
-        for example in self.examples:
-            plain = resize_target(torch.from_numpy(np.ascontiguousarray(example.target)), self.store.input_size)
-            for view in self.views:
-                targets[example.index, view] = view.of_labels(plain) if view else plain
-        return targets
+    def _targets(self, shown: Sequence[SliceView]) -> dict[SliceView, Tensor]:
+        """The labels of slices and views; sets the weights of the classes too."""
+        plain = {
+            example.index: resize_target(torch.from_numpy(np.ascontiguousarray(example.target)), self.store.input_size)
+            for example in self.examples
+        }
+        self.class_weights = self._class_weights(list(plain.values()))
+        return {(index, view): view.of_labels(plain[index]) if view else plain[index] for index, view in shown}
 
-    def _class_weights(self, targets: dict[SliceView, Tensor]) -> Tensor | None:
+    def _class_weights(self, plain: Sequence[Tensor]) -> Tensor | None:
         # With one or two classes the Dice half of the loss balances well, and weights only make the masks too large.
         power = self.settings.class_balance * min(1.0, (self.n_classes - 2) / 8)
         if not power:
             return None
-        plain = [target for (_, view), target in targets.items() if view is None]
         return balanced_weights(plain, self.n_classes, power).to(self.plan.device)
+
+    def _rank(self, pair: SliceView) -> tuple[int, int]:
+        """Slice by slice, and the slice itself before its views."""
+        index, view = pair
+        return index, view.number if view else 0
 
     def _batches(self) -> Iterator[list[SliceView]]:
         """Slices in a random order, each as often as any other, each time in a random view."""
