@@ -58,6 +58,7 @@ class Result:
         encoder: that was used.
         device: where.
         input_size: that was used in the end: less than asked for, where memory ran out.
+        context: how far the neighbours were that slices were seen with; 0 = each slice by itself.
     """
 
     draw: Draw
@@ -68,6 +69,7 @@ class Result:
     encoder: str
     device: str
     input_size: int
+    context: int
 
     def mean(self, number: int, name: str) -> float:
         """Mean of ``dice`` (0 to 1) or ``hd95`` (voxels) of a class over the test cases."""
@@ -114,6 +116,7 @@ def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: S
         session.encoder_name,
         session.device_name,
         session.engine.store.input_size,
+        session.engine.store.context,
     )
 
 

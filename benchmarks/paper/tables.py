@@ -94,6 +94,7 @@ class Report:
                 f"preset {settings.preset}: {first.steps} steps of {settings.batch_size} slices, {settings.views} "
                 f"augmented views a slice; not {published.PASSES} passes of batch {published.BATCH} without views",
             ),
+            (first.context > 0, f"slices seen with those {first.context} before and after, not each by itself"),
             (bool(self._changed()), f"settings changed: {self._changed()}"),
             (
                 self.shots != self.paper_shots,
@@ -242,6 +243,7 @@ def _draw_json(result: Result, protocol: Protocol) -> dict[str, Any]:
         "labelled_slices": result.labelled,
         "steps": result.steps,
         "input_size": result.input_size,
+        "context": result.context,
         "seconds": {name: round(value, 2) for name, value in result.seconds.items()},
         **{measure: {name: value_of(result, n, measure) for n, name in names.items()} for measure in MEASURES},
         "cases": {
