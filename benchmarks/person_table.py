@@ -222,6 +222,7 @@ def _panel(axis: Any, rows: Sequence[Row]) -> dict[str, Any]:
         axis.axhline(100 * target, color="grey", linewidth=0.8, linestyle=":")
     axis.set_xscale("log")  # a tenth of the slices is as far to the left everywhere
     axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")  # they would overlap
     axis.set_xlabel("slices touched")
     axis.set_ylim(0, 100)
     axis.grid(alpha=0.3)
