@@ -152,7 +152,9 @@ class _Run:
         # Of many labelled slices a short training shows a part of the views only: the others need not be encoded.
         shown = sorted({pair for batch in batches for pair in batch}, key=self._rank)
         yield from self.store.prepare(shown, cancel)
-        targets = self._targets(shown)
+        plain = self._plain_targets()
+        self.class_weights = self._class_weights(list(plain.values()))
+        targets = {(index, view): view.of_labels(plain[index]) if view else plain[index] for index, view in shown}
         optimiser, schedule = self._optimiser()
         self.started = time.monotonic() - (self.held[0].seconds if self.held else 0.0)
         for batch in batches:
@@ -209,14 +211,12 @@ class _Run:
         optimiser.step()
         return float(loss.detach())
 
-    def _targets(self, shown: Sequence[SliceView]) -> dict[SliceView, Tensor]:
-        """The labels of slices and views; sets the weights of the classes too."""
-        plain = {
+    def _plain_targets(self) -> dict[int, Tensor]:
+        """The labels of each slice at the input size."""
+        return {
             example.index: resize_target(torch.from_numpy(np.ascontiguousarray(example.target)), self.store.input_size)
             for example in self.examples
         }
-        self.class_weights = self._class_weights(list(plain.values()))
-        return {(index, view): view.of_labels(plain[index]) if view else plain[index] for index, view in shown}
 
     def _class_weights(self, plain: Sequence[Tensor]) -> Tensor | None:
         # With one or two classes the Dice half of the loss balances well, and weights only make the masks too large.

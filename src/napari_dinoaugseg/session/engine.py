@@ -80,7 +80,6 @@ class Engine:
             examples,
             settings,
             n_classes=len(numbers) + 1,
-            # Pictures of one thing have no fixed side; several classes may be left and right organs.
             device=self.device,
             warm_start=warm,
             cancel=cancel,

@@ -183,7 +183,7 @@ class Session:
             TrainingError: nothing is labelled, or only background.
             WeightsError, DeviceError: the encoder cannot be had, the device is not there (while drawing events).
         """
-        labels = {index: self.labels.truth(index) for index in self.labels.labelled}
+        labels = self._truths()
         classes = self._classes_to_learn(labels)
         return self._train(labels, classes, self.settings, self.agreement(), cancel)
 
@@ -232,8 +232,10 @@ class Session:
 
         Which slices are wanted is decided at the call; the rest may run in another thread.
         """
-        labels = {index: self.labels.truth(index) for index in self.labels.labelled}
-        return self._predictions(nearest_first(self.labels.open_slices, centre), labels, cancel)
+        return self._predictions(nearest_first(self.labels.open_slices, centre), self._truths(), cancel)
+
+    def _truths(self) -> dict[int, Labels]:
+        return {index: self.labels.truth(index) for index in self.labels.labelled}
 
     def _predictions(
         self, order: list[int], labels: dict[int, Labels], cancel: Cancel | None
