@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 
 from benchmarks.memory import column, write_volume
@@ -16,7 +17,7 @@ from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.held import Trained
 from napari_dinoaugseg.learning.trainer import Example
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder
-from napari_dinoaugseg.model.specs import ENCODERS, build_trunk
+from napari_dinoaugseg.model.specs import ENCODERS, trunk_shapes
 from napari_dinoaugseg.study import Study, choose_window, open_study
 
 
@@ -25,7 +26,8 @@ def encoder_for_time(name: str) -> Encoder:
     if name == "efficientnet-lite0":
         return load_encoder(name)
     torch.manual_seed(0)
-    return Encoder(ENCODERS[name], build_trunk(ENCODERS[name]).state_dict())
+    state = timm.create_model(ENCODERS[name].timm_name, pretrained=False, num_classes=0).state_dict()
+    return Encoder(ENCODERS[name], {key: state[key] for key in trunk_shapes(name)})
 
 
 def made_volume(slices: int) -> Study:

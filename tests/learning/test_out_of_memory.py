@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,7 +11,6 @@ from napari_dinoaugseg.learning import trainer
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.device import CPU, NoRoomError, is_hosts, trouble_of
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
-from napari_dinoaugseg.learning.masks import enlarged
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.predictor import predict
 from napari_dinoaugseg.learning.trainer import fit
@@ -212,12 +210,3 @@ def test_a_resized_store_does_not_keep_features_twice(make_store):
     list(store.prepare([(index, None) for index in range(4)]))
     assert store.memory_used > 0
     assert store.resized(96).memory_used == store.memory_used == 0
-
-
-def test_a_mask_of_a_large_picture_is_the_same_in_strips():
-    logits = torch.randn(5, 32, 48, generator=torch.Generator().manual_seed(0))
-    whole = torch.nn.functional.interpolate(logits[None], size=(301, 203), mode="bilinear", align_corners=False)[0]
-    for strip in (1, 10_000, 100_000, 2**25):
-        parts = list(enlarged(logits, (301, 203), strip))
-        assert [first for first, _ in parts] == list(np.cumsum([0, *(part.shape[1] for _, part in parts)])[:-1])
-        torch.testing.assert_close(torch.cat([part for _, part in parts], dim=1), whole, atol=1e-5, rtol=1e-5)

@@ -73,12 +73,13 @@ class _Amounts:
             self.agreed[number] += float(probability[number][mask].sum())
 
     def expected_dice(self) -> float:
-        """The Dice to expect if the probabilities are right: the mean over the classes in sight.
+        """The Dice to expect if the probabilities are right: the mean over the classes that are chosen somewhere.
 
-        A class is in sight when it is chosen somewhere or expected to cover a pixel; with none in sight the answer is
-        how sure the model is of the background.
+        In an empty slice it is how sure the model is of the background where it is least so. Classes that are chosen
+        nowhere do not count beside others: over a whole slice the smallest probabilities add up to some pixels, and
+        a rightly missing class would be taken for a wrong one.
         """
-        in_sight = (self.chosen > 0) | (self.expected >= 1)
+        in_sight = self.chosen > 0
         in_sight[0] = False
         if not in_sight.any():
             return self.background
