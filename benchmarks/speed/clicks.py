@@ -1,4 +1,7 @@
-"""(c) From the press on Train to the first mask and to the last one, and the same after a correction."""
+"""(c) From the press on Train to the first mask and to the last one, and the same after a correction.
+
+PyTorch and timm are loaded before, as the panel does it while a person paints; the encoder's weights are not.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from benchmarks.speed.made import made_example, made_volume
 from benchmarks.speed.plain import dice_of
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.libraries import load_libraries
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.study import Study
 from napari_dinoaugseg.study.sample import LABELLED_SLICES, brain_sample, sample_study
@@ -55,6 +59,7 @@ def on_made(preset: str, slices: int) -> Figures:
 
 def _session(study: Study, preset: str) -> Session:
     settings = Settings.of_preset(preset, encoder="efficientnet-lite0")
+    load_libraries(settings.encoder)
     return Session(study, settings, device="cpu", cache=False)
 
 

@@ -265,6 +265,26 @@ def test_slices_with_islands_come_again_without_them(make_store, trained, exampl
         assert not item.classes[gone].any()
 
 
+@pytest.mark.parametrize("room", [0, 2**20])
+def test_slices_that_come_again_are_the_same_whether_their_logits_were_kept(
+    room, make_store, trained, examples, monkeypatch
+):
+    labelled = {example.index: example.target for example in examples}
+    decoder, order = trained[1], [index for index in range(16) if index not in labelled]
+    store, decoded = make_store(context=1), []
+    expected = [item for item in predict(store, decoder, order, labelled=labelled) if isinstance(item, Prediction)]
+    monkeypatch.setattr("napari_dinoaugseg.learning.predictor._KEPT", room)
+    batch = store.batch
+    monkeypatch.setattr(store, "batch", lambda wanted, device: decoded.extend(wanted) or batch(wanted, device))
+    found = [item for item in predict(store, decoder, order, labelled=labelled) if isinstance(item, Prediction)]
+    again = len(found) - len(order)
+    assert again
+    assert len(decoded) >= len(found) if room == 0 else len(decoded) <= 16
+    assert [item.index for item in found] == [item.index for item in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert np.mean(one.classes != other.classes) < 1e-3
+
+
 def test_views_that_no_step_shows_are_not_encoded(make_store, examples, quick):
     store, settings = make_store(), quick.with_changes(steps=2, class_steps=0.0, views=30)
     run(fit(store, examples, settings, n_classes=3))

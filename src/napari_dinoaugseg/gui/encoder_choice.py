@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QVBoxLay
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.parts import button, quietly, row
 from napari_dinoaugseg.gui.preferences import follow_offline
+from napari_dinoaugseg.session.libraries import load_libraries
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -134,6 +135,8 @@ class EncoderChoice(QWidget):
             found = look_for_weights(*arguments)
             with contextlib.suppress(RuntimeError):  # the panel was closed meanwhile
                 self.found.emit(found)
+            if found["chosen"] is not None:
+                load_libraries(found["chosen"])  # or the first training would wait for them
 
         # A thread of Python's own: the interpreter waits for it, and leaving in the middle of an import would abort.
         threading.Thread(target=look, name="look-for-weights").start()

@@ -21,6 +21,7 @@ from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.smoothing import Smoothing
 from napari_dinoaugseg.model.network import Decoder
 
+_KEPT = 64 * 2**20  # bytes of logits at most that are kept for slices that may come a second time
 NOTHING: Mapping[int, NDArray[np.int16]] = MappingProxyType({})
 
 
@@ -55,8 +56,8 @@ def predict(
         NoRoomError: memory runs out with one slice at a time on the CPU.
         DeviceError: the device's failure reaches the CPU as well.
     """
-    work = _Work(store, decoder, device or store.encoder.device, batch_size)
     islands = _islands(store, order, labelled)
+    work = _Work(store, decoder, device or store.encoder.device, batch_size, keeps=0 if islands is None else _KEPT)
     started, done = time.monotonic(), 0
     for item in _masks(work, order, cancel):
         yield item
@@ -65,9 +66,10 @@ def predict(
             if islands is not None:
                 islands.note(item)
             yield Progress("predict", done, len(order), time.monotonic() - started)
-    wrong = islands.find() if islands is not None and done == len(order) else {}
-    for item in _masks(work, list(wrong), cancel):
-        yield islands.without(item, wrong[item.index]) if islands and isinstance(item, Prediction) else item
+    if islands is not None and done == len(order):
+        wrong = islands.find()
+        for item in _once_more(work, list(wrong), cancel):
+            yield islands.without(item, wrong[item.index]) if isinstance(item, Prediction) else item
 
 
 def _islands(store: FeatureStore, order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]) -> Islands | None:
@@ -97,11 +99,29 @@ def _masks(work: _Work, order: Sequence[int], cancel: Cancel | None) -> Iterator
         yield from results
 
 
-class _Work:
-    """What prediction makes of the machine."""
+def _once_more(work: _Work, order: Sequence[int], cancel: Cancel | None) -> Iterator[Notice | Prediction]:
+    """The masks of slices that were predicted before: from the logits that were kept, else anew."""
+    for index in order:
+        if cancel:
+            return
+        if index in work.kept:
+            yield mask_of(work.kept[index], index, work.store.study.slice_shape(index))
+    yield from _masks(work, [index for index in order if index not in work.kept], cancel)
 
-    def __init__(self, store: FeatureStore, decoder: Decoder, device: torch.device, batch_size: int) -> None:
+
+class _Work:
+    """What prediction makes of the machine.
+
+    Attributes:
+        kept: logits of slices, on the CPU, as many as there is room for.
+    """
+
+    def __init__(
+        self, store: FeatureStore, decoder: Decoder, device: torch.device, batch_size: int, *, keeps: int
+    ) -> None:
         self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
+        self.kept: dict[int, Tensor] = {}
+        self._room = keeps
         self._copy: Decoder | None = None
         self._notices: list[Notice] = []
         self._patience = Patience()
@@ -131,13 +151,20 @@ class _Work:
             for position, index in enumerate(chunk):
                 smoothing.add(index, logits[position])
             ready = smoothing.ready()
+            mixed = {index: smoothing.logits(index) for index in ready}
             masks = [
-                mask_of(smoothing.logits(index).to(self.device), index, self.store.study.slice_shape(index))
-                for index in ready
+                mask_of(values.to(self.device), index, self.store.study.slice_shape(index))
+                for index, values in mixed.items()
             ]
-        for index in ready:  # only now: when memory runs out before, all of it is tried again
+        for index, values in mixed.items():  # only now: when memory runs out before, all of it is tried again
             smoothing.let_go(index)
+            self._keep(index, values)
         return masks
+
+    def _keep(self, index: int, logits: Tensor) -> None:
+        if logits.nbytes <= self._room:
+            self.kept[index] = logits
+            self._room -= logits.nbytes
 
     def _make_room(self, hosts: bool) -> Notice:
         free_memory(self.device)

@@ -23,6 +23,7 @@ from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
 from napari_dinoaugseg.session.classes import LabelClass, classes_of, to_plain
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
+from napari_dinoaugseg.session.libraries import engine_class
 from napari_dinoaugseg.session.saved_model import require_fitting
 from napari_dinoaugseg.session.segments import is_by_hand, write_mask
 from napari_dinoaugseg.session.snapshot import Round, Snapshot
@@ -132,9 +133,7 @@ class Session:
             DeviceError, WeightsError, SettingsError: what it needs cannot be had.
         """
         if self._engine is None:
-            from napari_dinoaugseg.session.engine import Engine  # PyTorch is loaded here, not before
-
-            self._engine = Engine(
+            self._engine = engine_class()(  # PyTorch is loaded here, not before
                 self.study,
                 self.settings,
                 device=self._device,
