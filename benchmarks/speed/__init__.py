@@ -1,6 +1,6 @@
 """How fast the program is, against the plain way of doing the same, in one run on one machine.
 
-    python -m benchmarks.speed --out RESULTS [--parts step,rates,growth,clicks,quality,startup] [--data FOLDER]
+    python -m benchmarks.speed --out RESULTS [--parts step,rates,growth,clicks,quality,startup,floor] [--data FOLDER]
 
 What is compared is written as ratios, since seconds are those of a machine. The plain way is `benchmarks.speed.plain`:
 the paper's loop as one would write it first, with the encoder in every step and attention whose scores are held in

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.harness import machine, main, names
 from benchmarks.rows import Row
 from benchmarks.speed import __doc__ as about
-from benchmarks.speed import clicks, quality, rates, startup, step
+from benchmarks.speed import clicks, floor, quality, rates, startup, step
 from benchmarks.tables import hardware, software, table
 
 FILE = "speed.jsonl"
@@ -23,6 +23,7 @@ TITLES = {
     "clicks": "From the press on Train to the masks, and again after a correction",
     "quality": "Seconds to a Dice: the paper's recipe in the plain loop, and our presets",
     "startup": "Start",
+    "floor": "The floor, and the distance to it",
 }
 
 
@@ -54,6 +55,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
         "clicks": partial(clicks.measure, parsed.slices),
         "quality": partial(quality.measure, parsed.data, parsed.steps),
         "startup": startup.measure,
+        "floor": floor.measure,
     }
     parsed.out.mkdir(parents=True, exist_ok=True)
     file = parsed.out / FILE

@@ -138,7 +138,10 @@ class FeatureStore:
     def batch(self, wanted: Sequence[SliceView], device: torch.device) -> list[Tensor]:
         """The maps of several slices stacked, (B, C, h, w) float32 on ``device``."""
         every = [self.features(index, view) for index, view in wanted]
-        return [torch.stack(stage).to(device, non_blocking=True).float() for stage in zip(*every, strict=True)]
+        stacked = [torch.stack(stage) for stage in zip(*every, strict=True)]
+        if device.type == "cuda":  # from page-locked memory the copy goes on while the card works
+            stacked = [stage.pin_memory() for stage in stacked]
+        return [stage.to(device, non_blocking=True).float() for stage in stacked]
 
     def prepare(self, wanted: Iterable[SliceView], cancel: Cancel | None = None) -> Iterator[Event]:
         """Encode what is not at hand, in batches, and tell the progress.

@@ -19,6 +19,7 @@ from napari_dinoaugseg.learning.held import Held, Trained, on_host, with_weights
 from napari_dinoaugseg.learning.ladder import Plan
 from napari_dinoaugseg.learning.loss import balanced_weights, resize_target, segmentation_loss
 from napari_dinoaugseg.learning.random_stream import RandomStream
+from napari_dinoaugseg.learning.resident import Resident
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.views import freedom_of, views_for
 from napari_dinoaugseg.model.network import Decoder
@@ -145,6 +146,7 @@ class _Run:
             decoder = self._start_from(warm_start)
         self.decoder = decoder.to(plan.device).train()
         self.averaged = self._averaged()
+        self.features = Resident(store, plan.device)
         self.augment = WTAug(p=settings.augment_probability, drop=settings.augment_drop).train()
 
     def events(self, cancel: Cancel | None) -> Generator[Event, None, Trained]:
@@ -198,7 +200,7 @@ class _Run:
         self, batch: list[SliceView], targets: dict[SliceView, Tensor], optimiser: torch.optim.Optimizer
     ) -> float:
         device = self.plan.device
-        features = self.augment(self.store.batch(batch, device))
+        features = self.augment(self.features.batch(batch))
         target = torch.stack([targets[pair] for pair in batch]).to(device).long()
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_mixed_precision(device)):

@@ -1,0 +1,130 @@
+"""(g) The floor: what the arithmetic and the memory of this machine take at the least, and how far we are from it.
+
+Arithmetic is counted operation by operation and divided by what the machine reaches in a large matrix product. Bytes
+are those that the operations write, each written and read once, divided by what the machine reaches in a copy. The
+larger of both times is the floor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.speed.alone import Figures, alone
+from benchmarks.speed.made import encoder_for_time, store_for
+from benchmarks.speed.plain import attention_in_memory
+from napari_dinoaugseg.learning.loss import segmentation_loss
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.trainer import new_decoder
+from napari_dinoaugseg.model.wavelet import WTAug
+from napari_dinoaugseg.study import study_from_array
+
+_LITE, _TINY = "efficientnet-lite0", "dinov3-convnext-tiny"
+_WORK = (
+    ("encode", "", _LITE, 256, 1),
+    ("train", "fast", _LITE, 256, 3),
+    ("train", "balanced", _LITE, 256, 4),
+    ("train", "paper", _TINY, 768, 1),
+    ("predict", "fast", _LITE, 256, 1),
+    ("predict", "balanced", _LITE, 256, 1),
+)
+
+
+def measure() -> list[Figures]:
+    """A row for each kind of work."""
+    return [
+        {"what": " ".join(filter(None, (kind, preset, f"{size} x {size}, batch {batch}, {encoder}")))}
+        | alone(distance, kind, preset, encoder, size, batch)
+        for kind, preset, encoder, size, batch in _WORK
+    ]
+
+
+def distance(kind: str, preset: str, encoder: str, size: int, batch: int) -> Figures:
+    """The floor of one piece of work and what it takes."""
+    work = _work(kind, preset, encoder, size, batch)
+    work()
+    with FlopCounterMode(display=False) as flops, attention_in_memory():
+        work()
+    with _Written() as written:
+        work()
+    arithmetic = flops.get_total_flops() / _flops_per_second()
+    memory = 2 * written.bytes / _bytes_per_second()
+    taken = _seconds(work)
+    floor = max(arithmetic, memory)
+    return {
+        "gflop": round(flops.get_total_flops() / 1e9, 2),
+        "written_mb": round(written.bytes / 1e6, 1),
+        "arithmetic_ms": round(1000 * arithmetic, 2),
+        "memory_ms": round(1000 * memory, 2),
+        "taken_ms": round(1000 * taken, 2),
+        "times_the_floor": round(taken / floor, 1),
+    }
+
+
+def _work(kind: str, preset: str, encoder: str, size: int, batch: int) -> Callable[[], Any]:
+    trunk = encoder_for_time(encoder)
+    if kind == "encode":
+        study = study_from_array(np.random.default_rng(0).normal(size=(1, size, size)).astype(np.float32))
+        image = store_for(study, trunk, size, context=0).image(0)[None]
+        return lambda: trunk.encode(image)
+    settings = Settings.of_preset(preset, input_size=size, batch_size=batch)
+    decoder = new_decoder(trunk.channels, 2, settings)
+    sides = [size // stride for stride in trunk.strides]
+    features = [torch.randn(batch, c, side, side) for c, side in zip(trunk.channels, sides, strict=True)]
+    if kind == "predict":
+        return torch.inference_mode()(lambda: decoder.eval()(features))
+    target = torch.randint(0, 2, (batch, size, size))
+    augment = WTAug(p=1.0, drop=settings.augment_drop).train()
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=settings.learning_rate, fused=True)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        logits = decoder(augment(features), (size, size))
+        segmentation_loss(logits, target, absent_in_dice=False).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    return step
+
+
+class _Written(TorchDispatchMode):
+    """Counts the bytes of what operations make; views of what is there cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = function(*args, **(kwargs or {}))
+        for result, told in zip(
+            results if isinstance(results, tuple | list) else (results,), function._schema.returns, strict=False
+        ):
+            if isinstance(result, Tensor) and told.alias_info is None:
+                self.bytes += result.nbytes
+        return results
+
+
+def _flops_per_second(side: int = 2048) -> float:
+    matrix = torch.randn(side, side)
+    return 2 * side**3 / _seconds(lambda: matrix @ matrix)
+
+
+def _bytes_per_second(size: int = 2**28) -> float:
+    source, target = torch.ones(size // 4), torch.empty(size // 4)
+    return 2 * size / _seconds(lambda: target.copy_(source))
+
+
+def _seconds(work: Callable[[], Any], repeats: int = 7) -> float:
+    work()
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken))
