@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import clicks, plain, startup
+from benchmarks.speed import clicks, floor, plain, quality, startup
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, made_example, made_volume, store_for
 from napari_dinoaugseg.learning.settings import Settings
@@ -72,6 +72,31 @@ def test_the_brain_is_scored_without_what_was_labelled(monkeypatch):
     found = clicks.on_brain("fast")
     assert 0 < found["trained_s"] < found["first_mask_s"] < found["last_mask_s"]
     assert all(0 <= value <= 100 for value in (*found["dice"], *found["dice_again"]))
+
+
+def test_the_shortest_training_that_reaches_the_recipe_counts(monkeypatch):
+    dices = {0.25: 70.0, 0.5: 81.0, 1.0: 85.0}
+
+    def measured(measure, name, data, *arguments):
+        if measure is quality.the_recipe:
+            return {"seconds": 400.0, "dice": 80.0}
+        preset, share = arguments
+        return {"seconds": 10 * share, "steps": int(100 * share), "dice": dices[share] - 20 * (preset == "balanced")}
+
+    monkeypatch.setattr(quality, "alone", measured)
+    fast, balanced = quality.measure(None)
+    assert (fast["dice"], fast["share_of_time"]) == (85.0, 0.025)
+    assert (fast["reached_steps"], fast["reached_dice"], fast["reached_share"]) == (50, 81.0, 0.0125)
+    assert balanced["reached_s"] is None  # never reached
+
+
+def test_the_floor_counts_arithmetic_and_written_bytes():
+    left, right = torch.randn(64, 32), torch.randn(32, 16)
+    with floor.FlopCounterMode(display=False) as flops, floor._Written() as written:
+        product = left @ right
+        product.view(-1)  # nothing is written
+    assert flops.get_total_flops() == 2 * 64 * 32 * 16
+    assert written.bytes == product.nbytes
 
 
 def test_the_command_keeps_other_parts_and_writes_a_table(monkeypatch, tmp_path: Path, capsys):
