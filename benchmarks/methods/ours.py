@@ -10,7 +10,7 @@ from napari_dinoaugseg.learning.held import Trained
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.predictor import predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import fit, planned_steps
+from napari_dinoaugseg.learning.trainer import fit
 
 
 def learn(problem: Problem, settings: Settings) -> Learnt:
@@ -27,7 +27,7 @@ def learn(problem: Problem, settings: Settings) -> Learnt:
             else:
                 raise_on_notice(item)
 
-    planned = planned_steps(settings, problem.n_classes, warm=False)
+    planned = settings.planned_steps(problem.n_classes, len(problem.examples), warm=False)
     encoded = min(len(problem.labelled) * (1 + settings.views), planned * settings.batch_size)
     return Learnt(masks, trained.steps, planned, seconds, encoded)
 

@@ -36,3 +36,20 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 def test_settings_survive_a_round_trip_through_plain_values():
     settings = Settings.of_preset("paper", seed=7)
     assert Settings.checked(settings.model_dump(mode="json")) == settings
+
+
+def test_more_classes_take_more_steps_within_a_limit():
+    settings = Settings(steps=200, class_steps=0.1)
+    steps = [settings.planned_steps(n_classes, 5, warm=False) for n_classes in (2, 3, 12, 100)]
+    assert steps == [200, 220, 400, 600]
+
+
+def test_many_labelled_slices_take_more_steps_of_a_first_training_within_a_limit():
+    settings = Settings(steps=100, shows=16, batch_size=4, warm_steps=0.4)
+    assert [settings.planned_steps(2, slices, warm=False) for slices in (1, 25, 40, 1000)] == [100, 100, 160, 300]
+    assert settings.planned_steps(2, 1000, warm=True) == 40
+
+
+def test_a_training_of_the_preset_balanced_does_not_depend_on_how_much_is_labelled():
+    settings = Settings.of_preset("balanced")
+    assert settings.planned_steps(2, 5, warm=False) == settings.planned_steps(2, 500, warm=False) == settings.steps

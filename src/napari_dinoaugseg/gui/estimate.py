@@ -47,8 +47,7 @@ def estimate(
     blocks = 1.0 if settings.blocks == "conv" else _LEAN
     step = pace.train if pace.train is not None else _STEP * blocks * area * width * settings.batch_size / 4
     predict = pace.predict if pace.predict is not None else _PREDICT * area * max(1.0, heavier / 2)
-    more = min(3.0, 1 + settings.class_steps * max(0, classes - 1))
-    steps = settings.steps * more * (settings.warm_steps if warm else 1.0)
+    steps = settings.planned_steps(classes + 1, new, warm=warm)
     views = min(new * (settings.views + 1), steps * settings.batch_size)  # no more than the steps can show
     return views * encode + steps * step + to_predict * predict
 

@@ -51,6 +51,12 @@ class Settings(BaseModel):
 
     steps: int = Field(300, ge=1, le=100_000, description="Optimisation steps of a first training with one class")
     class_steps: float = Field(0.1, ge=0, le=1, description="Share of the steps that each further class adds")
+    shows: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Least times that a first training shows a labelled slice; 3 times the steps at most",
+    )
     warm_steps: float = Field(0.4, gt=0, le=1, description="Share of the steps when a trained decoder is continued")
     batch_size: int = Field(4, ge=1, le=256, description="Slices per step")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate")
@@ -99,6 +105,23 @@ class Settings(BaseModel):
             msg = f"The setting '{name}' does not fit: {first['msg'].removeprefix('Value error, ')}."
             raise SettingsError(msg) from error
 
+    def planned_steps(self, n_classes: int, n_slices: int, *, warm: bool) -> int:
+        """How many steps a training takes.
+
+        A first one takes more for many classes or many labelled slices, at most threefold for each; one that goes on
+        from a trained decoder takes fewer.
+
+        Args:
+            n_classes: with the background.
+            n_slices: that are labelled.
+            warm: whether a trained decoder is continued.
+        """
+        factor = min(3.0, 1 + self.class_steps * max(0, n_classes - 2))
+        if warm:
+            return max(1, round(self.steps * factor * self.warm_steps))
+        steps = min(max(self.steps, self.shows * n_slices / self.batch_size), 3 * self.steps)
+        return max(1, round(steps * factor))
+
     def with_changes(self, **changes: Any) -> Settings:
         """A validated copy with some values changed."""
         return self.checked({**self.model_dump(), **changes})
@@ -108,7 +131,7 @@ class Settings(BaseModel):
 # The other two rest on single trials on public images (ARCHITECTURE.md tells what they change and why).
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "fast": {"width": 32, "steps": 100, "batch_size": 3, "learning_rate": 6e-3, "views": 7},
+        "fast": {"width": 32, "steps": 100, "batch_size": 3, "learning_rate": 6e-3, "views": 7, "shows": 16},
         "balanced": {},
         "paper": {
             "input_size": 768,

@@ -58,18 +58,6 @@ def new_decoder(channels: Sequence[int], n_classes: int, settings: Settings) -> 
     )
 
 
-def planned_steps(settings: Settings, n_classes: int, *, warm: bool) -> int:
-    """How many steps a training takes: more for many classes (at most threefold), fewer when it goes on from another.
-
-    Args:
-        settings: with ``steps``, ``class_steps`` and ``warm_steps``.
-        n_classes: with the background.
-        warm: whether a trained decoder is continued.
-    """
-    factor = min(3.0, 1 + settings.class_steps * max(0, n_classes - 2))
-    return max(1, round(settings.steps * factor * (settings.warm_steps if warm else 1)))
-
-
 def fit(
     store: FeatureStore,
     examples: Sequence[Example],
@@ -137,7 +125,7 @@ class _Run:
         images = (store.image(example.index) for example in examples)
         self.views = views_for(settings.views, settings.seed, freedom_of(store.study.kind, images, n_classes))
         self.n_classes = n_classes
-        self.steps = planned_steps(settings, n_classes, warm=warm_start is not None)
+        self.steps = settings.planned_steps(n_classes, len(examples), warm=warm_start is not None)
         self.held = held
         # At another input size the steps are made anew, from the weights that were learnt.
         self.done = held[0].steps if held and held[0].input_size == plan.input_size else 0
