@@ -24,7 +24,7 @@ RUN_HERE := $(RUN_ON_DISPLAY)
 SCREEN :=
 endif
 
-.PHONY: help setup run test test-qt6 faults fuzz check format clean screenshots
+.PHONY: help setup run test test-qt6 faults fuzz check format docs clean screenshots
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ check: setup  ## lint, check the format, the types and which part may import whi
 format: setup  ## sort the imports and format the code
 	$(BIN)/ruff check --select I --fix
 	$(BIN)/ruff format
+
+docs: setup  ## write docs/api.md from the docstrings
+	$(BIN)/python tools/api_page.py
 
 screenshots: setup  ## take the screenshots of docs/ again
 	$(SCREEN) $(BIN)/python tools/screenshots.py

@@ -157,3 +157,4 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
+"""What each preset changes of the defaults of :class:`Settings`."""
