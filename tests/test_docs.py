@@ -1,0 +1,124 @@
+"""Everything that the documentation tells a person to type works as it is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from napari_dinoaugseg.learning import settings
+from tests.conftest import REPOSITORY
+from tests.docs.commands import DocumentationError, check, commands_in, is_command, options_of_ours
+from tests.docs.pages import API, PAGES, Block, anchors_of, blocks_of, links_of, name_of, spans_of
+from tests.docs.samples import QUICK, write_samples
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the files that the documentation names, in which everything is run; presets learn little there."""
+    write_samples(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(settings, "PRESETS", dict.fromkeys(settings.PRESETS, QUICK))
+    return tmp_path
+
+
+def run_block(block: Block, names: dict[str, object]) -> None:
+    """Run a block, or check what cannot run in a test; a block of no known kind is an error."""
+    if block.language == "python":
+        # Line numbers of the page stand in a traceback.
+        code = compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
+        if block.page != API:  # that page lists signatures, and a test holds it to the sources
+            exec(code, names)
+    elif block.language == "sh":
+        for command in commands_in(block.code):
+            try:
+                check(command, run=True)
+            except Exception as error:
+                msg = f"{block.place}: {command!r} does not work: {error}"
+                raise DocumentationError(msg) from error
+    elif block.language == "text":  # a picture, or what a program answers
+        wrong = [line for line in block.code.splitlines() if is_command(line)]
+        assert not wrong, f"{block.place}: these are commands, so the block is `sh`: {wrong}"
+    else:
+        msg = f"{block.place}: a block of the kind {block.language!r}, of which nobody knows how to check it"
+        raise DocumentationError(msg)
+
+
+@each_page
+def test_every_code_block_works(page: Path, folder: Path):
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks_of(page):
+        run_block(block, names)
+
+
+@each_page
+def test_commands_and_options_in_sentences_exist(page: Path):
+    for span in spans_of(page):
+        if is_command(span):
+            check(span, run=False)
+        for option in re.findall(r"^--[a-z][a-z-]*", span):
+            assert option in options_of_ours() or f'"{option}"' in benchmark_sources(), f"nothing has {option}"
+
+
+@each_page
+def test_links_lead_somewhere(page: Path):
+    for link in links_of(page):
+        if re.match(r"[a-z]+:", link):
+            continue  # no test reaches the network
+        target, _, anchor = unquote(link).partition("#")
+        path = page if not target else page.parent / target
+        assert path.exists(), f"{name_of(page)}: there is no {link}"
+        assert not anchor or anchor in anchors_of(path), f"{name_of(page)}: there is no {link}"
+
+
+def test_the_method_page_tells_the_presets_as_they_are():
+    page = (REPOSITORY / "docs" / "method.md").read_text(encoding="utf-8")
+    rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in page.splitlines()}
+    presets = [settings.Settings.of_preset(name) for name in ("fast", "balanced", "paper")]
+    widths = ["as wide as the encoder" if one.width is None else f"{one.width} channels" for one in presets]
+    assert rows["input"] == [f"{one.input_size} x {one.input_size}" for one in presets]
+    assert rows["decoder"] == widths
+    assert rows["steps of a first training"] == [str(one.steps) for one in presets]
+    assert rows["augmented views of a labelled slice"] == [str(one.views or "none") for one in presets]
+    assert rows["neighbouring slices"] == ["where alike" if one.context is None else "none" for one in presets]
+
+
+def benchmark_sources() -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "benchmarks").rglob("*.py")))
+
+
+# --- the checks themselves --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("", "dinoaugseg encoders"),
+        ("yaml", "a: 1"),
+        ("indented", "dinoaugseg encoders"),
+        ("python", "import napari_dinoaugseg.nothing"),
+        ("text", "make test"),
+        ("sh", "make tea"),
+        ("sh", 'make test ARGS="tests/nothing.py"'),
+        ("sh", "dinoaugseg segmnet"),
+        ("sh", "dinoaugseg segment ct.nii.gz --label painted.nii.gz --out mask.nii.gz"),
+        ("sh", "dinoaugseg predict nothing.nii.gz --model nothing.safetensors --out mask.nii.gz"),
+        ("sh", 'pip install "napari-dinoaugseg[pyqt4]"'),
+        ("sh", "pip install something-else"),
+        ("sh", "napari -w another-plugin"),
+        ("sh", "python -m benchmarks.nothing"),
+        ("sh", "python -m benchmarks.tables --nothing"),
+        ("sh", "NOTHING_READS_ME=1 make test"),
+        ("sh", "pre-commit install --nothing"),
+        ("sh", "no-such-program --help"),
+    ],
+)
+def test_what_does_not_work_is_noticed(language: str, code: str, folder: Path):
+    block = Block(REPOSITORY / "README.md", 1, language, code)
+    with pytest.raises((AssertionError, ImportError)):
+        run_block(block, {})
