@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,30 @@ def test_import_contracts_hold():
 def test_files_stay_short(file: Path):
     lines = len(file.read_text(encoding="utf-8").splitlines())
     assert lines <= LONGEST_FILE, f"{file} has {lines} lines: split it"
+
+
+def architecture() -> dict[str, str]:
+    """The sections of ARCHITECTURE.md by the first word of their heading, in small letters."""
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    sections = [section.partition("\n") for section in text.split("\n## ")[1:]]
+    return {heading.partition(":")[0].lower(): body for heading, _, body in sections}
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"),
+    ids=lambda file: file.relative_to(PACKAGE).as_posix(),
+)
+def test_the_architecture_names_every_module_in_its_room(file: Path):
+    room = file.parent.name if file.parent != PACKAGE else "the house"
+    assert f"`{file.name}`" in architecture()[room], f"say in ARCHITECTURE.md, under '{room}', what {file.name} is for"
+
+
+def test_the_architecture_names_no_module_that_is_gone():
+    for room, text in architecture().items():
+        folder = PACKAGE if room == "the house" else PACKAGE / room
+        named = set(re.findall(r"`(\w+\.py)`", text)) if folder.is_dir() else set()
+        assert not [name for name in named if not (folder / name).is_file()]
 
 
 def test_metadata_has_the_version_of_the_package():
