@@ -63,6 +63,8 @@ def check(command: str, *, run: bool) -> None:
         _check_ours(arguments)
         if run and not _opens_a_window(arguments):
             app(arguments, standalone_mode=False)
+    elif program.startswith((".ci/", "tools/")):
+        _require((REPOSITORY / program).is_file(), f"there is no {program}")
     elif program in _SYSTEM:
         known = _SYSTEM[program]
         _require(not isinstance(known, tuple) or arguments[0] in known, f"{program} {arguments[0]} is not known here")
