@@ -12,7 +12,7 @@ import pytest
 from napari_dinoaugseg.learning import settings
 from tests.conftest import REPOSITORY
 from tests.docs.commands import DocumentationError, check, commands_in, is_command, options_of_ours
-from tests.docs.pages import API, PAGES, Block, anchors_of, blocks_of, links_of, name_of, spans_of
+from tests.docs.pages import API, PAGES, Block, anchors_of, blocks_of, emphasised_in, links_of, name_of, spans_of
 from tests.docs.samples import QUICK, write_samples
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -74,6 +74,17 @@ def test_links_lead_somewhere(page: Path):
         path = page if not target else page.parent / target
         assert path.exists(), f"{name_of(page)}: there is no {link}"
         assert not anchor or anchor in anchors_of(path), f"{name_of(page)}: there is no {link}"
+
+
+def test_the_tutorial_calls_things_as_the_window_does():
+    folder = REPOSITORY / "src" / "napari_dinoaugseg"
+    files = [*(folder / "gui").glob("*.py"), folder / "napari.yaml", folder / "study" / "intensity.py"]
+    window = "".join(path.read_text(encoding="utf-8") for path in files)
+    words = [word.strip() for found in emphasised_in(REPOSITORY / "docs" / "tutorial.md") for word in found.split("→")]
+    assert len(words) > 40
+    # napari writes the name of the plugin behind that of its panel; N is a number.
+    words = [word.removesuffix(" (DINO-AugSeg)").partition(" N ")[0] for word in words]
+    assert not [word for word in words if word not in window and word not in ("Plugins", "Preferences")]
 
 
 def test_the_method_page_tells_the_presets_as_they_are():

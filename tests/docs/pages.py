@@ -59,6 +59,18 @@ def spans_of(page: Path) -> list[str]:
     return [part.content for part in _inside(page) if part.type == "code_inline"]
 
 
+def emphasised_in(page: Path) -> list[str]:
+    """What a page sets in bold or italics as a name; not whole sentences, numbered steps and what a program says."""
+    found = []
+    for token in _tokens(page):
+        parts = token.children or []
+        for before, part, after in zip(parts, parts[1:], parts[2:], strict=False):
+            opens = before.type in ("strong_open", "em_open") and after.type in ("strong_close", "em_close")
+            if opens and not re.match(r'[0-9"]|.*\.$', part.content):
+                found.append(part.content)
+    return found
+
+
 def links_of(page: Path) -> list[str]:
     """Where links and pictures point."""
     found = [part.attrGet("href") or part.attrGet("src") for part in _inside(page)]
