@@ -157,6 +157,32 @@ def test_several_volumes_ask_for_one(controller, tmp_path, qtbot, monkeypatch):
     assert not isinstance(errors[0], SeveralSeriesError)
 
 
+def test_a_series_that_was_chosen_stays_chosen_when_it_holds_several_phases(
+    controller, panel, tmp_path, qtbot, monkeypatch
+):
+    from tests.study.builders import numbers, write_dicom
+    from tests.study.test_dicom_phases import PHASES, write_phases
+
+    write_phases(tmp_path / "cine", lambda phase, k: {"TemporalPositionIdentifier": phase + 1})
+    write_dicom(tmp_path / "scout", numbers((3, 8, 9), np.int16), series_uid="1.2.3.4", description="scout")
+    asked = []
+
+    def choose_series(_parent, series):
+        asked.append("series")
+        return max(series, key=lambda entry: entry.slices).uid
+
+    def choose_volume(_parent, count):
+        asked.append(count)
+        return 2
+
+    monkeypatch.setattr("napari_dinoaugseg.gui.study_section.ask_for_series", choose_series)
+    monkeypatch.setattr("napari_dinoaugseg.gui.study_section.ask_for_volume", choose_volume)
+    controller.open_path(tmp_path)
+    qtbot.waitUntil(lambda: controller.session is not None or len(asked) > 2, timeout=10_000)
+    assert asked == ["series", len(PHASES)]
+    assert controller.session.study.n_slices == len(PHASES[2])
+
+
 def test_the_plane_changes_until_something_is_labelled(controller, study, said):
     controller.change_plane(Plane.CORONAL)
     assert controller.session.study.plane is Plane.CORONAL

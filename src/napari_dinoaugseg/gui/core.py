@@ -39,7 +39,7 @@ class ControllerCore:
     notice = Signal(str)  # the person should know this
     work_finished = Signal()
     failed = Signal(str)  # the sentence of an error; napari shows it too
-    choice_needed = Signal(object, object)  # path, SeveralSeriesError or SeveralVolumesError: which one to open
+    choice_needed = Signal(object, object, object)  # path, Several…Error: which one to open, options chosen so far
     said = Signal(str)  # what was just done, in one sentence
     saving_changed = Signal()  # whether the labels are on disk
     sessions_changed = Signal()  # which saved sessions there are to go on with

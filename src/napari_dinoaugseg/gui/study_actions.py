@@ -39,7 +39,7 @@ class StudyActions(WorkActions):
 
         def failed(error: Exception) -> None:
             if isinstance(error, SeveralSeriesError | SeveralVolumesError):
-                self.choice_needed.emit(path, error)
+                self.choice_needed.emit(path, error, options)
             else:
                 self.tell_error(error)
 

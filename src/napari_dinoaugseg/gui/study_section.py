@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,17 +133,16 @@ class StudySection(QWidget):
     def _open_sample(self) -> None:
         self.controller.open_sample()
 
-    def _choose(self, path: str | Path, error: Exception) -> None:
-        """Several series or volumes: let the person choose one, and open it."""
-        options: dict[str, Any]
+    def _choose(self, path: str | Path, error: Exception, chosen: Mapping[str, Any]) -> None:
+        """Several series or volumes: let the person choose one, and open it; a series may hold several volumes."""
+        option: str
+        choice: str | int | None
         if isinstance(error, SeveralSeriesError):
-            uid = ask_for_series(self, error.series)
-            options = {"series": uid}
+            option, choice = "series", ask_for_series(self, error.series)
         else:
-            number = ask_for_volume(self, getattr(error, "count", 1))
-            options = {"component": number}
-        if next(iter(options.values())) is not None:
-            self.controller.open_path(path, **options)
+            option, choice = "component", ask_for_volume(self, getattr(error, "count", 1))
+        if choice is not None:
+            self.controller.open_path(path, **{**chosen, option: choice})
 
     # --- choosing ---------------------------------------------------------------------------------------------------
 
