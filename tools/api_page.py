@@ -239,7 +239,9 @@ def _signature(function: Any, indent: int = 0) -> str:
 
 
 def _block(code: str) -> str:
-    return f"```python\n{code}\n```"
+    # Quotes as the formatter of the sources writes them: it also looks at blocks of Markdown.
+    quoted = re.sub("'([^'\"]*)'", r'"\1"', code)
+    return f"```python\n{quoted}\n```"
 
 
 def _sections(item: Any) -> list[Any]:
