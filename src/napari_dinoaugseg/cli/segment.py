@@ -16,6 +16,7 @@ from napari_dinoaugseg.cli.output import ProgressLine, print_json, print_text, t
 from napari_dinoaugseg.errors import LabelError, OutputError
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.predicting import SavedModel
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.session.snapshot import Round
 from napari_dinoaugseg.study import Study, open_study
@@ -106,9 +107,8 @@ def run_predict(job: PredictJob, *, as_json: bool) -> None:
     started = time.monotonic()
     study = job.open()
     job.check_outputs(study, [job.model, *([job.weights] if job.weights else [])])
-    settings = Settings().with_changes(**job.settings)
-    session = Session(study, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
-    trained = session.load_model(job.model)
+    model = SavedModel(job.model, device=job.device, weights=job.weights, cache=job.cache, say=tell)
+    session = model.session(study, Settings().with_changes(**job.settings))
     tell(f"{study.name}: {study.n_slices} slices; encoder {session.encoder_name}")
     confidence = Confidence(study) if job.confidence_out else None
     with ProgressLine().live() as line:
@@ -116,7 +116,7 @@ def run_predict(job: PredictJob, *, as_json: bool) -> None:
     session.export(job.out)
     if job.confidence_out is not None and confidence is not None:
         study.write_confidence(job.confidence_out, confidence)
-    _report(session, trained.preset, job.out, None, None, 0, predicted, started, as_json=as_json)
+    _report(session, model.preset, job.out, None, None, 0, predicted, started, as_json=as_json)
 
 
 class Confidence:

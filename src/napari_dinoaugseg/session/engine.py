@@ -33,6 +33,8 @@ from napari_dinoaugseg.study.intensity import choose_window
 class Engine:
     """Encoder, features and decoder for one study.
 
+    The arguments are those of a session. An ``encoder`` that is loaded already is used when it is the asked-for one.
+
     Raises on construction:
         DeviceError, WeightsError, SettingsError: the device, the encoder's weights or the window cannot be had.
     """
@@ -46,11 +48,13 @@ class Engine:
         weights: Path | None,
         cache: bool,
         say: Callable[[str], None],
+        encoder: Encoder | None = None,
     ) -> None:
         self._device = choose_device(device)
         window = choose_window(study, settings.window)
         name = resolve_encoder(settings.encoder, weights=weights, device_type=self.device.type, say=say)
-        self.encoder = _load(name, weights, self._device, say)
+        loaded = encoder if encoder is not None and encoder.spec.name == name else read_encoder(name, weights, say)
+        self.encoder = _placed(loaded, self._device, say)
         self.store = FeatureStore(
             study,
             self.encoder,
@@ -134,13 +138,7 @@ class Engine:
         Raises:
             CheckpointError: it was trained on another encoder, or does not fit its encoder and its classes.
         """
-        if checkpoint.encoder["fingerprint"] != self.encoder.fingerprint:
-            msg = (
-                f"{source}: the model was trained on features of {checkpoint.encoder['name']} "
-                f"({checkpoint.encoder['fingerprint']}), but the encoder here is {self.encoder.fingerprint}. "
-                "Use the same encoder weights (--weights), or train a new model."
-            )
-            raise CheckpointError(msg)
+        require_encoder(checkpoint, self.encoder, source)
         try:
             decoder = build_decoder(checkpoint)
         except CheckpointError as error:
@@ -166,15 +164,35 @@ class Engine:
             self.store = self.store.resized(input_size)
 
 
-def _load(name: str, weights: Path | None, device: torch.device, say: Callable[[str], None]) -> Encoder:
-    """The encoder on the device, or on the CPU where it does not fit or the device fails; that is said."""
+def read_encoder(name: str, weights: Path | None, say: Callable[[str], None]) -> Encoder:
+    """The encoder, on the CPU.
+
+    Raises:
+        WeightsError: its weights cannot be had.
+        DeviceError: there is not enough memory for it.
+    """
     try:
-        encoder = load_encoder(name, weights=weights, say=say)
+        return load_encoder(name, weights=weights, say=say)
     except (RuntimeError, MemoryError) as error:
         if trouble_of(error) != "memory":
             raise
         msg = f"There is not enough memory to load {name}. Close other programs, or choose a smaller encoder."
         raise DeviceError(msg) from error
+
+
+def require_encoder(checkpoint: Checkpoint, encoder: Encoder, source: Path) -> None:
+    """Raise CheckpointError when the model in ``source`` was trained on another encoder."""
+    if checkpoint.encoder["fingerprint"] != encoder.fingerprint:
+        msg = (
+            f"{source}: the model was trained on features of {checkpoint.encoder['name']} "
+            f"({checkpoint.encoder['fingerprint']}), but the encoder here is {encoder.fingerprint}. "
+            "Use the same encoder weights (--weights), or train a new model."
+        )
+        raise CheckpointError(msg)
+
+
+def _placed(encoder: Encoder, device: torch.device, say: Callable[[str], None]) -> Encoder:
+    """The encoder on the device, or on the CPU where it does not fit or the device fails; that is said."""
     try:
         return encoder.to(device)
     except (RuntimeError, MemoryError) as error:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import CheckpointError, LabelError, TrainingError
 from napari_dinoaugseg.learning.events import Cancel, Event
-from napari_dinoaugseg.learning.metrics import dice, mean_of
 from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
+from napari_dinoaugseg.session.agreement import agreement
 from napari_dinoaugseg.session.classes import LabelClass, classes_of, to_plain
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
 from napari_dinoaugseg.session.libraries import engine_class
@@ -32,6 +32,7 @@ from napari_dinoaugseg.study import Study
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
+    from napari_dinoaugseg.model.encoder import Encoder
     from napari_dinoaugseg.session.engine import Engine
 
 EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
@@ -50,6 +51,7 @@ class Session:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
         cache: keep features on disk, so that the next session encodes nothing.
+        encoder: one that is loaded already, for work on one study after the other; None = loaded when first needed.
         say: gets sentences for the person (a fallback taken, a licence).
 
     Attributes:
@@ -66,6 +68,7 @@ class Session:
         device: str = "auto",
         weights: Path | None = None,
         cache: bool = True,
+        encoder: Encoder | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.study = study
@@ -76,6 +79,7 @@ class Session:
         self._device = device
         self._weights = weights
         self._cache = cache
+        self._encoder = encoder
         self._say = say
         self._engine: Engine | None = None
         self._model: Checkpoint | Path | None = None  # the trained decoder, also before the engine is built
@@ -139,6 +143,7 @@ class Session:
                 device=self._device,
                 weights=self._weights,
                 cache=self._cache,
+                encoder=self._encoder,
                 say=self._say,
             )
             self._restore_model(self._engine)
@@ -154,7 +159,7 @@ class Session:
         shape_before = [getattr(self.settings, name) for name in ARCHITECTURE]
         self.settings, self._device, self._weights = settings, device, weights
         if before != (*[getattr(settings, name) for name in INPUT], device, weights):
-            self._engine = self._model = None
+            self._engine = self._model = self._encoder = None
         elif shape_before != [getattr(settings, name) for name in ARCHITECTURE]:
             self._model = None
             if self._engine is not None:
@@ -254,10 +259,7 @@ class Session:
 
     def agreement(self) -> float | None:
         """Mean Dice (0 to 1) of the predictions with what the person made of them since the last training."""
-        learnt = set(self.history[-1].labelled) if self.history else set()
-        manual = {i: self.labels.manual(i) for i in self.labels.labelled if i not in learnt}
-        found = [self._agreement(index, labels) for index, labels in manual.items() if labels is not None]
-        return mean_of(value for value in found if value is not None)
+        return agreement(self.labels, self.history[-1].labelled if self.history else ())
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
@@ -315,7 +317,10 @@ class Session:
         """
         from napari_dinoaugseg.model.checkpoint import load_checkpoint
 
-        checkpoint = load_checkpoint(path)
+        return self.use_model(load_checkpoint(path), path)
+
+    def use_model(self, checkpoint: Checkpoint, path: Path) -> Settings:
+        """Like :meth:`load_model`, with a model that was read from ``path`` already."""
         present = [entry.number for entry in self.labels.classes]
         classes, settings = require_fitting(checkpoint, path, present, self.settings.encoder)
         before, engine, model = self.settings, self._engine, self._model
@@ -381,15 +386,6 @@ class Session:
             msg = "The labelled slices hold only background. Paint at least one class on one slice, then train."
             raise TrainingError(msg)
         return list(self.labels.classes)
-
-    def _agreement(self, index: int, labels: NDArray[np.integer]) -> float | None:
-        """Mean Dice over the classes of the last prediction of a slice with what the person made of it."""
-        predicted = self.labels.predicted(index)
-        if predicted is None:
-            return None
-        known = labels != UNKNOWN
-        numbers = {int(value) for value in np.unique(predicted)} | {int(value) for value in np.unique(labels[known])}
-        return mean_of(dice((predicted == n) & known, (labels == n) & known) for n in numbers - {0})
 
 
 def _no_seconds() -> dict[str, float]:
