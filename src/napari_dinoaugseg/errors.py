@@ -89,3 +89,7 @@ class TrainingError(DinoAugSegError):
 
 class SessionError(DinoAugSegError):
     """A saved session cannot be used: of a newer version, of another study, open in another window, or damaged."""
+
+
+class ClusterError(DinoAugSegError):
+    """A scheduler or its workers cannot be had, or are lost."""

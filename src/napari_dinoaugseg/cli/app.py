@@ -134,9 +134,43 @@ def segment(
 
 @app.command()
 def predict(
-    study: StudyArgument,
+    study: Annotated[
+        Path,
+        typer.Argument(
+            help="A study as for `segment`; or a cohort: a folder with several volumes (NIfTI, NRRD, multi-page TIFF, "
+            "multi-frame DICOM) or with a subfolder of DICOM slices or pictures for each study, or a text file (.txt) "
+            "with the path of a study a line, relative ones from its folder.",
+            metavar="STUDY|COHORT",
+        ),
+    ],
     model: Annotated[Path, typer.Option(help="A model saved by `segment --model-out`.")],
-    out: Out,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Where the mask goes: a file like the study's, or a folder for pictures. For a cohort a folder, which "
+            "gets a mask and a JSON report for each study."
+        ),
+    ],
+    cohort: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether it is a cohort or one study.",
+            show_default="a cohort is a text file, and a folder with NIfTI or NRRD files or with DICOM of several "
+            "examinations; any other folder is one study",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Predict a cohort on the workers of this Dask scheduler, as tls://HOST:PORT."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers on this machine for a cohort.", show_default="as many as fit"),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace masks of a cohort that come from another model, options or files."),
+    ] = False,
     plane: Plane = None,
     component: Component = None,
     series: Series = None,
@@ -148,7 +182,45 @@ def predict(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Write a mask of a new study with a saved model."""
+    """Write a mask of a new study with a saved model, or of each study of a cohort.
+
+    The same command on a cohort goes on where it stopped: masks that are there, of the same model, options and files,
+    are kept. Workers need the extra `cluster`; without it one study follows the other.
+    """
+    from napari_dinoaugseg.session.cohort import find_cohort
+
+    found = find_cohort(study, wanted=cohort, series=series, out=out)
+    if found is not None:
+        from napari_dinoaugseg.cli.cohort import CohortJob, run_cohort
+
+        if confidence_out is not None:
+            raise typer.BadParameter("--confidence-out is for one study, not for a cohort.")
+        if scheduler is not None and workers is not None:
+            raise typer.BadParameter("Use either --scheduler or --workers.")
+        cohort_job = CohortJob(
+            path=study,
+            found=found,
+            model=model,
+            out=out,
+            scheduler=scheduler,
+            workers=workers,
+            overwrite=overwrite,
+            plane=plane,
+            component=component,
+            series=series,
+            weights=weights,
+            window=window,
+            device=device,
+            cache=cache,
+        )
+        if not run_cohort(cohort_job, as_json=json):
+            raise typer.Exit(1)
+        return
+    if scheduler is not None or workers is not None or overwrite:
+        raise typer.BadParameter(
+            f"{study} is taken as one study, and --scheduler, --workers and --overwrite are for cohorts. "
+            "Leave them out, or say --cohort."
+        )
     from napari_dinoaugseg.cli.segment import PredictJob, run_predict
 
     job = PredictJob(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from napari_dinoaugseg.learning.events import Notice, Stage
 from napari_dinoaugseg.learning.events import Progress as ProgressEvent
@@ -105,6 +105,51 @@ class ProgressLine:
                 highlight=False,
             )
         self._last.clear()
+
+
+class StudiesLine:
+    """One live bar on standard error for the studies of a cohort.
+
+    Where standard error is a file or a pipe there is a line a study instead.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description:<11}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("studies"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("predicting", total=total, detail="")
+        self._total, self._done, self._failed = total, 0, 0
+
+    @contextmanager
+    def live(self) -> Iterator[StudiesLine]:
+        """Show the bar inside the block."""
+        if self._console.is_terminal:
+            with self._bar:
+                yield self
+        else:
+            yield self
+
+    def tell(self, text: str) -> None:
+        """A sentence for the person, above the bar."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def advance(self, name: str, seconds: float, reason: str | None) -> None:
+        """A study is done, or failed for a reason."""
+        self._done += 1
+        self._failed += reason is not None
+        detail = f"{self._failed} failed" if self._failed else ""
+        self._bar.update(self._task, completed=self._done, detail=detail)
+        if not self._console.is_terminal:
+            what = f"done in {seconds:.1f} s" if reason is None else f"failed: {reason}"
+            self.tell(f"{self._done}/{self._total} {name}: {what}")
 
 
 def _detail(event: ProgressEvent) -> str:

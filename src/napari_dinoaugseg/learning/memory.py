@@ -11,13 +11,31 @@ _SHARE = 4  # features get a quarter: the study, napari's layers and the trainin
 _SMALLEST_BUDGET = 64 * 2**20  # bytes
 _GROUP = Path("/sys/fs/cgroup")
 
+_limit: int | None = None
+
+
+def limit_to(size: int | None) -> None:
+    """Let this process take so many bytes at most, because others share the machine with it; None = as many as it has.
+
+    A fact about the process, as that it is one of several workers.
+    """
+    global _limit
+    _limit = size
+
 
 def available_memory(group: Path = _GROUP) -> int:
-    """Bytes that can be taken without swapping: what the machine has left, or what a container may still take.
+    """Bytes that can be taken without swapping: what the machine has left, or a container or this process may take.
 
     Args:
         group: the folder in which Linux tells the limits of a container.
     """
+    left = _available(group)
+    if _limit is None:
+        return left
+    return max(0, min(left, _limit - int(psutil.Process().memory_info().rss)))
+
+
+def _available(group: Path) -> int:
     machine = int(psutil.virtual_memory().available)
     try:
         limit = int((group / "memory.max").read_text())  # "max" where there is no limit

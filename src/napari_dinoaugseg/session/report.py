@@ -7,7 +7,7 @@ its fingerprint, the slices by their numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -77,15 +77,24 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
     }
 
 
-def write_report(path: Path, session: Session, include: Iterable[Status] = EVERYTHING) -> None:
+def write_report(
+    path: Path, session: Session, include: Iterable[Status] = EVERYTHING, *, more: Mapping[str, Any] | None = None
+) -> None:
     """Write the report as JSON; a file that is there already is replaced.
+
+    Args:
+        path: where to write.
+        session: what to describe.
+        include: as for :func:`make_report`.
+        more: further entries.
 
     Raises:
         OutputError: nothing can be written there.
     """
     path = Path(path)
     check_parent(path)
-    text = json.dumps(make_report(session, include), indent=2, ensure_ascii=False, allow_nan=False)
+    report = {**make_report(session, include), **(more or {})}
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

@@ -1,0 +1,321 @@
+"""A cohort on workers of dask.distributed: some on this machine, or those of a scheduler.
+
+Paths and options travel to the workers, sentences and seconds come back: the workers read the studies and write the
+masks themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from napari_dinoaugseg.errors import ClusterError, DinoAugSegError
+from napari_dinoaugseg.learning.memory import available_memory, limit_to
+from napari_dinoaugseg.session.batch import Outcome, Plan, batch_of, one_line
+from napari_dinoaugseg.session.cohort import CohortStudy
+from napari_dinoaugseg.session.libraries import engine_class
+from napari_dinoaugseg.session.machine import Share, share_machine
+from napari_dinoaugseg.study.output import check_writable
+
+if TYPE_CHECKING:
+    from distributed import Client, Future, Security
+
+INSTALL = 'pip install "napari-dinoaugseg[cluster]"'
+GPU = "GPU"
+"""The resource that a worker with a graphics card of its own declares."""
+_SLOT = "dinoaugseg-study"  # every worker gets one, so that it takes one study at a time, whatever its threads
+_PLUGIN = "dinoaugseg-one-study-at-a-time"
+_PATIENCE = 20.0  # seconds
+_LOOK = 2.0  # seconds between looks at who joined or left
+
+Results = Generator[tuple[CohortStudy, Outcome], None, None]
+
+
+def is_installed() -> bool:
+    """Whether dask.distributed is there, with what encrypts the connections of workers on this machine."""
+    return all(importlib.util.find_spec(name) is not None for name in ("distributed", "cryptography"))
+
+
+def require_installed() -> None:
+    """Raise ClusterError unless dask.distributed is there."""
+    if not is_installed():
+        msg = f"Workers need dask.distributed, which is not installed. Use {INSTALL}."
+        raise ClusterError(msg)
+
+
+@contextmanager
+def local_workers(plan: Plan, studies: int, wanted: int | None = None) -> Iterator[Client]:
+    """Workers on this machine, ended with the block. Only this program can talk to them: with keys made for it.
+
+    Args:
+        plan: says on what device they compute.
+        studies: how many there are to predict.
+        wanted: how many workers; None = as many as fit.
+
+    Raises:
+        SettingsError: more are wanted than fit.
+        DeviceError: the device is not there.
+    """
+    import dask.system
+    from distributed import Client, Nanny, Scheduler, Security, SpecCluster
+
+    gpus = _gpus(plan.device)
+    share = share_machine(
+        studies, cores=dask.system.CPU_COUNT, memory=available_memory(), gpus=len(gpus), wanted=wanted
+    )
+    security = Security.temporary()
+    common = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False}
+    workers = {
+        number: {"cls": Nanny, "options": {**common, "silence_logs": logging.CRITICAL, **options}}
+        for number, options in enumerate(worker_options(share, gpus))
+    }
+    scheduler = {"cls": Scheduler, "options": {**common, "port": 0}}
+    with (
+        SpecCluster(workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(share.workers)
+        yield client
+
+
+def worker_options(share: Share, gpus: list[str]) -> list[dict[str, Any]]:
+    """The options of each worker of this machine.
+
+    Args:
+        share: what each gets.
+        gpus: names of graphics cards as CUDA_VISIBLE_DEVICES takes them; empty = they compute on the CPU.
+    """
+    threads = {name: str(share.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    common = {"nthreads": 1, "memory_limit": share.memory}
+    if not gpus:
+        return [{**common, "env": threads}] * share.workers
+    return [
+        {**common, "env": {**threads, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})}, "resources": {GPU: 1}}
+        for gpu in gpus[: share.workers]
+    ]
+
+
+@contextmanager
+def remote_workers(address: str, *, security: Security | None = None) -> Iterator[Client]:
+    """The workers of a scheduler.
+
+    Args:
+        address: such as ``tls://gpu-room:8786``.
+        security: certificates; None = as dask's configuration says.
+
+    Raises:
+        ClusterError: the scheduler cannot be reached, or has no worker.
+    """
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what went wrong is told in our own words
+    try:
+        client = Client(address, timeout=_PATIENCE, set_as_default=False, security=security, name="dinoaugseg")
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        why = one_line(str(error)) or type(error).__name__
+        msg = (
+            f"The scheduler at {address} cannot be reached ({why}).\n"
+            "Check the address; for tls:// also the certificates in dask's configuration (see docs/hospital.md)."
+        )
+        raise ClusterError(msg) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError as error:
+            msg = f"The scheduler at {address} has no worker. Check that one is running (see docs/hospital.md)."
+            raise ClusterError(msg) from error
+        yield client
+
+
+def predict_on(
+    client: Client, studies: Iterable[CohortStudy], plan: Plan, *, say: Callable[[str], None] = lambda _: None
+) -> Results:
+    """Predict studies on the workers of a client, as many at a time as there are workers; each as it is done.
+
+    A study whose worker dies is predicted again by another; one during which workers die again and again fails. Where
+    workers declare the resource ``GPU``, only these are used. Workers may join and leave meanwhile.
+
+    Args:
+        client: see :func:`local_workers` and :func:`remote_workers`.
+        studies: what to predict; the workers must see the same paths.
+        plan: how.
+        say: gets sentences for the person.
+
+    Raises:
+        ClusterError: a worker cannot do this, or the scheduler is lost; what was handed out until then is done.
+        CheckpointError, WeightsError, DeviceError: the model cannot be used on a worker.
+    """
+    from distributed import wait
+
+    waiting = deque(studies)
+    if not waiting:
+        return
+    _require_ready(client, plan, waiting[0])
+    client.register_plugin(_one_study_at_a_time(), name=_PLUGIN)
+    needs = {_SLOT: 1, **({GPU: 1} if _has_gpu(client) else {})}
+    running: dict[Future, CohortStudy] = {}
+    told = False
+    try:
+        while waiting or running:
+            workers = len(_workers(client, needs))
+            if not workers and not told:
+                say("No worker is left; waiting for one. Ctrl+C stops, and the same command goes on later.")
+            told = not workers
+            # No more than one each: when a worker dies, the scheduler suspects all that was handed to it.
+            while waiting and len(running) < workers:
+                study = waiting.popleft()
+                running[client.submit(_predict, study, plan, pure=False, resources=needs)] = study
+            if not running:
+                time.sleep(_LOOK)
+                continue
+            with contextlib.suppress(TimeoutError), _losing(client), client.as_current():
+                wait(list(running), timeout=_LOOK, return_when="FIRST_COMPLETED")
+            for future in [future for future in running if future.done()]:
+                yield running.pop(future), _outcome(future, client)
+    finally:
+        if client.status == "running":
+            client.cancel(list(running))
+            client.unregister_worker_plugin(_PLUGIN)
+
+
+def _predict(study: CohortStudy, plan: Plan) -> Outcome:
+    """What a worker does."""
+    _respect_limit()
+    batch = batch_of(plan)
+    batch.load()
+    return batch.predict(study)
+
+
+def _ready(plan: Plan, study: CohortStudy, wanted: str) -> None:
+    """Whether a worker can do it; raises when not. The model is loaded then."""
+    found = version("napari-dinoaugseg")
+    if found != wanted:
+        msg = f"it has napari-dinoaugseg {found}, and this is {wanted}. Install the same version there."
+        raise ClusterError(msg)
+    for path in (plan.model, study.path, study.mask.parent):
+        if not path.exists():
+            msg = f"it does not see {path}. Use paths that are the same on all machines (shared storage)."
+            raise ClusterError(msg)
+    check_writable(study.mask.parent, study.mask.parent)
+    _respect_limit()
+    batch_of(plan).load()
+
+
+def _respect_limit() -> None:
+    """Let features take their share of what the worker may use, not of what the machine has."""
+    from distributed import get_worker
+
+    limit_to(getattr(get_worker().memory_manager, "memory_limit", None))
+
+
+def _require_ready(client: Client, plan: Plan, study: CohortStudy) -> None:
+    wanted = version("napari-dinoaugseg")
+    needs = {GPU: 1} if _has_gpu(client) else {}
+    asked = {
+        address: client.submit(
+            _ready, plan, study, wanted, pure=False, workers=[address], allow_other_workers=True, resources=needs
+        )
+        for address in _workers(client, needs)
+    }
+    for address, future in asked.items():
+        with _losing(client):
+            error = future.exception()
+        if isinstance(error, ClusterError):
+            msg = f"The worker at {address} cannot be used: {error}"
+            raise ClusterError(msg) from error
+        if isinstance(error, DinoAugSegError):
+            raise error
+        if error is not None:
+            why = one_line(f"{type(error).__name__}: {error}")
+            msg = f"The worker at {address} cannot be used ({why}). Install the same napari-dinoaugseg there."
+            raise ClusterError(msg) from error
+
+
+def _outcome(future: Future, client: Client) -> Outcome:
+    """What became of a study: what its worker says, or why no worker lived to say it."""
+    from distributed import KilledWorker
+
+    with _losing(client):
+        error = future.exception()
+    if error is None:
+        outcome: Outcome = future.result()
+        return outcome
+    if isinstance(error, KilledWorker):
+        times = error.allowed_failures + 1
+        reason = f"{times} workers ended while they worked on it, perhaps for lack of memory; see their logs"
+        return Outcome(reason, 0.0)
+    reason = str(error) if isinstance(error, DinoAugSegError) else f"{type(error).__name__}: {error}"
+    return Outcome(one_line(reason), 0.0)
+
+
+@contextmanager
+def _losing(client: Client) -> Iterator[None]:
+    """Tell that the scheduler is lost."""
+    from concurrent.futures import CancelledError as Cancelled
+
+    from distributed import CancelledError
+
+    try:
+        yield
+    except (CancelledError, Cancelled, OSError) as error:
+        if isinstance(error, TimeoutError):
+            raise
+        raise _lost(client) from error
+
+
+def _lost(client: Client) -> ClusterError:
+    address = client.scheduler.address if client.scheduler is not None else "the scheduler"
+    return ClusterError(
+        f"The connection to the scheduler ({address}) is lost. "
+        "What is done stays; use the same command to go on when it is back."
+    )
+
+
+def _workers(client: Client, needs: dict[str, int]) -> list[str]:
+    """Addresses of the workers that may be used."""
+    if client.status != "running":
+        raise _lost(client)
+    with _losing(client):
+        known = client.scheduler_info(n_workers=-1)["workers"]
+    wants_gpu = GPU in needs
+    return [address for address, facts in known.items() if not wants_gpu or facts["resources"].get(GPU, 0) >= 1]
+
+
+def _has_gpu(client: Client) -> bool:
+    return bool(_workers(client, {GPU: 1}))
+
+
+def _one_study_at_a_time() -> Any:
+    """A plugin that gives every worker, also one that joins later, the resource for one study."""
+    from distributed import Worker, WorkerPlugin
+
+    class OneStudyAtATime(WorkerPlugin):  # type: ignore[misc] # the library's types are not looked at
+        async def setup(self, worker: Worker) -> None:
+            await worker.set_resources(**{_SLOT: 1})
+
+    return OneStudyAtATime()
+
+
+def _gpus(device: str) -> list[str]:
+    """Graphics cards that workers may use, as CUDA_VISIBLE_DEVICES names them; "" = one that needs no name."""
+    engine_class()
+    import torch
+
+    from napari_dinoaugseg.learning.device import choose_device
+
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
+        return []
+    if chosen.type != "cuda" or chosen.index is not None:
+        return [""]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return names[: torch.cuda.device_count()]

@@ -1,0 +1,321 @@
+"""A cohort: which studies a folder or a list names, and where their masks go."""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_dinoaugseg.errors import OutputError, StudyError
+from napari_dinoaugseg.study.dicom_facts import ImageFile, read_image_file
+from napari_dinoaugseg.study.files import (
+    DICOM_SUFFIXES,
+    NIFTI_SUFFIXES,
+    NRRD_SUFFIXES,
+    PICTURE_SUFFIXES,
+    TIFF_SUFFIXES,
+    is_dicom,
+    is_hidden,
+    listed,
+    name_of,
+    natural_key,
+    suffix_of,
+)
+from napari_dinoaugseg.study.matching import is_mask_folder, split_masks
+from napari_dinoaugseg.study.output import check_parent, check_writable, is_same
+from napari_dinoaugseg.study.pictures import find_study_pictures
+from napari_dinoaugseg.study.tiff import count_pages
+
+_VOLUMES = NIFTI_SUFFIXES | NRRD_SUFFIXES
+_LIST = ".txt"
+_LARGEST_LIST = 16 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The studies of a cohort.
+
+    Attributes:
+        studies: files and folders, as `open_study` takes them, in natural order (a list keeps its own).
+        notices: what was left out.
+    """
+
+    studies: list[Path]
+    notices: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CohortStudy:
+    """A study of a cohort and where its results go.
+
+    Attributes:
+        path: the study.
+        mask: a file, or a folder for pictures.
+        report: a JSON file beside the mask.
+    """
+
+    path: Path
+    mask: Path
+    report: Path
+
+    @property
+    def name(self) -> str:
+        """How the study is called: its folder, or its file without suffix."""
+        return name_of(self.path)
+
+
+def find_cohort(path: Path, *, wanted: bool | None = None, series: str | None = None, out: Path) -> Cohort | None:
+    """The studies of a folder or a text file; None when ``path`` is to be taken as one study.
+
+    A text file names a path a line, relative ones from its own folder; empty lines and those that begin with # are left
+    out. In a folder the studies are its volume files (NIfTI, NRRD, multi-page TIFF, multi-frame DICOM) and its
+    subfolders with DICOM slices or pictures.
+
+    Args:
+        path: what the person named.
+        wanted: True = it is a cohort, False = it is one study. None = a text file is a cohort, and so is a folder that
+            cannot be one study: with NIfTI or NRRD files, or with DICOM of several examinations.
+        series: the DICOM series that was asked for; a folder of several ones is one study then.
+        out: where the results go; it is no study, even inside the folder. The name of a file asks for one study.
+
+    Raises:
+        StudyError: it may be one study or a cohort, holds no study, or the list cannot be read.
+    """
+    if wanted is False:
+        return None
+    if path.suffix.lower() == _LIST and path.is_file():
+        return Cohort(_read_list(path))
+    if wanted and path.is_file():
+        msg = f"{path}: a cohort is a folder with several studies, or a text file (.txt) with a path a line. Name one."
+        raise StudyError(msg)
+    if not path.is_dir() or (wanted is None and is_file_name(out) and not out.is_dir()):
+        return None
+    inside = _Inside(path)
+    if not (wanted or inside.is_cohort(series)):
+        return None
+    return inside.cohort(out)
+
+
+def place_results(studies: Iterable[Path], out: Path) -> list[CohortStudy]:
+    """Where each study's mask and report go: ``NAME.nii.gz`` (``.tif`` for a TIFF stack, a folder for pictures) and
+    ``NAME.json``.
+
+    Raises:
+        OutputError: two studies would get the same name.
+    """
+    placed: list[CohortStudy] = []
+    taken: dict[str, Path] = {}
+    for path in studies:
+        mask = out / _mask_name(path)
+        study = CohortStudy(path, mask, out / f"{name_of(path)}.json")
+        for target in {name_of(path), mask.name, study.report.name}:
+            # As file systems see it that know no capital letters, or spell accents otherwise.
+            other = taken.setdefault(unicodedata.normalize("NFC", target).casefold(), path)
+            if other is not path:
+                msg = (
+                    f"{path}: its mask would get the name of that of {other} ({name_of(path)}). "
+                    "Rename one of them, or predict them into folders of their own."
+                )
+                raise OutputError(msg)
+        placed.append(study)
+    return placed
+
+
+def prepare_folder(out: Path, cohort: Path, studies: Iterable[CohortStudy]) -> None:
+    """Make the folder for the results.
+
+    Raises:
+        OutputError: it is a file, lies among the studies, or cannot be made.
+    """
+    if out.is_file() or (not out.exists() and is_file_name(out)):
+        msg = f"{out}: the masks of a cohort go to a folder, but this is the name of a file. Name a folder."
+        raise OutputError(msg)
+    folders = [study.path if study.path.is_dir() else study.path.parent for study in studies]
+    if any(is_same(out, folder) for folder in {cohort, *folders}):
+        msg = f"{out}: the studies lie here, and masks must not be taken for studies. Choose another folder."
+        raise OutputError(msg)
+    check_parent(out)
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as error:
+        msg = f"{out}: the folder cannot be made ({error.strerror}). Choose another place."
+        raise OutputError(msg) from error
+    check_writable(out, out)
+
+
+def is_file_name(path: Path) -> bool:
+    """Whether a name is that of a mask file rather than of a folder."""
+    return suffix_of(path) in _VOLUMES | PICTURE_SUFFIXES | DICOM_SUFFIXES
+
+
+def _read_list(path: Path) -> list[Path]:
+    try:
+        if path.stat().st_size > _LARGEST_LIST:
+            msg = f"{path}: this is too large for a list of studies. Give a text file with a path a line."
+            raise StudyError(msg)
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path}: cannot be read as a list of studies. Save it as plain text (UTF-8) with a path a line."
+        raise StudyError(msg) from error
+    named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not named:
+        msg = f"{path}: the list names no study. Write a path a line."
+        raise StudyError(msg)
+    return [path.parent / name for name in named]
+
+
+class _Inside:
+    """What lies right in a folder, sorted by what it could be."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        visible = sorted((p for p in folder.iterdir() if not is_hidden(p, folder)), key=lambda p: natural_key(p.name))
+        files = [path for path in visible if path.is_file()]
+        self.folders = [path for path in visible if path.is_dir()]
+        self.volumes = [path for path in files if suffix_of(path) in _VOLUMES]
+        pictures = [path for path in files if suffix_of(path) in PICTURE_SUFFIXES]
+        self.stacks = [path for path in pictures if _is_stack(path)]
+        self.pictures = [path for path in pictures if path not in set(self.stacks)]
+        known = {*self.volumes, *pictures}
+        dicom = [path for path in files if path not in known and _may_be_dicom(path)]
+        headers = _multi_frame(dicom)
+        # One single slice makes the folder a series, as far as this folder's own files go.
+        self.loops = headers if headers is not None else {}
+        self.slices = dicom if headers is None else []
+        self.others = [path for path in files if path not in {*known, *self.loops, *self.slices}]
+
+    def is_cohort(self, series: str | None) -> bool:
+        """Whether this cannot be one study. Raises StudyError when it is not clear."""
+        loose = [path.name for path in (*self.pictures, *self.slices)]
+        if self.volumes and loose:
+            volumes = listed([path.name for path in self.volumes], 1)
+            msg = (
+                f"{self.folder}: volumes ({volumes}) lie beside pictures or DICOM slices ({listed(loose, 1)}), so "
+                "this is neither one study nor a cohort. Move the ones or the others to a folder of their own; "
+                "--no-cohort takes the folder as one study of pictures or slices."
+            )
+            raise StudyError(msg)
+        if self.volumes:
+            return True
+        if self.stacks and not loose and not self.loops:
+            msg = (
+                f"{self.folder}: the TIFF files have several pages. Use --cohort when each of them is a volume, "
+                "or --no-cohort when each of them is a picture (its first page)."
+            )
+            raise StudyError(msg)
+        if loose or series is not None:
+            return False
+        if self.loops:
+            found = [image for image in self.loops.values() if image is not None]
+        else:
+            found = [image for sub in self.folders for image in _first_image(sub)]
+        return len({str(image.facts.get("StudyInstanceUID")) for image in found}) > 1
+
+    def cohort(self, out: Path) -> Cohort:
+        """The studies. Raises StudyError when there is none, or when files lie here that belong to none."""
+        loose = [path.name for path in (*self.pictures, *self.slices)]
+        if loose:
+            msg = (
+                f"{self.folder}: pictures or DICOM slices ({listed(loose, 1)}) lie right in the folder of the cohort. "
+                "Move those of each study to a folder of their own."
+            )
+            raise StudyError(msg)
+        files = [*self.volumes, *self.stacks, *self.loops]
+        named_as_masks = set(split_masks(name_of(path) for path in files)[1])
+        masks = [path for path in files if name_of(path) in named_as_masks]
+        subfolders = [path for path in self.folders if not is_same(path, out)]
+        folders = [path for path in subfolders if not is_mask_folder(path.name) and _holds_study(path)]
+        studies = [path for path in files if path not in set(masks)] + folders
+        if not studies:
+            msg = (
+                f"{self.folder}: there is no study here. Name a folder with volumes or with a subfolder for each study."
+            )
+            raise StudyError(msg)
+        left = [*masks, *(path for path in subfolders if path not in set(folders)), *self.others]
+        notices = (
+            [f"Left out, for they are masks or no images: {listed([path.name for path in left])}."] if left else []
+        )
+        return Cohort(sorted(studies, key=lambda path: natural_key(path.name)), notices)
+
+
+def _is_stack(path: Path) -> bool:
+    if suffix_of(path) not in TIFF_SUFFIXES:
+        return False
+    try:
+        return count_pages(path) > 1
+    except StudyError:  # damaged: told when it is opened
+        return False
+
+
+def _may_be_dicom(path: Path) -> bool:
+    return path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path)
+
+
+def _multi_frame(files: Iterable[Path]) -> dict[Path, ImageFile | None] | None:
+    """The headers of multi-frame files, None for a damaged one, of which its opening tells; None with a single slice.
+
+    A folder of slices is recognised by the first of them: the headers of the others are not read for that.
+    """
+    found: dict[Path, ImageFile | None] = {}
+    for path in files:
+        try:
+            image = _read(path)
+        except StudyError:
+            found[path] = None
+            continue
+        if image is not None and len(image.slices) == 1:
+            return None
+        if image is not None:  # else a report or a segmentation
+            found[path] = image
+    return found
+
+
+def _first_image(folder: Path) -> Iterator[ImageFile]:
+    """The first image of a folder of DICOM files, if there is one."""
+    for path in _walk(folder):
+        if _may_be_dicom(path):
+            try:
+                image = _read(path)
+            except StudyError:
+                continue
+            if image is not None:
+                yield image
+                return
+
+
+def _read(path: Path) -> ImageFile | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # pydicom warns of every value that is merely unusual
+        return read_image_file(path)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path, folder))
+
+
+def _holds_study(folder: Path) -> bool:
+    """Whether a subfolder is a study. Raises StudyError when it holds volumes instead."""
+    if any(_may_be_dicom(path) for path in _walk(folder)) or find_study_pictures(folder):
+        return True
+    volume = next((path for path in _walk(folder) if suffix_of(path) in _VOLUMES), None)
+    if volume is not None:
+        msg = (
+            f"{volume}: volumes in subfolders are not taken as studies, for images and labels cannot be told apart "
+            "there. Write the paths of the studies into a text file (.txt), one a line, and name that file."
+        )
+        raise StudyError(msg)
+    return False
+
+
+def _mask_name(path: Path) -> str:
+    name, suffix = name_of(path), suffix_of(path)
+    if path.is_dir():
+        own = [file for file in path.iterdir() if file.is_file() and not is_hidden(file, path)]
+        pictures = any(suffix_of(file) in PICTURE_SUFFIXES for file in own)
+        is_volume = any(_may_be_dicom(file) for file in (own if pictures else _walk(path)))
+        return f"{name}.nii.gz" if is_volume else name
+    if suffix in PICTURE_SUFFIXES:
+        return f"{name}.tif" if _is_stack(path) else name
+    return f"{name}.nii.gz"
