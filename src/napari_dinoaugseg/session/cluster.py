@@ -64,21 +64,27 @@ def local_workers(plan: Plan, studies: int, wanted: int | None = None) -> Iterat
         SettingsError: more are wanted than fit.
         DeviceError: the device is not there.
     """
+    import dask.config
     import dask.system
     from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
+    _hush()
     gpus = _gpus(plan.device)
     share = share_machine(
         studies, cores=dask.system.CPU_COUNT, memory=available_memory(), gpus=len(gpus), wanted=wanted
     )
     security = Security.temporary()
-    common = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False}
+    common = {
+        **{"host": "127.0.0.1", "protocol": "tls://", "security": security},
+        **{"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+    }
     workers = {
-        number: {"cls": Nanny, "options": {**common, "silence_logs": logging.CRITICAL, **options}}
+        number: {"cls": Nanny, "options": {**common, **options}}
         for number, options in enumerate(worker_options(share, gpus))
     }
     scheduler = {"cls": Scheduler, "options": {**common, "port": 0}}
     with (
+        dask.config.set({f"distributed.{role}.http.routes": [] for role in ("scheduler", "worker")}),
         SpecCluster(workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -94,7 +100,13 @@ def worker_options(share: Share, gpus: list[str]) -> list[dict[str, Any]]:
         gpus: names of graphics cards as CUDA_VISIBLE_DEVICES takes them; empty = they compute on the CPU.
     """
     threads = {name: str(share.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    common = {"nthreads": 1, "memory_limit": share.memory}
+    common = {
+        "nthreads": 1,
+        "memory_limit": share.memory,
+        "silence_logs": logging.CRITICAL,
+        # Ctrl+C reaches all processes of a terminal; this program ends its workers itself.
+        "preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+    }
     if not gpus:
         return [{**common, "env": threads}] * share.workers
     return [
@@ -114,16 +126,28 @@ def remote_workers(address: str, *, security: Security | None = None) -> Iterato
     Raises:
         ClusterError: the scheduler cannot be reached, or has no worker.
     """
-    from distributed import Client
+    from distributed import Client, Security
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what went wrong is told in our own words
+    _hush()
+    security = security or Security()
+    if address.startswith("tls://") and security.get_connection_args("client").get("ssl_context") is None:
+        msg = (
+            f"The scheduler at {address} cannot be reached: dask's configuration names no certificates for a client. "
+            "Add them (see docs/hospital.md)."
+        )
+        raise ClusterError(msg)
+    if security.require_encryption and not address.startswith("tls://"):
+        msg = (
+            f"{address}: dask's configuration asks for encryption. Use the scheduler's address that begins with tls://."
+        )
+        raise ClusterError(msg)
     try:
         client = Client(address, timeout=_PATIENCE, set_as_default=False, security=security, name="dinoaugseg")
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         why = one_line(str(error)) or type(error).__name__
         msg = (
             f"The scheduler at {address} cannot be reached ({why}).\n"
-            "Check the address; for tls:// also the certificates in dask's configuration (see docs/hospital.md)."
+            "Check the address, that it runs, and the certificates in dask's configuration (see docs/hospital.md)."
         )
         raise ClusterError(msg) from error
     with client:
@@ -184,6 +208,12 @@ def predict_on(
         if client.status == "running":
             client.cancel(list(running))
             client.unregister_worker_plugin(_PLUGIN)
+
+
+def _hush() -> None:
+    """Let the library log nothing here: what goes wrong is told in our own words. Workers keep their logs."""
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _predict(study: CohortStudy, plan: Plan) -> Outcome:

@@ -1,0 +1,183 @@
+"""Which studies a cohort has, and where their masks go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from pydicom.uid import generate_uid
+
+from napari_dinoaugseg.errors import OutputError, StudyError
+from napari_dinoaugseg.session.cohort import find_cohort, place_results, prepare_folder
+from tests.study.builders import numbers, write_dicom, write_nifti
+
+VOLUME = numbers((3, 8, 9), np.int16)
+
+
+def find(folder: Path, **options):
+    return find_cohort(folder, out=folder.parent / "out", **options)
+
+
+def names(folder: Path, **options) -> list[str]:
+    found = find(folder, **options)
+    assert found is not None
+    return [path.name for path in found.studies]
+
+
+def series(folder: Path, study: str | None = None) -> Path:
+    def change(_, dataset) -> None:
+        dataset.StudyInstanceUID = study
+
+    study = study or generate_uid()
+    write_dicom(folder, VOLUME, change=change)
+    return folder
+
+
+def pictures(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((8, 9), np.uint8)).save(folder / name)
+    return folder
+
+
+def stack(path: Path) -> Path:
+    tifffile.imwrite(path, numbers((3, 8, 9), np.uint8), photometric="minisblack")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "cohort").mkdir()
+    return tmp_path / "cohort"
+
+
+def test_a_folder_of_volumes_is_a_cohort_in_natural_order(folder):
+    for name in ("s10.nii.gz", "s2.nii", "s2b.nii.gz"):
+        write_nifti(folder / name, VOLUME)
+    stack(folder / "s1.tif")
+    series(folder / "s3")
+    pictures(folder / "s4")
+    (folder / "notes.csv").write_text("x")
+    (folder / ".hidden.nii").write_bytes(b"")
+    assert names(folder) == ["s1.tif", "s2.nii", "s2b.nii.gz", "s3", "s4", "s10.nii.gz"]
+    assert find(folder).notices == ["Left out, for they are masks or no images: notes.csv."]
+
+
+def test_masks_and_the_results_inside_the_folder_are_no_studies(folder):
+    for name in ("a.nii.gz", "a_mask.nii.gz", "b.nii.gz"):
+        write_nifti(folder / name, VOLUME)
+    pictures(folder / "labels")
+    (folder / "out").mkdir()
+    write_nifti(folder / "out" / "a.nii.gz", VOLUME)
+    found = find_cohort(folder, out=folder / "out")
+    assert [path.name for path in found.studies] == ["a.nii.gz", "b.nii.gz"]
+    assert found.notices == ["Left out, for they are masks or no images: a_mask.nii.gz, labels."]
+
+
+def test_what_is_one_study_stays_one(tmp_path):
+    series(tmp_path / "series")
+    same = generate_uid()
+    for part in ("part1", "part2"):
+        series(tmp_path / "exam" / part, study=same)
+        pictures(tmp_path / "endoscopy" / part)
+    for name in ("series", "exam", "endoscopy"):
+        assert find(tmp_path / name) is None, name
+    assert find(write_nifti(tmp_path / "a.nii.gz", VOLUME)) is None
+    assert find(tmp_path / "missing") is None
+
+
+def test_dicom_of_several_examinations_is_a_cohort_unless_a_series_is_named(folder):
+    for name in ("p1", "p2"):
+        series(folder / name)
+    assert names(folder) == ["p1", "p2"]
+    assert find(folder, series="1.2") is None
+    assert find(folder, wanted=False) is None
+
+
+def test_subfolders_of_pictures_are_studies_when_it_is_said(folder):
+    for name in ("p1", "p2"):
+        pictures(folder / name)
+    assert find(folder) is None
+    assert names(folder, wanted=True) == ["p1", "p2"]
+
+
+def test_the_name_of_a_file_for_the_result_asks_for_one_study(folder):
+    write_nifti(folder / "a.nii.gz", VOLUME)
+    assert find_cohort(folder, out=folder.parent / "mask.nii.gz") is None
+
+
+def test_a_list_names_studies_from_its_own_folder(tmp_path):
+    write_nifti(tmp_path / "ä.nii.gz", VOLUME)
+    text = f"# patients\n\nä.nii.gz\n  sub/b.nii.gz \n{tmp_path / 'c.nii.gz'}\n"
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8-sig")
+    assert find(tmp_path / "list.txt").studies == [tmp_path / name for name in ("ä.nii.gz", "sub/b.nii.gz", "c.nii.gz")]
+
+
+REFUSED = {
+    "volumes beside pictures": (
+        lambda f: [write_nifti(f / "a.nii", VOLUME), pictures_in(f)],
+        None,
+        "neither one study",
+    ),
+    "the same, said": (lambda f: [write_nifti(f / "a.nii", VOLUME), pictures_in(f)], True, "right in the folder"),
+    "several pages": (lambda f: stack(f / "a.tif"), None, "--cohort when each of them is a volume"),
+    "slices": (lambda f: write_dicom(f, VOLUME), True, "right in the folder of the cohort"),
+    "nothing": (lambda f: (f / "a.csv").write_text("x"), True, "no study here"),
+    "volumes below": (lambda f: [(f / "p1").mkdir(), write_nifti(f / "p1" / "a.nii", VOLUME)], True, "text file"),
+}
+
+
+def pictures_in(folder: Path) -> None:
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save(folder / "p.png")
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_clear_is_refused(case, folder):
+    make, wanted, says = REFUSED[case]
+    make(folder)
+    with pytest.raises(StudyError, match=says):
+        find(folder, wanted=wanted)
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"", "names no study"), (b"\xff\xfe\x00", "list of studies")])
+def test_a_list_that_is_none_is_refused(content, says, tmp_path):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(StudyError, match=says):
+        find(tmp_path / "list.txt")
+
+
+def test_one_volume_is_no_cohort(tmp_path):
+    with pytest.raises(StudyError, match="a cohort is a folder"):
+        find(write_nifti(tmp_path / "a.nii.gz", VOLUME), wanted=True)
+
+
+def test_results_are_named_after_their_studies(tmp_path):
+    studies = [
+        *(write_nifti(tmp_path / "a.nii", VOLUME), stack(tmp_path / "b.tif")),
+        *(series(tmp_path / "c"), pictures(tmp_path / "d"), tmp_path / "missing.nrrd"),
+    ]
+    placed = place_results(studies, tmp_path / "out")
+    assert [study.mask.name for study in placed] == ["a.nii.gz", "b.tif", "c.nii.gz", "d", "missing.nii.gz"]
+    assert [study.report.name for study in placed] == ["a.json", "b.json", "c.json", "d.json", "missing.json"]
+
+
+@pytest.mark.parametrize("other", ["x/scan.nii.gz", "x/Scan.nrrd", "scan.nii"])
+def test_two_studies_of_one_name_are_refused(other, tmp_path):
+    with pytest.raises(OutputError, match=r"scan.*Rename one"):
+        place_results([tmp_path / "scan.nii.gz", tmp_path / other], tmp_path / "out")
+
+
+def test_results_do_not_go_among_the_studies(folder):
+    placed = place_results([series(folder / "p1"), write_nifti(folder / "a.nii", VOLUME)], folder / "p1")
+    for out in (folder, folder / "p1"):
+        with pytest.raises(OutputError, match="the studies lie here"):
+            prepare_folder(out, folder, placed)
+    with pytest.raises(OutputError, match="name of a file"):
+        prepare_folder(folder.parent / "mask.nii.gz", folder, placed)
+    with pytest.raises(OutputError, match="does not exist"):
+        prepare_folder(folder.parent / "no" / "out", folder, placed)
+    prepare_folder(folder / "masks", folder, placed)
+    assert (folder / "masks").is_dir()
