@@ -100,7 +100,8 @@ def refused(tmp_path, without_torch):
     def run(*arguments: object, says: str, names: str | None, needs_torch: bool = False) -> str:
         cache = Path(os.environ["DINOAUGSEG_CACHE"])
         before = listing(tmp_path)
-        blocked = {} if needs_torch else {"PYTHONPATH": str(without_torch)}
+        paths = [str(without_torch), *filter(None, [os.environ.get("PYTHONPATH")])]
+        blocked = {} if needs_torch else {"PYTHONPATH": os.pathsep.join(paths)}
         outcome = run_command(tmp_path, *arguments, **blocked)
         assert outcome.code == 1, outcome
         assert outcome.output == ""

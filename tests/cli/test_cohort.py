@@ -1,0 +1,299 @@
+"""`predict` on a cohort, as a person uses it: on workers, one of which dies, and on a scheduler with certificates."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from napari_dinoaugseg.session.batch import Plan, predict_here
+from napari_dinoaugseg.session.cohort import place_results
+from napari_dinoaugseg.session.predicting import fingerprint_of
+from tests.blobs import write_study
+from tests.cli.conftest import run_command
+from tests.study.builders import listing
+
+STUDIES = 12
+PREDICT = ("predict", "cohort", "--model", "model.safetensors", "--device", "cpu", "--no-cache")
+
+
+@pytest.fixture(scope="module")
+def cohort_files(segmented, tmp_path_factory) -> Path:
+    """A folder with a model, and in ``cohort`` 12 studies."""
+    folder = tmp_path_factory.mktemp("cohort_files")
+    shutil.copy(segmented.folder / "model.safetensors", folder)
+    (folder / "cohort").mkdir()
+    for number in range(STUDIES):
+        image, truth = write_study(folder, number)
+        image.rename(folder / "cohort" / f"patient {number}.nii.gz")
+    truth.unlink()
+    return folder
+
+
+@pytest.fixture
+def cohort(cohort_files, tmp_path) -> Path:
+    """The same in a folder of the test's own."""
+    shutil.copytree(cohort_files, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def keep(folder: Path, count: int) -> None:
+    for number in range(count, STUDIES):
+        (folder / "cohort" / f"patient {number}.nii.gz").unlink()
+
+
+@pytest.fixture
+def alone(tmp_path_factory) -> dict[str, str]:
+    """An environment in which dask.distributed is not installed."""
+    folder = tmp_path_factory.mktemp("without_dask")
+    (folder / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'distributed' else find(name, *rest)\n"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
+def masks(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in listing(folder).items() if name.endswith(".nii.gz")}
+
+
+def worker_processes(program: psutil.Process) -> list[psutil.Process]:
+    return [child for child in program.children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_worker_that_is_killed_costs_nothing(cohort):
+    """12 studies, 2 workers, one killed in the middle: the masks are those of one process, and are not made twice."""
+    command = [sys.executable, "-m", "napari_dinoaugseg", *PREDICT, "--out", "out", "--json"]
+    two = min(2, os.cpu_count() or 1)
+    killed = None
+    with subprocess.Popen(
+        [*command, "--workers", str(two)], cwd=cohort, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        for line in program.stderr:
+            if line.startswith("4/12") and killed is None:
+                workers = worker_processes(psutil.Process(program.pid))
+                assert len(workers) == two
+                killed = max(workers, key=lambda worker: worker.cpu_times().user)
+                killed.send_signal(signal.SIGKILL)
+        result = json.loads(program.stdout.read())
+    assert killed is not None
+    assert not killed.is_running()
+    assert program.returncode == 0
+    assert (result["done"], result["present"], result["failed"]) == (STUDIES, 0, 0)
+    studies = [cohort / "cohort" / f"patient {number}.nii.gz" for number in range(STUDIES)]
+    (cohort / "alone").mkdir()
+    model = cohort / "model.safetensors"
+    plan = Plan(model, fingerprint_of(model), device="cpu", cache=False)
+    assert all(outcome.reason is None for _, outcome in predict_here(place_results(studies, cohort / "alone"), plan))
+    assert masks(cohort / "out") == masks(cohort / "alone")
+    assert len(masks(cohort / "out")) == STUDIES
+    before = {path: path.stat().st_mtime_ns for path in (cohort / "out").iterdir()}
+    again = run_command(cohort, *PREDICT, "--out", "out", "--json")
+    assert (again.json["done"], again.json["present"]) == (0, STUDIES)
+    assert "12 were there already, 0 to predict" in again.errors
+    assert {path: path.stat().st_mtime_ns for path in (cohort / "out").iterdir()} == before
+
+
+@pytest.mark.slow
+def test_a_mask_of_a_cohort_is_that_of_the_study_alone(cohort, alone):
+    keep(cohort, 2)
+    many = run_command(cohort, *PREDICT, "--out", "out", **alone)
+    assert many.code == 0, many.errors
+    assert 'one study follows the other; for workers beside one another use pip install "napari' in many.errors
+    assert [line.split()[:3] for line in many.output.splitlines()[1:3]] == [["patient", n, "done"] for n in ("0", "1")]
+    assert many.output.splitlines()[3].startswith("2 done, 0 failed, 0 was there; ")
+    one = ("predict", "cohort/patient 1.nii.gz", *PREDICT[2:], "--out", "one.nii.gz")
+    assert run_command(cohort, *one).code == 0
+    assert (cohort / "one.nii.gz").read_bytes() == (cohort / "out" / "patient 1.nii.gz").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_broken_study_is_told_and_predicted_when_it_is_mended(cohort, alone):
+    keep(cohort, 2)
+    good = (cohort / "cohort" / "patient 0.nii.gz").read_bytes()
+    (cohort / "cohort" / "patient 0.nii.gz").write_bytes(good[:500])
+    outcome = run_command(cohort, *PREDICT, "--out", "out", "--json", **alone)
+    assert outcome.code == 1
+    result = json.loads(outcome.output)
+    assert set(result) == {"model", "out", "studies", "done", "present", "failed", "seconds"}
+    assert [entry["state"] for entry in result["studies"]] == ["failed", "done"]
+    assert "damaged or cut off" in result["studies"][0]["reason"]
+    assert set(listing(cohort / "out")) == {"patient 1.nii.gz", "patient 1.json"}
+    (cohort / "cohort" / "patient 0.nii.gz").write_bytes(good)
+    again = run_command(cohort, *PREDICT, "--out", "out", "--json", **alone).json
+    assert [entry["state"] for entry in again["studies"]] == ["done", "present"]
+
+
+@pytest.mark.slow
+def test_masks_of_another_model_are_replaced_only_when_it_is_said(cohort, alone):
+    keep(cohort, 1)
+    assert run_command(cohort, *PREDICT, "--out", "out", **alone).code == 0
+    before = listing(cohort)
+    other = run_command(cohort, *PREDICT, "--out", "out", "--window", "0,900", **alone)
+    assert (other.code, listing(cohort)) == (1, before)
+    assert "patient 0.nii.gz is there already, of other options" in other.errors
+    replaced = run_command(cohort, *PREDICT, "--out", "out", "--window", "0,900", "--overwrite", "--json", **alone)
+    assert replaced.json["done"] == 1
+
+
+def test_one_name_for_two_studies_is_refused(refused, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.move(write_study(tmp_path / folder)[0], tmp_path / folder / "scan.nii.gz")
+    (tmp_path / "list.txt").write_text("a/scan.nii.gz\nb/scan.nii.gz\n")
+    (tmp_path / "m.safetensors").write_bytes(b"model")
+    refused(
+        *("predict", "list.txt", "--model", "m.safetensors", "--out", "out"), says="Rename one", names="b/scan.nii.gz"
+    )
+
+
+def test_workers_without_the_extra_are_refused(cohort, alone):
+    outcome = run_command(cohort, *PREDICT, "--out", "out", "--workers", 1, **alone)
+    assert outcome.code == 1
+    assert 'not installed. Use pip install "napari-dinoaugseg[cluster]"' in outcome.errors
+    assert not (cohort / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--workers", 2), ("--scheduler", "tls://nowhere:1"), ("--overwrite",)])
+def test_options_of_cohorts_are_refused_for_one_study(option, dinoaugseg, tmp_path):
+    image, _ = write_study(tmp_path)
+    outcome = dinoaugseg("predict", image.name, "--model", "m.safetensors", "--out", "mask.nii.gz", *option)
+    assert outcome.code == 2
+    assert "one study" in outcome.errors
+
+
+def test_a_wrong_model_is_refused_before_any_study(cohort, alone):
+    (cohort / "model.safetensors").write_bytes(b"hello")
+    outcome = run_command(cohort, *PREDICT, "--out", "out", **alone)
+    assert outcome.code == 1
+    assert "not a model saved by napari-dinoaugseg" in outcome.errors
+    assert outcome.output == ""
+
+
+# --- on a scheduler -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> dict[str, str]:
+    """Dask's configuration for keys made for this test, in environment variables."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    folder = tmp_path_factory.mktemp("certificates")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    prefix = "DASK_DISTRIBUTED__COMM__"
+    files = {"CERT": str(folder / "cert.pem"), "KEY": str(folder / "key.pem")}
+    roles = {f"TLS__{role}__{kind}": file for role in ("SCHEDULER", "WORKER", "CLIENT") for kind, file in files.items()}
+    values = {"REQUIRE_ENCRYPTION": "true", "TLS__CA_FILE": files["CERT"], **roles}
+    return {f"{prefix}{name}": value for name, value in values.items()}
+
+
+@contextmanager
+def dask_process(folder: Path, *arguments: object, **environment: str):
+    command = [sys.executable, "-m", "dask", *map(str, arguments)]
+    with (folder / "dask.log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=folder, env={**os.environ, **environment}, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        for child in children:
+            if child.is_running():
+                child.kill()
+
+
+@pytest.fixture
+def scheduler(certificates, tmp_path, tmp_path_factory):
+    """A scheduler with certificates and one worker with a graphics card, so it says, and four threads."""
+    folder = tmp_path_factory.mktemp("scheduler")
+    file = folder / "scheduler.json"
+    here = ("--protocol", "tls", "--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+    with ExitStack() as stack:
+        running = dask_process(folder, "scheduler", *here, "--port", 0, "--scheduler-file", file, **certificates)
+        process = stack.enter_context(running)
+        worker = ("worker", "--scheduler-file", file, *here, "--nthreads", 4, "--memory-limit", "4GB")
+        stack.enter_context(dask_process(folder, *worker, "--resources", "GPU=1", **certificates))
+        until = time.monotonic() + 30
+        while not file.exists():
+            assert time.monotonic() < until, (folder / "dask.log").read_text()
+            time.sleep(0.1)
+        yield json.loads(file.read_text())["address"], process
+
+
+@pytest.mark.slow
+def test_a_cohort_is_predicted_on_a_scheduler_with_certificates(cohort, scheduler, certificates):
+    keep(cohort, 3)
+    address, _ = scheduler
+    assert address.startswith("tls://127.0.0.1:")
+    outcome = run_command(cohort, *PREDICT, "--out", "out", "--scheduler", address, "--json", **certificates)
+    assert outcome.json["done"] == 3, outcome.errors
+    assert "not encrypted" not in outcome.errors
+    (cohort / "out" / "patient 0.nii.gz").unlink()
+    stranger = run_command(cohort, *PREDICT, "--out", "out", "--scheduler", address)
+    assert stranger.code == 1
+    assert "names no certificates for a client" in stranger.errors
+    assert "Traceback" not in stranger.errors
+    plain = address.replace("tls://", "tcp://")
+    refused = run_command(cohort, *PREDICT, "--out", "out", "--scheduler", plain, **certificates)
+    assert refused.code == 1
+    assert "begins with tls://" in refused.errors
+
+
+@pytest.mark.slow
+def test_when_the_scheduler_is_lost_what_is_done_stays(cohort, scheduler, certificates):
+    address, process = scheduler
+    command = [sys.executable, "-m", "napari_dinoaugseg", *PREDICT, "--out", "out", "--scheduler", address, "--json"]
+    environment = {**os.environ, **certificates}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=cohort, env=environment, **pipes) as program:
+        errors = []
+        for line in program.stderr:
+            errors.append(line)
+            if line.startswith("2/12"):
+                process.kill()
+        result = json.loads(program.stdout.read())
+    assert program.returncode == 1
+    assert "The connection to the scheduler" in "".join(errors)
+    assert "Traceback" not in "".join(errors)
+    states = [entry["state"] for entry in result["studies"]]
+    assert states.count("done") >= 2
+    assert {entry["reason"] for entry in result["studies"] if entry["state"] == "failed"} == {
+        "not predicted: the scheduler was lost"
+    }
