@@ -184,8 +184,7 @@ def predict(
 ) -> None:
     """Write a mask of a new study with a saved model, or of each study of a cohort.
 
-    The same command on a cohort goes on where it stopped: masks that are there, of the same model, options and files,
-    are kept. Workers need the extra `cluster`; without it one study follows the other.
+    The same command on a cohort goes on where it stopped, and keeps the masks that are there.
     """
     from napari_dinoaugseg.session.cohort import find_cohort
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from napari_dinoaugseg.errors import ClusterError, DinoAugSegError
@@ -31,10 +32,9 @@ if TYPE_CHECKING:
 INSTALL = 'pip install "napari-dinoaugseg[cluster]"'
 GPU = "GPU"
 """The resource that a worker with a graphics card of its own declares."""
-_SLOT = "dinoaugseg-study"  # every worker gets one, so that it takes one study at a time, whatever its threads
-_PLUGIN = "dinoaugseg-one-study-at-a-time"
 _PATIENCE = 20.0  # seconds
 _LOOK = 2.0  # seconds between looks at who joined or left
+_ONE_STUDY = Lock()  # for a worker with several threads that joins when the others were looked at
 
 Results = Generator[tuple[CohortStudy, Outcome], None, None]
 
@@ -183,8 +183,7 @@ def predict_on(
     if not waiting:
         return
     _require_ready(client, plan, waiting[0])
-    client.register_plugin(_one_study_at_a_time(), name=_PLUGIN)
-    needs = {_SLOT: 1, **({GPU: 1} if _has_gpu(client) else {})}
+    needs = _needs(client)
     running: dict[Future, CohortStudy] = {}
     told = False
     try:
@@ -207,7 +206,6 @@ def predict_on(
     finally:
         if client.status == "running":
             client.cancel(list(running))
-            client.unregister_worker_plugin(_PLUGIN)
 
 
 def _hush() -> None:
@@ -219,9 +217,10 @@ def _hush() -> None:
 def _predict(study: CohortStudy, plan: Plan) -> Outcome:
     """What a worker does."""
     _respect_limit()
-    batch = batch_of(plan)
-    batch.load()
-    return batch.predict(study)
+    with _ONE_STUDY:
+        batch = batch_of(plan)
+        batch.load()
+        return batch.predict(study)
 
 
 def _ready(plan: Plan, study: CohortStudy, wanted: str) -> None:
@@ -247,8 +246,16 @@ def _respect_limit() -> None:
 
 
 def _require_ready(client: Client, plan: Plan, study: CohortStudy) -> None:
+    """Raise when a worker cannot do what will be asked of it."""
     wanted = version("napari-dinoaugseg")
-    needs = {GPU: 1} if _has_gpu(client) else {}
+    needs = _needs(client)
+    wide = [address for address, threads in client.nthreads().items() if threads > 1]
+    if wide and not needs:
+        msg = (
+            f"The worker at {wide[0]} would take several studies at a time. Start workers with --nthreads 1, "
+            "or with --resources GPU=1 where each has a graphics card of its own."
+        )
+        raise ClusterError(msg)
     asked = {
         address: client.submit(
             _ready, plan, study, wanted, pure=False, workers=[address], allow_other_workers=True, resources=needs
@@ -319,19 +326,9 @@ def _workers(client: Client, needs: dict[str, int]) -> list[str]:
     return [address for address, facts in known.items() if not wants_gpu or facts["resources"].get(GPU, 0) >= 1]
 
 
-def _has_gpu(client: Client) -> bool:
-    return bool(_workers(client, {GPU: 1}))
-
-
-def _one_study_at_a_time() -> Any:
-    """A plugin that gives every worker, also one that joins later, the resource for one study."""
-    from distributed import Worker, WorkerPlugin
-
-    class OneStudyAtATime(WorkerPlugin):  # type: ignore[misc] # the library's types are not looked at
-        async def setup(self, worker: Worker) -> None:
-            await worker.set_resources(**{_SLOT: 1})
-
-    return OneStudyAtATime()
+def _needs(client: Client) -> dict[str, int]:
+    """The resources that a study takes up on a worker."""
+    return {GPU: 1} if _workers(client, {GPU: 1}) else {}
 
 
 def _gpus(device: str) -> list[str]:

@@ -1,0 +1,169 @@
+"""How studies are handed to workers; most workers are threads of the test, and predict nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
+
+from napari_dinoaugseg.errors import CheckpointError, ClusterError
+from napari_dinoaugseg.learning import memory
+from napari_dinoaugseg.session import cluster
+from napari_dinoaugseg.session.batch import Outcome, Plan
+from napari_dinoaugseg.session.cohort import place_results
+
+
+class Recording:
+    """Stands in for the batch of a process: remembers which worker took what, and how many at a time."""
+
+    def __init__(self, load=lambda: None) -> None:
+        self.load = load
+        self.taken: Counter[str] = Counter()
+        self.at_once = 0
+        self._now: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def predict(self, study) -> Outcome:
+        name = str(get_worker().name)
+        with self._lock:
+            self._now[name] += 1
+            self.taken[name] += 1
+            self.at_once = max(self.at_once, self._now[name])
+        time.sleep(0.05)
+        with self._lock:
+            self._now[name] -= 1
+        if study.name == "4":
+            raise ValueError("out of the blue")
+        return Outcome(None, 0.05)
+
+
+@pytest.fixture
+def studies(tmp_path):
+    paths = [tmp_path / f"{number}.nii.gz" for number in range(9)]
+    for path in (*paths, tmp_path / "model.safetensors"):
+        path.write_bytes(b"")
+    (tmp_path / "out").mkdir()
+    return place_results(paths, tmp_path / "out")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return Plan(tmp_path / "model.safetensors", "fingerprint")
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Start workers by name with their resources; returns the client."""
+    monkeypatch.setattr(memory, "_limit", None)
+    common = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    worker = {**common, "memory_limit": 2**30}
+    scheduler = {"cls": Scheduler, "options": {**common, "port": 0}}
+    with ExitStack() as stack:
+
+        def make(nthreads: int = 4, **kinds) -> Client:
+            options = {**worker, "nthreads": nthreads}
+            workers = {name: {"cls": Worker, "options": {**options, "resources": r}} for name, r in kinds.items()}
+            running = stack.enter_context(SpecCluster(workers=workers, scheduler=scheduler))
+            client = stack.enter_context(Client(running, set_as_default=False))
+            client.wait_for_workers(len(kinds))
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def client(start):
+    """Two workers with a graphics card, so they say, and one without."""
+    return start(gpu1={"GPU": 1}, gpu2={"GPU": 1}, cpu={})
+
+
+@pytest.fixture
+def batch(monkeypatch):
+    recording = Recording()
+    monkeypatch.setattr(cluster, "batch_of", lambda _: recording)
+    return recording
+
+
+def test_workers_with_a_graphics_card_take_one_study_at_a_time(client, studies, plan, batch):
+    results = {study.name: outcome.reason for study, outcome in cluster.predict_on(client, studies, plan)}
+    assert set(results) == {str(number) for number in range(9)}
+    assert results.pop("4") == "ValueError: out of the blue"
+    assert set(results.values()) == {None}
+    assert set(batch.taken) == {"gpu1", "gpu2"}
+    assert batch.at_once == 1
+    assert memory.available_memory() <= 2**30
+
+
+def test_workers_without_take_one_study_at_a_time_as_well(start, studies, plan, batch):
+    results = list(cluster.predict_on(start(nthreads=1, one={}, two={}), studies, plan))
+    assert len(results) == 9
+    assert set(batch.taken) == {"one", "two"}
+    assert batch.at_once == 1
+
+
+def test_workers_that_would_take_several_studies_at_a_time_are_refused(start, studies, plan, batch):
+    with pytest.raises(ClusterError, match="Start workers with --nthreads 1"):
+        list(cluster.predict_on(start(one={}), studies, plan))
+    assert not batch.taken
+
+
+@pytest.mark.slow
+def test_a_study_that_kills_its_workers_fails_alone(studies, plan, monkeypatch):
+    """Four workers die of it one after the other; no other study is suspected."""
+
+    def predict(study, _) -> Outcome:
+        if study.name == "4":
+            os._exit(1)
+        return Outcome(None, 0.0)
+
+    monkeypatch.setattr(cluster, "_predict", predict)
+    monkeypatch.setattr(cluster, "_require_ready", lambda *_: None)
+    on_cpu = replace(plan, device="cpu")
+    with cluster.local_workers(on_cpu, len(studies), 1) as client:
+        results = {study.name: outcome.reason for study, outcome in cluster.predict_on(client, studies, on_cpu)}
+    assert "4 workers ended while they worked on it" in results.pop("4")
+    assert set(results.values()) == {None}
+
+
+def test_a_model_that_cannot_be_loaded_is_told_before_any_study(client, studies, plan, batch):
+    def fail() -> None:
+        raise CheckpointError("the model is damaged")
+
+    batch.load = fail
+    with pytest.raises(CheckpointError, match="the model is damaged"):
+        list(cluster.predict_on(client, studies, plan))
+    assert not batch.taken
+
+
+def test_a_worker_that_does_not_see_the_files_is_named(client, studies, plan, batch, tmp_path):
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ClusterError, match=r"The worker at tcp://127.0.0.1:\d+ .*does not see .*model.safetensors"):
+        list(cluster.predict_on(client, studies, plan))
+    assert not batch.taken
+
+
+def test_a_worker_of_another_version_is_named(client, studies, plan, batch, monkeypatch):
+    found = iter(["2.0", "1.0", "1.0"])
+    monkeypatch.setattr(cluster, "version", lambda _: next(found))
+    with pytest.raises(ClusterError, match=r"has napari-dinoaugseg 1.0, and this is 2.0. Install the same"):
+        list(cluster.predict_on(client, studies, plan))
+
+
+def test_stopping_takes_back_what_was_handed_out(client, studies, plan, batch):
+    results = cluster.predict_on(client, studies, plan)
+    next(results)
+    results.close()
+    time.sleep(0.3)
+    taken = sum(batch.taken.values())
+    time.sleep(0.3)
+    assert sum(batch.taken.values()) == taken < len(studies)
+
+
+def test_nothing_to_do_asks_nobody(plan):
+    assert list(cluster.predict_on(None, [], plan)) == []
