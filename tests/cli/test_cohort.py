@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dask.system import CPU_COUNT
 
 from napari_dinoaugseg.session.batch import Plan, predict_here
 from napari_dinoaugseg.session.cohort import place_results
@@ -77,7 +78,7 @@ def worker_processes(program: psutil.Process) -> list[psutil.Process]:
 def test_a_worker_that_is_killed_costs_nothing(cohort):
     """12 studies, 2 workers, one killed in the middle: the masks are those of one process, and are not made twice."""
     command = [sys.executable, "-m", "napari_dinoaugseg", *PREDICT, "--out", "out", "--json"]
-    two = min(2, os.cpu_count() or 1)
+    two = min(2, CPU_COUNT)
     killed = None
     with subprocess.Popen(
         [*command, "--workers", str(two)], cwd=cohort, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
