@@ -11,7 +11,15 @@ import pytest
 
 from napari_dinoaugseg.learning import settings
 from tests.conftest import REPOSITORY
-from tests.docs.commands import DocumentationError, check, commands_in, is_command, options_of_ours
+from tests.docs.commands import (
+    DocumentationError,
+    check,
+    check_dask_configuration,
+    commands_in,
+    is_command,
+    options_of_dask,
+    options_of_ours,
+)
 from tests.docs.pages import API, PAGES, Block, anchors_of, blocks_of, emphasised_in, links_of, name_of, spans_of
 from tests.docs.samples import QUICK, write_samples
 
@@ -41,6 +49,8 @@ def run_block(block: Block, names: dict[str, object]) -> None:
             except Exception as error:
                 msg = f"{block.place}: {command!r} does not work: {error}"
                 raise DocumentationError(msg) from error
+    elif block.language == "yaml":
+        check_dask_configuration(block.code)
     elif block.language == "text":  # a picture, or what a program answers
         wrong = [line for line in block.code.splitlines() if is_command(line)]
         assert not wrong, f"{block.place}: these are commands, so the block is `sh`: {wrong}"
@@ -62,7 +72,8 @@ def test_commands_and_options_in_sentences_exist(page: Path):
         if is_command(span):
             check(span, run=False)
         for option in re.findall(r"^--[a-z][a-z-]*", span):
-            assert option in options_of_ours() or f'"{option}"' in benchmark_sources(), f"nothing has {option}"
+            ours = option in options_of_ours() or f'"{option}"' in benchmark_sources()
+            assert ours or option in options_of_dask(), f"nothing has {option}"
 
 
 @each_page

@@ -26,7 +26,8 @@ OURS = "dinoaugseg"
 PLUGIN = "napari-dinoaugseg"
 _PYTHON = ("python", "python3")
 # Not ours and not installed with us: nothing is known of their options.
-_SYSTEM = {"cd": 0, "git": ("clone", "commit", "tag", "push", "switch", "pull")}
+_SYSTEM = {"cd": 0, "chmod": 0, "openssl": ("req", "x509"), "git": ("clone", "commit", "tag", "push", "switch", "pull")}
+_READ_BY_DASK = {"DASK_CONFIG"}
 _ASSIGNMENT = re.compile(r"([A-Z_][A-Z0-9_]*)=(.*)", re.DOTALL)
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*")
 
@@ -61,7 +62,7 @@ def check(command: str, *, run: bool) -> None:
     program, arguments = _program(words[0]), words[1:]
     if program == OURS:
         _check_ours(arguments)
-        if run and not _opens_a_window(arguments):
+        if run and not _opens_a_window(arguments) and "--scheduler" not in arguments:
             app(arguments, standalone_mode=False)
     elif program.startswith((".ci/", "tools/")):
         _require((REPOSITORY / program).is_file(), f"there is no {program}")
@@ -77,6 +78,28 @@ def check(command: str, *, run: bool) -> None:
 def options_of_ours() -> set[str]:
     """Every option of the command, of whichever subcommand."""
     return {name for _, options in _our_commands() for name in options} | {"--help", "--version"}
+
+
+def options_of_dask() -> str:
+    """What dask says of the options of its scheduler and workers."""
+    return _help_of_program("dask", "scheduler") + _help_of_program("dask", "worker")
+
+
+def check_dask_configuration(text: str) -> None:
+    """Check that dask knows each key. Raises DocumentationError."""
+    import dask.config
+    import distributed  # noqa: F401 - brings its defaults
+    import yaml
+
+    for key in _keys(yaml.safe_load(text)):
+        _require(dask.config.get(key, default=dask) is not dask, f"dask has no {key}")
+
+
+def _keys(values: object, prefix: str = "") -> Words:
+    """The dotted names of all leaves."""
+    if not isinstance(values, dict):
+        return [prefix]
+    return [key for name, value in values.items() for key in _keys(value, f"{prefix}.{name}" if prefix else name)]
 
 
 # --- kinds of commands ------------------------------------------------------------------------------------------------
@@ -188,7 +211,9 @@ def _our_commands() -> tuple[tuple[str, frozenset[str]], ...]:
 
 @cache
 def _is_variable(name: str) -> bool:
-    """Whether something of ours reads a variable."""
+    """Whether something of ours, or dask, reads a variable."""
+    if name in _READ_BY_DASK:
+        return True
     scripts = [REPOSITORY / "Makefile", *(REPOSITORY / "tools").glob("*.sh")]
     modules = [path for folder in ("src", "tests") for path in (REPOSITORY / folder).rglob("*.py")]
     return any(name in path.read_text(encoding="utf-8") for path in scripts) or any(
