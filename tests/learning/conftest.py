@@ -67,4 +67,4 @@ def examples(truth):
 @pytest.fixture
 def quick():
     """Settings for a training of a few seconds."""
-    return Settings.of_preset("fast", input_size=SIZE, steps=90, batch_size=4, views=2, width=32)
+    return Settings.of_preset("fast", shows=0, input_size=SIZE, steps=90, batch_size=4, views=2, width=32)

@@ -34,7 +34,7 @@ target[50:150, 100:200] = 1
 study, encoder = study_from_array(voxels), load_encoder("efficientnet-lite0")
 examples = [Example(index, target) for index in range(4)]
 heavy = {"width": 48, "head": None, "blocks": "conv"}  # so that a smaller batch saves more than a step of the limit
-settings = Settings.of_preset("fast", input_size=384, steps=1, views=0, class_steps=0.0, **heavy)
+settings = Settings.of_preset("fast", shows=0, input_size=384, steps=1, views=0, class_steps=0.0, **heavy)
 
 
 def store(size=384):
