@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-import torch
 
-_SHARE = 4  # features get a quarter: the study, napari's layers and the training need the rest
+SHARE = 4  # features get a quarter: the study, napari's layers and the training need the rest
 _SMALLEST_BUDGET = 64 * 2**20  # bytes
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -49,12 +48,4 @@ def _available(group: Path) -> int:
 
 def feature_budget() -> int:
     """Bytes that a feature store may keep in memory."""
-    return max(_SMALLEST_BUDGET, available_memory() // _SHARE)
-
-
-def device_budget(device: torch.device) -> int:
-    """Bytes of features that a training may keep on a device; 0 where it works in the machine's own memory."""
-    if device.type != "cuda":
-        return 0
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free) // _SHARE
+    return max(_SMALLEST_BUDGET, available_memory() // SHARE)

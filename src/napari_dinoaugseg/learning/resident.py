@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from napari_dinoaugseg.learning.features import FeatureStore, SliceView
-from napari_dinoaugseg.learning.memory import device_budget
+from napari_dinoaugseg.learning.memory import SHARE
 
 
 class Resident:
@@ -38,3 +38,11 @@ class Resident:
             self._held[pair] = maps
             self._room -= size
         return maps
+
+
+def device_budget(device: torch.device) -> int:
+    """Bytes of features that a training may keep on a device; 0 where it works in the machine's own memory."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free) // SHARE
