@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 
+import dask.config
 import pytest
 from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 
@@ -64,7 +65,8 @@ def start(monkeypatch):
     common = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     worker = {**common, "memory_limit": 2**30}
     scheduler = {"cls": Scheduler, "options": {**common, "port": 0}}
-    with ExitStack() as stack:
+    # They count what the tests before have in memory as theirs.
+    with dask.config.set({"distributed.worker.memory.pause": False}), ExitStack() as stack:
 
         def make(nthreads: int = 4, **kinds) -> Client:
             options = {**worker, "nthreads": nthreads}

@@ -84,7 +84,13 @@ def local_workers(plan: Plan, studies: int, wanted: int | None = None) -> Iterat
     }
     scheduler = {"cls": Scheduler, "options": {**common, "port": 0}}
     with (
-        dask.config.set({f"distributed.{role}.http.routes": [] for role in ("scheduler", "worker")}),
+        dask.config.set(
+            {
+                **{f"distributed.{role}.http.routes": [] for role in ("scheduler", "worker")},
+                # A worker that has much in memory after a study would never get the next one: nothing frees it.
+                "distributed.worker.memory.pause": False,
+            }
+        ),
         SpecCluster(workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
