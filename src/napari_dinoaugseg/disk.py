@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -28,6 +29,12 @@ def reason(error: OSError) -> str:
             return found.strerror
         found = found.__cause__ or found.__context__
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def digest(path: Path) -> str:
+    """A hash (32 hexadecimal digits) of the bytes of a file. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 @contextmanager

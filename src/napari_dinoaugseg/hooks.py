@@ -35,10 +35,10 @@ def get_dicom_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerDat
 
 def _holds_dicom(folder: Path) -> bool:
     """Look at the first files only: napari asks for every folder that is dropped, however large."""
-    from napari_dinoaugseg.study.files import DICOM_SUFFIXES, is_dicom
+    from napari_dinoaugseg.study.files import may_be_dicom
 
     files = (path for path in folder.rglob("*") if path.is_file())
-    return any(path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path) for path in islice(files, _LOOKED_AT))
+    return any(may_be_dicom(path) for path in islice(files, _LOOKED_AT))
 
 
 def _read(path: PathOrPaths) -> list[LayerData]:

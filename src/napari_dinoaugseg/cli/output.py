@@ -7,10 +7,18 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from napari_dinoaugseg.learning.events import Notice, Stage
 from napari_dinoaugseg.learning.events import Progress as ProgressEvent
@@ -36,33 +44,41 @@ def print_text(text: str) -> None:
     print(text)  # noqa: T201
 
 
-class ProgressLine:
+class _Line:
+    """A live bar on standard error; where that is a file or a pipe, there is none."""
+
+    def __init__(self, *middle: ProgressColumn) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description:<11}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            *middle,
+            TextColumn("{task.fields[detail]}"),
+            console=self._console,
+            transient=True,
+        )
+
+    @contextmanager
+    def live(self) -> Iterator[Self]:
+        """Show the bar inside the block."""
+        if self._console.is_terminal:
+            with self._bar:
+                yield self
+        else:
+            yield self
+
+
+class ProgressLine(_Line):
     """A live line on standard error: what happens, loss, time left, speed.
 
     Where standard error is a file or a pipe there is one line a stage instead, when the stage ends.
     """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description:<11}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=self._console,
-            transient=True,
-        )
+        super().__init__()
         self._tasks: dict[Stage, TaskID] = {}
         self._last: dict[Stage, ProgressEvent] = {}
-
-    @contextmanager
-    def live(self) -> Iterator[ProgressLine]:
-        """Show the line inside the block."""
-        if self._console.is_terminal:
-            with self._bar:
-                yield self
-        else:
-            yield self
 
     def follow(self, events: Iterable[object]) -> None:
         """Run through an iterator of events, showing them."""
@@ -107,35 +123,16 @@ class ProgressLine:
         self._last.clear()
 
 
-class StudiesLine:
+class StudiesLine(_Line):
     """One live bar on standard error for the studies of a cohort.
 
     Where standard error is a file or a pipe there is a line a study instead.
     """
 
     def __init__(self, total: int) -> None:
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description:<11}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("studies"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=self._console,
-            transient=True,
-        )
+        super().__init__(TextColumn("studies"), TimeRemainingColumn())
         self._task = self._bar.add_task("predicting", total=total, detail="")
         self._total, self._done, self._failed = total, 0, 0
-
-    @contextmanager
-    def live(self) -> Iterator[StudiesLine]:
-        """Show the bar inside the block."""
-        if self._console.is_terminal:
-            with self._bar:
-                yield self
-        else:
-            yield self
 
     def tell(self, text: str) -> None:
         """A sentence for the person, above the bar."""

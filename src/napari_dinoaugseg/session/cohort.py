@@ -15,10 +15,9 @@ from napari_dinoaugseg.study.files import (
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     PICTURE_SUFFIXES,
-    TIFF_SUFFIXES,
-    is_dicom,
     is_hidden,
     listed,
+    may_be_dicom,
     name_of,
     natural_key,
     suffix_of,
@@ -26,7 +25,7 @@ from napari_dinoaugseg.study.files import (
 from napari_dinoaugseg.study.matching import is_mask_folder, split_masks
 from napari_dinoaugseg.study.output import check_parent, check_writable, is_same
 from napari_dinoaugseg.study.pictures import find_study_pictures
-from napari_dinoaugseg.study.tiff import count_pages
+from napari_dinoaugseg.study.tiff import is_stack
 
 _VOLUMES = NIFTI_SUFFIXES | NRRD_SUFFIXES
 _LIST = ".txt"
@@ -179,7 +178,7 @@ class _Inside:
         self.stacks = [path for path in pictures if _is_stack(path)]
         self.pictures = [path for path in pictures if path not in set(self.stacks)]
         known = {*self.volumes, *pictures}
-        dicom = [path for path in files if path not in known and _may_be_dicom(path)]
+        dicom = [path for path in files if path not in known and may_be_dicom(path)]
         headers = _multi_frame(dicom)
         # One single slice makes the folder a series, as far as this folder's own files go.
         self.loops = headers if headers is not None else {}
@@ -241,16 +240,10 @@ class _Inside:
 
 
 def _is_stack(path: Path) -> bool:
-    if suffix_of(path) not in TIFF_SUFFIXES:
-        return False
     try:
-        return count_pages(path) > 1
+        return is_stack(path)
     except StudyError:  # damaged: told when it is opened
         return False
-
-
-def _may_be_dicom(path: Path) -> bool:
-    return path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path)
 
 
 def _multi_frame(files: Iterable[Path]) -> dict[Path, ImageFile | None] | None:
@@ -275,7 +268,7 @@ def _multi_frame(files: Iterable[Path]) -> dict[Path, ImageFile | None] | None:
 def _first_image(folder: Path) -> Iterator[ImageFile]:
     """The first image of a folder of DICOM files, if there is one."""
     for path in _walk(folder):
-        if _may_be_dicom(path):
+        if may_be_dicom(path):
             try:
                 image = _read(path)
             except StudyError:
@@ -297,7 +290,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _holds_study(folder: Path) -> bool:
     """Whether a subfolder is a study. Raises StudyError when it holds volumes instead."""
-    if any(_may_be_dicom(path) for path in _walk(folder)) or find_study_pictures(folder):
+    if any(may_be_dicom(path) for path in _walk(folder)) or find_study_pictures(folder):
         return True
     volume = next((path for path in _walk(folder) if suffix_of(path) in _VOLUMES), None)
     if volume is not None:
@@ -314,7 +307,7 @@ def _mask_name(path: Path) -> str:
     if path.is_dir():
         own = [file for file in path.iterdir() if file.is_file() and not is_hidden(file, path)]
         pictures = any(suffix_of(file) in PICTURE_SUFFIXES for file in own)
-        is_volume = any(_may_be_dicom(file) for file in (own if pictures else _walk(path)))
+        is_volume = any(may_be_dicom(file) for file in (own if pictures else _walk(path)))
         return f"{name}.nii.gz" if is_volume else name
     if suffix in PICTURE_SUFFIXES:
         return f"{name}.tif" if _is_stack(path) else name

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.session.cohort import CohortStudy
 from napari_dinoaugseg.session.report import write_report
@@ -151,12 +152,7 @@ def _stamp(files: Iterable[Path]) -> str:
 
 def _content(files: Iterable[Path]) -> str:
     """A hash of the bytes of files. Names are not in it: they may be a patient's."""
-    return _hash(_digest(file) for file in files)
-
-
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
+    return _hash(bytes.fromhex(disk.digest(file)) for file in files)
 
 
 def _hash(parts: Iterator[bytes]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,8 +100,7 @@ class SavedModel:
 def fingerprint_of(path: Path) -> str:
     """A hash (hex) of the bytes of a model file. Raises CheckpointError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return disk.digest(path)
     except OSError as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else disk.reason(error)
         msg = f"{path}: the model cannot be opened: {reason}. Check the path."

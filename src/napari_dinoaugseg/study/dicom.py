@@ -18,7 +18,7 @@ from napari_dinoaugseg.study.dicom_geometry import affine, parse, sort_slices
 from napari_dinoaugseg.study.dicom_phases import choose_volume
 from napari_dinoaugseg.study.dicom_pixels import read_pixels
 from napari_dinoaugseg.study.dicom_source import source_of
-from napari_dinoaugseg.study.files import DICOM_SUFFIXES, is_dicom, is_hidden
+from napari_dinoaugseg.study.files import is_hidden, may_be_dicom
 from napari_dinoaugseg.study.grid import Grid
 from napari_dinoaugseg.study.voxels import Voxels, check
 
@@ -26,7 +26,7 @@ from napari_dinoaugseg.study.voxels import Voxels, check
 def find_dicom(folder: Path) -> list[Path]:
     """Return the DICOM files in a folder and its subfolders; a damaged file with a DICOM suffix is one too."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path, folder))
-    return [path for path in files if path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path)]
+    return [path for path in files if may_be_dicom(path)]
 
 
 def read_dicom(path: Path, files: Sequence[Path], series: str | None = None, component: int | None = None) -> Voxels:

@@ -96,6 +96,11 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def may_be_dicom(path: Path) -> bool:
+    """Tell whether a file is DICOM by its suffix or its magic; a damaged one with the suffix is meant as one."""
+    return path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path)
+
+
 def require_file(path: Path) -> None:
     """Raise `StudyError` unless `path` is a file that can be opened."""
     if not path.exists():

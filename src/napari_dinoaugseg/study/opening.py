@@ -12,9 +12,9 @@ from napari_dinoaugseg.study.files import (
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     PICTURE_SUFFIXES,
-    TIFF_SUFFIXES,
     is_dicom,
     is_hidden,
+    may_be_dicom,
     natural_key,
     suffix_of,
 )
@@ -22,7 +22,7 @@ from napari_dinoaugseg.study.grid import Plane
 from napari_dinoaugseg.study.labels import read_volume_file
 from napari_dinoaugseg.study.pictures import PictureStudy, find_study_pictures
 from napari_dinoaugseg.study.study import Study
-from napari_dinoaugseg.study.tiff import count_pages
+from napari_dinoaugseg.study.tiff import is_stack
 from napari_dinoaugseg.study.volume import VolumeStudy
 
 
@@ -79,7 +79,7 @@ def _open_file(path: Path, plane: Plane | None, series: str | None, component: i
     suffix = suffix_of(path)
     if suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES | PICTURE_SUFFIXES and is_dicom(path)):
         return VolumeStudy(read_dicom(path, [path], series, component), plane)
-    if suffix in PICTURE_SUFFIXES and not (suffix in TIFF_SUFFIXES and count_pages(path) > 1):
+    if suffix in PICTURE_SUFFIXES and not is_stack(path):
         return PictureStudy(path, [path])
     return VolumeStudy(read_volume_file(path, component), plane)
 
@@ -92,7 +92,7 @@ def _open_list(files: list[Path], plane: Plane | None, series: str | None, compo
     if missing is not None:
         msg = f"{missing}: there is no such file. Check the path."
         raise StudyError(msg)
-    if all(file.suffix.lower() in DICOM_SUFFIXES or is_dicom(file) for file in files):
+    if all(may_be_dicom(file) for file in files):
         return VolumeStudy(read_dicom(files[0].parent, files, series, component), plane)
     return PictureStudy(files[0].parent, sorted(files, key=lambda file: natural_key(file.as_posix())))
 
@@ -100,7 +100,7 @@ def _open_list(files: list[Path], plane: Plane | None, series: str | None, compo
 def _open_folder(folder: Path, plane: Plane | None, series: str | None, component: int | None) -> Study:
     """Tell DICOM from pictures: what lies right in the folder decides, then what lies in its subfolders."""
     own = [path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder)]
-    has_dicom = any(path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path) for path in own)
+    has_dicom = any(may_be_dicom(path) for path in own)
     has_pictures = any(suffix_of(path) in PICTURE_SUFFIXES for path in own)
     if has_dicom or not has_pictures:
         dicom = find_dicom(folder)

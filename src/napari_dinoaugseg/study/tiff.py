@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import StudyError
-from napari_dinoaugseg.study.files import reading, require_file
+from napari_dinoaugseg.study.files import TIFF_SUFFIXES, reading, require_file, suffix_of
 from napari_dinoaugseg.study.grid import Grid
 from napari_dinoaugseg.study.nifti import choose_component
 from napari_dinoaugseg.study.voxels import Voxels, check
@@ -114,6 +114,11 @@ def count_pages(path: Path) -> int:
     require_file(path)
     with open_tiff(path) as tiff:
         return sum(_planes(series) for series in tiff.series)
+
+
+def is_stack(path: Path) -> bool:
+    """Tell whether a file is a TIFF of several pages. Raises StudyError, as `count_pages`."""
+    return suffix_of(path) in TIFF_SUFFIXES and count_pages(path) > 1
 
 
 def _planes(series: tifffile.TiffPageSeries) -> int:
