@@ -24,7 +24,7 @@ from napari_dinoaugseg.study import Study
 from napari_dinoaugseg.study.sample import LABELLED_SLICES, brain_sample, sample_study
 
 PRESETS = ("fast", "balanced")
-SHARES = (0.25, 0.5, 1.0)  # of a preset's steps: the shortest training of these that reaches the recipe's Dice counts
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of a preset's steps: the shortest that reaches the recipe's Dice counts
 Truth = Mapping[int, NDArray[np.integer]]
 
 

@@ -93,3 +93,12 @@ class SessionError(DinoAugSegError):
 
 class ClusterError(DinoAugSegError):
     """A scheduler or its workers cannot be had, or are lost."""
+
+
+class LostSchedulerError(ClusterError):
+    """A scheduler answered before, and does not any more; or its worker ended in the middle of the work."""
+
+
+def one_line(text: str) -> str:
+    """A message in one line, for a table or inside another message."""
+    return " ".join(text.split())

@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,6 +20,7 @@ from napari_dinoaugseg.session.cohort import place_results
 from napari_dinoaugseg.session.predicting import fingerprint_of
 from tests.blobs import write_study
 from tests.cli.conftest import run_command
+from tests.schedulers import running_scheduler
 from tests.study.builders import listing
 
 STUDIES = 12
@@ -221,41 +220,12 @@ def certificates(tmp_path_factory) -> dict[str, str]:
     return {f"{prefix}{name}": value for name, value in values.items()}
 
 
-@contextmanager
-def dask_process(folder: Path, *arguments: object, **environment: str):
-    command = [sys.executable, "-m", "dask", *map(str, arguments)]
-    with (folder / "dask.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env={**os.environ, **environment}, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        for child in children:
-            if child.is_running():
-                child.kill()
-
-
 @pytest.fixture
-def scheduler(certificates, tmp_path, tmp_path_factory):
+def scheduler(certificates, tmp_path_factory):
     """A scheduler with certificates and one worker with a graphics card, so it says, and four threads."""
     folder = tmp_path_factory.mktemp("scheduler")
-    file = folder / "scheduler.json"
-    here = ("--protocol", "tls", "--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
-    with ExitStack() as stack:
-        running = dask_process(folder, "scheduler", *here, "--port", 0, "--scheduler-file", file, **certificates)
-        process = stack.enter_context(running)
-        worker = ("worker", "--scheduler-file", file, *here, "--nthreads", 4, "--memory-limit", "4GB")
-        stack.enter_context(dask_process(folder, *worker, "--resources", "GPU=1", **certificates))
-        until = time.monotonic() + 30
-        while not file.exists():
-            assert time.monotonic() < until, (folder / "dask.log").read_text()
-            time.sleep(0.1)
-        yield json.loads(file.read_text())["address"], process
+    with running_scheduler(folder, "--nthreads", 4, "--resources", "GPU=1", protocol="tls", **certificates) as running:
+        yield running.address, running.scheduler
 
 
 @pytest.mark.slow

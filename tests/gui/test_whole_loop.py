@@ -1,4 +1,4 @@
-"""The whole loop on the brain sample, through the widgets, as a person goes through it."""
+"""The whole loop on the brain sample, through the widgets, as a person goes through it: here, and on a worker."""
 
 import time
 
@@ -10,11 +10,55 @@ from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.study.sample import CLASS_NAMES, LABELLED_SLICES, brain_sample
 from tests.gui.conftest import dice, paint, wait_idle
 from tests.gui.test_painting import stroke
+from tests.schedulers import running_scheduler
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path):
+    go_through(panel, qtbot, tmp_path, train_again=lambda: panel.train.train_button.click())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_same_on_a_worker_whose_scheduler_is_killed_in_the_second_training(panel, qtbot, tmp_path):
+    controller = panel.controller
+    with running_scheduler(tmp_path, "--nthreads", 1, "--no-nanny", OMP_NUM_THREADS="1") as running:
+
+        def kill(event) -> None:
+            if event.stage == "train":
+                running.scheduler.kill()
+
+        def train_again() -> None:
+            assert controller.session.device_name == "cpu (dask worker)"
+            assert not panel.train.here_button.isVisible()
+            controller.progressed.connect(kill)
+            panel.train.train_button.click()
+            wait_idle(qtbot, controller)
+            controller.progressed.disconnect(kill)
+            assert set(LABELLED_SLICES) < set(controller.session.labels.labelled)
+            assert "Go on with this computer" in controller.advice
+            assert panel.train.here_button.isVisible()
+            panel.train.here_button.click()
+            assert controller.scheduler == ""
+            assert not panel.train.here_button.isVisible()
+
+        choose_scheduler(panel, running.address)
+        go_through(panel, qtbot, tmp_path, train_again)
+    assert controller.session.device_name == "cpu"
+
+
+def choose_scheduler(panel, address: str) -> None:
+    machine = panel.study.machine
+    machine.places.setCurrentIndex(1)
+    machine.places.activated.emit(1)
+    machine.address.setText(address)
+    machine.address.editingFinished.emit()
+    assert panel.controller.scheduler == address
+
+
+def go_through(panel, qtbot, tmp_path, train_again) -> None:
+    """Open the sample, paint, train, correct and accept, train again, export."""
     controller = panel.controller
     controller.change_settings(encoder="efficientnet-lite0")
     controller.use_preset("fast")
@@ -56,7 +100,7 @@ def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path):
     assert book.status(accepted) is Status.ACCEPTED
 
     began = time.monotonic()
-    panel.train.train_button.click()
+    train_again()
     wait_idle(qtbot, controller, 400_000)
     assert time.monotonic() - began < first
     assert controller.session.history[1].agreement is not None

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from napari_dinoaugseg.errors import TrainingError
+from napari_dinoaugseg.learning import trainer
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.metrics import dice
@@ -49,6 +50,19 @@ def test_the_papers_recipe_builds_the_papers_decoder_and_lowers_the_loss(make_st
     assert arguments["channels"] == list(encoder.channels)
     assert (arguments["width"], arguments["norm"], arguments["rope"]) == (None, "batch", "1d")
     assert events[0].total == len(examples)
+
+
+def test_wide_decoders_learn_in_bfloat16_where_the_processor_is_made_for_it(make_store, examples, monkeypatch):
+    settings = Settings.of_preset("paper", input_size=64, steps=12, learning_rate=1e-3)
+    losses = {}
+    for able in (True, False):
+        monkeypatch.setattr(trainer, "_bfloat16_is_fast", lambda able=able: able)
+        assert trainer.mixed_precision(torch.device("cpu"), settings) is able
+        assert not trainer.mixed_precision(torch.device("cpu"), settings.with_changes(width=48))
+        _, trained = run(fit(make_store(), examples, settings, n_classes=3))
+        losses[able] = trained.final_loss
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=0.05)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_store, examples, quick):

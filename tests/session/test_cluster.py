@@ -15,7 +15,7 @@ from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 
 from napari_dinoaugseg.errors import CheckpointError, ClusterError
 from napari_dinoaugseg.learning import memory
-from napari_dinoaugseg.session import cluster
+from napari_dinoaugseg.session import cluster, connection
 from napari_dinoaugseg.session.batch import Outcome, Plan
 from napari_dinoaugseg.session.cohort import place_results
 
@@ -151,8 +151,8 @@ def test_a_worker_that_does_not_see_the_files_is_named(client, studies, plan, ba
 
 
 def test_a_worker_of_another_version_is_named(client, studies, plan, batch, monkeypatch):
-    found = iter(["2.0", "1.0", "1.0"])
-    monkeypatch.setattr(cluster, "version", lambda _: next(found))
+    monkeypatch.setattr(cluster, "version", lambda _: "2.0")
+    monkeypatch.setattr(connection, "version", lambda _: "1.0")
     with pytest.raises(ClusterError, match=r"has napari-dinoaugseg 1.0, and this is 2.0. Install the same"):
         list(cluster.predict_on(client, studies, plan))
 

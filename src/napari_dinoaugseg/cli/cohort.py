@@ -11,7 +11,7 @@ from typing import Any
 
 from napari_dinoaugseg.cli.output import StudiesLine, print_json, print_text, tell
 from napari_dinoaugseg.errors import ClusterError
-from napari_dinoaugseg.session import cluster
+from napari_dinoaugseg.session import cluster, connection
 from napari_dinoaugseg.session.batch import Outcome, Plan, predict_here
 from napari_dinoaugseg.session.cohort import Cohort, CohortStudy, place_results, prepare_folder
 from napari_dinoaugseg.session.predicted import Standing, look, require_none_else
@@ -66,7 +66,7 @@ def run_cohort(job: CohortJob, *, as_json: bool) -> bool:
     """Predict the studies that have no mask yet; returns whether there is a mask of every study now."""
     started = time.monotonic()
     if job.scheduler is not None or job.workers is not None:
-        cluster.require_installed()
+        connection.require_installed()
     for notice in job.found.notices:
         tell(f"Note: {notice}")
     # Other processes and machines need paths from the root.
@@ -121,14 +121,14 @@ def _results(
     todo: list[CohortStudy], plan: Plan, job: CohortJob, line: StudiesLine
 ) -> Iterator[Iterator[tuple[CohortStudy, Outcome]]]:
     """The results as they come: from a scheduler, from workers here, or from this process."""
-    if job.scheduler is None and not cluster.is_installed():
-        tell(f"Note: one study follows the other; for workers beside one another use {cluster.INSTALL}.")
+    if job.scheduler is None and not connection.is_installed():
+        tell(f"Note: one study follows the other; for workers beside one another use {connection.INSTALL}.")
         yield predict_here(todo, plan)
         return
     if job.scheduler is not None:
         if not job.scheduler.startswith("tls://"):
             tell(f"Note: the connection to {job.scheduler} is not encrypted; see docs/hospital.md.")
-        workers = cluster.remote_workers(job.scheduler)
+        workers = connection.connect(job.scheduler)
     else:
         workers = cluster.local_workers(plan, len(todo), job.workers)
     with workers as client, closing(cluster.predict_on(client, todo, plan, say=line.tell)) as results:

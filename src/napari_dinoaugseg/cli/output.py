@@ -23,8 +23,8 @@ from rich.progress import (
 from napari_dinoaugseg.learning.events import Notice, Stage
 from napari_dinoaugseg.learning.events import Progress as ProgressEvent
 
-_VERBS: dict[Stage, str] = {"encode": "encoding", "train": "training", "predict": "predicting"}
-_UNITS: dict[Stage, str] = {"encode": "slices", "train": "steps", "predict": "slices"}
+_VERBS: dict[Stage, str] = {"send": "sending", "encode": "encoding", "train": "training", "predict": "predicting"}
+_UNITS: dict[Stage, str] = {"send": "slices", "encode": "slices", "train": "steps", "predict": "slices"}
 
 Result = TypeVar("Result")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_dinoaugseg.gui.work_actions import TRAINING
 from napari_dinoaugseg.session.labels import UNKNOWN
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def advice(controller: Controller) -> str:
         return "The labels layer was removed; nothing is lost. Press 'Bring layers back' in the Label section."
     if controller.read_only:
         return "Look at these labels and export them here; press 'Try again' when the other window is closed."
+    if controller.interrupted:
+        return "The scheduler was lost. Press 'Go on with this computer' in the Train section, or Train to try again."
     if controller.sessions.offers and not session.labels.labelled:
         return "Go on with your labels, or start anew: choose below."
     noun = "slice" if session.study.kind == "volume" else "picture"
@@ -71,7 +74,7 @@ def _several(count: int, noun: str) -> str:
 
 
 def _while_busy(controller: Controller) -> str:
-    if controller.work_name == "Training":
+    if controller.work_name == TRAINING:
         return "Learning from your labels. Go on painting if you like: it counts in the next round."
     if controller.work_name == "Predicting":
         return "Masks appear as they come, nearest slices first. You can look and paint meanwhile."

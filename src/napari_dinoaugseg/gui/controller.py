@@ -31,7 +31,9 @@ class Controller(StudyActions):
         busy: whether work goes on in the background.
         stopping: whether it was asked to stop.
         settings: how to learn; change it with :meth:`change_settings`.
-        device: where to compute: ``auto``, ``cpu``, ``cuda``.
+        device: what computes: ``auto``, ``cpu``, ``cuda``.
+        scheduler: the address of a Dask scheduler whose workers compute; empty = this computer.
+        interrupted: what a scheduler's loss ended, as `work_name` names it; empty = nothing.
         weights: a file with encoder weights, or None.
         scribbles: whether unpainted pixels of newly labelled slices mean "unknown".
         selected_class: the number that the brush paints; 0 = the eraser.
@@ -137,6 +139,8 @@ class Controller(StudyActions):
         self.saving.end()
         self.closed = True
         self.abandon_work()
+        if self.session is not None:
+            self.session.close()
         if self.layers is not None:
             self.layers.detach()
         for signal in self._signals():

@@ -38,6 +38,7 @@ class ControllerCore:
     progressed = Signal(object)  # learning.events.Progress
     notice = Signal(str)  # the person should know this
     work_finished = Signal()
+    interrupted_changed = Signal()  # whether a scheduler's loss ended the work
     failed = Signal(str)  # the sentence of an error; napari shows it too
     choice_needed = Signal(object, object, object)  # path, Several…Error: which one to open, options chosen so far
     said = Signal(str)  # what was just done, in one sentence
@@ -51,6 +52,7 @@ class ControllerCore:
         chosen = preferences()
         self.settings = Settings(encoder=chosen.encoder)
         self.device = chosen.device
+        self.scheduler = chosen.scheduler
         self.weights: Path | None = None
         self.scribbles = False
         self.selected_class = 1

@@ -99,6 +99,8 @@ class EncoderChoice(QWidget):
 
     def _describe(self, wanted: str) -> str:
         found, weights = self._found, self.controller.weights
+        if self.controller.scheduler:
+            return "with the weights that the scheduler's worker has"
         if weights is not None:
             return f"weights from {weights.name}"
         if found is None:

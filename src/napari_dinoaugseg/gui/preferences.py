@@ -20,12 +20,14 @@ class Preferences:
         encoder: ``auto`` or the name of an encoder.
         offline: never download weights.
         sessions: the folder where labels are saved; empty = the user's data folder.
+        scheduler: the address of a Dask scheduler whose workers compute; empty = this computer.
     """
 
     device: str = "auto"
     encoder: str = "auto"
     offline: bool = False
     sessions: str = ""
+    scheduler: str = ""
 
 
 def preferences() -> Preferences:
@@ -38,6 +40,7 @@ def preferences() -> Preferences:
         encoder=str(page.encoder),
         offline=bool(page.offline),
         sessions=str(page.sessions),
+        scheduler=str(page.scheduler),
     )
 
 

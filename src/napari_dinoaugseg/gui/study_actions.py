@@ -12,7 +12,7 @@ from napari_dinoaugseg.gui.layers import StudyLayers
 from napari_dinoaugseg.gui.metadata import shows_alike, study_in_plane, study_of_layer
 from napari_dinoaugseg.gui.read_only import ReadOnlyLayers
 from napari_dinoaugseg.gui.session_actions import Loaded, Looked, SessionActions, look_for_sessions
-from napari_dinoaugseg.gui.work_actions import WorkActions
+from napari_dinoaugseg.gui.work_actions import TRAINING, WorkActions
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.study import Plane, Study, open_study
@@ -94,7 +94,7 @@ class StudyActions(WorkActions):
             looked: what is on disk of it; None looks in the background.
             keep_layers: whether layers with labels of the study before stay in the viewer, under its name.
         """
-        session = Session(study, self.settings, device=self.device, weights=self.weights, say=self.say_from_work)
+        session = self._new_session(study)
         session.labels.add_class()
         self._begin(session, image, StudyLayers, keep_layers=keep_layers)
         self.saving.follow(session)
@@ -105,13 +105,23 @@ class StudyActions(WorkActions):
         else:
             self.sessions.offer(looked)
 
+    def _new_session(self, study: Study) -> Session:
+        return Session(
+            study,
+            self.settings,
+            device=self.device,
+            weights=self.weights,
+            scheduler=self.scheduler or None,
+            say=self.say_from_work,
+        )
+
     def resume(self, loaded: Loaded) -> None:
         """Go on with a session that was saved; only look at it where another window writes it.
 
         Raises:
             LabelError: it does not fit the study; nothing is changed then.
         """
-        session = Session(loaded.study, device=self.device, weights=self.weights, say=self.say_from_work)
+        session = self._new_session(loaded.study)
         session.resume(loaded.snapshot)
         if not session.labels.classes:
             session.labels.add_class()
@@ -155,6 +165,7 @@ class StudyActions(WorkActions):
             return
         self.flush()
         self.saving.end()
+        self.session.close()
         if self.layers is not None:
             ours = (self.layers.manual, self.layers.prediction, self.layers.confidence)
             self.layers.detach(keep_as=self.session.study.name)
@@ -183,8 +194,21 @@ class StudyActions(WorkActions):
         kept = {"encoder": self.settings.encoder, "window": self.settings.window, "seed": self.settings.seed}
         self.guarded(lambda: self._configure(Settings.of_preset(preset, **kept)))
 
+    def use_scheduler(self, address: str) -> None:
+        """Choose on what machine to compute: that of a worker of a Dask scheduler; empty = this computer."""
+        before, self.scheduler = self.scheduler, address.strip()
+        if not self.guarded(self._configure, self.settings):
+            self.scheduler = before
+        self.encoder_in_use = None
+
+    def compute_here(self) -> None:
+        """Leave the scheduler, and begin here again what its loss ended."""
+        begin = self.train if self.interrupted == TRAINING else self.predict
+        self.use_scheduler("")
+        begin()
+
     def use_device(self, device: str) -> None:
-        """Choose where to compute."""
+        """Choose what computes."""
         self.device = device
         self.guarded(self._configure, self.settings)
 
@@ -200,7 +224,7 @@ class StudyActions(WorkActions):
         encoder_before = (self.settings.encoder, self.device, self.weights)
         window_before = self.settings.window
         if self.session is not None:
-            self.session.configure(settings, device=self.device, weights=self.weights)
+            self.session.configure(settings, device=self.device, weights=self.weights, scheduler=self.scheduler or None)
         self.settings = settings
         if encoder_before[0] != settings.encoder:
             self.encoder_in_use = None

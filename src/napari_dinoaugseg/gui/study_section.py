@@ -1,4 +1,4 @@
-"""What is annotated, and how the engine sees it: study, plane, window, encoder, device."""
+"""What is annotated, and how the engine sees it: study, plane, window, encoder, machine, device."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGridLayout, QVB
 
 from napari_dinoaugseg.errors import SeveralSeriesError
 from napari_dinoaugseg.gui.choices import ask_for_series, ask_for_volume, ask_for_window
+from napari_dinoaugseg.gui.compute_choice import ComputeChoice
 from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
 from napari_dinoaugseg.gui.parts import button, quietly, sentence
 from napari_dinoaugseg.study import CT_WINDOWS, Plane
@@ -43,9 +44,10 @@ class StudySection(QWidget):
             [*_WINDOWS, _OWN], "Which grey values the encoder (and you) see; presets are for CT, in Hounsfield units"
         )
         self.window_choice.activated.connect(self._choose_window)
-        self.device = _choice(["auto", "cpu", "cuda", "mps"], "Where to compute; auto takes the fastest that is there")
+        self.device = _choice(["auto", "cpu", "cuda", "mps"], "What computes; auto takes the fastest that is there")
         self.device.activated.connect(lambda _: controller.use_device(self.device.currentText()))
         self.encoder = EncoderChoice(controller)
+        self.machine = ComputeChoice(controller)
         self._arrange()
         for signal in (
             controller.session_changed,
@@ -73,6 +75,7 @@ class StudySection(QWidget):
         form.addRow("Plane", self.plane)
         form.addRow("Window", self.window_choice)
         form.addRow("Encoder", self.encoder)
+        form.addRow("Compute on", self.machine)
         form.addRow("Device", self.device)
         layout.addLayout(form)
 
@@ -83,7 +86,7 @@ class StudySection(QWidget):
         session = controller.session
         for widget in (self.layer_button, self.file_button, self.folder_button, self.sample_button):
             widget.setEnabled(idle)
-        for widget in (self.window_choice, self.device, self.encoder):
+        for widget in (self.window_choice, self.device, self.encoder, self.machine):
             widget.setEnabled(idle)
         is_volume = session is not None and session.study.kind == "volume"
         self.plane.setEnabled(idle and is_volume)

@@ -12,6 +12,7 @@ from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.loss_curve import LossCurve
 from napari_dinoaugseg.gui.parts import Collapsible, button, quietly, row, sentence
 from napari_dinoaugseg.gui.settings_form import settings_form, show_settings
+from napari_dinoaugseg.gui.work_actions import TRAINING
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import PRESETS
 
@@ -23,7 +24,12 @@ _HELP = {
     "balanced": "balanced: good masks in about half a minute on a small machine",
     "paper": "paper: the authors' recipe, 768 pixels and 2000 steps; for a GPU",
 }
-_DOING = {"encode": "encoding slice {} of {}", "train": "training, step {} of {}", "predict": "predicting {} of {}"}
+_DOING = {
+    "send": "sending slice {} of {}",
+    "encode": "encoding slice {} of {}",
+    "train": "training, step {} of {}",
+    "predict": "predicting {} of {}",
+}
 _PAUSE = 0.08  # seconds between two updates of the bar
 
 
@@ -36,6 +42,7 @@ class TrainSection(QWidget):
         self.pace = Pace()
         self._shown = 0.0
         self._stage: str | None = None
+        self._place = (controller.device, controller.scheduler)
         self.preset = QComboBox()
         self.preset.addItems(list(PRESETS))
         self.preset.setToolTip("\n".join(_HELP[name] for name in PRESETS))
@@ -47,6 +54,10 @@ class TrainSection(QWidget):
             "Stop", tooltip("Stop at the next step; what is there stays", "train"), controller.stop
         )
         self.predict_button = button("Predict", "Predict again with what was learnt", controller.predict)
+        self.lost = sentence("The scheduler cannot be used now; why is said above. What you painted is safe.")
+        self.here_button = button(
+            "Go on with this computer", "Compute here instead; the same work begins again", controller.compute_here
+        )
         self.estimate_text = sentence()
         self.doing = sentence()
         self.bar = QProgressBar()
@@ -60,6 +71,7 @@ class TrainSection(QWidget):
             controller.labels_changed,
             controller.settings_changed,
             controller.work_finished,
+            controller.interrupted_changed,
         ):
             signal.connect(self.refresh)
         controller.settings_changed.connect(self._settings_changed)
@@ -78,6 +90,8 @@ class TrainSection(QWidget):
         second = row(self.train_button, self.stop_button, self.predict_button)
         second.setStretch(0, 1)
         layout.addLayout(second)
+        layout.addWidget(self.lost)
+        layout.addWidget(self.here_button)
         layout.addWidget(self.estimate_text)
         layout.addWidget(self.doing)
         layout.addWidget(self.bar)
@@ -99,6 +113,8 @@ class TrainSection(QWidget):
         self.preset.setEnabled(not busy)
         self.form.native.setEnabled(not busy)
         quietly(self.preset, lambda: self.preset.setCurrentText(controller.settings.preset))
+        for widget in (self.lost, self.here_button):
+            widget.setVisible(bool(controller.interrupted) and not busy)
         self.estimate_text.setVisible(not busy)
         self.estimate_text.setText(self._estimate())
 
@@ -111,6 +127,8 @@ class TrainSection(QWidget):
         new = [index for index in book.labelled if index not in learnt]
         if not book.labelled:
             return "Nothing is labelled yet."
+        if self.controller.scheduler and self.pace.train is None:
+            return "How long it takes on the scheduler's worker shows in the first training."
         seconds = estimate(
             settings,
             self.controller.encoder_in_use or self.controller.encoder_expected,
@@ -124,6 +142,10 @@ class TrainSection(QWidget):
         return f"Training and prediction: {in_words(seconds)}{rough}."
 
     def _settings_changed(self) -> None:
+        place = (self.controller.device, self.controller.scheduler)
+        if place != self._place:
+            self._place = place
+            self.pace.forget()
         show_settings(self.form, self.controller.settings)
 
     def _set(self, name: str, value: Any) -> None:
@@ -134,7 +156,8 @@ class TrainSection(QWidget):
     # --- work -------------------------------------------------------------------------------------------------------
 
     def _on_start(self, name: str) -> None:
-        self.doing.setText(f"{name}…" if name != "Training" else "Loading the encoder…")
+        first = "Asking the scheduler…" if self.controller.scheduler else "Loading the encoder…"
+        self.doing.setText(f"{name}…" if name != TRAINING else first)
         self.doing.show()
         self.bar.setRange(0, 0)
         self.bar.setFormat("")
@@ -149,7 +172,7 @@ class TrainSection(QWidget):
         self._stage = event.stage
         if event.loss is not None:
             self.curve.add(event.done, event.loss)
-        if event.done and event.elapsed > 0.5:
+        if event.done and event.elapsed > 0.5 and event.stage != "send":
             setattr(self.pace, event.stage, event.elapsed / event.done)
         now = time.monotonic()
         if now - self._shown < _PAUSE and event.done < event.total:

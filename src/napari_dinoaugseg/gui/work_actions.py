@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.errors import StudyError, TrainingError
+from napari_dinoaugseg.errors import ClusterError, StudyError, TrainingError
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.label_actions import LabelActions
 from napari_dinoaugseg.gui.workers import Work
@@ -20,6 +20,8 @@ from napari_dinoaugseg.session.snapshot import Round
 if TYPE_CHECKING:
     import napari
 
+TRAINING, PREDICTING = "Training", "Predicting"
+
 
 class WorkActions(LabelActions):
     """Part of the controller."""
@@ -29,6 +31,7 @@ class WorkActions(LabelActions):
         self._work: Work | None = None
         self._sentences: list[str] = []
         self.work_name = ""
+        self.interrupted = ""
         self.last_stage: str | None = None
 
     @property
@@ -83,7 +86,7 @@ class WorkActions(LabelActions):
             elif session is self.session:
                 self._predict()
 
-        self._start("Training", lambda: training, done, cancel)
+        self._start(TRAINING, lambda: training, done, cancel)
 
     def _predict(self) -> None:
         self._require_idle()
@@ -108,7 +111,7 @@ class WorkActions(LabelActions):
                 self.said.emit(f"{count} slices predicted in {time.monotonic() - started:.0f} s.")
             self.predictions_changed.emit(-1)
 
-        self._start("Predicting", lambda: predictions, done, cancel)
+        self._start(PREDICTING, lambda: predictions, done, cancel)
 
     # --- in the background ------------------------------------------------------------------------------------------
 
@@ -160,13 +163,12 @@ class WorkActions(LabelActions):
                 self.guarded(done, result)
 
         def on_error(error: Exception) -> None:
-            if self.closed:
-                return
-            self._tell_sentences()
-            if cancel and isinstance(error, TrainingError):
-                self.said.emit("Stopped before anything was learnt.")
-            else:
-                (failed or self.tell_error)(error)
+            if not self.closed:
+                self._tell_sentences()
+                (failed or tell)(error)
+
+        def tell(error: Exception) -> None:
+            self._on_error(error, name, session, stopped=bool(cancel))
 
         def on_end() -> None:
             self._work = None
@@ -175,11 +177,28 @@ class WorkActions(LabelActions):
                 self.work_finished.emit()
 
         source = self.saving.before(source)  # whatever happens from here on, what was painted is on disk
+        self._set_interrupted("")
         self.work_name = name
         self._work = Work(
             name, source, on_event=on_event, on_done=on_done, on_error=on_error, on_end=on_end, cancel=cancel
         )
         self.work_started.emit(name)
+
+    def _on_error(self, error: Exception, name: str, session: Any, *, stopped: bool) -> None:
+        if isinstance(error, ClusterError):
+            if session is not self.session:  # the study was left, and with it the scheduler
+                return
+            self._set_interrupted(name)
+        if stopped and isinstance(error, TrainingError):
+            self.said.emit("Stopped before anything was learnt.")
+        else:
+            self.tell_error(error)
+
+    def _set_interrupted(self, name: str) -> None:
+        name = name if name in (TRAINING, PREDICTING) else ""
+        if self.interrupted != name:
+            self.interrupted = name
+            self.interrupted_changed.emit()
 
     def _on_event(self, event: object, session: Any) -> None:
         self._tell_sentences()

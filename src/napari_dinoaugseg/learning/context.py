@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.study import Slices
 from napari_dinoaugseg.study.intensity import Window, to_unit_rgb
 
 _FARTHEST = 2
@@ -20,7 +20,7 @@ a little by it; the spleen at 5 mm (0.89) and everything thinner gained."""
 _PAIRS = 16  # to look at, evenly over the volume
 
 
-def neighbour_distance(study: Study, window: Window | None, wanted: int | None = None) -> int:
+def neighbour_distance(study: Slices, window: Window | None, wanted: int | None = None) -> int:
     """How far the neighbours are that a slice is encoded with, in slices; 0 = it is encoded alone.
 
     Args:
@@ -38,7 +38,7 @@ def neighbour_distance(study: Study, window: Window | None, wanted: int | None =
     return distance
 
 
-def likeness(study: Study, window: Window | None, distance: int = 1) -> float:
+def likeness(study: Slices, window: Window | None, distance: int = 1) -> float:
     """Median correlation, -1 to 1, of slices of a volume that are so far apart; 0 where no two show anything."""
     found = []
     for i in np.unique(np.linspace(0, study.n_slices - 1 - distance, _PAIRS).round().astype(int)):

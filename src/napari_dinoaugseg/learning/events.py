@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["encode", "train", "predict"]
+Stage = Literal["send", "encode", "train", "predict"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Progress:
 
     Attributes:
         stage: what is being done.
-        done: how many units are done: slices (encode, predict) or steps (train).
+        done: how many units are done: slices (send, encode, predict) or steps (train).
         total: how many there are in this stage.
         elapsed: seconds since the stage began.
         loss: training loss of the last step, smoothed; only in ``train``.

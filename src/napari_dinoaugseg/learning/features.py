@@ -21,7 +21,7 @@ from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
 from napari_dinoaugseg.learning.memory import feature_budget
 from napari_dinoaugseg.learning.views import View
 from napari_dinoaugseg.model.encoder import Encoder
-from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.study import Slices
 from napari_dinoaugseg.study.intensity import Window, to_unit_rgb
 
 SliceView = tuple[int, View | None]
@@ -52,7 +52,7 @@ class FeatureStore:
 
     def __init__(
         self,
-        study: Study,
+        study: Slices,
         encoder: Encoder,
         *,
         input_size: int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -191,7 +192,7 @@ class _Run:
         features = self.augment(self.features.batch(batch))
         target = torch.stack([targets[pair] for pair in batch]).to(device).long()
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_mixed_precision(device)):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device, self.settings)):
             logits = self.decoder(features, tuple(target.shape[1:]))
         loss = segmentation_loss(
             logits, target, absent_in_dice=self.settings.absent_in_dice, class_weights=self.class_weights
@@ -285,5 +286,18 @@ def _one_cycle(progress: float) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (progress - _WARM_UP) / (1 - _WARM_UP))))
 
 
-def _mixed_precision(device: torch.device) -> bool:
+def mixed_precision(device: torch.device, settings: Settings) -> bool:
+    """Whether a step goes through the decoder in bfloat16.
+
+    On a processor with instructions for it that saves the decoder of the paper a third of its time, and narrow ones
+    nothing.
+    """
+    if device.type == "cpu":
+        return settings.width is None and _bfloat16_is_fast()
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+@cache
+def _bfloat16_is_fast() -> bool:
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch of 2026 and newer
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError
+from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, one_line
 from napari_dinoaugseg.learning.events import Notice
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.cohort import CohortStudy
@@ -134,8 +134,3 @@ def predict_here(studies: Iterable[CohortStudy], plan: Plan) -> Generator[tuple[
     batch.load()
     for study in studies:
         yield study, batch.predict(study)
-
-
-def one_line(text: str) -> str:
-    """A message in one line, for a table."""
-    return " ".join(text.split())

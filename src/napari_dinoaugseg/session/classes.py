@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from napari_dinoaugseg.errors import LabelError
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import LabelError, TrainingError
 
 LARGEST_CLASS = 65534  # 65535 marks a pixel that is left open, see labels.UNKNOWN
 
@@ -59,3 +62,18 @@ def to_plain(classes: Iterable[LabelClass]) -> list[dict[str, Any]]:
 def from_plain(values: Iterable[Mapping[str, Any]]) -> list[LabelClass]:
     """From JSON values; KeyError or LabelError when they are not classes."""
     return [LabelClass(int(value["number"]), str(value["name"]), str(value["colour"])) for value in values]
+
+
+def classes_to_learn(classes: Iterable[LabelClass], labelled: Collection[NDArray[np.integer[Any]]]) -> list[LabelClass]:
+    """The classes, when the labels of the labelled slices, (H, W) each, are something to learn from.
+
+    Raises:
+        TrainingError: no slice is labelled, or only background is.
+    """
+    if not labelled:
+        msg = "No slice is labelled. Paint at least one slice, then train."
+        raise TrainingError(msg)
+    if not any(1 <= value <= LARGEST_CLASS for labels in labelled for value in np.unique(labels)):
+        msg = "The labelled slices hold only background. Paint at least one class on one slice, then train."
+        raise TrainingError(msg)
+    return list(classes)

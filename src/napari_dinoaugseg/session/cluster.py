@@ -7,7 +7,6 @@ masks themselves.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import time
@@ -18,37 +17,22 @@ from importlib.metadata import version
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.errors import ClusterError, DinoAugSegError
-from napari_dinoaugseg.learning.memory import available_memory, limit_to
-from napari_dinoaugseg.session.batch import Outcome, Plan, batch_of, one_line
+from napari_dinoaugseg.errors import ClusterError, DinoAugSegError, LostSchedulerError, one_line
+from napari_dinoaugseg.learning.memory import available_memory
+from napari_dinoaugseg.session.batch import Outcome, Plan, batch_of
 from napari_dinoaugseg.session.cohort import CohortStudy
+from napari_dinoaugseg.session.connection import GPU, hush, losing, needs_of, require_version, respect_limit, workers_of
 from napari_dinoaugseg.session.libraries import engine_class
 from napari_dinoaugseg.session.machine import Share, share_machine
 from napari_dinoaugseg.study.output import check_writable
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, Security
+    from distributed import Client, Future
 
-INSTALL = 'pip install "napari-dinoaugseg[cluster]"'
-GPU = "GPU"
-"""The resource that a worker with a graphics card of its own declares."""
-_PATIENCE = 20.0  # seconds
 _LOOK = 2.0  # seconds between looks at who joined or left
 _ONE_STUDY = Lock()  # for a worker with several threads that joins when the others were looked at
 
 Results = Generator[tuple[CohortStudy, Outcome], None, None]
-
-
-def is_installed() -> bool:
-    """Whether dask.distributed is there, with what encrypts the connections of workers on this machine."""
-    return all(importlib.util.find_spec(name) is not None for name in ("distributed", "cryptography"))
-
-
-def require_installed() -> None:
-    """Raise ClusterError unless dask.distributed is there."""
-    if not is_installed():
-        msg = f"Workers need dask.distributed, which is not installed. Use {INSTALL}."
-        raise ClusterError(msg)
 
 
 @contextmanager
@@ -68,7 +52,7 @@ def local_workers(plan: Plan, studies: int, wanted: int | None = None) -> Iterat
     import dask.system
     from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
-    _hush()
+    hush()
     gpus = _gpus(plan.device)
     share = share_machine(
         studies, cores=dask.system.CPU_COUNT, memory=available_memory(), gpus=len(gpus), wanted=wanted
@@ -121,50 +105,6 @@ def worker_options(share: Share, gpus: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-@contextmanager
-def remote_workers(address: str, *, security: Security | None = None) -> Iterator[Client]:
-    """The workers of a scheduler.
-
-    Args:
-        address: such as ``tls://gpu-room:8786``.
-        security: certificates; None = as dask's configuration says.
-
-    Raises:
-        ClusterError: the scheduler cannot be reached, or has no worker.
-    """
-    from distributed import Client, Security
-
-    _hush()
-    security = security or Security()
-    if address.startswith("tls://") and security.get_connection_args("client").get("ssl_context") is None:
-        msg = (
-            f"The scheduler at {address} cannot be reached: dask's configuration names no certificates for a client. "
-            "Add them (see docs/hospital.md)."
-        )
-        raise ClusterError(msg)
-    if security.require_encryption and not address.startswith("tls://"):
-        msg = (
-            f"{address}: dask's configuration asks for encryption. Use the scheduler's address that begins with tls://."
-        )
-        raise ClusterError(msg)
-    try:
-        client = Client(address, timeout=_PATIENCE, set_as_default=False, security=security, name="dinoaugseg")
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        why = one_line(str(error)) or type(error).__name__
-        msg = (
-            f"The scheduler at {address} cannot be reached ({why}).\n"
-            "Check the address, that it runs, and the certificates in dask's configuration (see docs/hospital.md)."
-        )
-        raise ClusterError(msg) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_PATIENCE)
-        except TimeoutError as error:
-            msg = f"The scheduler at {address} has no worker. Check that one is running (see docs/hospital.md)."
-            raise ClusterError(msg) from error
-        yield client
-
-
 def predict_on(
     client: Client, studies: Iterable[CohortStudy], plan: Plan, *, say: Callable[[str], None] = lambda _: None
 ) -> Results:
@@ -174,7 +114,7 @@ def predict_on(
     workers declare the resource ``GPU``, only these are used. Workers may join and leave meanwhile.
 
     Args:
-        client: see :func:`local_workers` and :func:`remote_workers`.
+        client: see :func:`local_workers` and `connection.connect`.
         studies: what to predict; the workers must see the same paths.
         plan: how.
         say: gets sentences for the person.
@@ -189,12 +129,12 @@ def predict_on(
     if not waiting:
         return
     _require_ready(client, plan, waiting[0])
-    needs = _needs(client)
+    needs = needs_of(client)
     running: dict[Future, CohortStudy] = {}
     told = False
     try:
         while waiting or running:
-            workers = len(_workers(client, needs))
+            workers = len(workers_of(client, needs))
             if not workers and not told:
                 say("No worker is left; waiting for one. Ctrl+C stops, and the same command goes on later.")
             told = not workers
@@ -205,24 +145,21 @@ def predict_on(
             if not running:
                 time.sleep(_LOOK)
                 continue
-            with contextlib.suppress(TimeoutError), _losing(client), client.as_current():
+            with contextlib.suppress(TimeoutError), losing(client), client.as_current():
                 wait(list(running), timeout=_LOOK, return_when="FIRST_COMPLETED")
             for future in [future for future in running if future.done()]:
                 yield running.pop(future), _outcome(future, client)
+    except LostSchedulerError as error:
+        msg = f"{error} What is done stays; use the same command to go on when it is back."
+        raise LostSchedulerError(msg) from error
     finally:
         if client.status == "running":
             client.cancel(list(running))
 
 
-def _hush() -> None:
-    """Let the library log nothing here: what goes wrong is told in our own words. Workers keep their logs."""
-    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
 def _predict(study: CohortStudy, plan: Plan) -> Outcome:
     """What a worker does."""
-    _respect_limit()
+    respect_limit()
     with _ONE_STUDY:
         batch = batch_of(plan)
         batch.load()
@@ -231,30 +168,20 @@ def _predict(study: CohortStudy, plan: Plan) -> Outcome:
 
 def _ready(plan: Plan, study: CohortStudy, wanted: str) -> None:
     """Whether a worker can do it; raises when not. The model is loaded then."""
-    found = version("napari-dinoaugseg")
-    if found != wanted:
-        msg = f"it has napari-dinoaugseg {found}, and this is {wanted}. Install the same version there."
-        raise ClusterError(msg)
+    require_version(wanted)
     for path in (plan.model, study.path, study.mask.parent):
         if not path.exists():
             msg = f"it does not see {path}. Use paths that are the same on all machines (shared storage)."
             raise ClusterError(msg)
     check_writable(study.mask.parent, study.mask.parent)
-    _respect_limit()
+    respect_limit()
     batch_of(plan).load()
-
-
-def _respect_limit() -> None:
-    """Let features take their share of what the worker may use, not of what the machine has."""
-    from distributed import get_worker
-
-    limit_to(getattr(get_worker().memory_manager, "memory_limit", None))
 
 
 def _require_ready(client: Client, plan: Plan, study: CohortStudy) -> None:
     """Raise when a worker cannot do what will be asked of it."""
     wanted = version("napari-dinoaugseg")
-    needs = _needs(client)
+    needs = needs_of(client)
     wide = [address for address, threads in client.nthreads().items() if threads > 1]
     if wide and not needs:
         msg = (
@@ -266,10 +193,10 @@ def _require_ready(client: Client, plan: Plan, study: CohortStudy) -> None:
         address: client.submit(
             _ready, plan, study, wanted, pure=False, workers=[address], allow_other_workers=True, resources=needs
         )
-        for address in _workers(client, needs)
+        for address in workers_of(client, needs)
     }
     for address, future in asked.items():
-        with _losing(client):
+        with losing(client):
             error = future.exception()
         if isinstance(error, ClusterError):
             msg = f"The worker at {address} cannot be used: {error}"
@@ -286,7 +213,7 @@ def _outcome(future: Future, client: Client) -> Outcome:
     """What became of a study: what its worker says, or why no worker lived to say it."""
     from distributed import KilledWorker
 
-    with _losing(client):
+    with losing(client):
         error = future.exception()
     if error is None:
         outcome: Outcome = future.result()
@@ -297,44 +224,6 @@ def _outcome(future: Future, client: Client) -> Outcome:
         return Outcome(reason, 0.0)
     reason = str(error) if isinstance(error, DinoAugSegError) else f"{type(error).__name__}: {error}"
     return Outcome(one_line(reason), 0.0)
-
-
-@contextmanager
-def _losing(client: Client) -> Iterator[None]:
-    """Tell that the scheduler is lost."""
-    from concurrent.futures import CancelledError as Cancelled
-
-    from distributed import CancelledError
-
-    try:
-        yield
-    except (CancelledError, Cancelled, OSError) as error:
-        if isinstance(error, TimeoutError):
-            raise
-        raise _lost(client) from error
-
-
-def _lost(client: Client) -> ClusterError:
-    address = client.scheduler.address if client.scheduler is not None else "the scheduler"
-    return ClusterError(
-        f"The connection to the scheduler ({address}) is lost. "
-        "What is done stays; use the same command to go on when it is back."
-    )
-
-
-def _workers(client: Client, needs: dict[str, int]) -> list[str]:
-    """Addresses of the workers that may be used."""
-    if client.status != "running":
-        raise _lost(client)
-    with _losing(client):
-        known = client.scheduler_info(n_workers=-1)["workers"]
-    wants_gpu = GPU in needs
-    return [address for address, facts in known.items() if not wants_gpu or facts["resources"].get(GPU, 0) >= 1]
-
-
-def _needs(client: Client) -> dict[str, int]:
-    """The resources that a study takes up on a worker."""
-    return {GPU: 1} if _workers(client, {GPU: 1}) else {}
 
 
 def _gpus(device: str) -> list[str]:

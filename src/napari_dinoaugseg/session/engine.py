@@ -15,7 +15,6 @@ from napari_dinoaugseg.learning.context import neighbour_distance
 from napari_dinoaugseg.learning.device import choose_device, free_memory, give_up, reason, trouble_of, usable
 from napari_dinoaugseg.learning.events import Cancel, Event
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.held import Trained
 from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.predictor import predict
@@ -25,8 +24,9 @@ from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder, resolve_encoder
 from napari_dinoaugseg.model.network import Decoder
 from napari_dinoaugseg.session.classes import LabelClass, to_plain
+from napari_dinoaugseg.session.computing import Learnt
 from napari_dinoaugseg.session.labels import UNKNOWN, Labels
-from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.study import Slices
 from napari_dinoaugseg.study.intensity import choose_window
 
 
@@ -41,7 +41,7 @@ class Engine:
 
     def __init__(
         self,
-        study: Study,
+        study: Slices,
         settings: Settings,
         *,
         device: str,
@@ -72,9 +72,34 @@ class Engine:
         """Where the decoder works: as chosen, until that device failed or was too small."""
         return usable(self._device)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the encoder is loaded; it always is."""
+        return True
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder in use, as what it is."""
+        return self.encoder.spec.name
+
+    @property
+    def device_name(self) -> str:
+        """Where it computes: ``cpu``, ``cuda``, ``mps``."""
+        return str(self.device)
+
+    @property
+    def encoded(self) -> int:
+        """How many slices and views passed the encoder so far; 0 when all features were at hand."""
+        return self.store.encoded
+
+    @property
+    def encode_seconds(self) -> float:
+        """The time that took."""
+        return self.store.encode_seconds
+
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
-    ) -> Generator[Event, None, Trained]:
+    ) -> Generator[Event, None, Learnt]:
         """Train on labelled slices; goes on from the decoder at hand when it has the same classes."""
         numbers = [entry.number for entry in classes]
         warm = self.decoder if self.numbers == numbers else None
@@ -90,7 +115,7 @@ class Engine:
         )
         self.decoder, self.numbers, self._device = trained.decoder, numbers, trained.device
         self._use_input_size(trained.input_size)
-        return trained
+        return Learnt(trained.steps, trained.final_loss, trained.seconds)
 
     def predict(
         self, order: Sequence[int], labels: dict[int, Labels], cancel: Cancel | None
@@ -158,6 +183,9 @@ class Engine:
     def forget_decoder(self) -> None:
         """Start the next training anew; encoder and features stay."""
         self.decoder, self.numbers = None, []
+
+    def close(self) -> None:
+        """Nothing is held elsewhere."""
 
     def _use_input_size(self, input_size: int) -> None:
         if input_size != self.store.input_size:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.errors import CheckpointError, LabelError, TrainingError
+from napari_dinoaugseg.errors import CheckpointError, ClusterError, LabelError, TrainingError
 from napari_dinoaugseg.learning.events import Cancel, Event
 from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
 from napari_dinoaugseg.session.agreement import agreement
-from napari_dinoaugseg.session.classes import LabelClass, classes_of, to_plain
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
-from napari_dinoaugseg.session.libraries import engine_class
+from napari_dinoaugseg.session.classes import LabelClass, classes_of, classes_to_learn, to_plain
+from napari_dinoaugseg.session.computing import Computing, Place, computing
+from napari_dinoaugseg.session.labels import LabelBook, Labels, Status
 from napari_dinoaugseg.session.saved_model import require_fitting
 from napari_dinoaugseg.session.segments import is_by_hand, write_mask
 from napari_dinoaugseg.session.snapshot import Round, Snapshot
@@ -33,13 +34,13 @@ from napari_dinoaugseg.study import Study
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
     from napari_dinoaugseg.model.encoder import Encoder
-    from napari_dinoaugseg.session.engine import Engine
 
 EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
 INPUT = ("encoder", "window", "input_size", "context")
 """Settings that decide what features are."""
 ARCHITECTURE = ("width", "head", "rotary", "norm", "blocks", "fuse", "add_query")
 """Settings that shape the decoder: one trained with others cannot be continued."""
+_NO_SECONDS = {"encode": 0.0, "train": 0.0, "predict": 0.0}
 
 
 class Session:
@@ -51,6 +52,7 @@ class Session:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
         cache: keep features on disk, so that the next session encodes nothing.
+        scheduler: the address of a scheduler of dask.distributed, one of whose workers computes; None = this machine.
         encoder: one that is loaded already, for work on one study after the other; None = loaded when first needed.
         say: gets sentences for the person (a fallback taken, a licence).
 
@@ -68,6 +70,7 @@ class Session:
         device: str = "auto",
         weights: Path | None = None,
         cache: bool = True,
+        scheduler: str | None = None,
         encoder: Encoder | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -76,15 +79,13 @@ class Session:
         self.labels = LabelBook(study.slice_shape, study.n_slices)
         self._structure = Structure()
         self.history: list[Round] = []
-        self._device = device
-        self._weights = weights
-        self._cache = cache
+        self._place = Place(device, weights, cache, scheduler)
         self._encoder = encoder
         self._say = say
-        self._engine: Engine | None = None
+        self._engine: Computing | None = None
         self._model: Checkpoint | Path | None = None  # the trained decoder, also before the engine is built
         self._unusable: Checkpoint | Path | None = None  # learnt with other weights of the encoder, which may come back
-        self.seconds = _no_seconds()
+        self.seconds = dict(_NO_SECONDS)
 
     # --- labelling --------------------------------------------------------------------------------------------------
 
@@ -130,45 +131,46 @@ class Session:
     # --- learning ---------------------------------------------------------------------------------------------------
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Computing:
         """The computing part, built when first needed.
 
         Raises:
-            DeviceError, WeightsError, SettingsError: what it needs cannot be had.
+            DeviceError, WeightsError, SettingsError, ClusterError: what it needs cannot be had.
         """
         if self._engine is None:
-            self._engine = engine_class()(  # PyTorch is loaded here, not before
-                self.study,
-                self.settings,
-                device=self._device,
-                weights=self._weights,
-                cache=self._cache,
-                encoder=self._encoder,
-                say=self._say,
-            )
-            self._restore_model(self._engine)
+            self._engine = computing(self.study, self.settings, self._place, encoder=self._encoder, say=self._say)
+            with self._losing_workers():
+                self._restore_model(self._engine)
         return self._engine
 
-    def configure(self, settings: Settings, *, device: str, weights: Path | None) -> None:
+    def configure(self, settings: Settings, *, device: str, weights: Path | None, scheduler: str | None = None) -> None:
         """Choose how to learn from now on; labels and predictions stay. Not while a training runs.
 
         What no longer fits is built anew when it is next needed: the encoder when it, its weights, the window or the
-        device changed; the decoder as well when its architecture changed. Arguments as of the session.
+        place changed; the decoder when they or its architecture changed. Arguments as of the session.
         """
-        before = (*[getattr(self.settings, name) for name in INPUT], self._device, self._weights)
-        shape_before = [getattr(self.settings, name) for name in ARCHITECTURE]
-        self.settings, self._device, self._weights = settings, device, weights
-        if before != (*[getattr(settings, name) for name in INPUT], device, weights):
-            self._engine = self._model = self._encoder = None
-        elif shape_before != [getattr(settings, name) for name in ARCHITECTURE]:
+        place = replace(self._place, device=device, weights=weights, scheduler=scheduler)
+        changed = {name for name in (*INPUT, *ARCHITECTURE) if getattr(settings, name) != getattr(self.settings, name)}
+        other_features = weights != self._place.weights or not changed.isdisjoint(INPUT)
+        if other_features or place != self._place:
+            self.close()
+            self._encoder = None
+        if other_features or changed:
             self._model = None
             if self._engine is not None:
                 self._engine.forget_decoder()
+        self.settings, self._place = settings, place
+
+    def close(self) -> None:
+        """Let go of encoder and features, and of a worker that computes; they are had again when next needed."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
 
     @property
     def is_ready(self) -> bool:
         """Whether the encoder is loaded. Loads nothing."""
-        return self._engine is not None
+        return self._engine is not None and self._engine.is_ready
 
     @property
     def is_trained(self) -> bool:
@@ -185,10 +187,11 @@ class Session:
 
         Raises:
             TrainingError: nothing is labelled, or only background.
-            WeightsError, DeviceError: the encoder cannot be had, the device is not there (while drawing events).
+            WeightsError, DeviceError, ClusterError: the encoder, the device or a worker cannot be had, or a worker is
+                lost (while drawing events).
         """
         labels = self._truths()
-        classes = self._classes_to_learn(labels)
+        classes = classes_to_learn(self.labels.classes, labels.values())
         return self._train(labels, classes, self.settings, self.agreement(), cancel)
 
     def _train(
@@ -200,18 +203,20 @@ class Session:
         cancel: Cancel | None,
     ) -> Generator[Event, None, Round]:
         engine = self.engine
-        before = engine.store.encode_seconds
-        trained = yield from engine.train(labels, classes, settings, cancel)
-        self._model, self._unusable = engine.checkpoint(classes, settings), None
+        before = engine.encode_seconds
+        with self._losing_workers():
+            trained = yield from engine.train(labels, classes, settings, cancel)
+            model = engine.checkpoint(classes, settings)
+        self._model, self._unusable = model, None
         done = Round(
             labelled=sorted(labels),
             steps=trained.steps,
             final_loss=trained.final_loss,
-            seconds=_no_seconds(),
+            seconds=dict(_NO_SECONDS),
             agreement=agreement,
         )
         self.seconds = done.seconds
-        self.seconds["encode"] = engine.store.encode_seconds - before
+        self.seconds["encode"] = engine.encode_seconds - before
         self.seconds["train"] = trained.seconds
         self.history.append(done)
         return done
@@ -245,9 +250,10 @@ class Session:
         self, order: list[int], labels: dict[int, Labels], cancel: Cancel | None
     ) -> Iterator[Event | Prediction]:
         engine = self.engine
-        started, encoding = time.monotonic(), engine.store.encode_seconds
-        yield from engine.predict(order, labels, cancel)
-        encode = engine.store.encode_seconds - encoding
+        started, encoding = time.monotonic(), engine.encode_seconds
+        with self._losing_workers():
+            yield from engine.predict(order, labels, cancel)
+        encode = engine.encode_seconds - encoding
         self.seconds["encode"] += encode
         self.seconds["predict"] += time.monotonic() - started - encode
 
@@ -271,17 +277,17 @@ class Session:
     @property
     def encoder_name(self) -> str:
         """The encoder in use, as what it is."""
-        return self.engine.encoder.spec.name
+        return self.engine.encoder_name
 
     @property
     def device_name(self) -> str:
-        """Where it computes: ``cpu``, ``cuda``, ``mps``."""
-        return str(self.engine.device)
+        """Where it computes: ``cpu``, ``cuda``, ``mps``, and whether that is a worker's."""
+        return self.engine.device_name
 
     @property
     def encoded(self) -> int:
         """How many slices and views passed the encoder so far; 0 when all features were at hand."""
-        return self.engine.store.encoded
+        return self.engine.encoded
 
     # --- results ----------------------------------------------------------------------------------------------------
 
@@ -331,8 +337,11 @@ class Session:
         try:
             self.engine.restore(checkpoint, [entry.number for entry in classes], path)
         except Exception:
+            self.close()
             self.settings, self._engine, self._model = before, engine, model
             raise
+        if engine is not None:
+            engine.close()
         self._model = checkpoint
         if not present:
             self.labels.classes = classes
@@ -361,12 +370,22 @@ class Session:
         nothing is changed then.
         """
         self.labels.take_content(snapshot.book)
+        self.close()
         self.settings, self.history = snapshot.settings, list(snapshot.history)
-        self._engine, self._model, self._unusable = None, snapshot.model, None
+        self._model, self._unusable = snapshot.model, None
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _restore_model(self, engine: Engine) -> None:
+    @contextmanager
+    def _losing_workers(self) -> Iterator[None]:
+        """What was on a worker that is lost is had again when it is next needed; what was learnt before is here."""
+        try:
+            yield
+        except ClusterError:
+            self.close()
+            raise
+
+    def _restore_model(self, engine: Computing) -> None:
         """Give a new engine what was learnt before it was built; what does not fit any more is said, and left."""
         source = self._model if isinstance(self._model, Path) else self.study.path
         try:
@@ -376,17 +395,3 @@ class Session:
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
             self._model, self._unusable = None, self._model
             self._say(f"What was learnt before cannot be used any more; train again. ({error})")
-
-    def _classes_to_learn(self, labels: Mapping[int, Labels]) -> list[LabelClass]:
-        if not labels:
-            msg = "No slice is labelled. Paint at least one slice, then train."
-            raise TrainingError(msg)
-        painted = {int(value) for values in labels.values() for value in np.unique(values)} - {0, UNKNOWN}
-        if not painted:
-            msg = "The labelled slices hold only background. Paint at least one class on one slice, then train."
-            raise TrainingError(msg)
-        return list(self.labels.classes)
-
-
-def _no_seconds() -> dict[str, float]:
-    return {"encode": 0.0, "train": 0.0, "predict": 0.0}

@@ -10,7 +10,7 @@ from napari_dinoaugseg.study.masks import MaskFolder, read_mask_folder
 from napari_dinoaugseg.study.matching import pair as match_masks
 from napari_dinoaugseg.study.opening import open_study
 from napari_dinoaugseg.study.pictures import PictureStudy
-from napari_dinoaugseg.study.study import Study
+from napari_dinoaugseg.study.study import Slices, Study
 from napari_dinoaugseg.study.volume import VolumeStudy
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "MaskFolder",
     "PictureStudy",
     "Plane",
+    "Slices",
     "Study",
     "VolumeStudy",
     "Window",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_dinoaugseg.errors import SettingsError
 
 if TYPE_CHECKING:
-    from napari_dinoaugseg.study.study import Study
+    from napari_dinoaugseg.study.study import Slices
 
 # Hounsfield units, as (lowest, highest), from the level and width that radiologists use.
 CT_WINDOWS: dict[str, tuple[float, float]] = {
@@ -54,7 +54,7 @@ def robust_range(values: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if low < high else (float(values.min()), float(values.max()))
 
 
-def choose_window(study: Study, name: str = "auto") -> Window | None:
+def choose_window(study: Slices, name: str = "auto") -> Window | None:
     """Return how the grey values of a study become 0..1.
 
     Args:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class PictureStudy(Study):
         StudyError: a file is damaged or not what its suffix says, or two share a name.
     """
 
-    kind: ClassVar[Literal["volume", "pictures"]] = "pictures"
+    kind: Literal["volume", "pictures"] = "pictures"
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         self.path = path

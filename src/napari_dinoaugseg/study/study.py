@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,30 +19,20 @@ MaskOf = Callable[[int], NDArray[np.integer[Any]]]
 ConfidenceOf = Callable[[int], NDArray[np.float32]]
 
 
-class Study(ABC):
-    """Slices of one volume, or pictures.
+class Slices(ABC):
+    """A numbered series of 2-D images: what learning sees of a study.
 
     Attributes:
-        name: the stem of the file or folder, for messages and reports; never a full path.
-        path: the file or folder.
         kind: "volume" or "pictures".
-        plane: the direction of the slices; native for pictures.
         n_slices: how many slices or pictures there are.
-        notices: sentences that a person should read.
         is_colour: whether slices are (H, W, 3).
         modality: "CT", "MR"... where the file says so.
-        slice_distance: mm between neighbouring slices; None for pictures and where it is unknown.
     """
 
-    kind: ClassVar[Literal["volume", "pictures"]]
-    name: str
-    path: Path
-    plane: Plane
+    kind: Literal["volume", "pictures"]
     n_slices: int
-    notices: list[str]
     is_colour: bool
     modality: str | None
-    slice_distance: float | None
 
     @abstractmethod
     def slice(self, i: int) -> NDArray[Any]:
@@ -53,21 +43,8 @@ class Study(ABC):
         """Return height and width of slice `i` in pixels, without decoding it."""
 
     @abstractmethod
-    def slice_spacing(self, i: int) -> tuple[float, float] | None:
-        """Return the size of a pixel of slice `i` as (row, column) distance in mm; None when it is unknown."""
-
-    @abstractmethod
-    def slice_name(self, i: int) -> str:
-        """Return how slice `i` is called in messages: "slice 12", or the file name of a picture."""
-
-    @abstractmethod
     def slice_fingerprint(self, i: int) -> str:
         """Return a hash (hex) of the pixels of slice `i`, and of where it lies in a volume: a key for caches."""
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """A hash (hex) of the pixels of the whole study; it does not depend on the name or the plane."""
 
     @property
     @abstractmethod
@@ -77,6 +54,46 @@ class Study(ABC):
     @abstractmethod
     def intensity_range(self) -> tuple[float, float]:
         """Return the 0.5th and 99.5th percentile over the whole study, in the values of `slice`."""
+
+    def neighbours(self, i: int, distance: int = 1) -> tuple[int, int]:
+        """Return the numbers of two slices around slice `i` of a volume: so far away, or the first and the last one.
+
+        For pictures, which have nothing to do with one another, it is `i` itself.
+        """
+        if self.kind != "volume":
+            return i, i
+        return max(i - distance, 0), min(i + distance, self.n_slices - 1)
+
+
+class Study(Slices):
+    """Slices of one volume, or pictures, and a place to write masks of exactly their geometry.
+
+    Attributes:
+        name: the stem of the file or folder, for messages and reports; never a full path.
+        path: the file or folder.
+        plane: the direction of the slices; native for pictures.
+        notices: sentences that a person should read.
+        slice_distance: mm between neighbouring slices; None for pictures and where it is unknown.
+    """
+
+    name: str
+    path: Path
+    plane: Plane
+    notices: list[str]
+    slice_distance: float | None
+
+    @abstractmethod
+    def slice_spacing(self, i: int) -> tuple[float, float] | None:
+        """Return the size of a pixel of slice `i` as (row, column) distance in mm; None when it is unknown."""
+
+    @abstractmethod
+    def slice_name(self, i: int) -> str:
+        """Return how slice `i` is called in messages: "slice 12", or the file name of a picture."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash (hex) of the pixels of the whole study; it does not depend on the name or the plane."""
 
     @abstractmethod
     def write_mask(self, path: Path, masks: MaskOf) -> None:
@@ -109,15 +126,6 @@ class Study(ABC):
         Raises:
             LabelError: the labels do not fit the study, or are no labels.
         """
-
-    def neighbours(self, i: int, distance: int = 1) -> tuple[int, int]:
-        """Return the numbers of two slices around slice `i` of a volume: so far away, or the first and the last one.
-
-        For pictures, which have nothing to do with one another, it is `i` itself.
-        """
-        if self.kind != "volume":
-            return i, i
-        return max(i - distance, 0), min(i + distance, self.n_slices - 1)
 
     def require_slices(self, slices: Sequence[int]) -> list[int]:
         """Return the slice numbers sorted and once each.

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class VolumeStudy(Study):
         plane: the direction of the slices; None takes the plane with the smallest pixels.
     """
 
-    kind: ClassVar[Literal["volume", "pictures"]] = "volume"
+    kind: Literal["volume", "pictures"] = "volume"
 
     def __init__(self, voxels: Voxels, plane: Plane | None = None) -> None:
         self._voxels = voxels

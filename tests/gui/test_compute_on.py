@@ -1,0 +1,75 @@
+"""Which machine computes: the choice in the panel, and what a person meets when the scheduler is not there."""
+
+import pytest
+
+from napari_dinoaugseg.gui import compute_choice
+from napari_dinoaugseg.session import connection
+from tests.gui.conftest import LABELLED, wait_idle
+from tests.gui.test_whole_loop import choose_scheduler
+
+NOWHERE = "tcp://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(connection, "_PATIENCE", 0.5)
+
+
+def test_the_address_is_asked_for_and_said_what_travels(panel):
+    machine = panel.study.machine
+    assert machine.places.currentText() == "this computer"
+    assert not machine.address.isVisible()
+    machine.places.setCurrentIndex(1)
+    machine.places.activated.emit(1)
+    assert machine.address.isVisible()
+    assert panel.controller.scheduler == ""
+    choose_scheduler(panel, "  tcp://gpu-room:8786 ".strip())
+    assert "not encrypted" in machine.state.text()
+    choose_scheduler(panel, "tls://gpu-room:8786")
+    assert "encrypted; names and paths stay here" in machine.state.text()
+    assert "worker" in panel.study.encoder.state.text()
+    machine.places.setCurrentIndex(0)
+    machine.places.activated.emit(0)
+    assert panel.controller.scheduler == ""
+    assert not machine.address.isVisible()
+
+
+def test_without_dask_it_is_said_how_to_get_it(panel, monkeypatch):
+    monkeypatch.setattr(compute_choice, "is_installed", lambda: False)
+    machine = panel.study.machine
+    machine.places.setCurrentIndex(1)
+    machine.places.activated.emit(1)
+    assert 'pip install "napari-dinoaugseg[cluster]"' in machine.state.text()
+
+
+def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, said, qtbot):
+    choose_scheduler(panel, NOWHERE)
+    panel.train.train_button.click()
+    wait_idle(qtbot, labelled)
+    assert any("cannot be reached" in sentence for sentence in said)
+    assert panel.train.here_button.isVisible()
+    assert labelled.session.labels.labelled == list(LABELLED)
+    panel.train.here_button.click()
+    wait_idle(qtbot, labelled)
+    assert labelled.session.device_name == "cpu"
+    assert labelled.session.labels.confidence
+    assert not panel.train.here_button.isVisible()
+
+
+def test_the_machine_cannot_be_changed_while_it_computes(panel, labelled, qtbot, said):
+    panel.train.train_button.click()
+    assert not panel.study.machine.isEnabled()
+    labelled.use_scheduler(NOWHERE)
+    assert labelled.scheduler == ""
+    assert any("Press Stop first" in sentence for sentence in said)
+    wait_idle(qtbot, labelled)
+
+
+def test_a_study_that_was_left_tells_nothing_of_its_scheduler(panel, labelled, said, qtbot, monkeypatch):
+    monkeypatch.setattr(connection, "_PATIENCE", 1.5)
+    choose_scheduler(panel, NOWHERE)
+    panel.train.train_button.click()
+    labelled.close_study()
+    wait_idle(qtbot, labelled)
+    assert not any("cannot be reached" in sentence for sentence in said)
+    assert labelled.interrupted == ""

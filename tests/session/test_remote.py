@@ -1,0 +1,299 @@
+"""A session whose worker is another process: the same masks as here, and nothing is lost when the worker is."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from napari_dinoaugseg.errors import ClusterError, LostSchedulerError, TrainingError
+from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.session import connection, desk, remote
+from napari_dinoaugseg.session.desk import Desk, Facts, SentSlice, SentSlices
+from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.study import open_study, study_from_array
+from tests.blobs import LABELLED, LEFT_OUT
+from tests.schedulers import running_scheduler
+from tests.session.test_session import drain
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the worker has it: with other numbers of threads sums differ in the last digit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scheduler")
+    with running_scheduler(folder, "--nthreads", 1, OMP_NUM_THREADS="1") as running:
+        yield running
+
+
+@pytest.fixture
+def labelled(new_session, blob_files):
+    """Make sessions with three labelled slices."""
+    made = []
+
+    def make(**options):
+        session = new_session(cache=False, **options)
+        session.load_labels(blob_files[1], LABELLED)
+        made.append(session)
+        return session
+
+    yield make
+    for session in made:
+        session.close()
+
+
+def stages(events) -> list[str]:
+    """The stages that progress told of, in their order."""
+    return list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
+
+
+def until(work, stage: str) -> None:
+    """Draw events until progress tells of the stage."""
+    while not (isinstance(event := next(work), Progress) and event.stage == stage):
+        pass
+
+
+@pytest.mark.slow
+def test_a_worker_learns_and_predicts_as_this_machine_does(labelled, scheduler):
+    here, there = labelled(), labelled(scheduler=scheduler.address)
+    assert not there.is_ready
+    drain(here.train())
+    events = list(there.train())
+    assert stages(events) == ["send", "encode", "train"]
+    assert Notice(f"Connecting to {scheduler.address}…") in events
+    assert there.is_ready
+    assert (there.encoder_name, there.device_name) == ("efficientnet-lite0", "cpu (dask worker)")
+    assert there.history[0].steps == here.history[0].steps
+    assert there.history[0].final_loss == pytest.approx(here.history[0].final_loss)
+    for session in (here, there):
+        list(session.predict(8))
+        assert session.seconds["train"] > 0
+    assert there.encoded == here.encoded
+    assert all(np.array_equal(here.labels.result(i), there.labels.result(i)) for i in range(16))
+    assert here.labels.confidence == pytest.approx(there.labels.confidence)
+
+
+@pytest.mark.slow
+def test_a_second_training_there_goes_on_and_sends_nothing_again(labelled, scheduler, tmp_path):
+    session = labelled(scheduler=scheduler.address)
+    drain(session.train())
+    events = list(session.train())
+    assert stages(events) == ["train"]
+    assert session.history[1].steps < session.history[0].steps
+    session.save_model(tmp_path / "model.safetensors")
+    loaded = labelled(scheduler=scheduler.address)
+    loaded.load_model(tmp_path / "model.safetensors")
+    for one in (session, loaded):
+        list(one.predict())
+    assert all(np.array_equal(session.labels.result(i), loaded.labels.result(i)) for i in LEFT_OUT)
+
+
+@pytest.mark.slow
+def test_another_architecture_begins_anew_there(labelled, scheduler, quick):
+    session = labelled(scheduler=scheduler.address)
+    drain(session.train())
+    wider = quick.with_changes(width=48)
+    session.configure(wider, device="cpu", weights=None, scheduler=scheduler.address)
+    assert not session.is_trained
+    assert stages(session.train()) == ["train"]
+    assert session.model.decoder["width"] == 48
+
+
+@pytest.mark.slow
+def test_what_was_learnt_there_goes_on_here(labelled, scheduler, quick):
+    session = labelled(scheduler=scheduler.address)
+    drain(session.train())
+    list(session.predict())
+    there = [session.labels.result(i) for i in LEFT_OUT]
+    session.configure(quick, device="cpu", weights=None)
+    assert session.is_trained
+    list(session.predict())
+    assert all(np.array_equal(session.labels.result(i), mask) for i, mask in zip(LEFT_OUT, there, strict=True))
+    assert session.device_name == "cpu"
+
+
+@pytest.mark.slow
+def test_training_there_is_stopped_and_what_was_learnt_is_kept(labelled, scheduler, quick):
+    session = labelled(scheduler=scheduler.address, settings=quick.with_changes(steps=5000, shows=0))
+    cancel = Cancel()
+    training = session.train(cancel)
+    until(training, "train")
+    cancel.set()
+    drain(training)
+    assert 0 < session.history[0].steps < 5000
+    assert session.is_trained
+
+
+@pytest.mark.slow
+def test_stopping_while_slices_are_sent_leaves_the_worker(labelled, scheduler):
+    session, cancel = labelled(scheduler=scheduler.address), Cancel()
+    training = session.train(cancel)
+    until(training, "send")
+    cancel.set()
+    with pytest.raises(TrainingError, match="stopped before the worker had begun"):
+        drain(training)
+    assert not session.is_ready
+    assert session.history == []
+
+
+@pytest.mark.slow
+def test_pictures_of_several_sizes_in_colour(scheduler, quick, tmp_path, new_session):
+    random = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for number, size in enumerate(((40, 48), (48, 40), (64, 64))):
+        pixels = random.integers(0, 60, (*size, 3), dtype=np.uint8)
+        pixels[8:28, 10:30, 0] = 255
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    session = type(new_session())(
+        open_study(tmp_path / "pictures"), quick, device="cpu", cache=False, scheduler=scheduler.address
+    )
+    session.labels.add_class()
+    mask = np.zeros((40, 48), np.uint16)
+    mask[8:28, 10:30] = 1
+    session.paint(0, mask)
+    drain(session.train())
+    masks = [item for item in session.predict() if isinstance(item, Prediction)]
+    session.close()
+    assert [mask.classes.shape for mask in masks] == [(48, 40), (64, 64)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "scheduler"])
+def test_losing_the_worker_or_the_scheduler_ends_in_a_sentence_and_loses_nothing(victim, labelled, quick, tmp_path):
+    with running_scheduler(tmp_path, "--nthreads", 1, "--no-nanny", OMP_NUM_THREADS="1") as running:
+        session = labelled(scheduler=running.address)
+        drain(session.train())
+        session.configure(quick.with_changes(steps=50_000), device="cpu", weights=None, scheduler=running.address)
+        training = session.train()
+        until(training, "train")
+        getattr(running, victim).kill()
+        with pytest.raises(LostSchedulerError, match=r"The worker that computed|The connection to the scheduler"):
+            drain(training)
+        assert not session.is_ready
+        assert session.is_trained
+        assert session.labels.labelled == list(LABELLED)
+        session.configure(quick, device="cpu", weights=None)
+        list(session.predict())
+        assert all(session.labels.status(i) is Status.PREDICTED for i in LEFT_OUT)
+
+
+def test_a_scheduler_that_is_not_there_is_said(labelled, monkeypatch):
+    monkeypatch.setattr(connection, "_PATIENCE", 0.5)
+    session = labelled(scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(ClusterError, match=r"tcp://127.0.0.1:9 cannot be reached"):
+        drain(session.train())
+    assert not session.is_ready
+
+
+def test_without_dask_it_is_said_how_to_get_it(labelled, monkeypatch):
+    monkeypatch.setattr(connection, "is_installed", lambda: False)
+    with pytest.raises(ClusterError, match=r"napari-dinoaugseg\[cluster\]"):
+        drain(labelled(scheduler="tcp://127.0.0.1:9").train())
+
+
+def test_a_file_with_weights_stays_here(labelled, monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(connection, "_PATIENCE", 0.5)
+    session = labelled(scheduler="tcp://127.0.0.1:9", weights=tmp_path / "mine.safetensors", say=said.append)
+    with pytest.raises(ClusterError, match="cannot be reached"):
+        drain(session.train())
+    assert said == ["The worker uses weights of its own, not mine.safetensors."]
+
+
+# --- what travels ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.array([[-1024, 0], [3071, 32767]], np.float32),
+        np.array([[0.5, 1]], np.float32),
+        np.array([[1e6, -4e4]], np.float32),
+        np.array([[0, 255]], np.uint8),
+    ],
+)
+def test_pixels_travel_unchanged_and_whole_numbers_in_half_the_bytes(image):
+    packed = desk.pack(image)
+    assert np.array_equal(desk.unpack(packed), image)
+    assert desk.unpack(packed).dtype == image.dtype
+    halved = image.dtype == np.float32 and image.max() == 32767
+    assert packed.nbytes == image.nbytes // (2 if halved else 1)
+
+
+def test_neither_names_nor_paths_travel(blob_files):
+    study = open_study(blob_files[0])
+    sent = pickle.dumps((Facts.of(study), [SentSlice.of(study, i) for i in range(study.n_slices)]))
+    for word in (study.name, str(study.path), str(study.path.parent), ".nii"):
+        assert word.encode() not in sent
+
+
+def test_slices_arrive_in_parcels_and_are_what_they_were(monkeypatch):
+    monkeypatch.setattr(remote, "_PARCEL", 3000)
+    study = study_from_array(np.random.default_rng(0).normal(size=(7, 20, 30)).astype(np.float32))
+    arrived = SentSlices(Facts.of(study))
+    parcels = list(remote._parcels(study))
+    assert [len(parcel) for parcel in parcels] == [2, 2, 2, 1]
+    for parcel in parcels:
+        arrived.take(parcel)
+    for i in range(7):
+        assert np.array_equal(arrived.slice(i), study.slice(i))
+        assert arrived.slice_fingerprint(i) == study.slice_fingerprint(i)
+        assert arrived.slice_shape(i) == study.slice_shape(i)
+        assert arrived.neighbours(i, 2) == study.neighbours(i, 2)
+    assert arrived.intensity_range() == study.intensity_range()
+    assert arrived.is_byte == study.is_byte
+
+
+# --- the desk -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def facts(blob_files):
+    return Facts.of(open_study(blob_files[0]))
+
+
+@pytest.fixture
+def on_worker(monkeypatch):
+    monkeypatch.setattr(desk, "respect_limit", lambda: None)
+
+
+@pytest.mark.usefixtures("on_worker")
+def test_a_worker_without_room_or_of_another_version_says_so(facts, monkeypatch):
+    monkeypatch.setattr(desk, "available_memory", lambda: 64 * 2**20)
+    with pytest.raises(ClusterError, match="room for 32 MB of slices, and the study takes 40 MB"):
+        Desk(facts, connection.version("napari-dinoaugseg"), 40 * 2**20)
+    with pytest.raises(ClusterError, match="Install the same version"):
+        Desk(facts, "0.0.1", 0)
+
+
+@pytest.mark.usefixtures("on_worker")
+def test_a_desk_that_is_asked_out_of_turn_answers_with_an_error(facts, quick):
+    made = Desk(facts, connection.version("napari-dinoaugseg"), 0)
+    assert "before it had begun" in str(made.train({}, [], quick).error)
+    assert "nothing to go on with" in str(made.draw(False).error)
+
+
+@pytest.mark.usefixtures("on_worker")
+def test_what_nobody_foresaw_is_an_answer_too(facts, monkeypatch):
+    made = Desk(facts, connection.version("napari-dinoaugseg"), 0)
+
+    def failing():
+        yield Notice("first")
+        raise ZeroDivisionError("out of\nthe blue")
+
+    made._work = desk._Work(failing())
+    monkeypatch.setattr(made, "_state", lambda: None)
+    drawn = made.draw(False).value
+    assert drawn.items == [Notice("first")]
+    assert "ZeroDivisionError: out of the blue" in str(drawn.error)
