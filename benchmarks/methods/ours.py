@@ -8,7 +8,7 @@ from benchmarks.methods.problem import Learnt, Limit, Problem, raise_on_notice
 from napari_dinoaugseg.learning.events import Cancel, Progress
 from napari_dinoaugseg.learning.held import Trained
 from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.predictor import mirrors_of, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import fit
 
@@ -19,9 +19,11 @@ def learn(problem: Problem, settings: Settings) -> Learnt:
     trained, seconds = _train(problem, settings)
 
     labelled = {example.index: example.target for example in problem.examples}
+    mirrors = mirrors_of(problem.store, settings, problem.n_classes)
 
     def masks(order: Sequence[int]) -> Iterator[Prediction]:
-        for item in predict(problem.store, trained.decoder, order, labelled=labelled, device=problem.device):
+        work = predict(problem.store, trained.decoder, order, labelled=labelled, mirrors=mirrors, device=problem.device)
+        for item in work:
             if isinstance(item, Prediction):
                 yield item
             else:

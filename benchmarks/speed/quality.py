@@ -17,7 +17,7 @@ from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, result_of, store_for
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.predictor import mirrors_of, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import Example, fit
 from napari_dinoaugseg.study import Study
@@ -75,7 +75,8 @@ def a_preset(name: str, data: Path | None, preset: str, share: float = 1.0) -> F
     trained = result_of(fit(store, examples, settings, n_classes=n_classes))
     seconds = time.perf_counter() - started
     labelled = {example.index: example.target for example in examples}
-    items = predict(store, trained.decoder, list(truth), labelled=labelled)
+    mirrors = mirrors_of(store, settings, n_classes)
+    items = predict(store, trained.decoder, list(truth), labelled=labelled, mirrors=mirrors)
     found = {item.index: item.classes for item in items if isinstance(item, Prediction)}
     return {"seconds": round(seconds, 2), "steps": trained.steps, "dice": _percent(found, truth)}
 

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 import torch
 
-from napari_dinoaugseg.learning.views import Freedom, View, freedom_of, views_for
+from napari_dinoaugseg.learning.views import Freedom, View, freedom_of, mirrors_for, views_for
 
 
 def disc(size=64):
@@ -84,3 +84,13 @@ def test_pictures_of_one_structure_turn_as_freely_as_their_kind_allows():
     assert freedom_of("pictures", [grey, marked], 2) == "sides"
     assert freedom_of("pictures", [colour], 3) == "upright"
     assert freedom_of("volume", [grey], 2) == "upright"
+
+
+def test_mirrored_twice_is_as_it_was_and_each_mirror_is_another():
+    image = torch.rand(3, 8, 8)
+    mirrors = mirrors_for("any")
+    assert [len(mirrors_for(freedom)) for freedom in ("upright", "sides", "any")] == [0, 1, 3]
+    for mirror in mirrors:
+        assert torch.equal(mirror.of_image(mirror.of_image(image)), image)
+    assert torch.equal(mirrors_for("sides")[0].of_image(image), image[:, :, [*range(7, -1, -1)]])
+    assert len({mirror.key for mirror in mirrors}) == 3

@@ -19,13 +19,13 @@ from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.device import NoRoomError, Patience, diagnose, free_memory, give_up
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
 from napari_dinoaugseg.learning.memory import feature_budget
-from napari_dinoaugseg.learning.views import View
+from napari_dinoaugseg.learning.views import Mirror, View
 from napari_dinoaugseg.model.encoder import Encoder
 from napari_dinoaugseg.study import Slices
 from napari_dinoaugseg.study.intensity import Window, to_unit_rgb
 
-SliceView = tuple[int, View | None]
-"""A slice number and an augmented view of it; None = the slice as it is."""
+SliceView = tuple[int, View | Mirror | None]
+"""A slice number and a view of it; None = the slice as it is."""
 
 _FLOAT16_MAX = 65504.0
 
@@ -108,7 +108,7 @@ class FeatureStore:
         store.encoded, store.encode_seconds = self.encoded, self.encode_seconds
         return store
 
-    def features(self, index: int, view: View | None = None) -> list[Tensor]:
+    def features(self, index: int, view: View | Mirror | None = None) -> list[Tensor]:
         """The four encoder maps of a slice, (C, S/stride, S/stride) float16 on the CPU, finest first."""
         maps = self._find(self._key(index, view))
         while maps is None:
@@ -283,7 +283,7 @@ class FeatureStore:
         self.leave_device()
         return Notice(f"The device '{device}' failed ({why}); going on with the encoder on the CPU.")
 
-    def _key(self, index: int, view: View | None) -> str:
+    def _key(self, index: int, view: View | Mirror | None) -> str:
         """What the features depend on, as a hexadecimal name. Bump the leading number when the preparation changes."""
         parts = (
             "1",

@@ -18,7 +18,9 @@ from napari_dinoaugseg.learning.held import on_host, with_weights
 from napari_dinoaugseg.learning.islands import Islands, islands_of
 from napari_dinoaugseg.learning.masks import mask_of
 from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.smoothing import Smoothing
+from napari_dinoaugseg.learning.views import Mirror, freedom_of, mirrors_for
 from napari_dinoaugseg.model.network import Decoder
 
 _KEPT = 64 * 2**20  # bytes of logits at most that are kept for slices that may come a second time
@@ -31,6 +33,7 @@ def predict(
     order: Sequence[int],
     *,
     labelled: Mapping[int, NDArray[np.int16]] = NOTHING,
+    mirrors: Sequence[Mirror] = (),
     device: torch.device | None = None,
     batch_size: int = 4,
     cancel: Cancel | None = None,
@@ -48,6 +51,7 @@ def predict(
         decoder: what was learnt; stays where it is, a copy works on the device.
         order: slice numbers.
         labelled: what the person said of slices of this volume: (H, W) class indices, or `UNKNOWN_TARGET`.
+        mirrors: mirrored views whose predictions are mixed with that of the slice; each is encoded as well.
         device: default: that of the encoder.
         batch_size: slices at once.
         cancel: asks for the stop from another thread.
@@ -57,7 +61,8 @@ def predict(
         DeviceError: the device's failure reaches the CPU as well.
     """
     islands = _islands(store, order, labelled)
-    work = _Work(store, decoder, device or store.encoder.device, batch_size, keeps=0 if islands is None else _KEPT)
+    work = _Work(store, decoder, device or store.encoder.device, batch_size, tuple(mirrors))
+    work.room = 0 if islands is None else _KEPT
     started, done = time.monotonic(), 0
     for item in _masks(work, order, cancel):
         yield item
@@ -70,6 +75,14 @@ def predict(
         wrong = islands.find()
         for item in _once_more(work, list(wrong), cancel):
             yield islands.without(item, wrong[item.index]) if isinstance(item, Prediction) else item
+
+
+def mirrors_of(store: FeatureStore, settings: Settings, n_classes: int) -> tuple[Mirror, ...]:
+    """The mirrored views with which slices are predicted: where they are as likely, and the settings want them."""
+    if not settings.mirrors:
+        return ()
+    images = (store.image(index) for index in range(store.study.n_slices))
+    return mirrors_for(freedom_of(store.study.kind, images, n_classes))
 
 
 def _islands(store: FeatureStore, order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]) -> Islands | None:
@@ -87,7 +100,8 @@ def _masks(work: _Work, order: Sequence[int], cancel: Cancel | None) -> Iterator
     predicted = 0
     while predicted < len(smoothing.schedule) and not cancel:
         chunk = smoothing.schedule[predicted : predicted + work.batch_size]
-        yield from (event for event in store.prepare([(i, None) for i in chunk], cancel) if isinstance(event, Notice))
+        seen = [(i, view) for i in chunk for view in (None, *work.mirrors)]
+        yield from (event for event in store.prepare(seen, cancel) if isinstance(event, Notice))
         if cancel:
             return
         results = work.try_to_predict(chunk, smoothing)
@@ -114,14 +128,21 @@ class _Work:
 
     Attributes:
         kept: logits of slices, on the CPU, as many as there is room for.
+        room: bytes that are left for these.
     """
 
     def __init__(
-        self, store: FeatureStore, decoder: Decoder, device: torch.device, batch_size: int, *, keeps: int
+        self,
+        store: FeatureStore,
+        decoder: Decoder,
+        device: torch.device,
+        batch_size: int,
+        mirrors: tuple[Mirror, ...],
     ) -> None:
         self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
+        self.mirrors = mirrors
         self.kept: dict[int, Tensor] = {}
-        self._room = keeps
+        self.room = 0
         self._copy: Decoder | None = None
         self._notices: list[Notice] = []
         self._patience = Patience()
@@ -147,7 +168,7 @@ class _Work:
         if self._copy is None:
             self._copy = with_weights(self.decoder.arguments, on_host(self.decoder.state_dict())).to(self.device).eval()
         with torch.inference_mode():
-            logits: Tensor = self._copy(self.store.batch([(index, None) for index in chunk], self.device), None).float()
+            logits = self._logits(self._copy, chunk)
             for position, index in enumerate(chunk):
                 smoothing.add(index, logits[position])
             ready = smoothing.ready()
@@ -161,10 +182,22 @@ class _Work:
             self._keep(index, values)
         return masks
 
+    def _logits(self, decoder: Decoder, chunk: list[int]) -> Tensor:
+        """(B, K, h, w) of the slices; with mirrored views the logarithm of the mean probability."""
+        logits: Tensor = decoder(self.store.batch([(index, None) for index in chunk], self.device), None).float()
+        if not self.mirrors:
+            return logits
+        probability = logits.softmax(dim=1)
+        for mirror in self.mirrors:
+            seen = decoder(self.store.batch([(index, mirror) for index in chunk], self.device), None).float()
+            probability += mirror.of_image(seen.softmax(dim=1))
+        probability /= 1 + len(self.mirrors)
+        return probability.clamp_min_(torch.finfo(probability.dtype).tiny).log_()
+
     def _keep(self, index: int, logits: Tensor) -> None:
-        if logits.nbytes <= self._room:
+        if logits.nbytes <= self.room:
             self.kept[index] = logits
-            self._room -= logits.nbytes
+            self.room -= logits.nbytes
 
     def _make_room(self, hosts: bool) -> Notice:
         free_memory(self.device)

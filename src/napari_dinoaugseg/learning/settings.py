@@ -65,6 +65,9 @@ class Settings(BaseModel):
     weight_decay: float = Field(1e-2, ge=0, le=1)
     average: float = Field(0.97, ge=0, lt=1, description="Decay of the moving average of the weights; 0 = last weights")
     views: int = Field(15, ge=0, le=255, description="Augmented views of each labelled slice, encoded once")
+    mirrors: bool = Field(
+        True, description="Predict pictures that may be mirrored from both sides, in twice to four times the time"
+    )
     augment_probability: float = Field(0.7, ge=0, le=1, description="How often WT-Aug fires in training")
     augment_drop: float = Field(0.3, ge=0, lt=1, description="Share of wavelet coefficients that WT-Aug zeroes")
     class_balance: float = Field(
@@ -131,7 +134,15 @@ class Settings(BaseModel):
 # The other two rest on single trials on public images (ARCHITECTURE.md tells what they change and why).
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "fast": {"width": 32, "steps": 100, "batch_size": 3, "learning_rate": 6e-3, "views": 7, "shows": 16},
+        "fast": {
+            "width": 32,
+            "steps": 100,
+            "batch_size": 3,
+            "learning_rate": 6e-3,
+            "views": 7,
+            "shows": 16,
+            "mirrors": False,
+        },
         "balanced": {},
         "paper": {
             "input_size": 768,
@@ -151,6 +162,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "weight_decay": 0.0,
             "average": 0.0,
             "views": 0,
+            "mirrors": False,
             "class_steps": 0.0,
             "class_balance": 0.0,
             "absent_in_dice": True,

@@ -15,18 +15,19 @@ from torch.optim.swa_utils import AveragedModel
 from napari_dinoaugseg.errors import TrainingError
 from napari_dinoaugseg.learning.device import NoRoomError, free_memory, usable
 from napari_dinoaugseg.learning.events import Cancel, Event, Progress
-from napari_dinoaugseg.learning.features import FeatureStore, SliceView
+from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.held import Held, Trained, on_host, with_weights
 from napari_dinoaugseg.learning.ladder import Plan
 from napari_dinoaugseg.learning.loss import balanced_weights, resize_target, segmentation_loss
 from napari_dinoaugseg.learning.random_stream import RandomStream
 from napari_dinoaugseg.learning.resident import Resident
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.views import freedom_of, views_for
+from napari_dinoaugseg.learning.views import View, freedom_of, views_for
 from napari_dinoaugseg.model.network import Decoder
 from napari_dinoaugseg.model.wavelet import WTAug
 
 _HOLD_EVERY = 20  # steps, after which the weights are copied to the host
+TrainingView = tuple[int, View | None]
 _WARM_UP = 0.1  # share of a one-cycle schedule in which the learning rate rises
 
 
@@ -186,7 +187,7 @@ class _Run:
         ]
 
     def _step(
-        self, batch: list[SliceView], targets: dict[SliceView, Tensor], optimiser: torch.optim.Optimizer
+        self, batch: list[TrainingView], targets: dict[TrainingView, Tensor], optimiser: torch.optim.Optimizer
     ) -> float:
         device = self.plan.device
         features = self.augment(self.features.batch(batch))
@@ -216,12 +217,12 @@ class _Run:
             return None
         return balanced_weights(plain, self.n_classes, power).to(self.plan.device)
 
-    def _rank(self, pair: SliceView) -> tuple[int, int]:
+    def _rank(self, pair: TrainingView) -> tuple[int, int]:
         """Slice by slice, and the slice itself before its views."""
         index, view = pair
         return index, view.number if view else 0
 
-    def _batches(self) -> Iterator[list[SliceView]]:
+    def _batches(self) -> Iterator[list[TrainingView]]:
         """Slices in a random order, each as often as any other, each time in a random view."""
         queue: list[int] = []
         for _ in range(self.done, self.steps):

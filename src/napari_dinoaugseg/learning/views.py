@@ -1,4 +1,4 @@
-"""Augmented views of a labelled slice: the same anatomy, seen a little differently.
+"""Views of a slice: the same anatomy, seen a little differently, to learn from; or mirrored, to be sure of a mask.
 
 WT-Aug perturbs features and is redrawn at every step; a view perturbs the image before the encoder, and is encoded
 once. A view is determined by its number and the seed alone, so that its features can be kept.
@@ -113,6 +113,38 @@ class View:
         return grid + F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
 
+@dataclass(frozen=True)
+class Mirror:
+    """A slice mirrored, for prediction.
+
+    Attributes:
+        axes: which of (rows, columns) run backwards, of the last two axes.
+    """
+
+    axes: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """Text that names the view in caches."""
+        return f"mirror{self.axes}"
+
+    def of_image(self, image: Tensor) -> Tensor:
+        """The image (..., S, S) mirrored; again mirrored, logits of it are those of the slice."""
+        return image.flip(self.axes)
+
+
+_MIRRORS: dict[Freedom, tuple[Mirror, ...]] = {
+    "upright": (),
+    "sides": (Mirror((-1,)),),
+    "any": (Mirror((-1,)), Mirror((-2,)), Mirror((-2, -1))),
+}
+
+
+def mirrors_for(freedom: Freedom) -> tuple[Mirror, ...]:
+    """The mirrored views that are as likely as the slice itself, and that training has shown too."""
+    return _MIRRORS[freedom]
+
+
 def _change_brightness(image: Tensor, random: np.random.Generator) -> Tensor:
     """Gamma, contrast, brightness and, for colour, a slight tint."""
     gamma = float(np.exp(random.uniform(-0.35, 0.35)))
@@ -131,11 +163,11 @@ def views_for(count: int, seed: int, freedom: Freedom) -> tuple[View | None, ...
 
 
 def freedom_of(kind: str, images: Iterable[Tensor], n_classes: int) -> Freedom:
-    """How far views of labelled slices may go.
+    """How far views of slices may go.
 
     Args:
         kind: of the study, "volume" or "pictures".
-        images: of the labelled slices, (3, S, S) in 0 to 1; a few are looked at.
+        images: of the slices, (3, S, S) in 0 to 1; a few are looked at.
         n_classes: with the background. Several structures may be the left and the right one.
     """
     if kind != "pictures" or n_classes > 2:

@@ -83,7 +83,7 @@ class Computing(Protocol):
         """Train on labelled slices; goes on from what was learnt before when it has the same classes."""
 
     def predict(
-        self, order: Sequence[int], labels: dict[int, Labels], cancel: Cancel | None
+        self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
     ) -> Iterator[Event | Prediction]:
         """Predict slices beside labelled ones."""
 

@@ -253,10 +253,10 @@ class Desk:
         self._work = _Work(self._ready().train(labels, classes, settings, cancel), cancel)
 
     @_answering
-    def predict(self, order: list[int], labels: dict[int, Labels]) -> None:
+    def predict(self, order: list[int], labels: dict[int, Labels], settings: Settings) -> None:
         """Begin to predict; see `draw`."""
         cancel = Cancel()
-        self._work = _Work(self._ready().predict(order, labels, cancel), cancel)
+        self._work = _Work(self._ready().predict(order, labels, settings, cancel), cancel)
 
     @_answering
     def draw(self, stop: bool) -> Drawn:

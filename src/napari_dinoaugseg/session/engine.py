@@ -17,7 +17,7 @@ from napari_dinoaugseg.learning.events import Cancel, Event
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.predictor import mirrors_of, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
@@ -118,7 +118,7 @@ class Engine:
         return Learnt(trained.steps, trained.final_loss, trained.seconds)
 
     def predict(
-        self, order: Sequence[int], labels: dict[int, Labels], cancel: Cancel | None
+        self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
     ) -> Iterator[Event | Prediction]:
         """Predict slices beside labelled ones; what comes out holds class numbers, not indices."""
         if self.decoder is None:
@@ -126,7 +126,10 @@ class Engine:
             raise TrainingError(msg)
         values = np.array([0, *self.numbers], dtype=np.uint16)
         labelled = {index: _to_indices(labels[index], self.numbers) for index in labels}
-        for item in predict(self.store, self.decoder, order, labelled=labelled, device=self.device, cancel=cancel):
+        mirrors = mirrors_of(self.store, settings, len(self.numbers) + 1)
+        for item in predict(
+            self.store, self.decoder, order, labelled=labelled, mirrors=mirrors, device=self.device, cancel=cancel
+        ):
             if isinstance(item, Prediction):
                 yield Prediction(item.index, values[item.classes], item.pixel_confidence, item.confidence)
             else:

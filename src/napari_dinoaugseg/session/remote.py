@@ -107,11 +107,11 @@ class RemoteEngine:
                 yield item
 
     def predict(
-        self, order: Sequence[int], labels: dict[int, Labels], cancel: Cancel | None
+        self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
     ) -> Iterator[Event | Prediction]:
         """As of `Computing`."""
         yield from self._set_up(cancel)
-        self._ask("predict", list(order), labels)
+        self._ask("predict", list(order), labels, settings)
         yield from self._draw(cancel)
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:

@@ -241,18 +241,19 @@ class Session:
 
         Which slices are wanted is decided at the call; the rest may run in another thread.
         """
-        return self._predictions(nearest_first(self.labels.open_slices, centre), self._truths(), cancel)
+        order = nearest_first(self.labels.open_slices, centre)
+        return self._predictions(order, self._truths(), self.settings, cancel)
 
     def _truths(self) -> dict[int, Labels]:
         return {index: self.labels.truth(index) for index in self.labels.labelled}
 
     def _predictions(
-        self, order: list[int], labels: dict[int, Labels], cancel: Cancel | None
+        self, order: list[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
     ) -> Iterator[Event | Prediction]:
         engine = self.engine
         started, encoding = time.monotonic(), engine.encode_seconds
         with self._losing_workers():
-            yield from engine.predict(order, labels, cancel)
+            yield from engine.predict(order, labels, settings, cancel)
         encode = engine.encode_seconds - encoding
         self.seconds["encode"] += encode
         self.seconds["predict"] += time.monotonic() - started - encode
@@ -331,7 +332,7 @@ class Session:
         classes, settings = require_fitting(checkpoint, path, present, self.settings.encoder)
         before, engine, model = self.settings, self._engine, self._model
         # The decoder fits one encoder, one kind of input, one architecture; how to train on stays the person's choice.
-        kept = ("encoder", "input_size", "context", *ARCHITECTURE)
+        kept = ("encoder", "input_size", "context", "mirrors", *ARCHITECTURE)
         self.settings = before.with_changes(**{name: getattr(settings, name) for name in kept})
         self._engine = self._model = None
         try:
