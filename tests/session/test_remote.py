@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from napari_dinoaugseg.errors import ClusterError, LostSchedulerError, TrainingError
+from napari_dinoaugseg.errors import CheckpointError, ClusterError, LostSchedulerError, TrainingError
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.model.checkpoint import save_checkpoint
 from napari_dinoaugseg.session import connection, desk, remote
 from napari_dinoaugseg.session.desk import Desk, Facts, SentSlice, SentSlices
 from napari_dinoaugseg.session.labels import Status
@@ -87,11 +89,13 @@ def test_a_worker_learns_and_predicts_as_this_machine_does(labelled, scheduler):
 @pytest.mark.slow
 def test_a_second_training_there_goes_on_and_sends_nothing_again(labelled, scheduler, tmp_path):
     session = labelled(scheduler=scheduler.address)
+    session.labels.rename_class(1, "John Doe's lesion")
     drain(session.train())
     events = list(session.train())
     assert stages(events) == ["train"]
     assert session.history[1].steps < session.history[0].steps
     session.save_model(tmp_path / "model.safetensors")
+    assert [entry["name"] for entry in session.model.classes] == ["John Doe's lesion", "class 3"]
     loaded = labelled(scheduler=scheduler.address)
     loaded.load_model(tmp_path / "model.safetensors")
     for one in (session, loaded):
@@ -209,6 +213,17 @@ def test_a_file_with_weights_stays_here(labelled, monkeypatch, tmp_path):
     with pytest.raises(ClusterError, match="cannot be reached"):
         drain(session.train())
     assert said == ["The worker uses weights of its own, not mine.safetensors."]
+
+
+@pytest.mark.slow
+def test_a_model_of_another_encoder_is_refused_there_and_its_file_named_here(labelled, scheduler, tmp_path):
+    session = labelled()
+    drain(session.train())
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, replace(session.model, encoder={**session.model.encoder, "fingerprint": "other"}))
+    other = labelled(scheduler=scheduler.address)
+    with pytest.raises(CheckpointError, match=rf"{path}: the model was trained on features of"):
+        other.load_model(path)
 
 
 # --- what travels ---------------------------------------------------------------------------------------------------

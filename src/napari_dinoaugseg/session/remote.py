@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.errors import ClusterError, DinoAugSegError, LostSchedulerError, TrainingError, one_line
+from napari_dinoaugseg.errors import (
+    CheckpointError,
+    ClusterError,
+    DinoAugSegError,
+    LostSchedulerError,
+    TrainingError,
+    one_line,
+)
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.classes import LabelClass
+from napari_dinoaugseg.session.classes import LabelClass, classes_of, to_plain
 from napari_dinoaugseg.session.computing import Learnt, Place
 from napari_dinoaugseg.session.connection import connect, losing, lost, needs_of, require_installed, workers_of
 from napari_dinoaugseg.session.desk import Answer, Desk, Drawn, Facts, SentSlice, State
@@ -95,7 +103,7 @@ class RemoteEngine:
         if self._anew:
             self._ask("forget_decoder")
             self._anew = False
-        self._ask("train", labels, list(classes), settings)
+        self._ask("train", labels, _nameless(classes), settings)
         drawn = self._draw(cancel)
         while True:
             try:
@@ -116,15 +124,21 @@ class RemoteEngine:
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """As of `Computing`."""
-        found: Checkpoint = self._ask("checkpoint", list(classes), settings)
-        return found
+        found: Checkpoint = self._ask("checkpoint", _nameless(classes), settings)
+        numbers = {entry["number"] for entry in found.classes}
+        return replace(found, classes=to_plain(entry for entry in classes if entry.number in numbers))
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
         """As of `Computing`. Connects, for only the worker knows whether its encoder is the right one."""
         for event in self._set_up():
             if isinstance(event, Notice):
                 self._say(event.text)
-        self._ask("restore", checkpoint, list(numbers), Path(source.name))
+        nameless = replace(checkpoint, classes=to_plain(classes_of(numbers)))
+        try:
+            self._ask("restore", nameless, list(numbers), Path("model"))
+        except CheckpointError as error:
+            msg = f"{source}: {str(error).removeprefix('model: ')}"
+            raise CheckpointError(msg) from error
 
     def forget_decoder(self) -> None:
         """As of `Computing`. The worker hears it with the next training: settings change where nobody may wait."""
@@ -226,6 +240,11 @@ def _wait_for(asked: Any, look: Callable[[], None]) -> Answer:
             look()
         else:
             return answer
+
+
+def _nameless(classes: Iterable[LabelClass]) -> list[LabelClass]:
+    """The same numbers; what a person calls them stays here."""
+    return classes_of(entry.number for entry in classes)
 
 
 def _parcels(study: Study) -> Iterator[list[SentSlice]]:
