@@ -24,7 +24,7 @@ RUN_HERE := $(RUN_ON_DISPLAY)
 SCREEN :=
 endif
 
-.PHONY: help setup run test test-qt6 faults fuzz check format docs clean screenshots
+.PHONY: help setup run test coverage test-qt6 faults fuzz check format docs clean screenshots
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,11 @@ run: setup  ## open napari with the sample study; without a display, segment it
 # Two processes with one thread of arithmetic each: more would compete on a small machine.
 test: setup  ## run the tests; arguments for pytest: make test ARGS="-k wavelet"
 	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+coverage: setup  ## run the tests; list what of the engine they do not reach, which may be 5 % of lines and branches
+	$(MAKE) test ARGS="--cov --cov-report= $(ARGS)"
+	$(BIN)/coverage report --fail-under=95 \
+		--include="*/study/*,*/model/*,*/learning/*,*/session/*"
 
 # The same loop with the other Qt, in an environment of its own: two Qts in one process do not get on.
 test-qt6:  ## run the tests of the panel with PyQt6

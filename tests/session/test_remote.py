@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from napari_dinoaugseg.errors import CheckpointError, ClusterError, LostSchedulerError, TrainingError
+from napari_dinoaugseg.errors import CheckpointError, ClusterError, DinoAugSegError, LostSchedulerError, TrainingError
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.model.checkpoint import save_checkpoint
@@ -190,6 +190,22 @@ def test_losing_the_worker_or_the_scheduler_ends_in_a_sentence_and_loses_nothing
         session.configure(quick, device="cpu", weights=None)
         list(session.predict())
         assert all(session.labels.status(i) is Status.PREDICTED for i in LEFT_OUT)
+
+
+@pytest.mark.slow
+def test_a_worker_of_another_version_is_said(labelled, scheduler, monkeypatch):
+    monkeypatch.setattr(remote, "version", lambda _: "0.0.1")
+    session = labelled(scheduler=scheduler.address)
+    with pytest.raises(ClusterError, match=r"cannot be used: it has napari-dinoaugseg .*, and this is 0\.0\.1"):
+        drain(session.train())
+    assert not session.is_ready
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_have_the_encoder_says_why(labelled, scheduler, quick):
+    session = labelled(scheduler=scheduler.address, settings=quick.with_changes(encoder="resnet18"))
+    with pytest.raises(DinoAugSegError, match="resnet18"):
+        drain(session.train())
 
 
 def test_a_scheduler_that_is_not_there_is_said(labelled, monkeypatch):
