@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from napari_dinoaugseg.gui.native import keep_llvm_apart
 
+_loaded = 0  # modules at the last look
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # huggingface_hub reads this once, when it is imported, and test modules import it while they are collected.
@@ -24,6 +27,19 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("DINOAUGSEG_CACHE", str(tmp_path_factory.mktemp("session_cache")))
         patch.setenv("DINOAUGSEG_SESSIONS", str(tmp_path_factory.mktemp("session_sessions")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _libraries_are_no_garbage() -> None:
+    """Leave out what is imported by now when garbage is looked for, as napari's fixture does four times a test.
+
+    It takes a seventh of a second each time with the deep-learning libraries in memory.
+    """
+    global _loaded
+    if len(sys.modules) > _loaded + 100:
+        _loaded = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
