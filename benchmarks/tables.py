@@ -171,23 +171,24 @@ def _differences(dice: Values, methods: Sequence[str]) -> list[str]:
     others = [method for method in methods if method != REFERENCE]
 
     def cell(place: Place, method: str) -> str:
-        pairs = pairs_of(dice, place, method, REFERENCE)
+        pairs = pairs_of(dice, place, method, METHODS[method].against)
         return _difference(compare(pairs)) if pairs else "–"
 
     lines = [[name, str(labels), *(cell((name, labels), m) for m in others)] for name, labels in _places(dice)]
     pooled = []
     for method in others:
-        pairs = [pair for place in _places(dice) for pair in pairs_of(dice, place, method, REFERENCE)]
+        pairs = [pair for place in _places(dice) for pair in pairs_of(dice, place, method, METHODS[method].against)]
         if pairs:
             found = compare(pairs)
             counts = (str(found.pairs), str(found.better), str(found.worse), f"{found.p:.2g}")
-            pooled.append([method, _difference(found), *counts])
+            pooled.append([method, METHODS[method].against, _difference(found), *counts])
     return [
-        "Method minus reference on the same draw: mean, and its 95 % bootstrap interval over draws where there are "
-        "three or more. Draws score the same cases: the interval tells of the choice of labels, not of other patients.",
+        f"Method minus {REFERENCE}, or minus what the second table names, on the same draw: mean, and its 95 % "
+        "bootstrap interval over draws where there are three or more. Draws score the same cases: the interval tells "
+        "of the choice of labels, not of other patients.",
         table(["set", "labels", *others], lines),
         "All sets, numbers of labels and draws together, with a two-sided sign test:",
-        table(["method", "difference", "pairs", "better", "worse", "p"], pooled),
+        table(["method", "minus", "difference", "pairs", "better", "worse", "p"], pooled),
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from benchmarks.methods.forest import learn_forest
 from benchmarks.methods.networks import learn_light, learn_linear, learn_unet
@@ -14,6 +15,11 @@ from benchmarks.methods.problem import Learnt, Problem
 from napari_dinoaugseg.learning.settings import Settings
 
 __all__ = ["METHODS", "REFERENCE", "Learnt", "Method", "Problem"]
+
+
+REFERENCE = "balanced"
+"""What the others are compared with."""
+_ONE_SIDE = "balanced-one-side"
 
 
 @dataclass(frozen=True)
@@ -25,20 +31,24 @@ class Method:
         about: what it is, for the head of a table.
         learn: from labelled slices.
         context: of the features, see `Settings`.
+        against: the method that it is compared with.
     """
 
     name: str
     about: str
     learn: Callable[[Problem], Learnt]
     context: int | None = None
+    against: str = REFERENCE
 
 
-def _ours(name: str, about: str, settings: Settings) -> Method:
-    return Method(name, about, partial(learn, settings=settings), settings.context)
+def _ours(name: str, about: str, settings: Settings, against: str = REFERENCE) -> Method:
+    return Method(name, about, partial(learn, settings=settings), settings.context, against)
 
 
-REFERENCE = "balanced"
-"""What the others are compared with."""
+def _without(name: str, about: str, **changes: Any) -> Method:
+    """An ablation: of the training alone, so pictures are predicted as they are."""
+    return _ours(name, f"{_ONE_SIDE} {about}", Settings(mirrors=False, **changes), _ONE_SIDE)
+
 
 METHODS: MappingProxyType[str, Method] = MappingProxyType(
     {
@@ -52,9 +62,10 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
                 "size, not at its 768 pixels, and as many of its 2000 steps as the time allows",
                 Settings.of_preset("paper"),
             ),
-            _ours("balanced-no-wtaug", "balanced without WT-Aug", Settings(augment_probability=0.0)),
-            _ours("balanced-no-cgfuse", "balanced with plain skip connections for CG-Fuse", Settings(fuse=False)),
-            _ours("balanced-neither", "balanced without both", Settings(augment_probability=0.0, fuse=False)),
+            _ours(_ONE_SIDE, "balanced, with pictures predicted from one side only", Settings(mirrors=False)),
+            _without("balanced-no-wtaug", "without WT-Aug", augment_probability=0.0),
+            _without("balanced-no-cgfuse", "with plain skip connections for CG-Fuse", fuse=False),
+            _without("balanced-neither", "without both", augment_probability=0.0, fuse=False),
             Method("linear", "linear probe on the frozen features, same views, same loss", learn_linear),
             Method("light", "1x1 projections and a two-layer head (as SegDINO), same views, same loss", learn_light),
             Method("forest", "random forest on the frozen features of single pixels, same views", learn_forest),

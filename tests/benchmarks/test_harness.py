@@ -189,9 +189,12 @@ def test_a_problem_gives_its_labelled_slices(data: Path) -> None:
 
 def test_an_ablation_differs_from_balanced_in_what_its_name_says() -> None:
     def differs(name: str) -> dict[str, Any]:
-        ours, reference = (METHODS[n].learn.keywords["settings"].model_dump() for n in (name, "balanced"))
+        both = (name, METHODS[name].against)
+        ours, reference = (METHODS[n].learn.keywords["settings"].model_dump() for n in both)
         return {key: value for key, value in ours.items() if value != reference[key]}
 
+    assert differs("balanced-one-side") == {"mirrors": False}
+    assert METHODS["balanced-no-wtaug"].against == "balanced-one-side"
     assert differs("balanced-no-wtaug") == {"augment_probability": 0.0}
     assert differs("balanced-no-cgfuse") == {"fuse": False}
     assert differs("balanced-neither") == {"augment_probability": 0.0, "fuse": False}

@@ -104,15 +104,8 @@ class RemoteEngine:
             self._ask("forget_decoder")
             self._anew = False
         self._ask("train", labels, _nameless(classes), settings)
-        drawn = self._draw(cancel)
-        while True:
-            try:
-                item = next(drawn)
-            except StopIteration as end:
-                learnt: Learnt = end.value
-                return learnt
-            if not isinstance(item, Prediction):
-                yield item
+        learnt: Learnt = yield from self._draw(cancel)
+        return learnt
 
     def predict(
         self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
@@ -156,6 +149,7 @@ class RemoteEngine:
         """Connect, send the slices, have the encoder loaded; nothing where that is done."""
         if self.is_ready:
             return
+        self.close()  # what was begun and did not come to its end
         address = str(self._place.scheduler)
         yield Notice(f"Connecting to {address}…")
         self._client = connect(address)
@@ -218,7 +212,8 @@ class RemoteEngine:
             msg = "The worker that computed for this study ended. See its log; Train begins on another one."
             raise LostSchedulerError(msg)
 
-    def _draw(self, cancel: Cancel | None) -> Generator[Event | Prediction, None, Any]:
+    def _draw(self, cancel: Cancel | None) -> Generator[Any, None, Any]:
+        """What the work yields, and what it returns."""
         while True:
             drawn: Drawn = self._ask("draw", bool(cancel))
             self._state = drawn.state
