@@ -133,7 +133,7 @@ def test_tables_say_what_was_measured_and_how(tmp_path: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert "| ph2 | 5 | 60.0 ± 10.0 | 40.0 ± 10.0 |" in text
     assert "| ph2 | 5 | -20.0 (-20.0 to -20.0) |" in text
-    assert "| forest | -20.0 (-20.0 to -20.0) | 3 | 0 | 3 | 0.25 |" in text
+    assert "| forest | balanced | -20.0 (-20.0 to -20.0) | 3 | 0 | 3 | 0.25 |" in text
     assert "| ph2 | balanced | 5.0 | – | 3 | 3 |" in text  # all slices are poor: nothing to tell apart
     assert "| forest | 4.0 | 40.0 | 44.0 | 0.500 | 200 | 200 | 33 |" in text
     assert "## efficientnet-lite0, 256 pixels, 10 s on cpu" in text
