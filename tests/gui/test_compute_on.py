@@ -49,6 +49,12 @@ def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, sai
     assert any("cannot be reached" in sentence for sentence in said)
     assert panel.train.here_button.isVisible()
     assert labelled.session.labels.labelled == list(LABELLED)
+    panel.study.machine.places.setCurrentIndex(0)
+    panel.study.machine.places.activated.emit(0)
+    assert "scheduler" not in labelled.advice
+    choose_scheduler(panel, NOWHERE)
+    panel.train.train_button.click()
+    wait_idle(qtbot, labelled)
     panel.train.here_button.click()
     wait_idle(qtbot, labelled)
     assert labelled.session.device_name == "cpu"

@@ -166,6 +166,7 @@ class StudyActions(WorkActions):
         self.flush()
         self.saving.end()
         self.session.close()
+        self.set_interrupted("")
         if self.layers is not None:
             ours = (self.layers.manual, self.layers.prediction, self.layers.confidence)
             self.layers.detach(keep_as=self.session.study.name)
@@ -199,7 +200,9 @@ class StudyActions(WorkActions):
         before, self.scheduler = self.scheduler, address.strip()
         if not self.guarded(self._configure, self.settings):
             self.scheduler = before
+            return
         self.encoder_in_use = None
+        self.set_interrupted("")
 
     def compute_here(self) -> None:
         """Leave the scheduler, and begin here again what its loss ended."""

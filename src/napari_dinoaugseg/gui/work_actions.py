@@ -177,7 +177,7 @@ class WorkActions(LabelActions):
                 self.work_finished.emit()
 
         source = self.saving.before(source)  # whatever happens from here on, what was painted is on disk
-        self._set_interrupted("")
+        self.set_interrupted("")
         self.work_name = name
         self._work = Work(
             name, source, on_event=on_event, on_done=on_done, on_error=on_error, on_end=on_end, cancel=cancel
@@ -188,13 +188,14 @@ class WorkActions(LabelActions):
         if isinstance(error, ClusterError):
             if session is not self.session:  # the study was left, and with it the scheduler
                 return
-            self._set_interrupted(name)
+            self.set_interrupted(name)
         if stopped and isinstance(error, TrainingError):
             self.said.emit("Stopped before anything was learnt.")
         else:
             self.tell_error(error)
 
-    def _set_interrupted(self, name: str) -> None:
+    def set_interrupted(self, name: str) -> None:
+        """Remember what a scheduler's loss ended, by its name; empty = nothing, or nothing that matters any more."""
         name = name if name in (TRAINING, PREDICTING) else ""
         if self.interrupted != name:
             self.interrupted = name
