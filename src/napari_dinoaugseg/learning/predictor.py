@@ -61,8 +61,8 @@ def predict(
         DeviceError: the device's failure reaches the CPU as well.
     """
     islands = _islands(store, order, labelled)
-    work = _Work(store, decoder, device or store.encoder.device, batch_size, tuple(mirrors))
-    work.room = 0 if islands is None else _KEPT
+    keeps = 0 if islands is None else _KEPT
+    work = _Work(store, decoder, device or store.encoder.device, batch_size, mirrors, keeps)
     started, done = time.monotonic(), 0
     for item in _masks(work, order, cancel):
         yield item
@@ -128,7 +128,6 @@ class _Work:
 
     Attributes:
         kept: logits of slices, on the CPU, as many as there is room for.
-        room: bytes that are left for these.
     """
 
     def __init__(
@@ -137,12 +136,13 @@ class _Work:
         decoder: Decoder,
         device: torch.device,
         batch_size: int,
-        mirrors: tuple[Mirror, ...],
+        mirrors: Sequence[Mirror],
+        keeps: int,
     ) -> None:
         self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
         self.mirrors = mirrors
         self.kept: dict[int, Tensor] = {}
-        self.room = 0
+        self._room = keeps
         self._copy: Decoder | None = None
         self._notices: list[Notice] = []
         self._patience = Patience()
@@ -195,9 +195,9 @@ class _Work:
         return probability.clamp_min_(torch.finfo(probability.dtype).tiny).log_()
 
     def _keep(self, index: int, logits: Tensor) -> None:
-        if logits.nbytes <= self.room:
+        if logits.nbytes <= self._room:
             self.kept[index] = logits
-            self.room -= logits.nbytes
+            self._room -= logits.nbytes
 
     def _make_room(self, hosts: bool) -> Notice:
         free_memory(self.device)
