@@ -14,8 +14,9 @@ from benchmarks.rows import Row
 from benchmarks.speed import __doc__ as about
 from benchmarks.speed import clicks, floor, quality, rates, startup, step
 from benchmarks.tables import hardware, software, table
+from napari_dinoaugseg.learning.device import choose_device
 
-FILE = "speed.jsonl"
+NAME = "speed"  # of the files; that of a graphics card is added
 TITLES = {
     "step": "A training step and the most memory, plain loop against ours (paper's decoder)",
     "rates": "Slices a second; the plain loop encodes each time that it predicts",
@@ -25,6 +26,7 @@ TITLES = {
     "startup": "Start",
     "floor": "The floor, and the distance to it",
 }
+ON_CARD = ("step", "rates", "growth", "clicks", "quality")  # parts that a graphics card can compute
 
 
 def text_of(rows: Sequence[Row]) -> str:
@@ -46,28 +48,35 @@ def command(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=None, help="folder of the public sets, for quality on two of them")
     parser.add_argument("--slices", type=int, default=300, help="of the made-up volume of rates and clicks")
     parser.add_argument("--steps", type=int, default=1000, help="of the paper's recipe in quality")
-    parser.add_argument("--out", type=Path, required=True, help=f"folder for {FILE} and speed.md")
+    parser.add_argument("--encoder", default="dinov3-convnext-tiny", help="of the part step; its weights are random")
+    parser.add_argument("--device", default="cpu", help=f"of the parts {','.join(ON_CARD)}")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder for {NAME}.jsonl and {NAME}.md")
     parsed = parser.parse_args(arguments)
+    on_card = choose_device(parsed.device).type != "cpu"
+    if on_card and not set(parsed.parts) <= set(ON_CARD):
+        parser.error(f"a graphics card computes in the parts {','.join(ON_CARD)} only; name them with --parts")
     measures: dict[str, Callable[[], list[Row]]] = {
-        "step": step.measure,
-        "rates": partial(rates.measure_rates, parsed.slices),
-        "growth": rates.measure_growth,
-        "clicks": partial(clicks.measure, parsed.slices),
-        "quality": partial(quality.measure, parsed.data, parsed.steps),
+        "step": partial(step.measure, parsed.encoder, device=parsed.device),
+        "rates": partial(rates.measure_rates, parsed.slices, parsed.device),
+        "growth": partial(rates.measure_growth, parsed.device),
+        "clicks": partial(clicks.measure, parsed.slices, parsed.device),
+        "quality": partial(quality.measure, parsed.data, parsed.steps, parsed.device),
         "startup": startup.measure,
         "floor": floor.measure,
     }
     parsed.out.mkdir(parents=True, exist_ok=True)
-    file = parsed.out / FILE
+    name = f"{NAME}-{choose_device(parsed.device).type}" if on_card else NAME
+    file = parsed.out / f"{name}.jsonl"
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     for part in parsed.parts:
         rows = [row for row in rows if row["part"] != part]
         for figures in measures[part]():
             print(part, figures, flush=True)
-            rows.append({"part": part, "figures": figures, **machine()})
+            rows.append({"part": part, "device": parsed.device, "figures": figures, **machine()})
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (parsed.out / "speed.md").write_text(text_of(rows), encoding="utf-8")
-    print(parsed.out / "speed.md")
+    page = parsed.out / f"{name}.md"
+    page.write_text(text_of(rows), encoding="utf-8")
+    print(page)
 
 
 def _shown(value: object) -> str:

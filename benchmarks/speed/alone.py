@@ -9,19 +9,24 @@ from multiprocessing import get_context
 from typing import Any
 
 import psutil
+import torch
 
 Figures = dict[str, Any]
 
 
 def alone(measure: Callable[..., Figures], *arguments: Any) -> Figures:
-    """What a function of a module returns in a fresh process, and ``peak_gb``: the most memory that it held there."""
+    """What a function of a module returns in a fresh process, and ``peak_gb``: the most memory that it held there.
+
+    Where it used a graphics card, ``peak_card_gb`` is the most that PyTorch held on that.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measured, measure, arguments).result()
 
 
 def _measured(measure: Callable[..., Figures], arguments: tuple[Any, ...]) -> Figures:
     figures = measure(*arguments)
-    return {**figures, "peak_gb": round(peak_bytes() / 1e9, 3)}
+    on_card = {"peak_card_gb": round(torch.cuda.max_memory_allocated() / 1e9, 3)} if torch.cuda.is_initialized() else {}
+    return {**figures, "peak_gb": round(peak_bytes() / 1e9, 3), **on_card}
 
 
 def peak_bytes() -> int:

@@ -22,17 +22,19 @@ from napari_dinoaugseg.study.sample import LABELLED_SLICES, brain_sample, sample
 PRESETS = ("fast", "balanced")
 
 
-def measure(slices: int = 300) -> list[Figures]:
+def measure(slices: int = 300, device: str = "cpu") -> list[Figures]:
     """A row for each study and preset."""
-    rows = [{"what": f"brain, 140 slices, {preset}", **alone(on_brain, preset)} for preset in PRESETS]
-    return rows + [{"what": f"512 x 512 x {slices}, {preset}", **alone(on_made, preset, slices)} for preset in PRESETS]
+    rows = [{"what": f"brain, 140 slices, {preset}", **alone(on_brain, preset, device)} for preset in PRESETS]
+    return rows + [
+        {"what": f"512 x 512 x {slices}, {preset}", **alone(on_made, preset, slices, device)} for preset in PRESETS
+    ]
 
 
-def on_brain(preset: str) -> Figures:
+def on_brain(preset: str, device: str = "cpu") -> Figures:
     """The sample study; Dice of both tissues on the slices that are not labelled, after each round."""
     study = sample_study()
     truth = study.to_slices(np.asarray(brain_sample().tissue.dataobj))
-    session = _session(study, preset)
+    session = _session(study, preset, device)
     session.labels.add_class("grey matter")
     session.labels.add_class("white matter")
     for index in LABELLED_SLICES:
@@ -45,9 +47,9 @@ def on_brain(preset: str) -> Figures:
     return _figures(first, second) | {"dice": first_dice, "dice_again": _dice(session, truth)}
 
 
-def on_made(preset: str, slices: int) -> Figures:
+def on_made(preset: str, slices: int, device: str = "cpu") -> Figures:
     """A made-up CT."""
-    session = _session(made_volume(slices), preset)
+    session = _session(made_volume(slices), preset, device)
     session.labels.add_class("column")
     for part in (2, 5, 8):
         index = slices * part // 10
@@ -57,10 +59,10 @@ def on_made(preset: str, slices: int) -> Figures:
     return _figures(first, _round(session, slices // 3))
 
 
-def _session(study: Study, preset: str) -> Session:
+def _session(study: Study, preset: str, device: str) -> Session:
     settings = Settings.of_preset(preset, encoder="efficientnet-lite0")
     load_libraries(settings.encoder)
-    return Session(study, settings, device="cpu", cache=False)
+    return Session(study, settings, device=device, cache=False)
 
 
 def _round(session: Session, centre: int) -> tuple[float, float, float]:

@@ -21,13 +21,13 @@ from napari_dinoaugseg.model.specs import ENCODERS, trunk_shapes
 from napari_dinoaugseg.study import Study, choose_window, open_study
 
 
-def encoder_for_time(name: str) -> Encoder:
+def encoder_for_time(name: str, device: str = "cpu") -> Encoder:
     """An encoder by name, with its weights where the package brings them; random ones take the same time."""
     if name == "efficientnet-lite0":
-        return load_encoder(name)
+        return load_encoder(name, device=device)
     torch.manual_seed(0)
     state = timm.create_model(ENCODERS[name].timm_name, pretrained=False, num_classes=0).state_dict()
-    return Encoder(ENCODERS[name], {key: state[key] for key in trunk_shapes(name)})
+    return Encoder(ENCODERS[name], {key: state[key] for key in trunk_shapes(name)}, device)
 
 
 def made_volume(slices: int) -> Study:

@@ -37,11 +37,13 @@ def train(
     """
     torch.manual_seed(settings.seed)
     random = np.random.default_rng(settings.seed)
-    decoder = new_decoder(store.encoder.channels, n_classes, settings).train()
+    device = store.encoder.device
+    decoder = new_decoder(store.encoder.channels, n_classes, settings).to(device).train()
     augment = WTAug(p=settings.augment_probability, drop=settings.augment_drop).train()
     optimiser = torch.optim.Adam(decoder.parameters(), lr=settings.learning_rate)
     images = torch.stack([store.image(example.index) for example in examples])
     targets = torch.stack([resize_target(torch.from_numpy(e.target.copy()), store.input_size) for e in examples])
+    targets = targets.to(device)
     for _ in range(settings.steps):
         started = time.perf_counter()
         chosen = torch.from_numpy(random.permutation(len(examples))[: settings.batch_size])
@@ -53,6 +55,7 @@ def train(
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        float(loss.detach())  # on a graphics card, wait until it is done
         yield decoder, time.perf_counter() - started
 
 
@@ -63,7 +66,7 @@ def predict(store: FeatureStore, decoder: Decoder, indices: Sequence[int]) -> It
         with torch.no_grad(), attention_in_memory():
             logits = decoder(store.encoder.encode(store.image(index)[None]), None)
             whole = F.interpolate(logits, size=store.study.slice_shape(index), mode="bilinear", align_corners=False)
-        yield index, whole[0].argmax(dim=0).numpy().astype(np.uint16)
+        yield index, whole[0].argmax(dim=0).cpu().numpy().astype(np.uint16)
 
 
 def scores_in_memory(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -28,13 +28,13 @@ SHARES = (0.25, 0.5, 0.75, 1.0)  # of a preset's steps: the shortest that reache
 Truth = Mapping[int, NDArray[np.integer]]
 
 
-def measure(data: Path | None, steps: int = 1000) -> list[Figures]:
+def measure(data: Path | None, steps: int = 1000, device: str = "cpu") -> list[Figures]:
     """A row for each study and preset; only the brain without the folder of the public sets."""
     rows = []
     for name in ("brain", *(("la2018", "ph2") if data else ())):
-        theirs = alone(the_recipe, name, data, steps)
+        theirs = alone(the_recipe, name, data, steps, device)
         for preset in PRESETS:
-            trainings = [alone(a_preset, name, data, preset, share) for share in SHARES]
+            trainings = [alone(a_preset, name, data, preset, share, device) for share in SHARES]
             whole = trainings[-1]
             enough = next((found for found in trainings if found["dice"] >= theirs["dice"]), None)
             rows.append(
@@ -54,23 +54,23 @@ def measure(data: Path | None, steps: int = 1000) -> list[Figures]:
     return rows
 
 
-def the_recipe(name: str, data: Path | None, steps: int) -> Figures:
+def the_recipe(name: str, data: Path | None, steps: int, device: str = "cpu") -> Figures:
     """The paper's recipe, for that many steps."""
     study, examples, truth, n_classes = _problem(name, data)
     settings = Settings.of_preset("paper", input_size=256, steps=steps)
-    store = _store(study, settings)
+    store = _store(study, settings, device)
     seconds = 0.0
     for decoder, taken in plain.train(store, examples, settings, n_classes):  # noqa: B007 - the last one is used
         seconds += taken
     return {"seconds": round(seconds, 2), "dice": _percent(dict(plain.predict(store, decoder, list(truth))), truth)}
 
 
-def a_preset(name: str, data: Path | None, preset: str, share: float = 1.0) -> Figures:
+def a_preset(name: str, data: Path | None, preset: str, share: float = 1.0, device: str = "cpu") -> Figures:
     """A preset of the program, with a share of its steps: seconds to encode the labelled slices and to train."""
     study, examples, truth, n_classes = _problem(name, data)
     settings = Settings.of_preset(preset)
     settings = settings.with_changes(steps=round(share * settings.steps))
-    store = _store(study, settings)
+    store = _store(study, settings, device)
     started = time.perf_counter()
     trained = result_of(fit(store, examples, settings, n_classes=n_classes))
     seconds = time.perf_counter() - started
@@ -105,8 +105,8 @@ def _problem(name: str, data: Path | None) -> tuple[Study, list[Example], Truth,
     return many, examples, {i: many.truth(i) for i in sorted(others)}, len(SETS[name].classes) + 1
 
 
-def _store(study: Study, settings: Settings) -> FeatureStore:
-    return store_for(study, encoder_for_time("efficientnet-lite0"), settings.input_size, settings.context)
+def _store(study: Study, settings: Settings, device: str) -> FeatureStore:
+    return store_for(study, encoder_for_time("efficientnet-lite0", device), settings.input_size, settings.context)
 
 
 def _percent(found: Truth, truth: Truth) -> float:

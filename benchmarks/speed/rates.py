@@ -18,9 +18,9 @@ _ENCODER, _SIZE = "efficientnet-lite0", 256
 COUNTS = (50, 300, 1000)
 
 
-def measure_rates(slices: int = 100) -> list[Figures]:
+def measure_rates(slices: int = 100, device: str = "cpu") -> list[Figures]:
     """Ours against the plain loop, which encodes each time that it predicts."""
-    ours, theirs = alone(our_rates, slices), alone(plain_rates, slices)
+    ours, theirs = alone(our_rates, slices, device), alone(plain_rates, slices, device)
     return [
         {
             "what": f"512 x 512 x {slices}, {_ENCODER} at {_SIZE}",
@@ -33,18 +33,18 @@ def measure_rates(slices: int = 100) -> list[Figures]:
     ]
 
 
-def measure_growth() -> list[Figures]:
+def measure_growth(device: str = "cpu") -> list[Figures]:
     """The same for larger and larger volumes, with the memory after encoding and at most."""
     rows = []
     for slices in COUNTS:
-        found = alone(our_rates, slices)
+        found = alone(our_rates, slices, device)
         rows.append({"what": f"512 x 512 x {slices}", **found})
     return rows
 
 
-def our_rates(slices: int) -> Figures:
+def our_rates(slices: int, device: str = "cpu") -> Figures:
     """Slices a second, first encoded, then predicted by a decoder of the preset `balanced`."""
-    store, decoder = _trained(slices)
+    store, decoder = _trained(slices, device)
     started = time.perf_counter()
     for _ in store.prepare([(index, None) for index in range(slices)]):
         pass
@@ -59,12 +59,12 @@ def our_rates(slices: int) -> Figures:
     }
 
 
-def plain_rates(slices: int) -> Figures:
+def plain_rates(slices: int, device: str = "cpu") -> Figures:
     """The plain loop: encoding alone, and prediction, in which it encodes again."""
-    store, decoder = _trained(slices)
+    store, decoder = _trained(slices, device)
     started = time.perf_counter()
     for index in range(slices):
-        store.encoder.encode(store.image(index)[None])
+        store.encoder.encode(store.image(index)[None])[-1].cpu()
     encoded = time.perf_counter()
     for _ in plain.predict(store, decoder, range(slices)):
         pass
@@ -74,7 +74,7 @@ def plain_rates(slices: int) -> Figures:
     }
 
 
-def _trained(slices: int) -> tuple[FeatureStore, Decoder]:
-    store = store_for(made_volume(slices), encoder_for_time(_ENCODER), _SIZE)
+def _trained(slices: int, device: str) -> tuple[FeatureStore, Decoder]:
+    store = store_for(made_volume(slices), encoder_for_time(_ENCODER, device), _SIZE)
     settings = Settings.of_preset("balanced", steps=2, views=0)
     return store, result_of(fit(store, [made_example(slices // 2)], settings, n_classes=2)).decoder

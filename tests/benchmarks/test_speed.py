@@ -80,7 +80,7 @@ def test_the_shortest_training_that_reaches_the_recipe_counts(monkeypatch):
     def measured(measure, name, data, *arguments):
         if measure is quality.the_recipe:
             return {"seconds": 400.0, "dice": 80.0}
-        preset, share = arguments
+        preset, share, _ = arguments
         return {"seconds": 10 * share, "steps": int(100 * share), "dice": dices[share] - 20 * (preset == "balanced")}
 
     monkeypatch.setattr(quality, "alone", measured)
@@ -101,10 +101,12 @@ def test_the_floor_counts_arithmetic_and_written_bytes():
 
 def test_the_command_keeps_other_parts_and_writes_a_table(monkeypatch, tmp_path: Path, capsys):
     monkeypatch.setattr(startup, "measure", lambda: [{"what": "import", "seconds": 0.5}])
-    monkeypatch.setattr(speed.clicks, "measure", lambda slices: [{"what": f"{slices} slices", "dice": [90.0, 91.5]}])
+    monkeypatch.setattr(
+        speed.clicks, "measure", lambda slices, device: [{"what": f"{slices} slices", "dice": [90.0, 91.5]}]
+    )
     for part in ("startup", "clicks", "startup"):
         speed.command(["--out", str(tmp_path), "--parts", part, "--slices", "7"])
-    rows = [json.loads(line) for line in (tmp_path / speed.FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
     assert [row["part"] for row in rows] == ["clicks", "startup"]
     text = (tmp_path / "speed.md").read_text()
     assert "| 7 slices | 90.0 / 91.5 |" in text

@@ -1,0 +1,176 @@
+"""On a real graphics card: what the tests beside this one show on a made-up card."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_dinoaugseg.learning.device import CPU, free_memory
+from napari_dinoaugseg.learning.events import Notice, Progress
+from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.resident import Resident
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.trainer import fit
+from napari_dinoaugseg.model.encoder import load_encoder
+from napari_dinoaugseg.study.intensity import choose_window
+from tests.blobs import LEFT_OUT, write_study
+from tests.learning.test_trainer import masks, mean_dice, run
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no graphics card that CUDA can use")
+
+CARD = torch.device("cuda")
+WANTED = [(index, None) for index in range(6)]
+
+
+@pytest.fixture(scope="module")
+def encoder_on_card():
+    return load_encoder("efficientnet-lite0", device=CARD)
+
+
+@pytest.fixture
+def store_on_card(study, encoder_on_card):
+    def make(size: int = 64, **options) -> FeatureStore:
+        return FeatureStore(study, encoder_on_card, input_size=size, window=choose_window(study), **options)
+
+    return make
+
+
+@pytest.fixture
+def tight():
+    """Let PyTorch have so many bytes of the card besides what it holds; for the length of a test."""
+
+    def leave(size: int) -> None:
+        free_memory(CARD)
+        whole = torch.cuda.get_device_properties(CARD).total_memory
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + size) / whole)
+
+    yield leave
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def notices(items) -> list[str]:
+    return [item.text for item in items if isinstance(item, Notice)]
+
+
+def test_features_are_those_of_the_processor(store_on_card, make_store):
+    on_card, on_cpu = store_on_card(), make_store()
+    list(on_card.prepare(WANTED))
+    for index, _ in WANTED:
+        for found, expected in zip(on_card.features(index), on_cpu.features(index), strict=True):
+            error = (found.float() - expected.float()).norm() / expected.float().norm()
+            assert float(error) < 3e-3
+            assert (found.device, found.dtype) == (CPU, torch.float16)
+
+
+def test_what_stays_on_the_card_is_what_the_store_gives(store_on_card):
+    store = store_on_card()
+    pairs = [(0, None), (3, None), (0, None)]
+    expected = store.batch(pairs, CARD)
+    resident = Resident(store, CARD)
+    for _ in range(2):
+        found = resident.batch(pairs)
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        assert {stage.device.type for stage in found} == {"cuda"}
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced", "paper"])
+def test_a_training_on_the_card_teaches_the_other_slices(store_on_card, examples, truth, preset):
+    settings = Settings.of_preset(preset, input_size=64, batch_size=4, steps=120)
+    store = store_on_card()
+    events, trained = run(fit(store, examples, settings, n_classes=3))
+    assert notices(events) == []
+    assert trained.device.type == "cuda"
+    assert {value.device for value in trained.decoder.state_dict().values()} == {CPU}
+    if preset != "paper":  # whose rate is for two thousand steps
+        assert mean_dice(masks(store, trained.decoder), truth[list(LEFT_OUT)]) > 0.85
+    losses = [event.loss for event in events if isinstance(event, Progress) and event.stage == "train"]
+    assert losses[-1] < losses[0]
+
+
+def test_the_same_seed_gives_the_same_masks(store_on_card, examples, quick):
+    store = store_on_card()
+    first, second = (masks(store, run(fit(store, examples, quick, n_classes=3))[1].decoder) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_what_others_draw_on_the_card_is_left_as_it_was(store_on_card, examples, quick):
+    torch.cuda.manual_seed(5)
+    expected = torch.rand(3, device=CARD)
+    torch.cuda.manual_seed(5)
+    run(fit(store_on_card(), examples, quick.with_changes(steps=3), n_classes=3))
+    assert torch.equal(torch.rand(3, device=CARD), expected)
+
+
+def test_masks_are_those_of_the_processor(store_on_card, make_store, examples, quick):
+    trained = run(fit(make_store(), examples, quick, n_classes=3))[1]
+    on_card = masks(store_on_card(), trained.decoder)
+    assert np.mean(on_card != masks(make_store(), trained.decoder)) < 2e-3
+
+
+@pytest.mark.parametrize("leave", [2**20, 24 * 2**20, 96 * 2**20])
+def test_a_card_without_room_still_ends_in_masks(store_on_card, examples, quick, tight, leave):
+    store = store_on_card(256)
+    settings = quick.with_changes(input_size=256, batch_size=8, steps=8, views=0, width=128)
+    tight(leave)
+    events, trained = run(fit(store, examples, settings, n_classes=3))
+    items = list(predict(store, trained.decoder, range(6)))
+    assert all("emory ran out" in text for text in notices(events) + notices(items))
+    assert notices(events)
+    assert trained.steps == settings.planned_steps(3, 3, warm=False)
+    assert sum(isinstance(item, Prediction) for item in items) == 6
+
+
+FAILING = """
+import sys
+from pathlib import Path
+import torch
+from napari_dinoaugseg.learning import trainer
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.study import open_study
+from tests.blobs import LABELLED
+
+step, calls = trainer._Run._step, []
+
+def failing(self, *arguments):
+    calls.append(self.plan.device.type)
+    if len(calls) == 45:  # an index out of range stops the card for the whole process
+        torch.zeros(2, device="cuda")[torch.tensor([9], device="cuda")]
+    return step(self, *arguments)
+
+trainer._Run._step = failing
+study = open_study(Path(sys.argv[1]), plane="axial")
+settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=60, shows=0, class_steps=0.0)
+session = Session(study, settings, device="cuda", cache=False)
+session.labels.add_class("bright")
+labels = study.read_labels(Path(sys.argv[2]), range(study.n_slices))
+for index in LABELLED:
+    session.paint(index, (labels[index] == 1).astype("uint16"))
+told = [event.text for event in session.train() if hasattr(event, "text")]
+told += [event.text for event in session.predict(8) if hasattr(event, "text")]
+dice = []
+for index in session.labels.open_slices:
+    found, truth = session.labels.result(index) == 1, labels[index] == 1
+    if truth.sum() > 20:
+        dice.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+print(calls.count("cuda"), calls.count("cpu"), round(sum(dice) / len(dice), 3), told, sep="|")
+"""
+
+
+def test_a_card_that_really_fails_leaves_a_result_of_the_processor(tmp_path: Path):
+    image, truth = write_study(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING, str(image), str(truth)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    on_card, on_cpu, dice, told = done.stdout.strip().splitlines()[-1].split("|")
+    assert (int(on_card), int(on_cpu)) == (45, 20)  # held after 40 steps
+    assert float(dice) > 0.8
+    assert told.count("failed") == 1
