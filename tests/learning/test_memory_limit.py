@@ -33,7 +33,8 @@ target = np.zeros((300, 400), np.int16)
 target[50:150, 100:200] = 1
 study, encoder = study_from_array(voxels), load_encoder("efficientnet-lite0")
 examples = [Example(index, target) for index in range(4)]
-heavy = {"width": 48, "head": None, "blocks": "conv"}  # so that a smaller batch saves more than a step of the limit
+# So that a smaller batch saves more than a step of the limit.
+heavy = {"width": 48, "head": None, "blocks": "conv", "fuse_from": 4}
 settings = Settings.of_preset("fast", shows=0, input_size=384, steps=1, views=0, class_steps=0.0, **heavy)
 
 

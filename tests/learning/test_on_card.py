@@ -13,11 +13,14 @@ import torch
 from napari_dinoaugseg.learning.device import CPU, free_memory
 from napari_dinoaugseg.learning.events import Notice, Progress
 from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.learning.loss import resize_target
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.random_stream import RandomStream
 from napari_dinoaugseg.learning.resident import Resident
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import fit
+from napari_dinoaugseg.learning.step import RecordedStep, Step
+from napari_dinoaugseg.learning.trainer import fit, new_decoder
 from napari_dinoaugseg.model.encoder import load_encoder
 from napari_dinoaugseg.study.intensity import choose_window
 from tests.blobs import LEFT_OUT, write_study
@@ -29,8 +32,8 @@ CARD = torch.device("cuda")
 WANTED = [(index, None) for index in range(6)]
 
 
-@pytest.fixture(scope="module")
-def encoder_on_card():
+@pytest.fixture
+def encoder_on_card():  # of one test: where the card has no room it moves to the processor
     return load_encoder("efficientnet-lite0", device=CARD)
 
 
@@ -94,10 +97,66 @@ def test_a_training_on_the_card_teaches_the_other_slices(store_on_card, examples
     assert losses[-1] < losses[0]
 
 
-def test_the_same_seed_gives_the_same_masks(store_on_card, examples, quick):
+def test_the_same_seed_gives_nearly_the_same_masks(store_on_card, examples, quick):
     store = store_on_card()
     first, second = (masks(store, run(fit(store, examples, quick, n_classes=3))[1].decoder) for _ in range(2))
-    assert np.array_equal(first, second)
+    assert np.mean(first != second) < 0.01  # sums are taken in another order each time
+
+
+@pytest.fixture
+def problem(store_on_card, examples, encoder_on_card):
+    """A decoder, its optimiser as the trainer makes it, and a batch."""
+
+    def make(settings: Settings, recorded: bool):
+        torch.manual_seed(1)
+        decoder = new_decoder(encoder_on_card.channels, 3, settings).to(CARD).train()
+        rate = torch.tensor(settings.learning_rate, device=CARD)
+        optimiser = torch.optim.AdamW(decoder.parameters(), lr=rate, fused=True, capturable=True)
+        step = (RecordedStep if recorded else Step)(decoder, optimiser, settings, None)
+        features = store_on_card().batch([(example.index, None) for example in examples], CARD)
+        target = torch.stack([resize_target(torch.from_numpy(example.target), 64) for example in examples])
+        return step, features, target.to(CARD).long()
+
+    return make
+
+
+def test_a_recorded_step_learns_as_the_usual_one(problem, quick):
+    settings = quick.with_changes(augment_probability=0.0)
+    losses, of_others = {}, {}
+    for recorded in (True, False):
+        step, features, target = problem(settings, recorded)
+        losses[recorded] = [step([stage.clone() for stage in features], target.clone()) for _ in range(20)]
+        of_others[recorded] = step([stage.flip(3) for stage in features], target)
+        if recorded:
+            assert list(step._recordings) == [False]
+    np.testing.assert_allclose(losses[True], losses[False], rtol=0.05)
+    assert losses[True][-1] < 0.7 * losses[True][0]
+    assert of_others[True] == pytest.approx(of_others[False], rel=0.05)
+    assert of_others[True] > 1.1 * losses[True][-1]
+
+
+def test_a_recorded_step_draws_anew_each_time(problem, quick):
+    still = quick.with_changes(augment_probability=1.0, learning_rate=1e-12)
+    step, features, target = problem(still, True)
+    stream = RandomStream(0, CARD)
+    drawn = []
+    for _ in range(12):
+        with stream.use():
+            drawn.append(step(features, target))
+    assert list(step._recordings) == [True]
+    assert len(set(drawn[2:])) == 10
+
+
+def test_a_step_that_cannot_be_recorded_is_taken_the_usual_way(problem, quick, monkeypatch):
+    step, features, target = problem(quick, True)
+
+    def refuse(*_, **__):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda.graph, "__enter__", refuse)
+    losses = [step(features, target) for _ in range(12)]
+    assert step._recordings == {}
+    assert losses[-1] < losses[0]
 
 
 def test_what_others_draw_on_the_card_is_left_as_it_was(store_on_card, examples, quick):
@@ -114,10 +173,10 @@ def test_masks_are_those_of_the_processor(store_on_card, make_store, examples, q
     assert np.mean(on_card != masks(make_store(), trained.decoder)) < 2e-3
 
 
-@pytest.mark.parametrize("leave", [2**20, 24 * 2**20, 96 * 2**20])
+@pytest.mark.parametrize("leave", [2**20, 60 * 2**20, 250 * 2**20])
 def test_a_card_without_room_still_ends_in_masks(store_on_card, examples, quick, tight, leave):
-    store = store_on_card(256)
-    settings = quick.with_changes(input_size=256, batch_size=8, steps=8, views=0, width=128)
+    store = store_on_card(384)
+    settings = quick.with_changes(input_size=384, batch_size=16, steps=12, views=0, width=256, fuse_from=4)
     tight(leave)
     events, trained = run(fit(store, examples, settings, n_classes=3))
     items = list(predict(store, trained.decoder, range(6)))

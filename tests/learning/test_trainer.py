@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from napari_dinoaugseg.errors import TrainingError
-from napari_dinoaugseg.learning import trainer
+from napari_dinoaugseg.learning import step as steps
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.metrics import dice
@@ -56,9 +56,9 @@ def test_wide_decoders_learn_in_bfloat16_where_the_processor_is_made_for_it(make
     settings = Settings.of_preset("paper", input_size=64, steps=12, learning_rate=1e-3)
     losses = {}
     for able in (True, False):
-        monkeypatch.setattr(trainer, "_bfloat16_is_fast", lambda able=able: able)
-        assert trainer.mixed_precision(torch.device("cpu"), settings) is able
-        assert not trainer.mixed_precision(torch.device("cpu"), settings.with_changes(width=48))
+        monkeypatch.setattr(steps, "_bfloat16_is_fast", lambda able=able: able)
+        assert steps.mixed_precision(torch.device("cpu"), settings) is able
+        assert not steps.mixed_precision(torch.device("cpu"), settings.with_changes(width=48))
         _, trained = run(fit(make_store(), examples, settings, n_classes=3))
         losses[able] = trained.final_loss
     assert losses[True] != losses[False]

@@ -61,7 +61,7 @@ Weights = Annotated[Path | None, typer.Option(help="Encoder weights, timm's or M
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 …, mps.")]
 Encoder = Annotated[str, typer.Option(help="Encoder name, see `dinoaugseg encoders`; auto = the best one at hand.")]
 PresetOption = Annotated[Preset, typer.Option(help="Time against quality; paper = the authors' recipe, slow on a CPU.")]
-Seed = Annotated[int, typer.Option(help="The same seed on the same device gives the same mask.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same mask on a CPU.")]
 Window = Annotated[str, typer.Option(help="Intensity window: auto, a CT preset (soft tissue, lung, …) or LOW,HIGH.")]
 InputSize = Annotated[
     int | None, typer.Option(help="Side of the encoder's input in pixels.", show_default="of the preset")

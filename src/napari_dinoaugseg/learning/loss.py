@@ -29,11 +29,20 @@ def segmentation_loss(
     Returns:
         A number, 0 or more. 0 when every pixel is unknown.
     """
-    known = target != UNKNOWN_TARGET
-    if not known.any():
-        return logits.sum() * 0.0
-    cross_entropy = F.cross_entropy(logits.float(), target, weight=class_weights, ignore_index=UNKNOWN_TARGET)
-    return 0.5 * cross_entropy + 0.5 * _soft_dice_loss(logits, target, known, absent_in_dice=absent_in_dice)
+    # No branch here depends on a value: a graphics card would have to be waited for, and could not record a step.
+    logits = logits.float()
+    truth = (target[..., None] == torch.arange(logits.shape[1], device=target.device)).movedim(-1, 1).float()
+    counts = truth.sum(dim=(0, 2, 3))
+    weight = counts if class_weights is None else counts * class_weights
+    cross_entropy = F.cross_entropy(
+        logits, target, weight=class_weights, ignore_index=UNKNOWN_TARGET, reduction="sum"
+    ) / weight.sum().clamp(min=_SMOOTH)
+    probability = logits.softmax(dim=1) * (target != UNKNOWN_TARGET)[:, None]
+    dice = _soft_dice(probability, truth, counts)
+    if absent_in_dice:
+        return 0.5 * cross_entropy + 0.5 * (1 - dice.mean())
+    present = counts > 0
+    return 0.5 * cross_entropy + 0.5 * ((1 - dice) * present).sum() / present.sum().clamp(min=1)
 
 
 def balanced_weights(targets: Iterable[Tensor], n_classes: int, power: float) -> Tensor:
@@ -50,18 +59,12 @@ def balanced_weights(targets: Iterable[Tensor], n_classes: int, power: float) ->
     return weights / (weights * share).sum().clamp(min=1e-9)
 
 
-def _soft_dice_loss(logits: Tensor, target: Tensor, known: Tensor, *, absent_in_dice: bool) -> Tensor:
-    classes = logits.shape[1]
-    probability = logits.float().softmax(dim=1) * known[:, None]
-    truth = F.one_hot(target.clamp(min=0), classes).movedim(-1, 1).to(probability.dtype) * known[:, None]
+def _soft_dice(probability: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    """(K,) of maps (B, K, H, W) that are 0 where the class is unknown; ``counts``: pixels of each class."""
     overlap = (probability * truth).sum(dim=(0, 2, 3))
     # Squares in the denominator, as in the authors' loss.
-    size = probability.square().sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
-    dice = (2 * overlap + _SMOOTH) / (size + _SMOOTH)
-    if absent_in_dice:
-        return 1 - dice.mean()
-    present = truth.sum(dim=(0, 2, 3)) > 0
-    return 1 - dice[present].mean()
+    size = probability.square().sum(dim=(0, 2, 3)) + counts
+    return (2 * overlap + _SMOOTH) / (size + _SMOOTH)
 
 
 def resize_target(target: Tensor, size: int) -> Tensor:

@@ -18,7 +18,11 @@ class RandomStream:
     def __init__(self, seed: int, device: torch.device) -> None:
         self._devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=self._devices):
-            torch.manual_seed(seed)
+            # Not torch.manual_seed, which asks every device, also one that failed.
+            torch.default_generator.manual_seed(seed)
+            for device in self._devices:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
             self._state = self._get()
 
     @contextmanager

@@ -33,7 +33,9 @@ class Settings(BaseModel):
     context: int | None = Field(
         None, ge=0, le=8, description="How far the neighbours are that a slice is seen with; empty = by likeness"
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed on the same device gives the same masks")
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="The same seed gives the same masks on a CPU, and on a graphics card almost"
+    )
 
     width: int | None = Field(48, ge=16, le=512, description="Channels of the decoder; empty = the paper's widths")
     head: int | None = Field(
@@ -47,6 +49,7 @@ class Settings(BaseModel):
         "lean", description="3x3 convolutions twice a stage, 1x1 and 3x3, or depth-wise separable 3x3 twice"
     )
     fuse: bool = Field(True, description="CG-Fuse; off = plain skip concatenation (for ablations)")
+    fuse_from: Literal[4, 8, 16] = Field(4, description="Stride of the finest encoder map that CG-Fuse attends to")
     add_query: bool = Field(True, description="Concatenate the decoder map itself to the fused and the encoder map")
 
     steps: int = Field(300, ge=1, le=100_000, description="Optimisation steps of a first training with one class")
@@ -136,6 +139,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "fast": {
             "width": 32,
+            "fuse_from": 8,
             "steps": 100,
             "batch_size": 3,
             "learning_rate": 6e-3,

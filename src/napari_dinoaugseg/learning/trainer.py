@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import torch
@@ -18,13 +17,13 @@ from napari_dinoaugseg.learning.events import Cancel, Event, Progress
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.held import Held, Trained, on_host, with_weights
 from napari_dinoaugseg.learning.ladder import Plan
-from napari_dinoaugseg.learning.loss import balanced_weights, resize_target, segmentation_loss
+from napari_dinoaugseg.learning.loss import balanced_weights, resize_target
 from napari_dinoaugseg.learning.random_stream import RandomStream
 from napari_dinoaugseg.learning.resident import Resident
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.step import RecordedStep, Step, is_recorded
 from napari_dinoaugseg.learning.views import View, freedom_of, views_for
 from napari_dinoaugseg.model.network import Decoder
-from napari_dinoaugseg.model.wavelet import WTAug
 
 _HOLD_EVERY = 20  # steps, after which the weights are copied to the host
 TrainingView = tuple[int, View | None]
@@ -57,6 +56,7 @@ def new_decoder(channels: Sequence[int], n_classes: int, settings: Settings) -> 
         blocks=settings.blocks,
         head=settings.head,
         heads=4 if settings.width is None else max(1, settings.width // 16),
+        attention_strides=[stride for stride in (16, 8, 4) if stride >= settings.fuse_from],
     )
 
 
@@ -137,7 +137,6 @@ class _Run:
         self.decoder = decoder.to(plan.device).train()
         self.averaged = self._averaged()
         self.features = Resident(store, plan.device)
-        self.augment = WTAug(p=settings.augment_probability, drop=settings.augment_drop).train()
 
     def events(self, cancel: Cancel | None) -> Generator[Event, None, Trained]:
         batches = list(self._batches())
@@ -145,16 +144,17 @@ class _Run:
         shown = sorted({pair for batch in batches for pair in batch}, key=self._rank)
         yield from self.store.prepare(shown, cancel)
         plain = self._plain_targets()
-        self.class_weights = self._class_weights(list(plain.values()))
         targets = {(index, view): view.of_labels(plain[index]) if view else plain[index] for index, view in shown}
         optimiser, schedule = self._optimiser()
+        kind = RecordedStep if is_recorded(self.plan.device) else Step
+        step = kind(self.decoder, optimiser, self.settings, self._class_weights(list(plain.values())))
         self.started = time.monotonic() - (self.held[0].seconds if self.held else 0.0)
         for batch in batches:
             if cancel:
                 break
             with self.random.use():
-                loss = self._step(batch, targets, optimiser)
-            rate = optimiser.param_groups[0]["lr"]
+                loss = self._step(batch, targets, step)
+            rate = float(optimiser.param_groups[0]["lr"])
             schedule.step()
             if self.averaged is not None:
                 self.averaged.update_parameters(self.decoder)
@@ -186,22 +186,9 @@ class _Run:
             Held(self.decoder.arguments, weights, averaged, self.store.input_size, self.done, self.smooth, seconds)
         ]
 
-    def _step(
-        self, batch: list[TrainingView], targets: dict[TrainingView, Tensor], optimiser: torch.optim.Optimizer
-    ) -> float:
-        device = self.plan.device
-        features = self.augment(self.features.batch(batch))
-        target = torch.stack([targets[pair] for pair in batch]).to(device).long()
-        optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device, self.settings)):
-            logits = self.decoder(features, tuple(target.shape[1:]))
-        loss = segmentation_loss(
-            logits, target, absent_in_dice=self.settings.absent_in_dice, class_weights=self.class_weights
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 5.0)
-        optimiser.step()
-        return float(loss.detach())
+    def _step(self, batch: list[TrainingView], targets: dict[TrainingView, Tensor], step: Step) -> float:
+        target = torch.stack([targets[pair] for pair in batch]).to(self.plan.device).long()
+        return step(self.features.batch(batch), target)
 
     def _plain_targets(self) -> dict[int, Tensor]:
         """The labels of each slice at the input size."""
@@ -235,11 +222,15 @@ class _Run:
     def _optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         settings = self.settings
         kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+        device, recorded = self.plan.device, is_recorded(self.plan.device)
+        # A recorded step reads its rate from the card, where the schedule puts it.
+        rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
         optimiser = kind(
             self.decoder.parameters(),
-            lr=settings.learning_rate,
+            lr=rate,
             weight_decay=settings.weight_decay,
-            fused=self.plan.device.type in ("cpu", "cuda"),
+            fused=device.type in ("cpu", "cuda"),
+            capturable=recorded,
         )
         _skip_graph_check(optimiser)
         if settings.schedule == "constant":
@@ -257,12 +248,11 @@ class _Run:
 
         def blend(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
             keep = min(decay, (1 + int(count)) / (10 + int(count)))
-            with torch.no_grad():
-                for average, value in zip(averages, current, strict=True):
-                    if average.is_floating_point():
-                        average.lerp_(value, 1 - keep)
-                    else:  # BatchNorm's counter
-                        average.copy_(value)
+            with torch.no_grad():  # all at once: on a graphics card one by one would take longer than the step
+                if averages[0].is_floating_point():
+                    torch._foreach_lerp_(list(averages), list(current), 1 - keep)
+                else:  # BatchNorm's counters
+                    torch._foreach_copy_(list(averages), list(current))
 
         averaged = AveragedModel(self.decoder, multi_avg_fn=blend, use_buffers=True)
         if self.done and self.held[0].averaged is not None:
@@ -271,9 +261,10 @@ class _Run:
 
 
 def _skip_graph_check(optimiser: torch.optim.Optimizer) -> None:
-    """Keep an optimiser from asking the graphics card, at each step, whether it records a graph: we never record any.
+    """Keep an optimiser from asking the graphics card, at each step, whether the step is being recorded.
 
-    A card that failed answers with its error, also where the optimiser works on the CPU.
+    A card that failed answers with its error, also where the optimiser works on the CPU; and those that are recorded
+    are made for it.
     """
     for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
         if hasattr(optimiser, name):
@@ -285,20 +276,3 @@ def _one_cycle(progress: float) -> float:
     if progress < _WARM_UP:
         return 0.1 + 0.9 * progress / _WARM_UP
     return 0.5 * (1 + float(np.cos(np.pi * (progress - _WARM_UP) / (1 - _WARM_UP))))
-
-
-def mixed_precision(device: torch.device, settings: Settings) -> bool:
-    """Whether a step goes through the decoder in bfloat16.
-
-    On a processor with instructions for it that saves the decoder of the paper a third of its time, and narrow ones
-    nothing.
-    """
-    if device.type == "cpu":
-        return settings.width is None and _bfloat16_is_fast()
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
-
-
-@cache
-def _bfloat16_is_fast() -> bool:
-    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch of 2026 and newer
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

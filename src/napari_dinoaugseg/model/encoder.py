@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,9 +123,10 @@ class Encoder:
         pictures = (batch.to(self.device, torch.float32) - self._mean) / self._std
         if self.device.type != "mps":
             pictures = pictures.contiguous(memory_format=torch.channels_last)
-        maps: list[Tensor] = self._model.forward_intermediates(
-            pictures, indices=4, stop_early=True, intermediates_only=True
-        )
+        with _quick_products(self.device):
+            maps: list[Tensor] = self._model.forward_intermediates(
+                pictures, indices=4, stop_early=True, intermediates_only=True
+            )
         return maps
 
 
@@ -242,6 +244,23 @@ def _fold_batch_norm(model: nn.Module) -> nn.Module:
                 setattr(module, name, child.act)
             before = (name, child) if isinstance(child, nn.Conv2d) else None
     return model
+
+
+@contextmanager
+def _quick_products(device: torch.device) -> Iterator[None]:
+    """Let a graphics card multiply matrices in TF32, as it convolves: as exact as the features, which are kept in half.
+
+    A DINOv3 ConvNeXt takes a half to a quarter of the time.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _tell(text: str) -> None:

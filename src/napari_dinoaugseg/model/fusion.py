@@ -6,7 +6,7 @@ Cross-attention from every position of the decoder map to a pooled encoder map, 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 import torch
@@ -21,7 +21,7 @@ Table = tuple[Tensor, Tensor]
 _BASE = {"1d": 10_000.0, "2d": 100.0}
 
 
-@lru_cache(maxsize=64)
+@cache  # without a limit: a recorded training step reads from them as long as it lives
 def rotary_table(
     rope: Rope, height: int, width: int, step: int, head_dim: int, device: torch.device, dtype: torch.dtype
 ) -> Table:

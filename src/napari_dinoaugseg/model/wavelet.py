@@ -40,8 +40,14 @@ class WTAug(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, C, H, W) of any height and width to maps of the same shapes and types."""
-        if not self.training or self.drop == 0 or torch.rand(()).item() >= self.p:
-            return list(features)
+        return self.alter(features) if self.fires() else list(features)
+
+    def fires(self) -> bool:
+        """Draw whether a batch is altered."""
+        return self.training and self.drop > 0 and torch.rand(()).item() < self.p
+
+    def alter(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The maps with coefficients dropped."""
         self.to(features[0].device)
         with torch.autocast(features[0].device.type, enabled=False):
             return [self._augment(stage) for stage in features]

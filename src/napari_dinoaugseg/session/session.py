@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
 INPUT = ("encoder", "window", "input_size", "context")
 """Settings that decide what features are."""
-ARCHITECTURE = ("width", "head", "rotary", "norm", "blocks", "fuse", "add_query")
+ARCHITECTURE = ("width", "head", "rotary", "norm", "blocks", "fuse", "fuse_from", "add_query")
 """Settings that shape the decoder: one trained with others cannot be continued."""
 _NO_SECONDS = {"encode": 0.0, "train": 0.0, "predict": 0.0}
 
