@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from napari_dinoaugseg.session.cohort import place_results
 from napari_dinoaugseg.session.predicting import fingerprint_of
 from tests.blobs import write_study
 from tests.cli.conftest import run_command
-from tests.schedulers import running_scheduler
+from tests.schedulers import make_certificates, running_scheduler
 from tests.study.builders import listing
 
 STUDIES = 12
@@ -189,35 +188,7 @@ def test_a_wrong_model_is_refused_before_any_study(cohort, alone):
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory) -> dict[str, str]:
     """Dask's configuration for keys made for this test, in environment variables."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    folder = tmp_path_factory.mktemp("certificates")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
-    plain = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    prefix = "DASK_DISTRIBUTED__COMM__"
-    files = {"CERT": str(folder / "cert.pem"), "KEY": str(folder / "key.pem")}
-    roles = {f"TLS__{role}__{kind}": file for role in ("SCHEDULER", "WORKER", "CLIENT") for kind, file in files.items()}
-    values = {"REQUIRE_ENCRYPTION": "true", "TLS__CA_FILE": files["CERT"], **roles}
-    return {f"{prefix}{name}": value for name, value in values.items()}
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from PIL import Image
 from pydicom.uid import generate_uid
 
 from napari_dinoaugseg.errors import OutputError, StudyError
+from napari_dinoaugseg.session import cohort
 from napari_dinoaugseg.session.cohort import find_cohort, place_results, prepare_folder
 from tests.study.builders import numbers, write_dicom, write_nifti
 
@@ -147,6 +148,45 @@ def test_a_list_that_is_none_is_refused(content, says, tmp_path):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(StudyError, match=says):
         find(tmp_path / "list.txt")
+
+
+def test_a_list_that_is_too_long_to_be_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(cohort, "_LARGEST_LIST", 3)
+    (tmp_path / "list.txt").write_text("a.nii")
+    with pytest.raises(StudyError, match="too large for a list"):
+        find(tmp_path / "list.txt")
+
+
+def test_a_damaged_tiff_is_taken_for_a_picture_and_named(folder):
+    stack(folder / "a.tif")
+    (folder / "b.tif").write_bytes(b"II*\0 and no more")
+    with pytest.raises(StudyError, match=r"pictures or DICOM slices \(b\.tif\)"):
+        find(folder, wanted=True)
+
+
+def test_a_damaged_file_does_not_hide_the_examination_of_a_folder(folder):
+    for name in ("p1", "p2"):
+        series(folder / name)
+        (folder / name / "0.dcm").write_bytes(bytes(128) + b"DICM and no more")
+    assert names(folder) == ["p1", "p2"]
+
+
+def test_a_folder_of_notes_is_no_study(folder):
+    write_nifti(folder / "a.nii", VOLUME)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "read.me").write_text("x")
+    found = find(folder)
+    assert [path.name for path in found.studies] == ["a.nii"]
+    assert "notes" in found.notices[0]
+
+
+def test_a_folder_for_the_results_that_cannot_be_made_is_said(folder, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OutputError, match="cannot be made \\(No space left on device\\)"):
+        prepare_folder(folder.parent / "out", folder, [])
 
 
 def test_one_volume_is_no_cohort(tmp_path):

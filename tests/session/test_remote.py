@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 
+import dask.config
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from napari_dinoaugseg.session.desk import Desk, Facts, SentSlice, SentSlices
 from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.study import open_study, study_from_array
 from tests.blobs import LABELLED, LEFT_OUT
-from tests.schedulers import running_scheduler
+from tests.schedulers import make_certificates, running_scheduler
 from tests.session.test_session import drain
 
 
@@ -206,6 +207,22 @@ def test_a_worker_that_cannot_have_the_encoder_says_why(labelled, scheduler, qui
     session = labelled(scheduler=scheduler.address, settings=quick.with_changes(encoder="resnet18"))
     with pytest.raises(DinoAugSegError, match="resnet18"):
         drain(session.train())
+
+
+@pytest.mark.slow
+def test_a_study_goes_to_a_worker_over_encrypted_connections_only(labelled, tmp_path):
+    certificates = make_certificates(tmp_path)
+    options = ("--nthreads", 1, "--no-nanny")
+    with running_scheduler(tmp_path, *options, protocol="tls", OMP_NUM_THREADS="1", **certificates) as running:
+        session = labelled(scheduler=running.address)
+        assert running.address.startswith("tls://")
+        with pytest.raises(ClusterError, match="names no certificates"):
+            drain(session.train())
+        with dask.config.set(dask.config.collect_env(certificates)):
+            drain(session.train())
+            list(session.predict())
+    assert session.device_name == "cpu (dask worker)"
+    assert all(session.labels.status(i) is Status.PREDICTED for i in LEFT_OUT)
 
 
 def test_a_scheduler_that_is_not_there_is_said(labelled, monkeypatch):

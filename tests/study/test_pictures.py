@@ -88,6 +88,37 @@ def test_a_tiff_that_pillow_refuses_is_read(tmp_path: Path) -> None:
     assert np.array_equal(pictures(tmp_path).slice(0), 255 - GREY)
 
 
+DEEP = COLOUR.astype(np.uint16) * 257
+UNUSUAL: dict[str, tuple[np.ndarray, dict[str, Any], np.ndarray]] = {
+    "bits": (GREY > 60, {"photometric": "minisblack"}, np.where(GREY > 60, 255, 0)),
+    "grey with opacity": (np.dstack([GREY, GREY // 2]), {"photometric": "minisblack", "planarconfig": "contig"}, GREY),
+    "deep colours": (DEEP, {"photometric": "rgb"}, COLOUR),
+    "deep colours with opacity": (np.dstack([DEEP, DEEP[..., :1]]), {"photometric": "rgb"}, COLOUR),
+}
+
+
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_a_tiff_of_unusual_samples_is_shown_in_8_bit(case: str, tmp_path: Path) -> None:
+    array, options, shown = UNUSUAL[case]
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    assert np.array_equal(pictures(tmp_path).slice(0), shown)
+
+
+NOT_SHOWN: dict[str, tuple[np.ndarray, str, str]] = {
+    "complex": (GREY.astype(np.complex64), "minisblack", "no grey or colour pixels"),
+    "inks": (np.dstack([COLOUR, GREY]), "separated", "CMYK"),
+    "real colours": (COLOUR.astype(np.float32), "rgb", "neither grey nor 8-bit RGB"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_SHOWN)
+def test_a_tiff_whose_samples_are_no_picture_is_refused(case: str, tmp_path: Path) -> None:
+    array, photometric, says = NOT_SHOWN[case]
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric=photometric)
+    with pytest.raises(StudyError, match=says):
+        pictures(tmp_path).slice(0)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("tag", range(1, 9))
 def test_a_turned_picture_is_shown_upright_and_its_mask_is_stored_turned(tag: int, suffix: str, tmp_path: Path) -> None:
