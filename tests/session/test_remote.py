@@ -61,6 +61,15 @@ def stages(events) -> list[str]:
     return list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
 
 
+def flat(values, prefix: str = ""):
+    """Dask's configuration as it may be set for a while: dotted names for nested ones."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def until(work, stage: str) -> None:
     """Draw events until progress tells of the stage."""
     while not (isinstance(event := next(work), Progress) and event.stage == stage):
@@ -218,7 +227,7 @@ def test_a_study_goes_to_a_worker_over_encrypted_connections_only(labelled, tmp_
         assert running.address.startswith("tls://")
         with pytest.raises(ClusterError, match="names no certificates"):
             drain(session.train())
-        with dask.config.set(dask.config.collect_env(certificates)):
+        with dask.config.set(dict(flat(dask.config.collect_env(certificates)))):
             drain(session.train())
             list(session.predict())
     assert session.device_name == "cpu (dask worker)"
