@@ -30,8 +30,11 @@ class Stage:
 
     def __init__(self, folder: Path, theme: str) -> None:
         import napari
+        from napari._qt.dialogs.qt_notification import NapariQtNotification
 
         from napari_dinoaugseg.gui.panel import Panel
+
+        self.toast = NapariQtNotification
 
         self.folder = folder
         self.viewer = napari.Viewer(show=True)
@@ -53,6 +56,8 @@ class Stage:
     def picture(self, name: str) -> None:
         """Save what the window shows, once it has settled."""
         self.spin(1.5)
+        for toast in self.window.findChildren(self.toast):  # napari's own words, on Qt say, are not what is shown
+            toast.close()
         path = self.folder / f"{name}.png"
         self.window.grab().save(str(path))
         print(path)  # noqa: T201 - this is a script
