@@ -98,10 +98,10 @@ class RecordedStep(Step):
 
     def _record(self, features: list[Tensor], target: Tensor, fires: bool) -> None:
         inputs, labels = [stage.clone() for stage in features], target.clone()
-        graph = torch.cuda.CUDAGraph()
         # One recording ends before another begins, so they may work in the same memory.
         pool = next((recording.graph.pool() for recording in self._recordings.values()), None)
         try:
+            graph = torch.cuda.CUDAGraph()
             # Other threads go on using the card: only what this one does may not disturb the recording.
             with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
                 loss = self._compute(inputs, labels, fires)
