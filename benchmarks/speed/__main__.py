@@ -52,27 +52,27 @@ def command(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help=f"of the parts {','.join(ON_CARD)}")
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {NAME}.jsonl and {NAME}.md")
     parsed = parser.parse_args(arguments)
-    on_card = choose_device(parsed.device).type != "cpu"
-    if on_card and not set(parsed.parts) <= set(ON_CARD):
+    device = str(choose_device(parsed.device))
+    if device != "cpu" and not set(parsed.parts) <= set(ON_CARD):
         parser.error(f"a graphics card computes in the parts {','.join(ON_CARD)} only; name them with --parts")
     measures: dict[str, Callable[[], list[Row]]] = {
-        "step": partial(step.measure, parsed.encoder, device=parsed.device),
-        "rates": partial(rates.measure_rates, parsed.slices, parsed.device),
-        "growth": partial(rates.measure_growth, parsed.device),
-        "clicks": partial(clicks.measure, parsed.slices, parsed.device),
-        "quality": partial(quality.measure, parsed.data, parsed.steps, parsed.device),
+        "step": partial(step.measure, parsed.encoder, device=device),
+        "rates": partial(rates.measure_rates, parsed.slices, device),
+        "growth": partial(rates.measure_growth, device),
+        "clicks": partial(clicks.measure, parsed.slices, device),
+        "quality": partial(quality.measure, parsed.data, parsed.steps, device),
         "startup": startup.measure,
         "floor": floor.measure,
     }
     parsed.out.mkdir(parents=True, exist_ok=True)
-    name = f"{NAME}-{choose_device(parsed.device).type}" if on_card else NAME
+    name = NAME if device == "cpu" else f"{NAME}-{device.replace(':', '-')}"
     file = parsed.out / f"{name}.jsonl"
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     for part in parsed.parts:
         rows = [row for row in rows if row["part"] != part]
         for figures in measures[part]():
             print(part, figures, flush=True)
-            rows.append({"part": part, "device": parsed.device, "figures": figures, **machine()})
+            rows.append({"part": part, "device": device, "figures": figures, **machine()})
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     page = parsed.out / f"{name}.md"
     page.write_text(text_of(rows), encoding="utf-8")

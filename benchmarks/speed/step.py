@@ -16,8 +16,8 @@ from napari_dinoaugseg.learning.trainer import Example, fit
 from napari_dinoaugseg.study import study_from_array
 
 SIZES = (256, 384, 768)
-_COUNTED = {"cpu": 4}  # steps, after two that warm up
-_ON_CARD = 30  # where the first of them are recorded, to be played back
+_COUNTED = 4  # steps, after two that warm up
+_COUNTED_ON_CARD = 30  # the first of which are recorded, to be played back
 
 
 def measure(encoder: str = "dinov3-convnext-tiny", batch: int = 1, device: str = "cpu") -> list[Figures]:
@@ -62,7 +62,8 @@ def _work(encoder: str, size: int, batch: int, device: str) -> tuple[Any, list[E
     random = np.random.default_rng(0)
     study = study_from_array(random.normal(size=(2, size, size)).astype(np.float32), name="noise")
     examples = [Example(i, random.integers(0, 2, (size, size)).astype(np.int16)) for i in range(2)]
-    settings = Settings.of_preset("paper", input_size=size, batch_size=batch, steps=2 + _COUNTED.get(device, _ON_CARD))
+    counted = _COUNTED if device == "cpu" else _COUNTED_ON_CARD
+    settings = Settings.of_preset("paper", input_size=size, batch_size=batch, steps=2 + counted)
     return store_for(study, encoder_for_time(encoder, device), size, context=0), examples, settings
 
 
