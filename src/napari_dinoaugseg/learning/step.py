@@ -65,6 +65,7 @@ class Step:
 class RecordedStep(Step):
     """A step that the graphics card plays back: one recording with WT-Aug, one without.
 
+    The optimiser is capturable and its rate a tensor on the card: what the schedule puts there, a recording reads.
     Nothing in a step may depend on values that the processor would have to wait for. Where recording fails, for lack
     of memory or on a driver that cannot, steps go on the usual way.
     """
