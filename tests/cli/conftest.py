@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,16 @@ import numpy as np
 import pytest
 
 from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_study
+from tests.cli.forked import Forked
 from tests.study.builders import listing
 
 QUICK = ("--preset", "fast", "--input-size", 64, "--encoder", "efficientnet-lite0", "--device", "cpu")
+_PATIENCE = 240  # seconds
+
+# What commands import before they look at their input, and what they do when they learn.
+BEFORE = tuple(f"napari_dinoaugseg.{name}" for name in ("cli.segment", "cli.simulate", "cli.cohort", "session.cohort"))
+LEARNING = ("napari_dinoaugseg.session.engine", "timm")
+_forked: list[Forked] = []
 
 # A message that helps says what to do, or what a value must be.
 _ADVICE = re.compile(
@@ -45,17 +53,42 @@ class Outcome:
 
 def run_command(folder: Path, *arguments: object, **environment: str) -> Outcome:
     """Run the command with arguments; relative paths are meant below ``folder``."""
+    words = [str(argument) for argument in arguments]
+    everything = {**os.environ, **environment}
+    forked = next((forked for forked in _forked if forked.can_run_in(everything)), None)
+    if forked is not None:
+        return Outcome(*forked.run(folder, words, everything, _PATIENCE))
     done = subprocess.run(
-        [sys.executable, "-m", "napari_dinoaugseg", *map(str, arguments)],
+        [sys.executable, "-m", "napari_dinoaugseg", *words],
         cwd=folder,
-        env={**os.environ, **environment},
+        env=everything,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=_PATIENCE,
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def without_torch_environment(folder: Path) -> dict[str, str]:
+    """The variables with which the libraries come from a folder like `without_torch` first."""
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_commands(without_torch: Path) -> Iterator[None]:
+    """Have processes to copy for what most tests run: commands as usual, and those that must not load PyTorch."""
+    if sys.platform != "linux":  # Windows has no fork, and that of macOS does not get on with its own libraries
+        yield
+        return
+    with ExitStack() as stack:
+        for modules, changed in ((BEFORE + LEARNING, {}), (BEFORE, without_torch_environment(without_torch))):
+            forked = Forked(modules, {**os.environ, **changed})
+            stack.callback(forked.close)
+            _forked.append(forked)
+        yield
+        _forked.clear()
 
 
 @pytest.fixture
@@ -100,8 +133,7 @@ def refused(tmp_path, without_torch):
     def run(*arguments: object, says: str, names: str | None, needs_torch: bool = False) -> str:
         cache = Path(os.environ["DINOAUGSEG_CACHE"])
         before = listing(tmp_path)
-        paths = [str(without_torch), *filter(None, [os.environ.get("PYTHONPATH")])]
-        blocked = {} if needs_torch else {"PYTHONPATH": os.pathsep.join(paths)}
+        blocked = {} if needs_torch else without_torch_environment(without_torch)
         outcome = run_command(tmp_path, *arguments, **blocked)
         assert outcome.code == 1, outcome
         assert outcome.output == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -257,3 +258,10 @@ def test_help_names_every_command(dinoaugseg):
     assert outcome.code == 0
     for command in ("segment", "predict", "evaluate", "simulate", "encoders", "demo"):
         assert command in outcome.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there do tests copy processes")
+@pytest.mark.parametrize("arguments", [("--version",), ("evaluate", "nothing.nii.gz", "truth.nii.gz"), ("segment",)])
+def test_a_copied_process_does_as_one_of_its_own(dinoaugseg, arguments):
+    """What most tests of the command rely on."""
+    assert dinoaugseg(*arguments) == dinoaugseg(*arguments, SOMETHING_ELSE="1")

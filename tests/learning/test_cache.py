@@ -77,11 +77,18 @@ def test_a_real_limit_of_the_file_size_is_said_once_and_loses_nothing(make_store
     assert files_of(cache) == []
 
 
-@pytest.mark.parametrize("usage", [Usage(100 * GIB, 0, 5 * GIB), Usage(10 * GIB, 0, 2 * GIB)], ids=["5 %", "2 GiB"])
-def test_a_disk_is_never_filled(make_store, cache, monkeypatch, usage):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+@pytest.mark.parametrize(("total", "free"), [(60, 3), (10, 2), (4000, 5)], ids=["5 %", "2 GiB", "5 GiB"])
+def test_a_disk_is_never_filled(make_store, cache, monkeypatch, total, free):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(total * GIB, 0, free * GIB))
     require_nothing_lost(make_store, make_store(cache), cache)
     assert files_of(cache) == []
+
+
+@pytest.mark.parametrize(("total", "free"), [(60, 4), (10, 3), (4000, 6)])
+def test_a_disk_with_more_room_than_its_reserve_is_used(make_store, cache, monkeypatch, total, free):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(total * GIB, 0, free * GIB))
+    assert told(make_store(cache)) == []
+    assert len(files_of(cache)) == len(EVERY)
 
 
 def test_files_of_earlier_runs_make_room_on_a_disk_that_is_nearly_full(make_store, cache, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from enum import StrEnum
@@ -369,6 +371,8 @@ def main() -> None:
     """Entry point. Exit codes: 0 done, 1 an error of the input, said in one or two lines, 2 wrong usage."""
     # Threads that spin while they wait slow training down several times as soon as another program wants the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before it ends Python looks for garbage in all of PyTorch once more: a second of waiting for nothing.
+    atexit.register(gc.freeze)
     try:
         app()
     except DinoAugSegError as error:

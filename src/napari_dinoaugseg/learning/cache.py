@@ -18,7 +18,8 @@ from torch import Tensor
 from napari_dinoaugseg import disk
 
 DEFAULT_LIMIT = 20 * 2**30  # bytes
-_RESERVE, _RESERVED_SHARE = 2 * 2**30, 0.05  # bytes, and share of the disk, of which the larger stays free
+_RESERVED_SHARE = 0.05  # of the disk that stays free,
+_LEAST_RESERVE, _MOST_RESERVE = 2 * 2**30, 5 * 2**30  # but no fewer and no more bytes: a large disk has room at 1 %
 _SUFFIX = ".features"
 
 
@@ -32,9 +33,9 @@ class FeatureCache:
     """Feature maps by key, in a folder that may be deleted at any time.
 
     A file that is cut, altered or another key's is removed and reported as absent, so that the slice is encoded again.
-    Writing is by atomic rename: two programs may share the folder. The disk is never filled: the larger of 2 GiB and a
-    twentieth of it stays free. A disk without room switches writing off and says so in ``problem``; the maps are then
-    only kept in memory.
+    Writing is by atomic rename: two programs may share the folder. The disk is never filled: a twentieth of it stays
+    free, but at least 2 and at most 5 GiB. A disk without room switches writing off and says so in ``problem``; the
+    maps are then only kept in memory.
 
     Args:
         folder: default: the user's cache folder.
@@ -128,7 +129,8 @@ class FeatureCache:
 
     def _missing(self, size: int) -> int:
         usage = shutil.disk_usage(self.folder)
-        return size + max(_RESERVE, int(_RESERVED_SHARE * usage.total)) - usage.free
+        reserve = min(max(int(_RESERVED_SHARE * usage.total), _LEAST_RESERVE), _MOST_RESERVE)
+        return size + reserve - usage.free
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}{_SUFFIX}"
