@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study import Plane, Study, Window, choose_window, open_study, study_from_array
+from napari_dinoaugseg.study.sample import brain_sample, sample_study
 
 Kind = Literal["pictures", "volume"]
 Split = Literal["train", "test"]
@@ -66,6 +67,7 @@ class ImageSet:
         classes: names of the foreground classes, of the indices 1, 2, …
         about: modality, for tables.
         read: gives the cases in a folder, in the order of their names.
+        installed: it comes with a library and lies in no folder.
     """
 
     name: str
@@ -73,13 +75,14 @@ class ImageSet:
     classes: tuple[str, ...]
     about: str
     read: Callable[[Path], Iterator[Case]]
+    installed: bool = False
 
 
 def load_set(data: Path, name: str, split: Split | None = None) -> list[Case]:
     """The cases of a set.
 
     Args:
-        data: folder with a folder for each set.
+        data: folder with a folder for each set; not asked of one that is installed.
         name: one of `SETS`.
         split: the folder below that of the set; None = all cases below it, wherever they lie.
 
@@ -90,7 +93,7 @@ def load_set(data: Path, name: str, split: Split | None = None) -> list[Case]:
         msg = f"There is no set '{name}'. Choose among: {', '.join(SETS)}."
         raise StudyError(msg)
     folder = data / SETS[name].name / (split or "")
-    if not folder.is_dir():
+    if not SETS[name].installed and not folder.is_dir():
         msg = f"{folder}: there is no such folder. Name the folder that holds the sets with --data."
         raise StudyError(msg)
     cases = list(SETS[name].read(folder))
@@ -208,6 +211,12 @@ def _read_sunnybrook(folder: Path) -> Iterator[Case]:
         yield _volume(study, np.stack(truth), phase.parent.name)
 
 
+def _read_brain_sample(_: Path) -> Iterator[Case]:
+    """The study that the program shows: a template and its tissue, where the probability of one is half or more."""
+    study = sample_study()
+    yield _volume(study, study.to_slices(np.asarray(brain_sample().tissue.dataobj)), "mni152")
+
+
 def _values(study: Study) -> bytes:
     return study.slice(0).tobytes()
 
@@ -238,6 +247,14 @@ SETS: MappingProxyType[str, ImageSet] = MappingProxyType(
                 ("left ventricle", "myocardium"),
                 "cardiac cine MRI, end-diastole",
                 _read_sunnybrook,
+            ),
+            ImageSet(
+                "brain_sample",
+                "volume",
+                ("grey matter", "white matter"),
+                "brain MRI, a template",
+                _read_brain_sample,
+                installed=True,
             ),
             ImageSet("cvc_clinicdb", "pictures", ("polyp",), "colonoscopy", _picture_reader("images", ".png", "masks")),
             ImageSet(
