@@ -265,11 +265,24 @@ def test_the_estimate_follows_what_was_measured():
     from napari_dinoaugseg.learning.settings import Settings
 
     settings, pace = Settings(steps=100, views=3, class_steps=0.1, warm_steps=0.5), Pace(0.1, 0.2, 0.05)
-    assert estimate(settings, None, 5, 40, classes=1, warm=False, pace=pace) == pytest.approx(2 + 20 + 2)
-    assert estimate(settings, None, 0, 40, classes=2, warm=True, pace=pace) == pytest.approx(11 + 2)
+    once = {"kind": "pictures", "classes": 1, "warm": False, "pace": pace}
+    assert estimate(settings, None, 5, 40, **once) == pytest.approx(2 + 20 + 2)
+    assert estimate(settings, None, 0, 40, **{**once, "classes": 2, "warm": True}) == pytest.approx(11 + 2)
     assert [in_words(seconds) for seconds in (3, 42, 200, 9000)] == [
         "a few seconds",
         "about 40 seconds",
         "about 3 minutes",
         "about 2.5 hours",
     ]
+
+
+def test_before_anything_is_measured_pictures_from_several_sides_take_longer():
+    from napari_dinoaugseg.gui.estimate import Pace, estimate
+    from napari_dinoaugseg.learning.settings import Settings
+
+    def seconds(kind: str, **changes: bool) -> float:
+        settings = Settings(steps=1, views=0, **changes)
+        return estimate(settings, None, 0, 100, kind=kind, classes=1, warm=False, pace=Pace())
+
+    assert seconds("pictures") > 2 * seconds("volume")
+    assert seconds("pictures", mirrors=False) == seconds("volume")

@@ -10,6 +10,7 @@ from napari_dinoaugseg.learning.settings import Settings
 # decoder of 64 channels and full convolutions on 4 slices, the prediction of one slice with its encoding.
 _ENCODE, _STEP, _PREDICT = 0.05, 0.25, 0.11
 _LEAN = 0.6  # of that, with the other kinds of blocks
+_SIDES = 3  # pictures of one structure are seen from two sides, or four where they are coloured
 _SLOWER = {"tiny": 6.0, "small": 10.0, "base": 20.0, "large": 40.0}  # encoders against efficientnet-lite0
 
 
@@ -27,7 +28,15 @@ class Pace:
 
 
 def estimate(
-    settings: Settings, encoder: str | None, new: int, to_predict: int, *, classes: int, warm: bool, pace: Pace
+    settings: Settings,
+    encoder: str | None,
+    new: int,
+    to_predict: int,
+    *,
+    kind: str,
+    classes: int,
+    warm: bool,
+    pace: Pace,
 ) -> float:
     """Seconds until masks are on every slice.
 
@@ -36,6 +45,7 @@ def estimate(
         encoder: its name where known.
         new: labelled slices that were not learnt from before; their views have to be encoded.
         to_predict: slices that get masks.
+        kind: of the study, "volume" or "pictures".
         classes: how many, without the background; more take more steps.
         warm: whether a trained model is continued.
         pace: what was measured.
@@ -46,7 +56,8 @@ def estimate(
     encode = pace.encode if pace.encode is not None else _ENCODE * area * heavier
     blocks = 1.0 if settings.blocks == "conv" else _LEAN
     step = pace.train if pace.train is not None else _STEP * blocks * area * width * settings.batch_size / 4
-    predict = pace.predict if pace.predict is not None else _PREDICT * area * max(1.0, heavier / 2)
+    sides = _SIDES if kind == "pictures" and settings.mirrors and classes == 1 else 1
+    predict = pace.predict if pace.predict is not None else _PREDICT * area * max(1.0, heavier / 2) * sides
     steps = settings.planned_steps(classes + 1, new, warm=warm)
     views = min(new * (settings.views + 1), steps * settings.batch_size)  # no more than the steps can show
     return views * encode + steps * step + to_predict * predict

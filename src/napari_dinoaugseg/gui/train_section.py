@@ -134,6 +134,7 @@ class TrainSection(QWidget):
             self.controller.encoder_in_use or self.controller.encoder_expected,
             len(new),
             len(book.open_slices),
+            kind=session.study.kind,
             classes=len(book.classes),
             warm=session.is_trained,
             pace=self.pace,
