@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,24 +35,31 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _libraries_are_no_garbage() -> None:
-    """Leave out what is imported by now when garbage is looked for, as napari's fixture does four times a test.
+def _what_is_here_is_no_garbage(request: pytest.FixtureRequest) -> None:
+    """Leave out what is in memory by now when garbage is looked for, as napari does several times a test.
 
     It takes a seventh of a second each time with the deep-learning libraries in memory.
     """
     global _loaded
-    if len(sys.modules) > _loaded + 100:
+    if "make_napari_viewer" in request.fixturenames or len(sys.modules) > _loaded + 100:
         _loaded = len(sys.modules)
         gc.collect()
         gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def _folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give new folders that are not made yet: pytest's own take a look at all that it made before."""
+    everything = tmp_path_factory.mktemp("own")
+    return (everything / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(_session_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(_session_cache: None, _folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test an empty cache, so that what one test encoded cannot help the next."""
-    monkeypatch.setenv("DINOAUGSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("DINOAUGSEG_CACHE", str(next(_folders)))
     # Nor offer the labels that it saved.
-    monkeypatch.setenv("DINOAUGSEG_SESSIONS", str(tmp_path_factory.mktemp("sessions")))
+    monkeypatch.setenv("DINOAUGSEG_SESSIONS", str(next(_folders)))
     # The panel sets it from the person's preferences; what one test prefers must not reach the next.
     monkeypatch.setenv("DINOAUGSEG_OFFLINE", "")
 
