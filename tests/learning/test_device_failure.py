@@ -11,7 +11,7 @@ import torch
 from napari_dinoaugseg.errors import DeviceError
 from napari_dinoaugseg.learning import device as devices
 from napari_dinoaugseg.learning import trainer
-from napari_dinoaugseg.learning.device import CPU, choose_device, trouble_of, usable
+from napari_dinoaugseg.learning.device import CPU, choose_device, free_memory, trouble_of, usable
 from napari_dinoaugseg.learning.events import Notice, Progress
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.prediction import Prediction
@@ -197,6 +197,26 @@ def test_after_a_failure_the_cpu_is_chosen_until_the_program_ends(monkeypatch):
     assert choose_device("auto") == CPU
     with pytest.raises(DeviceError, match=r"failed before. Use cpu, or start the program again"):
         choose_device("mps")
+
+
+def test_cards_are_chosen_by_number_and_the_first_by_itself(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto") == torch.device("cuda")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(DeviceError, match=r"Found: cpu, cuda:0, cuda:1\. Use auto"):
+        choose_device("cuda:2")
+
+
+def test_what_pytorch_holds_in_reserve_is_given_back_by_sound_devices_only(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("cuda"))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: asked.append("mps"))
+    for device in (CPU, torch.device("cuda"), CARD):
+        free_memory(device)
+    devices.give_up(CARD)
+    free_memory(CARD)
+    assert asked == ["cuda", "mps"]
 
 
 def test_a_failure_that_reaches_the_cpu_says_to_start_again(make_store, examples, settings, monkeypatch):

@@ -163,6 +163,15 @@ def test_a_view_has_features_of_its_own(make_store):
     assert store.encoded == 2
 
 
+def test_maps_on_disk_of_another_shape_are_not_taken(make_store, cache):
+    good = make_store(cache).features(4)
+    (path,) = files_of(cache)
+    cache.write(path.stem, [stage[:, :1, :1].clone() for stage in good])
+    store = make_store(FeatureCache(cache.folder.parent))
+    assert all(torch.equal(a, b) for a, b in zip(store.features(4), good, strict=True))
+    assert store.encoded == 1
+
+
 def test_stopping_leaves_what_is_encoded(make_store):
     store, cancel = make_store(), Cancel()
     for event in store.prepare(EVERY, cancel):

@@ -62,6 +62,14 @@ def test_leaving_slices_out_makes_no_surface_of_its_own():
     assert score(truth, truth, (1, 1, 1), counted).hd95 == 0.0
 
 
+def test_a_surface_that_lies_in_what_is_left_out_has_no_distance():
+    truth = np.ones((6, 6), bool)
+    counted = np.zeros_like(truth)
+    counted[2:4, 2:4] = True  # none of it is at the border
+    result = score(truth, truth, (1, 1), counted)
+    assert (result.dice, result.hd95, result.asd) == (1.0, None, None)
+
+
 def test_dice_is_symmetric_and_means_skip_what_is_unknown():
     a, b = ball((16, 16), (8, 8), 4), ball((16, 16), (8, 10), 5)
     assert dice(a, b) == dice(b, a)

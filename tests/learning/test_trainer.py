@@ -3,8 +3,11 @@ import pytest
 import torch
 
 from napari_dinoaugseg.errors import TrainingError
+from napari_dinoaugseg.learning import predictor
 from napari_dinoaugseg.learning import step as steps
+from napari_dinoaugseg.learning.device import NoRoomError
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
@@ -180,6 +183,22 @@ def test_out_of_memory_steps_down_the_ladder_and_says_so(make_store, examples, q
     assert (trained.steps, trained.input_size) == (3, 128)
 
 
+def test_a_slice_that_cannot_be_encoded_makes_the_input_smaller(make_store, examples, quick, monkeypatch):
+    features = FeatureStore.features
+
+    def hungry(store, *arguments):
+        if store.input_size > 128:
+            raise NoRoomError("There is not enough memory to encode one slice.")
+        return features(store, *arguments)
+
+    monkeypatch.setattr(FeatureStore, "features", hungry)
+    work = fit(make_store(input_size=192), examples, quick.with_changes(steps=2, class_steps=0.0), n_classes=3)
+    events, trained = run(work)
+    said = [event.text for event in events if isinstance(event, Notice)]
+    assert said == ["Memory ran out in training; going on at 128 x 128 pixels."]
+    assert (trained.input_size, trained.steps) == (128, 2)
+
+
 def test_no_memory_at_all_ends_in_a_sentence(make_store, examples, quick, monkeypatch):
     def hungry(*_):
         raise MemoryError
@@ -247,6 +266,52 @@ def test_prediction_survives_out_of_memory(trained, monkeypatch):
     assert len([item for item in items if isinstance(item, Notice)]) == 2
 
 
+def test_prediction_without_room_for_one_slice_gives_way_step_by_step_and_says_what_to_do(trained, monkeypatch):
+    store, decoder = trained
+    list(store.prepare([(index, None) for index in range(6)]))
+
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(predictor._Work, "_logits", refuse)
+    said = []
+    with pytest.raises(NoRoomError, match="not enough memory to predict one slice"):
+        said.extend(event.text.partition("; ")[2] for event in predict(store, decoder, range(6)))
+    smaller = ["going on with 2 slices at a time.", "going on with 1 slices at a time."]
+    assert said[:3] == [*smaller, "going on with fewer features in memory."]
+    assert set(said[3:]) == {"going on with fewer features in memory.", "trying once more."}
+    assert said[-1] == "trying once more."
+
+
+def test_a_card_without_room_for_one_slice_leaves_prediction_to_the_cpu(trained, monkeypatch):
+    store, decoder = trained
+    on_any = predictor._Work._predict
+
+    def not_on_the_card(work, *arguments):
+        if work.device.type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return on_any(work, *arguments)
+
+    monkeypatch.setattr(predictor._Work, "_predict", not_on_the_card)
+    monkeypatch.setattr(predictor, "free_memory", lambda device: None)
+    items = list(predict(store, decoder, range(6), device=torch.device("mps"), batch_size=1))
+    said = [item.text for item in items if isinstance(item, Notice)]
+    assert said == ["Memory ran out in prediction; going on with the CPU."]
+    assert len([item for item in items if isinstance(item, Prediction)]) == 6
+
+
+def test_stopping_while_slices_are_encoded_leaves_their_prediction(trained, monkeypatch):
+    store, decoder = trained
+    cancel, prepare = Cancel(), store.prepare
+
+    def stop(*arguments):
+        yield from prepare(*arguments)
+        cancel.set()
+
+    monkeypatch.setattr(store, "prepare", stop)
+    assert not [item for item in predict(store, decoder, range(6), cancel=cancel) if isinstance(item, Prediction)]
+
+
 def test_labels_of_one_volume_say_nothing_of_another(make_store, trained, examples, study, monkeypatch):
     labelled = {example.index: example.target for example in examples}
     decoder, order = trained[1], [index for index in range(16) if index not in labelled]
@@ -272,6 +337,17 @@ def test_slices_with_islands_come_again_without_them(make_store, trained, exampl
         gone = item.classes != before[item.index]
         assert gone.any()
         assert not item.classes[gone].any()
+
+
+def test_stopping_leaves_out_slices_that_would_come_again(make_store, trained, examples):
+    labelled = {example.index: example.target for example in examples}
+    decoder, order = trained[1], [index for index in range(16) if index not in labelled]
+    cancel, found = Cancel(), []
+    for item in predict(make_store(context=1), decoder, order, labelled=labelled, cancel=cancel):
+        found += [item.index] if isinstance(item, Prediction) else []
+        if len(found) == len(order):
+            cancel.set()
+    assert found == order
 
 
 @pytest.mark.parametrize("room", [0, 2**20])

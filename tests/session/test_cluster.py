@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import dask.config
 import pytest
+import torch
 from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 
 from napari_dinoaugseg.errors import CheckpointError, ClusterError
@@ -155,6 +156,38 @@ def test_a_worker_of_another_version_is_named(client, studies, plan, batch, monk
     monkeypatch.setattr(connection, "version", lambda _: "1.0")
     with pytest.raises(ClusterError, match=r"has napari-dinoaugseg 1.0, and this is 2.0. Install the same"):
         list(cluster.predict_on(client, studies, plan))
+
+
+def test_a_worker_without_the_package_is_named(client, studies, plan, batch, monkeypatch):
+    def absent(*_):
+        raise ModuleNotFoundError("No module named 'napari_dinoaugseg'")
+
+    monkeypatch.setattr(cluster, "_ready", absent)
+    with pytest.raises(
+        ClusterError, match=r"at tcp.* cannot be used \(ModuleNotFoundError: .*Install the same"
+    ):
+        list(cluster.predict_on(client, studies, plan))
+    assert not batch.taken
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "names"),
+    [
+        ("cpu", None, []),
+        ("mps", None, [""]),
+        ("cuda:1", None, [""]),
+        ("cuda", None, ["0", "1"]),
+        ("cuda", "GPU-a,GPU-b", ["GPU-a", "GPU-b"]),
+    ],
+)
+def test_each_worker_of_this_machine_gets_a_graphics_card_of_its_own(monkeypatch, device, visible, names):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert cluster._gpus(device) == names
 
 
 def test_stopping_takes_back_what_was_handed_out(client, studies, plan, batch):

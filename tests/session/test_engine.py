@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dinoaugseg.errors import DeviceError
+from napari_dinoaugseg.errors import DeviceError, TrainingError
 from napari_dinoaugseg.learning import device as devices
 from napari_dinoaugseg.learning.events import Notice
 from napari_dinoaugseg.learning.held import Trained
@@ -64,6 +64,29 @@ def test_an_encoder_for_which_there_is_no_memory_is_said(blob_files, quick, monk
         _ = Session(open_study(blob_files[0]), quick).engine
 
 
+def test_a_mistake_while_loading_is_not_taken_for_a_lack_of_memory(blob_files, quick, monkeypatch):
+    def break_down(*_args, **_options):
+        raise RuntimeError("shapes do not match")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_encoder", break_down)
+        with pytest.raises(RuntimeError, match="shapes do not match"):
+            _ = Session(open_study(blob_files[0]), quick).engine
+    monkeypatch.setattr(Encoder, "to", break_down)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        _ = Session(open_study(blob_files[0]), quick).engine
+
+
+def test_without_a_model_there_is_nothing_to_save(new_session, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "choose_device", lambda name: devices.CPU)
+    session = new_session()
+    with pytest.raises(TrainingError, match="Train first"):
+        session.save_model(tmp_path / "model.safetensors")
+    with pytest.raises(TrainingError, match="Train first"):
+        session.engine.checkpoint(session.labels.classes, session.settings)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def trained_small(new_session, blob_files, monkeypatch):
     """A session whose training ended at a smaller size, on the CPU, because memory ran out."""
@@ -107,6 +130,22 @@ def test_a_model_is_used_with_the_neighbours_that_it_was_trained_with(new_sessio
     loaded.load_model(tmp_path / "model.safetensors")
     assert [session.engine.store.context for session in (first, resumed, loaded)] == [2, 2, 2]
     assert loaded.settings.context == 2
+
+
+def test_a_session_that_looks_for_neighbours_by_itself_takes_those_of_its_model(
+    new_session, blob_files, quick, monkeypatch
+):
+    monkeypatch.setattr(module, "choose_device", lambda name: devices.CPU)
+    by_itself = quick.with_changes(context=None, steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "neighbour_distance", lambda *_: 2)
+        first = new_session(settings=by_itself)
+        first.load_labels(blob_files[1], LABELLED)
+        list(first.train())
+    later = new_session(settings=by_itself)
+    later.resume(first.snapshot())
+    assert later.settings.context is None
+    assert later.engine.store.context == 2
 
 
 def test_other_neighbours_need_another_decoder(new_session, blob_files, quick):

@@ -388,3 +388,9 @@ class BookAttack(RuleBasedStateMachine):
 
 TestAnySequenceOfChanges = BookAttack.TestCase
 TestAnySequenceOfChanges.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_slice_that_is_not_labelled_teaches_nothing(book):
+    book.set_prediction(1, full(2), 0.8)
+    with pytest.raises(LabelError, match="Slice 1 is not labelled"):
+        book.truth(1)

@@ -304,6 +304,11 @@ ROUND = {"labelled": [0], "steps": 9, "final_loss": 0.2, "seconds": {"train": 2.
 @pytest.mark.parametrize(
     ("part", "value", "sentence"),
     [
+        (
+            "classes",
+            [{"number": 1, "name": "x", "colour": "#ff0000"}] * 2,
+            "Names and colours of the classes are damaged.",
+        ),
         ("classes", [{"number": 0}], "Names and colours of the classes are damaged."),
         ("classes", [{"number": 1, "name": "x", "colour": "red; background: url(x)"}], "Names and colours"),
         ("settings", {"steps": -1}, "The settings are damaged."),
@@ -471,6 +476,17 @@ def test_the_second_window_reads_only_and_says_so(folder, study):
     third = SessionStore(folder, study)
     assert third.is_writable
     third.close()
+
+
+def test_a_folder_whose_lock_cannot_be_made_is_only_looked_at(folder, study, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    saved(folder, study, snapshot_of(study))
+    monkeypatch.setattr("napari_dinoaugseg.session.store.FileLock.acquire", refuse)
+    store = SessionStore(folder, study)
+    assert not store.is_writable
+    assert store.reason.endswith("cannot be written (Permission denied): it can only be looked at.")
 
 
 def test_any_thread_of_the_window_may_save(folder, study):
