@@ -62,9 +62,10 @@ class Forked:
             if not select.select([self._process.stdout], [], [], timeout)[0]:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 raise subprocess.TimeoutExpired(list(arguments), timeout)
-            code = int(self._process.stdout.readline())
+            answer = self._process.stdout.readline()
+            assert answer, "the process that is copied has ended; what it said is above"
             output, errors = (Path(file).read_text("utf-8") for file in files)
-        return code, output, errors
+        return int(answer), output, errors
 
     def close(self) -> None:
         """End the process: it ends by itself when no more requests can come."""

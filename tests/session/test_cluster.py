@@ -163,9 +163,7 @@ def test_a_worker_without_the_package_is_named(client, studies, plan, batch, mon
         raise ModuleNotFoundError("No module named 'napari_dinoaugseg'")
 
     monkeypatch.setattr(cluster, "_ready", absent)
-    with pytest.raises(
-        ClusterError, match=r"at tcp.* cannot be used \(ModuleNotFoundError: .*Install the same"
-    ):
+    with pytest.raises(ClusterError, match=r"at tcp.* cannot be used \(ModuleNotFoundError: .*Install the same"):
         list(cluster.predict_on(client, studies, plan))
     assert not batch.taken
 
