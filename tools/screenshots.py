@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.gui.panel import Panel
 
 SIZE = (1280, 800)
 SHOWN = 72  # a labelled slice in the middle of the brain
@@ -32,7 +34,7 @@ class Stage:
         import napari
         from napari._qt.dialogs.qt_notification import NapariQtNotification
 
-        from napari_dinoaugseg.gui.panel import Panel
+        from napari_dinoaugseg.gui.demo import PLUGIN
 
         self.toast = NapariQtNotification
 
@@ -41,8 +43,7 @@ class Stage:
         self.viewer.theme = theme
         self.window: Any = self.viewer.window._qt_window
         self.window.resize(*SIZE)
-        self.panel = Panel(self.viewer)
-        self.viewer.window.add_dock_widget(self.panel, name="DINO-AugSeg", area="right")
+        self.panel: Panel = self.viewer.window.add_plugin_dock_widget(PLUGIN)[1]
 
     def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Let Qt work until a condition holds, for so long at most."""
@@ -115,8 +116,10 @@ def take(folder: Path, theme: str) -> None:
     stage.picture("4_review")
     if controller.layers is not None:
         controller.layers.show_confidence(False)
-    controller.export(folder / EXPORTED)
     stage.show_section("Export")
+    with patch("qtpy.QtWidgets.QFileDialog.getSaveFileName", return_value=(str(folder / EXPORTED), "")):
+        stage.panel.export.mask_button.click()
+    stage.spin(30, lambda: not controller.busy)
     stage.picture("5_exported")
     (folder / EXPORTED).unlink()
     take_saved(stage)

@@ -241,6 +241,38 @@ def test_a_file_that_is_no_dicom_series_is_offered_no_dicom(labelled, section, s
     assert "DICOM" not in asked[0][3]
 
 
+def test_a_dicom_segmentation_of_what_is_no_dicom_series_is_refused_with_the_reason(
+    labelled, section, save_as, wait, said, tmp_path
+):
+    save_as(tmp_path / "mask.dcm")
+    section.mask_button.click()
+    wait(labelled)
+    assert "DICOM" in said[-1]
+    assert "mask.dcm" in said[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("yes", [False, True])
+def test_an_empty_mask_is_written_only_when_it_is_wanted(opened, section, save_as, answer, wait, tmp_path, yes):
+    asked = answer(yes)
+    save_as(tmp_path / "mask.nii.gz")
+    section.mask_button.click()
+    wait(opened)
+    assert "all of the mask would be background" in asked[0]
+    assert (tmp_path / "mask.nii.gz").exists() is yes
+
+
+@pytest.mark.parametrize(
+    ("spacing", "lacking"), [(None, "neither voxel size nor position"), ((5.0, 0.8, 0.8), "no position")]
+)
+def test_a_layer_without_a_place_in_the_body_says_so_when_it_is_taken_and_at_the_export(
+    controller, section, said, spacing, lacking
+):
+    controller.set_study(study_from_array(np.zeros((4, 6, 8), np.int16), spacing=spacing, name="dropped"))
+    assert any(lacking in sentence and "open its file or folder" in sentence for sentence in said)
+    assert f"This image has {lacking} in the body, and so will its mask." in section.contents.text()
+
+
 def test_a_saved_model_predicts_the_next_study(labelled, section, save_as, wait, tmp_path):
     assert not section.save_button.isEnabled()
     labelled.train()

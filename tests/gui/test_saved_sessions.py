@@ -285,6 +285,9 @@ def test_a_study_that_is_opened_again_offers_what_was_just_painted(controller, s
     controller.layers.manual.paint((1, 10, 10), 1)
     controller.open_path(blob_files[0], background=False, plane="axial")
     assert "1 slice by hand" in panel.resume.text.text()
+    assert not panel.export.mask_button.isEnabled()  # a mask without them is not what is wanted
+    panel.resume.anew_button.click()
+    assert panel.export.mask_button.isEnabled()
 
 
 def test_what_was_painted_before_going_on_is_saved_as_a_session_of_its_own(labelled, panel, blob_files, qtbot):

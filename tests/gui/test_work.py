@@ -199,3 +199,12 @@ def test_progress_is_events_on_the_thread_of_the_interface(labelled, qtbot):
     labelled.change_settings(steps=5)
     train(qtbot, labelled)
     assert threads == {QCoreApplication.instance().thread()}
+
+
+def test_what_was_said_at_the_beginning_goes_when_the_work_has_ended(panel, study, controller, tmp_path, qtbot):
+    seen = []
+    controller.notice.connect(lambda _: seen.append(panel.message.text()))
+    controller.run_function("Writing the mask", lambda: None, lambda _: None)
+    wait_idle(qtbot, controller)
+    assert seen == ["Writing the mask…"]
+    assert not panel.message.isVisible()

@@ -28,10 +28,16 @@ def advice(controller: Controller) -> str:
         return "Look at these labels and export them here; press 'Try again' when the other window is closed."
     if controller.interrupted:
         return "The scheduler was lost. Press 'Go on with this computer' in the Train section, or Train to try again."
-    if controller.sessions.offers and not session.labels.labelled:
+    if unanswered(controller):
         return "Go on with your labels, or start anew: choose below."
     noun = "slice" if session.study.kind == "volume" else "picture"
     return _to_label(session, noun) or _after_training(controller, session, noun)
+
+
+def unanswered(controller: Controller) -> bool:
+    """Whether the person is still asked to go on with saved labels or to start anew."""
+    session = controller.session
+    return bool(controller.sessions.offers) and session is not None and not session.labels.labelled
 
 
 def _to_label(session: Session, noun: str) -> str | None:

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QVBoxLay
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.parts import button, quietly, row
 from napari_dinoaugseg.gui.preferences import follow_offline
+from napari_dinoaugseg.gui.theme import text_colour
 from napari_dinoaugseg.session.libraries import load_libraries
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
         ``states``: by name; ``facts``: (licence, url, megabytes) by name; ``chosen``: the name; ``problem``: why none.
     """
     from napari_dinoaugseg.errors import DinoAugSegError
-    from napari_dinoaugseg.gui.workers import be_polite
+    from napari_dinoaugseg.session.libraries import let_threads_sleep
 
-    be_polite()
+    let_threads_sleep()
     from napari_dinoaugseg.learning.device import choose_device
     from napari_dinoaugseg.model.encoder import ENCODERS, resolve_encoder, weights_state
 
@@ -109,7 +110,8 @@ class EncoderChoice(QWidget):
             return in_the_panels_words(str(found["problem"]))
         name = found["chosen"] if wanted == "auto" else wanted
         licence, url, size = found["facts"][name]
-        link = f'<a href="{url}">{licence}</a>'
+        # Qt's own colour of links is hardly seen on a dark panel.
+        link = f'<a href="{url}" style="color: {text_colour(self.controller.viewer)}">{licence}</a>'
         prefix = f"{name}: " if wanted == "auto" else ""
         return prefix + {
             "local": f"weights are on this machine ({link})",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dinoaugseg.gui.advice import unanswered
 from napari_dinoaugseg.gui.parts import button, sentence
 from napari_dinoaugseg.gui.questions import confirmed
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files
@@ -24,6 +25,7 @@ from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.session.report import write_report
 from napari_dinoaugseg.session.session import EVERYTHING
 from napari_dinoaugseg.study import VolumeStudy
+from napari_dinoaugseg.study.array import ArrayStudy
 from napari_dinoaugseg.study.files import suffix_of
 from napari_dinoaugseg.study.writing import SEG_SUFFIXES
 
@@ -56,6 +58,7 @@ class ExportSection(QWidget):
             controller.classes_changed,
             controller.work_started,
             controller.work_finished,
+            controller.sessions_changed,
         ):
             signal.connect(self.refresh)
         controller.session_changed.connect(self._forget)
@@ -104,7 +107,8 @@ class ExportSection(QWidget):
     def refresh(self, *_: object) -> None:
         """Show what can be written now."""
         session, idle = self.controller.session, not self.controller.busy
-        can_write = session is not None and idle and bool(session.labels.classes)
+        answered = session is not None and not unanswered(self.controller)
+        can_write = session is not None and idle and answered and bool(session.labels.classes)
         trained = session is not None and session.is_trained
         for widget in (self.include, self.per_class):
             widget.setEnabled(session is not None)
@@ -134,7 +138,8 @@ class ExportSection(QWidget):
         empty = n_slices - sum(counts[status] for status in self._wanted())
         left = f"; {empty} left as background" if empty else ""
         noun = "slices" if session.study.kind == "volume" else "pictures"
-        return f"{n_slices} {noun}: {', '.join(parts) or 'none labelled'}{left}."
+        lacking = f" {session.study.lacking}" if isinstance(session.study, ArrayStudy) and session.study.lacking else ""
+        return f"{n_slices} {noun}: {', '.join(parts) or 'none labelled'}{left}.{lacking}"
 
     def _wanted(self) -> tuple[Status, ...]:
         return _CHOICES[self.include.currentIndex()][1]
@@ -160,6 +165,8 @@ class ExportSection(QWidget):
         if session is None or path is None:
             return
         include, per_class = self._wanted(), self.per_class.isChecked()
+        if not self._may_be_empty(session, include):
+            return
         if not self._may_replace(planned_files(session, path, per_class=per_class)):
             return
 
@@ -231,7 +238,8 @@ class ExportSection(QWidget):
         }
         ordered = sorted((name for name in kinds if kinds[name]), key=lambda name: suffixes.index(kinds[name][0]))
         filters = ";;".join(f"{name} ({' '.join('*' + s for s in kinds[name])})" for name in ordered)
-        return self._ask_new_file("Export the mask", f"{study.name}_mask{suffixes[0]}", filters, suffixes)
+        name = f"{study.name}_mask{suffixes[0]}"
+        return self._ask_new_file("Export the mask", name, filters, suffixes, refuse=study.check_output)
 
     def _ask_folder(self, name: str) -> Path | None:
         """A new folder inside the one that the person picks, so that masks never mix with other pictures."""
@@ -241,7 +249,15 @@ class ExportSection(QWidget):
         self._folder = Path(picked)
         return self._folder / name
 
-    def _ask_new_file(self, title: str, name: str, filters: str, suffixes: Sequence[str]) -> Path | None:
+    def _ask_new_file(
+        self,
+        title: str,
+        name: str,
+        filters: str,
+        suffixes: Sequence[str],
+        refuse: Callable[[Path], None] = lambda _: None,
+    ) -> Path | None:
+        """A file with one of the suffixes; ``refuse`` says what a DICOM file would need that is not to be had."""
         picked, chosen = QFileDialog.getSaveFileName(
             self,
             title,
@@ -253,11 +269,21 @@ class ExportSection(QWidget):
         if not picked:
             return None
         path = Path(picked)
+        if suffix_of(path) in SEG_SUFFIXES:
+            refuse(path)
         if suffix_of(path) not in suffixes:
             fitting = next((suffix for suffix in suffixes if f"*{suffix}" in chosen), suffixes[0])
             path = path.with_name(path.name + fitting)
         self._folder = path.parent
         return path
+
+    def _may_be_empty(self, session: Session, include: Sequence[Status]) -> bool:
+        """Ask when no slice has a label that would be written."""
+        if any(session.labels.status(index) in include for index in range(session.study.n_slices)):
+            return True
+        return confirmed(
+            self, "Write an empty mask?", "Nothing of that is there: all of the mask would be background. Write it?"
+        )
 
     def _may_replace(self, files: Sequence[Path]) -> bool:
         """Ask when something would be replaced."""

@@ -5,19 +5,14 @@ The worker's thread only draws events from a generator. They are handled on the 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from napari_dinoaugseg.gui.native import keep_llvm_apart
 from napari_dinoaugseg.learning.events import Cancel
+from napari_dinoaugseg.session.libraries import let_threads_sleep
 
 Handler = Callable[[Any], None]
-
-
-def be_polite() -> None:
-    """Let PyTorch's threads sleep while they wait. Spinning, they take the interface's share of a small machine."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Work:
@@ -46,7 +41,7 @@ class Work:
     ) -> None:
         from napari.qt.threading import create_worker
 
-        be_polite()
+        let_threads_sleep()
         keep_llvm_apart()
         self.cancel = cancel
         self._on_end = on_end

@@ -5,6 +5,7 @@ Two threads that import parts of PyTorch at the same time may each get the other
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,18 @@ if TYPE_CHECKING:
 _ONE_AT_A_TIME = threading.Lock()
 
 
+def let_threads_sleep() -> None:
+    """Have PyTorch's threads sleep while they wait, if it is not loaded yet and nobody said otherwise.
+
+    Spinning, they take the interface's share of a small machine, and slow training down several times as soon as
+    another program wants the cores.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def engine_class() -> type[Engine]:
     """The engine, with PyTorch."""
+    let_threads_sleep()
     with _ONE_AT_A_TIME:
         from napari_dinoaugseg.session.engine import Engine
 
