@@ -270,7 +270,7 @@ def test_a_layer_without_a_place_in_the_body_says_so_when_it_is_taken_and_at_the
 ):
     controller.set_study(study_from_array(np.zeros((4, 6, 8), np.int16), spacing=spacing, name="dropped"))
     assert any(lacking in sentence and "open its file or folder" in sentence for sentence in said)
-    assert f"This image has {lacking} in the body, and so will its mask." in section.contents.text()
+    assert f"This image has {lacking} in the body, and its mask will have none." in section.contents.text()
 
 
 def test_a_saved_model_predicts_the_next_study(labelled, section, save_as, wait, tmp_path):

@@ -36,7 +36,7 @@ class ArrayStudy(VolumeStudy):
         super().__init__(voxels, plane)
         self.name = name
         missing = "no position" if voxels.grid.known else "neither voxel size nor position"
-        self.lacking = "" if self.is_picture else f"This image has {missing} in the body, and so will its mask."
+        self.lacking = "" if self.is_picture else f"This image has {missing} in the body, and its mask will have none."
         if self.lacking:
             self.notices.append(f"{self.lacking} For a mask that lies on the series, open its file or folder instead.")
 
