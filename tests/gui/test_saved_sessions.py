@@ -408,6 +408,7 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
     controller = labelled
     assert "another window" in panel.resume.text.text()
     assert controller.session.labels.labelled == list(LABELLED)
+    assert panel.export.mask_button.isEnabled()
     assert np.array_equal(controller.layers.manual.data[8], truth[8])
     before = {i: controller.layers.manual.data[i].copy() for i in range(16)}
     files = {path: path.read_bytes() for path in on_disk(controller.session.study)[0].folder.rglob("*.*")}

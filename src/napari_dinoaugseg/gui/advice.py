@@ -37,7 +37,9 @@ def advice(controller: Controller) -> str:
 def unanswered(controller: Controller) -> bool:
     """Whether the person is still asked to go on with saved labels or to start anew."""
     session = controller.session
-    return bool(controller.sessions.offers) and session is not None and not session.labels.labelled
+    if session is None or controller.read_only:
+        return False
+    return bool(controller.sessions.offers) and not session.labels.labelled
 
 
 def _to_label(session: Session, noun: str) -> str | None:

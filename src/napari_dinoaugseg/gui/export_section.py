@@ -107,8 +107,7 @@ class ExportSection(QWidget):
     def refresh(self, *_: object) -> None:
         """Show what can be written now."""
         session, idle = self.controller.session, not self.controller.busy
-        answered = session is not None and not unanswered(self.controller)
-        can_write = session is not None and idle and answered and bool(session.labels.classes)
+        can_write = session is not None and idle and bool(session.labels.classes) and not unanswered(self.controller)
         trained = session is not None and session.is_trained
         for widget in (self.include, self.per_class):
             widget.setEnabled(session is not None)
