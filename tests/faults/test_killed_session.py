@@ -6,7 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -61,6 +61,7 @@ def live(folder: Path, image: Path, seed: int, ledger: int) -> None:
     session.resume(store.load()[0])
     autosave = Autosave(store, lambda problem: None)
     random = np.random.default_rng(seed)
+    os.write(ledger, b"0\n")
     for number in deeds(session, seed):
         autosave.request(session.snapshot({"life": seed, "number": number}))
         time.sleep(float(random.random()) * 0.004)
@@ -68,6 +69,13 @@ def live(folder: Path, image: Path, seed: int, ledger: int) -> None:
             os.write(ledger, f"{number}\n".encode())
         if number % 20 == 0:
             export_masks(session, folder / "mask.nii.gz")
+
+
+def wait_until(holds: Callable[[], bool], patience: float = 60.0) -> None:
+    end = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < end, "the program did not begin"
+        time.sleep(0.002)
 
 
 def replayed(study: Study, start: Snapshot, seed: int, number: int) -> BookContent:
@@ -104,6 +112,8 @@ def test_a_killed_session_comes_back_whole_and_not_older_than_it_said(tmp_path, 
         with ledger.open("wb", buffering=0) as file:
             life = fork.Process(target=live, args=(tmp_path, image, seed, file.fileno()))
             life.start()
+            if seed % 5:  # some die while they are born; where the tests fill the memory, that takes long
+                wait_until(lambda: ledger.stat().st_size > 0)
             time.sleep(float(random.random()) * LONGEST_LIFE)
             assert life.is_alive(), "the program ended by itself"
             life.kill()
