@@ -14,7 +14,7 @@ from tests.schedulers import running_scheduler
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path):
-    go_through(panel, qtbot, tmp_path, 256, train_again=lambda: panel.train.train_button.click())
+    go_through(panel, qtbot, tmp_path, train_again=lambda: panel.train.train_button.click())
 
 
 @pytest.mark.slow
@@ -42,7 +42,7 @@ def test_the_same_on_a_worker_whose_scheduler_is_killed_in_the_second_training(p
             assert not panel.train.here_button.isVisible()
 
         choose_scheduler(panel, running.address)
-        go_through(panel, qtbot, tmp_path, 128, train_again)
+        go_through(panel, qtbot, tmp_path, train_again)
     assert controller.session.device_name == "cpu"
 
 
@@ -55,12 +55,12 @@ def choose_scheduler(panel, address: str) -> None:
     assert panel.controller.scheduler == address
 
 
-def go_through(panel, qtbot, tmp_path, input_size, train_again) -> None:
+def go_through(panel, qtbot, tmp_path, train_again) -> None:
     """Open the sample, paint, train, correct and accept, train again, export."""
     controller = panel.controller
     controller.change_settings(encoder="efficientnet-lite0")
     controller.use_preset("fast")
-    controller.change_settings(steps=100, views=3, input_size=input_size)
+    controller.change_settings(steps=100, views=3)
     controller.use_device("cpu")
     panel.study.sample_button.click()
     qtbot.waitUntil(lambda: controller.session is not None, timeout=60_000)
@@ -82,8 +82,7 @@ def go_through(panel, qtbot, tmp_path, input_size, train_again) -> None:
     book = controller.session.labels
     left = [i for i in range(140) if i not in LABELLED_SLICES]
     found = np.stack([book.result(i) for i in left])
-    least = {256: 0.88, 128: 0.8}[input_size]
-    assert all(dice(found == number, truth[left] == number) >= least for number in (1, 2))
+    assert all(dice(found == number, truth[left] == number) >= 0.88 for number in (1, 2))
 
     panel.label.suggested_button.click()
     suggested = controller.current_slice

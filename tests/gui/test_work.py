@@ -1,5 +1,6 @@
 """Training and prediction in the background, with the real engine."""
 
+import threading
 import time
 
 import numpy as np
@@ -202,9 +203,10 @@ def test_progress_is_events_on_the_thread_of_the_interface(labelled, qtbot):
 
 
 def test_what_was_said_at_the_beginning_goes_when_the_work_has_ended(panel, study, controller, tmp_path, qtbot):
-    seen = []
-    controller.notice.connect(lambda _: seen.append(panel.message.text()))
-    controller.run_function("Writing the mask", lambda: None, lambda _: None)
+    end = threading.Event()
+    controller.run_function("Writing the mask", lambda: end.wait(10), lambda _: None)
+    qtbot.waitUntil(lambda: panel.advice.text() == "Writing the mask…")
+    end.set()
     wait_idle(qtbot, controller)
-    assert seen == ["Writing the mask…"]
+    qtbot.waitUntil(lambda: panel.advice.text() != "Writing the mask…")
     assert not panel.message.isVisible()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.session.report import write_report
 from napari_dinoaugseg.session.session import EVERYTHING
 from napari_dinoaugseg.study import VolumeStudy
-from napari_dinoaugseg.study.array import ArrayStudy
 from napari_dinoaugseg.study.files import suffix_of
 from napari_dinoaugseg.study.writing import SEG_SUFFIXES
 
@@ -137,8 +136,7 @@ class ExportSection(QWidget):
         empty = n_slices - sum(counts[status] for status in self._wanted())
         left = f"; {empty} left as background" if empty else ""
         noun = "slices" if session.study.kind == "volume" else "pictures"
-        lacking = f" {session.study.lacking}" if isinstance(session.study, ArrayStudy) and session.study.lacking else ""
-        return f"{n_slices} {noun}: {', '.join(parts) or 'none labelled'}{left}.{lacking}"
+        return f"{n_slices} {noun}: {', '.join(parts) or 'none labelled'}{left}. {session.study.lacking}".rstrip()
 
     def _wanted(self) -> tuple[Status, ...]:
         return _CHOICES[self.include.currentIndex()][1]
@@ -237,8 +235,9 @@ class ExportSection(QWidget):
         }
         ordered = sorted((name for name in kinds if kinds[name]), key=lambda name: suffixes.index(kinds[name][0]))
         filters = ";;".join(f"{name} ({' '.join('*' + s for s in kinds[name])})" for name in ordered)
-        name = f"{study.name}_mask{suffixes[0]}"
-        return self._ask_new_file("Export the mask", name, filters, suffixes, refuse=study.check_output)
+        # Of a DICOM file that cannot be, the export says why.
+        kept = (*suffixes, *SEG_SUFFIXES)
+        return self._ask_new_file("Export the mask", f"{study.name}_mask{suffixes[0]}", filters, kept)
 
     def _ask_folder(self, name: str) -> Path | None:
         """A new folder inside the one that the person picks, so that masks never mix with other pictures."""
@@ -248,15 +247,7 @@ class ExportSection(QWidget):
         self._folder = Path(picked)
         return self._folder / name
 
-    def _ask_new_file(
-        self,
-        title: str,
-        name: str,
-        filters: str,
-        suffixes: Sequence[str],
-        refuse: Callable[[Path], None] = lambda _: None,
-    ) -> Path | None:
-        """A file with one of the suffixes; ``refuse`` says what a DICOM file would need that is not to be had."""
+    def _ask_new_file(self, title: str, name: str, filters: str, suffixes: Sequence[str]) -> Path | None:
         picked, chosen = QFileDialog.getSaveFileName(
             self,
             title,
@@ -268,8 +259,6 @@ class ExportSection(QWidget):
         if not picked:
             return None
         path = Path(picked)
-        if suffix_of(path) in SEG_SUFFIXES:
-            refuse(path)
         if suffix_of(path) not in suffixes:
             fitting = next((suffix for suffix in suffixes if f"*{suffix}" in chosen), suffixes[0])
             path = path.with_name(path.name + fitting)

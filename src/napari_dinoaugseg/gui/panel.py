@@ -94,7 +94,6 @@ class Panel(QWidget):
         controller.notice.connect(self._say)
         controller.failed.connect(self._fail)
         controller.work_started.connect(self._clear_message)
-        controller.work_finished.connect(self._clear_beginning)
         bind_keys(viewer, controller)
         # A closed dock or viewer takes the widgets away while work may still go on.
         self.destroyed.connect(_Leaving(viewer, controller, [self, *self.findChildren(QWidget)]))
@@ -190,11 +189,6 @@ class Panel(QWidget):
 
     def _clear_message(self, *_: object) -> None:
         self.message.hide()
-
-    def _clear_beginning(self, *_: object) -> None:
-        """What was said when work began is not true any more when it has ended."""
-        if self.message.text().endswith("…"):
-            self.message.hide()
 
 
 class _Leaving:

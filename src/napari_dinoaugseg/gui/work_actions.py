@@ -125,7 +125,7 @@ class WorkActions(LabelActions):
         """Run a function in the background, then `done` (or `failed`) on the thread of the interface."""
 
         def source() -> Generator[Any, None, Any]:
-            yield Notice(f"{name}…")
+            yield from ()  # what goes on, the panel says by its name
             return function()
 
         def start() -> None:

@@ -27,17 +27,14 @@ class ArrayStudy(VolumeStudy):
 
     Masks go to a NIfTI or NRRD file; those of a picture to PNG too. `nibabel.load(path).get_fdata()[x, y, z]` is the
     label of voxel [z, y, x].
-
-    Attributes:
-        lacking: what the mask of a volume will lack, for a person; "" for a picture.
     """
 
     def __init__(self, voxels: Voxels, name: str, plane: Plane) -> None:
         super().__init__(voxels, plane)
         self.name = name
         missing = "no position" if voxels.grid.known else "neither voxel size nor position"
-        self.lacking = "" if self.is_picture else f"This image has {missing} in the body, and its mask will have none."
-        if self.lacking:
+        if not self.is_picture:
+            self.lacking = f"This image has {missing} in the body, and its mask will have none."
             self.notices.append(f"{self.lacking} For a mask that lies on the series, open its file or folder instead.")
 
     @property

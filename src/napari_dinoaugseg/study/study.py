@@ -73,6 +73,7 @@ class Study(Slices):
         path: the file or folder.
         plane: the direction of the slices; native for pictures.
         notices: sentences that a person should read.
+        lacking: what its mask will lack, for a person; "" for nothing.
         slice_distance: mm between neighbouring slices; None for pictures and where it is unknown.
     """
 
@@ -80,6 +81,7 @@ class Study(Slices):
     path: Path
     plane: Plane
     notices: list[str]
+    lacking: str = ""
     slice_distance: float | None
 
     @abstractmethod
