@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, store_for
-from benchmarks.speed.plain import attention_in_memory
+from benchmarks.speed.plain import as_written_first
 from napari_dinoaugseg.learning.loss import segmentation_loss
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import new_decoder
@@ -50,7 +50,7 @@ def distance(kind: str, preset: str, encoder: str, size: int, batch: int) -> Fig
     """The floor of one piece of work and what it takes."""
     work = _work(kind, preset, encoder, size, batch)
     work()
-    with FlopCounterMode(display=False) as flops, attention_in_memory():
+    with FlopCounterMode(display=False) as flops, as_written_first():
         work()
     with _Written() as written:
         work()

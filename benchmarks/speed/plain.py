@@ -1,4 +1,7 @@
-"""The paper's training and prediction as one would write them first: no feature is kept, no score is spared."""
+"""The paper's training and prediction as one would write them first.
+
+No feature is kept, no score is spared, and maps lie in memory as PyTorch lays them by itself.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.loss import resize_target, segmentation_loss
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import Example, new_decoder
+from napari_dinoaugseg.model import network
 from napari_dinoaugseg.model.network import Decoder
 from napari_dinoaugseg.model.wavelet import WTAug
 
@@ -49,7 +53,7 @@ def train(
         chosen = torch.from_numpy(random.permutation(len(examples))[: settings.batch_size])
         with torch.no_grad():
             features = store.encoder.encode(images[chosen])
-        with attention_in_memory():
+        with as_written_first():
             logits = decoder(augment(features), (store.input_size, store.input_size))
             loss = segmentation_loss(logits, targets[chosen].long(), absent_in_dice=settings.absent_in_dice)
             optimiser.zero_grad()
@@ -63,7 +67,7 @@ def predict(store: FeatureStore, decoder: Decoder, indices: Sequence[int]) -> It
     """The mask of each slice at its own size, slice by slice."""
     decoder.eval()
     for index in indices:
-        with torch.no_grad(), attention_in_memory():
+        with torch.no_grad(), as_written_first():
             logits = decoder(store.encoder.encode(store.image(index)[None]), None)
             whole = F.interpolate(logits, size=store.study.slice_shape(index), mode="bilinear", align_corners=False)
         yield index, whole[0].argmax(dim=0).cpu().numpy().astype(np.uint16)
@@ -76,9 +80,12 @@ def scores_in_memory(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 @contextmanager
-def attention_in_memory() -> Iterator[None]:
-    """Let attention write out its scores."""
-    with mock.patch.object(F, "scaled_dot_product_attention", scores_in_memory):
+def as_written_first() -> Iterator[None]:
+    """Let attention write out its scores, and leave the decoder's maps in PyTorch's own layout."""
+    with (
+        mock.patch.object(F, "scaled_dot_product_attention", scores_in_memory),
+        mock.patch.object(network, "_fastest", lambda stage: stage),
+    ):
         yield
 
 

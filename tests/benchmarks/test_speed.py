@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,26 @@ from benchmarks.speed import clicks, floor, plain, quality, startup
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, made_example, made_volume, store_for
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example
+from napari_dinoaugseg.learning.trainer import Example, new_decoder
 from napari_dinoaugseg.study import study_from_array
 
 
 def test_attention_with_its_scores_in_memory_gives_the_same():
     query, key, value = (torch.randn(2, 3, n, 8) for n in (20, 12, 12))
     expected = F.scaled_dot_product_attention(query, key, value)
-    with plain.attention_in_memory():
+    with plain.as_written_first():
         torch.testing.assert_close(F.scaled_dot_product_attention(query, key, value), expected)
     assert F.scaled_dot_product_attention is not plain.scores_in_memory
+
+
+@pytest.mark.parametrize("as_first", [True, False])
+def test_the_plain_loop_leaves_maps_in_the_layout_that_pytorch_chooses(as_first: bool):
+    decoder = new_decoder([8, 8, 8, 8], 2, Settings.of_preset("paper", input_size=64))
+    joined = []
+    decoder.stages[-1].blocks.register_forward_hook(lambda _, maps, __: joined.append(maps[0]))
+    with plain.as_written_first() if as_first else nullcontext():
+        decoder([torch.randn(1, 8, 64 // stride, 64 // stride) for stride in (4, 8, 16, 32)])
+    assert joined[0].is_contiguous() == as_first
 
 
 def _its_process() -> Figures:

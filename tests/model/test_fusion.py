@@ -110,3 +110,12 @@ def test_the_residual_carries_the_normed_query() -> None:
     query = torch.randn(2, 12, 4, 6)
     normed = torch.nn.functional.layer_norm(query.permute(0, 2, 3, 1), (12,)).permute(0, 3, 1, 2)
     torch.testing.assert_close(fuse(query, torch.randn(2, 12, 4, 6)), normed)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_fused_maps_lie_channels_last_as_the_maps_that_come_in_do(batch: int) -> None:
+    maps = [torch.randn(batch, 16, 8, 8).contiguous(memory_format=torch.channels_last) for _ in range(2)]
+    fused = CGFuse(16, 4)(*maps)
+    joined = torch.cat([fused, maps[1]], dim=1)
+    assert joined.is_contiguous(memory_format=torch.channels_last)
+    assert not joined.is_contiguous()

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
+from napari_dinoaugseg.model.attention import attend
+
 Rope = Literal["1d", "2d"]
 Table = tuple[Tensor, Tensor]
 
@@ -96,7 +98,7 @@ class CrossAttention(nn.Module):
         )
         q = rotate(q, rotary_table(self.rope, height, width, 1, self.head_dim, q.device, q.dtype))
         k = rotate(k, rotary_table(self.rope, height // step, width // step, step, self.head_dim, k.device, k.dtype))
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = attend(q, k, v)
         output: Tensor = self.to_output(attended.transpose(1, 2).flatten(2))
         return output
 
@@ -124,4 +126,5 @@ class CGFuse(nn.Module):
         query = self.query_norm(decoder_map.flatten(2).transpose(1, 2))
         context = self.context_norm(F.avg_pool2d(encoder_map, self.pool).flatten(2).transpose(1, 2))
         fused: Tensor = query + self.attention(query, context, (height, width), self.pool)
-        return fused.transpose(1, 2).reshape(decoder_map.shape)
+        # By way of (B, H, W, C), so that a batch of one as well is known to lie channels last.
+        return fused.reshape(-1, height, width, fused.shape[-1]).permute(0, 3, 1, 2)
