@@ -40,6 +40,9 @@ def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(lab
     assert time.monotonic() - began < 30
     assert controller.session.history[1].steps < steps
     assert controller.session.history[1].agreement > 0.5
+    assert not panel.train.curve.isHidden()
+    controller.close_study()
+    assert panel.train.curve.isHidden()  # it told of that study
 
 
 def _later(qtbot, panel):

@@ -74,6 +74,7 @@ class TrainSection(QWidget):
             controller.interrupted_changed,
         ):
             signal.connect(self.refresh)
+        controller.session_changed.connect(self.curve.hide)  # it is of the study before
         controller.settings_changed.connect(self._settings_changed)
         controller.work_started.connect(self._on_start)
         controller.progressed.connect(self._on_progress)
