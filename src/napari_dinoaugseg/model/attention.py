@@ -20,8 +20,9 @@ from torch.autograd.function import once_differentiable
 
 _PIECE = 1 << 22  # scores at a time: 8 MB of bfloat16
 _LOG2_E = math.log2(math.e)
-# Scores are exponents of 2 here. So large, their powers and the sums of those are still numbers, up to 2 ** 127.
-_LARGEST = 100.0
+# Scores are exponents of 2 here. So large, their powers, the sums of those and what is divided by them are still
+# numbers, 2 ** -126 to 2 ** 127.
+_LARGEST = 60.0
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -80,18 +81,17 @@ class _InPieces(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, output, sums = ctx.saved_tensors
         gradient = gradient.flatten(0, 1)
-        # Against the ones, the offsets take off the logarithm of the sum, which leaves normalised weights, and from the
-        # gradients of the weights what a change of the sum takes back.
-        q_offset = torch.cat([q * _scale(q), _in_two(-sums.log2())], dim=-1)
-        taken_back = (gradient.float() * output.float()).sum(dim=-1)
-        gradient_offset = torch.cat([gradient, _in_two(-taken_back)], dim=-1)
-        k_ones, v_ones, k_turned = _with_ones(k, 2), _with_ones(v, 2), k.mT.contiguous()
+        # What a change of a weight takes from the others, through their sum, comes off against the ones.
+        taken = (gradient.float() * output.float()).sum(dim=-1)
+        gradient = (gradient.float() / sums[..., None]).to(q.dtype)  # so that the weights need not be divided
+        gradient_taken = torch.cat([gradient, _in_two(-taken / sums)], dim=-1)
+        scaled, v_and_ones, k_turned = k * _scale(q), _with_ones(v, 2), k.mT.contiguous()
         weights, to_scores = _room(q, k), _room(q, k)
         to_q, to_k, to_v = torch.empty_like(q), torch.zeros(k.shape), torch.zeros(v.shape)
         for piece in _pieces(q, k):
-            torch.bmm(k_ones, q_offset[:, piece].mT, out=weights).exp2_()
+            torch.bmm(scaled, q[:, piece].mT, out=weights).exp2_()
             to_v += torch.bmm(weights, gradient[:, piece])
-            torch.bmm(v_ones, gradient_offset[:, piece].mT, out=to_scores).mul_(weights)
+            torch.bmm(v_and_ones, gradient_taken[:, piece].mT, out=to_scores).mul_(weights)
             to_k += torch.bmm(to_scores, q[:, piece])
             to_q[:, piece] = torch.bmm(k_turned, to_scores).mT
         scale = 1 / math.sqrt(q.shape[-1])
@@ -125,7 +125,7 @@ def _with_ones(tokens: Tensor, n: int) -> Tensor:
     return torch.cat([tokens, tokens.new_ones(*tokens.shape[:2], n)], dim=-1)
 
 
-def _in_two(offset: Tensor) -> Tensor:
-    """Two bfloat16 numbers that together have the digits which one lacks; (...) float32 to (..., 2)."""
-    first = offset.to(torch.bfloat16)
-    return torch.stack([first, (offset - first.float()).to(torch.bfloat16)], dim=-1)
+def _in_two(numbers: Tensor) -> Tensor:
+    """Each as two of bfloat16, of which the second has the digits that the first lacks; (...) to (..., 2)."""
+    first = numbers.to(torch.bfloat16)
+    return torch.stack([first, (numbers - first.float()).to(torch.bfloat16)], dim=-1)
