@@ -74,7 +74,7 @@ class TrainSection(QWidget):
             controller.interrupted_changed,
         ):
             signal.connect(self.refresh)
-        controller.session_changed.connect(self.curve.hide)  # it is of the study before
+        controller.session_changed.connect(self._on_session)
         controller.settings_changed.connect(self._settings_changed)
         controller.work_started.connect(self._on_start)
         controller.progressed.connect(self._on_progress)
@@ -156,6 +156,9 @@ class TrainSection(QWidget):
             self.controller.change_settings(**{name: value})
 
     # --- work -------------------------------------------------------------------------------------------------------
+
+    def _on_session(self) -> None:
+        self.curve.hide()  # it is of the study before
 
     def _on_start(self, name: str) -> None:
         first = "Asking the scheduler…" if self.controller.scheduler else "Loading the encoder…"
