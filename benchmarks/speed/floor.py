@@ -1,8 +1,8 @@
 """(g) The floor: what the arithmetic and the memory of this machine take at the least, and how far we are from it.
 
-Arithmetic is counted operation by operation and divided by what the machine reaches in a large matrix product. Bytes
-are those that the operations write, each written and read once, divided by what the machine reaches in a copy. The
-larger of both times is the floor.
+Arithmetic is counted operation by operation and divided by what the machine reaches in a large matrix product of the
+same type of numbers. Bytes are those that the operations write, each written and read once, divided by what the machine
+reaches in a copy. The larger of both times is the floor.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, store_for
 from benchmarks.speed.plain import as_written_first
-from napari_dinoaugseg.learning.loss import segmentation_loss
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.step import Step, mixed_precision
 from napari_dinoaugseg.learning.trainer import new_decoder
-from napari_dinoaugseg.model.wavelet import WTAug
 from napari_dinoaugseg.study import study_from_array
 
+_PROCESSOR = torch.device("cpu")
 _LITE, _TINY = "efficientnet-lite0", "dinov3-convnext-tiny"
 _WORK = (
     ("encode", "", _LITE, 256, 1),
@@ -48,17 +48,21 @@ def measure() -> list[Figures]:
 
 def distance(kind: str, preset: str, encoder: str, size: int, batch: int) -> Figures:
     """The floor of one piece of work and what it takes."""
-    work = _work(kind, preset, encoder, size, batch)
+    settings = Settings.of_preset(preset or "paper", input_size=size, batch_size=batch, augment_probability=1.0)
+    narrow = kind == "train" and mixed_precision(_PROCESSOR, settings)
+    numbers = torch.bfloat16 if narrow else torch.float32
+    work = _work(kind, settings, encoder)
     work()
     with FlopCounterMode(display=False) as flops, as_written_first():
         work()
     with _Written() as written:
         work()
-    arithmetic = flops.get_total_flops() / _flops_per_second()
+    arithmetic = flops.get_total_flops() / _flops_per_second(numbers)
     memory = 2 * written.bytes / _bytes_per_second()
     taken = _seconds(work)
     floor = max(arithmetic, memory)
     return {
+        "numbers": str(numbers).removeprefix("torch."),
         "gflop": round(flops.get_total_flops() / 1e9, 2),
         "written_mb": round(written.bytes / 1e6, 1),
         "arithmetic_ms": round(1000 * arithmetic, 2),
@@ -68,29 +72,20 @@ def distance(kind: str, preset: str, encoder: str, size: int, batch: int) -> Fig
     }
 
 
-def _work(kind: str, preset: str, encoder: str, size: int, batch: int) -> Callable[[], Any]:
-    trunk = encoder_for_time(encoder)
+def _work(kind: str, settings: Settings, encoder: str) -> Callable[[], Any]:
+    trunk, size, batch = encoder_for_time(encoder), settings.input_size, settings.batch_size
     if kind == "encode":
         study = study_from_array(np.random.default_rng(0).normal(size=(1, size, size)).astype(np.float32))
         image = store_for(study, trunk, size, context=0).image(0)[None]
         return lambda: trunk.encode(image)
-    settings = Settings.of_preset(preset, input_size=size, batch_size=batch)
     decoder = new_decoder(trunk.channels, 2, settings)
     sides = [size // stride for stride in trunk.strides]
     features = [torch.randn(batch, c, side, side) for c, side in zip(trunk.channels, sides, strict=True)]
     if kind == "predict":
         return torch.inference_mode()(lambda: decoder.eval()(features))
     target = torch.randint(0, 2, (batch, size, size))
-    augment = WTAug(p=1.0, drop=settings.augment_drop).train()
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=settings.learning_rate, fused=True)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        logits = decoder(augment(features), (size, size))
-        segmentation_loss(logits, target, absent_in_dice=False).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-
-    return step
+    step = Step(decoder, torch.optim.AdamW(decoder.parameters(), lr=1e-3, fused=True), settings, None)
+    return lambda: step(features, target)
 
 
 class _Written(TorchDispatchMode):
@@ -110,8 +105,8 @@ class _Written(TorchDispatchMode):
         return results
 
 
-def _flops_per_second(side: int = 2048) -> float:
-    matrix = torch.randn(side, side)
+def _flops_per_second(numbers: torch.dtype, side: int = 2048) -> float:
+    matrix = torch.randn(side, side, dtype=numbers)
     return 2 * side**3 / _seconds(lambda: matrix @ matrix)
 
 

@@ -20,7 +20,7 @@ from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.loss import resize_target, segmentation_loss
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import Example, new_decoder
-from napari_dinoaugseg.model import network
+from napari_dinoaugseg.model import fusion, network
 from napari_dinoaugseg.model.network import Decoder
 from napari_dinoaugseg.model.wavelet import WTAug
 
@@ -74,7 +74,7 @@ def predict(store: FeatureStore, decoder: Decoder, indices: Sequence[int]) -> It
 
 
 def scores_in_memory(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention with its matrix of scores written out; equal to PyTorch's fused one."""
+    """Attention with its matrix of scores written out; equal to the decoder's own."""
     scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
     return scores.softmax(dim=-1) @ value
 
@@ -83,7 +83,7 @@ def scores_in_memory(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def as_written_first() -> Iterator[None]:
     """Let attention write out its scores, and leave the decoder's maps in PyTorch's own layout."""
     with (
-        mock.patch.object(F, "scaled_dot_product_attention", scores_in_memory),
+        mock.patch.object(fusion, "attend", scores_in_memory),
         mock.patch.object(network, "_fastest", lambda stage: stage),
     ):
         yield

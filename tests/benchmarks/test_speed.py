@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import clicks, floor, plain, quality, startup
@@ -18,15 +17,17 @@ from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, made_example, made_volume, store_for
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import Example, new_decoder
+from napari_dinoaugseg.model import fusion
 from napari_dinoaugseg.study import study_from_array
 
 
 def test_attention_with_its_scores_in_memory_gives_the_same():
     query, key, value = (torch.randn(2, 3, n, 8) for n in (20, 12, 12))
-    expected = F.scaled_dot_product_attention(query, key, value)
+    expected = fusion.attend(query, key, value)
     with plain.as_written_first():
-        torch.testing.assert_close(F.scaled_dot_product_attention(query, key, value), expected)
-    assert F.scaled_dot_product_attention is not plain.scores_in_memory
+        assert fusion.attend is plain.scores_in_memory
+        torch.testing.assert_close(fusion.attend(query, key, value), expected)
+    assert fusion.attend is not plain.scores_in_memory
 
 
 @pytest.mark.parametrize("as_first", [True, False])
@@ -108,6 +109,19 @@ def test_the_floor_counts_arithmetic_and_written_bytes():
         product.view(-1)  # nothing is written
     assert flops.get_total_flops() == 2 * 64 * 32 * 16
     assert written.bytes == product.nbytes
+
+
+def test_the_floor_of_a_training_step_is_that_of_the_numbers_it_computes_with(monkeypatch):
+    rates = {torch.float32: 1e9, torch.bfloat16: 4e9}
+    monkeypatch.setattr(floor, "_flops_per_second", rates.get)
+    monkeypatch.setattr(floor, "_bytes_per_second", lambda: 1e15)
+    figures = {}
+    for able in (True, False):
+        monkeypatch.setattr(floor, "mixed_precision", lambda *_, able=able: able)
+        figures[able] = floor.distance("train", "fast", "efficientnet-lite0", 64, 2)
+    assert figures[True]["numbers"] == "bfloat16"
+    assert figures[True]["gflop"] == figures[False]["gflop"] > 0
+    assert figures[True]["arithmetic_ms"] == pytest.approx(figures[False]["arithmetic_ms"] / 4, abs=0.02)
 
 
 def test_the_command_keeps_other_parts_and_writes_a_table(monkeypatch, tmp_path: Path, capsys):
