@@ -51,6 +51,19 @@ def test_next_suggested(predicted, press):
     assert predicted.current_slice == found.index
 
 
+def test_why_a_slice_is_suggested_stands_as_long_as_the_slice_is_in_view(predicted, press, panel):
+    press(N)
+    assert panel.message.text().startswith(
+        f"{predicted.session.study.slice_name(predicted.current_slice)}:".capitalize()
+    )
+    assert not panel.message.isHidden()
+    predicted.go_to(predicted.current_slice + 1)
+    assert panel.message.isHidden()
+    predicted.said.emit("Something else.")
+    predicted.go_to(predicted.current_slice + 1)
+    assert not panel.message.isHidden()
+
+
 def test_labelled_slices_round_and_round(predicted, press):
     seen = []
     for _ in range(3):

@@ -105,7 +105,7 @@ class Controller(StudyActions):
             self.said.emit("Every slice is labelled.")
             return
         self.go_to(found.index)
-        self.said.emit(f"{self.session.study.slice_name(found.index).capitalize()}: {found.reason}.")
+        self.suggested.emit(f"{self.session.study.slice_name(found.index).capitalize()}: {found.reason}.")
 
     def release(self, widgets: Collection[object]) -> None:
         """A panel is gone: its widgets are called no more. With its viewer everything ends.

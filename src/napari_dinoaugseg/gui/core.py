@@ -42,6 +42,7 @@ class ControllerCore:
     failed = Signal(str)  # the sentence of an error; napari shows it too
     choice_needed = Signal(object, object, object)  # path, Several…Error: which one to open, options chosen so far
     said = Signal(str)  # what was just done, in one sentence
+    suggested = Signal(str)  # why the slice in view is worth labelling next
     saving_changed = Signal()  # whether the labels are on disk
     sessions_changed = Signal()  # which saved sessions there are to go on with
 

@@ -37,6 +37,7 @@ class Panel(QWidget):
         self.controller = Controller.of(viewer)
         self.controller.users += 1
         self._reviewed = False
+        self._of_slice = False  # whether the message tells of the slice in view
         self.advice = sentence()
         self.advice.setObjectName("advice")
         self.advice.setStyleSheet("font-weight: bold;")
@@ -91,6 +92,8 @@ class Panel(QWidget):
         controller.session_changed.connect(self._on_session)
         controller.predictions_changed.connect(self._on_prediction)
         controller.said.connect(self._say)
+        controller.suggested.connect(self._say_of_slice)
+        controller.slice_changed.connect(self._on_slice)
         controller.notice.connect(self._say)
         controller.failed.connect(self._fail)
         controller.work_started.connect(self._clear_message)
@@ -176,10 +179,19 @@ class Panel(QWidget):
             self.scroll_area.ensureWidgetVisible(self.folds["Review"])
 
     def _say(self, text: str) -> None:
+        self._of_slice = False
         self.message.setStyleSheet("")
         self.message.setText(text)
         self.message.show()
         self._fade.start(_READ)
+
+    def _say_of_slice(self, text: str) -> None:
+        self._say(text)
+        self._of_slice = True
+
+    def _on_slice(self, _: int) -> None:
+        if self._of_slice:
+            self._clear_message()
 
     def _fail(self, text: str) -> None:
         self._say(text)
