@@ -135,8 +135,8 @@ def is_recorded(device: torch.device) -> bool:
 def mixed_precision(device: torch.device, settings: Settings) -> bool:
     """Whether a step goes through the decoder in bfloat16.
 
-    On a processor with instructions for it that halves the time of the paper's decoder. Narrow ones would gain a seventh
-    and lose a little in quality.
+    On a processor with instructions for it that halves the time of the paper's decoder. Narrow ones would gain a
+    seventh and lose a little in quality.
     """
     if device.type == "cpu":
         return settings.width is None and _bfloat16_is_fast()
