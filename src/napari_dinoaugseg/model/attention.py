@@ -67,7 +67,7 @@ class _InPieces(torch.autograd.Function):
         v_and_one = _with_ones(v, 1).mT.contiguous()
         weights = _room(q, k)
         output, sums = torch.empty_like(q), torch.empty(q.shape[:-1])
-        for piece in _pieces(q, k):
+        for piece in _pieces(q, weights):
             torch.bmm(scaled, q[:, piece].mT, out=weights).exp2_()
             weighted = torch.bmm(v_and_one, weights).mT.float()
             sums[:, piece] = weighted[..., -1]
@@ -88,7 +88,7 @@ class _InPieces(torch.autograd.Function):
         scaled, v_and_ones, k_turned = k * _scale(q), _with_ones(v, 2), k.mT.contiguous()
         weights, to_scores = _room(q, k), _room(q, k)
         to_q, to_k, to_v = torch.empty_like(q), torch.zeros(k.shape), torch.zeros(v.shape)
-        for piece in _pieces(q, k):
+        for piece in _pieces(q, weights):
             torch.bmm(scaled, q[:, piece].mT, out=weights).exp2_()
             to_v += torch.bmm(weights, gradient[:, piece])
             torch.bmm(v_and_ones, gradient_taken[:, piece].mT, out=to_scores).mul_(weights)
@@ -103,14 +103,15 @@ class _InPieces(torch.autograd.Function):
         )
 
 
-def _pieces(q: Tensor, k: Tensor) -> Iterator[slice]:
-    rows = _rows(q.shape[1], k.shape[0] * k.shape[1])
-    return (slice(start, start + rows) for start in range(0, q.shape[1], rows))
-
-
 def _room(q: Tensor, k: Tensor) -> Tensor:
     """Memory for the scores of a piece, (B * heads, M, rows)."""
     return q.new_empty(*k.shape[:2], _rows(q.shape[1], k.shape[0] * k.shape[1]))
+
+
+def _pieces(q: Tensor, room: Tensor) -> Iterator[slice]:
+    """As many queries at a time as their scores have room."""
+    rows = room.shape[-1]
+    return (slice(start, start + rows) for start in range(0, q.shape[1], rows))
 
 
 @cache
