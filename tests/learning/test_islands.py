@@ -57,8 +57,41 @@ def test_a_slice_marked_as_empty_parts_what_is_behind_it():
 
 
 def test_an_island_of_which_the_model_is_sure_stays():
-    found = clean([prediction(i, mask(FAR), sure=0.9) for i in (0, 1, 3)], {2: said(mask(NEAR))})
-    assert all(np.array_equal(item.classes, mask(FAR)) for item in found.values())
+    between = clean([prediction(i, mask(FAR), sure=0.85) for i in (1, 2)], {0: said(mask(NEAR)), 3: said(mask(NEAR))})
+    beyond = clean([prediction(i, mask(FAR), sure=0.95) for i in (0, 1, 3)], {2: said(mask(NEAR))})
+    assert all(np.array_equal(item.classes, mask(FAR)) for item in [*between.values(), *beyond.values()])
+
+
+BEYOND = np.s_[60:120, 80:150]  # a third of it lies on NEAR
+
+
+def test_beyond_the_outermost_marks_what_hardly_lies_on_the_structure_goes_with_all_behind_it():
+    labelled = {2: said(mask(NEAR)), 3: said(mask(NEAR))}
+    found = clean([prediction(i, mask(BEYOND) if i in (0, 1, 5, 6, 7) else mask(NEAR)) for i in range(8)], labelled)
+    assert [index for index, item in found.items() if item.classes.any()] == [2, 3, 4]
+
+
+def test_between_marks_a_structure_may_leap():
+    labelled = {0: said(mask(NEAR)), 7: said(mask(NEAR))}
+    found = clean([prediction(i, mask(BEYOND)) for i in range(1, 7)], labelled)
+    assert all(np.array_equal(item.classes, mask(BEYOND)) for item in found.values())
+
+
+def test_beyond_the_marks_a_structure_may_shrink_wander_and_branch():
+    wandering = [mask(np.s_[30 + 4 * i : 70, 40 + 6 * i : 90 + 6 * i]) for i in range(5)]
+    branches = mask(np.s_[46:54, 66:80], np.s_[60:72, 100:116])
+    predictions = [prediction(i, classes) for i, classes in enumerate([*wandering, branches]) if i]
+    found = clean(predictions, {0: said(wandering[0])})
+    assert all(np.array_equal(found[item.index].classes, item.classes) for item in predictions)
+
+
+def test_beyond_the_marks_a_part_of_which_the_model_is_quite_sure_stays_with_what_lies_on_it():
+    labelled = {2: said(mask(NEAR))}
+    sure = {4: 0.95, 5: 0.7, 6: 0.7}
+    found = clean(
+        [prediction(i, mask(NEAR, BEYOND) if i == 3 else mask(BEYOND), sure.get(i, 0.7)) for i in range(3, 7)], labelled
+    )
+    assert all(found[index].classes[BEYOND].all() for index in sure)
 
 
 def test_of_a_class_without_a_mark_nothing_goes():

@@ -2,6 +2,8 @@
 
 Where a few slices of a volume are labelled, each of them with the structure, a model has seen no slice without it, and
 finds something in those as well. What is not connected with a mark, through all slices, and not quite sure, is wrong.
+So is what comes up beyond the outermost marks, where no mark holds the model, and does not lie on the structure of the
+slice before: there a structure ends, and the model goes on with what lies beside its end.
 """
 
 from __future__ import annotations
@@ -19,8 +21,13 @@ from napari_dinoaugseg.learning.prediction import Prediction
 _SURE = 0.8
 """Mean probability from which on an island stays: a second organ may be in no labelled slice. In trials on the left
 atrium, the hippocampus and the spleen nothing of a less certain island was true."""
+_QUITE_SURE = 0.9
+"""Mean probability from which on a part beyond the outermost marks stays, whatever it lies on."""
+_LIES_ON = 0.8
+"""Share of such a part that has to lie on the structure of the slice before, or beside it by a coarse pixel."""
 _SIDE = 96  # rows and columns at most of the coarse volume in which islands are looked for
 _TOUCHING = np.ones((3, 3, 3), bool)  # corners count: a coarse volume breaks what is thin
+_BESIDE = _TOUCHING[0]
 
 
 class Islands:
@@ -58,8 +65,23 @@ class Islands:
             stays = sure >= _SURE
             stays[parts[self._said == number]] = True
             stays[0] = True
-            wrong |= ~stays[parts]
+            wrong |= ~stays[parts] | self._loose(int(number))
         return {int(i): wrong[i] for i in np.flatnonzero(wrong.any(axis=(1, 2)))}
+
+    def _loose(self, number: int) -> NDArray[np.bool_]:
+        """Where a class goes on beyond its outermost marks without lying on itself."""
+        holds, loose = self._classes == number, np.zeros(self._classes.shape, bool)
+        marked = np.flatnonzero((self._said == number).any(axis=(1, 2)))
+        for way in (range(marked[0], -1, -1), range(marked[-1], len(holds))):
+            before = holds[way[0]]
+            for i in way[1:]:
+                parts, count = ndimage.label(holds[i], _BESIDE)
+                each = np.arange(count + 1)
+                on = ndimage.mean(ndimage.binary_dilation(before, _BESIDE), parts, each)
+                sure = ndimage.mean(self._sure[i].astype(np.float32), parts, each)
+                before = holds[i] & ((on >= _LIES_ON) | (sure >= _QUITE_SURE))[parts]
+                loose[i] = holds[i] & ~before
+        return loose
 
     def without(self, prediction: Prediction, wrong: NDArray[np.bool_]) -> Prediction:
         """The prediction of a slice with background in the place of its islands; what is joined with other parts stays.
