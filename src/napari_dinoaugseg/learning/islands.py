@@ -21,7 +21,7 @@ from napari_dinoaugseg.learning.prediction import Prediction
 _SURE = 0.8
 """Mean probability from which on an island stays: a second organ may be in no labelled slice. In trials on the left
 atrium, the hippocampus and the spleen nothing of a less certain island was true."""
-_QUITE_SURE = 0.9
+_QUITE_SURE = 0.95
 """Mean probability from which on a part beyond the outermost marks stays, whatever it lies on."""
 _LIES_ON = 0.8
 """Share of such a part that has to lie on the structure of the slice before, or beside it by a coarse pixel."""
