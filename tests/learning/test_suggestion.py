@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,15 +32,32 @@ def test_a_doubt_about_an_empty_end_of_a_volume_counts_little():
     amounts = {index: 0 if index < 8 or index > 31 else 500 for index in range(40)}
     (in_a_volume,) = suggest(40, [20], confidence, amounts=amounts)
     (of_pictures,) = suggest(40, [20], confidence)
-    assert in_a_volume.index == 12
+    assert abs(in_a_volume.index - 12) <= 2
     assert of_pictures.index in (0, 39)
 
 
-def test_the_slice_behind_the_end_of_a_structure_may_hold_more_of_it():
-    confidence = dict.fromkeys(range(40), 0.95) | {33: 0.5}
+def test_a_doubt_behind_the_end_of_a_structure_draws_the_choice_there_for_it_may_hold_more_of_it():
+    confidence = dict.fromkeys(range(40), 0.95)
     amounts = {index: 500 if 8 <= index <= 31 else 0 for index in range(40)}
-    (best,) = suggest(40, [20], confidence, amounts=amounts)
-    assert best.index == 33
+    (without,) = suggest(40, [20], confidence, amounts=amounts)
+    (behind,) = suggest(40, [20], confidence | {33: 0.5}, amounts=amounts)
+    assert without.index in (10, 30)
+    assert behind.index in (31, 32, 33)
+
+
+def test_in_a_volume_the_slice_comes_next_that_tells_most_of_those_around_it():
+    confidence = dict.fromkeys(range(60), 0.9) | dict.fromkeys(range(40, 49), 0.6) | {8: 0.55}
+    amounts = dict.fromkeys(range(60), 500)
+    (best,) = suggest(60, [20], confidence, amounts=amounts)
+    assert 43 <= best.index <= 46  # amid nine doubts, not at the largest one
+    assert best.reason == "most uncertain, far from labelled slices"
+
+
+def test_equal_doubts_in_a_volume_are_spread_over_the_structure():
+    confidence = dict.fromkeys(range(100), 0.8)
+    amounts = {index: 500 if 20 <= index < 80 else 0 for index in range(100)}
+    chosen = sorted([50, *(entry.index for entry in suggest(100, [50], confidence, count=2, amounts=amounts))])
+    assert all(15 <= after - before <= 25 for before, after in pairwise(chosen))
 
 
 @given(

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy import ndimage
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -23,11 +28,14 @@ class Suggestion:
     distance: int | None
 
 
-_REACH = 2
+_BESIDE = 2
 """Slices: so near a structure there may be more of it that is not seen yet."""
 
 _ANYWHERE = 0.03
 """Weight of a slice far from all structure that is known, relative to the slice that shows most of it."""
+
+_REACH = 0.25
+"""Share of the slices with structure, or of all: so far from a labelled slice it tells nothing any more."""
 
 
 def suggest(
@@ -39,10 +47,12 @@ def suggest(
 ) -> list[Suggestion]:
     """The ``count`` slices to label next, best first; fewer when fewer are unlabelled.
 
-    A slice scores by its uncertainty (1 - confidence, relative to the least certain slice) times a factor that grows
-    with the distance to the nearest labelled or already suggested slice, so that the choice spreads over the volume:
-    neighbours of a labelled slice look much like it. Without predictions the distance alone decides. In a volume, what
-    a slice adds to the whole counts as well: a doubt about a few pixels at the end of an organ is worth little.
+    In a volume a labelled slice tells of those around it as well, the less the further they are. The slice that comes
+    next is the one that tells most: the sum, over the slices around it, of what is not told by a labelled or already
+    suggested one, times the root of the doubt (1 - confidence) about that slice, times the structure there. The root,
+    because doubts differ more than errors do; the structure, because a few pixels at the end of an organ add little to
+    the whole. Elsewhere, and before the first prediction, a slice counts by its own doubt and by its distance to the
+    nearest labelled or suggested one.
 
     Args:
         n_slices: of the study.
@@ -53,17 +63,19 @@ def suggest(
             together, as pictures.
     """
     taken = set(labelled)
-    weights = _weights(n_slices, amounts) if amounts and confidence else [1.0] * n_slices
+    doubt = np.array([1 - confidence.get(index, 0.0) for index in range(n_slices)])
     worst = max((1 - value for value in confidence.values()), default=0.0)
+    together = amounts if confidence else None
     suggestions: list[Suggestion] = []
     while len(suggestions) < count and len(taken) < n_slices:
-        scores = {
-            index: weights[index] * _score(_distance(index, taken, n_slices), confidence.get(index), worst, n_slices)
-            for index in range(n_slices)
-            if index not in taken
-        }
-        index = max(scores, key=lambda candidate: (scores[candidate], -abs(candidate - n_slices // 2), -candidate))
-        distance = _distance(index, taken, n_slices) if taken else None
+        distances = _distances(n_slices, taken)
+        scores = _around(doubt, together, distances) if together else _alone(doubt, worst, distances)
+        # Among equals the furthest, then the one in the middle.
+        index = max(
+            (candidate for candidate in range(n_slices) if candidate not in taken),
+            key=lambda i: (scores[i], distances[i], -abs(i - n_slices // 2), -i),
+        )
+        distance = int(distances[index]) if taken else None
         suggestions.append(
             Suggestion(index, _reason(confidence.get(index), distance, worst), confidence.get(index), distance)
         )
@@ -71,32 +83,45 @@ def suggest(
     return suggestions
 
 
-def _distance(index: int, taken: Collection[int], n_slices: int) -> int:
-    return min((abs(index - other) for other in taken), default=n_slices)
+def _distances(n_slices: int, taken: Collection[int]) -> NDArray[np.intp]:
+    """Slices to the nearest of ``taken``; the number of slices where there is none."""
+    steps = np.abs(np.subtract.outer(np.arange(n_slices), np.array(sorted(taken), np.intp)))
+    return np.asarray(steps.min(axis=1, initial=n_slices))
 
 
-def _weights(n_slices: int, amounts: Mapping[int, int]) -> list[float]:
-    """By the most structure that a slice or a near one shows, from ``_ANYWHERE`` to 1."""
-    most = max(amounts.values())
-    if not most:
-        return [1.0] * n_slices
-    near = [max(amounts.get(i + step, 0) for step in range(-_REACH, _REACH + 1)) for i in range(n_slices)]
-    return [_ANYWHERE + (1 - _ANYWHERE) * amount / most for amount in near]
-
-
-def _score(distance: int, confidence: float | None, worst: float, n_slices: int) -> float:
+def _alone(doubt: NDArray[np.float64], worst: float, distances: NDArray[np.intp]) -> NDArray[np.float64]:
+    """What slices are worth by themselves."""
     if worst <= 0:
-        return float(distance)
-    # A quarter of the stack away is far: further brings no more news.
-    spread = min(1.0, 4 * distance / n_slices)
-    doubt = 1.0 if confidence is None else (1 - confidence) / worst
-    return doubt * spread
+        return distances.astype(float)
+    return doubt / worst * np.minimum(1.0, distances / (_REACH * len(doubt)))  # further brings no more news
+
+
+def _around(doubt: NDArray[np.float64], amounts: Mapping[int, int], distances: NDArray[np.intp]) -> NDArray[np.float64]:
+    """What each slice would tell of those around it that is not told yet."""
+    reach = max(2.0, _REACH * (sum(amount > 0 for amount in amounts.values()) or len(doubt)))
+    aside = int(reach)
+    tells = 1 - np.abs(np.arange(-aside, aside + 1)) / reach
+    told, needed = (
+        sliding_window_view(np.pad(values, aside), len(tells))
+        for values in (np.maximum(0.0, 1 - distances / reach), np.sqrt(doubt) * _weights(len(doubt), amounts))
+    )
+    return np.asarray((np.maximum(0.0, tells - told) * needed).sum(axis=1))
+
+
+def _weights(n_slices: int, amounts: Mapping[int, int]) -> NDArray[np.float64]:
+    """By the most structure that a slice or a near one shows, from ``_ANYWHERE`` to 1."""
+    shown = np.array([amounts.get(index, 0) for index in range(n_slices)])
+    if not shown.any():
+        return np.ones(n_slices)
+    near = ndimage.maximum_filter1d(shown, 2 * _BESIDE + 1, mode="constant")
+    return np.asarray(_ANYWHERE + (1 - _ANYWHERE) * near / shown.max())
 
 
 def _reason(confidence: float | None, distance: int | None, worst: float) -> str:
     parts = []
-    if confidence is not None:
-        parts.append("most uncertain" if worst and (1 - confidence) > 0.8 * worst else "uncertain")
+    doubt = 0.0 if confidence is None else 1 - confidence
+    if doubt > 0.5 * worst:
+        parts.append("most uncertain" if doubt > 0.8 * worst else "uncertain")
     if distance is not None and distance > 2:
         parts.append("far from labelled slices")
     return ", ".join(parts) or "not labelled yet"
