@@ -94,6 +94,20 @@ def test_beyond_the_marks_a_part_of_which_the_model_is_quite_sure_stays_with_wha
     assert all(found[index].classes[BEYOND].all() for index in sure)
 
 
+def test_a_scribble_that_falls_between_coarse_pixels_is_no_mark():
+    scribble = np.full(SHAPE[1:], UNKNOWN_TARGET, np.int16)
+    scribble[52, 50:80] = 1
+    found = clean([prediction(i, mask(NEAR, FAR)) for i in range(8)], {2: scribble})
+    assert all(np.array_equal(item.classes, mask(NEAR, FAR)) for item in found.values())
+
+
+@pytest.mark.parametrize(("width", "stays"), [(6, True), (12, False)])
+def test_what_is_too_thin_to_be_followed_in_the_coarse_copy_is_left_alone(width, stays):
+    vessel, beside = mask(np.s_[60 : 60 + width, 20:200]), mask(np.s_[120 : 120 + width, 20:200])
+    found = clean([prediction(i, beside) for i in (0, 1, 3)], {2: said(vessel)})
+    assert all(item.classes.any() == stays for item in found.values())
+
+
 def test_of_a_class_without_a_mark_nothing_goes():
     found = clean([prediction(i, mask(FAR, number=2)) for i in (0, 1, 3)], {2: said(mask(NEAR))})
     assert all(np.array_equal(item.classes, mask(FAR, number=2)) for item in found.values())

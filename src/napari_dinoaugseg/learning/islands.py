@@ -3,11 +3,13 @@
 Where a few slices of a volume are labelled, each of them with the structure, a model has seen no slice without it, and
 finds something in those as well. What is not connected with a mark, through all slices, and not quite sure, is wrong.
 So is what comes up beyond the outermost marks, where no mark holds the model, and does not lie on the structure of the
-slice before: there a structure ends, and the model goes on with what lies beside its end.
+slice before: there a structure ends, and the model goes on with what lies beside its end. Thin structures are left
+alone: the copy of the volume on which all this is done is too coarse to follow them.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -25,6 +27,8 @@ _QUITE_SURE = 0.95
 """Mean probability from which on a part beyond the outermost marks stays, whatever it lies on."""
 _LIES_ON = 0.8
 """Share of such a part that has to lie on the structure of the slice before, or beside it by a coarse pixel."""
+_WIDE = 3
+"""Coarse pixels that a class is at least across, at its widest place in half of the marked slices, to be followed."""
 _SIDE = 96  # rows and columns at most of the coarse volume in which islands are looked for
 _TOUCHING = np.ones((3, 3, 3), bool)  # corners count: a coarse volume breaks what is thin
 _BESIDE = _TOUCHING[0]
@@ -44,14 +48,23 @@ class Islands:
         self._classes = np.zeros(coarse, np.uint16)
         self._sure = np.ones(coarse, np.float16)
         self._said = np.full(coarse, UNKNOWN_TARGET, np.int16)
+        self._scribbled: dict[int, NDArray[np.int16]] = {}
+        self._widths: dict[int, list[float]] = defaultdict(list)
         for index, labels in labelled.items():
             self._said[index] = self._coarse(labels)
+            if (labels == UNKNOWN_TARGET).any():
+                self._scribbled[index] = labels
+            else:
+                self._measure(labels)
         known = self._said != UNKNOWN_TARGET
         self._classes[known] = self._said[known]
 
     def note(self, prediction: Prediction) -> None:
         """Take over the mask of a slice, where the person did not say what is there."""
         i = prediction.index
+        if i in self._scribbled:
+            said = self._scribbled[i]
+            self._measure(np.where(said == UNKNOWN_TARGET, prediction.classes, said))
         left_open = self._said[i] == UNKNOWN_TARGET
         self._classes[i][left_open] = self._coarse(prediction.classes)[left_open]
         self._sure[i][left_open] = self._coarse(prediction.pixel_confidence)[left_open]
@@ -60,6 +73,8 @@ class Islands:
         """The slices with islands, and where they are, as :meth:`without` takes it."""
         wrong = np.zeros(self._classes.shape, bool)
         for number in np.unique(self._said[self._said > 0]):  # of a class without a mark nothing is known
+            if np.median(self._widths.get(int(number), [0.0])) < _WIDE * self._step:
+                continue
             parts, count = ndimage.label(self._classes == number, _TOUCHING)
             sure = ndimage.mean(self._sure.astype(np.float32), parts, np.arange(count + 1))
             stays = sure >= _SURE
@@ -67,6 +82,13 @@ class Islands:
             stays[0] = True
             wrong |= ~stays[parts] | self._loose(int(number))
         return {int(i): wrong[i] for i in np.flatnonzero(wrong.any(axis=(1, 2)))}
+
+    def _measure(self, labels: NDArray[np.integer]) -> None:
+        """Note how many pixels each class is across, at its widest place in a marked slice."""
+        for number, place in enumerate(ndimage.find_objects(np.maximum(labels, 0)), start=1):
+            if place is not None:
+                depths = ndimage.distance_transform_edt(np.pad(labels[place] == number, 1))
+                self._widths[number].append(2 * depths.max() - 1)
 
     def _loose(self, number: int) -> NDArray[np.bool_]:
         """Where a class goes on beyond its outermost marks without lying on itself."""
