@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.cases import load_set
 from napari_dinoaugseg.learning.islands import Islands, islands_of
 from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.prediction import Prediction
@@ -146,3 +147,17 @@ def test_the_removed_pixels_count_as_doubtful_and_the_given_mask_is_not_touched(
 def test_islands_are_looked_for_only_where_the_whole_volume_is_known_and_something_is_marked(order, labelled):
     assert islands_of(SHAPE, order, labelled) is None
     assert islands_of(SHAPE, range(8), {2: said(mask(NEAR))}) is not None
+
+
+def test_of_true_atria_and_a_true_spleen_nothing_goes_with_three_marked_slices(shared_data):
+    cases = [*load_set(shared_data, "la2018"), *load_set(shared_data, "msd_spleen_sample")]
+    assert len(cases) == 7
+    for case in cases:
+        truth = [np.asarray(labels, np.uint16) for labels in case.truth]
+        holding = [i for i, labels in enumerate(truth) if labels.any()]
+        marked = [holding[int((part + 0.5) * len(holding) / 3)] for part in range(3)]
+        islands = Islands((len(truth), *truth[0].shape), {i: said(truth[i]) for i in marked})
+        for i, labels in enumerate(truth):
+            if i not in marked:
+                islands.note(prediction(i, labels, sure=0.7))
+        assert not islands.find(), case.name
