@@ -42,8 +42,8 @@ $(VENV)/.complete: setup.cfg pyproject.toml
 run: setup  ## open napari with the sample study; without a display, segment it
 	$(BIN)/$(RUN_HERE)
 
-# Two processes with one thread of arithmetic each: more would compete on a small machine. In the order of the folders,
-# for otherwise the files with the fewest tests come last, and they are the slowest ones.
+# Two processes with one thread of arithmetic each: more would compete on a small machine. In the order of
+# tests/conftest.py, for otherwise the files with the fewest tests come last, and they are the slowest ones.
 test: setup  ## run the tests; arguments for pytest: make test ARGS="-k wavelet"
 	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 

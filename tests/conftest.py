@@ -74,6 +74,12 @@ def shared_data() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that hold slow tests: in the end no process is left alone with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 _FIGURES = {"fuzz": "fuzz", "figures": "attacks survived"}  # what tests record of long runs, and how it is headed
 
 

@@ -23,6 +23,7 @@ from tests.docs.commands import (
 from tests.docs.pages import API, PAGES, Block, anchors_of, blocks_of, emphasised_in, links_of, name_of, spans_of
 from tests.docs.samples import QUICK, write_samples
 
+pytestmark = pytest.mark.slow
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 

@@ -16,6 +16,7 @@ from tests.blobs import LABELLED, SHAPE, image_voxels, truth_voxels
 from tests.cli.conftest import QUICK, run_command
 from tests.study.builders import listing, write_dicom
 
+pytestmark = pytest.mark.slow
 SEGMENT_KEYS = {
     *("mask", "encoder", "preset", "device", "slices", "encoded", "seconds", "steps", "final_loss", "model"),
 }
