@@ -12,6 +12,14 @@ def test_without_predictions_the_middle_comes_first_then_the_largest_gap():
     assert second.index in (0, 10)
 
 
+def test_in_a_volume_without_predictions_the_middle_comes_first_then_slices_amid_the_gaps_not_its_ends():
+    chosen = [entry.index for entry in suggest(100, [], {}, count=3, amounts={})]
+    assert chosen[0] == 50
+    (gap,) = suggest(100, [20, 40, 80], {}, amounts={20: 500, 40: 500, 80: 500})
+    assert all(10 <= index < 90 for index in chosen)
+    assert gap.index == 60
+
+
 def test_an_uncertain_slice_far_from_labels_beats_an_uncertain_neighbour():
     confidence = dict.fromkeys(range(20), 0.95) | {6: 0.5, 15: 0.5}
     (best,) = suggest(20, [5], confidence)

@@ -51,8 +51,8 @@ def suggest(
     next is the one that tells most: the sum, over the slices around it, of what is not told by a labelled or already
     suggested one, times the root of the doubt (1 - confidence) about that slice, times the structure there. The root,
     because doubts differ more than errors do; the structure, because a few pixels at the end of an organ add little to
-    the whole. Elsewhere, and before the first prediction, a slice counts by its own doubt and by its distance to the
-    nearest labelled or suggested one.
+    the whole. Before the first prediction slices are in doubt and may hold structure all alike. Pictures count by their
+    own doubt and by their distance to the nearest labelled or suggested one.
 
     Args:
         n_slices: of the study.
@@ -65,11 +65,11 @@ def suggest(
     taken = set(labelled)
     doubt = np.array([1 - confidence.get(index, 0.0) for index in range(n_slices)])
     worst = max((1 - value for value in confidence.values()), default=0.0)
-    together = amounts if confidence else None
+    known = amounts if amounts and confidence else {}  # before a prediction structure may be anywhere
     suggestions: list[Suggestion] = []
     while len(suggestions) < count and len(taken) < n_slices:
         distances = _distances(n_slices, taken)
-        scores = _around(doubt, together, distances) if together else _alone(doubt, worst, distances)
+        scores = _alone(doubt, worst, distances) if amounts is None else _around(doubt, known, distances)
         # Among equals the furthest, then the one in the middle.
         index = max(
             (candidate for candidate in range(n_slices) if candidate not in taken),
