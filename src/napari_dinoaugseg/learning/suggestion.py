@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _weights(n_slices: int, amounts: Mapping[int, int]) -> NDArray[np.float64]:
     shown = np.array([amounts.get(index, 0) for index in range(n_slices)])
     if not shown.any():
         return np.ones(n_slices)
-    near = ndimage.maximum_filter1d(shown, 2 * _BESIDE + 1, mode="constant")
+    near = sliding_window_view(np.pad(shown, _BESIDE), 2 * _BESIDE + 1).max(axis=1)
     return np.asarray(_ANYWHERE + (1 - _ANYWHERE) * near / shown.max())
 
 
