@@ -62,7 +62,7 @@ def suggest(
             together, as pictures.
     """
     taken = set(labelled)
-    doubt = np.array([1 - confidence.get(index, 0.0) for index in range(n_slices)])
+    doubt = np.array([max(0.0, 1 - confidence.get(index, 0.0)) for index in range(n_slices)])  # rounding may exceed 1
     worst = max((1 - value for value in confidence.values()), default=0.0)
     known = amounts if amounts and confidence else {}  # before a prediction structure may be anywhere
     suggestions: list[Suggestion] = []
