@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import load_set
+from benchmarks.one_volume import even_slices, holding
 from napari_dinoaugseg.learning.islands import Islands, islands_of
 from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.prediction import Prediction
@@ -154,8 +155,7 @@ def test_of_true_atria_and_a_true_spleen_nothing_goes_with_three_marked_slices(s
     assert len(cases) == 7
     for case in cases:
         truth = [np.asarray(labels, np.uint16) for labels in case.truth]
-        holding = [i for i, labels in enumerate(truth) if labels.any()]
-        marked = [holding[int((part + 0.5) * len(holding) / 3)] for part in range(3)]
+        marked = even_slices(holding(case), 3, draw=0)
         islands = Islands((len(truth), *truth[0].shape), {i: said(truth[i]) for i in marked})
         for i, labels in enumerate(truth):
             if i not in marked:
