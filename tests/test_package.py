@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from npe2 import PluginManifest
 from setuptools.config.setupcfg import read_configuration
 
@@ -15,7 +13,6 @@ import napari_dinoaugseg
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "src" / "napari_dinoaugseg"
-LONGEST_FILE = 400
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -34,36 +31,6 @@ def test_import_contracts_hold():
     done = run_python("from importlinter.cli import lint_imports\nraise SystemExit(lint_imports(no_cache=True))")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
-
-
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.relative_to(PACKAGE).as_posix())
-def test_files_stay_short(file: Path):
-    lines = len(file.read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST_FILE, f"{file} has {lines} lines: split it"
-
-
-def architecture() -> dict[str, str]:
-    """The sections of ARCHITECTURE.md by the first word of their heading, in small letters."""
-    text = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    sections = [section.partition("\n") for section in text.split("\n## ")[1:]]
-    return {heading.partition(":")[0].lower(): body for heading, _, body in sections}
-
-
-@pytest.mark.parametrize(
-    "file",
-    sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"),
-    ids=lambda file: file.relative_to(PACKAGE).as_posix(),
-)
-def test_the_architecture_names_every_module_in_its_room(file: Path):
-    room = file.parent.name if file.parent != PACKAGE else "the house"
-    assert f"`{file.name}`" in architecture()[room], f"say in ARCHITECTURE.md, under '{room}', what {file.name} is for"
-
-
-def test_the_architecture_names_no_module_that_is_gone():
-    for room, text in architecture().items():
-        folder = PACKAGE if room == "the house" else PACKAGE / room
-        named = set(re.findall(r"`(\w+\.py)`", text)) if folder.is_dir() else set()
-        assert not [name for name in named if not (folder / name).is_file()]
 
 
 def test_metadata_has_the_version_of_the_package():
