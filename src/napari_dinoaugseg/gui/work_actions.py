@@ -16,6 +16,7 @@ from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.session.labels import LabelBook, Labels, Status
 from napari_dinoaugseg.session.session import EVERYTHING
 from napari_dinoaugseg.session.snapshot import Round
+from napari_dinoaugseg.study.study import ReadLabels
 
 if TYPE_CHECKING:
     import napari
@@ -256,13 +257,18 @@ class WorkActions(LabelActions):
 
     def _take_labels(self, path: Path, loaded: dict[int, Labels]) -> None:
         session = self._session_now()
-        free = {index: labels for index, labels in loaded.items() if session.labels.manual(index) is None}
-        taken = session.take_labels(free, path)
+        read = loaded if isinstance(loaded, ReadLabels) else ReadLabels(loaded)
+        free = {index: labels for index, labels in read.items() if session.labels.manual(index) is None}
+        taken = session.take_labels(
+            ReadLabels(free, segments=read.segments, may_be_unknown=read.may_be_unknown),
+            path,
+        )
         self._classes_were_changed()
         self._show_labels(taken)
         kept = len(loaded) - len(taken)
         words = f"{len(taken)} labelled slices taken from {path.name}. Ctrl+Z takes it back."
-        self.said.emit(f"{words} {kept} that you labelled by hand stay as they are." if kept else words)
+        words = f"{words} {kept} that you labelled by hand stay as they are." if kept else words
+        self.said.emit(" ".join([words, *(f"{notice.rstrip('.')}." for notice in read.notices)]))
 
     def write_report(self, path: Path, include: Iterable[Status] = EVERYTHING) -> None:
         """Write the JSON report. Raises DinoAugSegError."""

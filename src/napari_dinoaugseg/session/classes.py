@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import LabelError, TrainingError
+from napari_dinoaugseg.study.segments import Segment
 
 LARGEST_CLASS = 65534  # 65535 marks a pixel that is left open, see labels.UNKNOWN
 
@@ -49,9 +50,20 @@ def new_class(number: int, name: str | None = None) -> LabelClass:
     return LabelClass(number, name or f"class {number}", _COLOURS[(number - 1) % len(_COLOURS)])
 
 
-def classes_of(numbers: Iterable[int]) -> list[LabelClass]:
-    """Classes for the label values found in masks, ascending; 0 is left out."""
-    return [new_class(number) for number in sorted({int(number) for number in numbers} - {0})]
+def classes_of(numbers: Iterable[int], segments: Iterable[Segment] = ()) -> list[LabelClass]:
+    """Classes for the label values found in masks, ascending; 0 is left out.
+
+    Args:
+        numbers: the values.
+        segments: name and colour of some of them, as the file of the labels gives them.
+    """
+    known = {segment.number: segment for segment in segments}
+    classes = []
+    for number in sorted({int(number) for number in numbers} - {0}):
+        segment = known.get(number)
+        made = new_class(number, segment.name if segment else None)
+        classes.append(replace(made, colour=segment.colour) if segment and segment.colour else made)
+    return classes
 
 
 def to_plain(classes: Iterable[LabelClass]) -> list[dict[str, Any]]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.session.classes import LabelClass, new_class
+from napari_dinoaugseg.study.study import UNKNOWN
 
-UNKNOWN = 65535
-"""Value of a pixel that the person left open (scribbles): the loss ignores it, a prediction fills it."""
+__all__ = ["UNKNOWN", "BookContent", "LabelBook", "Labels", "SliceLabels", "Status"]
+# UNKNOWN: a pixel that the person left open (scribbles). The loss ignores it, a prediction fills it.
 
 UNDO_LIMIT = 200
 """How many changes can be taken back; each may hold copies of slices."""

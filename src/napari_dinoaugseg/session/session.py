@@ -24,12 +24,13 @@ from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
 from napari_dinoaugseg.session.agreement import agreement
 from napari_dinoaugseg.session.classes import LabelClass, classes_of, classes_to_learn, to_plain
 from napari_dinoaugseg.session.computing import Computing, Place, computing
-from napari_dinoaugseg.session.labels import LabelBook, Labels, Status
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
 from napari_dinoaugseg.session.saved_model import require_fitting
 from napari_dinoaugseg.session.segments import is_by_hand, write_mask
 from napari_dinoaugseg.session.snapshot import Round, Snapshot
 from napari_dinoaugseg.session.structure import Structure
 from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.study.study import ReadLabels
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
@@ -100,22 +101,27 @@ class Session:
         Raises:
             LabelError: labels that do not fit the study, or are no labels. Nothing is taken over then.
         """
-        return self.take_labels(self.study.read_labels(path, slices), path)
+        loaded = self.study.read_labels(path, slices)
+        taken = self.take_labels(loaded, path)
+        for notice in loaded.notices if isinstance(loaded, ReadLabels) else ():
+            self._say(f"Note: {notice}")
+        return taken
 
     def take_labels(self, loaded: Mapping[int, Labels], path: Path) -> list[int]:
         """Take labels that were read from a file as manual ones; returns the labelled slices.
 
         Args:
-            loaded: (H, W) by slice.
+            loaded: (H, W) by slice. A `ReadLabels` gives new classes their names and colours, and may hold UNKNOWN.
             path: the file, for messages.
 
         Raises:
             LabelError: a number that no class can have. Nothing is taken over then.
         """
         numbers = {int(value) for labels in loaded.values() for value in np.unique(labels)}
-        present = {entry.number for entry in self.labels.classes}
+        read = loaded if isinstance(loaded, ReadLabels) else ReadLabels({})
+        known = {entry.number for entry in self.labels.classes} | ({UNKNOWN} if read.may_be_unknown else set())
         try:
-            found = classes_of(numbers - present)
+            found = classes_of(numbers - known, read.segments)
         except LabelError as error:
             msg = f"{path}: {error}"
             raise LabelError(msg) from error

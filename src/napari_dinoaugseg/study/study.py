@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +12,38 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.study.grid import Plane
+from napari_dinoaugseg.study.segments import Segment
+
+UNKNOWN = 65535
+"""Value of a pixel of which a label image says nothing: learning ignores it."""
 
 # Gives the (H, W) label image of slice i in display orientation.
 MaskOf = Callable[[int], NDArray[np.integer[Any]]]
 # Gives the (H, W) confidence of slice i, from 0 to 1, in display orientation.
 ConfidenceOf = Callable[[int], NDArray[np.float32]]
+
+
+class ReadLabels(dict[int, NDArray[np.uint16]]):
+    """Label images (H, W) by slice number, as a file or a folder holds them, with what was read beside them.
+
+    Attributes:
+        notices: sentences that a person should read.
+        segments: name and colour of the labels, where the files have them.
+        may_be_unknown: whether `UNKNOWN` marks pixels that the labels leave open; otherwise it is a number like others.
+    """
+
+    def __init__(
+        self,
+        labels: Mapping[int, NDArray[np.uint16]],
+        *,
+        notices: Sequence[str] = (),
+        segments: Sequence[Segment] = (),
+        may_be_unknown: bool = False,
+    ) -> None:
+        super().__init__(labels)
+        self.notices = list(notices)
+        self.segments = tuple(segments)
+        self.may_be_unknown = may_be_unknown
 
 
 class Slices(ABC):
@@ -123,7 +150,8 @@ class Study(Slices):
             slices: exactly these are labelled, all-background ones too; None takes every slice that is labelled.
 
         Returns:
-            The (H, W) label image of each labelled slice, in display orientation, by slice number.
+            The (H, W) label image of each labelled slice, in display orientation, by slice number; a `ReadLabels`
+            where there are notices, names of labels, or pixels marked as `UNKNOWN`.
 
         Raises:
             LabelError: the labels do not fit the study, or are no labels.
