@@ -153,6 +153,7 @@ def test_other_neighbours_need_another_decoder(new_session, blob_files, quick):
     session.load_labels(blob_files[1], LABELLED)
     list(session.train())
     session.configure(session.settings.with_changes(context=1), device="cpu", weights=None)
-    assert not session.is_trained
+    assert session.changes_since_training() == ["context"]
+    assert session.engine.store.context == 0
     list(session.train())
     assert session.engine.store.context == 1

@@ -6,6 +6,7 @@ import pytest
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.session.labels import UNDO_LIMIT, LabelBook, SliceLabels, Status
+from napari_dinoaugseg.session.store import SessionStore
 from tests.session.test_session import drain
 
 
@@ -92,16 +93,93 @@ def test_predictions_are_handed_out_and_kept_by_whoever_owns_the_book(new_sessio
     assert not any((session.labels.predicted(i) == 3).any() for i in session.labels.open_slices)
 
 
-def test_other_settings_drop_only_what_no_longer_fits(new_session, blob_files, quick):
+@pytest.fixture
+def trained(new_session, blob_files):
+    """A trained session and its mask of slice 6."""
     session = new_session()
-    assert not session.is_ready
     session.load_labels(blob_files[1], [4, 8])
     drain(session.train())
+    list(session.predict())
+    return session, session.labels.result(6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"steps": 3}, []),
+        ({"width": 48}, ["width"]),
+        ({"window": "0,500"}, ["window"]),
+        ({"input_size": 96, "blocks": "conv"}, ["input_size", "blocks"]),
+    ],
+)
+def test_changed_settings_keep_the_model_until_the_next_training(trained, quick, changes, names):
+    session, before = trained
+    model = session.model
+    session.configure(quick.with_changes(**changes), device="cpu", weights=None)
     assert session.is_trained
-    session.configure(quick.with_changes(steps=3), device="cpu", weights=None)
-    assert session.is_trained
+    assert session.model is model
+    assert session.model_settings == quick
+    assert session.changes_since_training() == names
+    session.labels.reject(6)
+    list(session.predict())
+    assert np.array_equal(session.labels.result(6), before)
+    first = session.history[0].steps
+    second = drain(session.train())
+    assert session.changes_since_training() == []
+    assert session.model_settings == session.settings
+    if names:
+        assert second.steps == first
+
+
+def test_settings_that_are_set_back_continue_the_model(trained, quick):
+    session, _ = trained
+    session.configure(quick.with_changes(window="0,500", width=48), device="cpu", weights=None)
+    session.configure(quick, device="cpu", weights=None)
+    assert session.changes_since_training() == []
+    assert drain(session.train()).steps < session.history[0].steps
+
+
+def test_a_training_from_scratch_that_learns_nothing_keeps_the_model(trained, quick):
+    session, before = trained
     session.configure(quick.with_changes(width=48), device="cpu", weights=None)
-    assert session.is_ready
-    assert not session.is_trained
+    work = session.train()
+    next(work)
+    work.close()
+    assert session.changes_since_training() == ["width"]
+    session.labels.reject(6)
+    list(session.predict())
+    assert np.array_equal(session.labels.result(6), before)
+
+
+def test_a_kept_model_survives_saving_with_the_settings_it_was_trained_with(
+    trained, new_session, quick, tmp_path
+):
+    session, before = trained
+    session.configure(quick.with_changes(window="0,500", width=48), device="cpu", weights=None)
+    store = SessionStore(tmp_path / "saved", session.study)
+    store.save(session.snapshot())
+    store.close()
+    store = SessionStore(tmp_path / "saved", session.study)
+    snapshot, problems = store.load()
+    store.close()
+    assert problems == []
+    later = new_session()
+    later.resume(snapshot)
+    assert later.settings == session.settings
+    assert later.changes_since_training() == ["window", "width"]
+    later.labels.reject(6)
+    list(later.predict())
+    assert np.array_equal(later.labels.result(6), before)
+
+
+def test_a_saved_model_brings_the_window_that_it_saw(trained, new_session, quick, tmp_path):
+    session, _ = trained
     session.configure(quick.with_changes(window="0,500"), device="cpu", weights=None)
-    assert not session.is_ready
+    drain(session.train())
+    session.save_model(tmp_path / "model.safetensors")
+    session.configure(quick.with_changes(window="100,200"), device="cpu", weights=None)
+    later = new_session()
+    later.load_model(tmp_path / "model.safetensors")
+    assert later.settings.window == "0,500"
+    later.load_model(tmp_path / "model.safetensors", window="auto")
+    assert later.settings.window == "auto"

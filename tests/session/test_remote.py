@@ -114,13 +114,14 @@ def test_a_second_training_there_goes_on_and_sends_nothing_again(labelled, sched
 
 
 @pytest.mark.slow
-def test_another_architecture_begins_anew_there(labelled, scheduler, quick):
+def test_another_architecture_starts_from_scratch_there(labelled, scheduler, quick):
     session = labelled(scheduler=scheduler.address)
     drain(session.train())
     wider = quick.with_changes(width=48)
     session.configure(wider, device="cpu", weights=None, scheduler=scheduler.address)
-    assert not session.is_trained
+    assert session.changes_since_training() == ["width"]
     assert stages(session.train()) == ["train"]
+    assert session.history[-1].steps == session.history[0].steps
     assert session.model.decoder["width"] == 48
 
 

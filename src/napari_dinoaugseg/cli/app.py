@@ -65,7 +65,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 …, mps.")]
 Encoder = Annotated[str, typer.Option(help="Encoder name, see `dinoaugseg encoders`; auto = the best one at hand.")]
 PresetOption = Annotated[Preset, typer.Option(help="Time against quality; paper = the authors' recipe, slow on a CPU.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same mask on a CPU.")]
-Window = Annotated[str, typer.Option(help="Intensity window: auto, a CT preset (soft tissue, lung, …) or LOW,HIGH.")]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        help="Intensity window: auto, a CT preset (soft tissue, lung, …) or LOW,HIGH.",
+        show_default="that of the model if there is one, else auto",
+    ),
+]
 InputSize = Annotated[
     int | None, typer.Option(help="Side of the encoder's input in pixels.", show_default="of the preset")
 ]
@@ -100,7 +106,7 @@ def segment(
     weights: Weights = None,
     preset: PresetOption = Preset.BALANCED,
     input_size: InputSize = None,
-    window: Window = "auto",
+    window: Window = None,
     device: Device = "auto",
     seed: Seed = 0,
     warm_start: Annotated[
@@ -125,7 +131,7 @@ def segment(
         series=series,
         weights=weights,
         preset=preset,
-        settings=_changes(encoder, window, seed, input_size),
+        settings=_changes(encoder=encoder, window=window, seed=seed, input_size=input_size),
         device=device,
         warm_start=warm_start,
         model_out=model_out,
@@ -178,7 +184,7 @@ def predict(
     component: Component = None,
     series: Series = None,
     weights: Weights = None,
-    window: Window = "auto",
+    window: Window = None,
     device: Device = "auto",
     confidence_out: Annotated[Path | None, typer.Option(help="Save the confidence of each voxel, 0 to 1.")] = None,
     cache: Cache = True,
@@ -233,7 +239,7 @@ def predict(
         component=component,
         series=series,
         weights=weights,
-        settings={"window": window},
+        settings=_changes(window=window),
         device=device,
         confidence_out=confidence_out,
         cache=cache,
@@ -272,7 +278,7 @@ def simulate(
     weights: Weights = None,
     preset: PresetOption = Preset.BALANCED,
     input_size: InputSize = None,
-    window: Window = "auto",
+    window: Window = None,
     device: Device = "auto",
     seed: Seed = 0,
     cache: Cache = True,
@@ -293,7 +299,7 @@ def simulate(
         series=series,
         weights=weights,
         preset=preset,
-        settings=_changes(encoder, window, seed, input_size),
+        settings=_changes(encoder=encoder, window=window, seed=seed, input_size=input_size),
         device=device,
         seed=seed,
         cache=cache,
@@ -347,10 +353,9 @@ def demo(
     run_demo(out or Path("demo"), changes, preset, weights, device, as_json=json)
 
 
-def _changes(encoder: str, window: str, seed: int, input_size: int | None) -> dict[str, object]:
-    """The settings that differ from the preset's."""
-    size = {} if input_size is None else {"input_size": input_size}
-    return {"encoder": encoder, "window": window, "seed": seed, **size}
+def _changes(**options: object) -> dict[str, object]:
+    """The settings that the person chose; the others are the preset's, or the model's."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _version(value: bool) -> None:

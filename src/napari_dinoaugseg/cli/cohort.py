@@ -33,7 +33,7 @@ class CohortJob:
     component: int | None
     series: str | None
     weights: Path | None
-    window: str
+    window: str | None
     device: str
     cache: bool
 

@@ -88,7 +88,7 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
         msg = f"{job.labels}: the named slices hold only background. Name at least one slice with paint (--slices)."
         raise LabelError(msg)
     if job.warm_start is not None:
-        session.load_model(job.warm_start)
+        session.load_model(job.warm_start, window=job.settings.get("window"))
     tell(f"{study.name}: {study.n_slices} slices, {len(labelled)} labelled; encoder {session.encoder_name}")
     confidence = Confidence(study) if job.confidence_out else None
     with ProgressLine().live() as line:
@@ -108,7 +108,7 @@ def run_predict(job: PredictJob, *, as_json: bool) -> None:
     study = job.open()
     job.check_outputs(study, [job.model, *([job.weights] if job.weights else [])])
     model = SavedModel(job.model, device=job.device, weights=job.weights, cache=job.cache, say=tell)
-    session = model.session(study, Settings().with_changes(**job.settings))
+    session = model.session(study, job.settings.get("window"))
     tell(f"{study.name}: {study.n_slices} slices; encoder {session.encoder_name}")
     confidence = Confidence(study) if job.confidence_out else None
     with ProgressLine().live() as line:

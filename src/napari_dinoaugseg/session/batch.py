@@ -12,7 +12,6 @@ from pathlib import Path
 
 from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, one_line
 from napari_dinoaugseg.learning.events import Notice
-from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.cohort import CohortStudy
 from napari_dinoaugseg.session.predicted import Attempt, Origin
 from napari_dinoaugseg.session.predicting import SavedModel, fingerprint_of
@@ -29,7 +28,7 @@ class Plan:
         plane: slicing plane, by name; None = the one with the finest pixels.
         series: which DICOM series.
         component: which time point or channel.
-        window: of intensities.
+        window: of intensities; None = the one that the model was trained with.
         device: where to compute.
         weights: a file with encoder weights.
         cache: keep features on disk.
@@ -40,7 +39,7 @@ class Plan:
     plane: str | None = None
     series: str | None = None
     component: int | None = None
-    window: str = "auto"
+    window: str | None = None
     device: str = "auto"
     weights: Path | None = None
     cache: bool = True
@@ -76,7 +75,6 @@ class Batch:
         self._model = SavedModel(
             plan.model, device=plan.device, weights=plan.weights, cache=plan.cache, say=self._said.append
         )
-        self._settings = Settings().with_changes(window=plan.window)
 
     def load(self) -> None:
         """Load model and encoder, unless that was done before.
@@ -111,7 +109,7 @@ class Batch:
         notices.extend(study.notices)
         study.check_output(place.mask, [plan.model, *([plan.weights] if plan.weights else [])])
         attempt = Attempt(place, plan.origin)
-        session = self._model.session(study, self._settings)
+        session = self._model.session(study, plan.window)
         for event in session.predict():
             if isinstance(event, Notice):
                 notices.append(event.text)

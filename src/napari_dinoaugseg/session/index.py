@@ -54,6 +54,7 @@ class Index:
         rounds: one entry a training.
         model: the file of the trained decoder.
         view: what the person looked at.
+        model_settings: those with which the model was trained; None = those of the session.
     """
 
     study: StudyKey
@@ -65,6 +66,7 @@ class Index:
     rounds: list[Round] = field(default_factory=list)
     model: str | None = None
     view: dict[str, Any] = field(default_factory=dict)
+    model_settings: Settings | None = None
 
 
 class DamagedIndexError(Exception):
@@ -85,6 +87,8 @@ def to_bytes(index: Index) -> bytes:
         "model": index.model,
         "view": index.view,
     }
+    if index.model_settings is not None:
+        content["model_settings"] = index.model_settings.model_dump(mode="json")
     return json.dumps({"schema": SCHEMA, "checksum": _checksum(content), **content}).encode()
 
 
@@ -210,6 +214,7 @@ _PARTS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     ("rounds", _rounds, "the facts about past trainings"),
     ("model", _model, "the facts about the trained model"),
     ("view", dict, "the facts about what was in view"),
+    ("model_settings", Settings.checked, "the settings of the trained model"),
 )
 
 

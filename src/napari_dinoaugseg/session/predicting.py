@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CheckpointError
-from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.libraries import engine_class
 from napari_dinoaugseg.session.saved_model import require_fitting
 from napari_dinoaugseg.session.session import Session
@@ -52,12 +51,12 @@ class SavedModel:
         """
         self._parts()
 
-    def session(self, study: Study, settings: Settings) -> Session:
+    def session(self, study: Study, window: str | None = None) -> Session:
         """A session that is ready to predict the study.
 
         Args:
             study: what is predicted.
-            settings: which window to use; the rest comes from the model.
+            window: another intensity window than the model was trained with; None = the model's.
 
         Raises:
             CheckpointError, WeightsError, DeviceError: as :meth:`load`.
@@ -66,14 +65,13 @@ class SavedModel:
         checkpoint, encoder = self._parts()
         session = Session(
             study,
-            settings,
             device=self._device,
             weights=self._weights,
             cache=self._cache,
             encoder=encoder,
             say=self._say,
         )
-        session.use_model(checkpoint, self.path)
+        session.use_model(checkpoint, self.path, window=window)
         return session
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,26 @@ ARCHITECTURE = ("width", "head", "rotary", "norm", "blocks", "fuse", "fuse_from"
 _NO_SECONDS = {"encode": 0.0, "train": 0.0, "predict": 0.0}
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What a model was, or will be, trained with: the settings, and the file of encoder weights (None = the usual)."""
+
+    settings: Settings
+    weights: Path | None
+
+    def has_features_of(self, other: Recipe) -> bool:
+        """Whether both see a slice as the same feature maps."""
+        same = all(getattr(self.settings, name) == getattr(other.settings, name) for name in INPUT)
+        return same and self.weights == other.weights
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Names of the settings (and ``weights``) because of which a decoder of one cannot be continued as the other."""
+        names = [
+            name for name in (*INPUT, *ARCHITECTURE) if getattr(self.settings, name) != getattr(other.settings, name)
+        ]
+        return names if self.weights == other.weights else [*names, "weights"]
+
+
 class Session:
     """A study, its labels, and a decoder that learns from them.
 
@@ -56,6 +76,9 @@ class Session:
         scheduler: the address of a scheduler of dask.distributed, one of whose workers computes; None = this machine.
         encoder: one that is loaded already, for work on one study after the other; None = loaded when first needed.
         say: gets sentences for the person (a fallback taken, a licence).
+
+    The settings are those of the next training. A trained model keeps the recipe (settings and encoder weights) with
+    which it was trained, and predicts with that, until the next training replaces it.
 
     Attributes:
         labels: the label book.
@@ -84,7 +107,9 @@ class Session:
         self._encoder = encoder
         self._say = say
         self._engine: Computing | None = None
+        self._engine_recipe: Recipe | None = None  # whose features the engine makes
         self._model: Checkpoint | Path | None = None  # the trained decoder, also before the engine is built
+        self._model_recipe: Recipe | None = None
         self._unusable: Checkpoint | Path | None = None  # learnt with other weights of the encoder, which may come back
         self.seconds = dict(_NO_SECONDS)
 
@@ -138,38 +163,57 @@ class Session:
 
     @property
     def engine(self) -> Computing:
-        """The computing part, built when first needed.
+        """The computing part, for the trained model if there is one; built on first use.
 
         Raises:
             DeviceError, WeightsError, SettingsError, ClusterError: what it needs cannot be had.
         """
+        return self._engine or self._engine_for(self._model_recipe or self._next_recipe)
+
+    @property
+    def _next_recipe(self) -> Recipe:
+        """What the next training uses."""
+        return Recipe(self.settings, self._place.weights)
+
+    def _engine_for(self, recipe: Recipe) -> Computing:
+        """The engine that makes the features of a recipe; it holds the trained model where that is of this recipe."""
+        built = self._engine_recipe
+        if self._engine is not None and (built is None or not built.has_features_of(recipe)):
+            self.close()
+            self._encoder = None
         if self._engine is None:
-            self._engine = computing(self.study, self.settings, self._place, encoder=self._encoder, say=self._say)
-            with self._losing_workers():
-                self._restore_model(self._engine)
+            place = replace(self._place, weights=recipe.weights)
+            self._engine = computing(self.study, recipe.settings, place, encoder=self._encoder, say=self._say)
+            self._engine_recipe = recipe
+            if self._model_recipe is not None and not self._model_recipe.differences(recipe):
+                with self._losing_workers():
+                    self._restore_model(self._engine)
         return self._engine
 
     def configure(self, settings: Settings, *, device: str, weights: Path | None, scheduler: str | None = None) -> None:
-        """Choose how to learn from now on; labels and predictions stay. Not while a training runs.
+        """Choose how to learn from now on; labels, predictions and the trained model stay. Not while work runs.
 
-        What no longer fits is built anew when it is next needed: the encoder when it, its weights, the window or the
-        place changed; the decoder when they or its architecture changed. Arguments as of the session.
+        The model goes on predicting with the settings it was trained with. Whether the next training can continue it,
+        :meth:`changes_since_training` tells. Arguments as of the session.
         """
         place = replace(self._place, device=device, weights=weights, scheduler=scheduler)
-        changed = {name for name in (*INPUT, *ARCHITECTURE) if getattr(settings, name) != getattr(self.settings, name)}
-        other_features = weights != self._place.weights or not changed.isdisjoint(INPUT)
-        if other_features or place != self._place:
+        if replace(place, weights=None) != replace(self._place, weights=None):
             self.close()
             self._encoder = None
-        if other_features or changed:
-            self._model = None
-            if self._engine is not None:
-                self._engine.forget_decoder()
         self.settings, self._place = settings, place
 
+    def changes_since_training(self) -> list[str]:
+        """Names of changed settings because of which the next training starts from scratch; empty if it continues."""
+        return [] if self._model_recipe is None else self._model_recipe.differences(self._next_recipe)
+
+    @property
+    def model_settings(self) -> Settings | None:
+        """The settings with which the trained model was trained; None without a model."""
+        return self._model_recipe.settings if self._model_recipe is not None else None
+
     def close(self) -> None:
-        """Let go of encoder and features, and of a worker that computes; they are had again when next needed."""
-        engine, self._engine = self._engine, None
+        """Let go of encoder and features, and of a worker that computes; they are reloaded on demand."""
+        engine, self._engine, self._engine_recipe = self._engine, None, None
         if engine is not None:
             engine.close()
 
@@ -184,7 +228,7 @@ class Session:
         return self._model is not None
 
     def train(self, cancel: Cancel | None = None) -> Generator[Event, None, Round]:
-        """Learn from the labelled slices; a second training goes on from the first.
+        """Learn from the labelled slices; continues the trained model unless :meth:`changes_since_training` names any.
 
         The labels are taken over at the call; what is painted while the training runs counts in the next one. The
         events may be drawn from another thread: the label book is not touched any more.
@@ -198,22 +242,30 @@ class Session:
         """
         labels = self._truths()
         classes = classes_to_learn(self.labels.classes, labels.values())
-        return self._train(labels, classes, self.settings, self.agreement(), cancel)
+        return self._train(labels, classes, self._next_recipe, self.agreement(), cancel)
 
     def _train(
         self,
         labels: dict[int, Labels],
         classes: list[LabelClass],
-        settings: Settings,
+        recipe: Recipe,
         agreement: float | None,
         cancel: Cancel | None,
     ) -> Generator[Event, None, Round]:
-        engine = self.engine
+        settings = recipe.settings
+        engine = self._engine_for(recipe)
+        if self._model_recipe is None or self._model_recipe.differences(recipe):
+            engine.forget_decoder()
         before = engine.encode_seconds
-        with self._losing_workers():
-            trained = yield from engine.train(labels, classes, settings, cancel)
-            model = engine.checkpoint(classes, settings)
-        self._model, self._unusable = model, None
+        try:
+            with self._losing_workers():
+                trained = yield from engine.train(labels, classes, settings, cancel)
+                model = engine.checkpoint(classes, settings)
+        except BaseException:
+            if self._model is not None:
+                self.close()  # the engine may hold a half-trained decoder; the model that is kept is restored on demand
+            raise
+        self._model, self._model_recipe, self._unusable = model, recipe, None
         done = Round(
             labelled=sorted(labels),
             steps=trained.steps,
@@ -248,18 +300,18 @@ class Session:
         Which slices are wanted is decided at the call; the rest may run in another thread.
         """
         order = nearest_first(self.labels.open_slices, centre)
-        return self._predictions(order, self._truths(), self.settings, cancel)
+        return self._predictions(order, self._truths(), self._model_recipe or self._next_recipe, cancel)
 
     def _truths(self) -> dict[int, Labels]:
         return {index: self.labels.truth(index) for index in self.labels.labelled}
 
     def _predictions(
-        self, order: list[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
+        self, order: list[int], labels: dict[int, Labels], recipe: Recipe, cancel: Cancel | None
     ) -> Iterator[Event | Prediction]:
-        engine = self.engine
+        engine = self._engine_for(recipe)
         started, encoding = time.monotonic(), engine.encode_seconds
         with self._losing_workers():
-            yield from engine.predict(order, labels, settings, cancel)
+            yield from engine.predict(order, labels, recipe.settings, cancel)
         encode = engine.encode_seconds - encoding
         self.seconds["encode"] += encode
         self.seconds["predict"] += time.monotonic() - started - encode
@@ -316,10 +368,14 @@ class Session:
         now = {entry["number"]: entry for entry in to_plain(self.labels.classes)}  # renamed since, perhaps
         save_checkpoint(path, replace(model, classes=[now.get(entry["number"], entry) for entry in model.classes]))
 
-    def load_model(self, path: Path) -> Settings:
-        """Take over a saved decoder: its architecture and classes, and its encoder if that is not loaded yet.
+    def load_model(self, path: Path, *, window: str | None = None) -> Settings:
+        """Take over a saved decoder: its architecture and classes, the window it saw, and its encoder.
 
         Classes that the session has already must be the model's.
+
+        Args:
+            path: what :meth:`save_model` wrote.
+            window: another intensity window than the model was trained with; None = the model's.
 
         Returns:
             The settings with which the model was trained; those of the session keep how to train on.
@@ -330,26 +386,28 @@ class Session:
         """
         from napari_dinoaugseg.model.checkpoint import load_checkpoint
 
-        return self.use_model(load_checkpoint(path), path)
+        return self.use_model(load_checkpoint(path), path, window=window)
 
-    def use_model(self, checkpoint: Checkpoint, path: Path) -> Settings:
+    def use_model(self, checkpoint: Checkpoint, path: Path, *, window: str | None = None) -> Settings:
         """Like :meth:`load_model`, with a model that was read from ``path`` already."""
         present = [entry.number for entry in self.labels.classes]
         classes, settings = require_fitting(checkpoint, path, present, self.settings.encoder)
-        before, engine, model = self.settings, self._engine, self._model
         # The decoder fits one encoder, one kind of input, one architecture; how to train on stays the person's choice.
         kept = ("encoder", "input_size", "context", "mirrors", *ARCHITECTURE)
-        self.settings = before.with_changes(**{name: getattr(settings, name) for name in kept})
-        self._engine = self._model = None
+        adopted = self.settings.with_changes(
+            **{name: getattr(settings, name) for name in kept}, window=window or settings.window
+        )
+        recipe = Recipe(adopted, self._place.weights)
+        engine = computing(self.study, adopted, self._place, encoder=self._encoder, say=self._say)
         try:
-            self.engine.restore(checkpoint, [entry.number for entry in classes], path)
-        except Exception:
-            self.close()
-            self.settings, self._engine, self._model = before, engine, model
-            raise
-        if engine is not None:
+            engine.restore(checkpoint, [entry.number for entry in classes], path)
+        except BaseException:
             engine.close()
-        self._model = checkpoint
+            raise
+        self.close()
+        self._engine, self._engine_recipe = engine, recipe
+        self._model, self._model_recipe, self._unusable = checkpoint, recipe, None
+        self.settings = adopted
         if not present:
             self.labels.classes = classes
         return settings
@@ -368,7 +426,9 @@ class Session:
     def snapshot(self, view: Mapping[str, Any] | None = None) -> Snapshot:
         """All that the session is now; what happens later does not reach it. Call it where the labels are changed."""
         model = self._model or self._unusable
-        return Snapshot(self.labels.content(), self.settings, tuple(self.history), model, dict(view or {}))
+        return Snapshot(
+            self.labels.content(), self.settings, tuple(self.history), model, dict(view or {}), self.model_settings
+        )
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot of a session with the same study; everything here is replaced.
@@ -380,6 +440,9 @@ class Session:
         self.close()
         self.settings, self.history = snapshot.settings, list(snapshot.history)
         self._model, self._unusable = snapshot.model, None
+        # Before models kept their settings, a model of other settings than the session's was never saved.
+        trained_with = snapshot.model_settings or snapshot.settings
+        self._model_recipe = None if snapshot.model is None else Recipe(trained_with, self._place.weights)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -401,4 +464,5 @@ class Session:
                 engine.restore(model, [int(entry["number"]) for entry in model.classes], source)
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
             self._model, self._unusable = None, self._model
+            self._model_recipe = None
             self._say(f"What was learnt before cannot be used any more; train again. ({error})")

@@ -44,6 +44,7 @@ class Snapshot:
         history: one entry a training.
         model: the trained decoder, or the file that holds it; None without one.
         view: what the person looked at, plain JSON values; the panel knows what they mean.
+        model_settings: the settings with which the model was trained; None = those of the session.
     """
 
     book: BookContent
@@ -51,3 +52,4 @@ class Snapshot:
     history: tuple[Round, ...] = ()
     model: Checkpoint | Path | None = None
     view: Mapping[str, Any] = field(default_factory=dict)
+    model_settings: Settings | None = None

@@ -160,6 +160,7 @@ class SessionStore:
                 settings=snapshot.settings,
                 rounds=list(snapshot.history),
                 view=dict(snapshot.view),
+                model_settings=snapshot.model_settings,
             )
             if not (self.folder / INDEX_NAME).exists():  # if we are killed in the first save, all whole files count
                 disk.write(self.folder / INDEX_NAME, to_bytes(index))
@@ -242,7 +243,8 @@ class SessionStore:
             problems.append("the trained model is damaged; train again")
             model = None
         view, rounds = index.view, tuple(index.rounds)
-        return Snapshot(book, index.settings, rounds, model, view), [_sentence(problem) for problem in problems]
+        snapshot = Snapshot(book, index.settings, rounds, model, view, index.model_settings)
+        return snapshot, [_sentence(problem) for problem in problems]
 
     def _load_slices(self, index: Index, problems: list[str]) -> _Layers:
         if index.slices is None and problems:
