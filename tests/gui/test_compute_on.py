@@ -44,7 +44,7 @@ def test_without_dask_it_is_said_how_to_get_it(panel, monkeypatch):
 
 def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, said, qtbot):
     choose_scheduler(panel, NOWHERE)
-    panel.train.train_button.click()
+    panel.head.train_button.click()
     wait_idle(qtbot, labelled)
     assert any("cannot be reached" in sentence for sentence in said)
     assert panel.train.here_button.isVisible()
@@ -53,7 +53,7 @@ def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, sai
     panel.study.machine.places.activated.emit(0)
     assert "scheduler" not in labelled.advice
     choose_scheduler(panel, NOWHERE)
-    panel.train.train_button.click()
+    panel.head.train_button.click()
     wait_idle(qtbot, labelled)
     panel.train.here_button.click()
     wait_idle(qtbot, labelled)
@@ -63,7 +63,7 @@ def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, sai
 
 
 def test_the_machine_cannot_be_changed_while_it_computes(panel, labelled, qtbot, said):
-    panel.train.train_button.click()
+    panel.head.train_button.click()
     assert not panel.study.machine.isEnabled()
     labelled.use_scheduler(NOWHERE)
     assert labelled.scheduler == ""
@@ -74,7 +74,7 @@ def test_the_machine_cannot_be_changed_while_it_computes(panel, labelled, qtbot,
 def test_a_study_that_was_left_tells_nothing_of_its_scheduler(panel, labelled, said, qtbot, monkeypatch):
     monkeypatch.setattr(connection, "_PATIENCE", 1.5)
     choose_scheduler(panel, NOWHERE)
-    panel.train.train_button.click()
+    panel.head.train_button.click()
     labelled.close_study()
     wait_idle(qtbot, labelled)
     assert not any("cannot be reached" in sentence for sentence in said)

@@ -19,7 +19,15 @@ def test_the_demo_opens_the_panel_with_the_sample(viewer, wait):
     assert controller.session.settings.preset == "fast"
     assert controller.device == "cpu"
     assert {"brain template", "manual", "prediction"} <= {layer.name for layer in viewer.layers}
-    assert panel.advice.text()
+    assert [entry.name for entry in controller.session.labels.classes] == ["grey matter", "white matter"]
+    panel.refresh()
+    assert panel.advice.text().startswith("2. Paint 'grey matter' and 'white matter' on one slice")
+    window = viewer.window._qt_window
+    window.resize(1280, 720)
+    window.show()
+    button = panel.head.train_button
+    assert panel.rect().contains(button.mapTo(panel, button.rect().bottomRight()))
+    assert button.isVisible()
 
 
 def test_settings_that_do_not_exist_open_nothing(viewer):

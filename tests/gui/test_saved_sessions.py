@@ -454,7 +454,7 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
     assert "Only looking" in panel.saved.text()
     for widget in (panel.label.clear_button, panel.label.load_button, panel.label.erase_button):
         assert not widget.isEnabled()
-    assert not panel.train.train_button.isEnabled()
+    assert not panel.head.train_button.isEnabled()
     assert controller.advice.startswith("Look at these labels")
 
 
@@ -473,7 +473,7 @@ def test_trying_again_takes_the_session_over_as_the_other_window_left_it(labelle
     assert not controller.read_only
     assert not panel.resume.isVisible()
     assert controller.session.labels.labelled == [4]
-    qtbot.waitUntil(panel.train.train_button.isEnabled, timeout=PATIENT)
+    qtbot.waitUntil(panel.head.train_button.isEnabled, timeout=PATIENT)
     controller.go_to(12)
     panel.label.paint_button.click()
     stroke(qtbot, controller.viewer)

@@ -6,6 +6,9 @@ from PIL import Image
 
 from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.controller import Controller
+from napari_dinoaugseg.gui.estimate import Pace, in_words, job
+from napari_dinoaugseg.learning.events import Progress
+from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.study import Plane
 from tests.blobs import AFFINE, image_voxels
 from tests.gui.conftest import train, wait_idle
@@ -261,13 +264,12 @@ def test_the_state_of_the_weights_is_shown(controller, panel, study, qtbot):
 
 
 def test_the_estimate_follows_what_was_measured():
-    from napari_dinoaugseg.gui.estimate import Pace, estimate, in_words
-    from napari_dinoaugseg.learning.settings import Settings
-
-    settings, pace = Settings(steps=100, views=3, class_steps=0.1, warm_steps=0.5), Pace(0.1, 0.2, 0.05)
-    once = {"kind": "pictures", "classes": 1, "warm": False, "pace": pace}
-    assert estimate(settings, None, 5, 40, **once) == pytest.approx(2 + 20 + 2)
-    assert estimate(settings, None, 0, 40, **{**once, "classes": 2, "warm": True}) == pytest.approx(11 + 2)
+    settings = Settings(steps=100, views=3, class_steps=0.1, warm_steps=0.5)
+    pace = Pace({"encode": 0.1, "train": 0.2, "predict": 0.05})
+    once = job(settings, None, 5, 40, kind="pictures", classes=1, warm=False)
+    assert pace.seconds(once) == pytest.approx(2 + 20 + 2)
+    warm = job(settings, None, 0, 40, kind="pictures", classes=2, warm=True)
+    assert pace.seconds(warm) == pytest.approx(11 + 2)
     assert [in_words(seconds) for seconds in (3, 42, 200, 9000)] == [
         "a few seconds",
         "about 40 seconds",
@@ -276,13 +278,26 @@ def test_the_estimate_follows_what_was_measured():
     ]
 
 
-def test_before_anything_is_measured_pictures_from_several_sides_take_longer():
-    from napari_dinoaugseg.gui.estimate import Pace, estimate
-    from napari_dinoaugseg.learning.settings import Settings
+def test_the_first_steps_on_a_slow_machine_correct_the_time_of_all_that_follows():
+    slow = 7.3  # times the table
+    work = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False)
+    true = {stage: work.units[stage] * work.seconds[stage] * slow for stage in work.units}
+    pace, done = Pace(), 5
+    event = Progress("encode", done, int(work.units["encode"]), done * work.seconds["encode"] * slow)
+    pace.note(event)
+    left = sum(true.values()) - event.elapsed
+    assert pace.left(work, event) == pytest.approx(left, rel=0.01)
 
+
+def test_nothing_is_promised_before_anything_was_measured():
+    work = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False)
+    assert Pace().left(work, Progress("encode", 1, 80, 0.05)) is None
+
+
+def test_before_anything_is_measured_pictures_from_several_sides_take_longer():
     def seconds(kind: str, **changes: bool) -> float:
         settings = Settings(steps=1, views=0, **changes)
-        return estimate(settings, None, 0, 100, kind=kind, classes=1, warm=False, pace=Pace())
+        return Pace().seconds(job(settings, None, 0, 100, kind=kind, classes=1, warm=False))
 
     assert seconds("pictures") > 2 * seconds("volume")
     assert seconds("pictures", mirrors=False) == seconds("volume")

@@ -14,7 +14,7 @@ from tests.schedulers import running_scheduler
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path):
-    go_through(panel, qtbot, tmp_path, train_again=lambda: panel.train.train_button.click())
+    go_through(panel, qtbot, tmp_path, train_again=lambda: panel.head.train_button.click())
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_the_same_on_a_worker_whose_scheduler_is_killed_in_the_second_training(p
             assert controller.session.device_name == "cpu (dask worker)"
             assert not panel.train.here_button.isVisible()
             controller.progressed.connect(kill)
-            panel.train.train_button.click()
+            panel.head.train_button.click()
             wait_idle(qtbot, controller)
             controller.progressed.disconnect(kill)
             assert set(LABELLED_SLICES) < set(controller.session.labels.labelled)
@@ -77,7 +77,7 @@ def go_through(panel, qtbot, tmp_path, train_again) -> None:
     assert controller.session.labels.labelled == list(LABELLED_SLICES)
 
     controller.go_to(72)
-    panel.train.train_button.click()
+    panel.head.train_button.click()
     wait_idle(qtbot, controller, 400_000)
     book = controller.session.labels
     left = [i for i in range(140) if i not in LABELLED_SLICES]

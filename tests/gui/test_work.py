@@ -158,7 +158,7 @@ def test_the_viewer_closed_while_training(make_napari_viewer, blob_files, qtbot)
 def test_nothing_to_learn_from_is_said(controller, study, said, panel, slices, sentence):
     for index in slices:
         controller.mark_empty(index)
-    panel.train.train_button.click()
+    panel.head.train_button.click()
     assert not controller.busy
     assert any(sentence in text for text in said)
     assert sentence in panel.message.text()
@@ -174,11 +174,11 @@ def test_one_class_is_enough(controller, study, truth, qtbot):
 def test_an_encoder_that_cannot_be_had_is_said_and_the_button_lives(labelled, qtbot, said, panel):
     controller = labelled
     controller.change_settings(encoder="dinov3-convnext-tiny")
-    panel.train.train_button.click()
+    panel.head.train_button.click()
     wait_idle(qtbot, controller)
     assert any("dinov3-convnext-tiny" in text and "not on this machine" in text for text in said)
     assert not any("--weights" in text for text in said)
-    assert panel.train.train_button.isEnabled()
+    assert panel.head.train_button.isEnabled()
 
 
 def test_a_saved_model_predicts_a_new_study_at_once(labelled, blob_files, tmp_path, qtbot, truth):

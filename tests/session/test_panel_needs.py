@@ -151,9 +151,7 @@ def test_a_training_from_scratch_that_learns_nothing_keeps_the_model(trained, qu
     assert np.array_equal(session.labels.result(6), before)
 
 
-def test_a_kept_model_survives_saving_with_the_settings_it_was_trained_with(
-    trained, new_session, quick, tmp_path
-):
+def test_a_kept_model_survives_saving_with_the_settings_it_was_trained_with(trained, new_session, quick, tmp_path):
     session, before = trained
     session.configure(quick.with_changes(window="0,500", width=48), device="cpu", weights=None)
     store = SessionStore(tmp_path / "saved", session.study)

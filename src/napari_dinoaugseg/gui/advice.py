@@ -24,6 +24,8 @@ def advice(controller: Controller) -> str:
         return "1. Open a study: a file, a folder, an image layer of this viewer, or the brain sample."
     if controller.layers is not None and controller.layers.manual is None:
         return "The labels layer was removed; nothing is lost. Press 'Bring layers back' in the Label section."
+    if controller.guard is not None and controller.guard.reason:
+        return controller.guard.reason
     if controller.read_only:
         return "Look at these labels and export them here; press 'Try again' when the other window is closed."
     if controller.interrupted:
@@ -51,7 +53,8 @@ def _to_label(session: Session, noun: str) -> str | None:
     if session.is_trained and not labelled:
         return None  # a saved model
     if not labelled:
-        return f"2. Paint class 1 on one {noun} with the brush, then on two to four more, spread out."
+        names = " and ".join(f"'{entry.name}'" for entry in book.classes[:2]) + (" …" if len(book.classes) > 2 else "")
+        return f"2. Paint {names} on one {noun} with the brush, then on two to four more, spread out. Then press Train."
     if not any(((book.truth(i) != 0) & (book.truth(i) != UNKNOWN)).any() for i in labelled):
         return f"Only background is labelled so far. Paint a class on at least one {noun}."
     if session.is_trained:

@@ -138,9 +138,13 @@ class Controller(StudyActions):
         self.flush()
         self.saving.end()
         self.closed = True
+        self.viewer.layers.events.inserted.disconnect(self._on_inserted)
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.abandon_work()
         if self.session is not None:
             self.session.close()
+        if self.guard is not None:
+            self.guard.close()
         if self.layers is not None:
             self.layers.detach()
         for signal in self._signals():

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_dinoaugseg.errors import DinoAugSegError, SessionError
+from napari_dinoaugseg.errors import DinoAugSegError, LabelError, SessionError
 from napari_dinoaugseg.gui.layers import StudyLayers
 from napari_dinoaugseg.gui.preferences import preferences
 from napari_dinoaugseg.gui.saving import Saving
+from napari_dinoaugseg.gui.view_guard import ViewGuard
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
 
@@ -33,6 +34,9 @@ class ControllerCore:
     class_selected = Signal(int)
     slice_changed = Signal(int)
     settings_changed = Signal()
+    window_changed = Signal()  # what the person looks through
+    view_changed = Signal(str)  # why nothing can be painted in this view; empty when it can
+    offered = Signal()  # an image came into the viewer, or left, that could be annotated
     layers_changed = Signal()  # a layer of ours was removed or made again
     work_started = Signal(str)  # what is being done, in words
     progressed = Signal(object)  # learning.events.Progress
@@ -51,7 +55,9 @@ class ControllerCore:
         self.session: Session | None = None
         self.layers: StudyLayers | None = None
         chosen = preferences()
+        self.guard: ViewGuard | None = None
         self.settings = Settings(encoder=chosen.encoder)
+        self.view_window = self.settings.window
         self.device = chosen.device
         self.scheduler = chosen.scheduler
         self.weights: Path | None = None
@@ -80,6 +86,11 @@ class ControllerCore:
         """Refuse what would change a session that another window writes. Raises SessionError."""
         if self.read_only:
             raise SessionError(self.read_only)
+
+    def require_view(self, index: int) -> None:
+        """Refuse a change of the slice in view while the view shows something else. Raises LabelError."""
+        if self.guard is not None and self.guard.reason and index == self.current_slice:
+            raise LabelError(self.guard.reason)
 
     def tell_error(self, error: BaseException) -> None:
         """Say an error in the panel and as a napari notification; what nobody foresaw goes to the log as well."""

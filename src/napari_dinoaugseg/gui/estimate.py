@@ -1,9 +1,11 @@
-"""How long a training will take: from what this machine has shown, before that from a table, and said to be rough."""
+"""How long training and prediction take: from what this machine has shown, before that from a rough table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from napari_dinoaugseg.learning.events import Progress, Stage
 from napari_dinoaugseg.learning.settings import Settings
 
 # Seconds on two cores of a server of 2020, at 256 pixels: a slice through efficientnet-lite0, one training step with a
@@ -12,33 +14,28 @@ _ENCODE, _STEP, _PREDICT = 0.05, 0.25, 0.11
 _LEAN = 0.6  # of that, with the other kinds of blocks
 _SIDES = 3  # pictures of one structure are seen from two sides, or four where they are coloured
 _SLOWER = {"tiny": 6.0, "small": 10.0, "base": 20.0, "large": 40.0}  # encoders against efficientnet-lite0
+_ENOUGH = 0.5  # seconds of a stage after which its pace is trusted
+
+_STAGES: tuple[Stage, ...] = ("encode", "train", "predict")
 
 
-@dataclass
-class Pace:
-    """Seconds for one unit of each stage, as last measured with some settings; None = not measured."""
+@dataclass(frozen=True)
+class Job:
+    """What there is to do until masks are on every slice.
 
-    encode: float | None = None
-    train: float | None = None
-    predict: float | None = None
+    Attributes:
+        units: how many of each stage: slices and views to encode, steps, slices to predict.
+        seconds: what one unit takes by the table.
+    """
 
-    def forget(self) -> None:
-        """Other settings have another pace."""
-        self.encode = self.train = self.predict = None
+    units: Mapping[Stage, float]
+    seconds: Mapping[Stage, float]
 
 
-def estimate(
-    settings: Settings,
-    encoder: str | None,
-    new: int,
-    to_predict: int,
-    *,
-    kind: str,
-    classes: int,
-    warm: bool,
-    pace: Pace,
-) -> float:
-    """Seconds until masks are on every slice.
+def job(
+    settings: Settings, encoder: str | None, new: int, to_predict: int, *, kind: str, classes: int, warm: bool
+) -> Job:
+    """What a training with the prediction after it comes to.
 
     Args:
         settings: how to learn.
@@ -48,19 +45,64 @@ def estimate(
         kind: of the study, "volume" or "pictures".
         classes: how many, without the background; more take more steps.
         warm: whether a trained model is continued.
-        pace: what was measured.
     """
     area = (settings.input_size / 256) ** 2
     heavier = next((factor for name, factor in _SLOWER.items() if encoder and encoder.endswith(name)), 1.0)
-    width = (settings.width or 256) / 64
-    encode = pace.encode if pace.encode is not None else _ENCODE * area * heavier
     blocks = 1.0 if settings.blocks == "conv" else _LEAN
-    step = pace.train if pace.train is not None else _STEP * blocks * area * width * settings.batch_size / 4
     sides = _SIDES if kind == "pictures" and settings.mirrors and classes == 1 else 1
-    predict = pace.predict if pace.predict is not None else _PREDICT * area * max(1.0, heavier / 2) * sides
     steps = settings.planned_steps(classes + 1, new, warm=warm)
     views = min(new * (settings.views + 1), steps * settings.batch_size)  # no more than the steps can show
-    return views * encode + steps * step + to_predict * predict
+    return Job(
+        units={"encode": views, "train": steps, "predict": to_predict},
+        seconds={
+            "encode": _ENCODE * area * heavier,
+            "train": _STEP * blocks * area * (settings.width or 256) / 64 * settings.batch_size / 4,
+            "predict": _PREDICT * area * max(1.0, heavier / 2) * sides,
+        },
+    )
+
+
+@dataclass
+class Pace:
+    """What this machine has shown with the settings at hand.
+
+    Attributes:
+        measured: seconds for one unit of a stage.
+    """
+
+    measured: dict[Stage, float] = field(default_factory=dict)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a training was measured, which takes most of the time."""
+        return "train" in self.measured
+
+    def forget(self) -> None:
+        """Other settings have another pace."""
+        self.measured.clear()
+
+    def note(self, event: Progress) -> None:
+        """Learn from the progress of running work."""
+        if event.stage in _STAGES and event.done and event.elapsed > _ENOUGH:
+            self.measured[event.stage] = event.elapsed / event.done
+
+    def seconds(self, job: Job, stages: tuple[Stage, ...] = _STAGES) -> float:
+        """How long stages of a job take.
+
+        A stage that was not measured takes its time in the table, times how much slower (or faster) than the table this
+        machine was in the stages that were.
+        """
+        compared = [self.measured[stage] / job.seconds[stage] for stage in _STAGES if stage in self.measured]
+        slower = max(compared) if compared else 1.0
+        pace = {stage: self.measured.get(stage, job.seconds[stage] * slower) for stage in stages}
+        return sum(job.units[stage] * pace[stage] for stage in stages)
+
+    def left(self, job: Job, event: Progress) -> float | None:
+        """Seconds until all of a job is done; None while too little was seen to tell."""
+        if event.stage not in _STAGES or event.stage not in self.measured:
+            return None
+        later = _STAGES[_STAGES.index(event.stage) + 1 :]
+        return (event.total - event.done) * self.measured[event.stage] + self.seconds(job, later)
 
 
 def in_words(seconds: float) -> str:

@@ -18,7 +18,8 @@ class LabelActions(ControllerCore):
 
     def accept(self, index: int) -> None:
         """Take the prediction of a slice as its label; manual labels stay what they are."""
-        self.guarded(self._accept, [index])
+        if self.guarded(self.require_view, index):
+            self.guarded(self._accept, [index])
 
     def accept_above(self, confidence: float) -> None:
         """Accept every predicted slice with at least this confidence (0 to 1), in one undoable step."""
@@ -54,6 +55,7 @@ class LabelActions(ControllerCore):
             self.said.emit(f"{len(done)} slice{'s' if len(done) > 1 else ''} accepted. Ctrl+Z takes it back.")
 
     def _reject(self, index: int) -> None:
+        self.require_view(index)
         book = self._book_now()
         if book is None or self.layers is None:
             return
@@ -70,6 +72,7 @@ class LabelActions(ControllerCore):
         self.said.emit("Prediction rejected. Ctrl+Z takes it back.")
 
     def _copy_to_manual(self, index: int, overwrite: bool) -> None:
+        self.require_view(index)
         book = self._book_now()
         if book is None:
             return
@@ -92,7 +95,7 @@ class LabelActions(ControllerCore):
         book = self._book_now()
         if book is None:
             return
-        if self.guarded(book.clear, index):
+        if self.guarded(self.require_view, index) and self.guarded(book.clear, index):
             self._show_labels([index])
 
     def fill_between(self) -> None:
@@ -110,6 +113,7 @@ class LabelActions(ControllerCore):
         self.settings_changed.emit()
 
     def _mark_empty(self, index: int) -> None:
+        self.require_view(index)
         book = self._book_now()
         if book is None:
             return
@@ -232,7 +236,8 @@ class LabelActions(ControllerCore):
         self.layers.scribbles = self.scribbles
         self.layers.labels_taken.connect(self._on_labels_taken)
         self.layers.classes_found.connect(self._classes_were_changed)
-        self.layers.slice_changed.connect(self.slice_changed.emit)
+        # psygnal probes the signature of an `emit` by emitting.
+        self.layers.slice_changed.connect(lambda index: self.slice_changed.emit(index))
         self.layers.lost.connect(self._on_layer_lost)
         self.layers.failed.connect(self.tell_error)
         self.layers.label_selected.connect(self._on_label_selected)

@@ -43,8 +43,10 @@ class FollowedLayers(LayerStack):
     lost = Signal(str)  # which layer was removed
     failed = Signal(object)  # an exception while taking labels over
 
-    def __init__(self, viewer: napari.Viewer, session: Session, image: Image | None = None) -> None:
-        super().__init__(viewer, session, image)
+    def __init__(
+        self, viewer: napari.Viewer, session: Session, image: Image | None = None, window: str = "auto"
+    ) -> None:
+        super().__init__(viewer, session, image, window)
         self.scribbles = False
         self._known: dict[int, NDArray[np.uint16]] = {}  # slices of "manual" as last compared; the others are all 0
         self._array: NDArray[np.uint16] | None = None  # that of the layer, until somebody gives it another

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QTimer
@@ -40,20 +40,24 @@ class LayerStack:
     """Layers of one study in one viewer; see :class:`~napari_dinoaugseg.gui.layers.StudyLayers`."""
 
     slice_changed = Signal(int)
+    window_moved = Signal(float, float)  # the person moved napari's contrast slider: the new limits
 
-    def __init__(self, viewer: napari.Viewer, session: Session, image: Image | None = None) -> None:
+    def __init__(
+        self, viewer: napari.Viewer, session: Session, image: Image | None = None, window: str = "auto"
+    ) -> None:
         self.viewer = viewer
         self.session = session
         self.study = session.study
         self.axis = AXIS[self.study.plane]
         self._shape = stack_shape(self.study)
         self.image: Image | None = image
+        self.window = window  # what the person looks through, a name or "low,high"
+        self._showing_window = False
         self.manual: Labels | None = None
         self.prediction: Labels | None = None
         self.confidence: Image | None = None
         self._certainty: dict[int, NDArray[np.uint8]] = {}
         self._slice = 0
-        self._shown = False
         self._colour_timer = QTimer()
         self._colour_timer.setSingleShot(True)
         self._colour_timer.timeout.connect(self._colour)
@@ -78,6 +82,9 @@ class LayerStack:
         if self.image is None or self.image not in self.viewer.layers:
             self.image = self._make_image()
             self.viewer.layers.move(self.viewer.layers.index(self.image), 0)  # below the labels
+        self.image.visible = True
+        self.image.events.contrast_limits.connect(self._on_contrast)
+        self.show_window(self.window)
         if self.prediction is None:
             self.prediction = self._make_labels("prediction", opacity=0.5)
             self.prediction.editable = False  # napari's tools do not paint on it
@@ -93,14 +100,32 @@ class LayerStack:
             names = ["row", "column"]
             names.insert(self.axis, "slice" if self.study.kind == "volume" else "picture")
             self.viewer.dims.axis_labels = tuple(names)
-        if not self._shown:
-            self._shown = True
-            self.viewer.reset_view()
         self._slice = self.current_slice
+
+    @property
+    def own(self) -> list[Layer]:
+        """The layers of this study that are in the viewer, from the top to the bottom."""
+        layers = (self.confidence, self.manual, self.prediction, self.image)
+        return [layer for layer in layers if layer is not None and layer in self.viewer.layers]
+
+    def hide_others(self) -> list[str]:
+        """Hide every layer that is not of this study; returns the names of those that were visible."""
+        others = [layer for layer in self.viewer.layers if layer.visible and layer not in self.own]
+        for layer in others:
+            layer.visible = False
+        return [layer.name for layer in others]
+
+    def fit(self) -> None:
+        """Fit the camera to this study, and show its middle slice."""
+        self.go_to(self.study.n_slices // 2)
+        try:
+            self.viewer.reset_view(layers=self.own)
+        except TypeError:  # before napari 0.6.3 it always fits all layers
+            self.viewer.reset_view()
 
     def _make_image(self) -> Image:
         data, rgb, scale, units = display_of(self.study)
-        window = None if rgb else window_of(self.study, self.session.settings.window)
+        window = None if rgb else window_of(self.study, self.window)
         return self.viewer.add_image(
             data,
             name=self.study.name,
@@ -202,11 +227,21 @@ class LayerStack:
             if layer is not None:
                 layer.colormap = colours
 
-    def show_window(self) -> None:
-        """Let the image be seen as the encoder sees it."""
-        window = window_of(self.study, self.session.settings.window)
-        if self.image is not None and not self.image.rgb and window is not None:
-            self.image.contrast_limits = window
+    def show_window(self, name: str) -> None:
+        """Show the image through a window. Raises SettingsError when there is no such window."""
+        limits = window_of(self.study, name)
+        self.window = name
+        if self.image is not None and not self.image.rgb and limits is not None:
+            self._showing_window = True
+            try:
+                self.image.contrast_limits = limits
+            finally:
+                self._showing_window = False
+
+    def _on_contrast(self) -> None:
+        if self.image is not None and not self._showing_window:
+            low, high = self.image.contrast_limits
+            self.window_moved.emit(float(low), float(high))
 
     def select_label(self, number: int) -> None:
         """Load the brush: a class number, 0 = the eraser, -1 = the background."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from napari.layers import Layer
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.gui.encoding import from_layer, is_scribbled, is_shown, to_layer
 from napari_dinoaugseg.gui.history import Mark, Step
 from napari_dinoaugseg.gui.layer_following import FollowedLayers, pixels_of
+from napari_dinoaugseg.gui.metadata import study_of
 from napari_dinoaugseg.gui.parts import stop
 from napari_dinoaugseg.session.classes import LabelClass
 from napari_dinoaugseg.session.labels import SliceLabels
@@ -143,25 +145,30 @@ class StudyLayers(FollowedLayers):
 
     # --- letting go -------------------------------------------------------------------------------------------------
 
-    def detach(self, keep_as: str | None = None) -> None:
+    def detach(self, *, keep_labels_as: str = "") -> list[Layer]:
         """Follow the viewer no longer.
 
         Args:
-            keep_as: name of the study whose layers stay in the viewer; empty ones are removed then.
+            keep_labels_as: a name under which the painted labels stay in the viewer, hidden: they are not on disk.
+                Empty = they are.
+
+        Returns:
+            The layers that can leave the viewer. An image that the person brought without a file behind it (a plain
+            array) is not among them.
         """
         stop(self._timer)
         stop(self._colour_timer)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.viewer.dims.events.point.disconnect(self._on_moved)
-        manual, prediction = self.manual, self.prediction
+        leaving = self.own
+        if self.image is not None:
+            self.image.events.contrast_limits.disconnect(self._on_contrast)
+            if study_of(self.image) is None and self.image in leaving:
+                leaving.remove(self.image)
+        manual = self.manual
         if manual is not None:
             self._let_go(manual)
-        if keep_as is None:
-            return
-        for layer in (manual, prediction, self.confidence):
-            if layer is None or layer not in self.viewer.layers:
-                continue
-            if layer is not self.confidence and np.asarray(layer.data).any():
-                layer.name = f"{keep_as}: {layer.name}"
-            else:
-                self.viewer.layers.remove(layer)
+            if keep_labels_as:
+                manual.name, manual.visible = keep_labels_as, False
+                leaving.remove(manual)
+        return leaving

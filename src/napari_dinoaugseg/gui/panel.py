@@ -10,9 +10,11 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QToolButton, QVBoxLayout, QWidge
 from napari_dinoaugseg.gui.classes_section import ClassesSection
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.export_section import ExportSection
+from napari_dinoaugseg.gui.head import Head
 from napari_dinoaugseg.gui.help_popup import show_help
 from napari_dinoaugseg.gui.keys import bind_keys, tooltip, unbind_keys
 from napari_dinoaugseg.gui.label_section import LabelSection
+from napari_dinoaugseg.gui.offer_bar import OfferBar
 from napari_dinoaugseg.gui.parts import Collapsible, row, sentence
 from napari_dinoaugseg.gui.resume_bar import ResumeBar
 from napari_dinoaugseg.gui.review_section import ReviewSection
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 _PAUSE = 60  # ms: many things change at once
 _READ = 15_000  # ms that a message stays
 # Dark red on its own light ground: readable in either theme.
+# napari's own style sheet draws a disabled button almost as an enabled one.
+_DISABLED = """
+QPushButton:disabled, QToolButton:disabled {
+    background-color: transparent; color: rgba(128, 128, 128, 160); border: 1px solid rgba(128, 128, 128, 90);
+}
+"""
 _ALARM = "background-color: #fbe3dc; color: #7a1f00; padding: 4px; border-radius: 3px;"
 
 
@@ -51,11 +59,13 @@ class Panel(QWidget):
         self.help_button.setToolTip(tooltip("Keys", "help"))
         self.help_button.clicked.connect(self._help)
         controller = self.controller
+        self.head = Head(controller)
+        self.offer = OfferBar(controller)
         self.resume = ResumeBar(controller)
         self.study = StudySection(controller)
         self.classes = ClassesSection(controller)
         self.label = LabelSection(controller)
-        self.train = TrainSection(controller)
+        self.train = TrainSection(controller, self.head)
         self.review = ReviewSection(controller)
         self.export = ExportSection(controller)
         self.folds = {
@@ -69,6 +79,7 @@ class Panel(QWidget):
                 ("Export", self.export, False),
             )
         }
+        self.setStyleSheet(_DISABLED)
         self._arrange()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -86,6 +97,8 @@ class Panel(QWidget):
             controller.sessions_changed,
             controller.work_started,
             controller.work_finished,
+            controller.view_changed,
+            controller.offered,
         ):
             signal.connect(self._soon)
         controller.saving_changed.connect(self._show_saving)
@@ -122,8 +135,11 @@ class Panel(QWidget):
         layout.setSpacing(4)
         top = row(self.advice, self.help_button)
         top.setStretch(0, 1)
+        layout.addWidget(self.head.case)
         layout.addLayout(top)
+        layout.addWidget(self.offer)
         layout.addWidget(self.resume)
+        layout.addWidget(self.head)
         layout.addWidget(self.message)
         layout.addWidget(self.encoder)
         layout.addWidget(scroll)

@@ -87,7 +87,12 @@ class Saving(QObject):
             controller.settings_changed,
         ):
             signal.connect(self._soon)
-        for signal in (controller.predictions_changed, controller.slice_changed, controller.class_selected):
+        for signal in (
+            controller.predictions_changed,
+            controller.slice_changed,
+            controller.class_selected,
+            controller.window_changed,
+        ):
             signal.connect(self._later)
         controller.work_started.connect(self._slower)
         controller.work_finished.connect(self._faster)
@@ -251,6 +256,7 @@ class Saving(QObject):
             "slice": controller.current_slice,
             "class": controller.selected_class,
             "scribbles": controller.scribbles,
+            "window": controller.view_window,
             "zoom": float(camera.zoom),
             "centre": [float(value) for value in camera.center],
         }

@@ -135,7 +135,7 @@ class SessionActions(QObject):
         controller = self._controller
         if controller.read_only and controller.session is not None and controller.layers is not None:
             study, image = controller.session.study, controller.layers.image
-            controller.guarded(controller.set_study, study, image=image, keep_layers=False)
+            controller.guarded(controller.set_study, study, image=image)
         self.offers = []
         controller.sessions_changed.emit()
 

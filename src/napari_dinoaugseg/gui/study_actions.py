@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError, StudyError
+from napari.layers import Image
+from qtpy.QtCore import QTimer
+
+from napari_dinoaugseg.errors import SettingsError, SeveralSeriesError, SeveralVolumesError, StudyError
 from napari_dinoaugseg.gui.layers import StudyLayers
 from napari_dinoaugseg.gui.metadata import shows_alike, study_in_plane, study_of_layer
 from napari_dinoaugseg.gui.read_only import ReadOnlyLayers
 from napari_dinoaugseg.gui.session_actions import Loaded, Looked, SessionActions, look_for_sessions
+from napari_dinoaugseg.gui.view_guard import ViewGuard
 from napari_dinoaugseg.gui.work_actions import TRAINING, WorkActions
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.study import Plane, Study, open_study
+from napari_dinoaugseg.study import Plane, Study, choose_window, open_study
+from napari_dinoaugseg.study.intensity import opening_window
 
 if TYPE_CHECKING:
     import napari
+    from napari.layers import Layer
 
 
 class StudyActions(WorkActions):
@@ -27,6 +32,12 @@ class StudyActions(WorkActions):
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__(viewer)
         self.sessions = SessionActions(self)
+        self.offer: Image | None = None
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        images = [layer for layer in viewer.layers if isinstance(layer, Image)]
+        if len(images) == 1:
+            QTimer.singleShot(0, lambda: self._offer(images[0]))
 
     def open_path(self, path: str | Path, *, background: bool = True, **options: Any) -> None:
         """Open a file, a DICOM folder or a folder of pictures; ``session_changed`` tells when it is there.
@@ -45,11 +56,53 @@ class StudyActions(WorkActions):
 
         self._open(Path(path).name, lambda: open_study(path, **options), background=background, failed=failed)
 
-    def open_sample(self) -> None:
-        """Open the brain study that comes with the plugin."""
-        from napari_dinoaugseg.study.sample import sample_study
+    # --- images that come into the viewer by another way -----------------------------------------------------------
 
-        self._open("the sample", sample_study)
+    def take_offer(self) -> None:
+        """Annotate the image that was offered."""
+        layer, self.offer = self.offer, None
+        self.offered.emit()
+        self.use_layer(layer)
+
+    def decline_offer(self) -> None:
+        """Leave the image that was offered as it is."""
+        self.offer = None
+        self.offered.emit()
+
+    def _on_inserted(self, event: Any) -> None:
+        layer = event.value
+        if isinstance(layer, Image):
+            # Later: by then it is known whether it is one of ours.
+            QTimer.singleShot(0, lambda: self._offer(layer))
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self.offer and self.offer is not None:
+            self.decline_offer()
+
+    def _offer(self, layer: Image) -> None:
+        """Ask whether to annotate an image that somebody dropped, opened or added."""
+        ours = self.layers is not None and layer in self.layers.own
+        if self.closed or ours or layer not in self.viewer.layers or layer.multiscale or layer.ndim not in (2, 3):
+            return
+        self.offer = layer
+        self.offered.emit()
+
+    def open_sample(self) -> None:
+        """Open the brain study that comes with the plugin, with its two classes."""
+        from napari_dinoaugseg.study.sample import CLASS_NAMES, sample_study
+
+        def done(study: Study) -> None:
+            book = self.session.labels if self.session is not None and self.session.study is study else None
+            if book is None or book.labelled:
+                return
+            for number, name in CLASS_NAMES.items():
+                if number in {entry.number for entry in book.classes}:
+                    book.rename_class(number, name)
+                else:
+                    book.add_class(name, number)
+            self._classes_were_changed()
+
+        self._open("the sample", sample_study, then=done)
 
     def _open(
         self,
@@ -58,6 +111,7 @@ class StudyActions(WorkActions):
         *,
         background: bool = True,
         failed: Callable[[Exception], None] | None = None,
+        then: Callable[[Study], None] = lambda _: None,
     ) -> None:
         """Open a study and look for saved sessions of it: both read every pixel."""
 
@@ -67,6 +121,7 @@ class StudyActions(WorkActions):
 
         def done(found: tuple[Study, Looked]) -> None:
             self.set_study(found[0], looked=found[1])
+            then(found[0])
 
         if background:
             self.run_function(f"Opening {name}", work, done, failed)
@@ -81,10 +136,9 @@ class StudyActions(WorkActions):
     def set_study(
         self,
         study: Study,
-        image: napari.layers.Image | None = None,
+        image: Image | None = None,
         *,
         looked: Looked | None = None,
-        keep_layers: bool = True,
     ) -> None:
         """Begin to annotate a study.
 
@@ -92,11 +146,12 @@ class StudyActions(WorkActions):
             study: what is annotated.
             image: its layer, when it is in the viewer already; None makes one.
             looked: what is on disk of it; None looks in the background.
-            keep_layers: whether layers with labels of the study before stay in the viewer, under its name.
         """
+        window = opening_window(study, self.settings.window)
+        self.settings = self.settings.with_changes(window=window)
         session = self._new_session(study)
         session.labels.add_class()
-        self._begin(session, image, StudyLayers, keep_layers=keep_layers)
+        self._begin(session, image, StudyLayers, window)
         self.saving.follow(session)
         for sentence in study.notices:
             self.notice.emit(sentence)
@@ -128,54 +183,75 @@ class StudyActions(WorkActions):
         self.settings, self.encoder_in_use = session.settings, None
         self.scribbles = bool(loaded.snapshot.view.get("scribbles"))
         kind = ReadOnlyLayers if loaded.store.reason else StudyLayers
-        with self._image_for(loaded.study.plane) as image:
-            self._begin(session, image, kind, keep_layers=False, read_only=loaded.store.reason)
+        window = _window_in(loaded.snapshot.view, loaded.study) or self.settings.window
+        self._begin(session, self._image_for(loaded.study.plane), kind, window, read_only=loaded.store.reason)
         self.saving.follow(session, loaded.store)
         self.settings_changed.emit()
 
     def _begin(
         self,
         session: Session,
-        image: napari.layers.Image | None,
+        image: Image | None,
         layers: type[StudyLayers],
+        window: str,
         *,
-        keep_layers: bool,
         read_only: str = "",
     ) -> None:
+        """Put a study in the place of the one before: its layers come, then those of the one before leave.
+
+        In this order, for a viewer that is empty for a moment may be drawn half made.
+        """
         self.stop()
-        self.close_study(keep_layers=keep_layers)
-        self.session, self.read_only = session, read_only
-        self.layers = layers(self.viewer, session, image)
+        leaving = [layer for layer in self._leave_study() if layer is not image]
+        for layer in leaving:
+            layer.name = f"{layer.name} (leaving)"  # else napari numbers the new layers
+        self.session, self.read_only, self.view_window = session, read_only, window
+        self.layers = layers(self.viewer, session, image, window)
         self._follow_layers()
+        self.layers.window_moved.connect(self._on_window_moved)
         self.layers.show()
+        remove_layers(self.viewer, leaving)
+        hidden = self.layers.hide_others()
+        self.layers.fit()
+        self.guard = ViewGuard(self.viewer, self.layers)
+        self.guard.changed.connect(lambda reason: self.view_changed.emit(reason))
+        self.guard.refused.connect(lambda reason: self.notice.emit(reason))
         self.select_class(session.labels.classes[0].number)
         self.session_changed.emit()
         self.classes_changed.emit()
         self.labels_changed.emit()
         self.predictions_changed.emit(-1)
         self.slice_changed.emit(self.current_slice)
+        if image is not None and image is self.offer:
+            self.decline_offer()
+        if hidden:
+            self.notice.emit(
+                f"Hidden, for they are not of {session.study.name}: {', '.join(hidden)}. "
+                "The eye in the layer list shows them again."
+            )
 
-    def close_study(self, *, keep_layers: bool = True) -> None:
-        """Leave the study: its labels are saved first.
-
-        Args:
-            keep_layers: whether its layers stay in the viewer, under its name; what is on disk needs none.
-        """
-        if self.session is None:
-            return
-        self.flush()
-        self.saving.end()
-        self.session.close()
-        self.set_interrupted("")
-        if self.layers is not None:
-            ours = (self.layers.manual, self.layers.prediction, self.layers.confidence)
-            self.layers.detach(keep_as=self.session.study.name)
-            for layer in () if keep_layers else ours:
-                if layer is not None and layer in self.viewer.layers:
-                    self.viewer.layers.remove(layer)
-        self.session, self.layers, self.read_only = None, None, ""
-        self.sessions.forget()
+    def close_study(self) -> None:
+        """Leave the study: its labels are saved, and its layers leave the viewer."""
+        remove_layers(self.viewer, self._leave_study())
         self.session_changed.emit()
+
+    def _leave_study(self) -> list[Layer]:
+        """Save the labels of the study and let go of it; returns its layers, which are to leave the viewer."""
+        session, layers, guard = self.session, self.layers, self.guard
+        if session is None:
+            return []
+        self.flush()
+        saved = self.saving.end()
+        session.close()
+        self.set_interrupted("")
+        if guard is not None:
+            guard.close()
+        leaving = []
+        if layers is not None:
+            leaving = layers.detach(keep_labels_as="" if saved else f"{session.study.name}: labels, not saved")
+        self.session, self.layers, self.guard, self.read_only = None, None, None, ""
+        self.sessions.forget()
+        return leaving
 
     def restore_layers(self) -> None:
         """Bring back layers that were removed from the viewer, with all labels."""
@@ -224,16 +300,46 @@ class StudyActions(WorkActions):
         if self.busy:
             msg = "Settings can be changed when the work in the background is done. Press Stop first."
             raise StudyError(msg)
-        encoder_before = (self.settings.encoder, self.device, self.weights)
-        window_before = self.settings.window
+        encoder_before, windows = self.settings.encoder, (self.settings.window, self.view_window)
+        if self.layers is not None and settings.window not in windows and self.model_sees_the_view:
+            self.layers.show_window(settings.window)
+            self.view_window = settings.window
+            self.window_changed.emit()
         if self.session is not None:
             self.session.configure(settings, device=self.device, weights=self.weights, scheduler=self.scheduler or None)
         self.settings = settings
-        if encoder_before[0] != settings.encoder:
+        if encoder_before != settings.encoder:
             self.encoder_in_use = None
-        if self.layers is not None and window_before != settings.window:
-            self.layers.show_window()
         self.settings_changed.emit()
+
+    # --- windows ----------------------------------------------------------------------------------------------------
+
+    @property
+    def model_sees_the_view(self) -> bool:
+        """Whether the first training will see the window that is looked through: until there is a model, it does."""
+        return self.session is None or not (self.busy or self.session.is_trained)
+
+    def view_through(self, window: str) -> None:
+        """Look through a window: ``auto``, ``percentiles``, a name of a CT window, or ``low,high``.
+
+        A trained model, or one that is being trained, goes on seeing the window that was chosen at Train.
+        """
+        self.guarded(self._view_through, window)
+
+    def _view_through(self, window: str) -> None:
+        if self.layers is not None:
+            self.layers.show_window(window)
+        self._view_is(window)
+
+    def _view_is(self, window: str) -> None:
+        """The image is shown through this window now."""
+        self.view_window = window
+        if self.model_sees_the_view and window != self.settings.window:
+            self._configure(self.settings.with_changes(window=window))
+        self.window_changed.emit()
+
+    def _on_window_moved(self, low: float, high: float) -> None:
+        self.guarded(self._view_is, f"{low:g},{high:g}")
 
     def change_plane(self, plane: Plane) -> None:
         """Cut the volume along another plane; only while nothing is labelled, for labels belong to slices."""
@@ -247,17 +353,31 @@ class StudyActions(WorkActions):
             msg = "The plane cannot change any more: slices are labelled. Clear them first, or open the study again."
             raise StudyError(msg)
         study = study_in_plane(self.session.study, plane)
-        with self._image_for(plane) as image:
-            self.set_study(study, image=image)
+        window = self.view_window
+        self.set_study(study, image=self._image_for(plane))
+        self._view_through(window)
 
-    @contextmanager
-    def _image_for(self, plane: Plane) -> Iterator[napari.layers.Image | None]:
-        """The image in the viewer, when it shows the study as another plane needs it; else None, and it leaves.
-
-        It leaves last: a viewer that is empty for a moment may be drawn half made.
-        """
+    def _image_for(self, plane: Plane) -> Image | None:
+        """The image in the viewer, when it shows the study as another plane needs it."""
         image = self.layers.image if self.layers is not None else None
         fits = self.session is None or image is None or shows_alike(self.session.study, plane)
-        yield image if fits else None
-        if not fits and image is not None and image in self.viewer.layers:
-            self.viewer.layers.remove(image)
+        return image if fits else None
+
+
+def _window_in(view: Mapping[str, Any], study: Study) -> str | None:
+    """The window that a saved session was looked at through; None where it is not known."""
+    window = view.get("window")
+    if not isinstance(window, str):
+        return None
+    try:
+        choose_window(study, window)
+    except SettingsError:
+        return None
+    return window
+
+
+def remove_layers(viewer: napari.Viewer, layers: Sequence[Layer]) -> None:
+    """Remove layers from the viewer."""
+    for layer in layers:
+        if layer in viewer.layers:
+            viewer.layers.remove(layer)

@@ -13,13 +13,13 @@ from napari_dinoaugseg.gui.choices import ask_for_series, ask_for_volume, ask_fo
 from napari_dinoaugseg.gui.compute_choice import ComputeChoice
 from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
 from napari_dinoaugseg.gui.parts import button, quietly, sentence
-from napari_dinoaugseg.study import CT_WINDOWS, Plane
+from napari_dinoaugseg.gui.windows import WINDOWS, show_window, window_choice
+from napari_dinoaugseg.study import Plane
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
 
 _OWN = "own values…"
-_WINDOWS = ("auto", "percentiles", *CT_WINDOWS)
 _FILES = "Images (*.nii *.nii.gz *.nrrd *.dcm *.tif *.tiff *.png *.jpg *.jpeg *.bmp);;All files (*)"
 
 
@@ -40,8 +40,10 @@ class StudySection(QWidget):
             [plane.value for plane in Plane], "The direction of the slices; it can change until a slice is labelled"
         )
         self.plane.activated.connect(self._choose_plane)
-        self.window_choice = _choice(
-            [*_WINDOWS, _OWN], "Which grey values the encoder (and you) see; presets are for CT, in Hounsfield units"
+        self.window_choice = window_choice(
+            [*WINDOWS, _OWN],
+            "Which grey values you look through; presets are for CT, in Hounsfield units. What the model sees "
+            "stands in the Train section",
         )
         self.window_choice.activated.connect(self._choose_window)
         self.device = _choice(["auto", "cpu", "cuda", "mps"], "What computes; auto takes the fastest that is there")
@@ -52,6 +54,7 @@ class StudySection(QWidget):
         for signal in (
             controller.session_changed,
             controller.settings_changed,
+            controller.window_changed,
             controller.work_started,
             controller.work_finished,
         ):
@@ -86,8 +89,9 @@ class StudySection(QWidget):
         session = controller.session
         for widget in (self.layer_button, self.file_button, self.folder_button, self.sample_button):
             widget.setEnabled(idle)
-        for widget in (self.window_choice, self.device, self.encoder, self.machine):
+        for widget in (self.device, self.encoder, self.machine):
             widget.setEnabled(idle)
+        self.window_choice.setEnabled(session is None or not session.study.is_colour)
         is_volume = session is not None and session.study.kind == "volume"
         self.plane.setEnabled(idle and is_volume)
         if session is None:
@@ -95,10 +99,7 @@ class StudySection(QWidget):
             return
         study = session.study
         quietly(self.plane, lambda: self.plane.setCurrentText(study.plane.value))
-        window = controller.settings.window
-        if self.window_choice.findText(window) < 0:
-            self.window_choice.insertItem(self.window_choice.count() - 1, window)
-        quietly(self.window_choice, lambda: self.window_choice.setCurrentText(window))
+        show_window(self.window_choice, controller.view_window)
         quietly(self.device, lambda: self.device.setCurrentText(controller.device))
         noun = "slice" if is_volume else "picture"
         height, width = study.slice_shape(0)
@@ -158,8 +159,8 @@ class StudySection(QWidget):
         if chosen == _OWN:
             session = self.controller.session
             low, high = session.study.intensity_range() if session is not None else (0.0, 255.0)
-            chosen = ask_for_window(self, low, high) or self.controller.settings.window
-        self.controller.change_settings(window=chosen)
+            chosen = ask_for_window(self, low, high) or self.controller.view_window
+        self.controller.view_through(chosen)
         self.refresh()
 
 

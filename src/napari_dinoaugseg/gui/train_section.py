@@ -1,67 +1,64 @@
-"""Training: preset, how long it will take, Train and Stop, what happens now, and the loss."""
+"""Training: preset, what the model sees, how long it will take, the loss. Train and Stop are in the head."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QVBoxLayout, QWidget
 
-from napari_dinoaugseg.gui.estimate import Pace, estimate, in_words
-from napari_dinoaugseg.gui.keys import tooltip
+from napari_dinoaugseg.gui.estimate import in_words
 from napari_dinoaugseg.gui.loss_curve import LossCurve
-from napari_dinoaugseg.gui.parts import Collapsible, button, quietly, row, sentence
+from napari_dinoaugseg.gui.parts import Collapsible, button, quietly, sentence
 from napari_dinoaugseg.gui.settings_form import settings_form, show_settings
-from napari_dinoaugseg.gui.work_actions import TRAINING
+from napari_dinoaugseg.gui.windows import WINDOWS, show_window, window_choice
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import PRESETS
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.gui.head import Head
 
 _HELP = {
     "fast": "fast: a first look in little time",
     "balanced": "balanced: good masks in a minute or two on a small machine",
     "paper": "paper: the authors' recipe, 768 pixels and 2000 steps; for a GPU",
 }
-_DOING = {
-    "send": "sending slice {} of {}",
-    "encode": "encoding slice {} of {}",
-    "train": "training, step {} of {}",
-    "predict": "predicting {} of {}",
+_AS_IN_VIEW = "as in view"
+_WORDS = {
+    "input_size": "the input size",
+    "context": "the neighbouring slices",
+    "window": "the window",
+    "encoder": "the encoder",
+    "weights": "the file of encoder weights",
 }
-_PAUSE = 0.08  # seconds between two updates of the bar
 
 
 class TrainSection(QWidget):
     """The section "Train"."""
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+    def __init__(self, controller: Controller, head: Head, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.controller = controller
-        self.pace = Pace()
-        self._shown = 0.0
+        self.head = head
         self._stage: str | None = None
-        self._place = (controller.device, controller.scheduler)
         self.preset = QComboBox()
         self.preset.addItems(list(PRESETS))
         self.preset.setToolTip("\n".join(_HELP[name] for name in PRESETS))
         self.preset.activated.connect(lambda _: controller.use_preset(self.preset.currentText()))
-        self.train_button = button(
-            "Train", tooltip("Learn from the labelled slices, then predict the others", "train"), controller.train
+        self.window_choice = window_choice(
+            [*WINDOWS, _AS_IN_VIEW],
+            "Which grey values the model sees. Until the first training it sees what you see; then it keeps its "
+            "window, whatever you look through",
         )
-        self.stop_button = button(
-            "Stop", tooltip("Stop at the next step; what is there stays", "train"), controller.stop
-        )
+        self.window_choice.activated.connect(self._choose_window)
+        self.from_scratch = sentence()
+        self.from_scratch.setObjectName("from_scratch")
         self.predict_button = button("Predict", "Predict again with what was learnt", controller.predict)
         self.lost = sentence("The scheduler cannot be used now; why is said above. What you painted is safe.")
         self.here_button = button(
             "Go on with this computer", "Compute here instead; the same work begins again", controller.compute_here
         )
         self.estimate_text = sentence()
-        self.doing = sentence()
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(True)
         self.curve = LossCurve(controller.viewer)
         self.form = settings_form(controller.settings, self._set)
         self.more = Collapsible("More settings", self.form.native, opened=False)
@@ -70,6 +67,8 @@ class TrainSection(QWidget):
             controller.session_changed,
             controller.labels_changed,
             controller.settings_changed,
+            controller.window_changed,
+            controller.work_started,
             controller.work_finished,
             controller.interrupted_changed,
         ):
@@ -78,28 +77,24 @@ class TrainSection(QWidget):
         controller.settings_changed.connect(self._settings_changed)
         controller.work_started.connect(self._on_start)
         controller.progressed.connect(self._on_progress)
-        controller.work_finished.connect(self._on_end)
         self.refresh()
 
     def _arrange(self) -> None:
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 6, 4)
         layout.setSpacing(4)
-        first = row(QLabel("Preset"), self.preset)
-        first.setStretch(1, 1)
-        layout.addLayout(first)
-        second = row(self.train_button, self.stop_button, self.predict_button)
-        second.setStretch(0, 1)
-        layout.addLayout(second)
+        form = QFormLayout()
+        form.setSpacing(4)
+        form.addRow("Preset", self.preset)
+        form.addRow("Model sees", self.window_choice)
+        layout.addLayout(form)
+        layout.addWidget(self.from_scratch)
+        layout.addWidget(self.predict_button)
         layout.addWidget(self.lost)
         layout.addWidget(self.here_button)
         layout.addWidget(self.estimate_text)
-        layout.addWidget(self.doing)
-        layout.addWidget(self.bar)
         layout.addWidget(self.curve)
         layout.addWidget(self.more)
-        self.doing.hide()
-        self.bar.hide()
         self.curve.hide()
 
     # --- showing ----------------------------------------------------------------------------------------------------
@@ -108,9 +103,7 @@ class TrainSection(QWidget):
         """Show what can be done, and how long it would take."""
         controller = self.controller
         session, busy = controller.session, controller.busy
-        self.train_button.setEnabled(session is not None and not busy)
         self.predict_button.setEnabled(session is not None and session.is_trained and not busy)
-        self.stop_button.setEnabled(busy)
         self.preset.setEnabled(not busy)
         self.form.native.setEnabled(not busy)
         quietly(self.preset, lambda: self.preset.setCurrentText(controller.settings.preset))
@@ -119,40 +112,36 @@ class TrainSection(QWidget):
         self.estimate_text.setVisible(not busy)
         self.estimate_text.setText(self._estimate())
 
+        show_window(self.window_choice, controller.settings.window)
+        is_grey = session is not None and not session.study.is_colour
+        self.window_choice.setEnabled(is_grey and not busy)
+        changed = session.changes_since_training() if session is not None else []
+        self.from_scratch.setText(_starts_over(changed))
+        self.from_scratch.setVisible(bool(changed) and not busy)
+
     def _estimate(self) -> str:
-        session, settings = self.controller.session, self.controller.settings
-        if session is None:
+        if self.controller.session is None:
             return "Learns from the slices you label."
-        book = session.labels
-        learnt = {index for done in session.history for index in done.labelled}
-        new = [index for index in book.labelled if index not in learnt]
-        if not book.labelled:
+        job, pace = self.head.job(), self.head.pace
+        if job is None:
             return "Nothing is labelled yet."
-        if self.controller.scheduler and self.pace.train is None:
+        if self.controller.scheduler and not pace.is_known:
             return "How long it takes on the scheduler's worker shows in the first training."
-        seconds = estimate(
-            settings,
-            self.controller.encoder_in_use or self.controller.encoder_expected,
-            len(new),
-            len(book.open_slices),
-            kind=session.study.kind,
-            classes=len(book.classes),
-            warm=session.is_trained,
-            pace=self.pace,
-        )
-        rough = "" if self.pace.train is not None else ", to be measured in the first training"
-        return f"Training and prediction: {in_words(seconds)}{rough}."
+        rough = "" if pace.is_known else " on a small server; the first steps show how long it takes here"
+        return f"Training and prediction: {in_words(pace.seconds(job))}{rough}."
 
     def _settings_changed(self) -> None:
-        place = (self.controller.device, self.controller.scheduler)
-        if place != self._place:
-            self._place = place
-            self.pace.forget()
         show_settings(self.form, self.controller.settings)
+
+    def _choose_window(self) -> None:
+        chosen = self.window_choice.currentText()
+        if chosen == _AS_IN_VIEW:
+            chosen = self.controller.view_window
+        self.controller.change_settings(window=chosen)
+        self.refresh()
 
     def _set(self, name: str, value: Any) -> None:
         if getattr(self.controller.settings, name) != value:
-            self.pace.forget()
             self.controller.change_settings(**{name: value})
 
     # --- work -------------------------------------------------------------------------------------------------------
@@ -160,15 +149,8 @@ class TrainSection(QWidget):
     def _on_session(self) -> None:
         self.curve.hide()  # it is of the study before
 
-    def _on_start(self, name: str) -> None:
-        first = "Asking the scheduler…" if self.controller.scheduler else "Loading the encoder…"
-        self.doing.setText(f"{name}…" if name != TRAINING else first)
-        self.doing.show()
-        self.bar.setRange(0, 0)
-        self.bar.setFormat("")
-        self.bar.show()
+    def _on_start(self, _: str) -> None:
         self._stage = None
-        self.refresh()
 
     def _on_progress(self, event: Progress) -> None:
         if event.stage == "train" and (self._stage != "train" or not self.curve.steps):
@@ -177,22 +159,15 @@ class TrainSection(QWidget):
         self._stage = event.stage
         if event.loss is not None:
             self.curve.add(event.done, event.loss)
-        if event.done and event.elapsed > 0.5 and event.stage != "send":
-            setattr(self.pace, event.stage, event.elapsed / event.done)
-        now = time.monotonic()
-        if now - self._shown < _PAUSE and event.done < event.total:
-            return
-        self._shown = now
-        self.bar.setRange(0, max(1, event.total))
-        self.bar.setValue(event.done)
-        self.bar.setFormat("%p %")
-        if self.controller.stopping:
-            self.doing.setText("Stopping…")
-            return
-        doing = _DOING[event.stage].format(event.done, event.total).capitalize()
-        left = f"; {in_words(event.remaining)} left" if event.done > 1 and event.remaining > 1 else ""
-        self.doing.setText(f"{doing}{left}.")
 
-    def _on_end(self) -> None:
-        self.doing.hide()
-        self.bar.hide()
+
+def _starts_over(changed: list[str]) -> str:
+    """Why the next training cannot continue the model, in one sentence."""
+    words = [_WORDS[name] for name in changed if name in _WORDS]
+    if len(words) < len(changed):
+        words.append("the decoder of the preset")
+    listed = " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return (
+        f"The next training starts from scratch: {listed} changed. The trained model stays in use until then; "
+        "set it back to continue the model."
+    )

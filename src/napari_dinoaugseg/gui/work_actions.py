@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ from napari_dinoaugseg.study.study import ReadLabels
 
 if TYPE_CHECKING:
     import napari
+
+    from napari_dinoaugseg.session.session import Session
+
+_log = logging.getLogger(__name__)
 
 TRAINING, PREDICTING = "Training", "Predicting"
 
@@ -185,15 +190,24 @@ class WorkActions(LabelActions):
         )
         self.work_started.emit(name)
 
-    def _on_error(self, error: Exception, name: str, session: Any, *, stopped: bool) -> None:
+    def _on_error(self, error: Exception, name: str, session: Session | None, *, stopped: bool) -> None:
+        if session is not None and session is not self.session:
+            self._tell_of_study_before(error, session.study.name, stopped=stopped)
+            return
         if isinstance(error, ClusterError):
-            if session is not self.session:  # the study was left, and with it the scheduler
-                return
             self.set_interrupted(name)
         if stopped and isinstance(error, TrainingError):
             self.said.emit("Stopped before anything was learnt.")
         else:
             self.tell_error(error)
+
+    def _tell_of_study_before(self, error: Exception, name: str, *, stopped: bool) -> None:
+        """An error of a study that was left since: its words must not stand in the panel of the next one."""
+        if not stopped or not isinstance(error, TrainingError | ClusterError):
+            from napari.utils.notifications import show_error
+
+            _log.error("error in work on a study that was left", exc_info=error)
+            show_error(f"{name}: {error}")
 
     def set_interrupted(self, name: str) -> None:
         """Remember what a scheduler's loss ended, by its name; empty = nothing, or nothing that matters any more."""

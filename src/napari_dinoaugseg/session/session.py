@@ -57,7 +57,7 @@ class Recipe:
         return same and self.weights == other.weights
 
     def differences(self, other: Recipe) -> list[str]:
-        """Names of the settings (and ``weights``) because of which a decoder of one cannot be continued as the other."""
+        """Names of the settings (and ``weights``) that keep a decoder of one from being continued as the other."""
         names = [
             name for name in (*INPUT, *ARCHITECTURE) if getattr(self.settings, name) != getattr(other.settings, name)
         ]

@@ -85,6 +85,20 @@ def choose_window(study: Slices, name: str = "auto") -> Window | None:
     return Window(low, high) if low < high else Window(low, low + max(1.0, abs(low) * 1e-3))
 
 
+def opening_window(study: Slices, chosen: str = "auto") -> str:
+    """Return the name of the window in which a study opens: soft tissue for a CT, "auto" otherwise.
+
+    Args:
+        study: the study.
+        chosen: the window of the study before; it stays where it means the same in this one.
+    """
+    if study.is_colour:
+        return "auto"
+    if study.modality == "CT" or (study.modality is None and _is_hounsfield(None, *study.intensity_range())):
+        return chosen if chosen in CT_WINDOWS else "soft tissue"
+    return chosen if chosen == "percentiles" else "auto"
+
+
 def _is_hounsfield(modality: str | None, low: float, high: float) -> bool:
     """Tell whether values are Hounsfield units: the file says CT, or they reach from air to tissue."""
     if modality is not None:

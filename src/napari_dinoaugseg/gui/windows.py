@@ -1,0 +1,34 @@
+"""Choices of an intensity window: one for the eyes (Study section), one for the model (Train section)."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QComboBox
+
+from napari_dinoaugseg.gui.parts import quietly
+from napari_dinoaugseg.study import CT_WINDOWS
+
+WINDOWS = ("auto", "percentiles", *CT_WINDOWS)
+
+
+def window_choice(items: list[str], tip: str) -> QComboBox:
+    """A list of windows; the last item is what is not a window of its own ("own values…")."""
+    made = QComboBox()
+    made.addItems(items)
+    made.setToolTip(tip)
+    # Long items must not set the width of the panel.
+    made.setMinimumContentsLength(8)
+    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return made
+
+
+def show_window(choice: QComboBox, window: str) -> None:
+    """Show a window in a list without acting on it; values of the person's own replace those shown before."""
+
+    def change() -> None:
+        for index in reversed(range(len(WINDOWS), choice.count() - 1)):
+            choice.removeItem(index)
+        if window not in WINDOWS:
+            choice.insertItem(choice.count() - 1, window)
+        choice.setCurrentText(window)
+
+    quietly(choice, change)

@@ -1,0 +1,174 @@
+"""The window that a person looks through, and the one that the model sees: two things, and what the panel says holds."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+
+from napari_dinoaugseg.session.places import saved_sessions
+from tests.blobs import AFFINE, image_voxels
+from tests.gui.conftest import paint, train, wait_idle
+from tests.gui.test_work import until_stage
+
+SOFT_TISSUE = [-160, 240]
+
+
+def choose(combo, text: str) -> None:
+    """Choose from a list with the keyboard, as a person may; each item on the way is chosen as well."""
+    combo.setFocus()
+    target = combo.findText(text)
+    assert target >= 0
+    while combo.currentIndex() != target:
+        key = Qt.Key.Key_Down if combo.currentIndex() < target else Qt.Key.Key_Up
+        QTest.keyClick(combo, key)
+
+
+@pytest.fixture
+def ct(tmp_path):
+    """A NIfTI file with Hounsfield units: air, water, two structures."""
+    hounsfield = np.clip(image_voxels() - 350, -1000, 700).astype(np.int16)
+    hounsfield[:6] = -1000
+    hounsfield[-6:] = -1000
+    nib.save(nib.Nifti1Image(hounsfield, AFFINE), tmp_path / "ct.nii.gz")
+    return tmp_path / "ct.nii.gz"
+
+
+def shown(controller) -> list[float]:
+    return [round(value, 3) for value in controller.layers.image.contrast_limits]
+
+
+def test_a_ct_opens_in_soft_tissue_for_the_eyes_and_the_model(controller, panel, ct, qtbot):
+    controller.open_path(ct, plane="axial")
+    wait_idle(qtbot, controller)
+    assert shown(controller) == SOFT_TISSUE
+    assert panel.study.window_choice.currentText() == "soft tissue"
+    assert panel.train.window_choice.currentText() == "soft tissue"
+    assert controller.session.settings.window == "soft tissue"
+
+
+def test_a_ct_from_a_layer_opens_in_soft_tissue(controller, panel, ct):
+    data = np.moveaxis(np.asarray(nib.load(ct).dataobj), 2, 0)
+    controller.use_layer(controller.viewer.add_image(data, contrast_limits=(-1000, 700)))
+    assert shown(controller) == SOFT_TISSUE
+    assert panel.study.window_choice.currentText() == "soft tissue"
+
+
+def test_an_mr_after_a_ct_does_not_open_in_hounsfield_units(controller, panel, ct, blob_files):
+    controller.open_path(ct, background=False, plane="axial")
+    controller.open_path(blob_files[0], background=False, plane="axial")
+    assert panel.study.window_choice.currentText() == "auto"
+    assert shown(controller) != SOFT_TISSUE
+
+
+def test_looking_through_another_window_keeps_the_model(labelled, panel, qtbot, said):
+    labelled.change_settings(steps=5)
+    train(qtbot, labelled)
+    model, sees = labelled.session.model, labelled.settings.window
+    choose(panel.study.window_choice, "bone")
+    assert shown(labelled) == [-450, 1050]
+    assert labelled.session.model is model
+    assert labelled.session.changes_since_training() == []
+    assert labelled.settings.window == sees
+    assert panel.train.window_choice.currentText() == sees
+    assert not panel.train.from_scratch.isVisible()
+    assert not any("scratch" in text for text in said)
+
+
+def test_the_window_can_be_changed_while_the_model_is_trained(labelled, panel, qtbot):
+    labelled.change_settings(steps=200)
+    sees = labelled.settings.window
+    labelled.train()
+    until_stage(qtbot, labelled, "train")
+    assert panel.study.window_choice.isEnabled()
+    choose(panel.study.window_choice, "lung")
+    assert labelled.busy
+    assert shown(labelled) == [-1350, 150]
+    labelled.stop()
+    wait_idle(qtbot, labelled)
+    assert labelled.session.model_settings.window == sees
+    assert labelled.session.model.settings["window"] == sees
+
+
+def test_before_the_first_training_the_model_sees_what_the_person_sees(study, controller, panel, qtbot):
+    choose(panel.study.window_choice, "bone")
+    assert panel.train.window_choice.currentText() == "bone"
+    assert controller.session.settings.window == "bone"
+    controller.layers.image.contrast_limits = (10, 300)
+    assert controller.session.settings.window == "10,300"
+
+
+@pytest.mark.parametrize(("change", "words"), [("window", "the window"), ("preset", "the decoder of the preset")])
+def test_a_changed_setting_keeps_the_model_and_says_that_training_starts_from_scratch(
+    labelled, panel, qtbot, change, words
+):
+    labelled.change_settings(steps=5)
+    train(qtbot, labelled)
+    model, first = labelled.session.model, labelled.settings
+    if change == "window":
+        choose(panel.train.window_choice, "bone")
+    else:
+        choose(panel.train.preset, "fast")
+        labelled.change_settings(input_size=64)
+    assert labelled.session.model is model
+    assert panel.train.from_scratch.isVisible()
+    assert words in panel.train.from_scratch.text()
+    assert panel.train.predict_button.isEnabled()
+    labelled.predict()
+    wait_idle(qtbot, labelled)
+    assert labelled.session.model is model
+    labelled.change_settings(**first.model_dump())
+    assert not panel.train.from_scratch.isVisible()
+    assert labelled.session.changes_since_training() == []
+
+
+def test_the_contrast_slider_of_napari_moves_the_words_of_the_panel(study, controller, panel):
+    controller.layers.image.contrast_limits = (12.5, 345)
+    assert panel.study.window_choice.currentText() == "12.5,345"
+    choose(panel.study.window_choice, "auto")
+    assert controller.view_window == "auto"
+    assert panel.study.window_choice.findText("12.5,345") < 0
+
+
+def test_a_saved_session_comes_back_through_the_window_that_was_looked_through(
+    labelled, panel, truth, blob_files, qtbot
+):
+    labelled.change_settings(steps=5)
+    train(qtbot, labelled)
+    sees = labelled.settings.window
+    choose(panel.study.window_choice, "bone")
+    paint(labelled, truth, [6])
+    labelled.open_path(blob_files[0], plane="axial")
+    wait_idle(qtbot, labelled)
+    assert len(saved_sessions(labelled.session.study.fingerprint)) == 1
+    assert panel.study.window_choice.currentText() == "auto"
+    qtbot.mouseClick(panel.resume.go_on_button, Qt.MouseButton.LeftButton)
+    wait_idle(qtbot, labelled)
+    assert shown(labelled) == [-450, 1050]
+    assert panel.study.window_choice.currentText() == "bone"
+    assert panel.train.window_choice.currentText() == sees
+
+
+def test_a_saved_session_without_a_window_shows_the_one_of_its_settings(
+    labelled, panel, blob_files, qtbot, monkeypatch
+):
+    labelled.change_settings(window="-10,500")
+    view = labelled.saving._view
+    monkeypatch.setattr(labelled.saving, "_view", lambda: {k: v for k, v in view().items() if k != "window"})
+    labelled.open_path(blob_files[0], plane="axial")
+    wait_idle(qtbot, labelled)
+    qtbot.mouseClick(panel.resume.go_on_button, Qt.MouseButton.LeftButton)
+    wait_idle(qtbot, labelled)
+    assert shown(labelled) == [-10, 500]
+    assert panel.study.window_choice.currentText() == "-10,500"
+
+
+def test_another_plane_keeps_the_window(study, controller, panel):
+    from napari_dinoaugseg.study import Plane
+
+    choose(panel.study.window_choice, "bone")
+    controller.change_plane(Plane.CORONAL)
+    assert shown(controller) == [-450, 1050]
+    assert panel.study.window_choice.currentText() == "bone"
