@@ -282,11 +282,11 @@ def test_the_first_steps_on_a_slow_machine_correct_the_time_of_all_that_follows(
     slow = 7.3  # times the table
     work = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False)
     true = {stage: work.units[stage] * work.seconds[stage] * slow for stage in work.units}
-    pace, done = Pace(), 5
-    event = Progress("encode", done, int(work.units["encode"]), done * work.seconds["encode"] * slow)
-    pace.note(event)
-    left = sum(true.values()) - event.elapsed
-    assert pace.left(work, event) == pytest.approx(left, rel=0.01)
+    pace, each = Pace(), work.seconds["encode"] * slow
+    for done in (1, 10):
+        event = Progress("encode", done, int(work.units["encode"]), 3.0 + done * each)  # the first one takes long
+        pace.note(event)
+    assert pace.left(work, event) == pytest.approx(sum(true.values()) - 10 * each, rel=0.01)
 
 
 def test_nothing_is_promised_before_anything_was_measured():

@@ -1,4 +1,4 @@
-"""The window that a person looks through, and the one that the model sees: two things, and what the panel says holds."""
+"""The window a person looks through and the window the model sees: two things, both as the panel says."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from napari_dinoaugseg.learning.events import Progress, Stage
 from napari_dinoaugseg.learning.settings import Settings
 
-# Seconds on two cores of a server of 2020, at 256 pixels: a slice through efficientnet-lite0, one training step with a
-# decoder of 64 channels and full convolutions on 4 slices, the prediction of one slice with its encoding.
-_ENCODE, _STEP, _PREDICT = 0.05, 0.25, 0.11
+# Seconds on two server cores at 256 pixels (docs/performance.md): a slice through efficientnet-lite0, one training step
+# with a decoder of 64 channels and full convolutions on 4 slices, the prediction of one slice with its encoding.
+_ENCODE, _STEP, _PREDICT = 0.022, 0.45, 0.035
 _LEAN = 0.6  # of that, with the other kinds of blocks
 _SIDES = 3  # pictures of one structure are seen from two sides, or four where they are coloured
-_SLOWER = {"tiny": 6.0, "small": 10.0, "base": 20.0, "large": 40.0}  # encoders against efficientnet-lite0
+_SLOWER = {"tiny": 14.0, "small": 23.0, "base": 45.0, "large": 90.0}  # encoders against efficientnet-lite0
 _ENOUGH = 0.5  # seconds of a stage after which its pace is trusted
 
 _STAGES: tuple[Stage, ...] = ("encode", "train", "predict")
@@ -67,10 +67,11 @@ class Pace:
     """What this machine has shown with the settings at hand.
 
     Attributes:
-        measured: seconds for one unit of a stage.
+        measured: seconds for one unit of a stage, the one measured last at the end.
     """
 
     measured: dict[Stage, float] = field(default_factory=dict)
+    _first: Progress | None = None  # the first unit of the running stage: it takes longer, for memory is prepared
 
     @property
     def is_known(self) -> bool:
@@ -80,20 +81,27 @@ class Pace:
     def forget(self) -> None:
         """Other settings have another pace."""
         self.measured.clear()
+        self._first = None
 
     def note(self, event: Progress) -> None:
         """Learn from the progress of running work."""
-        if event.stage in _STAGES and event.done and event.elapsed > _ENOUGH:
-            self.measured[event.stage] = event.elapsed / event.done
+        if event.stage not in _STAGES or not event.done:
+            return
+        first = self._first
+        if first is None or first.stage != event.stage or first.done >= event.done:
+            self._first = event
+        elif event.elapsed - first.elapsed > _ENOUGH:
+            self.measured.pop(event.stage, None)
+            self.measured[event.stage] = (event.elapsed - first.elapsed) / (event.done - first.done)
 
     def seconds(self, job: Job, stages: tuple[Stage, ...] = _STAGES) -> float:
         """How long stages of a job take.
 
         A stage that was not measured takes its time in the table, times how much slower (or faster) than the table this
-        machine was in the stages that were.
+        machine was in the stage that was measured last.
         """
-        compared = [self.measured[stage] / job.seconds[stage] for stage in _STAGES if stage in self.measured]
-        slower = max(compared) if compared else 1.0
+        last = next(reversed(self.measured), None)
+        slower = self.measured[last] / job.seconds[last] if last is not None else 1.0
         pace = {stage: self.measured.get(stage, job.seconds[stage] * slower) for stage in stages}
         return sum(job.units[stage] * pace[stage] for stage in stages)
 

@@ -108,7 +108,7 @@ class ViewGuard:
                 name = self._layers.study.name
                 return (
                     f"The image '{layer.name}' lies above {name}: nothing is painted, for the strokes would go to "
-                    f"{name}. Hide '{layer.name}' with its eye in the layer list."
+                    f"{name}. Hide '{layer.name}' with its eye in the layer list, or annotate it instead."
                 )
         return ""
 
