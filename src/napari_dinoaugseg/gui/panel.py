@@ -180,6 +180,9 @@ class Panel(QWidget):
 
     def _on_session(self) -> None:
         self.folds["Study"].set_open(self.controller.session is None)
+        self.folds["Review"].set_open(False)
+        self._reviewed = False
+        self.scroll_area.ensureVisible(0, 0)
         self._clear_message()
 
     def _on_prediction(self, _: int) -> None:
