@@ -1,4 +1,4 @@
-"""Encoder weights for the tests: DINOv3's smallest architecture with random values, in both layouts."""
+"""Encoder weights for the tests: DINOv3's smallest architecture with random values, in every layout."""
 
 from __future__ import annotations
 
@@ -34,17 +34,30 @@ def to_meta_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def to_transformers_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names in `facebook/dinov3-convnext-tiny-pretrain-lvd1689m`."""
+    renamed = {}
+    for name, value in state.items():
+        name = re.sub(r"^stem\.", "stages.0.downsample_layers.", name)
+        name = name.replace(".downsample.", ".downsample_layers.").replace("head.norm", "layer_norm")
+        name = name.replace(".blocks.", ".layers.").replace(".norm.", ".layer_norm.")
+        renamed[name.replace("conv_dw", "depthwise_conv").replace("mlp.fc", "pointwise_conv")] = value
+    return renamed
+
+
 @pytest.fixture(scope="session")
 def weights_files(tiny_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same weights in four files."""
+    """The same weights in files of all layouts."""
     from safetensors.torch import save_file
 
     folder = tmp_path_factory.mktemp("weights")
     meta = to_meta_layout(tiny_state)
-    files = {name: folder / name for name in ("timm.safetensors", "timm.pth", "meta.safetensors", "meta.pth")}
+    names = ("timm.safetensors", "timm.pth", "meta.safetensors", "meta.pth", "transformers.safetensors")
+    files = {name: folder / name for name in names}
     save_file(tiny_state, files["timm.safetensors"])
     torch.save(tiny_state, files["timm.pth"])
     # safetensors refuses two names for one tensor.
     save_file({name: value.clone() for name, value in meta.items()}, files["meta.safetensors"])
     torch.save({"model": meta}, files["meta.pth"])
+    save_file(to_transformers_layout(tiny_state), files["transformers.safetensors"])
     return files

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
-import shutil
+import errno
+import io
+import logging
+import socket
+import ssl
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -13,6 +19,7 @@ from napari_dinoaugseg.errors import SettingsError, WeightsError
 from napari_dinoaugseg.model import hub
 from napari_dinoaugseg.model.encoder import ENCODERS, Encoder, load_encoder, resolve_encoder, weights_state
 from napari_dinoaugseg.model.weights import fit_weights
+from tests.hub_server import COMMIT, Hub, serving
 
 LITE0 = "efficientnet-lite0"
 TINY = "dinov3-convnext-tiny"
@@ -106,7 +113,7 @@ class Around:
         monkeypatch.setattr(
             hub, "in_package", lambda spec: Path("x") if self.package and spec.source == "package" else None
         )
-        monkeypatch.setattr(hub, "_answers", lambda spec: self.online)
+        monkeypatch.setattr(hub, "_ask", lambda spec: None if self.online else hub._Refusal("nobody answers"))
         monkeypatch.setattr(hub, "is_forbidden", lambda: False)
 
     def resolve(self, name: str = "auto", device: str = "cpu") -> tuple[str, list[str]]:
@@ -127,13 +134,13 @@ def test_auto_takes_dinov3_from_the_local_cache(device: str, chosen: str, around
 
 def test_only_loading_an_encoder_by_its_name_asks_the_hub(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(hub, "_answers", lambda spec: asked.append(spec.name))
+    monkeypatch.setattr(hub, "_ask", lambda spec: asked.append(spec.name) or hub._Refusal("nobody answers"))
     around.resolve()
     for name in ENCODERS:
         around.resolve(name)
         weights_state(name)
     assert asked == []
-    with pytest.raises(WeightsError, match="the hub cannot be reached"):
+    with pytest.raises(WeightsError, match="not on this machine, and nobody answers"):
         load_encoder(TINY, say=pytest.fail)
     assert asked == [TINY]
 
@@ -183,20 +190,66 @@ def test_missing_weights_say_the_ways_out(around: Around) -> None:
         load_encoder(LITE0)
 
 
+def cached(root: Path, repository: str, commit: str, *files: tuple[str, Path | None], main: bool = True) -> Path:
+    """A repository in a cache of the hub, with links to its files; None = to one that is gone. Returns the snapshot."""
+    folder = root / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for name, content in files:
+        (snapshot / name).symlink_to(content or folder / "blobs" / "gone")
+    if main:
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "refs" / "main").write_text(commit)
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    ("repository", "layout", "name", "main"),
+    [
+        ("timm/convnext_tiny.dinov3_lvd1689m", "timm.safetensors", "model.safetensors", True),
+        ("timm/convnext_tiny.dinov3_lvd1689m", "timm.pth", "pytorch_model.bin", True),
+        ("facebook/dinov3-convnext-tiny-pretrain-lvd1689m", "transformers.safetensors", "model.safetensors", True),
+        # As after a download of one revision, or copied by hand.
+        ("facebook/dinov3-convnext-tiny-pretrain-lvd1689m", "transformers.safetensors", "model.safetensors", False),
+    ],
+)
 def test_weights_in_the_hubs_own_cache_are_found(
-    weights_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: str,
+    layout: str,
+    name: str,
+    main: bool,
+    weights_files: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    folder = tmp_path / "models--timm--convnext_tiny.dinov3_lvd1689m"
-    snapshot = folder / "snapshots" / "0123abcd"
-    snapshot.mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("0123abcd")
-    shutil.copy(weights_files["timm.safetensors"], snapshot / "model.safetensors")
+    assert weights_state(TINY) == "missing"
+    cached(tmp_path, repository, "0123abcd", (name, weights_files[layout]), main=main)
     assert weights_state(TINY) == "local"
     assert resolve_encoder("auto", say=pytest.fail) == TINY
     monkeypatch.setenv("DINOAUGSEG_OFFLINE", "1")
-    assert load_encoder(TINY).spec.name == TINY
+    found = load_encoder(TINY).fingerprint
+    assert found == load_encoder(TINY, weights=weights_files["timm.safetensors"]).fingerprint
+
+
+def test_the_current_snapshot_of_the_cache_comes_first_and_a_broken_one_last(
+    weights_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = "facebook/dinov3-convnext-tiny-pretrain-lvd1689m"
+    file = ("model.safetensors", weights_files["transformers.safetensors"])
+    cached(tmp_path, repository, "aaaa", file, main=False)
+    current = cached(tmp_path, repository, "bbbb", file)
+    cached(tmp_path, repository, "cccc", file, main=False)
+    assert hub.in_cache(ENCODERS[TINY]) == current / "model.safetensors"
+    (current / "model.safetensors").unlink()
+    (current / "model.safetensors").symlink_to(tmp_path / "gone")
+    found = hub.in_cache(ENCODERS[TINY])
+    assert found is not None
+    assert found.parent.name in ("aaaa", "cccc")
+    # The repository's folder in the cache, and the cache's snapshot, may also be named.
+    assert resolve_encoder("auto", weights=current.parents[1]) == TINY
+    assert resolve_encoder("auto", weights=current.parent / "aaaa") == TINY
 
 
 def test_a_download_says_licence_and_size_first(
@@ -205,7 +258,7 @@ def test_a_download_says_licence_and_size_first(
     around.online = True
     said: list[str] = []
 
-    def fetch(repository: str, name: str) -> str:
+    def fetch(repository: str, name: str, **_: object) -> str:
         assert len(said) == 1
         assert (repository, name) == ("timm/convnext_tiny.dinov3_lvd1689m", "model.safetensors")
         return str(weights_files["timm.safetensors"])
@@ -220,12 +273,14 @@ def test_a_download_says_licence_and_size_first(
 def test_a_failed_download_is_a_short_error(monkeypatch: pytest.MonkeyPatch, around: Around) -> None:
     around.online = True
 
-    def fetch(repository: str, name: str) -> str:
-        msg = "401 Unauthorized\nmany\nmore lines"
+    def fetch(repository: str, name: str, **_: object) -> str:
+        msg = "What nobody foresaw\nmany\nmore lines"
         raise OSError(msg)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    with pytest.raises(WeightsError, match="could not be downloaded: 401") as caught:
+    with pytest.raises(
+        WeightsError, match=r"could not be downloaded: asking \S+ failed \(OSError: What nobody foresaw\)"
+    ) as caught:
         load_encoder(TINY, say=lambda _: None)
     assert len(str(caught.value).splitlines()) == 2
 
@@ -234,32 +289,186 @@ def test_a_failed_download_is_a_short_error(monkeypatch: pytest.MonkeyPatch, aro
 
 
 @pytest.fixture
-def questions(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let the hub be asked; collects the time-outs. The answer is yes."""
-    asked: list[float] = []
-
-    class Answer:
-        size = 111_000_000
-
-    def ask(url: str, timeout: float) -> Answer:
-        assert "convnext_tiny.dinov3_lvd1689m" in url
-        asked.append(timeout)
-        return Answer()
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
-    return asked
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub on this machine, and an empty cache; the network is allowed."""
+    with serving() as made:
+        reach(made.address, monkeypatch)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield made
 
 
-def test_offline_by_choice_asks_nobody(questions: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def reach(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT and HF_HUB_OFFLINE=0 do when the client is imported."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    huggingface_hub.close_session()  # a session keeps its proxies
+
+
+def test_offline_by_choice_asks_nobody(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DINOAUGSEG_OFFLINE", "1")
     with pytest.raises(WeightsError, match="downloads are switched off"):
         hub.download(ENCODERS[TINY], pytest.fail)
-    monkeypatch.delenv("DINOAUGSEG_OFFLINE")
+    monkeypatch.setenv("DINOAUGSEG_OFFLINE", "")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="downloads are switched off"):
         hub.download(ENCODERS[TINY], pytest.fail)
-    assert questions == []
+    assert server.asked == []
+
+
+@pytest.fixture
+def client_lines() -> Iterator[Callable[[], list[str]]]:
+    """What the client's logger shows; its own handler took hold of a terminal that pytest has replaced."""
+    handler = logging.StreamHandler(io.StringIO())
+    logging.getLogger("huggingface_hub").addHandler(handler)
+    yield lambda: handler.stream.getvalue().splitlines()
+    logging.getLogger("huggingface_hub").removeHandler(handler)
+
+
+def test_a_download_asks_for_the_file_only_and_shows_no_line_of_the_client(
+    server: Hub,
+    client_lines: Callable[[], list[str]],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "_TELL_EVERY", 0.0)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    server.answers(200, X_Repo_Commit=COMMIT, ETag='"abc"', X_HF_Warning="topic; log in for a higher limit")
+    server.content = b"w" * 3_000_000
+    said: list[str] = []
+    path = hub.download(ENCODERS[TINY], said.append)
+    assert path.read_bytes() == server.content
+    assert path == hub.in_cache(ENCODERS[TINY])
+    assert "3 of 3 MB" in said[-1]
+    assert capfd.readouterr() == ("", "")
+    assert client_lines() == []
+    assert {question.partition(" ")[2] for question in server.asked} == {
+        "/timm/convnext_tiny.dinov3_lvd1689m/resolve/main/model.safetensors"
+    }
+    assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY is False
+
+
+def test_what_others_log_through_the_client_is_still_seen(client_lines: Callable[[], list[str]]) -> None:
+    logger = logging.getLogger("huggingface_hub.file_download")
+    with hub._quiet_client():
+        logger.warning("ours")
+        other = threading.Thread(target=logger.warning, args=("another plugin's",))
+        other.start()
+        other.join()
+    logger.warning("later")
+    assert client_lines() == ["another plugin's", "later"]
+
+
+def httpx_error(name: str, text: str) -> Exception:
+    """An exception as the client's HTTP library raises it, which has changed its name before."""
+    return type(name, (Exception,), {})(text)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def said_of(address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    reach(address, monkeypatch)
+    with pytest.raises(WeightsError) as caught:
+        hub.download(ENCODERS[TINY], pytest.fail)
+    assert len(str(caught.value).splitlines()) == 2
+    return str(caught.value)
+
+
+def test_each_way_in_which_the_hub_cannot_be_reached_has_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = free_port()
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    assert "127.0.0.1 refuses the connection" in said_of(f"http://127.0.0.1:{closed}", monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", unknown)
+        assert "the name of hub.invalid cannot be looked up" in said_of("http://hub.invalid", monkeypatch)
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "create_connection", cut_off)
+        assert "there is no way to 127.0.0.1: is there a network?" in said_of("http://127.0.0.1:9", monkeypatch)
+
+
+def test_a_proxy_is_named_without_its_password(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = free_port()
+    reach("http://hub.invalid", monkeypatch)
+    monkeypatch.setenv("HTTP_PROXY", f"http://person:secret@127.0.0.1:{closed}")
+    monkeypatch.setenv("http_proxy", f"http://person:secret@127.0.0.1:{closed}")
+    with pytest.raises(WeightsError, match=f"the proxy 127.0.0.1:{closed} refuses the connection") as caught:
+        hub.download(ENCODERS[TINY], pytest.fail)
+    assert "HTTPS_PROXY" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ssl.SSLCertVerificationError("certificate verify failed"), "certificate of hub.invalid is not trusted"),
+        (ssl.SSLError("WRONG_VERSION_NUMBER"), "no encrypted connection to hub.invalid"),
+        (httpx_error("ProxyError", "403 Forbidden"), "does not connect to hub.invalid .*403 Forbidden"),
+        (httpx_error("ConnectTimeout", "timed out"), "did not answer within 10 seconds"),
+        (OSError(errno.ENOSPC, "No space left"), "disk with the hub's cache is full"),
+        (PermissionError(errno.EACCES, "Permission denied"), "hub's cache cannot be written"),
+        (ValueError("Illegal header b'Bearer hf_secret'"), r"failed \(ValueError: Illegal header b'Bearer …'\)"),
+    ],
+)
+def test_what_else_can_fail_has_a_true_sentence(error: Exception, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the client raises it: inside exceptions of its HTTP library."""
+    reach("https://hub.invalid", monkeypatch)
+
+    def ask(*_: object, **__: object) -> None:
+        try:
+            raise error
+        except Exception as inner:
+            msg = "an exception of the library"
+            raise RuntimeError(msg) from inner
+
+    wrapped = not isinstance(error, ValueError)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask if wrapped else raising(error))
+    with pytest.raises(WeightsError, match=says) as caught:
+        hub.download(ENCODERS[TINY], pytest.fail)
+    assert "secret" not in str(caught.value)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def ask(*_: object, **__: object) -> None:
+        raise error
+
+    return ask
+
+
+def test_a_hub_that_never_answers_is_given_up_in_time(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers(0)
+    monkeypatch.setenv("DINOAUGSEG_HUB_TIMEOUT", "0.2")
+    started = time.monotonic()
+    with pytest.raises(WeightsError, match=r"did not answer within 0\.2 seconds\.\n.*DINOAUGSEG_HUB_TIMEOUT"):
+        hub.download(ENCODERS[TINY], pytest.fail)
+    assert time.monotonic() - started < 5
+
+
+def test_the_clients_own_waiting_time_holds_where_ours_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DINOAUGSEG_HUB_TIMEOUT", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 25)
+    assert hub.patience() == 25
+    monkeypatch.setenv("DINOAUGSEG_HUB_TIMEOUT", "90")
+    assert hub.patience() == 90
+    with hub._quiet_client():
+        assert huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT == 90
+
+
+# --- reading once more ----------------------------------------------------------------------------------------------
 
 
 def test_weights_read_anew_make_the_same_encoder(lite0: Encoder) -> None:
@@ -279,23 +488,3 @@ def test_weights_that_changed_meanwhile_are_not_read_anew(lite0: Encoder) -> Non
     encoder = Encoder(ENCODERS[LITE0], state, read_again=lambda: other)
     with pytest.raises(WeightsError, match="changed while they were in use"):
         encoder.restart_on_cpu()
-
-
-def test_a_hub_that_does_not_answer_is_given_up_in_time(
-    questions: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub, "_PATIENCE", 0.1)
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: time.sleep(2))
-    started = time.monotonic()
-    with pytest.raises(WeightsError, match="the hub cannot be reached"):
-        hub.download(ENCODERS[TINY], pytest.fail)
-    assert time.monotonic() - started < 1
-
-
-def test_a_refusal_of_the_hub_downloads_nothing(questions: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(url: str, timeout: float) -> None:
-        raise OSError("403")
-
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
-    with pytest.raises(WeightsError, match="the hub cannot be reached"):
-        hub.download(ENCODERS[TINY], pytest.fail)

@@ -60,7 +60,13 @@ Out = Annotated[Path, typer.Option(help="Where the mask goes: a file like the st
 Plane = Annotated[PlaneName | None, typer.Option(help="Slicing plane.", show_default="the one with the finest pixels")]
 Component = Annotated[int | None, typer.Option(help="Time point or channel of 4-D data, from 0.")]
 Series = Annotated[str | None, typer.Option(help="Which DICOM series: its UID or part of its description.")]
-Weights = Annotated[Path | None, typer.Option(help="Encoder weights, timm's or Meta's layout (.safetensors, .pth).")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Encoder weights: a file (.safetensors, .pth, .bin) or the folder of a repository, in the layout of timm, "
+        "Meta or transformers."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 …, mps.")]
 Encoder = Annotated[str, typer.Option(help="Encoder name, see `dinoaugseg encoders`; auto = the best one at hand.")]
 PresetOption = Annotated[Preset, typer.Option(help="Time against quality; paper = the authors' recipe, slow on a CPU.")]

@@ -12,12 +12,12 @@ _STATES = {
     "local": "at hand",
     "package": "at hand (installed package)",
     "download": "can be downloaded",
-    "missing": "missing: name a file with --weights",
+    "missing": "missing: name a file or folder with --weights",
 }
 
 
 def run_encoders(check: str | None, weights: Path | None, device: str, *, as_json: bool) -> None:
-    """List the encoders; with ``check`` load one and encode a picture of noise."""
+    """List the encoders; with ``check`` load one and encode a picture of noise, as also with ``weights``."""
     from napari_dinoaugseg.model.encoder import ENCODERS, weights_state
 
     rows: list[dict[str, Any]] = [
@@ -30,6 +30,8 @@ def run_encoders(check: str | None, weights: Path | None, device: str, *, as_jso
         }
         for spec in ENCODERS.values()
     ]
+    if check is None and weights is not None:
+        check = "auto"
     checked = _check(check, weights, device) if check is not None else None
     if as_json:
         print_json({"encoders": rows, **({"check": checked} if checked else {})})

