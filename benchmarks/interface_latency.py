@@ -18,8 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 LABELLED = (20, 46, 72, 98, 124)
 TICK = 10  # milliseconds
 LIMITS = {"longest": 150.0, "p99": 50.0}

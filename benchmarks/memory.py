@@ -106,14 +106,12 @@ def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[
     import napari
     from qtpy.QtWidgets import QApplication
 
-    from napari_dinoaugseg.gui.native import keep_llvm_apart
     from napari_dinoaugseg.gui.panel import Panel
 
     with meter.stage("napari"):
         viewer = napari.Viewer()
         panel = Panel(viewer)
         viewer.window.add_dock_widget(panel)
-        keep_llvm_apart()  # the panel's workers do this before they train
     with meter.stage("open"):
         panel.controller.settings = settings
         panel.controller.use_device("cpu")
@@ -132,12 +130,13 @@ def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[
 def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]:
     from napari_dinoaugseg.learning.prediction import Prediction
     from napari_dinoaugseg.learning.settings import Settings
+    from napari_dinoaugseg.session.libraries import engine_class
 
     image = folder / "volume.nii"
     write_volume(image, slices)
     meter = Meter()
     with meter.stage("libraries"):
-        import napari_dinoaugseg.session.engine  # noqa: F401 - PyTorch and what comes with it
+        engine_class()
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=size)
     session, show, close = (with_panel if panel else headless)(image, meter, settings)
     labelled = [slices * part // 10 for part in (2, 5, 8)]

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from napari_dinoaugseg.gui.native import keep_llvm_apart
+from napari_dinoaugseg.native import keep_llvm_apart
 
 _loaded = 0  # modules at the last look
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -153,7 +153,6 @@ def take_saved(stage: Stage) -> None:
 
 def main() -> None:
     """Read the arguments and take the pictures."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--theme", default="dark", choices=("dark", "light"))
     parser.add_argument("--folder", type=Path, default=Path("docs/screenshots"))

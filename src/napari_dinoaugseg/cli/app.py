@@ -15,7 +15,7 @@ import typer
 from napari_dinoaugseg import __version__, offline
 from napari_dinoaugseg.cli.output import tell
 from napari_dinoaugseg.errors import DinoAugSegError
-from napari_dinoaugseg.session.libraries import let_threads_sleep
+from napari_dinoaugseg.native import limit_spinning
 
 app = typer.Typer(
     help="Segment medical images from a handful of labelled slices (research use only; not a medical device).",
@@ -381,7 +381,7 @@ def _root(
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 an error of the input, said in one or two lines, 2 wrong usage."""
-    let_threads_sleep()
+    limit_spinning()
     # Before it ends Python looks for garbage in all of PyTorch once more: a second of waiting for nothing.
     atexit.register(gc.freeze)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dinoaugseg.cli.output import print_json, print_text, tell
+from napari_dinoaugseg.native import importing_torch
 
 _STATES = {
     "local": "at hand",
@@ -18,7 +19,8 @@ _STATES = {
 
 def run_encoders(check: str | None, weights: Path | None, device: str, *, as_json: bool) -> None:
     """List the encoders; with ``check`` load one and encode a picture of noise, as also with ``weights``."""
-    from napari_dinoaugseg.model.encoder import ENCODERS, weights_state
+    with importing_torch():
+        from napari_dinoaugseg.model.encoder import ENCODERS, weights_state
 
     rows: list[dict[str, Any]] = [
         {
@@ -49,10 +51,11 @@ def run_encoders(check: str | None, weights: Path | None, device: str, *, as_jso
 
 
 def _check(name: str, weights: Path | None, device_name: str) -> dict[str, object]:
-    import torch
+    with importing_torch():
+        import torch
 
-    from napari_dinoaugseg.learning.device import choose_device
-    from napari_dinoaugseg.model.encoder import load_encoder, resolve_encoder
+        from napari_dinoaugseg.learning.device import choose_device
+        from napari_dinoaugseg.model.encoder import load_encoder, resolve_encoder
 
     device = choose_device(device_name)
     resolved = resolve_encoder(name, weights=weights, device_type=device.type, say=tell)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_dinoaugseg.errors import DinoAugSegError, LabelError, SessionError
+from napari_dinoaugseg.gui.canvas_guard import CanvasGuard
 from napari_dinoaugseg.gui.layers import StudyLayers
 from napari_dinoaugseg.gui.preferences import preferences
 from napari_dinoaugseg.gui.saving import Saving
@@ -53,6 +54,7 @@ class ControllerCore:
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self.viewer = viewer
+        self._canvas_guard = CanvasGuard(viewer)
         self.session: Session | None = None
         self.layers: StudyLayers | None = None
         chosen = preferences()

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
+from napari_dinoaugseg.errors import DinoAugSegError
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.parts import button, quietly, row
 from napari_dinoaugseg.gui.preferences import follow_offline
 from napari_dinoaugseg.gui.theme import text_colour
+from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.libraries import load_libraries
 
 if TYPE_CHECKING:
@@ -41,13 +43,10 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
         ``asked``: the encoder and the weights that were asked for; ``states``: where its weights are, by name;
         ``specs``: the EncoderSpec by name; ``chosen``: the name; ``problem``: why none, or why not these weights.
     """
-    from napari_dinoaugseg.errors import DinoAugSegError
-    from napari_dinoaugseg.session.libraries import let_threads_sleep
-
-    let_threads_sleep()
-    from napari_dinoaugseg.learning.device import choose_device
-    from napari_dinoaugseg.model.encoder import ENCODERS, resolve_encoder, weights_state
-    from napari_dinoaugseg.model.weights import fit_weights
+    with importing_torch():
+        from napari_dinoaugseg.learning.device import choose_device
+        from napari_dinoaugseg.model.encoder import ENCODERS, resolve_encoder, weights_state
+        from napari_dinoaugseg.model.weights import fit_weights
 
     states = {name: str(weights_state(name)) for name in ENCODERS}
     asked = (encoder, weights)

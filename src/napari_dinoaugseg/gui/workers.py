@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from napari_dinoaugseg.gui.native import keep_llvm_apart
 from napari_dinoaugseg.learning.events import Cancel
-from napari_dinoaugseg.session.libraries import let_threads_sleep
 
 Handler = Callable[[Any], None]
 
@@ -41,8 +39,6 @@ class Work:
     ) -> None:
         from napari.qt.threading import create_worker
 
-        let_threads_sleep()
-        keep_llvm_apart()
         self.cancel = cancel
         self._on_end = on_end
 

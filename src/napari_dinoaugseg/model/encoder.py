@@ -17,6 +17,7 @@ from napari_dinoaugseg.errors import SettingsError, WeightsError
 from napari_dinoaugseg.model import hub
 from napari_dinoaugseg.model.specs import ENCODERS, EncoderSpec, build_trunk
 from napari_dinoaugseg.model.weights import fit_weights, has_classifier
+from napari_dinoaugseg.native import importing_torch
 
 __all__ = ["ENCODERS", "Encoder", "EncoderSpec", "WeightsState", "load_encoder", "resolve_encoder", "weights_state"]
 
@@ -236,7 +237,8 @@ def _hash(state: Mapping[str, Tensor]) -> str:
 
 def _fold_batch_norm(model: nn.Module) -> nn.Module:
     """Let each convolution do the work of the BatchNorm behind it, which is a fixed affine map in a frozen encoder."""
-    from timm.layers import BatchNormAct2d
+    with importing_torch():
+        from timm.layers import BatchNormAct2d
 
     for module in list(model.modules()):
         before: tuple[str, nn.Conv2d] | None = None

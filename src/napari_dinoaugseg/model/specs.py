@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from napari_dinoaugseg.native import importing_torch
+
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # What stands behind the four maps: not built, not loaded, no part of the fingerprint.
 _BEHIND_THE_MAPS = ("head", "norm_pre", "conv_head", "bn2", "global_pool", "classifier")
@@ -100,7 +102,8 @@ ENCODERS: MappingProxyType[str, EncoderSpec] = MappingProxyType(
 
 def build_trunk(spec: EncoderSpec) -> Any:
     """The encoder without what stands behind its maps, in evaluation mode, on PyTorch's meta device: shapes only."""
-    import timm
+    with importing_torch():
+        import timm
 
     with torch.device("meta"):
         model = timm.create_model(spec.timm_name, pretrained=False, num_classes=0)

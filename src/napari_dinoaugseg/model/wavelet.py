@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from napari_dinoaugseg.native import importing_torch
+
 
 def _haar() -> tuple[Any, Any]:
     """One level of the Haar transform and its inverse, as modules of pytorch_wavelets."""
-    with warnings.catch_warnings():
+    with importing_torch(), warnings.catch_warnings():
         # pytorch_wavelets 1.3.0 finds its own tables through pkg_resources.
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated as an API", category=UserWarning)
         from pytorch_wavelets import DWTForward, DWTInverse

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dinoaugseg.errors import ClusterError, DinoAugSegError, LostSchedulerError, one_line
 from napari_dinoaugseg.learning.memory import available_memory
+from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.batch import Outcome, Plan, batch_of
 from napari_dinoaugseg.session.cohort import CohortStudy
 from napari_dinoaugseg.session.connection import GPU, hush, losing, needs_of, require_version, respect_limit, workers_of
-from napari_dinoaugseg.session.libraries import engine_class
 from napari_dinoaugseg.session.machine import Share, share_machine
 from napari_dinoaugseg.study.output import check_writable
 
@@ -228,10 +228,10 @@ def _outcome(future: Future, client: Client) -> Outcome:
 
 def _gpus(device: str) -> list[str]:
     """Graphics cards that workers may use, as CUDA_VISIBLE_DEVICES names them; "" = one that needs no name."""
-    engine_class()
-    import torch
+    with importing_torch():
+        import torch
 
-    from napari_dinoaugseg.learning.device import choose_device
+        from napari_dinoaugseg.learning.device import choose_device
 
     chosen = choose_device(device)
     if chosen.type == "cpu":

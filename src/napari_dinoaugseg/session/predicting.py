@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CheckpointError
-from napari_dinoaugseg.session.libraries import engine_class
+from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.saved_model import require_fitting
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.study import Study
@@ -81,10 +81,10 @@ class SavedModel:
 
     def _parts(self) -> tuple[Checkpoint, Encoder]:
         if self._loaded is None:
-            engine_class()  # PyTorch is loaded here, not before, and by one thread
-            from napari_dinoaugseg.learning.device import choose_device
-            from napari_dinoaugseg.model.checkpoint import load_checkpoint
-            from napari_dinoaugseg.session.engine import read_encoder, require_encoder
+            with importing_torch():
+                from napari_dinoaugseg.learning.device import choose_device
+                from napari_dinoaugseg.model.checkpoint import load_checkpoint
+                from napari_dinoaugseg.session.engine import read_encoder, require_encoder
 
             checkpoint = load_checkpoint(self.path)
             settings = require_fitting(checkpoint, self.path, (), "auto")[1]

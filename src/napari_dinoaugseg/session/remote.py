@@ -25,6 +25,7 @@ from napari_dinoaugseg.errors import (
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.classes import LabelClass, classes_of, to_plain
 from napari_dinoaugseg.session.computing import Learnt, Place
 from napari_dinoaugseg.session.connection import connect, losing, lost, needs_of, require_installed, workers_of
@@ -117,6 +118,8 @@ class RemoteEngine:
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """As of `Computing`."""
+        with importing_torch():  # or a thread of dask's would, when it unpickles the answer
+            import napari_dinoaugseg.model.checkpoint  # noqa: F401
         found: Checkpoint = self._ask("checkpoint", _nameless(classes), settings)
         numbers = {entry["number"] for entry in found.classes}
         return replace(found, classes=to_plain(entry for entry in classes if entry.number in numbers))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_dinoaugseg.errors import CheckpointError, LabelError, SettingsError
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.classes import LabelClass, from_plain
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def require_fitting(
 
 
 def _contents(checkpoint: Checkpoint, path: Path) -> tuple[list[LabelClass], Settings]:
-    from napari_dinoaugseg.model.specs import ENCODERS
+    with importing_torch():
+        from napari_dinoaugseg.model.specs import ENCODERS
 
     try:
         classes, settings = from_plain(checkpoint.classes), Settings.checked(checkpoint.settings)

@@ -21,6 +21,7 @@ from napari_dinoaugseg.learning.events import Cancel, Event
 from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
+from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.agreement import agreement
 from napari_dinoaugseg.session.classes import LabelClass, classes_of, classes_to_learn, to_plain
 from napari_dinoaugseg.session.computing import Computing, Place, computing
@@ -359,7 +360,8 @@ class Session:
 
     def save_model(self, path: Path) -> None:
         """Write the trained decoder for the next study. Raises TrainingError without one, OutputError."""
-        from napari_dinoaugseg.model.checkpoint import save_checkpoint
+        with importing_torch():
+            from napari_dinoaugseg.model.checkpoint import save_checkpoint
 
         model = self.model
         if model is None:
@@ -384,7 +386,8 @@ class Session:
             CheckpointError: no model file, another encoder, or other classes. The session stays as it was.
             WeightsError: the weights of the model's encoder cannot be had.
         """
-        from napari_dinoaugseg.model.checkpoint import load_checkpoint
+        with importing_torch():
+            from napari_dinoaugseg.model.checkpoint import load_checkpoint
 
         return self.use_model(load_checkpoint(path), path, window=window)
 
@@ -415,7 +418,8 @@ class Session:
     @property
     def model(self) -> Checkpoint | None:
         """The trained decoder with what is needed to use it. Raises CheckpointError when its file was damaged."""
-        from napari_dinoaugseg.model.checkpoint import load_checkpoint
+        with importing_torch():
+            from napari_dinoaugseg.model.checkpoint import load_checkpoint
 
         if isinstance(self._model, Path):
             self._model = load_checkpoint(self._model)

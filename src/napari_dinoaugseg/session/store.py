@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import OutputError, SessionError
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.classes import LabelClass, new_class
 from napari_dinoaugseg.session.index import (
     INDEX_NAME,
@@ -190,7 +191,8 @@ class SessionStore:
         if isinstance(model, Path):
             return model.name
         if self._model is None or self._model[0] is not model or not (self.folder / self._model[1]).exists():
-            from napari_dinoaugseg.model.checkpoint import checkpoint_bytes
+            with importing_torch():
+                from napari_dinoaugseg.model.checkpoint import checkpoint_bytes
 
             content = checkpoint_bytes(model)
             name = model_name(content)

@@ -1,0 +1,47 @@
+"""What ended the process is played in processes of their own (`visit.py`), with software OpenGL as on a remote desktop.
+
+`DINOAUGSEG_TIMES=20` plays it in so many processes, with as many rounds in each as a patient person would go.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TIMES = int(os.environ.get("DINOAUGSEG_TIMES", "1"))
+ROUNDS = 3 if TIMES == 1 else 20
+
+
+@pytest.fixture(scope="module")
+def visits() -> list[str]:
+    """What each process printed, how it ended, and where it crashed."""
+    # The person's own processes run with as many threads as there are cores.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment["LIBGL_ALWAYS_SOFTWARE"] = "1"
+    outputs = []
+    for _ in range(TIMES):
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-m", "tests.gui.visit", str(ROUNDS)],
+            cwd=Path(__file__).resolve().parents[2],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        outputs.append(f"{done.stdout}exit {done.returncode}\n{done.stderr[-4000:] if done.returncode else ''}")
+    return outputs
+
+
+def test_the_encoder_is_looked_for_once_a_layer_is_used(visits):
+    for output in visits:
+        assert "encoder efficientnet-lite0\n" in output
+
+
+def test_all_layers_can_be_deleted_and_brought_back_while_painting(visits):
+    for output in visits:
+        assert f"back {ROUNDS}\nexit 0\n" in output

@@ -1,0 +1,86 @@
+"""A person's visit, played in a process of its own, for what fails there is a crash (`test_survives.py` runs it).
+
+    python -m tests.gui.visit ROUNDS
+
+A scan is in the viewer; *Use selected layer* is clicked; once the encoder is known, a stroke is painted, and ROUNDS
+times all layers are selected and deleted by key and brought back by button. Nothing of the program is called that these
+events do not call.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import napari
+import numpy as np
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QPushButton, QWidget
+
+LEFT, NONE = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+
+
+def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+    """Let Qt work for a while, or until something holds; tells whether it does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not until():
+        QApplication.processEvents()
+        time.sleep(0.005)
+    return until()
+
+
+def click(inside: QWidget, text: str) -> None:
+    """Click the button with a text."""
+    (found,) = (button for button in inside.findChildren(QPushButton) if button.text() == text)
+    QTest.mouseClick(found, LEFT)
+
+
+def drag(canvas: QWidget) -> None:
+    """A short stroke in the middle of the canvas."""
+    middle = QPoint(canvas.width() // 2, canvas.height() // 2)
+    QTest.mouseMove(canvas, middle)
+    QTest.mousePress(canvas, LEFT, NONE, middle)
+    for step in range(1, 6):
+        QTest.mouseMove(canvas, middle + QPoint(6 * step, 0))
+        spin(0.02)
+    QTest.mouseRelease(canvas, LEFT, NONE, middle + QPoint(30, 0))
+
+
+def visit(rounds: int) -> None:
+    """Play it; prints a line for each thing that was reached."""
+    viewer = napari.Viewer(show=True)
+    viewer.add_image(np.random.default_rng(0).random((8, 32, 32), dtype=np.float32), name="scan")
+    panel = viewer.window.add_plugin_dock_widget("napari-dinoaugseg")[1]
+    controller = panel.controller
+    spin(0.3)  # the window is drawn
+    click(panel, "Use selected layer")
+    assert spin(120, lambda: controller.encoder_expected is not None), "nobody found an encoder"
+    print("encoder", controller.encoder_expected, flush=True)
+
+    layer = viewer.layers["manual"]
+    layer.mode = "paint"
+    spin(0.2)
+    drag(viewer.window._qt_viewer.canvas.native)
+    assert spin(5, lambda: controller.session.labels.labelled == [controller.current_slice]), "the stroke is no label"
+    painted = layer.data.copy()
+    for number in range(rounds):
+        list_of_layers = viewer.window._qt_viewer.layers
+        list_of_layers.setFocus()
+        QTest.keyClick(list_of_layers, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+        QTest.keyClick(list_of_layers, Qt.Key.Key_Delete)
+        assert len(viewer.layers) == 0
+        assert spin(5, lambda: "Bring layers back" in panel.advice.text()), panel.advice.text()
+        spin(0.1)  # the empty viewer is drawn
+        click(panel, "Bring layers back")
+        assert {"manual", "prediction"} < {layer.name for layer in viewer.layers}
+        assert np.array_equal(viewer.layers["manual"].data, painted)
+        viewer.layers["manual"].mode = "paint"
+        spin(0.2)
+        print("back", number + 1, flush=True)
+    viewer.close()
+
+
+if __name__ == "__main__":
+    visit(int(sys.argv[1]))
