@@ -18,7 +18,7 @@ HEAVY = {"torch", "timm", "torchvision", "pytorch_wavelets", "triton"}
 SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-# --- every import inside a function holds the lock ----------------------------------------------------------------------
+# --- every import inside a function holds the lock --------------------------------------------------------------------
 
 
 def modules() -> dict[str, ast.Module]:
@@ -96,7 +96,7 @@ def test_nothing_that_a_window_loads_brings_pytorch_at_once():
     assert [name for name in heavy if name.startswith(("napari_dinoaugseg.gui", "napari_dinoaugseg.hooks"))] == []
 
 
-# --- whoever asks, Triton's library is there before PyTorch ---------------------------------------------------------------
+# --- whoever asks, Triton's library is there before PyTorch -----------------------------------------------------------
 
 # Each way runs in a copy of the process, which ends when PyTorch begins to be imported.
 WAYS = """
@@ -169,7 +169,7 @@ def test_whoever_asks_for_pytorch_the_two_copies_of_llvm_are_apart():
     assert [line for line in lines if not line.endswith("| torch True PASSIVE")] == []
 
 
-# --- how threads wait -----------------------------------------------------------------------------------------------------
+# --- how threads wait -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,12 @@ def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
     return until()
 
 
+def reached(what: str) -> None:
+    """Say how far the visit got."""
+    sys.stdout.write(what + "\n")
+    sys.stdout.flush()
+
+
 def click(inside: QWidget, text: str) -> None:
     """Click the button with a text."""
     (found,) = (button for button in inside.findChildren(QPushButton) if button.text() == text)
@@ -57,7 +63,7 @@ def visit(rounds: int) -> None:
     spin(0.3)  # the window is drawn
     click(panel, "Use selected layer")
     assert spin(120, lambda: controller.encoder_expected is not None), "nobody found an encoder"
-    print("encoder", controller.encoder_expected, flush=True)
+    reached(f"encoder {controller.encoder_expected}")
 
     layer = viewer.layers["manual"]
     layer.mode = "paint"
@@ -78,7 +84,7 @@ def visit(rounds: int) -> None:
         assert np.array_equal(viewer.layers["manual"].data, painted)
         viewer.layers["manual"].mode = "paint"
         spin(0.2)
-        print("back", number + 1, flush=True)
+        reached(f"back {number + 1}")
     viewer.close()
 
 
