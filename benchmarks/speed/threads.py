@@ -28,6 +28,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dinoaugseg.study import Study, open_study, study_from_array
+
 OURS = "brief spin"
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 WAYS: dict[str, dict[str, str]] = {
@@ -42,43 +44,44 @@ _LABELLED = 5
 
 def train_seconds(data: Path | None, steps: int) -> float:
     """Seconds of a training without encoding, in this process, whose environment says how threads wait."""
-    from napari_dinoaugseg.native import importing_torch
-
-    with importing_torch():
-        from benchmarks.one_volume import even_slices, holding
     from napari_dinoaugseg.learning.settings import Settings
     from napari_dinoaugseg.session.libraries import load_libraries
     from napari_dinoaugseg.session.session import Session
-    from napari_dinoaugseg.study import study_from_array
 
-    if data is None:
-        image, truth = made_hippocampus()
-        study = study_from_array(image)
-        slices = [int(i) for i in np.flatnonzero(truth.any(axis=(1, 2)))]
-    else:
-        from benchmarks.cases import load_set
-
-        case = min(load_set(data, "msd_hippocampus"), key=lambda case: case.name)
-        study, truth, slices = case.study, case.truth, holding(case)
+    study, truth = made_hippocampus() if data is None else first_hippocampus(data)
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", steps=steps)
     load_libraries(settings.encoder)
     session = Session(study, settings, device="cpu", cache=False)
     for number in sorted({int(value) for value in np.unique(truth)} - {0}):
         session.labels.add_class(f"part {number}")
-    for index in even_slices(slices, _LABELLED, draw=0):
-        session.paint(index, np.asarray(truth[index]).astype(np.uint16))
+    holding = np.flatnonzero(truth.any(axis=(1, 2)))
+    for part in range(_LABELLED):
+        index = int(holding[int((part + 0.5) * len(holding) / _LABELLED)])
+        session.paint(index, truth[index])
     for _ in session.train():
         pass
     return session.seconds["train"]
 
 
-def made_hippocampus() -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+def made_hippocampus() -> tuple[Study, NDArray[np.uint16]]:
     """A volume (36, 50, 35) of noise with a bright ellipsoid in two halves, and its labels."""
     z, y, x = np.ogrid[:36, :50, :35]
     inside = ((z - 18) / 14) ** 2 + ((y - 25) / 18) ** 2 + ((x - 17) / 8) ** 2 < 1
     truth = np.where(inside, np.where(y < 25, 1, 2), 0).astype(np.uint16)
     noise = np.random.default_rng(0).normal(0, 0.3, truth.shape)
-    return (noise + 0.5 * truth).astype(np.float32), truth
+    return study_from_array((noise + 0.5 * truth).astype(np.float32)), truth
+
+
+def hippocampi(data: Path) -> list[Path]:
+    """The volumes of the public set in a folder."""
+    return list((data / "msd_hippocampus").rglob("images/*.nii.gz"))
+
+
+def first_hippocampus(data: Path) -> tuple[Study, NDArray[np.uint16]]:
+    """The first volume of the public set in a folder, and its labels (n_slices, H, W)."""
+    image = min(hippocampi(data))
+    study, truth = open_study(image), open_study(image.parent.parent / "labels" / image.name)
+    return study, np.stack([truth.slice(i) for i in range(truth.n_slices)]).astype(np.uint16)
 
 
 def measure(data: Path | None, pairs: int, steps: int) -> dict[str, dict[str, list[float]]]:
@@ -136,6 +139,8 @@ def command(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=None, help="file for the seconds")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one training, in this process
     parsed = parser.parse_args(arguments)
+    if parsed.data is not None and not hippocampi(parsed.data):
+        parser.error(f"{parsed.data} holds no msd_hippocampus with images; leave --data out for a made-up volume")
     if parsed.alone:
         print(train_seconds(parsed.data, parsed.steps))
         return
