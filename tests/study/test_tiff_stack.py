@@ -98,3 +98,94 @@ def test_one_bit_pages_are_labels(tmp_path: Path) -> None:
     bits = numbers((4, 8, 10)) % 2 == 0
     tifffile.imwrite(tmp_path / "a.tif", bits, photometric="minisblack")
     assert np.array_equal(read_mask_volume(tmp_path / "a.tif")[0], bits.transpose(2, 1, 0))
+
+
+# --- voxel size -------------------------------------------------------------------------------------------------------
+
+PAGES = numbers((4, 8, 10), np.uint16)
+IMAGEJ: dict[str, tuple[dict[str, Any], tuple[float, float], tuple[float, float, float]]] = {
+    "micron": ({"spacing": 2.5, "unit": "micron"}, (2.0, 4.0), (0.0005, 0.00025, 0.0025)),
+    "um": ({"spacing": 2.5, "unit": "um"}, (2.0, 2.0), (0.0005, 0.0005, 0.0025)),
+    "escaped": ({"spacing": 2.5, "unit": "\\u00B5m"}, (2.0, 2.0), (0.0005, 0.0005, 0.0025)),
+    "mm": ({"spacing": 3.0, "unit": "mm"}, (1 / 0.8, 1 / 0.7), (0.8, 0.7, 3.0)),
+    "cm": ({"spacing": 0.3, "unit": "cm"}, (10.0, 10.0), (1.0, 1.0, 3.0)),
+    "inch": ({"spacing": 0.1, "unit": "inch"}, (254.0, 254.0), (0.1, 0.1, 2.54)),
+    "no depth": ({"unit": "mm"}, (2.0, 2.0), (0.5, 0.5, 1.0)),
+}
+
+
+def imagej(path: Path, facts: dict[str, Any], per_unit: tuple[float, float] = (1.0, 1.0)) -> VolumeStudy:
+    tifffile.imwrite(path, PAGES, imagej=True, resolution=per_unit, metadata={"axes": "ZYX", **facts})
+    return stack(path)
+
+
+@pytest.mark.parametrize("case", IMAGEJ)
+def test_the_voxel_size_of_imagej_is_read_and_goes_out_with_the_mask(case: str, tmp_path: Path) -> None:
+    facts, per_unit, size = IMAGEJ[case]
+    study = imagej(tmp_path / "a.tif", facts, per_unit)
+    assert study.grid.spacing == pytest.approx(size, rel=1e-6)
+    assert study.plane is Plane.NATIVE
+    assert study.slice_spacing(0) == pytest.approx((size[1], size[0]), rel=1e-6)
+    assert study.slice_distance == pytest.approx(size[2], rel=1e-6)
+    assert "TIFF says nothing about position and direction" in study.notices[0]
+    assert ("which ImageJ leaves out" in study.notices[0]) == (case == "no depth")
+    study.write_mask(tmp_path / "mask.tif", lambda i: np.full((8, 10), i + 1, np.uint8))
+    assert stack(tmp_path / "mask.tif").grid.spacing == pytest.approx(size, rel=1e-6)
+    assert sorted(study.read_labels(tmp_path / "mask.tif")) == [0, 1, 2, 3]
+    study.write_mask(tmp_path / "mask.nii.gz", lambda i: np.full((8, 10), i + 1, np.uint8))
+    assert read_mask_volume(tmp_path / "mask.nii.gz")[1].spacing == pytest.approx(size, rel=1e-5)
+    assert [int(labels.max()) for labels in study.read_labels(tmp_path / "mask.nii.gz").values()] == [1, 2, 3, 4]
+
+
+def test_labels_of_a_stack_with_voxel_size_may_lack_it(tmp_path: Path) -> None:
+    study = imagej(tmp_path / "a.tif", {"spacing": 2.5, "unit": "mm"})
+    tifffile.imwrite(tmp_path / "labels.tif", (PAGES > 100).astype(np.uint8), photometric="minisblack")
+    assert np.array_equal(study.read_labels(tmp_path / "labels.tif")[2], PAGES[2] > 100)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"spacing": 2.5, "unit": "sec"}, "the unit 'sec', which is no length"),
+        ({"spacing": 2.5}, "no unit"),
+        ({"spacing": float("nan"), "unit": "mm"}, "no positive number"),
+        ({"spacing": 0, "unit": "mm"}, "no positive number"),
+        ({"spacing": 2, "unit": "pixel"}, None),
+        ({}, None),
+    ],
+)
+def test_a_voxel_size_that_means_nothing_is_left_out_and_said(
+    facts: dict[str, Any], says: str | None, tmp_path: Path
+) -> None:
+    study = imagej(tmp_path / "a.tif", facts)
+    assert not study.grid.known
+    assert len(study.notices) == (says is not None)
+    assert says is None or (says in study.notices[0] and "counted in voxels" in study.notices[0])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spacing"),
+    [
+        ({"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 2}, (0.0005, 0.00025, 0.002)),
+        (
+            {
+                **{f"PhysicalSize{axis}": size for axis, size in zip("XYZ", (0.5, 0.25, 2), strict=True)},
+                **{f"PhysicalSize{axis}Unit": "mm" for axis in "XYZ"},
+            },
+            (0.5, 0.25, 2.0),
+        ),
+        ({"PhysicalSizeX": 0.5}, None),
+        ({}, None),
+    ],
+)
+def test_the_voxel_size_of_ome_is_read(
+    sizes: dict[str, Any], spacing: tuple[float, ...] | None, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "a.ome.tif", PAGES, metadata={"axes": "ZYX", **sizes})
+    study = stack(tmp_path / "a.ome.tif")
+    assert study.grid.known == (spacing is not None)
+    assert len(study.notices) == (len(sizes) > 0)
+    if spacing is not None:
+        assert study.grid.spacing == pytest.approx(spacing)
+        study.write_mask(tmp_path / "mask.tif", lambda i: np.full((8, 10), i, np.uint8))
+        assert stack(tmp_path / "mask.tif").grid.spacing == pytest.approx(spacing)

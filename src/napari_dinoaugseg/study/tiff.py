@@ -1,12 +1,14 @@
-"""Multi-page TIFF stacks. TIFF has no place for position and direction, so the pages are slices and nothing more."""
+"""Multi-page TIFF stacks. TIFF has no place for position and direction; ImageJ and OME add the size of a voxel."""
 
 from __future__ import annotations
 
 import logging
 import math
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,42 @@ from napari_dinoaugseg.study.voxels import Voxels, check
 EXPECTED = "a TIFF picture"
 # tifffile's names of axes that number the pages of a stack, the likeliest first.
 _SLICE_AXES = "ZIQTR"
+# Millimetres in a unit of length, as ImageJ and OME write it.
+_MILLIMETRES = {
+    **dict.fromkeys(("nm", "nanometer", "nanometre", "nanometers"), 1e-6),
+    **dict.fromkeys(("um", "\N{MICRO SIGN}m", "\N{GREEK SMALL LETTER MU}m", "micron", "microns", "micrometer"), 1e-3),
+    **dict.fromkeys(("micrometre", "micrometers"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimetre", "millimeters"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimetre", "centimeters"), 10.0),
+    **dict.fromkeys(("m", "meter", "metre"), 1000.0),
+    **dict.fromkeys(("inch", "inches", "in"), 25.4),
+}
 # The tightest of the common packings (LZW) reaches about 2700 to 1; a few rare ones are tighter on empty pages.
 _MOST_PACKED = 3000
 _HARMLESS = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class VoxelSize:
+    """The size of a voxel as a TIFF file gives it.
+
+    Attributes:
+        x: distance of columns, in `unit`.
+        y: distance of rows.
+        z: distance of pages.
+        unit: as the file spells it.
+    """
+
+    x: float
+    y: float
+    z: float
+    unit: str
+
+    @property
+    def millimetres(self) -> tuple[float, float, float]:
+        """The size (x, y, z) in mm."""
+        unit = _MILLIMETRES[_plain(self.unit)]
+        return self.x * unit, self.y * unit, self.z * unit
 
 
 class _Complaints(logging.Handler):
@@ -113,7 +148,12 @@ def count_pages(path: Path) -> int:
     """
     require_file(path)
     with open_tiff(path) as tiff:
-        return sum(_planes(series) for series in tiff.series)
+        return count_planes(tiff)
+
+
+def count_planes(tiff: tifffile.TiffFile) -> int:
+    """Return how many images an open TIFF file holds, previews of lower resolution not counted."""
+    return sum(_planes(series) for series in tiff.series)
 
 
 def is_stack(path: Path) -> bool:
@@ -144,14 +184,96 @@ def read_tiff_stack(path: Path, component: int | None = None) -> Voxels:
         axes = series.axes
         require_plausible(path, tiff, int(series.nbytes))
         array = series.asarray()
+        size, notices = _voxel_size(path, tiff)
     if "Y" not in axes or "X" not in axes or array.size == 0:
         msg = f"{path}: the pages hold no pixels. Export the stack again."
         raise StudyError(msg)
     stored = _to_native(path, array, axes, component)
     shape = (stored.shape[0], stored.shape[1], stored.shape[2])
+    x, y, z = size.millimetres if size is not None else (1.0, 1.0, 1.0)
     # With axes to L, P and S, display order is page order and every page is shown as it is stored.
-    grid = Grid(shape, np.diag([-1.0, -1.0, 1.0, 1.0]), known=False)
-    return check(Voxels(path=path, files=[path], format="tiff", stored=stored, grid=grid, file_shape=shape))
+    grid = Grid(shape, np.diag([-x, -y, z, 1.0]), known=size is not None)
+    voxels = Voxels(path=path, files=[path], format="tiff", stored=stored, grid=grid, file_shape=shape, header=size)
+    voxels.notices.extend(notices)
+    return check(voxels)
+
+
+def _voxel_size(path: Path, tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, list[str]]:
+    """Return the voxel size that ImageJ or OME wrote, and what a person should know about it."""
+    if tiff.is_imagej:
+        found, problem = _of_imagej(tiff)
+    elif tiff.is_ome:
+        found, problem = _of_ome(tiff)
+    else:
+        return None, []
+    if found is None:
+        return None, [f"{path.name}: {problem}, so distances are counted in voxels"] if problem else []
+    sizes = " x ".join(f"{value:.4g}" for value in found.millimetres)
+    said = f"{path.name}: voxels of {sizes} mm, {problem or 'as the file says'}"
+    return found, [f"{said}; TIFF says nothing about position and direction in the body"]
+
+
+def _of_imagej(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
+    facts, page = tiff.imagej_metadata or {}, tiff.pages.first
+    unit = str(facts.get("unit", "")).strip()
+    per_unit = [_per_unit(page.tags.get(name)) for name in ("XResolution", "YResolution")]
+    if not unit and int(getattr(page.tags.get("ResolutionUnit"), "value", 1)) in (2, 3) and "spacing" in facts:
+        unit = "inch" if int(page.tags["ResolutionUnit"].value) == 2 else "cm"
+    spacing = _number(facts.get("spacing", 1.0))
+    if _plain(unit) not in _MILLIMETRES:
+        measured = "spacing" in facts and spacing not in (None, 1.0)
+        named = f"the unit {unit!r}, which is no length" if unit and _plain(unit) not in _NO_UNIT else "no unit"
+        told = (measured or (unit and _plain(unit) not in _NO_UNIT)) and _plain(unit) not in ("pixel", "pixels")
+        return None, f"ImageJ gives its voxel size in {named}" if told else ""
+    if spacing is None or spacing == 0 or None in per_unit:
+        return None, "ImageJ gives a voxel size that is no positive number"
+    x, y = (1 / value for value in per_unit if value is not None)
+    # ImageJ writes no distance of slices where it is one unit.
+    problem = "" if "spacing" in facts else f"their depth taken as 1 {unit}, which ImageJ leaves out"
+    return VoxelSize(x, y, abs(spacing), unit), problem
+
+
+# What stands in the place of a unit where nothing was measured.
+_NO_UNIT = frozenset({"", "pixel", "pixels", "none", "null"})
+
+
+def _of_ome(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
+    images = tifffile.xml2dict(tiff.ome_metadata or "").get("OME", {}).get("Image", {})
+    pixels = (images[0] if isinstance(images, list) else images).get("Pixels", {})
+    given = {axis: pixels.get(f"PhysicalSize{axis}") for axis in "XYZ"}
+    if all(value is None for value in given.values()):
+        return None, ""
+    sizes = {axis: _number(value) for axis, value in given.items()}
+    # The schema of OME takes micrometres where no unit is named.
+    units = {axis: str(pixels.get(f"PhysicalSize{axis}Unit", "um")) for axis in "XYZ"}
+    lacking = [axis for axis, value in sizes.items() if not value or _plain(units[axis]) not in _MILLIMETRES]
+    if lacking:
+        return None, f"OME gives no usable voxel size along {', '.join(lacking)}"
+    x, y, z = (abs(sizes[axis] or 0.0) * _MILLIMETRES[_plain(units[axis])] for axis in "XYZ")
+    return VoxelSize(x, y, z, "mm"), ""
+
+
+def _plain(unit: str) -> str:
+    r"""Return a unit in small letters, with the escapes that ImageJ writes (`\u00B5m`) resolved."""
+    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), unit).strip().casefold()
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, or None."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _per_unit(tag: tifffile.TiffTag | None) -> float | None:
+    """Return the pixels in a unit, from a tag with a fraction; 1 without the tag, None for a broken one."""
+    if tag is None:
+        return 1.0
+    above, below = tag.value if isinstance(tag.value, tuple) else (tag.value, 1)
+    number = _number(above / below) if below else None
+    return number if number is not None and number > 0 else None
 
 
 def _to_native(path: Path, array: NDArray[Any], axes: str, component: int | None) -> NDArray[Any]:
@@ -176,9 +298,21 @@ def _to_native(path: Path, array: NDArray[Any], axes: str, component: int | None
     return chosen[..., :3]
 
 
-def save_tiff_stack(path: Path, array: NDArray[Any]) -> None:
-    """Write an array in stored order (x, y, page) as a multi-page TIFF, one page per slice."""
+def save_tiff_stack(path: Path, array: NDArray[Any], size: VoxelSize | None = None) -> None:
+    """Write an array in stored order (x, y, page) as a multi-page TIFF, one page per slice.
+
+    Args:
+        path: where to write.
+        array: labels, or a confidence as float32.
+        size: the size of a voxel, which is written as ImageJ does; None leaves it out.
+    """
     pages = np.ascontiguousarray(array.transpose(2, 1, 0))
+    if size is not None:
+        unit = "".join(char if char.isascii() else f"\\u{ord(char):04X}" for char in size.unit)  # as ImageJ escapes
+        facts = {"axes": "ZYX", "spacing": size.z, "unit": unit}
+        per_unit = (1 / size.x, 1 / size.y)
+        tifffile.imwrite(path, pages, imagej=True, resolution=per_unit, metadata=facts, compression="zlib")
+        return
     with tifffile.TiffWriter(path, bigtiff=pages.nbytes > 2**31) as writer:
         for page in pages:
             writer.write(page, photometric="minisblack", compression="zlib", metadata=None, software=False)

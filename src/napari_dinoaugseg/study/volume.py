@@ -256,7 +256,7 @@ class VolumeStudy(Study):
         if path.is_dir():
             msg = f"{path}: this is a folder, but the labels of a volume are one file. Name the label file."
             raise LabelError(msg)
-        if suffix_of(path) in TIFF_SUFFIXES and self.grid.known:
+        if suffix_of(path) in TIFF_SUFFIXES and self.grid.known and self._voxels.format != "tiff":
             msg = f"{path}: a TIFF file says nothing about position. Give the labels as NIfTI, NRRD or DICOM SEG."
             raise LabelError(msg)
         painted = self.to_slices(self._native_labels(path))

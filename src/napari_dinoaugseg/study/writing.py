@@ -65,7 +65,7 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
             shaped = array.reshape(voxels.file_shape, order="F") if own or voxels.format == "array" else array
             save_nrrd(temporary, shaped, voxels.grid, voxels.header if own else None)
         elif suffix in TIFF_SUFFIXES:
-            save_tiff_stack(temporary, array)
+            save_tiff_stack(temporary, array, voxels.header if voxels.format == "tiff" else None)
         elif suffix in SEG_SUFFIXES:
             _seg(path, array, voxels, segments).save_as(temporary)
         elif suffix == ".png" and voxels.format == "array":
