@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.paper.files import folder_below
 from benchmarks.paper.sources import DataSet, PictureSource, left_out
-from napari_dinoaugseg.study.masks import find_pictures
+from napari_dinoaugseg.study.folders import look_into
 
 LEFT_BY_DRAW = "pictures that a draw leaves, for the authors' list is not public"
 _SUPERPIXELS = "_superpixels"  # ISIC puts its superpixels among the pictures
@@ -44,7 +44,7 @@ def _pairs(root: Path, images: str, masks: str, ending: str = "") -> tuple[list[
     images_at, masks_at = folder_below(root, images), folder_below(root, masks)
     if images_at is None or masks_at is None:
         return [], []
-    mask_of = {path.stem: path for path in find_pictures(masks_at)}
-    pictures = [path for path in find_pictures(images_at) if not path.stem.endswith(_SUPERPIXELS)]
+    mask_of = {path.stem: path for path in look_into(masks_at).pictures}
+    pictures = [path for path in look_into(images_at).pictures if not path.stem.endswith(_SUPERPIXELS)]
     found = [PictureSource(path, mask_of[path.stem + ending]) for path in pictures if path.stem + ending in mask_of]
     return found, left_out([path.name for path in pictures if path.stem + ending not in mask_of], "a mask")

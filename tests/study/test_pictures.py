@@ -121,7 +121,7 @@ def test_a_tiff_whose_samples_are_no_picture_is_refused(case: str, tmp_path: Pat
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("tag", range(1, 9))
-def test_a_turned_picture_is_shown_upright_and_its_mask_is_stored_turned(tag: int, suffix: str, tmp_path: Path) -> None:
+def test_a_turned_picture_is_shown_upright_and_so_is_its_mask(tag: int, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / "in" / f"a{suffix}"
     path.parent.mkdir()
     if suffix == ".tif":
@@ -141,8 +141,7 @@ def test_a_turned_picture_is_shown_upright_and_its_mask_is_stored_turned(tag: in
 
     study.write_mask(tmp_path / "out", lambda i: upright % 7)
     with Image.open(tmp_path / "out" / "a.png") as mask:
-        assert mask.size == (10, 8)
-        assert np.array_equal(np.asarray(mask), GREY % 7)
+        assert np.array_equal(np.asarray(mask), upright % 7)
     assert np.array_equal(study.read_labels(tmp_path / "out")[0], upright % 7)
 
 

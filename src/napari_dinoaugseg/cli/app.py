@@ -8,7 +8,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from napari_dinoaugseg import __version__, offline
 from napari_dinoaugseg.cli.output import tell
 from napari_dinoaugseg.errors import DinoAugSegError
 from napari_dinoaugseg.native import limit_spinning
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.study.masks import Lie, MaskOptions
 
 app = typer.Typer(
     help="Segment medical images from a handful of labelled slices (research use only; not a medical device).",
@@ -51,6 +54,20 @@ class Strategy(StrEnum):
     RANDOM = "random"
 
 
+class MaskOrientation(StrEnum):
+    """How masks lie on pictures with an orientation."""
+
+    SEEN = "seen"
+    STORED = "stored"
+
+
+class Ignore(StrEnum):
+    """Which value of masks of pictures is unknown beside other labels."""
+
+    WHITE = "255"
+    NONE = "none"
+
+
 StudyArgument = Annotated[
     Path,
     typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures.", metavar="STUDY"),
@@ -60,6 +77,21 @@ Out = Annotated[Path, typer.Option(help="Where the mask goes: a file like the st
 Plane = Annotated[PlaneName | None, typer.Option(help="Slicing plane.", show_default="the one with the finest pixels")]
 Component = Annotated[int | None, typer.Option(help="Time point or channel of 4-D data, from 0.")]
 Series = Annotated[str | None, typer.Option(help="Which DICOM series: its UID or part of its description.")]
+MaskOrientationOption = Annotated[
+    MaskOrientation | None,
+    typer.Option(
+        help="Pictures: masks lie on a picture with an EXIF orientation as it is seen or as it is stored, where the "
+        "size of a mask fits both.",
+        show_default="seen, unless the sizes of other masks tell",
+    ),
+]
+IgnoreOption = Annotated[
+    Ignore | None,
+    typer.Option(
+        help="Pictures: 255 beside other labels is unknown (255), or a class (none).",
+        show_default="255, and none in 16-bit masks",
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(
@@ -120,6 +152,8 @@ def segment(
     ] = None,
     model_out: Annotated[Path | None, typer.Option(help="Save the trained model (.safetensors).")] = None,
     confidence_out: Annotated[Path | None, typer.Option(help="Save the confidence of each voxel, 0 to 1.")] = None,
+    mask_orientation: MaskOrientationOption = None,
+    ignore: IgnoreOption = None,
     cache: Cache = True,
     offline: Offline = False,
     json: Json = False,
@@ -142,6 +176,7 @@ def segment(
         warm_start=warm_start,
         model_out=model_out,
         confidence_out=confidence_out,
+        masks=_mask_options(mask_orientation, ignore),
         cache=cache,
     )
     run_segment(job, as_json=json)
@@ -193,6 +228,14 @@ def predict(
     window: Window = None,
     device: Device = "auto",
     confidence_out: Annotated[Path | None, typer.Option(help="Save the confidence of each voxel, 0 to 1.")] = None,
+    mask_orientation: Annotated[
+        MaskOrientation | None,
+        typer.Option(
+            help="Pictures: masks are written to lie on a picture with an EXIF orientation as it is seen or as it is "
+            "stored.",
+            show_default="seen",
+        ),
+    ] = None,
     cache: Cache = True,
     offline: Offline = False,
     json: Json = False,
@@ -209,6 +252,8 @@ def predict(
 
         if confidence_out is not None:
             raise typer.BadParameter("--confidence-out is for one study, not for a cohort.")
+        if mask_orientation is not None:
+            raise typer.BadParameter("--mask-orientation is for one study, not for a cohort.")
         if scheduler is not None and workers is not None:
             raise typer.BadParameter("Use either --scheduler or --workers.")
         cohort_job = CohortJob(
@@ -248,6 +293,7 @@ def predict(
         settings=_changes(window=window),
         device=device,
         confidence_out=confidence_out,
+        masks=_mask_options(mask_orientation, None),
         cache=cache,
     )
     run_predict(job, as_json=json)
@@ -260,6 +306,8 @@ def evaluate(
     slices: Annotated[str | None, typer.Option(help="Count these slices only, as 20,40,60 or 10-19.")] = None,
     exclude_slices: Annotated[str | None, typer.Option(help="Leave these slices out (the labelled ones).")] = None,
     plane: Plane = None,
+    mask_orientation: MaskOrientationOption = None,
+    ignore: IgnoreOption = None,
     json: Json = False,
 ) -> None:
     """Compare masks: Dice, HD95, average surface distance, volumes."""
@@ -267,7 +315,8 @@ def evaluate(
 
     if slices is not None and exclude_slices is not None:
         raise typer.BadParameter("Use either --slices or --exclude-slices.")
-    run_evaluate(prediction, truth, slices, exclude_slices, plane, as_json=json)
+    masks = _mask_options(mask_orientation, ignore)
+    run_evaluate(prediction, truth, slices, exclude_slices, plane, masks, as_json=json)
 
 
 @app.command()
@@ -287,6 +336,8 @@ def simulate(
     window: Window = None,
     device: Device = "auto",
     seed: Seed = 0,
+    mask_orientation: MaskOrientationOption = None,
+    ignore: IgnoreOption = None,
     cache: Cache = True,
     offline: Offline = False,
     json: Json = False,
@@ -308,6 +359,7 @@ def simulate(
         settings=_changes(encoder=encoder, window=window, seed=seed, input_size=input_size),
         device=device,
         seed=seed,
+        masks=_mask_options(mask_orientation, ignore),
         cache=cache,
     )
     run_simulate(job, as_json=json)
@@ -362,6 +414,18 @@ def demo(
 def _changes(**options: object) -> dict[str, object]:
     """The settings that the person chose; the others are the preset's, or the model's."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _mask_options(orientation: MaskOrientation | None, ignore: Ignore | None) -> MaskOptions:
+    """What the options say about masks of pictures."""
+    from napari_dinoaugseg.study.masks import MaskOptions
+
+    lies: Lie | None = None
+    if orientation is not None:
+        lies = "seen" if orientation is MaskOrientation.SEEN else "stored"
+    if ignore is None:
+        return MaskOptions(lies)
+    return MaskOptions(lies, "255" if ignore is Ignore.WHITE else "none")
 
 
 def _version(value: bool) -> None:

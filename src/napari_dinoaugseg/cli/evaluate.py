@@ -7,20 +7,35 @@ from typing import Any
 
 from napari_dinoaugseg.cli.numbers import parse_slices
 from napari_dinoaugseg.cli.output import print_json, print_text, tell
+from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.session.evaluation import ClassResult, Evaluation, evaluate
+from napari_dinoaugseg.study.masks import MaskOptions
 
 
 def run_evaluate(
-    prediction: Path, truth: Path, slices: str | None, exclude: str | None, plane: str | None, *, as_json: bool
+    prediction: Path,
+    truth: Path,
+    slices: str | None,
+    exclude: str | None,
+    plane: str | None,
+    masks: MaskOptions,
+    *,
+    as_json: bool,
 ) -> None:
     """Compare two masks and print the figures."""
+    if masks != MaskOptions() and truth.is_file():
+        msg = f"{truth}: --mask-orientation and --ignore are about folders with masks of pictures. Leave them out."
+        raise SettingsError(msg)
     result = evaluate(
         prediction,
         truth,
         slices=parse_slices(slices) if slices is not None else None,
         exclude=parse_slices(exclude) if exclude is not None else (),
         plane=plane,
+        masks=masks,
     )
+    for notice in result.notices:
+        tell(f"Note: {notice}")
     if result.unmatched:
         tell(f"Note: {result.unmatched} masks in {truth} have no prediction in {prediction}; they are not counted.")
     if as_json:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.cli.numbers import parse_slices
 from napari_dinoaugseg.cli.output import ProgressLine, print_json, print_text, tell
-from napari_dinoaugseg.errors import LabelError, OutputError
+from napari_dinoaugseg.errors import LabelError, OutputError, SettingsError
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.predicting import SavedModel
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.session.snapshot import Round
-from napari_dinoaugseg.study import Study, open_study
+from napari_dinoaugseg.study import MaskOptions, Study, open_study
 from napari_dinoaugseg.study.output import check_not_input, check_parent
 
 
@@ -36,11 +36,13 @@ class StudyJob:
     settings: Mapping[str, Any]
     device: str
     confidence_out: Path | None
+    masks: MaskOptions
     cache: bool
 
     def open(self) -> Study:
         """The study, with its notices told."""
-        study = open_study(self.study, plane=self.plane, series=self.series, component=self.component)
+        study = open_study(self.study, plane=self.plane, series=self.series, component=self.component, masks=self.masks)
+        require_pictures(study, self.masks)
         for notice in study.notices:
             tell(f"Note: {notice}")
         return study
@@ -93,13 +95,15 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
     confidence = Confidence(study) if job.confidence_out else None
     with ProgressLine().live() as line:
         done = line.run(session.train())
-        predicted = _predict(session, line, labelled[len(labelled) // 2], confidence)
-    session.export(job.out)
+        predicted = _predict(session, line, labelled[len(labelled) // 2], confidence) - set(labelled)
+    session.export(job.out, keep_unknown=True)
     if job.model_out is not None:
         session.save_model(job.model_out)
     if job.confidence_out is not None and confidence is not None:
         study.write_confidence(job.confidence_out, confidence)
-    _report(session, settings.preset, job.out, job.model_out, done, len(labelled), predicted, started, as_json=as_json)
+    _report(
+        session, settings.preset, job.out, job.model_out, done, len(labelled), len(predicted), started, as_json=as_json
+    )
 
 
 def run_predict(job: PredictJob, *, as_json: bool) -> None:
@@ -116,7 +120,14 @@ def run_predict(job: PredictJob, *, as_json: bool) -> None:
     session.export(job.out)
     if job.confidence_out is not None and confidence is not None:
         study.write_confidence(job.confidence_out, confidence)
-    _report(session, model.preset, job.out, None, None, 0, predicted, started, as_json=as_json)
+    _report(session, model.preset, job.out, None, None, 0, len(predicted), started, as_json=as_json)
+
+
+def require_pictures(study: Study, masks: MaskOptions) -> None:
+    """Refuse options that are about masks of pictures where the study is none. Raises SettingsError."""
+    if study.kind != "pictures" and masks != MaskOptions():
+        msg = f"{study.name}: --mask-orientation and --ignore are about masks of pictures, and this is a volume."
+        raise SettingsError(f"{msg} Leave them out.")
 
 
 class Confidence:
@@ -150,9 +161,9 @@ def check_model_output(path: Path, others: list[Path]) -> None:
     check_not_input(path, others)
 
 
-def _predict(session: Session, line: ProgressLine, centre: int, confidence: Confidence | None) -> int:
-    """Predict what is not labelled; returns the number of slices."""
-    predicted = set()  # one may come twice
+def _predict(session: Session, line: ProgressLine, centre: int, confidence: Confidence | None) -> set[int]:
+    """Predict what is not labelled, or not wholly; returns the slices."""
+    predicted: set[int] = set()
 
     def counted() -> Any:
         for item in session.predict(centre):
@@ -163,7 +174,7 @@ def _predict(session: Session, line: ProgressLine, centre: int, confidence: Conf
             yield item
 
     line.follow(counted())
-    return len(predicted)
+    return predicted
 
 
 def _report(

@@ -9,10 +9,12 @@ from typing import Any
 
 from napari_dinoaugseg.cli.numbers import parse_counts
 from napari_dinoaugseg.cli.output import ProgressLine, print_json, print_text, tell
+from napari_dinoaugseg.cli.segment import require_pictures
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.session.simulation import SimulatedRound, StrategyName, simulate
-from napari_dinoaugseg.study import open_study
+from napari_dinoaugseg.study import MaskOptions, open_study
+from napari_dinoaugseg.study.study import ReadLabels
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class SimulateJob:
     settings: Mapping[str, Any]
     device: str
     seed: int
+    masks: MaskOptions
     cache: bool
 
 
@@ -39,10 +42,13 @@ def run_simulate(job: SimulateJob, *, as_json: bool) -> None:
     """Play the rounds and print the Dice of the slices that were not labelled."""
     counts = parse_counts(job.slices_per_round, job.rounds)
     settings = Settings.of_preset(job.preset, **job.settings)
-    study = open_study(job.study, plane=job.plane, series=job.series, component=job.component)
+    study = open_study(job.study, plane=job.plane, series=job.series, component=job.component, masks=job.masks)
+    require_pictures(study, job.masks)
     for notice in study.notices:
         tell(f"Note: {notice}")
     truth = study.read_labels(job.truth, None)
+    for notice in truth.notices if isinstance(truth, ReadLabels) else ():
+        tell(f"Note: {notice}")
     session = Session(study, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
     rounds: list[SimulatedRound] = []
 

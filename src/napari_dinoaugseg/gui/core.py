@@ -133,4 +133,5 @@ def in_the_panels_words(sentence: str) -> str:
     ):
         sentence = sentence.replace(words, ours)
     # The panel has the licence and its link beside the encoder.
-    return re.sub(r"\(downloads (\d+ MB) under the [^()]*\)", r"(a download of \1)", sentence)
+    sentence = re.sub(r"\(downloads (\d+ MB) under the [^()]*\)", r"(a download of \1)", sentence)
+    return re.sub(r" \(--[a-z][^)]*\)", "", sentence)  # what only the command can be told

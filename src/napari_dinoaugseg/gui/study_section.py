@@ -15,12 +15,14 @@ from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
 from napari_dinoaugseg.gui.parts import button, quietly, sentence
 from napari_dinoaugseg.gui.windows import WINDOWS, show_window, window_choice
 from napari_dinoaugseg.study import Plane
+from napari_dinoaugseg.study.files import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
 
 _OWN = "own values…"
-_FILES = "Images (*.nii *.nii.gz *.nrrd *.dcm *.tif *.tiff *.png *.jpg *.jpeg *.bmp);;All files (*)"
+_PICTURES = " ".join(f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES))
+_FILES = f"Images (*.nii *.nii.gz *.nrrd *.dcm {_PICTURES});;All files (*)"
 
 
 class StudySection(QWidget):

@@ -282,7 +282,7 @@ class WorkActions(LabelActions):
         kept = len(loaded) - len(taken)
         words = f"{len(taken)} labelled slices taken from {path.name}. Ctrl+Z takes it back."
         words = f"{words} {kept} that you labelled by hand stay as they are." if kept else words
-        self.said.emit(" ".join([words, *(f"{notice.rstrip('.')}." for notice in read.notices)]))
+        self.said.emit(" ".join([words, *(f"{in_the_panels_words(notice).rstrip('.')}." for notice in read.notices)]))
 
     def write_report(self, path: Path, include: Iterable[Status] = EVERYTHING) -> None:
         """Write the JSON report. Raises DinoAugSegError."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.metrics import Score, mean_of, score
-from napari_dinoaugseg.study import Grid, Plane, match_masks, read_mask_folder
+from napari_dinoaugseg.study import Grid, MaskFolder, MaskOptions, Plane, match_masks, read_mask_folder
 from napari_dinoaugseg.study.grid import Layout, finest_plane
 from napari_dinoaugseg.study.labels import read_mask_volumes
+from napari_dinoaugseg.study.study import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ class Evaluation:
         slices: how many slices or pictures were counted.
         unit: of distances: ``mm``, or ``px`` when no spacing is known.
         unmatched: how many true masks have no prediction, and are not counted.
+        notices: sentences that a person should read.
     """
 
     classes: dict[int, ClassResult]
     slices: int
     unit: str
     unmatched: int = 0
+    notices: tuple[str, ...] = ()
 
     def mean(self, name: str) -> float | None:
         """Mean of ``dice``, ``hd95`` or ``asd`` over the classes that have it."""
@@ -62,6 +66,7 @@ def evaluate(
     slices: Sequence[int] | None = None,
     exclude: Sequence[int] = (),
     plane: Plane | str | None = None,
+    masks: MaskOptions | None = None,
 ) -> Evaluation:
     """Compare two mask files on one voxel grid, or two folders of masks matched by name.
 
@@ -71,6 +76,8 @@ def evaluate(
         slices: count these slices only (pictures: in natural order of their names); None = all.
         exclude: leave these out.
         plane: through which the slices are numbered; None = the one with the finest pixels.
+        masks: how masks of pictures are read. Pixels that the truth leaves unknown are not counted; masks with an
+            orientation of their own are compared as they are seen, unless that says as stored.
 
     Raises:
         LabelError: not masks, different grids or sizes, nothing to compare, a slice that does not exist.
@@ -83,7 +90,7 @@ def evaluate(
         msg = f"{prediction} and {truth}: one is a folder, the other a file. Compare two folders or two files."
         raise LabelError(msg)
     if truth.is_dir():
-        return _evaluate_pictures(prediction, truth, slices, exclude)
+        return _evaluate_pictures(prediction, truth, slices, exclude, masks or MaskOptions())
     return _evaluate_volume(prediction, truth, slices, exclude, plane)
 
 
@@ -116,19 +123,24 @@ def _layout(grid: Grid, plane: Plane | str | None) -> Layout:
 
 
 def _evaluate_pictures(
-    prediction: Path, truth: Path, slices: Sequence[int] | None, exclude: Sequence[int]
+    prediction: Path, truth: Path, slices: Sequence[int] | None, exclude: Sequence[int], options: MaskOptions
 ) -> Evaluation:
-    true_masks, found_masks = read_mask_folder(truth), read_mask_folder(prediction)
+    true_masks, found_masks = read_mask_folder(truth, options), read_mask_folder(prediction, options)
+    notices = [
+        f"{folder}: {notice}"
+        for folder, masks in ((truth, true_masks), (prediction, found_masks))
+        for notice in masks.notices
+    ]
     try:
-        pairs = list(match_masks(found_masks, true_masks).items())
+        pairs = list(match_masks(found_masks, true_masks, notices).items())
     except LabelError as error:
         msg = f"{prediction} and {truth} do not fit together: {error}"
         raise LabelError(msg) from error
     chosen = [pairs[index] for index in _chosen(truth, len(pairs), slices, exclude)]
     scores: dict[int, list[Score]] = {}
-    numbers = sorted({int(n) for _, name in chosen for n in np.unique(true_masks[name])} - {0})
+    numbers = sorted({int(n) for _, name in chosen for n in np.unique(true_masks[name])} - {0, UNKNOWN})
     for found_name, true_name in chosen:
-        found, true = found_masks[found_name], true_masks[true_name]
+        found, true = _lying(found_masks, found_name, options), _lying(true_masks, true_name, options)
         if found.shape != true.shape:
             msg = (
                 f"{found_masks.path(found_name)}: the mask is {found.shape[1]} x {found.shape[0]} pixels, but "
@@ -136,10 +148,16 @@ def _evaluate_pictures(
             )
             raise LabelError(msg)
         for number in numbers:
-            scores.setdefault(number, []).append(score(found == number, true == number, (1.0, 1.0)))
+            result = score(found == number, true == number, (1.0, 1.0), true != UNKNOWN)
+            scores.setdefault(number, []).append(result)
     _check_not_empty(scores, truth)
     classes = {number: _mean_result(values) for number, values in scores.items()}
-    return Evaluation(classes, len(chosen), "px", unmatched=len(true_masks) - len(pairs))
+    return Evaluation(classes, len(chosen), "px", len(true_masks) - len(pairs), tuple(notices))
+
+
+def _lying(masks: MaskFolder, name: str, options: MaskOptions) -> NDArray[np.uint16]:
+    """Return a mask as it is compared: as seen, which is as stored where it has no orientation of its own."""
+    return masks[name] if options.orientation == "stored" else masks.orientations[name].show(masks[name])
 
 
 def _chosen(truth: Path, n_slices: int, slices: Sequence[int] | None, exclude: Sequence[int]) -> list[int]:

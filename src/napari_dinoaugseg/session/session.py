@@ -351,12 +351,27 @@ class Session:
 
     # --- results ----------------------------------------------------------------------------------------------------
 
-    def export(self, path: Path, include: Iterable[Status] = EVERYTHING) -> None:
-        """Write the mask in exactly the study's geometry; see :meth:`Study.write_mask`. Raises OutputError."""
+    def export(self, path: Path, include: Iterable[Status] = EVERYTHING, *, keep_unknown: bool = False) -> None:
+        """Write the mask in exactly the study's geometry; see :meth:`Study.write_mask`.
+
+        Args:
+            path: where to write.
+            include: which slices count.
+            keep_unknown: pixels left open on slices labelled by hand stay `UNKNOWN`, which masks of pictures can say;
+                else they are filled from the prediction.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         wanted = tuple(include)
         by_hand = is_by_hand(self.labels, self.study.n_slices, wanted)
         classes = self.labels.classes
-        write_mask(self.study, path, lambda index: self.labels.result(index, wanted), classes, by_hand=by_hand)
+
+        def mask(index: int) -> Labels:
+            manual = self.labels.manual(index) if keep_unknown else None
+            return self.labels.result(index, wanted) if manual is None else manual
+
+        write_mask(self.study, path, mask, classes, by_hand=by_hand)
 
     def save_model(self, path: Path) -> None:
         """Write the trained decoder for the next study. Raises TrainingError without one, OutputError."""

@@ -13,8 +13,9 @@ from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.events import Event
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.session.classes import classes_of
-from napari_dinoaugseg.session.labels import Labels
+from napari_dinoaugseg.session.labels import UNKNOWN, Labels
 from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.study.study import ReadLabels
 
 StrategyName = Literal["suggested", "even", "random"]
 
@@ -49,7 +50,8 @@ def simulate(
 
     Args:
         session: fresh, without labels.
-        truth: the true mask of every slice that holds paint, (H, W); other slices are background.
+        truth: the true mask of every slice that holds paint, (H, W); other slices are background. Where it is UNKNOWN,
+            nothing is learnt and nothing counted.
         counts: slices to label in each round.
         strategy: ``suggested`` takes the session's suggestions, ``even`` halves the largest gaps, ``random`` draws.
         seed: of the drawing.
@@ -57,11 +59,12 @@ def simulate(
     Raises:
         LabelError: the truth holds nothing.
     """
-    holding = sorted(index for index, labels in truth.items() if labels.any())
+    holding = sorted(index for index, labels in truth.items() if ((labels > 0) & (labels != UNKNOWN)).any())
     if not holding:
         msg = "The true mask holds only background; there is nothing to simulate."
         raise LabelError(msg)
-    session.labels.classes = classes_of(int(value) for labels in truth.values() for value in np.unique(labels))
+    numbers = {int(value) for labels in truth.values() for value in np.unique(labels)} - {UNKNOWN}
+    session.labels.classes = classes_of(numbers, truth.segments if isinstance(truth, ReadLabels) else ())
     random = np.random.default_rng(seed)
     for number, count in enumerate(counts):
         chosen = (
@@ -115,10 +118,9 @@ def _dice(session: Session, truth: Mapping[int, Labels]) -> dict[int, float]:
     for entry in session.labels.classes:
         overlap = size = 0
         for index in left:
-            found, true = (
-                session.labels.result(index) == entry.number,
-                _true_slice(session, truth, index) == entry.number,
-            )
+            truly = _true_slice(session, truth, index)
+            found = (session.labels.result(index) == entry.number) & (truly != UNKNOWN)
+            true = truly == entry.number
             overlap += int(np.count_nonzero(found & true))
             size += int(np.count_nonzero(found)) + int(np.count_nonzero(true))
         if size:

@@ -6,10 +6,10 @@ from napari_dinoaugseg.study.array import ArrayStudy, study_from_array
 from napari_dinoaugseg.study.grid import Grid, Plane, align
 from napari_dinoaugseg.study.intensity import CT_WINDOWS, Window, choose_window, to_unit_rgb
 from napari_dinoaugseg.study.labels import read_mask_volume
-from napari_dinoaugseg.study.masks import MaskFolder, read_mask_folder
+from napari_dinoaugseg.study.masks import MaskFolder, MaskOptions, read_mask_folder
 from napari_dinoaugseg.study.matching import pair as match_masks
 from napari_dinoaugseg.study.opening import open_study
-from napari_dinoaugseg.study.pictures import PictureStudy
+from napari_dinoaugseg.study.pictures import PictureStudy, find_masks_beside
 from napari_dinoaugseg.study.study import Slices, Study
 from napari_dinoaugseg.study.volume import VolumeStudy
 
@@ -18,6 +18,7 @@ __all__ = [
     "ArrayStudy",
     "Grid",
     "MaskFolder",
+    "MaskOptions",
     "PictureStudy",
     "Plane",
     "Slices",
@@ -26,6 +27,7 @@ __all__ = [
     "Window",
     "align",
     "choose_window",
+    "find_masks_beside",
     "match_masks",
     "open_study",
     "read_mask_folder",

@@ -18,6 +18,7 @@ from napari_dinoaugseg.errors import LabelError, StudyError
 from napari_dinoaugseg.study.files import PICTURE_SUFFIXES, suffix_of
 from napari_dinoaugseg.study.grid import Grid, Plane
 from napari_dinoaugseg.study.masks import read_mask_folder
+from napari_dinoaugseg.study.study import UNKNOWN, ReadLabels
 from napari_dinoaugseg.study.volume import VolumeStudy
 from napari_dinoaugseg.study.voxels import Voxels, check
 
@@ -58,10 +59,10 @@ class ArrayStudy(VolumeStudy):
             raise LabelError(msg)
         if slices is not None:
             self.require_slices(slices)
-        elif not labels.any():
+        elif not ((labels > 0) & (labels != UNKNOWN)).any():
             msg = f"{path}: every pixel is background, so there is nothing to learn. Paint something first."
             raise LabelError(msg)
-        return {0: labels}
+        return ReadLabels({0: labels}, notices=masks.notices, may_be_unknown=masks.may_be_unknown)
 
 
 def study_from_array(

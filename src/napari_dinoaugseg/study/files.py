@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from napari_dinoaugseg.errors import DinoAugSegError, StudyError
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+# Suffixes of pictures by Pillow's name of the format; TIFF is read by tifffile.
+PICTURE_FORMATS: dict[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "TIFF": tuple(sorted(TIFF_SUFFIXES)),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "AVIF": (".avif",),
+    "TGA": (".tga",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "PCX": (".pcx",),
+    "QOI": (".qoi",),
+}
+FORMAT_OF = {suffix: name for name, suffixes in PICTURE_FORMATS.items() for suffix in suffixes}
+PICTURE_SUFFIXES = frozenset(FORMAT_OF)
+PICTURE_KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF, PPM, TGA, PCX or QOI"
 NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 NRRD_SUFFIXES = frozenset({".nrrd"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
@@ -28,12 +47,18 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"II*\x00", "a TIFF picture"),
     (b"MM\x00*", "a TIFF picture"),
     (b"GIF8", "a GIF picture"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (b"qoif", "a QOI picture"),
     (b"NRRD", "a NRRD file"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x89HDF", "an HDF5 file"),
     (b"%PDF", "a PDF document"),
 )
+
+# Brands of ISO base media files (ISO/IEC 14496-12) that are pictures.
+_ISO_MEDIA = dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"), "a HEIC picture")
 
 
 def suffix_of(path: Path) -> str:
@@ -60,6 +85,11 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     return (*folded, (-1, 0, text))
 
 
+def folded(name: str) -> str:
+    """Return a name as it is compared: letter case and the spelling of accents (Unicode NFC or NFD) do not count."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def is_hidden(path: Path, root: Path) -> bool:
     """Tell whether a file, or a folder between it and `root`, is hidden (`.DS_Store`, `._scan.png`, `__MACOSX`)."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
@@ -69,6 +99,19 @@ def listed(names: list[str], most: int = 3) -> str:
     """Return a short list for a message: the first few names and how many more."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 file`, `3 files`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def endings_of(files: Iterable[Path]) -> str:
+    """Return how many files have which ending, the commonest first: `3 .heic, 1 .csv`."""
+    found = Counter(suffix_of(file) or "without an ending" for file in files)
+    return ", ".join(
+        f"{count} {ending}" for ending, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    )
 
 
 def what_it_is(path: Path) -> str | None:
@@ -82,6 +125,11 @@ def what_it_is(path: Path) -> str | None:
         return "an empty file"
     if head[128:132] == b"DICM":
         return "a DICOM file"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "a WebP picture"
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        return "an AVIF picture" if brand in (b"avif", b"avis") else _ISO_MEDIA.get(brand, "a video")
     if re.match(rb"\s*(<!doctype html|<html|<\?xml)", head, re.IGNORECASE):
         return "a web page"
     return next((name for magic, name in _MAGIC if head.startswith(magic)), None)

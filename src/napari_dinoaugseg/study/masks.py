@@ -1,33 +1,56 @@
 """Masks of pictures: what their pixels mean, and a folder of them.
 
-People save masks in every way: 0 and 255, label numbers, 1 bit, RGB with equal channels, a palette, even JPEG. A folder
-is judged as a whole, so that one empty mask among binary ones is binary too.
+People save masks in every way: 0 and 255, label numbers, 1 bit, RGB with equal channels, a palette, colours with a
+table, opacity, even JPEG. A folder is judged as a whole, so that one empty mask among binary ones is binary too, and
+255 means the same in all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import LabelError, StudyError
+from napari_dinoaugseg.study.colours import TABLES, ColourTable, find_table, hexadecimal
 from napari_dinoaugseg.study.decode import Orientation, Picture, decode
-from napari_dinoaugseg.study.files import PICTURE_SUFFIXES, is_hidden, listed, natural_key, suffix_of
-from napari_dinoaugseg.study.matching import is_mask_folder, split_masks
+from napari_dinoaugseg.study.files import counted, listed
+from napari_dinoaugseg.study.folders import LeftOut, look_into, once
+from napari_dinoaugseg.study.fringe import Census, is_two_valued
+from napari_dinoaugseg.study.matching import is_mask_folder, outdone, split_masks
+from napari_dinoaugseg.study.segments import Segment
+from napari_dinoaugseg.study.study import UNKNOWN
 
+Lie = Literal["seen", "stored"]
+"""How a mask lies on a picture with an orientation: on the picture as it is seen, or on its pixels as stored."""
+
+WHITE = 255
 _CUT = 128
-# Few values, one of them on many painted pixels, are classes in grey steps; noise has many values, each on few pixels.
-_CLASS_VALUES = 20
-_CLASS_SHARE = 0.05
+# Equal channels come back from a lossy file a few steps apart, since colour is kept coarsely.
+_COLOUR_NOISE = 48
+# More grey values or colours than any set of classes under a varying opacity: a photograph.
+_PHOTOGRAPH = 64
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Return the picture files right in a folder, hidden ones left out, in natural order."""
-    files = [path for path in folder.iterdir() if suffix_of(path) in PICTURE_SUFFIXES and path.is_file()]
-    return sorted((path for path in files if not is_hidden(path, folder)), key=lambda path: natural_key(path.name))
+@dataclass(frozen=True)
+class MaskOptions:
+    """What a person says about masks of pictures.
+
+    Attributes:
+        orientation: how masks without an orientation of their own lie on a picture that has one: on the picture as it
+            is `seen` or as it is `stored`. Where the size of a mask fits only one of them, that one is taken anyway.
+            None leaves it to the other masks of the folder, and is as seen where these do not tell.
+        ignore: "255": 255 beside other labels is unknown; "none": it is a class. None = unknown in 8-bit masks, a class
+            in 16-bit ones, which nobody saves as black and white.
+    """
+
+    orientation: Lie | None = None
+    ignore: Literal["255", "none"] | None = None
 
 
 def name_in(path: Path, root: Path) -> str:
@@ -35,7 +58,15 @@ def name_in(path: Path, root: Path) -> str:
     return path.relative_to(root).with_suffix("").as_posix()
 
 
-def mask_files(folder: Path) -> dict[str, Path]:
+@dataclass
+class MaskFiles:
+    """The mask files of a folder by name, and what else lies there."""
+
+    files: dict[str, Path]
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def mask_files(folder: Path) -> MaskFiles:
     """Return the mask files of a folder by name.
 
     Subfolders are searched; where some are named like masks and no picture lies beside them, only those. Where pictures
@@ -47,10 +78,15 @@ def mask_files(folder: Path) -> dict[str, Path]:
     if not folder.exists():
         msg = f"{folder}: there is no such file or folder. Check the path."
         raise LabelError(msg)
-    files = list(_walk(folder))
+    left_out = LeftOut()
+    try:
+        files = list(_walk(folder, left_out, {os.path.realpath(folder)}))
+    except StudyError as error:
+        raise LabelError(str(error)) from error
     if not files:
+        others = f" Files of other kinds lie here: {listed([path.name for path in left_out.others])}."
         msg = f"{folder}: there is no mask here. Give masks as PNG, TIFF, BMP or JPEG files."
-        raise LabelError(msg)
+        raise LabelError(f"{msg}{others if left_out.others else ''}")
     named: dict[str, Path] = {}
     for path in files:
         name = name_in(path, folder)
@@ -59,19 +95,31 @@ def mask_files(folder: Path) -> dict[str, Path]:
             raise LabelError(msg)
         named[name] = path
     _, masks = split_masks(named)
-    return {name: named[name] for name in masks} if masks else named
+    return MaskFiles({name: named[name] for name in masks} if masks else named, left_out)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    own = find_pictures(folder)
-    yield from own
-    folders = sorted(
-        (path for path in folder.iterdir() if path.is_dir() and not is_hidden(path, folder)),
-        key=lambda path: natural_key(path.name),
-    )
-    masks = [path for path in folders if is_mask_folder(path.name)]
-    for path in masks if masks and not own else folders:
-        yield from _walk(path)
+def _walk(folder: Path, left_out: LeftOut, seen: set[str]) -> Iterator[Path]:
+    found = look_into(folder)
+    left_out.others.extend(path for path in found.others if path.name not in TABLES)
+    left_out.broken.extend(found.broken)
+    yield from found.pictures
+    masks = [path for path in found.folders if is_mask_folder(path.name)]
+    superfluous = outdone(path.name for path in masks)
+    left_out.mask_folders.extend(path for path in masks if path.name in superfluous)
+    chosen = masks if masks and not found.pictures else found.folders
+    for path in once((path for path in chosen if path.name not in superfluous), seen):
+        yield from _walk(path, left_out, seen)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The numbers (H, W) of one mask, uint8 or uint16, and where in the file they stood."""
+
+    values: NDArray[Any]
+    source: Literal["grey", "lossy", "palette", "colours"]
+    from_alpha: bool = False
+    hidden: bool = False
+    inverted: bool = False
 
 
 class MaskFolder(Mapping[str, NDArray[np.uint16]]):
@@ -79,37 +127,193 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
 
     Args:
         files: the mask files by name.
+        options: what a person says about them.
+
+    Attributes:
+        orientations: how each mask itself says that it is meant to be seen.
+        notices: sentences that a person should read.
+        segments: name and colour of labels, where a table beside the masks gives them.
+        may_be_unknown: whether labels hold `UNKNOWN`.
 
     Raises:
-        LabelError: a file cannot be read or holds no labels, or the grey values look like classes in grey steps.
+        LabelError: a file cannot be read or holds no labels, or the values contradict one another.
     """
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
+    def __init__(self, files: Mapping[str, Path], options: MaskOptions | None = None) -> None:
         self._files = dict(files)
+        self._options = options or MaskOptions()
+        self._tables: dict[Path, ColourTable | None] = {}
         self.orientations: dict[str, Orientation] = {}
-        lossy, deep, highest = False, False, 0
-        counts = np.zeros(256, dtype=np.int64)
+        self.notices: list[str] = []
+        census, facts = Census(), _Facts()
         for name, path in self._files.items():
             picture = _decode(path)
-            values = _label_values(path, picture)
+            read = self._read(path, picture)
             self.orientations[name] = picture.orientation
-            lossy = lossy or not picture.exact
-            highest = max(highest, int(values.max()))
-            deep = deep or values.dtype != np.uint8
-            if values.dtype == np.uint8:
-                counts += np.bincount(values.reshape(-1), minlength=256)
-        # Nobody saves black and white as 16 bit: there 255 is a number like any other, and our own masks rely on it.
-        self.is_binary = lossy or (highest == 255 and not deep)
-        if self.is_binary and not lossy:
-            _refuse_grey_classes(counts, next(iter(self._files.values())).parent)
+            facts.add(path, picture, read)
+            if read.source == "grey" and read.values.dtype == np.uint8:
+                census.add(read.values)
+        self._judge(census, facts)
+
+    def _judge(self, census: Census, facts: _Facts) -> None:
+        """Decide what the values of the folder mean, and say what is not plain."""
+        where = next(iter(self._files.values())).parent if self._files else Path()
+        goes_on = max(facts.deep - {UNKNOWN}, default=0) > WHITE
+        self._is_cut = census.whites > 0 and not goes_on and census.is_fringe
+        if census.whites > 0 and not self._is_cut and census.is_shaded:
+            msg = (
+                f"{where}: masks hold {len(census.values)} grey values that lie neither along edges nor in areas "
+                "of one value, as photographs and probabilities do. Save label numbers 0, 1, 2..., or 0 and 255."
+            )
+            raise LabelError(msg)
+        grey = set() if self._is_cut else set(census.values)
+        classes = facts.classes | grey
+        self._deep_is_white = facts.deep == {UNKNOWN} and not classes
+        deep = set() if self._deep_is_white else facts.deep
+        classes |= deep - {WHITE, UNKNOWN}
+        white = census.whites > 0 or facts.whites
+        if facts.lossy and (classes or UNKNOWN in deep):
+            msg = (
+                f"{facts.lossy[0]}: JPEG and lossy WebP change values, but other masks here hold label numbers "
+                f"({listed([str(n) for n in sorted(classes)])}). Save all masks as PNG."
+            )
+            raise LabelError(msg)
+        if UNKNOWN in deep and self._options.ignore == "none":
+            msg = (
+                f"{where}: masks hold 65535, and no class can have that number. Leave out --ignore none, or change it."
+            )
+            raise LabelError(msg)
+        # In 16 bit, and beside numbers that need 16, 255 is a number like others: our own masks rely on it.
+        self._white_is_unknown = bool(classes) and (
+            (white or WHITE in deep) if self._options.ignore == "255" else white and not goes_on
+        )
+        if self._options.ignore == "none":
+            self._white_is_unknown = False
+        self.may_be_unknown = self._white_is_unknown or UNKNOWN in deep
+        self.segments = self._named(facts, classes)
+        self._say(census, facts, deep, classes, white=white)
+
+    def _say(self, census: Census, facts: _Facts, deep: set[int], classes: set[int], *, white: bool) -> None:
+        cut = f"{counted(census.middle, 'pixel')} of masks with values between 0 and 255, along edges or stray"
+        which = f"255 beside other labels ({listed([str(n) for n in sorted(classes)], 5)})"
+        said = (
+            (self._is_cut and census.middle > 0, f"{cut}, cut at {_CUT}"),
+            (
+                self._white_is_unknown,
+                f"{which} is taken as unknown: nothing is learnt there (--ignore none makes it a class)",
+            ),
+            (
+                self._white_is_unknown and _are_even_steps(classes),
+                "these values are even steps of grey, so white may be a class as well (--ignore none)",
+            ),
+            (
+                (white or WHITE in deep) and bool(classes) and not self._white_is_unknown,
+                f"{which} is taken as a class"
+                + (
+                    ", as --ignore none says" if self._options.ignore else " in 16-bit masks (--ignore 255: as unknown)"
+                ),
+            ),
+            (UNKNOWN in deep, "65535 beside other labels is taken as unknown: nothing is learnt there"),
+            (self._deep_is_white, "0 and 65535 in 16-bit masks are taken as background and the one class, 255"),
+        )
+        self.notices.extend(sentence for holds, sentence in said if holds)
+        for paths, what in (
+            (facts.lossy, f"packed with loss (as JPEG), cut at {_CUT}"),
+            (facts.from_alpha, "taken from the opacity, since the colours hold none"),
+            (facts.hidden, "with transparent pixels, taken as background"),
+            (facts.inverted, "whose palette shows number 0 as white and 1 as black: white is taken as the label 255"),
+        ):
+            if paths:
+                self.notices.append(f"{counted(len(paths), 'mask')} {what}: {listed([path.name for path in paths])}")
+
+    def _named(self, facts: _Facts, classes: set[int]) -> tuple[Segment, ...]:
+        """Return what the labels are called: by the colours of palettes, else by their place in the table."""
+        tables = [table for table in self._tables.values() if table is not None]
+        if not tables:
+            return ()
+        table = tables[0]
+        by_number = {segment.number: segment for segment in table.segments()}
+        for number, colour in facts.palette.items():
+            if colour in table.names and number in classes:
+                by_number[number] = Segment(number, table.names[colour], hexadecimal(colour))
+        named = tuple(by_number[number] for number in sorted(classes) if number in by_number)
+        if named:
+            pairs = [f"{segment.number} {segment.name}" for segment in named]
+            self.notices.append(f"colours are explained by {table.path.name}: {listed(pairs, 8)}")
+        return named
+
+    def _read(self, path: Path, picture: Picture) -> _Read:
+        """Return the numbers of one mask.
+
+        Raises:
+            LabelError: colours that nothing explains, or numbers that are no labels.
+        """
+        if picture.palette is not None and picture.numbers is not None:
+            return self._read_palette(path, picture.numbers, picture.palette)
+        pixels = picture.pixels if picture.numbers is None else picture.numbers
+        if pixels.ndim == 3:
+            spread = pixels.max(axis=2).astype(np.int32) - pixels.min(axis=2)
+            if int(spread.max()) <= (0 if picture.exact else _COLOUR_NOISE):
+                pixels = pixels[..., 1]
+        from_alpha = hidden = False
+        if picture.alpha is not None:
+            visible = picture.alpha > 0
+            if _is_in_alpha(pixels, visible, explained=pixels.ndim == 3 and self._table(path) is not None):
+                pixels, from_alpha = picture.alpha, True
+            elif not visible.all() and pixels[~visible].any():
+                pixels, hidden = np.where(visible if pixels.ndim == 2 else visible[..., np.newaxis], pixels, 0), True
+        if pixels.ndim == 3:
+            return _Read(self._explained(path, pixels, picture), "colours", hidden=hidden)
+        values = _whole_numbers(path, pixels)
+        if picture.exact:
+            return _Read(values, "grey", from_alpha, hidden)
+        if not is_two_valued(values):
+            msg = (
+                f"{path}: packing with loss (JPEG) changes values, and these are not black and white only. "
+                "Save label numbers as PNG."
+            )
+            raise LabelError(msg)
+        return _Read(values, "lossy", from_alpha, hidden)
+
+    def _read_palette(self, path: Path, numbers: NDArray[Any], palette: NDArray[np.uint8]) -> _Read:
+        self._table(path)
+        used = np.unique(numbers)
+        if used.max(initial=0) < len(palette):
+            colours = palette[used]
+            black, white = (colours == 0).all(axis=1), (colours == WHITE).all(axis=1)
+            if (black | white).all() and 0 in used and white[0]:
+                return _Read(np.where(palette[numbers][..., 0] > 0, WHITE, 0).astype(np.uint8), "grey", inverted=True)
+        return _Read(numbers.astype(np.uint8), "palette")
+
+    def _explained(self, path: Path, pixels: NDArray[Any], picture: Picture) -> NDArray[np.uint8]:
+        table = self._table(path)
+        if table is None or not picture.exact:
+            why = "no labelmap.txt beside it says what they mean" if picture.exact else "packing with loss changes them"
+            msg = (
+                f"{path}: this mask is coded in colours, and {why}. Save it as grey with label numbers 0, 1, 2..., "
+                f"or {'add the labelmap.txt of the export' if picture.exact else 'as PNG with a labelmap.txt'}."
+            )
+            raise LabelError(msg)
+        return table.read(path, (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels)
+
+    def _table(self, path: Path) -> ColourTable | None:
+        if path.parent not in self._tables:
+            self._tables[path.parent] = find_table(path)
+        return self._tables[path.parent]
 
     def __getitem__(self, name: str) -> NDArray[np.uint16]:
-        """Return the labels (H, W) as stored; binary masks hold 0 and 255."""
+        """Return the labels (H, W) as stored; binary masks hold 0 and 255, and `UNKNOWN` marks what is left open."""
         path = self._files[name]
-        values = _label_values(path, _decode(path))
-        if self.is_binary:
-            return np.where(values >= _CUT, 255, 0).astype(np.uint16)
-        return values.astype(np.uint16)
+        read = self._read(path, _decode(path))
+        labels = read.values.astype(np.uint16)
+        is_deep = read.values.dtype != np.uint8
+        if read.source == "lossy" or (read.source == "grey" and self._is_cut and not is_deep):
+            labels = np.where(labels >= _CUT, WHITE, 0).astype(np.uint16)
+        if is_deep and self._deep_is_white:
+            labels[labels == UNKNOWN] = WHITE
+        if self._white_is_unknown and (not is_deep or self._options.ignore == "255"):
+            labels[labels == WHITE] = UNKNOWN
+        return labels
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
@@ -124,8 +328,59 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
         return self._files[name]
 
 
-def read_mask_folder(path: Path | Sequence[Path]) -> MaskFolder:
+@dataclass
+class _Facts:
+    """What the masks of a folder hold together."""
+
+    classes: set[int] = field(default_factory=set)
+    deep: set[int] = field(default_factory=set)
+    whites: bool = False
+    palette: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    lossy: list[Path] = field(default_factory=list)
+    from_alpha: list[Path] = field(default_factory=list)
+    hidden: list[Path] = field(default_factory=list)
+    inverted: list[Path] = field(default_factory=list)
+    _explained_by: dict[int, Path] = field(default_factory=dict)
+
+    def add(self, path: Path, picture: Picture, read: _Read) -> None:
+        """Take a mask in. Raises LabelError where two palettes contradict each other."""
+        for flag, paths in (
+            (read.source == "lossy", self.lossy),
+            (read.from_alpha, self.from_alpha),
+            (read.hidden, self.hidden),
+            (read.inverted, self.inverted),
+        ):
+            if flag:
+                paths.append(path)
+        numbers = {int(number) for number in np.unique(read.values)} - {0}
+        if read.values.dtype != np.uint8:
+            self.deep |= numbers
+        elif read.source in ("palette", "colours"):
+            self.classes |= numbers - {WHITE}
+            self.whites = self.whites or WHITE in numbers
+        if read.source == "palette" and picture.palette is not None:
+            self._compare_palettes(path, picture.palette, numbers)
+
+    def _compare_palettes(self, path: Path, palette: NDArray[np.uint8], numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number >= len(palette):
+                continue
+            red, green, blue = (int(part) for part in palette[number])
+            first = self._explained_by.setdefault(number, path)
+            if self.palette.setdefault(number, (red, green, blue)) != (red, green, blue):
+                msg = (
+                    f"{path}: its palette gives the label {number} another colour than that of {first.name}, so the "
+                    "numbers may mean different things. Save masks with one palette, or as grey with label numbers."
+                )
+                raise LabelError(msg)
+
+
+def read_mask_folder(path: Path | Sequence[Path], options: MaskOptions | None = None) -> MaskFolder:
     """Read a folder (or a list) of masks on their own, for comparing two of them.
+
+    Args:
+        path: the folder, a mask, or a list of masks.
+        options: what a person says about them.
 
     Returns:
         A mapping from name (relative path without suffix) to labels (H, W), decoded one by one.
@@ -135,7 +390,12 @@ def read_mask_folder(path: Path | Sequence[Path]) -> MaskFolder:
     """
     if isinstance(path, str | Path):
         folder = Path(path)
-        return MaskFolder(mask_files(folder) if not folder.is_file() else {folder.stem: folder})
+        if folder.is_file():
+            return MaskFolder({folder.stem: folder}, options)
+        found = mask_files(folder)
+        masks = MaskFolder(found.files, options)
+        masks.notices.extend(found.left_out.sentences(folder.name))
+        return masks
     files: dict[str, Path] = {}
     for file in map(Path, path):
         if file.stem in files:
@@ -145,7 +405,13 @@ def read_mask_folder(path: Path | Sequence[Path]) -> MaskFolder:
     if not files:
         msg = "The list of masks is empty. Name at least one mask."
         raise LabelError(msg)
-    return MaskFolder(files)
+    return MaskFolder(files, options)
+
+
+def _are_even_steps(classes: set[int]) -> bool:
+    """Tell whether labels together with 0 and 255 are a few steps of grey, such as 0, 85, 170, 255."""
+    steps = np.diff(sorted({0, *classes, WHITE}))
+    return 2 <= len(steps) <= 8 and int(np.ptp(steps)) <= 1
 
 
 def _decode(path: Path) -> Picture:
@@ -155,22 +421,21 @@ def _decode(path: Path) -> Picture:
         raise LabelError(str(error)) from error
 
 
-def _label_values(path: Path, picture: Picture) -> NDArray[Any]:
-    """Return the pixels of one mask as uint8 or uint16 numbers.
+def _is_in_alpha(pixels: NDArray[Any], visible: NDArray[np.bool_], *, explained: bool) -> bool:
+    """Tell whether the opacity holds the mask: colours are one and the same, or a photograph, or black on nothing."""
+    flat = pixels.reshape(visible.size, -1)
+    if (flat == flat[0]).all():
+        return True
+    seen = flat[visible.reshape(-1)]
+    if explained or len(seen) == 0:
+        return False
+    if (seen == seen[0]).all():
+        return pixels.ndim == 3 or not seen[0].any()
+    return pixels.dtype == np.uint8 and len(np.unique(seen, axis=0)) > _PHOTOGRAPH
 
-    Raises:
-        LabelError: colours, or numbers that are no labels.
-    """
-    if picture.indexed is not None:
-        return picture.indexed
-    pixels = picture.pixels
-    if pixels.ndim == 3:
-        spread = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
-        # JPEG keeps colour coarsely: equal channels come back a few steps apart.
-        if int(spread.max()) > (0 if picture.exact else 48):
-            msg = f"{path}: this mask is coded in colours. Save it as grey with label numbers 0, 1, 2..."
-            raise LabelError(msg)
-        pixels = pixels[..., 1]
+
+def _whole_numbers(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return grey pixels as uint8 or uint16. Raises LabelError when they are no labels."""
     if pixels.dtype in (np.uint8, np.uint16):
         return pixels
     if not np.isfinite(pixels).all() or (pixels != np.rint(pixels)).any() or pixels.min() < 0 or pixels.max() > 65535:
@@ -178,22 +443,9 @@ def _label_values(path: Path, picture: Picture) -> NDArray[Any]:
             f"{path}: it holds negative, fractional or too large values. Save labels as whole numbers from 0 to 65535."
         )
         raise LabelError(msg)
-    return pixels.astype(np.uint8 if pixels.max() <= 255 else np.uint16)
+    return pixels.astype(np.uint8 if pixels.max() <= WHITE else np.uint16)
 
 
 def must_be_deep(labels: set[int]) -> bool:
-    """Tell whether masks with these labels have to be written as 16 bit: as 8 bit, 255 would be read as white."""
-    return max(labels, default=0) == 255 and not labels <= {0, 255}
-
-
-def _refuse_grey_classes(counts: NDArray[np.int64], folder: Path) -> None:
-    """Refuse masks such as 0, 85, 170, 255: cut at 128 they would lose classes without a word."""
-    between = counts[1:255]
-    painted = int(counts[1:].sum())
-    values = [str(value) for value in np.flatnonzero(between) + 1]
-    if 0 < len(values) <= _CLASS_VALUES and int(between.max()) > _CLASS_SHARE * painted:
-        msg = (
-            f"{folder}: masks hold 255 and {listed(values, 5)}, which look like several classes. "
-            "Number the classes 1, 2, 3..., or save masks with 0 and 255 only."
-        )
-        raise LabelError(msg)
+    """Tell whether masks with these labels are written as 16 bit though 8 would do: there 255 would mean unknown."""
+    return max(labels - {UNKNOWN}, default=0) == WHITE and not labels <= {0, WHITE}

@@ -12,15 +12,18 @@ from napari_dinoaugseg.study.files import (
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     PICTURE_SUFFIXES,
+    endings_of,
     is_dicom,
     is_hidden,
     may_be_dicom,
+    name_of,
     natural_key,
     suffix_of,
 )
 from napari_dinoaugseg.study.grid import Plane
 from napari_dinoaugseg.study.labels import read_volume_file
-from napari_dinoaugseg.study.pictures import PictureStudy, find_study_pictures
+from napari_dinoaugseg.study.masks import MaskOptions
+from napari_dinoaugseg.study.pictures import PictureStudy, survey_pictures
 from napari_dinoaugseg.study.study import Study
 from napari_dinoaugseg.study.tiff import is_stack
 from napari_dinoaugseg.study.volume import VolumeStudy
@@ -32,6 +35,7 @@ def open_study(
     plane: Plane | str | None = None,
     series: str | None = None,
     component: int | None = None,
+    masks: MaskOptions | None = None,
 ) -> Study:
     """Open an image or a set of images.
 
@@ -42,6 +46,7 @@ def open_study(
         series: which series of a DICOM folder, by UID or a part of the description.
         component: which volume of a file with time points or channels, or of a DICOM series with several cardiac
             phases, time points or echoes; from 0.
+        masks: what a person says about masks of pictures; nothing for a volume.
 
     Returns:
         A `VolumeStudy` or a `PictureStudy`.
@@ -54,15 +59,15 @@ def open_study(
     if not isinstance(path, str | Path):
         files = [Path(file) for file in path]
         if len(files) != 1:
-            return _open_list(files, wanted, series, component)
+            return _open_list(files, wanted, series, component, masks)
         path = files[0]
     path = Path(path)
     if not path.exists():
         msg = f"{path}: there is no such file or folder. Check the path."
         raise StudyError(msg)
     if path.is_dir():
-        return _open_folder(path, wanted, series, component)
-    return _open_file(path, wanted, series, component)
+        return _open_folder(path, wanted, series, component, masks)
+    return _open_file(path, wanted, series, component, masks)
 
 
 def _plane(plane: Plane | str | None) -> Plane | None:
@@ -75,16 +80,22 @@ def _plane(plane: Plane | str | None) -> Plane | None:
         raise SettingsError(msg) from None
 
 
-def _open_file(path: Path, plane: Plane | None, series: str | None, component: int | None) -> Study:
+def _open_file(
+    path: Path, plane: Plane | None, series: str | None, component: int | None, masks: MaskOptions | None
+) -> Study:
     suffix = suffix_of(path)
     if suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES | PICTURE_SUFFIXES and is_dicom(path)):
         return VolumeStudy(read_dicom(path, [path], series, component), plane)
     if suffix in PICTURE_SUFFIXES and not is_stack(path):
-        return PictureStudy(path, [path])
-    return VolumeStudy(read_volume_file(path, component), plane)
+        return PictureStudy(path, [path], masks)
+    voxels = read_volume_file(path, component)
+    # A stack may know how large its voxels are, but not how it lies in the body: its pages are the slices.
+    return VolumeStudy(voxels, plane or Plane.NATIVE if voxels.format == "tiff" else plane)
 
 
-def _open_list(files: list[Path], plane: Plane | None, series: str | None, component: int | None) -> Study:
+def _open_list(
+    files: list[Path], plane: Plane | None, series: str | None, component: int | None, masks: MaskOptions | None
+) -> Study:
     if not files:
         msg = "The list of files is empty. Name at least one image."
         raise StudyError(msg)
@@ -94,10 +105,12 @@ def _open_list(files: list[Path], plane: Plane | None, series: str | None, compo
         raise StudyError(msg)
     if all(may_be_dicom(file) for file in files):
         return VolumeStudy(read_dicom(files[0].parent, files, series, component), plane)
-    return PictureStudy(files[0].parent, sorted(files, key=lambda file: natural_key(file.as_posix())))
+    return PictureStudy(files[0].parent, sorted(files, key=lambda file: natural_key(file.as_posix())), masks)
 
 
-def _open_folder(folder: Path, plane: Plane | None, series: str | None, component: int | None) -> Study:
+def _open_folder(
+    folder: Path, plane: Plane | None, series: str | None, component: int | None, masks: MaskOptions | None
+) -> Study:
     """Tell DICOM from pictures: what lies right in the folder decides, then what lies in its subfolders."""
     own = [path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder)]
     has_dicom = any(may_be_dicom(path) for path in own)
@@ -106,12 +119,13 @@ def _open_folder(folder: Path, plane: Plane | None, series: str | None, componen
         dicom = find_dicom(folder)
         if dicom:
             return VolumeStudy(read_dicom(folder, dicom, series, component), plane)
-    pictures = find_study_pictures(folder)
+    pictures, left_out = survey_pictures(folder)
     if pictures:
-        return PictureStudy(folder, pictures)
+        return PictureStudy(folder, pictures, masks, left_out.sentences(name_of(folder)))
     volumes = sorted(path.name for path in own if suffix_of(path) in NIFTI_SUFFIXES | NRRD_SUFFIXES)
     if volumes:
         msg = f"{folder}: a folder of volumes is not one study. Name one file, such as {volumes[0]}."
     else:
-        msg = f"{folder}: there is no image here. Name a folder with DICOM slices, or PNG, JPEG, TIFF or BMP pictures."
+        others = f" ({endings_of(own)} lie here)" if own else ""
+        msg = f"{folder}: there is no image here{others}. Name a folder with DICOM slices, or pictures as PNG or JPEG."
     raise StudyError(msg)
