@@ -59,7 +59,8 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
             _ours(
                 "paper",
                 "the paper's recipe (its widths, loss, optimiser; no views, no neighbouring slices) at this input "
-                "size, not at its 768 pixels, and as many of its 2000 steps as the time allows",
+                "size, not at its 768 pixels, on the same features as the others (one window for a volume, kept in "
+                "half precision), and as many of its 2000 steps as the time allows",
                 Settings.of_preset("paper"),
             ),
             _ours(_ONE_SIDE, "balanced, with pictures predicted from one side only", Settings(mirrors=False)),

@@ -22,7 +22,15 @@ def learn(problem: Problem, settings: Settings) -> Learnt:
     mirrors = mirrors_of(problem.store, settings, problem.n_classes)
 
     def masks(order: Sequence[int]) -> Iterator[Prediction]:
-        work = predict(problem.store, trained.decoder, order, labelled=labelled, mirrors=mirrors, device=problem.device)
+        work = predict(
+            problem.store,
+            trained.decoder,
+            order,
+            labelled=labelled,
+            mirrors=mirrors,
+            resize=settings.resize,
+            device=problem.device,
+        )
         for item in work:
             if isinstance(item, Prediction):
                 yield item

@@ -48,7 +48,8 @@ def measure() -> list[Figures]:
 
 def distance(kind: str, preset: str, encoder: str, size: int, batch: int) -> Figures:
     """The floor of one piece of work and what it takes."""
-    settings = Settings.of_preset(preset or "paper", input_size=size, batch_size=batch, augment_probability=1.0)
+    changes = {"input_size": size, "batch_size": batch, "augment_probability": 1.0, "precision": "auto"}
+    settings = Settings.of_preset(preset or "paper", **changes)
     narrow = kind == "train" and mixed_precision(_PROCESSOR, settings)
     numbers = torch.bfloat16 if narrow else torch.float32
     work = _work(kind, settings, encoder)

@@ -55,7 +55,9 @@ def train(
             features = store.encoder.encode(images[chosen])
         with as_written_first():
             logits = decoder(augment(features), (store.input_size, store.input_size))
-            loss = segmentation_loss(logits, targets[chosen].long(), absent_in_dice=settings.absent_in_dice)
+            loss = segmentation_loss(
+                logits, targets[chosen].long(), absent_in_dice=settings.absent_in_dice, dice=settings.dice
+            )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

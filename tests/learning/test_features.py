@@ -1,13 +1,17 @@
 import errno
 import os
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from napari_dinoaugseg.learning import cache as cache_module
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.views import View
+from napari_dinoaugseg.study import choose_scale, open_study, study_from_array
 
 EVERY = [(index, None) for index in range(16)]
 
@@ -193,3 +197,51 @@ def test_out_of_memory_halves_the_batch_and_goes_on(make_store, monkeypatch):
     notices = [event.text for event in prepare(store) if isinstance(event, Notice)]
     assert [text.split("with ")[1] for text in notices] == ["2 slices at a time.", "1 slices at a time."]
     assert store.encoded == 16
+
+
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_slices_scaled_by_themselves_are_the_pictures_that_the_authors_hand_to_their_network(encoder, tmp_path, size):
+    """Least to greatest value, 8 bits cut off below, resized by Pillow."""
+    random = np.random.default_rng(0)
+    grey = random.normal(300, 900, (2, 50, 70)).astype(np.float32)
+    colour = random.integers(17, 201, (50, 70, 3)).astype(np.uint8)
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    for study, index, image in (
+        (study_from_array(grey, name="noise"), 1, np.stack([grey[1]] * 3, axis=2)),
+        (open_study(tmp_path), 0, colour.astype(np.float32)),
+    ):
+        levels = (image - image.min()) / (image.max() - image.min()) * 255
+        picture = Image.fromarray(levels.astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
+        store = FeatureStore(study, encoder, input_size=size, window=choose_scale(study, "auto", "slice"))
+        found = store.image(index)
+        assert found.dtype == torch.float32
+        expected = torch.from_numpy(np.asarray(picture).copy()).movedim(-1, 0) / 255
+        assert (found - expected).abs().max() < 1.01 / 255  # a level, where both round a middle
+        assert (found == expected).float().mean() > 0.99
+
+
+def test_exact_features_are_kept_in_single_precision_and_not_taken_for_others(make_store, cache):
+    prepare(make_store(cache), EVERY[:2])
+    exact = make_store(cache, exact=True)
+    prepare(exact, EVERY[:2])
+    assert exact.encoded == 2
+    half, single = make_store(cache).features(0), exact.features(0)
+    assert [stage.dtype for stage in single] == [torch.float32] * 4
+    assert all(torch.equal(stage.half(), coarse) for stage, coarse in zip(single, half, strict=True))
+    assert any(not torch.equal(stage, coarse.float()) for stage, coarse in zip(single, half, strict=True))
+    again = make_store(FeatureCache(cache.folder.parent), exact=True)
+    prepare(again, EVERY[:2])
+    assert again.encoded == 0
+    assert all(torch.equal(a, b) for a, b in zip(again.features(0), single, strict=True))
+    assert exact.resized(96).exact
+    assert exact.with_context(1).exact
+
+
+def test_features_of_a_window_and_of_slices_scaled_by_themselves_are_not_taken_for_one_another(
+    make_store, cache, study
+):
+    prepare(make_store(cache), EVERY[:2])
+    store = make_store(cache)
+    store.window = choose_scale(study, "auto", "slice")
+    prepare(store, EVERY[:2])
+    assert store.encoded == 2

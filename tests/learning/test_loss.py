@@ -1,5 +1,11 @@
+import math
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from PIL import Image
 
 from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET, balanced_weights, resize_target, segmentation_loss
 
@@ -61,6 +67,15 @@ def test_a_resized_target_mixes_no_classes():
     assert resized.dtype == torch.int16
 
 
+@pytest.mark.parametrize("shape", [(512, 512), (216, 256), (40, 50)])
+def test_a_target_may_be_resized_as_pillow_does(shape):
+    target = np.random.default_rng(0).integers(0, 4, shape).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(target).resize((768, 768), Image.Resampling.NEAREST))
+    found = resize_target(torch.from_numpy(target.astype(np.int16)), 768, as_pillow=True)
+    assert found.dtype == torch.int16
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
 def test_rare_classes_weigh_more_and_the_mean_weight_of_a_pixel_is_one():
     target = torch.zeros(10, 10, dtype=torch.int16)
     target[0, :4] = 1
@@ -69,3 +84,48 @@ def test_rare_classes_weigh_more_and_the_mean_weight_of_a_pixel_is_one():
     assert weights[1] / weights[0] == pytest.approx((86 / 4) ** 0.5)
     assert (weights[0] * 86 + weights[1] * 4) / 90 == pytest.approx(1.0)
     assert balanced_weights([target], 2, power=0.0).tolist() == pytest.approx([1.0, 1.0])
+
+
+def cross_entropy_of(probability: float) -> float:
+    return -math.log(probability)
+
+
+def test_the_loss_with_plain_sums_is_that_of_the_paper_in_numbers():
+    """Four pixels, three of class 0, one of class 1, each given 0.75 for class 0 and 0.25 for class 1."""
+    target = torch.tensor([[[0, 0], [0, 1]]])
+    logits = torch.log(torch.tensor([0.75, 0.25])).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    cross_entropy = (3 * cross_entropy_of(0.75) + cross_entropy_of(0.25)) / 4
+    eps = 1e-5
+    sums = (2 * 2.25 + eps) / (3 + 3 + eps), (2 * 0.25 + eps) / (1 + 1 + eps)
+    squares = (2 * 2.25 + eps) / (4 * 0.75**2 + 3 + eps), (2 * 0.25 + eps) / (4 * 0.25**2 + 1 + eps)
+    for name, scores in (("sums", sums), ("squares", squares)):
+        loss = segmentation_loss(logits, target, absent_in_dice=True, dice=name)
+        assert float(loss) == pytest.approx(0.5 * cross_entropy + 0.5 * (1 - sum(scores) / 2), rel=1e-6)
+    default = segmentation_loss(logits, target, absent_in_dice=True)
+    assert default == segmentation_loss(logits, target, absent_in_dice=True, dice="squares")
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    classes=st.integers(2, 5),
+    unknown=st.floats(0, 0.9),
+    weight=st.floats(0.1, 10),
+)
+def test_the_dice_with_sums_is_twice_the_overlap_over_both_sizes(seed, classes, unknown, weight):
+    random = np.random.default_rng(seed)
+    logits = weight * random.normal(size=(2, classes, 5, 7))
+    truth = random.integers(0, classes, (2, 5, 7))
+    known = random.random((2, 5, 7)) >= unknown
+    assume(known.any())
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    t = np.moveaxis(np.eye(classes)[truth], -1, 1) * known[:, None]
+    p_known = p * known[:, None]
+    dice = (2 * (p_known * t).sum((0, 2, 3)) + 1e-5) / (p_known.sum((0, 2, 3)) + t.sum((0, 2, 3)) + 1e-5)
+    cross_entropy = -np.log((p * t).sum(axis=1)[known]).mean()
+    found = segmentation_loss(
+        torch.from_numpy(logits),
+        torch.from_numpy(np.where(known, truth, UNKNOWN_TARGET)),
+        absent_in_dice=True,
+        dice="sums",
+    )
+    assert float(found) == pytest.approx(0.5 * cross_entropy + 0.5 * (1 - dice.mean()), rel=1e-4)

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
-from napari_dinoaugseg.learning.masks import enlarged, mask_of
+from napari_dinoaugseg.learning.masks import enlarged, mask_of, nearest_pixels
 
 SHAPE = (40, 50)
 
@@ -71,3 +74,29 @@ def test_a_mask_of_a_large_picture_is_the_same_in_strips():
         parts = list(enlarged(logits, (301, 203), strip))
         assert [first for first, _ in parts] == list(np.cumsum([0, *(part.shape[1] for _, part in parts)])[:-1])
         torch.testing.assert_close(torch.cat([part for _, part in parts], dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (64, 64), (7, 300), (513, 97), (1, 1)])
+def test_a_mask_may_be_chosen_at_the_input_size_and_resized_to_the_nearest_pixel_as_pillow_does(shape):
+    logits = torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = mask_of(logits, 3, shape, square=64)
+    probability = F.interpolate(logits[None], (64, 64), mode="bilinear", align_corners=False)[0].softmax(0)
+    size = (shape[1], shape[0])  # of a picture: width, height
+    for resized, square in (
+        (found.classes, probability.argmax(0).numpy().astype(np.uint8)),
+        (found.pixel_confidence, probability.max(0).values.numpy()),
+    ):
+        expected = np.asarray(Image.fromarray(square).resize(size, Image.Resampling.NEAREST))
+        assert resized.shape == shape
+        np.testing.assert_allclose(resized, expected, atol=1e-6)
+    assert found.index == 3
+    assert found.confidence == mask_of(logits, 3, (64, 64)).confidence
+
+
+@given(source=st.integers(1, 1536), target=st.integers(1, 3000))
+def test_nearest_pixels_are_those_in_which_the_middles_lie(source, target):
+    found = nearest_pixels(source, target)
+    middles = (np.arange(target) + 0.5) * source / target
+    assert found.shape == (target,)
+    assert ((found >= 0) & (found < source)).all()
+    assert ((found <= middles + 1e-6) & (middles - 1e-6 <= found + 1)).all()

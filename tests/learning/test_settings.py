@@ -15,6 +15,35 @@ def test_the_paper_preset_is_the_papers_recipe():
     assert (paper.optimiser, paper.learning_rate, paper.schedule) == ("adam", 1e-4, "constant")
     assert (paper.augment_probability, paper.augment_drop) == (0.7, 0.3)
     assert (paper.views, paper.average, paper.norm, paper.rotary) == (0, 0.0, "batch", "1d")
+    assert (paper.context, paper.mirrors, paper.class_balance, paper.absent_in_dice) == (0, False, 0.0, True)
+    assert (paper.scaling, paper.dice, paper.clip_gradient) == ("slice", "sums", None)
+    assert (paper.precision, paper.resize) == ("float32", "nearest")
+
+
+NEWER = {
+    "scaling": "window",
+    "dice": "squares",
+    "clip_gradient": 5.0,
+    "precision": "auto",
+    "resize": "bilinear",
+}
+"""What was done before these could be chosen."""
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_file_of_an_older_version_means_what_was_done_then(preset):
+    older = {
+        name: value for name, value in Settings.of_preset(preset).model_dump(mode="json").items() if name not in NEWER
+    }
+    found = Settings.checked(older).model_dump()
+    assert {name: found[name] for name in NEWER} == NEWER
+    assert {name: value for name, value in found.items() if name not in NEWER} == older
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+def test_the_other_presets_do_what_they_did(preset):
+    found = Settings.of_preset(preset).model_dump()
+    assert {name: found[name] for name in NEWER} == NEWER
 
 
 def test_an_input_size_that_the_encoder_cannot_halve_is_refused_with_a_better_one():
@@ -22,7 +51,20 @@ def test_an_input_size_that_the_encoder_cannot_halve_is_refused_with_a_better_on
         Settings.of_preset("fast", input_size=250)
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("learning_rate", -1.0), ("norm", "none"), ("nonsense", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("learning_rate", -1.0),
+        ("norm", "none"),
+        ("nonsense", 1),
+        ("scaling", "volume"),
+        ("dice", "none"),
+        ("clip_gradient", 0.0),
+        ("precision", "float16"),
+        ("resize", "cubic"),
+    ],
+)
 def test_a_value_out_of_its_range_is_named(name, value):
     with pytest.raises(SettingsError, match=name):
         Settings.of_preset("balanced", **{name: value})

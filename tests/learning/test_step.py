@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from napari_dinoaugseg.learning import step as steps
+from napari_dinoaugseg.learning.loss import segmentation_loss
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.step import RecordedStep, Step
 from napari_dinoaugseg.learning.trainer import new_decoder
@@ -37,6 +38,54 @@ def test_steps_lower_the_loss_and_leave_the_features_as_they_were():
     losses = [step(features, target) for _ in range(15)]
     assert losses[-1] < 0.8 * losses[0]
     assert all(torch.equal(stage, old) for stage, old in zip(features, before, strict=True))
+
+
+def gradient_norm(step: Step) -> float:
+    return float(torch.stack([p.grad.norm() for p in step._decoder.parameters() if p.grad is not None]).norm())
+
+
+def test_a_gradient_is_clipped_where_the_settings_say_so():
+    features, target = batch()
+    norms = {}
+    for limit in (None, 0.05, 1e6):
+        step = learner(Step, clip_gradient=limit, augment_probability=0.0)
+        step(features, target)
+        norms[limit] = gradient_norm(step)
+    assert norms[None] > 0.1
+    assert norms[0.05] == pytest.approx(0.05, rel=1e-3)
+    assert norms[1e6] == norms[None]
+
+
+def test_a_step_has_the_dice_of_its_settings():
+    features, target = batch()
+    losses = {}
+    for dice in ("squares", "sums"):
+        step = learner(Step, dice=dice, augment_probability=0.0)
+        with torch.no_grad():
+            logits = step._decoder(features, (SIZE, SIZE))
+        # BatchNorm took note of the maps, but its running statistics do not count in training.
+        losses[dice] = step(features, target)
+        assert losses[dice] == pytest.approx(
+            float(segmentation_loss(logits, target, absent_in_dice=False, dice=dice)), rel=1e-5
+        )
+    assert losses["squares"] != losses["sums"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_the_preset_paper_stays_in_single_precision_on_every_device_unless_told(device, monkeypatch):
+    monkeypatch.setattr(steps, "_bfloat16_is_fast", lambda: True)
+    monkeypatch.setattr(steps.torch.cuda, "is_bf16_supported", lambda: True)
+    paper = Settings.of_preset("paper")
+    assert not steps.mixed_precision(torch.device(device), paper)
+    assert steps.mixed_precision(torch.device(device), paper.with_changes(precision="bfloat16"))
+    assert steps.mixed_precision(torch.device(device), paper.with_changes(precision="auto")) is (device != "mps")
+
+
+def test_a_step_in_bfloat16_is_near_to_one_in_single_precision_and_not_the_same():
+    features, target = batch()
+    losses = {p: learner(Step, precision=p, augment_probability=0.0)(features, target) for p in ("float32", "bfloat16")}
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
 
 
 class FakeGraph:

@@ -56,7 +56,7 @@ def test_the_papers_recipe_builds_the_papers_decoder_and_lowers_the_loss(make_st
 
 
 def test_wide_decoders_learn_in_bfloat16_where_the_processor_is_made_for_it(make_store, examples, monkeypatch):
-    settings = Settings.of_preset("paper", input_size=64, steps=12, learning_rate=1e-3)
+    settings = Settings.of_preset("paper", input_size=64, steps=12, learning_rate=1e-3, precision="auto")
     losses = {}
     for able in (True, False):
         monkeypatch.setattr(steps, "_bfloat16_is_fast", lambda able=able: able)

@@ -10,7 +10,16 @@ import tifffile
 from PIL import Image
 
 from napari_dinoaugseg.errors import SettingsError
-from napari_dinoaugseg.study import CT_WINDOWS, Window, choose_window, open_study, to_unit_rgb
+from napari_dinoaugseg.study import (
+    CT_WINDOWS,
+    SliceRange,
+    Window,
+    choose_scale,
+    choose_window,
+    open_study,
+    study_from_array,
+    to_unit_rgb,
+)
 from tests.study.builders import numbers, write_dicom, write_nifti
 
 
@@ -18,6 +27,44 @@ def test_a_window_maps_its_ends_to_0_and_1_and_clips_the_rest() -> None:
     unit = Window(-100, 300).apply(np.array([[-2000, -100, 100, 300, 5000]], np.int16))
     assert unit.dtype == np.float32
     assert unit.tolist() == [[0, 0, 0.5, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "greatest"), [(np.int16, 254), (np.uint16, 254), (np.float32, 255), (np.float64, 254)]
+)
+def test_a_slice_scaled_by_itself_has_the_levels_of_the_authors_code(dtype: type, greatest: int) -> None:
+    image = np.array([[100, 150, 299, 300, 500]], dtype)
+    unit = SliceRange().apply(image)
+    assert unit.dtype == np.float32
+    # The share of the range times 255, cut off below.
+    assert (unit * 255).round().astype(int).tolist() == [[0, 31, 126, 127, greatest]]
+    assert to_unit_rgb(image, SliceRange()).shape == (3, 1, 5)
+
+
+def test_all_channels_of_a_colour_picture_are_scaled_together() -> None:
+    picture = np.array([[[10, 20, 30], [110, 60, 10]]], np.uint8)
+    unit = to_unit_rgb(picture, SliceRange())
+    assert unit.shape == (3, 1, 2)
+    assert (unit[:, 0] * 255).round().astype(int).T.tolist() == [[0, 25, 51], [255, 127, 0]]
+
+
+def test_a_slice_of_one_value_is_black_when_it_is_scaled_by_itself() -> None:
+    for value in (0, -1000, 65535):
+        assert not SliceRange().apply(np.full((2, 3), value, np.int32)).any()
+
+
+def test_a_named_window_tells_which_values_count_where_slices_are_scaled_by_themselves() -> None:
+    study = study_from_array(np.arange(-500, 500, dtype=np.int16).reshape(1, 20, 50), name="ramp")
+    assert choose_scale(study, "auto", "slice") == SliceRange()
+    scale = choose_scale(study, "-100,100", "slice")
+    assert scale == SliceRange(Window(-100, 100))
+    unit = to_unit_rgb(study.slice(0), scale)[0].ravel()
+    assert (unit[:400] == 0).all()
+    assert (unit[600:] >= 254 / 255).all()
+    assert np.allclose(unit[400:601], np.linspace(0, 1, 201), atol=1.01 / 255)
+    assert choose_scale(study, "-100,100", "window") == Window(-100, 100)
+    with pytest.raises(SettingsError, match="no window 'marrow'"):
+        choose_scale(study, "marrow", "slice")
 
 
 @pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (np.nan, 1), (0, np.inf)])

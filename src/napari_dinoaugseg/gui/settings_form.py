@@ -18,6 +18,7 @@ SHOWN = {
     "learning_rate": "Learning rate",
     "augment_probability": "WT-Aug: how often",
     "augment_drop": "WT-Aug: share dropped",
+    "precision": "Precision",
     "seed": "Seed",
 }
 """What the form offers, in its words; the presets decide the rest."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HELP = {
     "fast": "fast: a first look in little time",
     "balanced": "balanced: good masks in a minute or two on a small machine",
-    "paper": "paper: the authors' recipe, 768 pixels and 2000 steps; for a GPU",
+    "paper": "paper: the authors' recipe, 768 pixels and 2000 steps, each slice scaled by itself; for a GPU",
 }
 _AS_IN_VIEW = "as in view"
 _WORDS = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_dinoaugseg.study import Slices
-from napari_dinoaugseg.study.intensity import Window, to_unit_rgb
+from napari_dinoaugseg.study.intensity import Scale, to_unit_rgb
 
 _FARTHEST = 2
 """In slices. In trials the left atrium, whose slices are most alike, gained more by this than by 1 and by 3."""
@@ -20,12 +20,12 @@ a little by it; the spleen at 5 mm (0.89) and everything thinner gained."""
 _PAIRS = 16  # to look at, evenly over the volume
 
 
-def neighbour_distance(study: Slices, window: Window | None, wanted: int | None = None) -> int:
+def neighbour_distance(study: Slices, window: Scale, wanted: int | None = None) -> int:
     """How far the neighbours are that a slice is encoded with, in slices; 0 = it is encoded alone.
 
     Args:
         study: the study. Pictures have no neighbours, and colour has no channels left.
-        window: of its grey values.
+        window: how its grey values become 0 to 1.
         wanted: what the person says; None takes the farthest neighbours that are alike.
     """
     if study.kind != "volume" or study.is_colour:
@@ -38,7 +38,7 @@ def neighbour_distance(study: Slices, window: Window | None, wanted: int | None 
     return distance
 
 
-def likeness(study: Slices, window: Window | None, distance: int = 1) -> float:
+def likeness(study: Slices, window: Scale, distance: int = 1) -> float:
     """Median correlation, -1 to 1, of slices of a volume that are so far apart; 0 where no two show anything."""
     found = []
     for i in np.unique(np.linspace(0, study.n_slices - 1 - distance, _PAIRS).round().astype(int)):

@@ -22,7 +22,7 @@ from napari_dinoaugseg.learning.memory import feature_budget
 from napari_dinoaugseg.learning.views import Mirror, View
 from napari_dinoaugseg.model.encoder import Encoder
 from napari_dinoaugseg.study import Slices
-from napari_dinoaugseg.study.intensity import Window, to_unit_rgb
+from napari_dinoaugseg.study.intensity import Scale, SliceRange, to_unit_rgb
 
 SliceView = tuple[int, View | Mirror | None]
 """A slice number and a view of it; None = the slice as it is."""
@@ -39,11 +39,12 @@ class FeatureStore:
         study: whose slices.
         encoder: what makes the features.
         input_size: side of the square that a slice is resized to.
-        window: of intensities; None = as they are.
+        window: how intensities become 0 to 1; None = as they are.
         context: distance of the neighbours that a grey slice is encoded with, see `learning.context`; 0 = it is alone.
         cache: where features are kept on disk; None = nowhere.
         memory_budget: bytes of features to keep in memory; None = a share of what the machine has left.
         batch_size: slices encoded at once; None = as many as suits the encoder's device.
+        exact: keep features in single precision, which takes twice the room, and compute them without short cuts.
 
     Attributes:
         encoded: how many slices (and views) passed the encoder; the rest came from memory or disk.
@@ -56,17 +57,19 @@ class FeatureStore:
         encoder: Encoder,
         *,
         input_size: int,
-        window: Window | None,
+        window: Scale,
         context: int = 0,
         cache: FeatureCache | None = None,
         memory_budget: int | None = None,
         batch_size: int | None = None,
+        exact: bool = False,
     ) -> None:
         self.study = study
         self.encoder = encoder
         self.input_size = input_size
         self.window = window
         self.context = context
+        self.exact = exact
         self.encoded = 0
         self.encode_seconds = 0.0
         self._cache = cache
@@ -104,12 +107,13 @@ class FeatureStore:
             cache=self._cache,
             memory_budget=self._budget,
             batch_size=self._batch_size,
+            exact=self.exact,
         )
         store.encoded, store.encode_seconds = self.encoded, self.encode_seconds
         return store
 
     def features(self, index: int, view: View | Mirror | None = None) -> list[Tensor]:
-        """The four encoder maps of a slice, (C, S/stride, S/stride) float16 on the CPU, finest first."""
+        """The four encoder maps of a slice, (C, S/stride, S/stride) on the CPU, finest first; float16, or float32."""
         maps = self._find(self._key(index, view))
         while maps is None:
             encoded = self._try_to_encode([(index, view)])
@@ -179,6 +183,9 @@ class FeatureStore:
         if rgb.shape[1:] == (self.input_size, self.input_size):
             return rgb
         size = (self.input_size, self.input_size)
+        if isinstance(self.window, SliceRange):  # 8 bits before and after, as the authors resize with Pillow
+            levels = (rgb[None] * 255).round().to(torch.uint8)
+            return F.interpolate(levels, size=size, mode="bilinear", antialias=True, align_corners=False)[0] / 255
         return F.interpolate(rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
 
     def _try_to_encode(self, pairs: Sequence[SliceView]) -> list[list[Tensor]] | None:
@@ -200,11 +207,14 @@ class FeatureStore:
         for index, view in pairs:
             image = self.image(index)
             images.append(view.of_image(image) if view else image)
-        stages = self.encoder.encode(torch.stack(images).to(self.encoder.device))
-        halves = [stage.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).to(torch.float16).cpu() for stage in stages]
+        batch = torch.stack(images).to(self.encoder.device)
+        if self.exact:
+            kept = [stage.cpu() for stage in self.encoder.encode(batch, exact=True)]
+        else:
+            kept = [_in_half(stage) for stage in self.encoder.encode(batch)]
         result = []
         for position, pair in enumerate(pairs):
-            maps = [half[position].clone(memory_format=torch.contiguous_format) for half in halves]
+            maps = [stage[position].clone(memory_format=torch.contiguous_format) for stage in kept]
             key = self._key(*pair)
             self._remember(key, maps)
             if self._cache is not None:
@@ -237,7 +247,8 @@ class FeatureStore:
             (channels, self.input_size // stride, self.input_size // stride)
             for channels, stride in zip(self.encoder.channels, self.encoder.strides, strict=True)
         ]
-        return [tuple(stage.shape) for stage in maps] == expected and all(m.dtype == torch.float16 for m in maps)
+        kind = torch.float32 if self.exact else torch.float16
+        return [tuple(stage.shape) for stage in maps] == expected and all(m.dtype == kind for m in maps)
 
     def _remember(self, key: str, maps: list[Tensor]) -> None:
         size = _size(maps)
@@ -292,6 +303,7 @@ class FeatureStore:
             str(self.input_size),
             repr(self.window),
             view.key if view else "plain",
+            *(["float32"] if self.exact else []),
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
 
@@ -308,6 +320,10 @@ class FeatureStore:
             if i not in self._fingerprints:
                 self._fingerprints[i] = self.study.slice_fingerprint(i)
         return "+".join(self._fingerprints[i] for i in self._slices(index))
+
+
+def _in_half(stage: Tensor) -> Tensor:
+    return stage.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).to(torch.float16).cpu()
 
 
 def _size(maps: list[Tensor]) -> int:

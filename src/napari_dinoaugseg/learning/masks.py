@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from napari_dinoaugseg.learning.prediction import Prediction
@@ -14,14 +17,21 @@ from napari_dinoaugseg.learning.prediction import Prediction
 _STRIP = 32 * 2**20  # bytes of probabilities at a time
 
 
-def mask_of(logits: Tensor, index: int, shape: tuple[int, int]) -> Prediction:
+def mask_of(logits: Tensor, index: int, shape: tuple[int, int], *, square: int | None = None) -> Prediction:
     """Enlarge the logits of a slice, and choose the class of each pixel.
 
     Args:
         logits: (K, h, w) float32.
         index: slice number.
         shape: (rows, columns) of the slice.
+        square: choose the class at this side, the input size of the encoder, and take the nearest of these pixels for
+            each pixel of the slice, as the authors of the paper do. None = enlarge the logits to the slice's own size
+            first, so that contours are smooth there.
     """
+    if square is not None:
+        mask = mask_of(logits, index, (square, square))
+        pixels = np.ix_(*(nearest_pixels(square, length) for length in shape))
+        return replace(mask, classes=mask.classes[pixels], pixel_confidence=mask.pixel_confidence[pixels])
     classes, confidence = np.empty(shape, np.uint16), np.empty(shape, np.float32)
     amounts = _Amounts(len(logits))
     for first, strip in enlarged(logits, shape):
@@ -32,6 +42,17 @@ def mask_of(logits: Tensor, index: int, shape: tuple[int, int]) -> Prediction:
         confidence[rows] = sure.cpu().numpy()
         amounts.add(probability, chosen)
     return Prediction(index, classes, confidence, amounts.expected_dice())
+
+
+def nearest_pixels(source: int, target: int) -> NDArray[np.int32]:
+    """For each of ``target`` pixels in a row the one of ``source`` in which its middle lies.
+
+    Asked of Pillow, with which the authors of the paper resize masks: where a middle lies on a border, as every third
+    does from 512 to 768, its rounding decides, and others round otherwise.
+    """
+    row = Image.fromarray(np.arange(source, dtype=np.int32)[np.newaxis])
+    pixels: NDArray[np.int32] = np.array(row.resize((target, 1), Image.Resampling.NEAREST))[0]
+    return pixels
 
 
 def enlarged(logits: Tensor, shape: tuple[int, int], strip: int = _STRIP) -> Iterator[tuple[int, Tensor]]:

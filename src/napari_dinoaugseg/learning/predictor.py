@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from napari_dinoaugseg.learning.views import Mirror, freedom_of, mirrors_for
 from napari_dinoaugseg.model.network import Decoder
 
 _KEPT = 64 * 2**20  # bytes of logits at most that are kept for slices that may come a second time
+Resize = Literal["bilinear", "nearest"]
 NOTHING: Mapping[int, NDArray[np.int16]] = MappingProxyType({})
 
 
@@ -34,6 +36,7 @@ def predict(
     *,
     labelled: Mapping[int, NDArray[np.int16]] = NOTHING,
     mirrors: Sequence[Mirror] = (),
+    resize: Resize = "bilinear",
     device: torch.device | None = None,
     batch_size: int = 4,
     cancel: Cancel | None = None,
@@ -41,10 +44,10 @@ def predict(
     """Predict slices in the given order, encoding those that are not in the store.
 
     Yields events and a :class:`Prediction` for each slice. The logits are enlarged to the slice's own size before the
-    class is chosen, so that contours are smooth at full resolution. Where slices are seen with their neighbours, they
-    are also mixed with their neighbours' predictions, and in the end those with islands (see `learning.islands`) come
-    a second time, without them. When memory runs out, the batch is halved, then the CPU takes over, as it does when
-    the device fails; a notice says so.
+    class is chosen, so that contours are smooth at full resolution, unless ``resize`` says otherwise. Where slices are
+    seen with their neighbours, they are also mixed with their neighbours' predictions, and in the end those with
+    islands (see `learning.islands`) come a second time, without them. When memory runs out, the batch is halved, then
+    the CPU takes over, as it does when the device fails; a notice says so.
 
     Args:
         store: features of the study.
@@ -52,6 +55,7 @@ def predict(
         order: slice numbers.
         labelled: what the person said of slices of this volume: (H, W) class indices, or `UNKNOWN_TARGET`.
         mirrors: mirrored views whose predictions are mixed with that of the slice; each is encoded as well.
+        resize: "nearest" chooses the class at the store's input size, and resizes the mask to the nearest pixel.
         device: default: that of the encoder.
         batch_size: slices at once.
         cancel: asks for the stop from another thread.
@@ -62,7 +66,8 @@ def predict(
     """
     islands = _islands(store, order, labelled)
     keeps = 0 if islands is None else _KEPT
-    work = _Work(store, decoder, device or store.encoder.device, batch_size, mirrors, keeps)
+    square = store.input_size if resize == "nearest" else None
+    work = _Work(store, decoder, device or store.encoder.device, batch_size, mirrors, square, keeps)
     started, done = time.monotonic(), 0
     for item in _masks(work, order, cancel):
         yield item
@@ -119,7 +124,7 @@ def _once_more(work: _Work, order: Sequence[int], cancel: Cancel | None) -> Iter
         if cancel:
             return
         if index in work.kept:
-            yield mask_of(work.kept[index], index, work.store.study.slice_shape(index))
+            yield work.mask(work.kept[index], index)
     yield from _masks(work, [index for index in order if index not in work.kept], cancel)
 
 
@@ -137,11 +142,13 @@ class _Work:
         device: torch.device,
         batch_size: int,
         mirrors: Sequence[Mirror],
+        square: int | None,
         keeps: int,
     ) -> None:
         self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
         self.mirrors = mirrors
         self.kept: dict[int, Tensor] = {}
+        self._square = square
         self._room = keeps
         self._copy: Decoder | None = None
         self._notices: list[Notice] = []
@@ -150,6 +157,10 @@ class _Work:
     def notices(self) -> Iterator[Notice]:
         while self._notices:
             yield self._notices.pop(0)
+
+    def mask(self, logits: Tensor, index: int) -> Prediction:
+        """The mask of a slice, at its own size."""
+        return mask_of(logits, index, self.store.study.slice_shape(index), square=self._square)
 
     def try_to_predict(self, chunk: list[int], smoothing: Smoothing) -> list[Prediction] | None:
         """The masks that are ready then; None when it has to be tried again, of which a notice tells."""
@@ -173,10 +184,7 @@ class _Work:
                 smoothing.add(index, logits[position])
             ready = smoothing.ready()
             mixed = {index: smoothing.logits(index) for index in ready}
-            masks = [
-                mask_of(values.to(self.device), index, self.store.study.slice_shape(index))
-                for index, values in mixed.items()
-            ]
+            masks = [self.mask(values.to(self.device), index) for index, values in mixed.items()]
         for index, values in mixed.items():  # only now: when memory runs out before, all of it is tried again
             smoothing.let_go(index)
             self._keep(index, values)

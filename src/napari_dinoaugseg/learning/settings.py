@@ -33,6 +33,11 @@ class Settings(BaseModel):
     context: int | None = Field(
         None, ge=0, le=8, description="How far the neighbours are that a slice is seen with; empty = by likeness"
     )
+    scaling: Literal["window", "slice"] = Field(
+        "window",
+        description="Grey values from 0 to 1: by one window for all slices; or each slice and picture by itself, from "
+        "its least to its greatest value in 8 bits (the paper), inside a window that is named",
+    )
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="The same seed gives the same masks on a CPU, and on a graphics card almost"
     )
@@ -77,6 +82,22 @@ class Settings(BaseModel):
         0.5, ge=0, le=1, description="Power by which rare ones of many classes weigh more; 0 = all alike"
     )
     absent_in_dice: bool = Field(False, description="Let classes that a batch does not hold count in the Dice loss")
+    dice: Literal["squares", "sums"] = Field(
+        "squares", description="Denominator of the Dice loss: squared probabilities, or plain ones (the paper)"
+    )
+    clip_gradient: float | None = Field(
+        5.0, gt=0, le=1e6, description="Greatest norm of the gradient in a step; empty = not clipped (the paper)"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of training: bfloat16 where it pays, and features in half precision; float32 throughout, features "
+        "included (the paper); or bfloat16 on every device",
+    )
+    resize: Literal["bilinear", "nearest"] = Field(
+        "bilinear",
+        description="Masks at a slice's own size: from enlarged logits; or chosen at the input size and resized to the "
+        "nearest pixel (the paper)",
+    )
 
     @field_validator("input_size")
     @classmethod
@@ -133,8 +154,10 @@ class Settings(BaseModel):
         return self.checked({**self.model_dump(), **changes})
 
 
-# `paper` follows the authors' code (section 4 of the paper): its width, loss, optimiser and schedule, no views.
-# The other two rest on single trials on public images (ARCHITECTURE.md tells what they change and why).
+# `paper` follows the paper and its authors' code: input, scaling, decoder, loss, optimiser, precision and masks; what
+# remains different is listed in docs/method.md. The other two rest on single trials on public images (ARCHITECTURE.md
+# tells what they change and why). Files of older versions lack `scaling`, `dice`, `clip_gradient`, `precision` and
+# `resize`: the defaults are what was done then, for `paper` too.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "fast": {
@@ -151,6 +174,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "paper": {
             "input_size": 768,
             "context": 0,
+            "scaling": "slice",
             "width": None,
             "head": None,
             "rotary": "1d",
@@ -170,6 +194,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "class_steps": 0.0,
             "class_balance": 0.0,
             "absent_in_dice": True,
+            "dice": "sums",
+            "clip_gradient": None,
+            "precision": "float32",
+            "resize": "nearest",
         },
     }
 )

@@ -192,8 +192,11 @@ class _Run:
 
     def _plain_targets(self) -> dict[int, Tensor]:
         """The labels of each slice at the input size."""
+        size, as_pillow = self.store.input_size, self.settings.resize == "nearest"
         return {
-            example.index: resize_target(torch.from_numpy(np.ascontiguousarray(example.target)), self.store.input_size)
+            example.index: resize_target(
+                torch.from_numpy(np.ascontiguousarray(example.target)), size, as_pillow=as_pillow
+            )
             for example in self.examples
         }
 

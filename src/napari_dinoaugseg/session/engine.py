@@ -27,7 +27,7 @@ from napari_dinoaugseg.session.classes import LabelClass, to_plain
 from napari_dinoaugseg.session.computing import Learnt
 from napari_dinoaugseg.session.labels import UNKNOWN, Labels
 from napari_dinoaugseg.study import Slices
-from napari_dinoaugseg.study.intensity import choose_window
+from napari_dinoaugseg.study.intensity import choose_scale
 
 
 class Engine:
@@ -51,7 +51,7 @@ class Engine:
         encoder: Encoder | None = None,
     ) -> None:
         self._device = choose_device(device)
-        window = choose_window(study, settings.window)
+        scale = choose_scale(study, settings.window, settings.scaling)
         name = resolve_encoder(settings.encoder, weights=weights, device_type=self.device.type, say=say)
         loaded = encoder if encoder is not None and encoder.spec.name == name else read_encoder(name, weights, say)
         self.encoder = _placed(loaded, self._device, say)
@@ -59,9 +59,10 @@ class Engine:
             study,
             self.encoder,
             input_size=settings.input_size,
-            window=window,
-            context=neighbour_distance(study, window, settings.context),
+            window=scale,
+            context=neighbour_distance(study, scale, settings.context),
             cache=FeatureCache() if cache else None,
+            exact=settings.precision == "float32",
         )
         self.study = study
         self.decoder: Decoder | None = None
@@ -128,7 +129,14 @@ class Engine:
         labelled = {index: _to_indices(labels[index], self.numbers) for index in labels}
         mirrors = mirrors_of(self.store, settings, len(self.numbers) + 1)
         for item in predict(
-            self.store, self.decoder, order, labelled=labelled, mirrors=mirrors, device=self.device, cancel=cancel
+            self.store,
+            self.decoder,
+            order,
+            labelled=labelled,
+            mirrors=mirrors,
+            resize=settings.resize,
+            device=self.device,
+            cancel=cancel,
         ):
             if isinstance(item, Prediction):
                 yield Prediction(item.index, values[item.classes], item.pixel_confidence, item.confidence)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.model.encoder import Encoder
 
 EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
-INPUT = ("encoder", "window", "input_size", "context")
+INPUT = ("encoder", "window", "input_size", "context", "scaling")
 """Settings that decide what features are."""
 ARCHITECTURE = ("width", "head", "rotary", "norm", "blocks", "fuse", "fuse_from", "add_query")
 """Settings that shape the decoder: one trained with others cannot be continued."""
@@ -411,7 +411,7 @@ class Session:
         present = [entry.number for entry in self.labels.classes]
         classes, settings = require_fitting(checkpoint, path, present, self.settings.encoder)
         # The decoder fits one encoder, one kind of input, one architecture; how to train on stays the person's choice.
-        kept = ("encoder", "input_size", "context", "mirrors", *ARCHITECTURE)
+        kept = ("encoder", "input_size", "context", "scaling", "mirrors", "resize", *ARCHITECTURE)
         adopted = self.settings.with_changes(
             **{name: getattr(settings, name) for name in kept}, window=window or settings.window
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari_dinoaugseg.study.array import ArrayStudy, study_from_array
 from napari_dinoaugseg.study.grid import Grid, Plane, align
-from napari_dinoaugseg.study.intensity import CT_WINDOWS, Window, choose_window, to_unit_rgb
+from napari_dinoaugseg.study.intensity import CT_WINDOWS, SliceRange, Window, choose_scale, choose_window, to_unit_rgb
 from napari_dinoaugseg.study.labels import read_mask_volume
 from napari_dinoaugseg.study.masks import MaskFolder, MaskOptions, read_mask_folder
 from napari_dinoaugseg.study.matching import pair as match_masks
@@ -21,11 +21,13 @@ __all__ = [
     "MaskOptions",
     "PictureStudy",
     "Plane",
+    "SliceRange",
     "Slices",
     "Study",
     "VolumeStudy",
     "Window",
     "align",
+    "choose_scale",
     "choose_window",
     "find_masks_beside",
     "match_masks",

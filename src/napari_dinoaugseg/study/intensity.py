@@ -48,6 +48,35 @@ class Window:
         return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
+@dataclass(frozen=True)
+class SliceRange:
+    """Each slice or picture by itself, from its least value to its greatest, in steps of 1/255.
+
+    The authors of the paper scale so, all channels of a colour picture together. They add 1e-8 to the range, for slices
+    of one value, and cut off below to 8 bits: the greatest value becomes 1 in single precision, 254/255 in double.
+
+    Attributes:
+        within: values outside are clipped first; None = all values count.
+    """
+
+    within: Window | None = None
+
+    def apply(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `image` (any shape) scaled to 0..1 as float32; 0 where all values are equal."""
+        exact = image.dtype in (np.uint8, np.float32)  # in which case single precision is what the authors compute in
+        values = image.astype(np.float32 if exact else np.float64)
+        if self.within is not None:
+            values = np.clip(values, self.within.low, self.within.high)
+        low, high = values.min(), values.max()
+        levels = ((values - low) / (high - low + 1e-8) * 255).astype(np.uint8)
+        unit: NDArray[np.float32] = levels.astype(np.float32) / np.float32(255)
+        return unit
+
+
+Scale = Window | SliceRange | None
+"""How the values of a slice become 0..1; None where 8-bit values are taken as they are (divided by 255)."""
+
+
 def robust_range(values: NDArray[Any]) -> tuple[float, float]:
     """Return the 0.5th and 99.5th percentile, or the extremes where these coincide (a nearly empty image)."""
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
@@ -99,6 +128,23 @@ def opening_window(study: Slices, chosen: str = "auto") -> str:
     return chosen if chosen == "percentiles" else "auto"
 
 
+def choose_scale(study: Slices, window: str, scaling: str) -> Scale:
+    """Return how the values of a study become 0..1 for the encoder.
+
+    Args:
+        study: the study.
+        window: a name as of `choose_window`.
+        scaling: "window" for one window for all slices, "slice" for each slice by itself (`SliceRange`): then a window
+            other than "auto" tells only which values count.
+
+    Raises:
+        SettingsError: no such window.
+    """
+    if scaling != "slice":
+        return choose_window(study, window)
+    return SliceRange(None if window.strip().lower() == "auto" else choose_window(study, window))
+
+
 def _is_hounsfield(modality: str | None, low: float, high: float) -> bool:
     """Tell whether values are Hounsfield units: the file says CT, or they reach from air to tissue."""
     if modality is not None:
@@ -115,16 +161,19 @@ def _numbers(text: str) -> Window:
     return Window(low, high)
 
 
-def to_unit_rgb(image: NDArray[Any], window: Window | None) -> NDArray[np.float32]:
+def to_unit_rgb(image: NDArray[Any], window: Scale) -> NDArray[np.float32]:
     """Return a slice as encoders take it.
 
     Args:
         image: (H, W) or (H, W, 3), as `Study.slice` gives it.
-        window: the window for grey values; None divides by 255. Colour is always divided by 255.
+        window: the window for grey values; None divides by 255, as colour always is unless each slice is scaled by
+            itself.
 
     Returns:
         (3, H, W) float32 in 0..1; grey is repeated three times.
     """
+    if image.ndim == 3 and isinstance(window, SliceRange):
+        return np.ascontiguousarray(np.moveaxis(window.apply(image), 2, 0))
     if image.ndim == 3:
         return np.ascontiguousarray(np.moveaxis(image, 2, 0), dtype=np.float32) / np.float32(255)
     unit = window.apply(image) if window is not None else Window(0.0, 255.0).apply(image)
