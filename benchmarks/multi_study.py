@@ -37,10 +37,12 @@ class MultiStudy(Study):
         cases: at least one.
         kind: of all of them.
         name: for messages.
+        raw: leave grey values as they are, for slices that are scaled one by one.
     """
 
-    def __init__(self, cases: Sequence[Case], kind: Kind, name: str) -> None:
+    def __init__(self, cases: Sequence[Case], kind: Kind, name: str, *, raw: bool = False) -> None:
         self.cases = tuple(cases)
+        self._raw = raw
         self.kind = kind  # type: ignore[misc]  # of an instance here, of a class in the program
         self.name, self.path, self.plane = name, Path(name), Plane.NATIVE
         self.notices, self.modality, self.slice_distance = [], None, None
@@ -68,10 +70,10 @@ class MultiStudy(Study):
         return Example(i, self.truth(i).astype(np.int16))
 
     def slice(self, i: int) -> NDArray[Any]:
-        """Slice `i`: (H, W) float32 from 0 to 1, or (H, W, 3) uint8."""
+        """Slice `i`: (H, W) float32 from 0 to 1 (raw: the values of its file), or (H, W, 3) uint8."""
         case, position = self._place[i]
         image = case.images[position]
-        return image if image.ndim == 3 else (case.window or Window(0.0, 255.0)).apply(image)
+        return image if image.ndim == 3 or self._raw else (case.window or Window(0.0, 255.0)).apply(image)
 
     def neighbours(self, i: int, distance: int = 1) -> tuple[int, int]:
         """Two slices around slice `i` in its case."""
@@ -111,7 +113,10 @@ class MultiStudy(Study):
         return self.is_colour
 
     def intensity_range(self) -> tuple[float, float]:
-        """0 and 1, which grey values were scaled to; 0 and 255 for colour."""
+        """0 and 1, which grey values were scaled to; 0 and 255 for colour; of raw values the extremes."""
+        if self._raw:
+            every = [image for case in self.cases for image in case.images]
+            return float(min(image.min() for image in every)), float(max(image.max() for image in every))
         return (0.0, 255.0) if self.is_colour else (UNIT.low, UNIT.high)
 
     def write_mask(self, path: Path, masks: MaskOf) -> None:

@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> Report:
         tell(f"Note: {notice}")
     machine = Machine(options.device, options.weights, options.cache)
     every = [*draws, *([theirs] if theirs else [])]
-    studies = VolumeStudies(data) if protocol.unit == "volume" else PictureStudies(data, options.root)
+    raw = settings.scaling == "slice"
+    studies = VolumeStudies(data, raw=raw) if protocol.unit == "volume" else PictureStudies(data, options.root)
     studies.check(every)
     results = []
     for draw in every:

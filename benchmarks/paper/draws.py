@@ -12,7 +12,7 @@ from benchmarks.paper.sources import DataSet, Source, groups_of
 from napari_dinoaugseg.errors import SettingsError
 
 MOST_TESTED = 120
-"""Pictures that are tested where no test list is published: as many as the official split of Kvasir-SEG has."""
+"""Pictures that are tested where there is neither a published test list nor a part of the set to test on."""
 
 
 @dataclass(frozen=True)

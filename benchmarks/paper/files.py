@@ -52,9 +52,9 @@ def read_pair(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def read_nifti(path: Path) -> NDArray[Any]:
-    """The values of a NIfTI file as slices: its (x, y, z) as (z, y, x). Raises StudyError."""
+    """The values of a NIfTI file as slices, (z, x, y), as the authors cut its (x, y, z). Raises StudyError."""
     with _readable(path):
-        return np.asarray(nibabel.load(path).dataobj).T
+        return np.moveaxis(np.asarray(nibabel.load(path).dataobj), -1, 0)
 
 
 def read_nrrd(path: Path) -> NDArray[Any]:

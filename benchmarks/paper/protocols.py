@@ -24,7 +24,7 @@ class Protocol:
         unit: what a shot is, and what is scored: ``volume`` or ``picture``.
         classes: names by class index.
         figures: of the paper, by number of shots.
-        test_groups: how many patients (or pictures) the paper tests on; None = not told.
+        test_groups: how many patients (or pictures) the paper tests on; None = not published.
         group: what the cases belong to: ``patient``, ``picture``.
         draw: groups of the authors' draw, in their order; empty = not public.
         home: where the data come from.
@@ -127,7 +127,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             "picture",
             {1: "polyp"},
             published.KVASIR,
-            None,
+            120,
             "picture",
             authors_draw("kvasir"),
             "Kvasir-SEG (datasets.simula.no/kvasir-seg)",

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.cases import Case
 from benchmarks.multi_study import MultiStudy
 from benchmarks.paper.draws import Draw
 from benchmarks.paper.sources import DataSet, PictureSource, Source, VolumeSource
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.study import MaskFolder, PictureStudy, Study
+from napari_dinoaugseg.study import PictureStudy, Study
+
+_CUT = 125
 
 
 class Collection(ABC):
@@ -41,12 +44,13 @@ class Volumes(Collection):
         shots: to learn from; all their slices are labelled.
         test: the cases to score on.
         name: for messages.
+        raw: hand out slices with the values of their files, to be scaled one by one.
     """
 
-    def __init__(self, shots: Sequence[VolumeSource], test: Sequence[Case], name: str) -> None:
+    def __init__(self, shots: Sequence[VolumeSource], test: Sequence[Case], name: str, *, raw: bool = False) -> None:
         self._shots = [source.read() for source in shots]
         self._test = list(test)
-        self._study = MultiStudy([*self._shots, *self._test], "volume", name)
+        self._study = MultiStudy([*self._shots, *self._test], "volume", name, raw=raw)
 
     @property
     def study(self) -> MultiStudy:
@@ -78,8 +82,6 @@ class Pictures(Collection):
         self._sources = [*shots, *test]
         self._n_shots = len(shots)
         self._study = PictureStudy(root, [source.picture for source in self._sources])
-        # By number: two parts of a set may use one name for different pictures.
-        self._masks = MaskFolder({str(i): source.mask for i, source in enumerate(self._sources)})
 
     @property
     def study(self) -> PictureStudy:
@@ -97,15 +99,27 @@ class Pictures(Collection):
             yield self._sources[i].name, range(i, i + 1), self._truth(i)
 
     def _truth(self, i: int) -> NDArray[np.uint8]:
-        mask = self._masks[str(i)] > 0
+        path = self._sources[i].mask
+        mask = _brighter(path)
         if mask.shape != self.study.slice_shape(i):
             height, width = self.study.slice_shape(i)
             msg = (
-                f"{self._masks.path(str(i))}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, but its picture is "
+                f"{path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, but its picture is "
                 f"{width} x {height}. Download both again."
             )
             raise LabelError(msg)
         return mask.astype(np.uint8)
+
+
+def _brighter(path: Path) -> NDArray[np.bool_]:
+    """The mask in a file, (H, W): what is brighter than 125, as the authors cut theirs. Raises LabelError."""
+    try:
+        with Image.open(path) as picture:
+            grey = np.asarray(picture.convert("L"))
+    except (OSError, ValueError, SyntaxError) as error:  # the last: Pillow's word for a broken PNG
+        msg = f"{path}: the mask cannot be read ({error}). Download it again."
+        raise LabelError(msg) from error
+    return grey > (_CUT if grey.max() > 1 else 0)  # a copy may hold 0 and 1
 
 
 class VolumeStudies:
@@ -113,9 +127,11 @@ class VolumeStudies:
 
     Args:
         data: the cases.
+        raw: as of `Volumes`.
     """
 
-    def __init__(self, data: DataSet) -> None:
+    def __init__(self, data: DataSet, *, raw: bool = False) -> None:
+        self._raw = raw
         self._test_sources = _volumes(data.test)
         self._test: list[Case] | None = None
 
@@ -127,7 +143,7 @@ class VolumeStudies:
 
     def of(self, draw: Draw) -> Volumes:
         """The study of a draw. Raises StudyError, LabelError: a file is damaged, or not what it should be."""
-        return Volumes(_volumes(draw.shots), self._read_test(), f"draw {draw.name}")
+        return Volumes(_volumes(draw.shots), self._read_test(), f"draw {draw.name}", raw=self._raw)
 
     def _read_test(self) -> list[Case]:
         if self._test is None:

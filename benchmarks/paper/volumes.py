@@ -159,7 +159,9 @@ def _synapse_volume(path: Path) -> Case:
 def _btcv_volume(name: str, image: Path, mask: Path) -> Case:
     labels = read_nifti(mask)
     check_labels(name, labels, len(BTCV_TO_SYNAPSE) - 1)
-    return make_case(name, read_nifti(image), BTCV_TO_SYNAPSE[labels.astype(np.intp)], 8, CT_WINDOW)
+    # Clipped here, as TransUNet did before anything is scaled: slices may be scaled one by one.
+    clipped = np.clip(read_nifti(image).astype(np.float32), CT_WINDOW.low, CT_WINDOW.high)
+    return make_case(name, clipped, BTCV_TO_SYNAPSE[labels.astype(np.intp)], 8, CT_WINDOW)
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.paper.published import authors_test
+
 SHAPE = (4, 12, 10)  # (slice, row, column)
 
 
@@ -26,8 +28,9 @@ def labels(seed: int, highest: int, shape: tuple[int, ...] = SHAPE) -> NDArray[n
 
 
 def write_nifti(path: Path, slices: NDArray[np.generic]) -> None:
+    """Slices (z, x, y) as the file's (x, y, z)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(slices.T, np.diag([1.5, 1.5, 8.0, 1.0])), path)
+    nibabel.save(nibabel.Nifti1Image(np.moveaxis(slices, 0, -1), np.diag([1.5, 1.5, 8.0, 1.0])), path)
 
 
 def write_h5(path: Path, image: NDArray[np.generic], label: NDArray[np.generic]) -> None:
@@ -75,9 +78,16 @@ def acdc_released(root: Path, patients: list[int], frames: tuple[int, int] = (1,
         (folder / "Info.cfg").write_text("ED: 1\nES: 12\n", encoding="utf-8")
 
 
-def kvasir(root: Path, count: int) -> None:
-    """Kvasir-SEG: pictures and masks are JPEG files of one name."""
-    for number in range(count):
+def kvasir(root: Path, count: int, tested: int = 2) -> None:
+    """Kvasir-SEG: pictures and masks are JPEG files of one name.
+
+    Args:
+        root: where to write.
+        count: pictures to draw from, ``cju0`` and so on.
+        tested: pictures of the official split's test list, with discs of the same sizes.
+    """
+    names = [f"cju{number}" for number in range(count)]
+    for number, name in [*enumerate(names), *enumerate(sorted(authors_test("kvasir"))[:tested])]:
         mask = disc(radius=8.0 + number)
-        write_picture(root / "images" / f"cju{number}.jpg", colour(number, mask), quality=95)
-        write_picture(root / "masks" / f"cju{number}.jpg", np.repeat(mask[..., np.newaxis], 3, axis=2), quality=70)
+        write_picture(root / "images" / f"{name}.jpg", colour(number, mask), quality=95)
+        write_picture(root / "masks" / f"{name}.jpg", np.repeat(mask[..., np.newaxis], 3, axis=2), quality=70)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,15 @@ def test_the_authors_lists_reach_for_every_experiment_and_test_nobody_they_label
     assert len(set(names)) == len(names)
     assert len(names) * per_group >= max(PROTOCOLS[dataset].figures)
     assert not authors_test(dataset) & set(names)
+
+
+def test_the_test_list_of_kvasir_has_the_120_names_of_the_official_split():
+    tested = authors_test("kvasir")
+    assert len(tested) == 120 == PROTOCOLS["kvasir"].test_groups
+    assert all(re.fullmatch(r"c[jk][0-9a-z]{23}", name) for name in tested)
+    # Those that the authors show in their figures, of which all are test pictures.
+    shown = "cju16ach3m1da0993r1dq3sn2 cju8d4jgatgpj0871q2ophhkm cjz14qsk2wci60794un9ozwmw cju334jzo261t0835yqudnfs1"
+    assert {*shown.split(), "cju87r56lnkyp0755hz30leew"} <= tested
 
 
 def test_too_many_shots_are_refused_with_the_number_there_is():

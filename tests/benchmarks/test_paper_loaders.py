@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
+from benchmarks.paper.draws import Draw
 from benchmarks.paper.pictures import load_isic2018, load_kvasir, load_tn3k
 from benchmarks.paper.protocols import PROTOCOLS
 from benchmarks.paper.published import authors_test
-from benchmarks.paper.sources import DataSet, VolumeSource
-from benchmarks.paper.studies import Pictures
+from benchmarks.paper.sources import DataSet, PictureSource, VolumeSource
+from benchmarks.paper.studies import Pictures, VolumeStudies
 from benchmarks.paper.volumes import BTCV_TO_SYNAPSE, SYNAPSE_ORGANS, load_acdc, load_la2018, load_synapse
 from napari_dinoaugseg.errors import LabelError, StudyError
 from tests.benchmarks.paper_files import (
@@ -49,6 +51,29 @@ def test_acdc_as_released_is_split_as_the_authors_did(tmp_path: Path):
     np.testing.assert_array_equal(np.stack(case.truth), labels(38 + 12, 3))
     assert data.notices == []
     assert data.papers_split
+
+
+def test_nifti_volumes_are_cut_as_the_authors_cut_them(tmp_path: Path):
+    acdc_released(tmp_path, [99])
+    case = load_acdc(tmp_path).pool[0].read()
+    stem = tmp_path / "training" / "patient099" / "patient099_frame01"
+    image, mask = (nibabel.load(f"{stem}{ending}.nii.gz").get_fdata() for ending in ("", "_gt"))
+    for i in range(image.shape[-1]):
+        np.testing.assert_allclose(case.images[i], image[:, :, i])
+        np.testing.assert_array_equal(case.truth[i], mask[:, :, i])
+
+
+def test_slices_that_are_scaled_one_by_one_have_the_values_of_their_files(tmp_path: Path):
+    for patient in (2, 1):  # a training and a test patient of the authors
+        write_h5(tmp_path / f"patient{patient:03d}_frame01.h5", grey(patient) * 900, labels(patient, 3))
+    data = load_acdc(tmp_path)
+    draw = Draw("1", 0, data.pool, data.test)
+    raw, scaled = (VolumeStudies(data, raw=raw).of(draw).study for raw in (True, False))
+    np.testing.assert_array_equal(raw.slice(1), grey(2)[1] * 900)
+    np.testing.assert_array_equal(raw.slice(5), grey(1)[1] * 900)
+    assert raw.intensity_range()[1] > 800
+    assert scaled.slice(1).max() <= 1
+    assert raw.slice_fingerprint(1) != scaled.slice_fingerprint(1)
 
 
 def test_acdc_volumes_without_labels_are_left_out_and_told(tmp_path: Path):
@@ -142,8 +167,10 @@ def test_btcv_keeps_8_of_its_13_organs(tmp_path: Path):
     data = load_synapse(tmp_path)
     assert (names(data.pool), names(data.test)) == (["case0005"], ["case0001"])
     np.testing.assert_array_equal(truth(data.pool[0]), BTCV_TO_SYNAPSE[labels(5, 13)])
-    window = data.pool[0].read().window
-    assert (window.low, window.high) == (-125.0, 275.0)
+    case = data.pool[0].read()
+    assert (case.window.low, case.window.high) == (-125.0, 275.0)
+    # Clipped already, for slices that are scaled one by one.
+    assert (np.stack(case.images).min(), np.stack(case.images).max()) == (-125.0, 275.0)
     assert data.notices == ["left out, for lack of a label file: case0006, case0061"]
 
 
@@ -178,17 +205,40 @@ def test_tn3k_keeps_pictures_of_one_name_apart(tmp_path: Path):
         assert abs(int(mask.sum()) - int((disc(radius=16.0) > 0).sum())) < 20
 
 
+def test_kvasir_is_tested_on_the_names_of_its_official_split(tmp_path: Path):
+    kvasir(tmp_path, 3, tested=2)
+    data = load_kvasir(tmp_path)
+    assert names(data.pool) == ["cju0", "cju1", "cju2"]
+    assert names(data.test) == sorted(authors_test("kvasir"))[:2]
+    assert data.papers_split
+
+
+def test_kvasir_without_a_picture_of_the_official_test_list_is_refused(tmp_path: Path):
+    kvasir(tmp_path, 3, tested=0)
+    with pytest.raises(StudyError, match="no picture to test on lies here; they are the 120 test pictures"):
+        PROTOCOLS["kvasir"].find(tmp_path)
+
+
+@pytest.mark.parametrize(("values", "mask"), [((0, 125, 126, 255), (0, 0, 1, 1)), ((0, 0, 1, 1), (0, 0, 1, 1))])
+def test_masks_of_pictures_are_cut_where_the_authors_cut_them(tmp_path: Path, values: tuple, mask: tuple):
+    write_picture(tmp_path / "picture.png", np.zeros((1, 4, 3), np.uint8))
+    for pixels in (np.array([values], np.uint8), np.repeat(np.array([values], np.uint8)[..., np.newaxis], 3, axis=2)):
+        write_picture(tmp_path / "mask.png", pixels)
+        shots = [PictureSource(tmp_path / "picture.png", tmp_path / "mask.png")]
+        ((_, found),) = Pictures(tmp_path, shots, []).labelled()
+        assert found.tolist() == [list(mask)]
+
+
 def test_kvasir_masks_lose_the_noise_of_jpeg(tmp_path: Path):
     kvasir(tmp_path, 4)
     data = load_kvasir(tmp_path)
-    assert (names(data.pool), data.test) == (["cju0", "cju1", "cju2", "cju3"], [])
     for i, mask in study_of(tmp_path, data, 4).labelled():
         assert set(np.unique(mask)) == {0, 1}
         assert np.count_nonzero(mask != (disc(radius=8.0 + i) > 0)) < 10
 
 
 def test_pictures_without_a_mask_are_left_out_and_told(tmp_path: Path):
-    kvasir(tmp_path, 5)
+    kvasir(tmp_path, 5, tested=0)
     for number in (1, 3):
         (tmp_path / "masks" / f"cju{number}.jpg").unlink()
     data = load_kvasir(tmp_path)
