@@ -109,6 +109,18 @@ def test_the_method_page_tells_the_presets_as_they_are():
     assert rows["steps of a first training"] == [str(one.steps) for one in presets]
     assert rows["augmented views of a labelled slice"] == [str(one.views or "none") for one in presets]
     assert rows["neighbouring slices"] == ["where alike" if one.context is None else "none" for one in presets]
+    scaled = {"window": "one window for all slices", "slice": "each slice by itself"}
+    assert rows["grey values"] == [scaled[one.scaling] for one in presets]
+    below = {"squares": "sums of squares", "sums": "plain sums"}
+    assert rows["Dice loss divides by"] == [below[one.dice] for one in presets]
+    longest = ["any" if one.clip_gradient is None else f"{one.clip_gradient:g}" for one in presets]
+    assert rows["longest gradient"] == longest
+    assert [numbers == "single precision" for numbers in rows["numbers"]] == [
+        one.precision == "float32" for one in presets
+    ]
+    assert ["nearest" in chosen for chosen in rows["class of a pixel chosen"]] == [
+        one.resize == "nearest" for one in presets
+    ]
 
 
 def benchmark_sources() -> str:

@@ -235,6 +235,7 @@ def test_exact_features_are_kept_in_single_precision_and_not_taken_for_others(ma
     assert all(torch.equal(a, b) for a, b in zip(again.features(0), single, strict=True))
     assert exact.resized(96).exact
     assert exact.with_context(1).exact
+    assert not exact.with_precision(exact=False).exact
 
 
 def test_features_of_a_window_and_of_slices_scaled_by_themselves_are_not_taken_for_one_another(

@@ -69,7 +69,8 @@ def test_a_model_of_it_predicts_in_another_session_as_in_its_own(new_session, le
     other.load_model(tmp_path / "paper.safetensors")
     found = masks_of(other)
     assert all(np.array_equal(found[index], expected[index]) for index in expected)
-    assert (other.settings.scaling, other.settings.resize, other.settings.precision) == ("slice", "nearest", "float32")
+    assert (other.settings.scaling, other.settings.resize) == ("slice", "nearest")
+    assert other.settings.precision == "auto"  # how to train on is the person's choice
 
 
 def test_a_model_of_an_older_version_predicts_as_it_did(new_session, blob_files, tmp_path):
@@ -85,17 +86,28 @@ def test_a_model_of_an_older_version_predicts_as_it_did(new_session, blob_files,
     other.load_model(tmp_path / "older.safetensors")
     found = masks_of(other)
     assert all(np.array_equal(found[index], expected[index]) for index in expected)
+    assert other.settings.precision == "float32"  # it does not bring bfloat16 into a training of the preset
 
 
-def test_other_scaling_needs_other_features_and_other_masks_do_not(new_session):
-    session = new_session(cache=False)
-    assert session.encoded == 0  # which loads the encoder
+def test_features_follow_the_precision_of_the_model_and_then_of_the_next_training(new_session, learnt, tmp_path):
+    learnt.save_model(tmp_path / "paper.safetensors")
+    session = new_session(settings=PAPER.with_changes(precision="auto", steps=2), cache=False)
+    session.load_model(tmp_path / "paper.safetensors")
+    assert session.engine.store.exact
+    session.paint(4, learnt.labels.truth(4))
+    list(session.train())
+    assert session.history[0].steps == 2
+    assert not session.engine.store.exact
+
+
+def test_a_model_of_other_scaling_is_not_continued_and_one_of_other_masks_or_precision_is(
+    new_session, learnt, tmp_path
+):
+    learnt.save_model(tmp_path / "paper.safetensors")
+    session = new_session(settings=PAPER, cache=False)
+    session.load_model(tmp_path / "paper.safetensors")
     same = {"device": "cpu", "weights": None}
-    session.configure(session.settings.with_changes(resize="nearest"), **same)
-    assert session.is_ready
-    session.configure(session.settings.with_changes(scaling="slice"), **same)
-    assert not session.is_ready
-    session = new_session(cache=False, settings=PAPER)
-    assert session.encoded == 0
-    session.configure(session.settings.with_changes(precision="bfloat16"), **same)
-    assert not session.is_ready
+    session.configure(session.settings.with_changes(resize="bilinear", precision="bfloat16", dice="squares"), **same)
+    assert session.changes_since_training() == []
+    session.configure(session.settings.with_changes(scaling="window"), **same)
+    assert session.changes_since_training() == ["scaling"]

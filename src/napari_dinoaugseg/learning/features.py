@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,24 +91,27 @@ class FeatureStore:
 
     def resized(self, input_size: int) -> FeatureStore:
         """A store of the same slices and encoder at another input size. This one lets go of what it kept in memory."""
-        return self._changed(input_size, self.context)
+        return self._changed(input_size=input_size)
 
     def with_context(self, context: int) -> FeatureStore:
         """A store of the same study and encoder with other neighbours. This one lets go of what it kept in memory."""
-        return self._changed(self.input_size, context)
+        return self._changed(context=context)
 
-    def _changed(self, input_size: int, context: int) -> FeatureStore:
+    def with_precision(self, *, exact: bool) -> FeatureStore:
+        """A store of the same study and encoder in another precision. This one lets go of what it kept in memory."""
+        return self._changed(exact=exact)
+
+    def _changed(self, **changes: int | bool) -> FeatureStore:
         self._keep_within(0)
+        options: dict[str, Any] = {"input_size": self.input_size, "context": self.context, "exact": self.exact}
         store = FeatureStore(
             self.study,
             self.encoder,
-            input_size=input_size,
             window=self.window,
-            context=context,
             cache=self._cache,
             memory_budget=self._budget,
             batch_size=self._batch_size,
-            exact=self.exact,
+            **{**options, **changes},
         )
         store.encoded, store.encode_seconds = self.encoded, self.encode_seconds
         return store

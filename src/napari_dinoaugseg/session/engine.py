@@ -105,6 +105,7 @@ class Engine:
         numbers = [entry.number for entry in classes]
         warm = self.decoder if self.numbers == numbers else None
         examples = [Example(index, _to_indices(values, numbers)) for index, values in sorted(labels.items())]
+        self._use_precision(settings.precision)
         trained = yield from fit(
             self.store,
             examples,
@@ -190,6 +191,7 @@ class Engine:
         context = int(checkpoint.settings.get("context") or 0)
         if context != self.store.context:
             self.store = self.store.with_context(context)
+        self._use_precision(checkpoint.settings.get("precision"))
 
     def forget_decoder(self) -> None:
         """Start the next training anew; encoder and features stay."""
@@ -197,6 +199,12 @@ class Engine:
 
     def close(self) -> None:
         """Nothing is held elsewhere."""
+
+    def _use_precision(self, precision: object) -> None:
+        """Keep features in single precision from now on, or in half, as a model was or is to be trained with."""
+        exact = precision == "float32"
+        if exact != self.store.exact:
+            self.store = self.store.with_precision(exact=exact)
 
     def _use_input_size(self, input_size: int) -> None:
         if input_size != self.store.input_size:
