@@ -100,9 +100,7 @@ def test_features_follow_the_precision_of_the_model_and_then_of_the_next_trainin
     assert not session.engine.store.exact
 
 
-def test_a_model_of_other_scaling_is_not_continued_and_one_of_other_masks_or_precision_is(
-    new_session, learnt, tmp_path
-):
+def test_a_model_of_other_scaling_is_not_continued_one_of_other_masks_or_precision_is(new_session, learnt, tmp_path):
     learnt.save_model(tmp_path / "paper.safetensors")
     session = new_session(settings=PAPER, cache=False)
     session.load_model(tmp_path / "paper.safetensors")
