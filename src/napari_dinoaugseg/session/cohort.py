@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_dinoaugseg.errors import OutputError, StudyError
-from napari_dinoaugseg.study.dicom_facts import ImageFile, read_image_file
+from napari_dinoaugseg.study.dicom_frames import ImageFile, read_image_file
 from napari_dinoaugseg.study.files import (
     DICOM_SUFFIXES,
     NIFTI_SUFFIXES,

@@ -85,6 +85,7 @@ class Picture:
         palette: the colours (n, 3) uint8 of the indices in `numbers`; None without a palette.
         alpha: opacity (H, W) where it differs from pixel to pixel; None where it says nothing.
         frames: how many images the file holds; the first one is read.
+        spacing: (row, column) distance in mm; None where the file does not say it.
     """
 
     pixels: NDArray[Any]
@@ -94,6 +95,7 @@ class Picture:
     palette: NDArray[np.uint8] | None = None
     alpha: NDArray[Any] | None = None
     frames: int = 1
+    spacing: tuple[float, float] | None = None
 
 
 def decode(path: Path) -> Picture:

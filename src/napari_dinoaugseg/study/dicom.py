@@ -1,94 +1,166 @@
-"""DICOM series: found in a folder, chosen, and read as one volume.
+"""DICOM: found in a folder, a series chosen, and read as one volume.
 
-A series is a file for each slice, or frames of one file (Enhanced CT and MR). One file without a place in the patient
-(an ultrasound loop, a screen shot) is a stack of its frames.
+A series is a file for each slice, or frames of one file (Enhanced CT and MR, nuclear medicine). One file without a
+place in the patient (an ultrasound loop, a radiograph, a screen shot) is a stack of its frames.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import SeriesInfo, SeveralSeriesError, StudyError
-from napari_dinoaugseg.study.dicom_facts import ImageFile, Slice, number, read_image_file, text
-from napari_dinoaugseg.study.dicom_geometry import affine, parse, sort_slices
+from napari_dinoaugseg.study.dicom_facts import Slice, number, numbers, text
+from napari_dinoaugseg.study.dicom_frames import (
+    FRAME_NUMBER,
+    ImageFile,
+    OtherFile,
+    are_slices,
+    origin_of,
+    read_object,
+)
+from napari_dinoaugseg.study.dicom_geometry import loop, parse, stack
+from napari_dinoaugseg.study.dicom_kinds import advice_on
 from napari_dinoaugseg.study.dicom_phases import choose_volume
-from napari_dinoaugseg.study.dicom_pixels import read_pixels
+from napari_dinoaugseg.study.dicom_pixels import as_seen, is_inverted, read_pixels
+from napari_dinoaugseg.study.dicom_selection import Series, of_one_volume, series_of, without_copies, without_resent
 from napari_dinoaugseg.study.dicom_source import source_of
-from napari_dinoaugseg.study.files import is_hidden, may_be_dicom
+from napari_dinoaugseg.study.files import listed, may_be_dicom, walk
 from napari_dinoaugseg.study.grid import Grid
 from napari_dinoaugseg.study.voxels import Voxels, check
 
 
+@dataclass
+class Found:
+    """The DICOM files that a person named.
+
+    Attributes:
+        path: the folder (or file) that was asked for, for messages and the name.
+        images: the files that hold images.
+        notices: what was left out, by name.
+    """
+
+    path: Path
+    images: list[ImageFile]
+    notices: list[str] = field(default_factory=list)
+
+
 def find_dicom(folder: Path) -> list[Path]:
     """Return the DICOM files in a folder and its subfolders; a damaged file with a DICOM suffix is one too."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path, folder))
-    return [path for path in files if may_be_dicom(path)]
+    return [path for path in walk(folder) if may_be_dicom(path)]
 
 
-def read_dicom(path: Path, files: Sequence[Path], series: str | None = None, component: int | None = None) -> Voxels:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what pydicom says about every value that is merely unusual, at the moment it is looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def find_images(path: Path, files: Sequence[Path]) -> Found:
+    """Read the headers of DICOM files.
+
+    Args:
+        path: the folder (or file) that was asked for.
+        files: the DICOM files.
+
+    Raises:
+        StudyError: no image among them, or a damaged file.
+    """
+    with quiet():
+        read = [read_object(file) for file in files]
+    others = [found for found in read if isinstance(found, OtherFile)]
+    images = [found for found in read if isinstance(found, ImageFile)]
+    if not images:
+        raise StudyError(_no_image(path, others))
+    return Found(path, images, [_left_out(others)] if others else [])
+
+
+def _no_image(path: Path, others: Sequence[OtherFile]) -> str:
+    kinds = list(dict.fromkeys(found.kind for found in others))
+    if len(others) == 1 and others[0].path == path:
+        return f"{path}: this is {kinds[0]}, not an image. {advice_on(kinds[0])}"
+    if not kinds:
+        return f"{path}: there is no DICOM image here. Name the folder that holds the slices of one series."
+    held = listed([f"{found.path.name} is {found.kind}" for found in others], 2)
+    return f"{path}: there is no DICOM image here: {held}. Name the folder that holds the slices of one series."
+
+
+def _left_out(others: Sequence[OtherFile]) -> str:
+    names = listed([f"{found.path.name}, {found.kind}" for found in others])
+    return f"{len(others)} DICOM {'file' if len(others) == 1 else 'files'} without an image left out: {names}"
+
+
+def read_dicom(found: Found, series: str | None = None, component: int | None = None) -> Voxels:
     """Read one series as a volume.
 
     Args:
-        path: the folder (or file) that was asked for, for messages and the name.
-        files: the DICOM files to choose from.
-        series: a SeriesInstanceUID, its end, or a part of the description, where the files hold several series.
+        found: the images to choose from.
+        series: a SeriesInstanceUID, its end, or a part of the description, where there are several series.
         component: which volume of a series with several (cardiac phases, time points, echoes), from 0.
 
     Raises:
-        StudyError: no image, several series or volumes and none chosen, a damaged file, or slices that form no volume.
+        StudyError: several series or volumes and none chosen, damaged pixels, or slices that form no volume.
     """
-    with warnings.catch_warnings():
-        # pydicom warns about every value that is merely unusual, at the moment it is looked at.
-        warnings.simplefilter("ignore", UserWarning)
-        return _read_series(path, files, series, component)
+    with quiet():
+        return _read_series(found, series, component)
 
 
-def _read_series(path: Path, files: Sequence[Path], series: str | None, component: int | None) -> Voxels:
-    read = [read_image_file(file) for file in files]
-    images = [image for image in read if image is not None]
-    skipped = len(read) - len(images)
-    if not images:
-        msg = (
-            f"{path}: there is no DICOM image here; reports and segmentations are none. "
-            "Name the folder that holds the slices of one series."
-        )
-        raise StudyError(msg)
-    chosen = _choose_series(path, images, series)
-    ordered, grid, notices = _arrange(path, chosen, component)
-    stored, slope, intercept = read_pixels(ordered)
-    if skipped:
-        notices.append(f"{skipped} DICOM {'file' if skipped == 1 else 'files'} without an image left out")
-    if text(ordered[0].facts, "PhotometricInterpretation") == "MONOCHROME1":
+def _read_series(found: Found, series: str | None, component: int | None) -> Voxels:
+    path = found.path
+    chosen = choose_series(found, series)
+    images, copied = without_copies(chosen.images)
+    images, left_out = of_one_volume(images)
+    volume = _arrange(path, images, component)
+    first = volume.slices[0]
+    stored, slope, intercept = read_pixels(volume.slices)
+    notices = [*chosen.notices, *copied, *left_out, *volume.notices, *found.notices]
+    if is_inverted(first) and volume.grid.known:
         notices.append("the file asks for inverted grey values (MONOCHROME1): they are kept as stored")
+    elif is_inverted(first):
+        stored = as_seen(first, stored)
+        notices.append("the file asks for inverted grey values (MONOCHROME1): it is shown so, bright where it is dense")
     return check(
         Voxels(
             path=path,
-            files=list(dict.fromkeys(slice_.path for slice_ in ordered)),
+            files=list(dict.fromkeys(slice_.path for slice_ in volume.slices)),
             format="dicom",
             stored=stored,
-            grid=grid,
-            file_shape=grid.shape,
+            grid=volume.grid,
+            file_shape=volume.grid.shape,
             slope=slope,
             intercept=intercept,
-            modality=text(ordered[0].facts, "Modality") or None,
-            header=source_of(ordered, placed=grid.known),
-            notices=notices,
+            modality=text(first.facts, "Modality") or None,
+            header=source_of(volume.slices, placed=volume.grid.known, at_one_place=volume.at_one_place),
+            notices=list(dict.fromkeys(notices)),
         )
     )
 
 
-def _arrange(path: Path, chosen: list[ImageFile], component: int | None) -> tuple[Sequence[Slice], Grid, list[str]]:
-    """Return the slices of one volume in order, their grid, and notices."""
+@dataclass(frozen=True)
+class _Volume:
+    """The slices of one volume in order, where they lie, and notices."""
+
+    slices: Sequence[Slice]
+    grid: Grid
+    notices: list[str]
+    at_one_place: bool = False
+
+
+def _arrange(path: Path, chosen: list[ImageFile], component: int | None) -> _Volume:
     slices = [slice_ for image in chosen for slice_ in image.slices]
+    notices = [notice for image in chosen for notice in image.notices]
     if not any(image.has_place for image in chosen):
         _require_one_file(path, chosen)
-        rows, columns = slices[0].size
-        grid = Grid((columns, rows, len(slices)), np.diag([-1.0, -1.0, 1.0, 1.0]), known=False)
-        return slices, grid, ["the file says nothing about pixel size and position: its frames are taken as they are"]
+        return _without_place(chosen[0], notices)
     for image in chosen:
         if not image.has_place and len(image.slices) > 1:
             msg = (
@@ -96,11 +168,63 @@ def _arrange(path: Path, chosen: list[ImageFile], component: int | None) -> tupl
                 "or convert it to NIfTI, for example with dcm2niix."
             )
             raise StudyError(msg)
-    headers, notices = choose_volume(path, [parse(slice_) for slice_ in slices], component)
-    ordered = sort_slices(headers)
-    matrix, more = affine(ordered)
-    rows, columns = ordered[0].size
-    return ordered, Grid((columns, rows, len(ordered)), matrix), [*notices, *more]
+    volume = choose_volume(path, [parse(slice_) for slice_ in slices], component)
+    notices += volume.notices
+    if volume.loop:
+        placed = loop(volume.headers)
+        notices.append(
+            f"the {len(volume.headers)} images lie at one position: they are taken as frames of a loop, in the order "
+            f"of {_WORDS.get(volume.loop, volume.loop)}, and follow one another along the third axis of a mask, 1 mm "
+            "apart"
+        )
+    else:
+        headers, copied = without_resent(volume.headers)
+        placed = stack(headers)
+        notices += [*copied, *placed.notices]
+    rows, columns = placed.ordered[0].size
+    grid = Grid((columns, rows, len(placed.ordered)), placed.affine, offsets=placed.offsets)
+    return _Volume(placed.ordered, grid, notices, at_one_place=bool(volume.loop))
+
+
+# How a notice calls what orders the frames of a loop.
+_WORDS = {FRAME_NUMBER: "the file"}
+
+
+def _without_place(image: ImageFile, notices: list[str]) -> _Volume:
+    """Return the frames of a file that does not say where they lie, with what it says about their size."""
+    facts, count = image.slices[0].facts, len(image.slices)
+    rows, columns = image.slices[0].size
+    size = numbers(facts, "PixelSpacing", 2)
+    is_sized = size is not None and float(size.min()) > 0
+    between = number(facts, "SpacingBetweenSlices") if count > 1 and is_sized and are_slices(facts) else None
+    grid = Grid(
+        (columns, rows, count),
+        _standing_in(image, size if is_sized else np.ones(2), abs(between or 1.0)),
+        known=False,
+        sized=is_sized,
+        offsets=None if between else (0.0,) * count,
+    )
+    if not is_sized:
+        said = "the file says nothing about pixel size and position: its frames are taken as they are"
+        return _Volume(image.slices, grid, [*notices, said])
+    noun = "the image lies" if count == 1 else "its frames lie"
+    said = f"the file says how large a pixel is, but not where {noun} in the patient"
+    if count > 1 and not between:
+        said += ": in a mask they follow one another along the third axis, 1 mm apart"
+    return _Volume(image.slices, grid, [*notices, said])
+
+
+def _standing_in(image: ImageFile, size: Any, step: float) -> NDArray[np.float64]:
+    """Return an affine with the size of a pixel, placed as other programs place such a file: where its detector is."""
+    lps = np.diag([size[1], size[0], step, 1.0])
+    origin = origin_of(image.facts)
+    if origin is not None:
+        position, orientation = origin
+        axes = np.column_stack([orientation[:3], orientation[3:], np.cross(orientation[:3], orientation[3:])])
+        if abs(abs(np.linalg.det(axes)) - 1) < 0.01:
+            lps[:3, :3] = axes * [size[1], size[0], step]
+            lps[:3, 3] = position
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 
 def _require_one_file(path: Path, chosen: list[ImageFile]) -> None:
@@ -113,40 +237,46 @@ def _require_one_file(path: Path, chosen: list[ImageFile]) -> None:
         raise StudyError(msg)
 
 
-def _choose_series(path: Path, images: list[ImageFile], series: str | None) -> list[ImageFile]:
-    """Return the files of one series."""
-    groups: dict[str, list[ImageFile]] = {}
-    for image in images:
-        groups.setdefault(text(image.facts, "SeriesInstanceUID"), []).append(image)
-    matching = groups
-    if series is not None:
-        matching = {uid: group for uid, group in groups.items() if _matches(uid, group, series)}
-        if series in groups:
-            matching = {series: groups[series]}
+def choose_series(found: Found, series: str | None) -> Series:
+    """Return the one series that there is, or that was asked for.
+
+    Raises:
+        SeveralSeriesError: there are several, or several match.
+        StudyError: none matches.
+    """
+    groups = series_of(found.images)
+    matching = matching_series(groups, series)
     if len(matching) == 1:
-        return next(iter(matching.values()))
-    found = "; ".join(
-        f"{text(group[0].facts, 'SeriesDescription') or 'no description'!r}: {len(group)} "
-        f"{'slice' if len(group) == 1 else 'slices'}, UID ...{uid[-12:]}"
-        for uid, group in sorted((matching or groups).items())
+        return matching[0]
+    names = "; ".join(
+        f"{group.description or 'no description'!r}: {len(group.images)} "
+        f"{'slice' if len(group.images) == 1 else 'slices'}, UID ...{group.uids[0][-12:]}"
+        for group in matching or groups
     )
     if not matching:
-        msg = f"{path}: no series matches {series!r}. Choose one of {found}."
-    else:
-        msg = f"{path}: it holds {len(matching)} series ({found}). Choose one with --series, by UID or description."
-        raise SeveralSeriesError(msg, [_describe(uid, group) for uid, group in sorted(matching.items())])
-    raise StudyError(msg)
+        msg = f"{found.path}: no series matches {series!r}. Choose one of {names}."
+        raise StudyError(msg)
+    msg = f"{found.path}: it holds {len(matching)} series ({names}). Choose one with --series, by UID or description."
+    raise SeveralSeriesError(msg, [_describe(group) for group in matching])
 
 
-def _describe(uid: str, group: list[ImageFile]) -> SeriesInfo:
-    first = group[0].slices[0].facts
+def matching_series(groups: list[Series], series: str | None) -> list[Series]:
+    """Return the series that a person may mean: by UID, its end, or a part of the description; all for None."""
+    if series is None:
+        return groups
+    exact = [group for group in groups if series in group.uids]
+    return exact or [group for group in groups if _matches(group, series)]
+
+
+def _describe(group: Series) -> SeriesInfo:
+    first = group.images[0].slices[0].facts
     between = number(first, "SpacingBetweenSlices") or number(first, "SliceThickness")
-    pixels = first.get("PixelSpacing")
-    rows, columns = pixels if isinstance(pixels, tuple) and len(pixels) == 2 else (None, None)
-    spacing = (between, number({"row": rows}, "row"), number({"column": columns}, "column"))
-    return SeriesInfo(uid, text(first, "SeriesDescription"), sum(len(image.slices) for image in group), spacing)
+    pixels = numbers(first, "PixelSpacing", 2)
+    rows, columns = (None, None) if pixels is None else (float(pixels[0]), float(pixels[1]))
+    count = sum(len(image.slices) for image in group.images)
+    return SeriesInfo(group.uids[0], group.description, count, (between, rows, columns))
 
 
-def _matches(uid: str, group: list[ImageFile], series: str) -> bool:
-    description = text(group[0].facts, "SeriesDescription")
-    return uid.endswith(series.strip(".")) or series.casefold() in description.casefold()
+def _matches(group: Series, series: str) -> bool:
+    ends = any(uid.endswith(series.strip(".")) for uid in group.uids)
+    return ends or series.casefold() in group.description.casefold()

@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study.dicom_facts import Slice, number
+from napari_dinoaugseg.study.dicom_frames import DESCENDING
 
 # Directions may differ by rounding of their text form only.
 _SAME_DIRECTION = 1e-3
 # Directions written with two or three decimals are unit vectors and at right angles only so far.
 _ORTHONORMAL = 1e-2
-# Distances between neighbours may differ by this share of a step: positions are often rounded to 0.1 mm or coarser.
-_SAME_STEP = 0.1
+# Slices may lie this share of a step off even places: positions come rounded, and tables move with some play.
+_OFF_EVEN = 0.1
+# Rounding explains no more than this share of a step: beyond it, a slice might as well be missing.
+_MOST_ROUNDING = 0.25
+# From this share of a step on, a person is told that the even places are not those of the file.
+_WORTH_TELLING = 0.02
 # Slices less apart (in mm) lie at one position.
 SAME_PLACE = 1e-3
 # A shift within the slice plane of one step per hundred is about half a degree of gantry tilt.
@@ -76,23 +81,64 @@ def _numbers(slice_: Slice, keyword: str, count: int) -> NDArray[np.float64]:
     return numbers
 
 
-def sort_slices(headers: list[Header]) -> list[Header]:
-    """Return the slices of one series in order along their normal; neither names nor instance numbers are trusted.
+@dataclass(frozen=True)
+class Stack:
+    """The slices of one volume in order.
+
+    Attributes:
+        ordered: the slices.
+        affine: (4, 4), from (column, row, slice) to RAS mm. The first stored axis runs along a row of the image (its
+            step is the distance between columns), the second down a column, the third from slice to slice.
+        offsets: as `Grid.offsets`: None where the slices are evenly spaced.
+        notices: what a person should know about it.
+    """
+
+    ordered: list[Header]
+    affine: NDArray[np.float64]
+    offsets: tuple[float, ...] | None
+    notices: list[str]
+
+
+def stack(headers: list[Header]) -> Stack:
+    """Sort the slices of one volume along their normal; neither names nor instance numbers are trusted.
 
     Raises:
-        StudyError: mixed directions, sizes or spacings, duplicate positions, a gap, uneven steps, or a tilted gantry.
+        StudyError: mixed directions, sizes or spacings, duplicate positions, or a tilted gantry.
     """
     first = headers[0]
     for header in headers[1:]:
         require_alike(first, header)
-    normal = first.normal
+    # Frames that follow against the normal stay in the order of their file, as other programs read them.
+    normal = -first.normal if DESCENDING in first.facts else first.normal
     ordered = sorted(headers, key=lambda header: (float(header.position @ normal), header.path.name, header.frame or 0))
     if len(ordered) == 1:
-        return ordered
+        step, notices = _thickness(ordered[0])
+        return Stack(ordered, _affine(ordered[0], ordered[0].normal * step), None, notices)
     heights = np.array([float(header.position @ normal) for header in ordered])
-    _require_even(ordered, heights)
-    _require_straight(ordered, heights)
-    return ordered
+    _require_distinct(ordered, heights)
+    _require_straight(ordered, heights, normal)
+    mean = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
+    fitted, off = _line(heights)
+    if off <= _tolerance(ordered, normal, fitted):
+        if off <= max(_WORTH_TELLING * fitted, SAME_PLACE):
+            return Stack(ordered, _affine(ordered[0], mean), None, [])
+        step = _nominal(ordered, heights, normal) or float(np.polyfit(np.arange(len(heights)), heights, 1)[0])
+        across = mean / np.linalg.norm(mean) * step
+        return Stack(ordered, _affine(ordered[0], across), None, [_rounded(off, step, float(np.linalg.norm(mean)))])
+    offsets = tuple(float(height) for height in heights - heights[0])
+    return Stack(ordered, _affine(ordered[0], mean), offsets, [_uneven(ordered, np.diff(heights))])
+
+
+def loop(ordered: list[Header]) -> Stack:
+    """Put frames that lie at one place one behind the other in the order that is given: 1 mm stands for their distance.
+
+    Raises:
+        StudyError: mixed directions, sizes or spacings.
+    """
+    first = ordered[0]
+    for header in ordered[1:]:
+        require_alike(first, header)
+    return Stack(ordered, _affine(first, first.normal), (0.0,) * len(ordered), [])
 
 
 def require_alike(first: Header, header: Header) -> None:
@@ -112,27 +158,105 @@ def require_alike(first: Header, header: Header) -> None:
         raise StudyError(msg)
 
 
-def _require_even(ordered: list[Header], heights: NDArray[np.float64]) -> None:
+def _require_distinct(ordered: list[Header], heights: NDArray[np.float64]) -> None:
+    """Refuse slices that lie at the same position."""
     steps = np.diff(heights)
-    usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: one gap among two steps is a gap
     same = int(steps.argmin())
-    if steps[same] < SAME_PLACE or steps[same] < 0.01 * usual:
+    if steps[same] < SAME_PLACE or steps[same] < 0.01 * _usual(steps):
         msg = (
-            f"{_both(ordered[same], ordered[same + 1])} lie at the same position: duplicates, or two time points "
-            "(cardiac phases) in one series. Keep one set in the folder."
+            f"{_both(ordered[same], ordered[same + 1])} lie at the same position but differ: two acquisitions or time "
+            "points (cardiac phases) in one series, and nothing tells them apart. Keep one set in the folder."
         )
         raise StudyError(msg)
-    worst = int(np.abs(steps - usual).argmax())
-    if abs(steps[worst] - usual) > _SAME_STEP * usual:
-        between = _both(ordered[worst], ordered[worst + 1])
-        if steps[worst] > 1.5 * usual:
-            missing = max(1, round(float(steps[worst]) / usual) - 1)
-            noun = "slice seems" if missing == 1 else "slices seem"
-            what = f"a gap of {steps[worst]:.3g} mm instead of {usual:.3g} mm: {missing} {noun} missing"
+
+
+def _usual(steps: NDArray[np.float64]) -> float:
+    return float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: one gap among two steps is a gap
+
+
+def _line(heights: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the step of even places that come closest to these, and how far off the worst of them lies, in mm."""
+    numbers = np.arange(len(heights))
+
+    def worst(step: float) -> float:
+        return float(np.ptp(heights - step * numbers)) / 2
+
+    low, high = 0.0, float(np.diff(heights).max())
+    for _ in range(60):  # `worst` is convex in the step
+        third = (high - low) / 3
+        if worst(low + third) < worst(high - third):
+            high -= third
         else:
-            what = f"{steps[worst]:.3g} mm instead of {usual:.3g} mm: the slices are not evenly spaced"
-        msg = f"Between {between} there is {what}. Export the whole series, or resample it."
-        raise StudyError(msg)
+            low += third
+    return (low + high) / 2, worst((low + high) / 2)
+
+
+def _nominal(ordered: list[Header], heights: NDArray[np.float64], normal: NDArray[np.float64]) -> float | None:
+    """Return the distance of slices that the header says where the positions are this distance, rounded."""
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        step = abs(number(ordered[0].facts, keyword) or 0.0)
+        off = float(np.ptp(heights - step * np.arange(len(heights)))) / 2
+        if step > 0 and off <= _rounding(ordered, normal) + SAME_PLACE:
+            return step
+    return None
+
+
+def is_even(headers: list[Header]) -> bool:
+    """Tell whether slices, several of which may lie at one position, lie on evenly spaced places, three at least."""
+    if not headers:
+        return False
+    normal = headers[0].normal
+    heights = np.sort([float(header.position @ normal) for header in headers])
+    heights = heights[np.concatenate([[True], np.diff(heights) > SAME_PLACE])]
+    if len(heights) < 3:
+        return False
+    step, off = _line(heights)
+    return off <= _tolerance(headers, normal, step)
+
+
+def _tolerance(headers: list[Header], normal: NDArray[np.float64], step: float) -> float:
+    """Return how far off even places slices may lie, in mm."""
+    return min(max(_OFF_EVEN * step, _rounding(headers, normal) + SAME_PLACE), _MOST_ROUNDING * step)
+
+
+def _rounding(ordered: list[Header], normal: NDArray[np.float64]) -> float:
+    """Return how far, in mm along the normal, the decimals of the positions leave open where a slice lies."""
+    positions = np.array([header.position for header in ordered])
+    for unit in (1.0, 0.1, 0.01):
+        if np.abs(positions / unit - np.rint(positions / unit)).max() < 1e-6:
+            return 0.5 * unit * float(np.abs(normal).sum())
+    return 0.0
+
+
+def _rounded(off: float, step: float, mean: float) -> str:
+    said = (
+        f"the positions of the slices lie up to {off:.2g} mm off even steps, as rounding leaves them: "
+        f"{step:.4g} mm is taken as the distance of slices"
+    )
+    # Programs that divide the way from the first to the last slice find another number for the same series.
+    return said if abs(mean - step) < 1e-4 * step else f"{said} ({mean:.4g} mm from the first to the last slice)"
+
+
+def _uneven(ordered: list[Header], steps: NDArray[np.float64]) -> str:
+    """Say where slices are missing, or that they are unevenly spaced on purpose."""
+    usual = _usual(steps)
+    counts = np.rint(steps / usual)
+    gaps = np.flatnonzero(counts > 1)
+    regular = counts.min() >= 1 and np.abs(steps / usual - counts).max() <= _MOST_ROUNDING
+    kept = "the slices that are there can be labelled, but no NIfTI or NRRD file can hold their places"
+    if regular and 0 < len(gaps) <= max(1, len(steps) // 4):
+        found = [
+            f"between {ordered[k].short_place} and {ordered[k + 1].short_place} there is a gap of {steps[k]:.3g} mm "
+            f"instead of {usual:.3g} mm, {_missing(int(counts[k]) - 1)}"
+            for k in gaps[:3]
+        ]
+        more = f"; {len(gaps) - 3} more gaps" if len(gaps) > 3 else ""
+        return f"{'; '.join(found)}{more}: {kept}"
+    return f"the slices are not evenly spaced, {steps.min():.3g} to {steps.max():.3g} mm apart: {kept}"
+
+
+def _missing(count: int) -> str:
+    return "where 1 slice seems missing" if count == 1 else f"where {count} slices seem missing"
 
 
 def _both(a: Header, b: Header) -> str:
@@ -142,11 +266,11 @@ def _both(a: Header, b: Header) -> str:
     return f"{a.place} and {b.short_place if a.path.parent == b.path.parent else b.place}"
 
 
-def _require_straight(ordered: list[Header], heights: NDArray[np.float64]) -> None:
+def _require_straight(ordered: list[Header], heights: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
     """Refuse a stack that leans (gantry tilt) or whose slices are shifted against each other."""
     positions = np.array([header.position for header in ordered])
     folder = ordered[0].path if ordered[0].frame is not None else ordered[0].path.parent
-    lean = (positions[-1] - positions[0]) - (heights[-1] - heights[0]) * ordered[0].normal
+    lean = (positions[-1] - positions[0]) - (heights[-1] - heights[0]) * normal
     share = float(np.linalg.norm(lean)) / float(heights[-1] - heights[0])
     if share > _TILT:
         angle = float(np.degrees(np.arctan(share)))
@@ -167,24 +291,17 @@ def _require_straight(ordered: list[Header], heights: NDArray[np.float64]) -> No
         raise StudyError(msg)
 
 
-def affine(ordered: list[Header]) -> tuple[NDArray[np.float64], list[str]]:
-    """Return the (4, 4) affine from (column, row, slice) to RAS mm, and notices.
+def _thickness(header: Header) -> tuple[float, list[str]]:
+    """Return what stands for the distance of slices where there is one slice, in mm, and notices."""
+    thickness = abs(number(header.facts, "SpacingBetweenSlices") or number(header.facts, "SliceThickness") or 0.0)
+    return (thickness, []) if thickness > 0 else (1.0, ["the slice thickness is unknown: 1 mm is assumed"])
 
-    The first stored axis runs along a row of the image (its step is the distance between columns), the second down a
-    column, the third from slice to slice.
-    """
-    first, last = ordered[0], ordered[-1]
-    notices: list[str] = []
-    if len(ordered) > 1:
-        step = (last.position - first.position) / (len(ordered) - 1)
-    else:
-        thickness = number(first.facts, "SpacingBetweenSlices") or number(first.facts, "SliceThickness") or 0.0
-        if thickness <= 0:
-            notices.append("the slice thickness is unknown: 1 mm is assumed")
-        step = first.normal * (thickness if thickness > 0 else 1.0)
+
+def _affine(first: Header, step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (4, 4) affine to RAS mm of slices that follow `first` in this step (3,), in LPS mm."""
     lps = np.eye(4)
     lps[:3, 0] = first.orientation[:3] * first.spacing[1]
     lps[:3, 1] = first.orientation[3:] * first.spacing[0]
     lps[:3, 2] = step
     lps[:3, 3] = first.position
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps, notices
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps

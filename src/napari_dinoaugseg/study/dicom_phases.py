@@ -1,7 +1,8 @@
 """Several volumes in one DICOM series: cardiac phases, time points, echoes, stacks of a multi-frame file.
 
 The slices are split only where that leaves whole volumes, one slice for each position. What cannot be split so is left
-as it is, and refused with the slices named when it is sorted.
+as it is, and refused with the slices named when it is sorted. Images of one slice over time are a loop: its frames are
+the slices of the study.
 """
 
 from __future__ import annotations
@@ -15,30 +16,54 @@ from typing import Any
 import numpy as np
 
 from napari_dinoaugseg.errors import SeveralVolumesError, StudyError
+from napari_dinoaugseg.study.dicom_frames import FRAME_NUMBER
 from napari_dinoaugseg.study.dicom_geometry import SAME_PLACE, Header, require_alike
 from napari_dinoaugseg.study.files import listed
 
 # What all slices of one volume share, the clearest first. Real numbers are compared exactly: they were copied.
 _SHARED = (
     *("TemporalPositionIdentifier", "TemporalPositionIndex", "NominalCardiacTriggerDelayTime"),
+    *("TimeSlotVector", "RRIntervalVector", "PhaseVector", "EnergyWindowVector", "DetectorVector"),
     *("EchoNumbers", "EchoTime", "EffectiveEchoTime", "DiffusionBValue", "ImageType", "FrameType"),
     *("AcquisitionNumber", "FrameAcquisitionNumber", "TriggerTime", "AcquisitionTime", "FrameAcquisitionDateTime"),
 )
 # What grows from volume to volume at each position, though it differs between positions too.
 _ORDER = ("TriggerTime", "AcquisitionTime", "FrameAcquisitionDateTime", "InstanceNumber")
+# What tells the frames of a loop in time, the clearest first; and what makes two loops of one slice.
+_TIMES = (
+    *(FRAME_NUMBER, "TemporalPositionIndex", "TemporalPositionIdentifier", "NominalCardiacTriggerDelayTime"),
+    *("TriggerTime", "TimeSlotVector", "FrameAcquisitionDateTime", "AcquisitionTime", "InstanceNumber"),
+)
+_CONTRASTS = ("EchoNumbers", "EchoTime", "EffectiveEchoTime", "DiffusionBValue", "ImageType", "FrameType")
 _Key = Callable[[Header], Any]
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """The slices of one volume, or the frames of one loop.
+
+    Attributes:
+        headers: slices in any order; frames in the order of time.
+        loop: what orders the frames of a loop, such as "TriggerTime"; empty for a volume.
+        notices: what a person should know.
+    """
+
+    headers: list[Header]
+    loop: str
+    notices: list[str]
+
+
+@dataclass(frozen=True)
 class _Split:
-    """Volumes of one series, and what tells them apart."""
+    """Volumes (or loops, and what orders their frames) of one series, and what tells them apart."""
 
     volumes: list[list[Header]]
     by: str
+    loop: str = ""
 
 
-def choose_volume(path: Path, headers: list[Header], component: int | None) -> tuple[list[Header], list[str]]:
-    """Return the slices of one volume, and notices.
+def choose_volume(path: Path, headers: list[Header], component: int | None) -> Chosen:
+    """Return the slices of one volume, or the frames of one loop.
 
     Args:
         path: the file or folder that was asked for, for messages.
@@ -61,7 +86,9 @@ def choose_volume(path: Path, headers: list[Header], component: int | None) -> t
         msg = f"{path}: there is no component {component}. Choose one with --component, from 0 to {count - 1}."
         raise StudyError(msg)
     chosen = found.volumes[component or 0]
-    return chosen, [f"volume {component} (from 0) of the {count} in this series"] if count > 1 else []
+    is_loop = len(chosen) > 1 and all(_same_place(chosen[0], header) for header in chosen)
+    notices = [f"volume {component} (from 0) of the {count} in this series"] if count > 1 else []
+    return Chosen(chosen, found.loop if is_loop else "", notices)
 
 
 def _split(headers: list[Header]) -> _Split:
@@ -71,13 +98,22 @@ def _split(headers: list[Header]) -> _Split:
     parts = [_split_stack(stack) for stack in stacks]
     volumes = [volume for part in parts for volume in part.volumes]
     reasons = dict.fromkeys(part.by for part in parts if part.by)
-    return _Split(volumes, "; ".join([f"{len(stacks)} stacks", *reasons]))
+    loop = next((part.loop for part in parts if part.loop), "")
+    return _Split(volumes, "; ".join([f"{len(stacks)} stacks", *reasons]), loop)
+
+
+def _same_place(first: Header, header: Header) -> bool:
+    return abs(float((header.position - first.position) @ first.normal)) <= SAME_PLACE
 
 
 def _split_stack(headers: list[Header]) -> _Split:
     places = _places(headers)
     if places is None:
         return _Split([headers], "")
+    if len(places) == 1:
+        loops = _loops(headers)
+        if loops is not None:
+            return loops
     for name, key in _keys(_SHARED):
         volumes = _shared(places, key)
         if volumes is not None:
@@ -88,6 +124,23 @@ def _split_stack(headers: list[Header]) -> _Split:
         if volumes is not None:
             return _Split(volumes, f"images at the same position, in the order of {name}")
     return _Split([headers], "")
+
+
+def _loops(headers: list[Header]) -> _Split | None:
+    """Return images of one place as loops over time, one for each contrast; None where nothing orders the frames."""
+    contrasts: dict[tuple[Any, ...], list[Header]] = {}
+    for header in headers:
+        contrasts.setdefault(tuple(header.facts.get(name) for name in _CONTRASTS), []).append(header)
+    groups = list(contrasts.values())
+    if len({len(group) for group in groups}) > 1 or len(groups[0]) < 2:
+        return None
+    for name, key in _keys(_TIMES):
+        values = [{key(header) for header in group} for group in groups]
+        if all(None not in found and len(found) == len(groups[0]) for found in values):
+            volumes = [_in_order(group, key) for group in groups]
+            names = [name for n, name in enumerate(_CONTRASTS) if len({found[n] for found in contrasts}) > 1]
+            return _Split(volumes, f"loops at the same position, told apart by {listed(names)}", name)
+    return None
 
 
 def _places(headers: list[Header]) -> list[list[Header]] | None:
@@ -154,8 +207,12 @@ def _ordered(places: list[list[Header]], key: _Key) -> list[list[Header]] | None
         values = {key(header) for header in place}
         if None in values or len(values) != len(place):
             return None
-    ranked = [sorted(place, key=lambda header: _sortable(key(header))) for place in places]
+    ranked = [_in_order(place, key) for place in places]
     return [list(volume) for volume in zip(*ranked, strict=True)]
+
+
+def _in_order(headers: Sequence[Header], key: _Key) -> list[Header]:
+    return sorted(headers, key=lambda header: _sortable(key(header)))
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study import dicom_jpeg
-from napari_dinoaugseg.study.dicom_facts import EXPECTED, Slice, number, read_dataset
+from napari_dinoaugseg.study.dicom_facts import EXPECTED, Slice, number, read_dataset, text
+from napari_dinoaugseg.study.dicom_mosaic import TILE, cut
 from napari_dinoaugseg.study.files import reading
 
 dicom_jpeg.register()  # when this module is imported, which happens once: pydicom's registry takes no two at a time
@@ -84,19 +86,20 @@ def _apply(pixels: NDArray[Any], slope: float, intercept: float, *, as_integers:
 def _decoded(ordered: Sequence[Slice]) -> Iterator[NDArray[Any]]:
     """Yield each slice as (row, column), or (row, column, 3) in RGB; a multi-frame file is opened once."""
     for path, group in groupby(ordered, key=lambda slice_: slice_.path):
-        first = next(group)
+        slices = list(group)
+        first = slices[0]
         with reading(path, EXPECTED):
             dataset = open_pixels(path)
-        frames = (0 if slice_.frame is None else slice_.frame - 1 for slice_ in _chain(first, group))
-        decoded = decode(path, dataset, frames)
-        for pixels in decoded:
-            _check_size(first, pixels)
-            yield pixels
-
-
-def _chain(first: Slice, rest: Iterator[Slice]) -> Iterator[Slice]:
-    yield first
-    yield from rest
+        decoded: Iterator[NDArray[Any]]
+        if TILE in first.facts:
+            (mosaic,) = decode(path, dataset, iter((0,)))
+            decoded = (cut(slice_, mosaic) for slice_ in slices)
+        else:
+            decoded = decode(path, dataset, (0 if slice_.frame is None else slice_.frame - 1 for slice_ in slices))
+        for slice_, pixels in zip(slices, decoded, strict=True):
+            shown = _in_bytes(slice_, pixels) if pixels.ndim == 3 else pixels
+            _check_size(slice_, shown)
+            yield shown
 
 
 def decode(path: Path, dataset: Dataset, frames: Iterator[int]) -> Iterator[NDArray[Any]]:
@@ -109,6 +112,8 @@ def decode(path: Path, dataset: Dataset, frames: Iterator[int]) -> Iterator[NDAr
         size = int(dataset.Rows) * int(dataset.Columns)
         if dataset.BitsAllocated == 1 and size % 8 and dataset.file_meta.TransferSyntaxUID in _LITTLE:
             yield from (_unpacked(dataset, frame) for frame in frames)
+        elif dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+            yield from (apply_color_lut(pixels, dataset) for pixels in iter_pixels(dataset, indices=frames))
         else:
             yield from iter_pixels(dataset, indices=frames)
 
@@ -122,18 +127,55 @@ def _unpacked(dataset: Dataset, frame: int) -> NDArray[np.uint8]:
     return np.unpackbits(packed, bitorder="little")[skip : skip + size].reshape(shape)
 
 
+def _in_bytes(slice_: Slice, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return colours (row, column, 3) in 8 bits, as everything behind takes them."""
+    if pixels.dtype == np.uint8 or pixels.dtype.kind != "u":
+        return pixels
+    # The colours of a palette have 16 bits whatever the pixels have.
+    bits = 16 if text(slice_.facts, "PhotometricInterpretation") == "PALETTE COLOR" else _bits(slice_, pixels)
+    return (pixels >> max(0, bits - 8)).astype(np.uint8)
+
+
+def _bits(slice_: Slice, pixels: NDArray[Any]) -> int:
+    stored = number(slice_.facts, "BitsStored")
+    return int(stored) if stored and 1 <= stored <= 8 * pixels.dtype.itemsize else 8 * pixels.dtype.itemsize
+
+
+def is_inverted(slice_: Slice) -> bool:
+    """Tell whether the lowest value is meant to be seen as white."""
+    return text(slice_.facts, "PhotometricInterpretation") == "MONOCHROME1"
+
+
+def as_seen(slice_: Slice, values: NDArray[Any]) -> NDArray[Any]:
+    """Return values of a MONOCHROME1 image the other way round, so that high ones are white; the type is kept.
+
+    The range of the stored numbers stays what it was, and where they are rescaled, the range of the values.
+    """
+    if values.dtype.kind not in "iu":
+        return -values
+    slope, intercept = _rescale(slice_)
+    bits = number(slice_.facts, "BitsStored") or 16
+    lowest = -(2 ** (bits - 1)) if slice_.facts.get("PixelRepresentation") == 1 else 0
+    ends = 2 * lowest + 2**bits - 1
+    if slope.is_integer() and intercept.is_integer():  # applied already
+        ends = int(slope * ends + 2 * intercept)
+    limits = np.iinfo(values.dtype)
+    return np.clip(int(ends) - values.astype(np.int64), limits.min, limits.max).astype(values.dtype)
+
+
 def open_pixels(path: Path) -> Dataset:
     """Read a whole file; its pixels stay encoded.
 
     Raises:
-        StudyError: there are no pixels, or they are numbers of a palette.
+        StudyError: there are no pixels, or they are a video.
     """
     dataset = read_dataset(path)
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if "file_meta" in vars(dataset) else None
+    if syntax is not None and ("MPEG" in UID(syntax).name or "HEVC" in UID(syntax).name):
+        msg = f"{path}: this is a video ({UID(syntax).name.split('/')[0].strip()}). Export its frames as pictures."
+        raise StudyError(msg)
     if not any(keyword in dataset for keyword in _PIXELS):
         msg = f"{path}: the pixels are missing; the file is cut off. Copy or export it again."
-        raise StudyError(msg)
-    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
-        msg = f"{path}: its pixels are numbers of a colour palette. Export the series as grey or RGB."
         raise StudyError(msg)
     if "TransferSyntaxUID" not in dataset.file_meta:
         # Only files that were never sent or stored by the book lack it; how they were parsed is how they are encoded.

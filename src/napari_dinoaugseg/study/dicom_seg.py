@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, SegmentationStorage
 
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.study.dicom_facts import number, slices_of, text
+from napari_dinoaugseg.study.dicom_facts import number, read_header, text
+from napari_dinoaugseg.study.dicom_frames import slices_of
 from napari_dinoaugseg.study.dicom_geometry import SAME_PLACE, Header, parse, require_alike
+from napari_dinoaugseg.study.dicom_kinds import advice_on, kind_of
 from napari_dinoaugseg.study.dicom_pixels import decode, open_pixels
 from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.files import (
@@ -41,6 +44,7 @@ _CLASS_NUMBER = re.compile(r"Class number (\d{1,5})")
 
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 
+Image = tuple[str, int | None]
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -52,6 +56,8 @@ class SegLabels:
         path: the file.
         mask: labels (i, j, n): column, row, and one slice for each place.
         positions: (n, 3), of the first pixel of each slice, in order along the normal.
+        sources: the image (SOPInstanceUID, and frame from 1 or None) of each slice where all slices lie at one place:
+            frames of a loop; else empty.
         across: (3,), from one column to the next.
         down: (3,), from one row to the next.
         distance: between neighbouring slices as the file says; None where it does not.
@@ -69,6 +75,7 @@ class SegLabels:
     series: frozenset[str]
     instances: frozenset[str]
     frame_of_reference: str
+    sources: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,14 +103,15 @@ def read_seg(path: Path) -> SegLabels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         with reading(path, EXPECTED):
+            _require_segmentation(path)
             dataset = open_pixels(path)
-            kind = text({"uid": dataset.get("SOPClassUID")}, "uid")
-            if kind not in (SegmentationStorage, _LABEL_MAP):
-                msg = f"{path}: this is no DICOM segmentation ({UID(kind).name}). Give DICOM SEG, NIfTI or NRRD."
-                raise LabelError(msg)
             classes = _classes(path, dataset)
             headers = [parse(slice_) for slice_ in slices_of(path, dataset)]
             places, positions = _places(headers)
+            sources: tuple[Image, ...] = ()
+            if len(positions) == 1:
+                places, sources = _of_loop(places, _frame_sources(dataset, len(headers)))
+                positions = np.repeat(positions, max(1, len(sources)), axis=0)
             mask = _fill(path, dataset, headers, places, len(positions), classes)
             series, instances = _references(dataset)
             frame_of_reference = text({"uid": dataset.get("FrameOfReferenceUID")}, "uid")
@@ -119,7 +127,25 @@ def read_seg(path: Path) -> SegLabels:
         series=series,
         instances=instances,
         frame_of_reference=frame_of_reference,
+        sources=sources,
     )
+
+
+def _require_segmentation(path: Path) -> None:
+    """Raise `LabelError` for a DICOM object of another kind, whose name it says."""
+    header = read_header(path, ("SOPClassUID", "Modality"))
+    kind = text({"uid": header.get("SOPClassUID")}, "uid")
+    if kind in (SegmentationStorage, _LABEL_MAP):
+        return
+    if "Image Storage" in UID(kind).name or not kind:
+        msg = (
+            f"{path}: this is no DICOM segmentation ({UID(kind).name or 'of no class'}). Give DICOM SEG, NIfTI or NRRD."
+        )
+        raise LabelError(msg)
+    what = kind_of(kind, text({"modality": header.get("Modality")}, "modality"))
+    advice = advice_on(what) if "RTSTRUCT" in what else "Give DICOM SEG, NIfTI or NRRD."
+    msg = f"{path}: this is {what}, not labels. {advice}"
+    raise LabelError(msg)
 
 
 def require_source(labels: SegLabels, source: DicomSource) -> None:
@@ -130,7 +156,7 @@ def require_source(labels: SegLabels, source: DicomSource) -> None:
     differs = None
     if labels.frame_of_reference and source.frame_of_reference:
         differs = "frame of reference" if labels.frame_of_reference != source.frame_of_reference else None
-    if differs is None and labels.series and source.series and source.series not in labels.series:
+    if differs is None and labels.series and source.series and source.series.isdisjoint(labels.series):
         differs = "series"
     if differs is None and labels.instances and labels.instances.isdisjoint(source.instances):
         differs = "volume of this series"
@@ -175,6 +201,28 @@ def _places(headers: Sequence[Header]) -> tuple[list[int], NDArray[np.float64]]:
     places[order] = slices
     starts = np.unique(slices, return_index=True)[1]
     return [int(place) for place in places], np.array([headers[int(order[n])].position for n in starts])
+
+
+def _frame_sources(dataset: Dataset, count: int) -> list[Image | None]:
+    """Return the image that each frame says it was drawn on; None where it says none."""
+    groups = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())[:count]
+    found: list[Image | None] = []
+    for group in groups:
+        derived = next(iter(group.get("DerivationImageSequence") or ()), Dataset())
+        source = next(iter(derived.get("SourceImageSequence") or ()), None)
+        frame = None if source is None else source.get("ReferencedFrameNumber")
+        frames = list(frame) if isinstance(frame, MultiValue) else [frame]
+        uid = "" if source is None else str(source.get("ReferencedSOPInstanceUID", ""))
+        found.append((uid, None if frames[0] is None else int(frames[0])) if uid else None)
+    return found
+
+
+def _of_loop(places: list[int], sources: Sequence[Image | None]) -> tuple[list[int], tuple[Image, ...]]:
+    """Return the slice of each frame and the image of each slice, where images at one place tell frames apart."""
+    images = list(dict.fromkeys(source for source in sources if source is not None))
+    if None in sources or len(images) < 2:
+        return places, ()
+    return [images.index(source) for source in sources if source is not None], tuple(images)
 
 
 def _fill(

@@ -13,16 +13,26 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.study.dicom_seg import Labels, SegLabels, empty_mask
+from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.grid import Grid
 
 # A frame may lie this share of a voxel off: the grid of a series is drawn through positions that are often rounded to
 # 0.1 mm or coarser, and the frames of its segmentation repeat those.
 _OFF = 0.1
+# Across slices it may be more: even places stand for positions that were rounded by up to a quarter of a step, and what
+# is nearest is sure all the same where the segmentation says that it was drawn on these images.
+_OFF_SLICES = 0.25
+_OFF_OWN_SLICES = 0.45
 _MOST_SLICES = 65535
 
 
-def on_grid(labels: SegLabels, grid: Grid) -> Labels:
+def on_grid(labels: SegLabels, grid: Grid, source: DicomSource | None = None) -> Labels:
     """Return the labels (i, j, k) in the stored order of a grid; slices without a frame are background.
+
+    Args:
+        labels: the segmentation.
+        grid: where its frames are to lie.
+        source: the images that the grid is that of; None when it is that of something else.
 
     Raises:
         LabelError: the frames do not lie on slices of this grid, pixel on pixel; no path in the message.
@@ -36,7 +46,10 @@ def on_grid(labels: SegLabels, grid: Grid) -> Labels:
         columns, rows = labels.mask.shape[:2]
         msg = f"its frames have {columns} x {rows} pixels, the slices {shape[0]} x {shape[1]}"
         raise LabelError(msg)
-    slices = _slices(labels, grid, axes, signs)
+    if grid.offsets is not None and not grid.is_uneven:
+        slices = _frames(labels, source)
+    else:
+        slices = _slices(labels, grid, axes, signs, source is not None)
     highest = int(labels.mask.max(initial=0))
     placed = empty_mask(labels.path, grid.shape, highest)
     flips = tuple(slice(None, None, sign) for sign in signs)
@@ -70,14 +83,33 @@ def _axes(labels: SegLabels, grid: Grid) -> tuple[tuple[int, int, int], tuple[in
     return (axes[0], axes[1], 3 - axes[0] - axes[1]), (signs[0], signs[1])
 
 
-def _slices(labels: SegLabels, grid: Grid, axes: tuple[int, int, int], signs: tuple[int, int]) -> Sequence[int]:
+def _frames(labels: SegLabels, source: DicomSource | None) -> Sequence[int]:
+    """Return the frame of a loop for each slice of a segmentation, by the image that it says it was drawn on."""
+    if source is None or not labels.sources:
+        msg = "its frames do not say to which images of the loop they belong"
+        raise LabelError(msg)
+    images = [(uid, frame) for uid, (_, frame) in zip(source.instances, source.frames, strict=True)]
+    missing = [uid for uid, frame in labels.sources if (uid, frame) not in images]
+    if missing:
+        msg = "its frames belong to images that are not in this loop"
+        raise LabelError(msg)
+    return [images.index(image) for image in labels.sources]
+
+
+def _slices(
+    labels: SegLabels, grid: Grid, axes: tuple[int, int, int], signs: tuple[int, int], own: bool
+) -> Sequence[int]:
     """Return the slice of the grid for each frame."""
     affine = _affine(grid)
     found = np.column_stack([labels.positions, np.ones(len(labels.positions))]) @ np.linalg.inv(affine).T
+    if grid.offsets is not None:
+        found[:, axes[2]] = _between(found[:, axes[2]] * grid.spacing[2], np.array(grid.offsets))
     expected = np.rint(found[:, :3])
     for axis, sign in zip(axes[:2], signs, strict=True):
         expected[:, axis] = 0 if sign > 0 else grid.shape[axis] - 1
     off = np.abs(found[:, :3] - expected)
+    across = off[:, axes[2]].copy()
+    off[:, axes[2]] = np.where(across <= (_OFF_OWN_SLICES if own else _OFF_SLICES), 0.0, across)
     if off.max() > _OFF:
         worst = int(off.max(axis=1).argmax())
         distance = float(np.linalg.norm(affine[:3, :3] @ (found[worst, :3] - expected[worst])))
@@ -90,12 +122,25 @@ def _slices(labels: SegLabels, grid: Grid, axes: tuple[int, int, int], signs: tu
     return [int(index) for index in slices]
 
 
+def _between(heights: NDArray[np.float64], offsets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the slice number of places that lie so many mm from the first of unevenly spaced slices."""
+    steps = np.diff(offsets)
+    numbers = np.interp(heights, offsets, np.arange(len(offsets)))
+    below, above = heights < offsets[0], heights > offsets[-1]
+    numbers[below] = (heights[below] - offsets[0]) / steps[0]
+    numbers[above] = len(offsets) - 1 + (heights[above] - offsets[-1]) / steps[-1]
+    return numbers
+
+
 def own_grid(labels: SegLabels) -> Grid:
     """Return the evenly spaced grid from the first to the last frame of a SEG.
 
     Raises:
         LabelError: the frames are not evenly spaced, even with slices between them that have no frame.
     """
+    if labels.sources:
+        msg = f"{labels.path}: its frames lie at one place, one after the other in time, so they form no volume."
+        raise LabelError(f"{msg} Give it together with the images, or as NIfTI.")
     across, down = (step / np.linalg.norm(step) for step in (labels.across, labels.down))
     normal = np.cross(across, down)
     heights = labels.positions @ normal

@@ -15,12 +15,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import highdicom
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import PersonName
@@ -28,7 +30,8 @@ from pydicom.valuerep import PersonName
 from napari_dinoaugseg import __version__
 from napari_dinoaugseg.errors import OutputError, StudyError
 from napari_dinoaugseg.study.dicom_codes import property_of
-from napari_dinoaugseg.study.dicom_facts import read_header, slices_of
+from napari_dinoaugseg.study.dicom_facts import GROUPS, OF_GEOMETRY, read_header
+from napari_dinoaugseg.study.dicom_frames import slices_of
 from napari_dinoaugseg.study.dicom_geometry import Header, parse
 from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.segments import Segment, described
@@ -46,10 +49,7 @@ _IF_PRESENT = (
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "SeriesNumber"),
 )
 _IMAGE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality")
-_GEOMETRY = (
-    *("Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-    *("SliceThickness", "SpacingBetweenSlices", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-)
+_HEADER = tuple(dict.fromkeys((*_IMAGE, *OF_GEOMETRY, *GROUPS)))
 
 
 def seg_of(
@@ -74,7 +74,8 @@ def seg_of(
         headers = _headers(source)
         number_of = _numbering(classes, int(array.max(initial=0)))
         frames = _frames(array, source, len(headers), number_of.dtype, number_of.__getitem__)
-        return _make(headers, frames, [_describe(n, entry) for n, entry in enumerate(classes, start=1)], "BINARY")
+        described_classes = [_describe(n, entry) for n, entry in enumerate(classes, start=1)]
+        return _make(source, headers, frames, described_classes, "BINARY")
 
 
 def confidence_of(path: Path, array: NDArray[np.float32], source: DicomSource) -> Dataset:
@@ -91,7 +92,7 @@ def confidence_of(path: Path, array: NDArray[np.float32], source: DicomSource) -
     with _making(path):
         headers = _headers(source)
         frames = _frames(np.clip(array, 0, 1), source, len(headers), np.dtype(np.float32), np.asarray)
-        return _make(headers, frames, [_describe(1, Segment(1, "confidence"))], "FRACTIONAL")
+        return _make(source, headers, frames, [_describe(1, Segment(1, "confidence"))], "FRACTIONAL")
 
 
 @contextmanager
@@ -116,8 +117,8 @@ def _headers(source: DicomSource) -> list[Header]:
     """Read the places of all images again: each file of a series, or every frame of its one file."""
     first, frame = source.frames[0]
     if frame is not None:
-        return [parse(slice_) for slice_ in slices_of(first, read_header(first, (*_IMAGE, *_GEOMETRY)))]
-    return [parse(slices_of(path, read_header(path, (*_IMAGE, *_GEOMETRY)))[0]) for path, _ in source.frames]
+        return [parse(slice_) for slice_ in slices_of(first, read_header(first, _HEADER))]
+    return [parse(slices_of(path, read_header(path, _HEADER))[0]) for path, _ in source.frames]
 
 
 def _numbering(classes: Sequence[Segment], highest: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -147,7 +148,11 @@ def _sources(headers: list[Header]) -> list[Dataset]:
     person = _person(headers[0].path)
     orientation = list(headers[0].facts["ImageOrientationPatient"])
     if headers[0].frame is None:
-        return [_single(header, person, orientation) for header in headers]
+        singles = [_single(header, person, orientation) for header in headers]
+        for image in singles:
+            # highdicom takes images of one series only; the references are sorted again afterwards.
+            image.SeriesInstanceUID = singles[0].SeriesInstanceUID
+        return singles
     return [_multi(headers, person, orientation)]
 
 
@@ -201,17 +206,20 @@ def _place(header: Header) -> Dataset:
 
 
 def _make(
+    source: DicomSource,
     headers: list[Header],
     frames: NDArray[Any],
     descriptions: list[highdicom.seg.SegmentDescription],
     kind: str,
 ) -> Dataset:
-    sources = _sources(headers)
+    # highdicom wants each image at a place of its own: frames of a loop get one for the time being.
+    apart = [_shifted(header, k) for k, header in enumerate(headers)] if source.at_one_place else headers
+    sources = _sources(apart)
     # An empty mask would keep every frame of every segment: one place is enough to say that nothing is there.
     nothing: dict[str, Any] = {}
     if not frames.any():
         frames = frames[:1]
-        nothing = {"plane_positions": [_place(headers[0]).PlanePositionSequence], "omit_empty_frames": False}
+        nothing = {"plane_positions": [_place(apart[0]).PlanePositionSequence], "omit_empty_frames": False}
     made: Dataset = highdicom.seg.Segmentation(
         source_images=sources,
         pixel_array=frames,
@@ -231,7 +239,48 @@ def _make(
         **nothing,
     )
     made.ContentCreatorName = None  # type 2: it has to be there, and who it was is nobody's business
+    if source.at_one_place:
+        _number_in_time(made, source, headers)
+    if len(source.series) > 1:
+        _refer_to_all_series(made, headers)
     return made
+
+
+def _shifted(header: Header, k: int) -> Header:
+    place = [float(x) for x in header.position + k * header.normal]
+    return replace(header, facts={**header.facts, "ImagePositionPatient": place})
+
+
+def _number_in_time(made: Dataset, source: DicomSource, headers: list[Header]) -> None:
+    """Give the frames of a loop their place back, and number them in time (Temporal Position Index) instead."""
+    number_of = {n if frame is None else frame - 1: n + 1 for n, (_, frame) in enumerate(source.frames)}
+    first = headers[0]
+    for group in made.PerFrameFunctionalGroupsSequence:
+        place = np.array([float(x) for x in group.PlanePositionSequence[0].ImagePositionPatient])
+        k = round(float((place - first.position) @ first.normal))
+        group.PlanePositionSequence[0].ImagePositionPatient = list(headers[k].facts["ImagePositionPatient"])
+        content = group.FrameContentSequence[0]
+        content.TemporalPositionIndex = number_of.get(k, k + 1)
+        content.DimensionIndexValues = [int(content.DimensionIndexValues[0]), content.TemporalPositionIndex]
+    time = made.DimensionIndexSequence[1]
+    time.DimensionIndexPointer = tag_for_keyword("TemporalPositionIndex")
+    time.FunctionalGroupPointer = tag_for_keyword("FrameContentSequence")
+    time.DimensionDescriptionLabel = "Temporal Position Index"
+    made.pop("DimensionOrganizationType", None)
+    made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].pop("SpacingBetweenSlices", None)
+
+
+def _refer_to_all_series(made: Dataset, headers: list[Header]) -> None:
+    """Sort the references to images by their series, where a scanner gave each slice a series of its own."""
+    series_of = {str(header.facts["SOPInstanceUID"]): str(header.facts["SeriesInstanceUID"]) for header in headers}
+    groups: dict[str, list[Dataset]] = {}
+    for image in made.ReferencedSeriesSequence[0].ReferencedInstanceSequence:
+        groups.setdefault(series_of[str(image.ReferencedSOPInstanceUID)], []).append(image)
+    made.ReferencedSeriesSequence = []
+    for uid, images in groups.items():
+        item = Dataset()
+        item.SeriesInstanceUID, item.ReferencedInstanceSequence = uid, images
+        made.ReferencedSeriesSequence.append(item)
 
 
 def _describe(number: int, entry: Segment) -> highdicom.seg.SegmentDescription:

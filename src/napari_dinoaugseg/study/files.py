@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import struct
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -95,6 +97,24 @@ def is_hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
 
 
+def walk(folder: Path) -> list[Path]:
+    """Return the files in a folder and its subfolders, hidden ones left out, in the order of their paths.
+
+    Links to folders are followed, each folder once, so that a ring of links ends.
+    """
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = Path(root).stat()
+        if (here.st_dev, here.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders.sort()
+        found.extend(Path(root, name) for name in names)
+    return sorted(path for path in found if path.is_file() and not is_hidden(path, folder))
+
+
 def listed(names: list[str], most: int = 3) -> str:
     """Return a short list for a message: the first few names and how many more."""
     shown = ", ".join(names[:most])
@@ -145,8 +165,34 @@ def is_dicom(path: Path) -> bool:
 
 
 def may_be_dicom(path: Path) -> bool:
-    """Tell whether a file is DICOM by its suffix or its magic; a damaged one with the suffix is meant as one."""
-    return path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path)
+    """Tell whether a file is DICOM by its suffix or its first bytes; a damaged one with the suffix is meant as one."""
+    return path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path) or _is_bare_dicom(path)
+
+
+def _is_bare_dicom(path: Path) -> bool:
+    """Tell whether a file is a DICOM data set without preamble and magic, as programs before 1995 and exports write it.
+
+    Such a file begins with an element of group 0002 or 0008, whose length is a plausible number, in front of another
+    element of these groups.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(264)
+    except OSError:
+        return False
+    return len(head) >= 16 and any(_leads_to_element(head, order) for order in ("<", ">"))
+
+
+def _leads_to_element(head: bytes, order: str) -> bool:
+    group, element, length = struct.unpack_from(f"{order}HHI", head)
+    if group not in (0x0002, 0x0008) or element > 0x0100:
+        return False
+    if head[4:6].isalpha() and head[4:6].isupper():  # explicit: two letters, then a length of two bytes
+        (length,) = struct.unpack_from(f"{order}H", head, 6)
+    if 8 + length + 4 > len(head):
+        return False
+    (following,) = struct.unpack_from(f"{order}H", head, 8 + length)
+    return following in (0x0002, 0x0008)
 
 
 def require_file(path: Path) -> None:

@@ -38,14 +38,30 @@ class Grid:
     Attributes:
         shape: voxels along the three stored axes (i, j, k).
         affine: (4, 4) float64, from stored indices to RAS coordinates, as nibabel has it.
-        known: False when the file says nothing about spacing and position (a TIFF stack); the affine then stands in.
+        known: False when the file does not say where the voxels lie (a TIFF stack); the affine then stands in.
         mm_per_unit: millimetres in one unit of the affine; 1 except for NIfTI files in metres or micrometres.
+        sized: True when the file says how large a voxel is though `known` is False (a radiograph).
+        offsets: distance of each slice of the third stored axis from the first, in mm, where these are not evenly
+            spaced: they differ, or all are 0 for frames at one place (a loop) or at unknown distances. The third column
+            of the affine then holds a mean step, or 1 mm. None for an evenly spaced volume.
     """
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
     known: bool = True
     mm_per_unit: float = 1.0
+    sized: bool = False
+    offsets: tuple[float, ...] | None = None
+
+    @property
+    def has_size(self) -> bool:
+        """Whether the size of a pixel in the planes of the first two stored axes is known."""
+        return self.known or self.sized
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the slices lie at known places that are not evenly spaced, which no affine can describe."""
+        return self.offsets is not None and any(self.offsets)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -127,9 +143,13 @@ class Layout:
 def finest_plane(grid: Grid) -> Plane:
     """Return the plane whose pixels are smallest, so that the slices are the images that were acquired.
 
-    Ties go to axial, then coronal. A volume that is one slice thick is cut along that slice.
+    Ties go to axial, then coronal. A volume that is one slice thick is cut along that slice, and one whose slices are
+    not evenly spaced along those.
     """
     layout = Layout.display(grid)
+    if grid.offsets is not None:
+        planes = (Plane.AXIAL, Plane.CORONAL, Plane.SAGITTAL)
+        return next(plane for plane in planes if layout.sliced(plane).axes[0] == 2)
     best = Plane.AXIAL
     best_cost: tuple[bool, float] | None = None
     for plane in (Plane.AXIAL, Plane.CORONAL, Plane.SAGITTAL):

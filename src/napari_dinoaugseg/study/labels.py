@@ -92,7 +92,7 @@ def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -
     labels = _read_seg(path)
     if source is not None:
         require_source(labels, source)
-    return _on_grid(labels, grid, name)
+    return _on_grid(labels, grid, name, source)
 
 
 def read_mask_volumes(first: Path, second: Path) -> tuple[Labels, Labels, Grid]:
@@ -140,9 +140,9 @@ def _read_seg(path: Path) -> SegLabels:
         raise LabelError(str(error)) from error
 
 
-def _on_grid(labels: SegLabels, grid: Grid, name: str | Path) -> Labels:
+def _on_grid(labels: SegLabels, grid: Grid, name: str | Path, source: DicomSource | None = None) -> Labels:
     try:
-        return on_grid(labels, grid)
+        return on_grid(labels, grid, source)
     except LabelError as error:
         msg = f"{labels.path}: this segmentation does not fit {name}: {error}. Give the one drawn on this image."
         raise LabelError(msg) from error

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_dinoaugseg.errors import SettingsError, StudyError
-from napari_dinoaugseg.study.dicom import find_dicom, read_dicom
+from napari_dinoaugseg.study.dicom import find_dicom, find_images, read_dicom
+from napari_dinoaugseg.study.dicom_pictures import picture_study, single_pictures
 from napari_dinoaugseg.study.files import (
     DICOM_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -15,10 +16,12 @@ from napari_dinoaugseg.study.files import (
     endings_of,
     is_dicom,
     is_hidden,
+    listed,
     may_be_dicom,
     name_of,
     natural_key,
     suffix_of,
+    walk,
 )
 from napari_dinoaugseg.study.grid import Plane
 from napari_dinoaugseg.study.labels import read_volume_file
@@ -85,12 +88,37 @@ def _open_file(
 ) -> Study:
     suffix = suffix_of(path)
     if suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES | PICTURE_SUFFIXES and is_dicom(path)):
-        return VolumeStudy(read_dicom(path, [path], series, component), plane)
+        return _open_dicom(path, [path], plane, series, component, masks)
     if suffix in PICTURE_SUFFIXES and not is_stack(path):
         return PictureStudy(path, [path], masks)
     voxels = read_volume_file(path, component)
     # A stack may know how large its voxels are, but not how it lies in the body: its pages are the slices.
     return VolumeStudy(voxels, plane or Plane.NATIVE if voxels.format == "tiff" else plane)
+
+
+def _open_dicom(
+    path: Path,
+    files: Sequence[Path],
+    plane: Plane | None,
+    series: str | None,
+    component: int | None,
+    masks: MaskOptions | None,
+) -> Study:
+    """Open one series as a volume, or several radiographs, photographs or stills as pictures."""
+    found = find_images(path, files)
+    pictures = single_pictures(found, series)
+    if pictures:
+        return picture_study(found, pictures, masks)
+    return VolumeStudy(read_dicom(found, series, component), plane)
+
+
+def _beside_dicom(folder: Path, dicom: Sequence[Path]) -> list[str]:
+    """Name the images of other formats beside the DICOM files: they are left out."""
+    taken = set(dicom)
+    others = PICTURE_SUFFIXES | NIFTI_SUFFIXES | NRRD_SUFFIXES
+    left = [path.name for path in walk(folder) if suffix_of(path) in others and path not in taken]
+    noun = "file" if len(left) == 1 else "files"
+    return [f"{len(left)} {noun} beside the DICOM images left out: {listed(left)}"] if left else []
 
 
 def _open_list(
@@ -104,7 +132,7 @@ def _open_list(
         msg = f"{missing}: there is no such file. Check the path."
         raise StudyError(msg)
     if all(may_be_dicom(file) for file in files):
-        return VolumeStudy(read_dicom(files[0].parent, files, series, component), plane)
+        return _open_dicom(files[0].parent, files, plane, series, component, masks)
     return PictureStudy(files[0].parent, sorted(files, key=lambda file: natural_key(file.as_posix())), masks)
 
 
@@ -118,7 +146,9 @@ def _open_folder(
     if has_dicom or not has_pictures:
         dicom = find_dicom(folder)
         if dicom:
-            return VolumeStudy(read_dicom(folder, dicom, series, component), plane)
+            study = _open_dicom(folder, dicom, plane, series, component, masks)
+            study.notices.extend(_beside_dicom(folder, dicom))
+            return study
     pictures, left_out = survey_pictures(folder)
     if pictures:
         return PictureStudy(folder, pictures, masks, left_out.sentences(name_of(folder)))

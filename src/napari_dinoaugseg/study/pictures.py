@@ -65,6 +65,7 @@ class _Facts:
     non_finite: int
     frames: int
     opacity: Literal["none", "left out", "shown"]
+    spacing: tuple[float, float] | None
 
 
 class PictureStudy(Study):
@@ -77,6 +78,8 @@ class PictureStudy(Study):
         files: the picture files, in the order of their numbers.
         masks: what a person says about masks of these pictures.
         notices: what a person should know about how the files were found.
+        decoder: reads one file.
+        names: the name of each picture without its suffix, by which masks are matched; None takes the file names.
 
     Raises:
         StudyError: a file is damaged or not what its suffix says, or two share a name.
@@ -85,7 +88,13 @@ class PictureStudy(Study):
     kind: Literal["volume", "pictures"] = "pictures"
 
     def __init__(
-        self, path: Path, files: Sequence[Path], masks: MaskOptions | None = None, notices: Sequence[str] = ()
+        self,
+        path: Path,
+        files: Sequence[Path],
+        masks: MaskOptions | None = None,
+        notices: Sequence[str] = (),
+        decoder: Callable[[Path], Picture] = decode,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.path = path
         self._options = masks or MaskOptions()
@@ -98,10 +107,11 @@ class PictureStudy(Study):
         self.slice_distance = None
         self.pictures = list(files)
         self.root = _common_parent(self.pictures)
-        self._names = [name_in(file.absolute(), self.root) for file in self.pictures]
+        self._decode = decoder
+        self._names = [name_in(file.absolute(), self.root) for file in self.pictures] if names is None else list(names)
         _require_unique(self.pictures, self._names)
         self.n_slices = len(self.pictures)
-        self._facts = [_examine(file) for file in self.pictures]
+        self._facts = [_examine(file, decoder) for file in self.pictures]
         self._range: tuple[float, float] | None = None
         self.is_colour = all(facts.is_colour for facts in self._facts)
         self.has_colour = any(facts.is_colour for facts in self._facts)
@@ -143,16 +153,15 @@ class PictureStudy(Study):
 
     def slice(self, i: int) -> NDArray[Any]:
         """Return picture `i` as it is meant to be seen: (H, W) or (H, W, 3), uint8 or float32."""
-        return _values(decode(self.pictures[i]))
+        return _values(self._decode(self.pictures[i]))
 
     def slice_shape(self, i: int) -> tuple[int, int]:
         """Return height and width as seen."""
         return self._facts[i].orientation.shown_shape(self._facts[i].shape)
 
     def slice_spacing(self, i: int) -> tuple[float, float] | None:
-        """Return None: pictures seldom say how large a pixel is, and then for paper."""
-        del i
-        return None
+        """Return (row, column) distance in mm of a DICOM picture; None for others, which give it for paper at best."""
+        return self._facts[i].spacing
 
     def slice_name(self, i: int) -> str:
         """Return the file name."""
@@ -179,7 +188,7 @@ class PictureStudy(Study):
         return self._range
 
     def _sample(self, i: int, count: int) -> NDArray[Any]:
-        pixels = _values(decode(self.pictures[i]))
+        pixels = _values(self._decode(self.pictures[i]))
         step = max(1, int(np.ceil(np.sqrt(pixels.size / max(count, 1)))))
         return pixels[::step, ::step].astype(np.float32).reshape(-1)
 
@@ -586,8 +595,8 @@ def _files_of(given: Path) -> list[Path]:
     return [path for path in given.rglob("*") if path.is_file()] if given.is_dir() else [given]
 
 
-def _examine(file: Path) -> _Facts:
-    picture = decode(file)
+def _examine(file: Path, decoder: Callable[[Path], Picture]) -> _Facts:
+    picture = decoder(file)
     pixels, opacity = _visible(picture)
     finite = int(np.isfinite(pixels).sum()) if pixels.dtype.kind == "f" else pixels.size
     if finite == 0:
@@ -602,6 +611,7 @@ def _examine(file: Path) -> _Facts:
         non_finite=pixels.size - finite,
         frames=picture.frames,
         opacity=opacity,
+        spacing=picture.spacing,
     )
 
 

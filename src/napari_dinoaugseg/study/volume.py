@@ -23,7 +23,7 @@ from napari_dinoaugseg.study.output import check_not_input, check_parent
 from napari_dinoaugseg.study.segments import Segment
 from napari_dinoaugseg.study.study import ConfidenceOf, MaskOf, Study
 from napari_dinoaugseg.study.voxels import Voxels
-from napari_dinoaugseg.study.writing import SEG_SUFFIXES, no_seg, output_suffixes, save_volume
+from napari_dinoaugseg.study.writing import SEG_SUFFIXES, no_affine, no_seg, output_suffixes, save_volume
 
 # Percentiles are taken from a regular sub-grid of about this many voxels.
 _SAMPLE = 2_000_000
@@ -56,8 +56,10 @@ class VolumeStudy(Study):
         self._slices = self._layout.apply(voxels.stored)
         self.n_slices = int(self._slices.shape[0])
         spacing = self._layout.permuted(self.grid.spacing)
-        self._pixel = (spacing[1], spacing[2]) if self.grid.known else None
-        self.slice_distance = spacing[0] if self.grid.known else None
+        # A length in mm only along axes whose steps are known and even.
+        measured = [self.grid.has_size and (axis != 2 or self.grid.offsets is None) for axis in self._layout.axes]
+        self._pixel = (spacing[1], spacing[2]) if measured[1] and measured[2] else None
+        self.slice_distance = spacing[0] if measured[0] else None
 
     @property
     def grid(self) -> Grid:
@@ -87,8 +89,8 @@ class VolumeStudy(Study):
 
     @property
     def display_scale(self) -> tuple[float, float, float]:
-        """Voxel size of `display` in mm along (z, y, x); 1 where the file does not say."""
-        if not self.grid.known:
+        """Voxel size of `display` in mm along (z, y, x): 1 where it is unknown, a mean where steps are uneven."""
+        if not self.grid.has_size:
             return 1.0, 1.0, 1.0
         return self._display_layout.permuted(self.grid.spacing)
 
@@ -182,7 +184,8 @@ class VolumeStudy(Study):
         """Write one label file on the study's grid, in the smallest unsigned type that holds its values.
 
         Args:
-            path: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack, .dcm (DICOM SEG) for a DICOM series.
+            path: one of `mask_suffixes`: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack, .dcm (DICOM SEG) for a
+                DICOM series; only .dcm and .tif where slices are not evenly spaced.
             masks: gives the labels (H, W) of slice i, from 0 to 65535.
             segments: what the labels mean, for DICOM SEG; a label without is `class N` there.
 
@@ -232,6 +235,8 @@ class VolumeStudy(Study):
         if suffix_of(path) not in self.mask_suffixes:
             if suffix_of(path) in SEG_SUFFIXES:
                 raise OutputError(no_seg(path, self._voxels))
+            if self.grid.is_uneven:
+                raise OutputError(no_affine(path, self._voxels))
             msg = f"{path}: the mask of this study must end in {', '.join(self.mask_suffixes)}. Change the suffix."
             raise OutputError(msg)
         check_not_input(path, [*self._voxels.files, *inputs])
@@ -241,8 +246,8 @@ class VolumeStudy(Study):
         """Read a label file of the same voxel grid.
 
         Args:
-            path: NIfTI, NRRD or DICOM SEG (a TIFF stack for a TIFF stack); stored order may differ by flips and
-                permutation. A DICOM SEG must have been drawn on this series.
+            path: NIfTI, NRRD or DICOM SEG (a TIFF stack for a TIFF stack, and for slices that are not evenly spaced);
+                stored order may differ by flips and permutation. A DICOM SEG must have been drawn on this series.
             slices: exactly these are labelled, all-background ones too; None takes every slice with paint.
 
         Returns:
@@ -256,7 +261,8 @@ class VolumeStudy(Study):
         if path.is_dir():
             msg = f"{path}: this is a folder, but the labels of a volume are one file. Name the label file."
             raise LabelError(msg)
-        if suffix_of(path) in TIFF_SUFFIXES and self.grid.known and self._voxels.format != "tiff":
+        unplaced = self._voxels.format == "tiff" or self.grid.offsets is not None
+        if suffix_of(path) in TIFF_SUFFIXES and self.grid.known and not unplaced:
             msg = f"{path}: a TIFF file says nothing about position. Give the labels as NIfTI, NRRD or DICOM SEG."
             raise LabelError(msg)
         painted = self.to_slices(self._native_labels(path))

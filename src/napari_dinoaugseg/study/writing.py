@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
 
+from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, suffix_of
 from napari_dinoaugseg.study.masks import must_be_deep
@@ -22,6 +23,7 @@ from napari_dinoaugseg.study.tiff import save_tiff_stack
 from napari_dinoaugseg.study.voxels import Voxels
 
 SEG_SUFFIXES = frozenset({".dcm"})
+_PAGES = (".tif", ".tiff")
 
 
 def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
@@ -29,9 +31,13 @@ def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
     medical = (".nii.gz", ".nii", ".nrrd")
     if voxels.format == "array" and len(voxels.file_shape) == 2:
         return (".png", *medical)
-    if isinstance(voxels.header, DicomSource) and voxels.header.problem is None:
-        return (*medical, *sorted(SEG_SUFFIXES))
-    return (".tif", ".tiff", *medical) if voxels.format == "tiff" else medical
+    has_seg = isinstance(voxels.header, DicomSource) and voxels.header.problem is None
+    seg = tuple(SEG_SUFFIXES) if has_seg else ()
+    if voxels.grid.is_uneven:
+        return (*seg, *_PAGES)
+    if voxels.format == "dicom":
+        return (*medical, *seg)
+    return (*_PAGES, *medical) if voxels.format == "tiff" else medical
 
 
 def no_seg(path: Path, voxels: Voxels) -> str:
@@ -39,7 +45,20 @@ def no_seg(path: Path, voxels: Voxels) -> str:
     why = "this study is no DICOM series"
     if isinstance(voxels.header, DicomSource):
         why = voxels.header.problem or why
-    return f"{path}: a DICOM SEG refers to the DICOM images it was drawn on, but {why}. Write .nii.gz instead."
+    instead = output_suffixes(voxels)[0]
+    return f"{path}: a DICOM SEG refers to the DICOM images it was drawn on, but {why}. Write {instead} instead."
+
+
+def no_affine(path: Path, voxels: Voxels) -> str:
+    """Return the message that says why the mask of this volume cannot be NIfTI or NRRD."""
+    pages = "a TIFF stack (.tif), whose pages are the slices"
+    ways = f"a DICOM SEG (.dcm), which keeps the place of each slice, or {pages}"
+    if ".dcm" not in output_suffixes(voxels):
+        ways = pages
+    return (
+        f"{path}: the slices of this study are not evenly spaced, and such a file can only say one distance for all. "
+        f"Write {ways}."
+    )
 
 
 def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Segment] = ()) -> None:
@@ -55,6 +74,8 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
         OutputError: the system refused to write, or DICOM SEG cannot hold this.
     """
     suffix = suffix_of(path)
+    if voxels.grid.is_uneven and suffix not in (*SEG_SUFFIXES, *_PAGES):
+        raise OutputError(no_affine(path, voxels))
     with atomic_file(path) as temporary:
         if suffix in NIFTI_SUFFIXES:
             own = voxels.format == "nifti"
