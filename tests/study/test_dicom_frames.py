@@ -91,7 +91,6 @@ def cut_pixels(k: int, _: pydicom.Dataset, dataset: pydicom.Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (move(3, (0, 0, 3)), ("ct.dcm, frames 2 and 1", "gap of 6 mm")),
         (move(2, (0, 0, -3)), ("ct.dcm, frames 2 and 3", "same position")),
         (move(2, (1.5, 0, 0)), ("ct.dcm, frame 2", "shifted by 1.5 mm")),
         (turn, ("ct.dcm, frame 2", "direction differs")),
@@ -201,8 +200,9 @@ def test_a_single_picture_without_geometry_is_a_stack_of_one(tmp_path: Path) -> 
 
 
 def test_loops_of_one_series_are_opened_one_by_one(tmp_path: Path) -> None:
-    for name in ("a.dcm", "b.dcm"):
-        loop(tmp_path / "us" / name, numbers((3, 5, 7), np.uint8), UltrasoundMultiFrameImageStorage)
+    for uid, name in enumerate(("a.dcm", "b.dcm")):
+        frames = numbers((3, 5, 7), np.uint8, seed=uid)
+        loop(tmp_path / "us" / name, frames, UltrasoundMultiFrameImageStorage, SOPInstanceUID=f"1.2.77.{uid}")
     with pytest.raises(StudyError, match=r"2 files of this series, such as a\.dcm and b\.dcm.*one of them alone"):
         open_study(tmp_path / "us")
     assert volume(tmp_path / "us" / "b.dcm").n_slices == 3

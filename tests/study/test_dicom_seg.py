@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.errors import LabelError, OutputError
+from napari_dinoaugseg.errors import LabelError, OutputError, StudyError
 from napari_dinoaugseg.study import VolumeStudy, align, open_study, read_mask_volume
 from napari_dinoaugseg.study.labels import read_mask_volumes
 from napari_dinoaugseg.study.segments import Segment
@@ -496,7 +496,7 @@ def test_a_damaged_class_cannot_write_to_the_terminal(study: VolumeStudy, tmp_pa
 
 def test_a_segmentation_is_no_study(study: VolumeStudy, tmp_path: Path) -> None:
     save(study, tmp_path / "mask.dcm", painted(study))
-    with pytest.raises(Exception, match="no DICOM image here; reports and segmentations are none"):
+    with pytest.raises(StudyError, match=r"mask\.dcm: this is a segmentation \(DICOM SEG\), not an image"):
         open_study(tmp_path / "mask.dcm")
 
 

@@ -32,7 +32,7 @@ from napari_dinoaugseg.study.dicom_phases import choose_volume
 from napari_dinoaugseg.study.dicom_pixels import as_seen, is_inverted, read_pixels
 from napari_dinoaugseg.study.dicom_selection import Series, of_one_volume, series_of, without_copies, without_resent
 from napari_dinoaugseg.study.dicom_source import source_of
-from napari_dinoaugseg.study.files import listed, may_be_dicom, walk
+from napari_dinoaugseg.study.files import DICOM_SUFFIXES, is_dicom, listed, may_be_dicom, walk
 from napari_dinoaugseg.study.grid import Grid
 from napari_dinoaugseg.study.voxels import Voxels, check
 
@@ -75,13 +75,28 @@ def find_images(path: Path, files: Sequence[Path]) -> Found:
     Raises:
         StudyError: no image among them, or a damaged file.
     """
-    with quiet():
-        read = [read_object(file) for file in files]
-    others = [found for found in read if isinstance(found, OtherFile)]
-    images = [found for found in read if isinstance(found, ImageFile)]
+    others: list[OtherFile] = []
+    images: list[ImageFile] = []
+    for file in files:
+        found = _read(file, alone=len(files) == 1)
+        if isinstance(found, ImageFile):
+            images.append(found)
+        else:
+            others.append(found)
     if not images:
         raise StudyError(_no_image(path, others))
     return Found(path, images, [_left_out(others)] if others else [])
+
+
+def _read(file: Path, *, alone: bool) -> ImageFile | OtherFile:
+    """Read a header; a file among others that only looks like DICOM, without magic and suffix, may be anything."""
+    try:
+        with quiet():
+            return read_object(file)
+    except StudyError:
+        if alone or is_dicom(file) or file.suffix.lower() in DICOM_SUFFIXES:
+            raise
+        return OtherFile(file, "which cannot be read as DICOM")
 
 
 def _no_image(path: Path, others: Sequence[OtherFile]) -> str:
@@ -206,6 +221,8 @@ def _without_place(image: ImageFile, notices: list[str]) -> _Volume:
     )
     if not is_sized:
         said = "the file says nothing about pixel size and position: its frames are taken as they are"
+        if notices:  # which say why its pixel size is not used
+            said = "the file says nothing about its position either: its frames are taken as they are"
         return _Volume(image.slices, grid, [*notices, said])
     noun = "the image lies" if count == 1 else "its frames lie"
     said = f"the file says how large a pixel is, but not where {noun} in the patient"

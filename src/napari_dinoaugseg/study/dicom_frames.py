@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study.dicom_facts import (
@@ -37,7 +36,7 @@ from napari_dinoaugseg.study.dicom_facts import (
     text,
     value_of,
 )
-from napari_dinoaugseg.study.dicom_kinds import NO_IMAGES, kind_of
+from napari_dinoaugseg.study.dicom_kinds import NO_IMAGES, class_name, kind_of
 from napari_dinoaugseg.study.dicom_mosaic import is_mosaic, tiles_of
 from napari_dinoaugseg.study.files import reading, unreadable
 
@@ -103,7 +102,7 @@ def read_object(path: Path) -> ImageFile | OtherFile:
         facts = facts_of(dataset, OF_THE_FILE)
         kind = facts.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
         sized = all(isinstance(facts.get(keyword), int) for keyword in ("Rows", "Columns"))
-        if not kind or (not sized and "Image Storage" in UID(str(kind)).name):
+        if not kind or (not sized and "Image Storage" in class_name(str(kind))):
             raise StudyError(unreadable(path, EXPECTED))  # an image class without a size: the header is cut off
         if not sized or facts.get("Modality") in NO_IMAGES:
             return OtherFile(path, kind_of(str(kind), text(facts, "Modality")))

@@ -5,6 +5,7 @@ Names and rules are those of DICOM PS3.3: Image Plane Module (C.7.6.2). Coordina
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,8 +117,11 @@ def stack(headers: list[Header]) -> Stack:
         return Stack(ordered, _affine(ordered[0], ordered[0].normal * step), None, notices)
     heights = np.array([float(header.position @ normal) for header in ordered])
     _require_distinct(ordered, heights)
-    _require_straight(ordered, heights, normal)
+    unit = _unit(ordered)
+    lean = _require_straight(ordered, heights, normal, unit)
     mean = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
+    if lean <= math.sqrt(3) * unit:  # rounding of its ends, which would only make the grid skew
+        mean = normal * (heights[-1] - heights[0]) / (len(ordered) - 1)
     fitted, off = _line(heights)
     if off <= _tolerance(ordered, normal, fitted):
         if off <= max(_WORTH_TELLING * fitted, SAME_PLACE):
@@ -219,12 +223,17 @@ def _tolerance(headers: list[Header], normal: NDArray[np.float64], step: float) 
     return min(max(_OFF_EVEN * step, _rounding(headers, normal) + SAME_PLACE), _MOST_ROUNDING * step)
 
 
-def _rounding(ordered: list[Header], normal: NDArray[np.float64]) -> float:
+def _rounding(headers: list[Header], normal: NDArray[np.float64]) -> float:
     """Return how far, in mm along the normal, the decimals of the positions leave open where a slice lies."""
-    positions = np.array([header.position for header in ordered])
-    for unit in (1.0, 0.1, 0.01):
+    return 0.5 * _unit(headers) * float(np.abs(normal).sum())
+
+
+def _unit(headers: list[Header]) -> float:
+    """Return the last decimal of the positions, in mm; 0 where they are exact to a hundredth and more."""
+    positions = np.array([header.position for header in headers])
+    for unit in (0.1, 0.01):  # whole millimetres are more often meant than rounded
         if np.abs(positions / unit - np.rint(positions / unit)).max() < 1e-6:
-            return 0.5 * unit * float(np.abs(normal).sum())
+            return unit
     return 0.0
 
 
@@ -266,13 +275,18 @@ def _both(a: Header, b: Header) -> str:
     return f"{a.place} and {b.short_place if a.path.parent == b.path.parent else b.place}"
 
 
-def _require_straight(ordered: list[Header], heights: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
-    """Refuse a stack that leans (gantry tilt) or whose slices are shifted against each other."""
+def _require_straight(
+    ordered: list[Header], heights: NDArray[np.float64], normal: NDArray[np.float64], unit: float
+) -> float:
+    """Refuse a stack that leans (gantry tilt) or whose slices are shifted against each other; return how far it leans.
+
+    Positions that are rounded to `unit` may lie half of it off in each of three directions, at both ends.
+    """
     positions = np.array([header.position for header in ordered])
     folder = ordered[0].path if ordered[0].frame is not None else ordered[0].path.parent
-    lean = (positions[-1] - positions[0]) - (heights[-1] - heights[0]) * normal
-    share = float(np.linalg.norm(lean)) / float(heights[-1] - heights[0])
-    if share > _TILT:
+    lean = float(np.linalg.norm((positions[-1] - positions[0]) - (heights[-1] - heights[0]) * normal))
+    share = lean / float(heights[-1] - heights[0])
+    if share > _TILT and lean > math.sqrt(3) * unit:
         angle = float(np.degrees(np.arctan(share)))
         msg = (
             f"{folder}: the slices are shifted sideways by {angle:.1f} degrees (a tilted gantry), so they form no "
@@ -289,6 +303,7 @@ def _require_straight(ordered: list[Header], heights: NDArray[np.float64], norma
             "Keep the slices of one acquisition in the folder."
         )
         raise StudyError(msg)
+    return lean
 
 
 def _thickness(header: Header) -> tuple[float, list[str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 # The class UIDs and words of the classes' names, the more special first, and what a person calls such an object.
@@ -48,6 +49,11 @@ _BY_MODALITY = {
 NO_IMAGES = frozenset(_BY_MODALITY)
 
 
+def class_name(sop_class: str) -> str:
+    """Return the name of a SOP class, such as "CT Image Storage"; the UID itself where it is not of the standard."""
+    return UID(sop_class, validation_mode=IGNORE).name if sop_class else ""
+
+
 def kind_of(sop_class: str, modality: str) -> str:
     """Return what an object that is no image is, such as "a structured report (SR)".
 
@@ -55,7 +61,7 @@ def kind_of(sop_class: str, modality: str) -> str:
         sop_class: its SOP Class UID; may be empty.
         modality: its Modality; may be empty.
     """
-    name = UID(sop_class).name if sop_class else ""
+    name = class_name(sop_class)
     for words, kind in _BY_CLASS:
         if re.search(words, name):
             return kind

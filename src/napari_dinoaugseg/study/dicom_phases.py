@@ -18,6 +18,7 @@ import numpy as np
 from napari_dinoaugseg.errors import SeveralVolumesError, StudyError
 from napari_dinoaugseg.study.dicom_frames import FRAME_NUMBER
 from napari_dinoaugseg.study.dicom_geometry import SAME_PLACE, Header, require_alike
+from napari_dinoaugseg.study.dicom_mosaic import TILE
 from napari_dinoaugseg.study.files import listed
 
 # What all slices of one volume share, the clearest first. Real numbers are compared exactly: they were copied.
@@ -162,7 +163,9 @@ def _places(headers: list[Header]) -> list[list[Header]] | None:
             groups.append([])
         groups[-1].append(headers[n])
     counts = {len(group) for group in groups}
-    identities = {(header.facts.get("SOPInstanceUID", header.path), header.frame) for header in headers}
+    identities = {
+        (header.facts.get("SOPInstanceUID", header.path), header.frame, header.facts.get(TILE)) for header in headers
+    }
     if len(counts) > 1 or counts == {1} or len(identities) < len(headers):
         return None
     return groups

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, SegmentationStorage
+from pydicom.uid import SegmentationStorage
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.study.dicom_facts import number, read_header, text
 from napari_dinoaugseg.study.dicom_frames import slices_of
 from napari_dinoaugseg.study.dicom_geometry import SAME_PLACE, Header, parse, require_alike
-from napari_dinoaugseg.study.dicom_kinds import advice_on, kind_of
+from napari_dinoaugseg.study.dicom_kinds import advice_on, class_name, kind_of
 from napari_dinoaugseg.study.dicom_pixels import decode, open_pixels
 from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.files import (
@@ -133,16 +133,15 @@ def read_seg(path: Path) -> SegLabels:
 
 def _require_segmentation(path: Path) -> None:
     """Raise `LabelError` for a DICOM object of another kind, whose name it says."""
-    header = read_header(path, ("SOPClassUID", "Modality"))
+    header = read_header(path, ("SOPClassUID",))
     kind = text({"uid": header.get("SOPClassUID")}, "uid")
     if kind in (SegmentationStorage, _LABEL_MAP):
         return
-    if "Image Storage" in UID(kind).name or not kind:
-        msg = (
-            f"{path}: this is no DICOM segmentation ({UID(kind).name or 'of no class'}). Give DICOM SEG, NIfTI or NRRD."
-        )
+    name = class_name(kind)
+    if not name or name == kind or "Image Storage" in name:
+        msg = f"{path}: this is no DICOM segmentation ({name or 'it has no class'}). Give DICOM SEG, NIfTI or NRRD."
         raise LabelError(msg)
-    what = kind_of(kind, text({"modality": header.get("Modality")}, "modality"))
+    what = kind_of(kind, "")
     advice = advice_on(what) if "RTSTRUCT" in what else "Give DICOM SEG, NIfTI or NRRD."
     msg = f"{path}: this is {what}, not labels. {advice}"
     raise LabelError(msg)

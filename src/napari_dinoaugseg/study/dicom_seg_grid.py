@@ -19,10 +19,9 @@ from napari_dinoaugseg.study.grid import Grid
 # A frame may lie this share of a voxel off: the grid of a series is drawn through positions that are often rounded to
 # 0.1 mm or coarser, and the frames of its segmentation repeat those.
 _OFF = 0.1
-# Across slices it may be more: even places stand for positions that were rounded by up to a quarter of a step, and what
-# is nearest is sure all the same where the segmentation says that it was drawn on these images.
-_OFF_SLICES = 0.25
-_OFF_OWN_SLICES = 0.45
+# Across evenly spaced slices it may be more, where the segmentation says that it was drawn on these images: the even
+# places stand for positions that were rounded by up to a quarter of a step, and what is nearest is sure all the same.
+_OFF_OWN = 0.45
 _MOST_SLICES = 65535
 
 
@@ -49,7 +48,8 @@ def on_grid(labels: SegLabels, grid: Grid, source: DicomSource | None = None) ->
     if grid.offsets is not None and not grid.is_uneven:
         slices = _frames(labels, source)
     else:
-        slices = _slices(labels, grid, axes, signs, source is not None)
+        is_own = source is not None and bool(labels.instances) and grid.offsets is None
+        slices = _slices(labels, grid, axes, signs, _OFF_OWN if is_own else _OFF)
     highest = int(labels.mask.max(initial=0))
     placed = empty_mask(labels.path, grid.shape, highest)
     flips = tuple(slice(None, None, sign) for sign in signs)
@@ -97,9 +97,9 @@ def _frames(labels: SegLabels, source: DicomSource | None) -> Sequence[int]:
 
 
 def _slices(
-    labels: SegLabels, grid: Grid, axes: tuple[int, int, int], signs: tuple[int, int], own: bool
+    labels: SegLabels, grid: Grid, axes: tuple[int, int, int], signs: tuple[int, int], most: float
 ) -> Sequence[int]:
-    """Return the slice of the grid for each frame."""
+    """Return the slice of the grid for each frame, which may lie `most` of a step beside it."""
     affine = _affine(grid)
     found = np.column_stack([labels.positions, np.ones(len(labels.positions))]) @ np.linalg.inv(affine).T
     if grid.offsets is not None:
@@ -109,7 +109,7 @@ def _slices(
         expected[:, axis] = 0 if sign > 0 else grid.shape[axis] - 1
     off = np.abs(found[:, :3] - expected)
     across = off[:, axes[2]].copy()
-    off[:, axes[2]] = np.where(across <= (_OFF_OWN_SLICES if own else _OFF_SLICES), 0.0, across)
+    off[:, axes[2]] = np.where(across <= most, 0.0, across)
     if off.max() > _OFF:
         worst = int(off.max(axis=1).argmax())
         distance = float(np.linalg.norm(affine[:3, :3] @ (found[worst, :3] - expected[worst])))

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pydicom.uid import UID
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study.dicom_facts import numbers, text
 from napari_dinoaugseg.study.dicom_frames import PLACE, ImageFile
 from napari_dinoaugseg.study.dicom_geometry import Header, is_even, parse
+from napari_dinoaugseg.study.dicom_kinds import class_name
 from napari_dinoaugseg.study.dicom_pixels import read_pixels
 from napari_dinoaugseg.study.files import listed, natural_key
 
@@ -222,5 +222,5 @@ def _left_out(one: str, several: str, images: Sequence[ImageFile | Header]) -> l
         return []
     files = sorted(images, key=lambda image: natural_key(image.path.name))
     names = listed([image.path.name for image in files], _MOST_NAMES)
-    kinds = dict.fromkeys(UID(text(image.facts, "SOPClassUID")).name.removesuffix(" Storage") for image in files)
+    kinds = dict.fromkeys(class_name(text(image.facts, "SOPClassUID")).removesuffix(" Storage") for image in files)
     return [f"{len(files)} {one if len(files) == 1 else several} left out: {names} ({', '.join(kinds)})"]
