@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from napari_dinoaugseg.study import open_study
 from tests.study.bad_volumes import BAD_VOLUMES, cut, text
 from tests.study.builders import numbers, write_dicom, write_nifti
 
@@ -90,7 +91,11 @@ def missing_slice(folder: Path) -> None:
 
 def two_phases(folder: Path) -> None:
     write_dicom(folder, SLICES)
-    write_dicom(folder, SLICES[:3], names=lambda k: f"second{k}.dcm")
+
+    def other(k, dataset):
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.9.{k}"
+
+    write_dicom(folder, SLICES[1:], names=lambda k: f"second{k}.dcm", change=other)
 
 
 def two_series(folder: Path) -> None:
@@ -102,7 +107,6 @@ BAD_DICOM = {
     "garbage": (garbage, "cannot be read as a DICOM", "IM1.dcm"),
     "cut": (lambda f: cut(write_dicom(f, SLICES)[1], 0.9), "damaged or cut off", "IM001.dcm"),
     "several series": (two_series, "2 series.*Arterial.*Venous.*--series", "scan"),
-    "gap": (missing_slice, "gap of 6 mm.*1 slice seems missing", "IM001.dcm and IM003.dcm"),
     "duplicates": (two_phases, "same position", "IM000.dcm and second0.dcm"),
     "mixed orientations": (
         lambda f: write_dicom(f, SLICES, change=change_of(3, ImageOrientationPatient=[1, 0, 0, 0, 0, 1])),
@@ -122,6 +126,14 @@ def test_a_dicom_folder_that_cannot_be_used(case, refused, tmp_path):
     make, says, names = BAD_DICOM[case]
     make(tmp_path / "scan")
     refused("segment", "scan", *SEGMENT, says=says, names=names)
+
+
+def test_the_mask_of_a_series_with_a_gap_is_no_nifti(refused, tmp_path):
+    missing_slice(tmp_path / "scan")
+    study = open_study(tmp_path / "scan")
+    study.write_mask(tmp_path / "labels.dcm", lambda i: np.full(study.slice_shape(i), int(i == 1), np.uint8))
+    says = "not evenly spaced.*Write a DICOM SEG"
+    refused("segment", "scan", "--labels", "labels.dcm", "--out", "mask.nii.gz", says=says, names="mask.nii.gz")
 
 
 def test_a_series_that_is_not_there(refused, tmp_path):
