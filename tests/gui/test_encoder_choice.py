@@ -68,11 +68,13 @@ def test_a_folder_with_weights_is_refused_or_taken_and_left_out_again(
         QFileDialog, "getExistingDirectory", lambda *arguments, **_: asked.append(arguments[1]) or str(tmp_path)
     )
     assert not choice.without_button.isVisibleTo(choice)
+    narrow = choice.minimumSizeHint().width()
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     click(qtbot, choice, choice.folder_button)
     assert asked == ["Folder with encoder weights (model.safetensors)"]
     assert "it is a Git LFS pointer" in choice.state.text()
     assert choice.without_button.isVisibleTo(choice)
+    assert choice.minimumSizeHint().width() == narrow  # or the panel would be cut at its right edge
 
     (tmp_path / "model.safetensors").unlink()
     from safetensors.torch import save_file

@@ -353,7 +353,7 @@ def _refuse_imagenet(content: _Content, spec: EncoderSpec) -> None:
 
 def _refusal(content: _Content, spec: EncoderSpec | None) -> str:
     """Why weights are not taken: whose they are, else what is missing."""
-    other, _ = _recognise(content.tensors, list(ENCODERS.values()))
+    other = _recognise(content.tensors, list(ENCODERS.values()))[0] if spec is not None else None
     if spec is not None and other is not None:
         return (
             f"{content.path}: these are the weights of {other.name}, not of {spec.name}. Choose --encoder {other.name}."
