@@ -72,6 +72,13 @@ def test_a_mask_never_replaces_the_model_it_comes_from(refused, study):
     refused("predict", "image.nii.gz", *rest, says="overwrite", names="model.nii.gz")
 
 
+def test_a_model_never_replaces_a_file_of_the_folder_with_the_encoders_weights(refused, study):
+    (study / "dinov3").mkdir()
+    (study / "dinov3" / "model.safetensors").write_bytes(b"precious")
+    rest = ("--out", "mask.nii.gz", "--weights", "dinov3", "--model-out", "dinov3/model.safetensors")
+    refused(*SEGMENT, *rest, says="overwrite an input", names="dinov3/model.safetensors")
+
+
 @pytest.mark.parametrize(
     ("out", "says"),
     [

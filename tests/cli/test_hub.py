@@ -64,8 +64,7 @@ def refused(outcome: Outcome) -> str:
     lines = outcome.errors.splitlines()
     assert len(lines) == 2, outcome.errors
     assert lines[0].startswith(f"Error: The weights of {TINY} ")
-    assert "--weights (model.safetensors of http://127.0.0.1:" in lines[1]
-    assert f"/{REPOSITORY}, " in lines[1]
+    assert f"--weights (model.safetensors of https://huggingface.co/{REPOSITORY}, " in lines[1]
     return outcome.errors
 
 

@@ -118,7 +118,7 @@ def test_a_refusal_of_the_hub_reaches_the_panel_in_its_own_words(labelled, said,
         assert server.asked
     (refusal,) = [sentence for sentence in said if "403" in sentence]
     assert "the hub gives no access to timm/convnext_tiny.dinov3_lvd1689m" in refusal
-    assert "Or choose a file in the Study section (model.safetensors of http://127.0.0.1:" in refusal
+    assert "Or choose a file in the Study section (model.safetensors of https://huggingface.co/timm/" in refusal
     assert "choose the encoder efficientnet-lite0" in refusal
     assert "--" not in refusal
 

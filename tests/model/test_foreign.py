@@ -150,7 +150,7 @@ def low_rank() -> dict[str, Tensor]:
 
 NETWORKS = {
     "DINOv3 ViT, timm": (of_timm("vit_small_patch16_dinov3.lvd1689m"), r"a DINOv3 vision transformer \(ViT-S/16\)"),
-    "DINOv3 ViT with SwiGLU": (of_timm("vit_small_plus_patch16_dinov3"), r"a DINOv3 vision transformer \(ViT-S/16\)"),
+    "DINOv3 ViT with SwiGLU": (of_timm("vit_small_plus_patch16_dinov3"), r"a DINOv3 vision transformer \(ViT-S\+/16\)"),
     "DINOv3 ViT, Meta": (meta_dinov3_vit, r"a DINOv3 vision transformer \(ViT-S/16\)"),
     "DINOv3 ViT, transformers": (transformers_vit, r"a DINOv3 vision transformer \(ViT-S/16\)"),
     "DINOv3 ViT in another module": (prefixed(transformers_vit), r"a DINOv3 vision transformer \(ViT-S/16\)"),
@@ -166,7 +166,7 @@ NETWORKS = {
     ),
     "ConvNeXt, transformers": (
         lambda: shapes_of(lambda: ConvNextForImageClassification(ConvNextConfig())),
-        "a ConvNeXt trained on ImageNet .*, not DINOv3",
+        "a ConvNeXt as transformers' ConvNextModel has it, not DINOv3",
     ),
     "ConvNeXt V2": (of_timm("convnextv2_atto"), "a ConvNeXt V2, not DINOv3"),
     "ResNet": (of_timm("resnet18"), "a ResNet"),

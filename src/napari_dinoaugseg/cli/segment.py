@@ -77,7 +77,7 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
     started = time.monotonic()
     settings = Settings.of_preset(job.preset, **job.settings)
     study = job.open()
-    inputs = [job.labels, *([job.warm_start] if job.warm_start else []), *([job.weights] if job.weights else [])]
+    inputs = [job.labels, *([job.warm_start] if job.warm_start else []), *_files_of(job.weights)]
     job.check_outputs(study, inputs)
     if job.model_out is not None:
         check_model_output(
@@ -110,7 +110,7 @@ def run_predict(job: PredictJob, *, as_json: bool) -> None:
     """Predict every slice of a study with a saved model."""
     started = time.monotonic()
     study = job.open()
-    job.check_outputs(study, [job.model, *([job.weights] if job.weights else [])])
+    job.check_outputs(study, [job.model, *_files_of(job.weights)])
     model = SavedModel(job.model, device=job.device, weights=job.weights, cache=job.cache, say=tell)
     session = model.session(study, job.settings.get("window"))
     tell(f"{study.name}: {study.n_slices} slices; encoder {session.encoder_name}")
@@ -128,6 +128,13 @@ def require_pictures(study: Study, masks: MaskOptions) -> None:
     if study.kind != "pictures" and masks != MaskOptions():
         msg = f"{study.name}: --mask-orientation and --ignore are about masks of pictures, and this is a volume."
         raise SettingsError(f"{msg} Leave them out.")
+
+
+def _files_of(weights: Path | None) -> list[Path]:
+    """The weights that were named; of a folder all files in it, which a result must not replace."""
+    if weights is None or not weights.is_dir():
+        return [weights] if weights is not None else []
+    return [weights, *weights.glob("*")]
 
 
 class Confidence:

