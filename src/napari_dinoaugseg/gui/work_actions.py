@@ -14,6 +14,7 @@ from napari_dinoaugseg.gui.label_actions import LabelActions
 from napari_dinoaugseg.gui.workers import Work
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.session.classes import names_kept
 from napari_dinoaugseg.session.labels import LabelBook, Labels, Status
 from napari_dinoaugseg.session.session import EVERYTHING
 from napari_dinoaugseg.session.snapshot import Round
@@ -282,7 +283,8 @@ class WorkActions(LabelActions):
         kept = len(loaded) - len(taken)
         words = f"{len(taken)} labelled slices taken from {path.name}. Ctrl+Z takes it back."
         words = f"{words} {kept} that you labelled by hand stay as they are." if kept else words
-        self.said.emit(" ".join([words, *(f"{in_the_panels_words(notice).rstrip('.')}." for notice in read.notices)]))
+        sentences = [*read.notices, *names_kept(session.labels.classes, read.segments)]
+        self.said.emit(" ".join([words, *(f"{in_the_panels_words(sentence).rstrip('.')}." for sentence in sentences)]))
 
     def write_report(self, path: Path, include: Iterable[Status] = EVERYTHING) -> None:
         """Write the JSON report. Raises DinoAugSegError."""

@@ -66,6 +66,37 @@ def classes_of(numbers: Iterable[int], segments: Iterable[Segment] = ()) -> list
     return classes
 
 
+def with_segments(
+    classes: Collection[LabelClass], numbers: Iterable[int], segments: Collection[Segment]
+) -> list[LabelClass]:
+    """Return the classes of a session once labels were loaded, ascending.
+
+    Args:
+        classes: those that the session has. One that still has its default name takes name and colour of its segment;
+            a name that a person gave stays.
+        numbers: the label values that were loaded.
+        segments: what the file says its labels mean; each becomes a class, also where nothing of it is painted yet.
+
+    Raises:
+        LabelError: a number that no class can have.
+    """
+    default = {entry.number for entry in classes if entry.name == new_class(entry.number).name}
+    named = default & {segment.number for segment in segments}
+    kept = [entry for entry in classes if entry.number not in named]
+    wanted = {*numbers, *(segment.number for segment in segments)} - {entry.number for entry in kept}
+    return sorted([*kept, *classes_of(wanted, segments)], key=lambda entry: entry.number)
+
+
+def names_kept(classes: Iterable[LabelClass], segments: Iterable[Segment]) -> list[str]:
+    """Return a sentence for each class whose name differs from the one in the file that its labels came from."""
+    names = {entry.number: entry.name for entry in classes}
+    return [
+        f"Class {segment.number} keeps its name {names[segment.number]!r}; the label file calls it {segment.name!r}."
+        for segment in segments
+        if names.get(segment.number, segment.name) != segment.name
+    ]
+
+
 def to_plain(classes: Iterable[LabelClass]) -> list[dict[str, Any]]:
     """As JSON values."""
     return [asdict(entry) for entry in classes]

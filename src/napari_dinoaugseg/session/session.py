@@ -23,7 +23,7 @@ from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.agreement import agreement
-from napari_dinoaugseg.session.classes import LabelClass, classes_of, classes_to_learn, to_plain
+from napari_dinoaugseg.session.classes import LabelClass, classes_to_learn, names_kept, to_plain, with_segments
 from napari_dinoaugseg.session.computing import Computing, Place, computing
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
 from napari_dinoaugseg.session.saved_model import require_fitting
@@ -129,15 +129,17 @@ class Session:
         """
         loaded = self.study.read_labels(path, slices)
         taken = self.take_labels(loaded, path)
-        for notice in loaded.notices if isinstance(loaded, ReadLabels) else ():
-            self._say(f"Note: {notice}")
+        if isinstance(loaded, ReadLabels):
+            for notice in [*loaded.notices, *names_kept(self.labels.classes, loaded.segments)]:
+                self._say(f"Note: {notice}")
         return taken
 
     def take_labels(self, loaded: Mapping[int, Labels], path: Path) -> list[int]:
         """Take labels that were read from a file as manual ones; returns the labelled slices.
 
         Args:
-            loaded: (H, W) by slice. A `ReadLabels` gives new classes their names and colours, and may hold UNKNOWN.
+            loaded: (H, W) by slice. A `ReadLabels` gives classes their names and colours, except those that have a
+                name of their own already, and may hold UNKNOWN.
             path: the file, for messages.
 
         Raises:
@@ -145,13 +147,13 @@ class Session:
         """
         numbers = {int(value) for labels in loaded.values() for value in np.unique(labels)}
         read = loaded if isinstance(loaded, ReadLabels) else ReadLabels({})
-        known = {entry.number for entry in self.labels.classes} | ({UNKNOWN} if read.may_be_unknown else set())
+        if read.may_be_unknown:
+            numbers.discard(UNKNOWN)
         try:
-            found = classes_of(numbers - known, read.segments)
+            self.labels.classes = with_segments(self.labels.classes, numbers, read.segments)
         except LabelError as error:
             msg = f"{path}: {error}"
             raise LabelError(msg) from error
-        self.labels.classes = sorted([*self.labels.classes, *found], key=lambda entry: entry.number)
         for index, labels in loaded.items():
             self.labels.set_manual(index, labels)
         return sorted(loaded)
