@@ -228,7 +228,9 @@ def test_a_dicom_series_becomes_a_dicom_segmentation(controller, section, save_a
     section.mask_button.click()
     wait(controller)
     assert asked[0][2].endswith("ct_mask.nii.gz")
-    assert asked[0][3] == "NIfTI (*.nii.gz *.nii);;NRRD (*.nrrd);;DICOM SEG (*.dcm)"
+    assert (
+        asked[0][3] == "NIfTI (*.nii.gz *.nii);;NRRD (*.nrrd);;3D Slicer segmentation (*.seg.nrrd);;DICOM SEG (*.dcm)"
+    )
     written = pydicom.dcmread(tmp_path / "mask.dcm")
     assert [segment.SegmentLabel for segment in written.SegmentSequence] == ["Liver"]
     np.testing.assert_array_equal(controller.session.study.read_labels(tmp_path / "mask.dcm")[1], labels)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import nibabel as nib
+import nrrd
 import numpy as np
 
 from napari_dinoaugseg.gui import label_section
+from napari_dinoaugseg.study.segments import Segment
 from tests.blobs import AFFINE, truth_voxels
 from tests.gui.conftest import paint, wait_idle
 
@@ -50,10 +52,30 @@ def test_loading_labels_leaves_what_was_painted_and_is_taken_back_by_undo(
     np.testing.assert_array_equal(book.manual(8), mine[8])
 
 
+def test_names_and_colours_of_a_segmentation_become_those_of_the_classes(
+    qtbot, panel, controller, study, truth, said, tmp_path, monkeypatch
+):
+    meant = [Segment(1, "Tumour", "#e61a1a"), Segment(3, "Kidney left", "#1ae61a")]
+    study.write_mask(tmp_path / "whole.seg.nrrd", lambda i: truth[i], meant)
+    content, header = nrrd.read(str(tmp_path / "whole.seg.nrrd"))
+    header["space origin"] = header["space origin"] + header["space directions"].T @ [4, 6, 1]
+    nrrd.write(str(tmp_path / "part.seg.nrrd"), content[4:36, 6:44, 1:15], header)
+
+    load(qtbot, panel, tmp_path / "part.seg.nrrd", monkeypatch)
+
+    classes = [(entry.number, entry.name, entry.colour) for entry in controller.session.labels.classes]
+    assert classes == [(1, "Tumour", "#e61a1a"), (3, "Kidney left", "#1ae61a")]
+    assert "begins at voxel (4, 6, 1) of the image" in said[-1]
+    holding = [index for index in range(study.n_slices) if truth[index].any()]
+    assert controller.session.labels.labelled == holding
+    assert all(np.array_equal(controller.session.labels.manual(index), truth[index]) for index in holding)
+
+
 def test_labels_of_another_image_are_refused_in_one_sentence(
     qtbot, panel, controller, study, said, tmp_path, monkeypatch
 ):
-    nib.save(nib.Nifti1Image(truth_voxels()[:-1], AFFINE), tmp_path / "other.nii")
+    elsewhere = AFFINE + np.array([[0, 0, 0, 5.0], [0] * 4, [0] * 4, [0] * 4])
+    nib.save(nib.Nifti1Image(truth_voxels(), elsewhere), tmp_path / "other.nii")
 
     load(qtbot, panel, tmp_path / "other.nii", monkeypatch)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -62,6 +63,66 @@ def test_scaled_and_large_labels_are_read(study: VolumeStudy, tmp_path: Path) ->
     assert np.array_equal(array, many)
 
 
+def test_labels_that_cover_a_part_of_the_image_are_put_in_their_place(study: VolumeStudy, tmp_path: Path) -> None:
+    affine = study.grid.affine @ nib.affines.from_matvec(np.eye(3), (1, 2, 2))
+    labels = study.read_labels(write_nifti(tmp_path / "part.nii.gz", painted(3)[1:4, 2:5, 2:7], affine))
+    assert np.array_equal(labels[3], study.to_slices(painted(3))[3])
+    assert list(labels) == [3]
+    assert "begins at voxel (1, 2, 2)" in labels.notices[0]
+
+
+def many_classes() -> np.ndarray:
+    labels = np.zeros(SHAPE)
+    labels[1:4, 2:5, 3], labels[0, 0, 3], labels[5, 5, 3] = 1, 104, 51
+    return labels
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8])
+def test_labels_that_were_saved_with_the_header_of_a_ct_are_rounded(
+    dtype: type, study: VolumeStudy, tmp_path: Path
+) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    nib.save(nib.Nifti1Image(many_classes(), study.grid.affine, header), tmp_path / "labels.nii.gz")
+    assert nib.load(tmp_path / "labels.nii.gz").dataobj.slope != 1
+    labels = study.read_labels(tmp_path / "labels.nii.gz")
+    assert np.array_equal(labels[3], study.to_slices(many_classes())[3])
+
+
+@pytest.mark.parametrize(("value", "digits"), [(50.98, "50.98"), (0.98, "0.98"), (60000.002, "60000.002")])
+def test_a_number_that_is_no_label_is_shown_with_its_digits(
+    value: float, digits: str, study: VolumeStudy, tmp_path: Path
+) -> None:
+    path = write_nifti(tmp_path / "labels.nii.gz", (painted(3) > 0) * value)
+    with pytest.raises(LabelError, match=rf"it holds {re.escape(digits)}, which is no label"):
+        study.read_labels(path)
+
+
+def test_numbers_a_hair_off_are_rounded_and_said(study: VolumeStudy, tmp_path: Path) -> None:
+    labels = study.read_labels(write_nifti(tmp_path / "labels.nii", (painted(3) > 0) * np.float32(0.9999)))
+    assert set(np.unique(labels[3])) == {0, 1}
+    assert labels.notices == ["The labels of labels.nii are not quite whole numbers (such as 0.9999): rounded."]
+
+
+def test_a_slope_too_coarse_to_tell_labels_apart_makes_nothing_a_label(study: VolumeStudy, tmp_path: Path) -> None:
+    image = nib.Nifti1Image(numbers(SHAPE), study.grid.affine)
+    image.header.set_slope_inter(0.7, 0)
+    nib.save(image, tmp_path / "scan.nii")
+    with pytest.raises(LabelError, match="which is no label"):
+        study.read_labels(tmp_path / "scan.nii")
+
+
+def test_white_is_one_class_and_said(study: VolumeStudy, tmp_path: Path) -> None:
+    labels = study.read_labels(write_nifti(tmp_path / "white.nii", (painted(3) > 0) * np.uint8(255)))
+    assert set(np.unique(labels[3])) == {0, 255}
+    assert labels.notices == ["The labels of white.nii are 0 and 255: they are one class, and its number is 255."]
+    mixed = painted(3)
+    mixed[0, 0, 3] = 255
+    labels = study.read_labels(write_nifti(tmp_path / "mixed.nii", mixed))
+    assert set(np.unique(labels[3])) == {0, 4, 255}
+    assert "255 beside other labels: it is a class like the others" in labels.notices[0]
+
+
 def bad(change: str) -> np.ndarray:
     labels = painted(2).astype(np.float64)
     values = {"negative": -1, "fractional": 0.5, "nan": np.nan, "infinite": np.inf, "huge": 65536}
@@ -107,8 +168,8 @@ def test_a_slice_number_out_of_range_is_refused(wrong: int, study: VolumeStudy, 
 
 
 def test_another_shape_or_affine_is_refused(study: VolumeStudy, tmp_path: Path) -> None:
-    path = write_nifti(tmp_path / "shape.nii.gz", painted(2)[:, :, :7])
-    with pytest.raises(LabelError, match=r"shape\.nii\.gz: these labels do not fit ct: the mask has 6 x 7 x 7 voxels"):
+    path = write_nifti(tmp_path / "shape.nii.gz", np.ones((6, 7, 9), np.uint8))
+    with pytest.raises(LabelError, match=r"shape\.nii\.gz: these labels do not fit ct: the mask has 6 x 7 x 9 voxels"):
         study.read_labels(path)
     path = write_nifti(tmp_path / "moved.nii.gz", painted(2), study.grid.affine + np.eye(4, k=3) * 2)
     with pytest.raises(LabelError, match=r"moved\.nii\.gz: these labels do not fit ct: .*2 mm apart"):

@@ -229,6 +229,7 @@ class ExportSection(QWidget):
         kinds = {
             "NIfTI": [s for s in suffixes if s in (".nii", ".nii.gz")],
             "NRRD": [s for s in suffixes if s == ".nrrd"],
+            "3D Slicer segmentation": [s for s in suffixes if s == ".seg.nrrd"],
             "DICOM SEG": [s for s in suffixes if s in SEG_SUFFIXES],
             "TIFF": [s for s in suffixes if s in (".tif", ".tiff")],
             "PNG": [s for s in suffixes if s == ".png"],

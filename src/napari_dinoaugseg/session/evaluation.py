@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.metrics import Score, mean_of, score
 from napari_dinoaugseg.study import Grid, MaskFolder, MaskOptions, Plane, match_masks, read_mask_folder
+from napari_dinoaugseg.study.dicom_seg import Labels
 from napari_dinoaugseg.study.grid import Layout, finest_plane
 from napari_dinoaugseg.study.labels import read_mask_volumes
 from napari_dinoaugseg.study.study import UNKNOWN
@@ -97,10 +98,13 @@ def evaluate(
 def _evaluate_volume(
     prediction: Path, truth: Path, slices: Sequence[int] | None, exclude: Sequence[int], plane: Plane | str | None
 ) -> Evaluation:
-    found_mask, true_mask, grid = read_mask_volumes(prediction, truth)
+    masks = read_mask_volumes(prediction, truth)
+    grid = masks.grid
     layout = _layout(grid, plane)
-    true, found = layout.apply(true_mask), layout.apply(found_mask)
+    true, found = layout.apply(masks.second), layout.apply(masks.first)
     chosen = _chosen(truth, len(true), slices, exclude)
+    if grid.in_time:
+        return Evaluation(_frame_by_frame(found[chosen], true[chosen], truth), len(chosen), "px", notices=masks.notices)
     counted = np.zeros(true.shape, dtype=bool)
     counted[chosen] = True
     numbers = np.union1d(np.unique(true[chosen]), np.unique(found[chosen]))
@@ -112,7 +116,18 @@ def _evaluate_volume(
         if number
     }
     _check_not_empty(classes, truth)
-    return Evaluation(classes, len(chosen), "mm" if grid.known else "px")
+    return Evaluation(classes, len(chosen), "mm" if grid.known else "px", notices=masks.notices)
+
+
+def _frame_by_frame(found: Labels, true: Labels, truth: Path) -> dict[int, ClassResult]:
+    """Compare frames (n, H, W) one by one, as pictures: there is no distance between them."""
+    numbers = sorted({int(n) for n in np.unique(true)} - {0})
+    scores = {
+        number: [score(one == number, other == number, (1.0, 1.0)) for one, other in zip(found, true, strict=True)]
+        for number in numbers
+    }
+    _check_not_empty(scores, truth)
+    return {number: _mean_result(values) for number, values in scores.items()}
 
 
 def _layout(grid: Grid, plane: Plane | str | None) -> Layout:

@@ -43,7 +43,7 @@ class ArrayStudy(VolumeStudy):
         """Whether the array is 2-D."""
         return len(self._voxels.file_shape) == 2
 
-    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> dict[int, NDArray[np.uint16]]:
+    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> ReadLabels:
         """Read a label file; for a picture, a mask picture of the same size too. See `VolumeStudy.read_labels`."""
         path = Path(path)
         if not (self.is_picture and path.is_file() and suffix_of(path) in PICTURE_SUFFIXES):

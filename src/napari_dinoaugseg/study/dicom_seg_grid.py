@@ -59,15 +59,9 @@ def on_grid(labels: SegLabels, grid: Grid, source: DicomSource | None = None) ->
     return placed
 
 
-def _affine(grid: Grid) -> NDArray[np.float64]:
-    affine = grid.affine.copy()
-    affine[:3] *= grid.mm_per_unit
-    return affine
-
-
 def _axes(labels: SegLabels, grid: Grid) -> tuple[tuple[int, int, int], tuple[int, int]]:
     """Return the axes of the grid along columns, rows and slices of the frames, and the signs of the first two."""
-    inverse = np.linalg.inv(_affine(grid)[:3, :3])
+    inverse = np.linalg.inv(grid.affine[:3, :3])
     axes: list[int] = []
     signs: list[int] = []
     for step, count in ((labels.across, labels.mask.shape[0]), (labels.down, labels.mask.shape[1])):
@@ -100,7 +94,7 @@ def _slices(
     labels: SegLabels, grid: Grid, axes: tuple[int, int, int], signs: tuple[int, int], most: float
 ) -> Sequence[int]:
     """Return the slice of the grid for each frame, which may lie `most` of a step beside it."""
-    affine = _affine(grid)
+    affine = grid.affine
     found = np.column_stack([labels.positions, np.ones(len(labels.positions))]) @ np.linalg.inv(affine).T
     if grid.offsets is not None:
         found[:, axes[2]] = _between(found[:, axes[2]] * grid.spacing[2], np.array(grid.offsets))
@@ -171,7 +165,7 @@ def _step(labels: SegLabels, gaps: NDArray[np.float64]) -> float:
 
 def covering(grid: Grid, labels: SegLabels) -> Grid:
     """Return a grid with slices added at its ends, so that all frames of a SEG lie on it."""
-    inverse = np.linalg.inv(_affine(grid))
+    inverse = np.linalg.inv(grid.affine)
     axes, _ = _axes(labels, grid)
     found = (np.column_stack([labels.positions, np.ones(len(labels.positions))]) @ inverse.T)[:, axes[2]]
     before = max(0, -round(float(found.min())))
@@ -183,4 +177,4 @@ def covering(grid: Grid, labels: SegLabels) -> Grid:
         raise LabelError(msg)
     affine = grid.affine.copy()
     affine[:3, 3] -= before * affine[:3, axes[2]]
-    return Grid((shape[0], shape[1], shape[2]), affine, mm_per_unit=grid.mm_per_unit)
+    return Grid((shape[0], shape[1], shape[2]), affine)

@@ -33,13 +33,16 @@ FORMAT_OF = {suffix: name for name, suffixes in PICTURE_FORMATS.items() for suff
 PICTURE_SUFFIXES = frozenset(FORMAT_OF)
 PICTURE_KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF, PPM, TGA, PCX or QOI"
 NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
-NRRD_SUFFIXES = frozenset({".nrrd"})
+NRRD_SUFFIXES = frozenset({".nrrd", ".seg.nrrd"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 
 # Volumes that other programs read and can save as NIfTI: pairs of files, MetaImage, FreeSurfer, MINC, Philips.
 CONVERTIBLE_SUFFIXES = frozenset(
     {".hdr", ".img", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".par", ".rec", ".gipl", ".vtk"}
 )
+
+GZIP = b"\x1f\x8b"
+"""The first bytes of a file that is packed with gzip."""
 
 # The first bytes of the files that people mistake for images, and what to call them.
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -53,7 +56,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (b"qoif", "a QOI picture"),
     (b"NRRD", "a NRRD file"),
-    (b"\x1f\x8b", "a gzip archive"),
+    (GZIP, "a gzip archive"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x89HDF", "an HDF5 file"),
     (b"%PDF", "a PDF document"),
@@ -63,15 +66,19 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 _ISO_MEDIA = dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"), "a HEIC picture")
 
 
+_DOUBLE_SUFFIXES = (".nii.gz", ".seg.nrrd")
+
+
 def suffix_of(path: Path) -> str:
-    """Return the suffix in lower case, `.nii.gz` taken as one."""
+    """Return the suffix in lower case, `.nii.gz` and `.seg.nrrd` taken as one."""
     name = path.name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    return next((suffix for suffix in _DOUBLE_SUFFIXES if name.endswith(suffix)), Path(name).suffix)
 
 
 def stem_of(path: Path) -> str:
-    """Return the file name without its suffix, `.nii.gz` taken as one."""
-    return path.name[: -len(".nii.gz")] if suffix_of(path) == ".nii.gz" else path.stem
+    """Return the file name without its suffix, `.nii.gz` and `.seg.nrrd` taken as one."""
+    suffix = suffix_of(path)
+    return path.name[: -len(suffix)] if suffix in _DOUBLE_SUFFIXES else path.stem
 
 
 def name_of(path: Path) -> str:
@@ -153,6 +160,12 @@ def what_it_is(path: Path) -> str | None:
     if re.match(rb"\s*(<!doctype html|<html|<\?xml)", head, re.IGNORECASE):
         return "a web page"
     return next((name for magic, name in _MAGIC if head.startswith(magic)), None)
+
+
+def is_gzip(path: Path) -> bool:
+    """Tell whether a file is packed with gzip, whatever its name."""
+    with path.open("rb") as stream:
+        return stream.read(len(GZIP)) == GZIP
 
 
 def is_dicom(path: Path) -> bool:

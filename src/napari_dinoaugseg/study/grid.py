@@ -7,7 +7,9 @@ permutation and flips, never a resampling, so it has an exact inverse whatever t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -18,8 +20,13 @@ from numpy.typing import NDArray
 from napari_dinoaugseg.errors import LabelError
 
 # Two grids are one when no voxel centre lies further apart than this share of a voxel. Headers store float32, and
-# converters round positions: real pairs of image and mask differ by some 1e-4 of a voxel.
+# converters round positions: most pairs of image and mask differ by some 1e-4 of a voxel.
 SAME_GRID = 1e-2
+# Up to this share of a voxel every voxel still has one counterpart beyond doubt: quaternions and rounded directions add
+# up to a few hundredths over a few hundred voxels. A sentence says so.
+NEAR_GRID = 0.25
+# A part of a grid lies a whole number of voxels from its beginning; anything else was resampled.
+_WHOLE = 0.05
 
 
 class Plane(StrEnum):
@@ -37,9 +44,8 @@ class Grid:
 
     Attributes:
         shape: voxels along the three stored axes (i, j, k).
-        affine: (4, 4) float64, from stored indices to RAS coordinates, as nibabel has it.
+        affine: (4, 4) float64, from stored indices to RAS coordinates in mm.
         known: False when the file does not say where the voxels lie (a TIFF stack); the affine then stands in.
-        mm_per_unit: millimetres in one unit of the affine; 1 except for NIfTI files in metres or micrometres.
         sized: True when the file says how large a voxel is though `known` is False (a radiograph).
         offsets: distance of each slice of the third stored axis from the first, in mm, where these are not evenly
             spaced: they differ, or all are 0 for frames at one place (a loop) or at unknown distances. The third column
@@ -49,7 +55,6 @@ class Grid:
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
     known: bool = True
-    mm_per_unit: float = 1.0
     sized: bool = False
     offsets: tuple[float, ...] | None = None
 
@@ -64,9 +69,14 @@ class Grid:
         return self.offsets is not None and any(self.offsets)
 
     @property
+    def in_time(self) -> bool:
+        """Whether the slices lie at one place or at unknown distances, as the frames of a loop (2D+t) do."""
+        return self.offsets is not None and not any(self.offsets)
+
+    @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along the three stored axes in mm."""
-        sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)) * self.mm_per_unit
+        sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
         return float(sizes[0]), float(sizes[1]), float(sizes[2])
 
     @property
@@ -162,58 +172,209 @@ def finest_plane(grid: Grid) -> Plane:
     return best
 
 
+def forward_in_time(grid: Grid) -> Grid:
+    """Return a grid whose third axis is time: it runs as the slices are shown, so that the first frame comes first."""
+    affine = grid.affine
+    if grid.problem is None:
+        layout = Layout.display(grid)
+        if layout.flips[layout.axes.index(2)]:
+            affine = affine @ np.diag([1.0, 1.0, -1.0, 1.0])
+    return replace(grid, affine=affine, offsets=(0.0,) * grid.shape[2])
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A mask on the grid of an image.
+
+    Attributes:
+        mask: (i, j, k) in the stored order of the image; a view of the mask where nothing had to be added.
+        notice: a sentence where the grids differ in more than rounding; "" where they do not.
+        turned: whether axes had to be permuted or flipped.
+    """
+
+    mask: NDArray[Any]
+    notice: str = ""
+    turned: bool = False
+
+
 def align(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> NDArray[Any]:
-    """Reorder a mask so that it lies on `to_grid` voxel for voxel.
+    """Reorder a mask so that it lies on `to_grid` voxel for voxel; see `place`."""
+    return place(mask, grid, to_grid).mask
+
+
+def place(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> Placed:
+    """Put a mask on the grid of its image voxel for voxel; nothing is ever interpolated.
 
     Args:
         mask: (i, j, k) in the stored order of `grid`.
         grid: the grid of the mask.
-        to_grid: the grid to reach; it must be the same one up to flips and a permutation of its axes.
-
-    Returns:
-        A view of `mask` in the stored order of `to_grid`.
+        to_grid: the grid to reach. It must be the same one up to flips and a permutation of its axes and up to
+            `NEAR_GRID` of a voxel at the farthest corner. A mask of another size must lie whole voxels from its
+            beginning, and have nothing painted outside.
 
     Raises:
-        LabelError: the grids differ in shape, spacing, direction or position.
+        LabelError: the grids differ in spacing, direction or position, or something painted lies outside the image; no
+            path in the message.
     """
     if not (grid.known and to_grid.known):
         if grid.shape != to_grid.shape:
-            msg = f"the mask has {_times(grid.shape)} voxels, the image {_times(to_grid.shape)}"
-            raise LabelError(msg)
-        return mask
+            raise LabelError(_sizes(grid.shape, to_grid.shape))
+        return Placed(mask)
+    affine, to_affine = _comparable(grid, to_grid)
     # Takes the indices of the image to the indices of the mask: a signed permutation when the grids are one.
-    between = np.linalg.inv(grid.affine) @ to_grid.affine
+    between = np.linalg.inv(affine) @ to_affine
     signs = np.rint(between[:3, :3]).astype(int)
     if not (np.abs(signs).sum(axis=0) == 1).all() or not (np.abs(signs).sum(axis=1) == 1).all():
-        msg = "the mask and the image have different affines (voxel size or direction)"
+        msg = (
+            "the mask and the image have different affines: voxels of "
+            f"{_times(grid.spacing)} mm (axes to {grid.axcodes}), not {_times(to_grid.spacing)} mm ({to_grid.axcodes})"
+        )
         raise LabelError(msg)
     axes = tuple(int(np.abs(signs[:, n]).argmax()) for n in range(3))  # for each image axis, the axis of the mask
-    layout = Layout(
-        (axes[0], axes[1], axes[2]),
-        (bool(signs[axes[0], 0] < 0), bool(signs[axes[1], 1] < 0), bool(signs[axes[2], 2] < 0)),
-    )
+    flips = tuple(bool(signs[axis, n] < 0) for n, axis in enumerate(axes))
+    layout = Layout((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+    turned = layout != Layout((0, 1, 2), (False, False, False))
     reordered = layout.apply(mask)
-    if reordered.shape[:3] != to_grid.shape:
-        msg = f"the mask has {_times(reordered.shape[:3])} voxels, the image {_times(to_grid.shape)}"
-        raise LabelError(msg)
-    _require_same_place(grid, to_grid, between, layout)
-    return reordered
+    # Takes the indices of the reordered mask to those of the image: the identity when the grids are one.
+    own = np.linalg.inv(between) @ _restoring(layout, mask.shape)
+    if reordered.shape == to_grid.shape:
+        return Placed(reordered, _require_near(own, to_grid), turned)
+    if grid.offsets is not None or to_grid.offsets is not None:  # there is no place to tell which frames these are
+        raise LabelError(_sizes(reordered.shape[:3], to_grid.shape))
+    part = _as_part(reordered, own, to_grid)
+    return Placed(part.mask, part.notice, turned)
 
 
-def _require_same_place(grid: Grid, to_grid: Grid, between: NDArray[np.float64], layout: Layout) -> None:
-    """Raise `LabelError` unless the corners of both grids fall together."""
-    last = np.array(to_grid.shape) - 1
-    corners = np.array(np.meshgrid(*[(0, n) for n in last], indexing="ij")).reshape(3, -1)
-    found = between[:3, :3] @ corners + between[:3, 3:]
-    expected = np.empty_like(found)
+def _comparable(grid: Grid, to_grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both affines without what has no meaning: the distance between frames, and the thickness of one slice."""
+    affine, to_affine = grid.affine.copy(), to_grid.affine.copy()
+    if to_grid.in_time and grid.shape == to_grid.shape:
+        affine[:3, 2] = to_affine[:3, 2]
+    if sorted(grid.shape) == sorted(to_grid.shape):
+        for matrix, shape in ((affine, grid.shape), (to_affine, to_grid.shape)):
+            for n in range(3):
+                if shape[n] == 1:
+                    matrix[:3, n] /= np.linalg.norm(matrix[:3, n])
+    return affine, to_affine
+
+
+def _restoring(layout: Layout, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the matrix that takes the indices of a reordered array to those of the stored one, of this shape."""
+    matrix = np.zeros((4, 4))
+    matrix[3, 3] = 1.0
     for n, (axis, flip) in enumerate(zip(layout.axes, layout.flips, strict=True)):
-        expected[axis] = (last[n] - corners[n]) if flip else corners[n]
-    worst = float(np.abs(found - expected).max())
-    if worst > SAME_GRID:
-        shift = np.abs(grid.affine[:3, :3] @ (found - expected)).max() * grid.mm_per_unit
-        msg = f"the mask and the image have different affines: they lie up to {shift:.3g} mm apart"
+        matrix[axis, n] = -1.0 if flip else 1.0
+        matrix[axis, 3] = shape[axis] - 1 if flip else 0.0
+    return matrix
+
+
+def _corners(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the homogeneous indices (4, 8) of the corner voxels."""
+    ends = np.meshgrid(*[(0.0, n - 1.0) for n in shape[:3]], indexing="ij")
+    return np.vstack([np.array(ends).reshape(3, -1), np.ones(8)])
+
+
+def apart(grid: Grid, other: Grid) -> tuple[float, float]:
+    """Return how far the corner voxels of two grids of one shape lie apart at most, in mm and in voxels of `grid`."""
+    with np.errstate(all="ignore"):
+        moved = ((other.affine - grid.affine) @ _corners(grid.shape))[:3]
+        voxels = np.abs(np.linalg.inv(grid.affine[:3, :3]) @ moved).max()
+        return float(np.linalg.norm(moved, axis=0).max()), float(voxels)
+
+
+def _require_near(own: NDArray[np.float64], to_grid: Grid) -> str:
+    """Return a notice when the corners fall together but for a part of a voxel; raise `LabelError` beyond it."""
+    corners = _corners(to_grid.shape)
+    voxels = (own @ corners - corners)[:3]
+    share = float(np.abs(voxels).max())
+    if share <= SAME_GRID:
+        return ""
+    moved = to_grid.affine[:3, :3] @ voxels
+    worst = int(np.linalg.norm(moved, axis=0).argmax())
+    distance = float(np.linalg.norm(moved[:, worst]))
+    where = f"{distance:.3g} mm apart ({share:.2g} of a voxel)"
+    if share > NEAR_GRID:
+        corner, shift = (", ".join(f"{x:.3g}" for x in part[:3, worst]) for part in (corners, moved))
+        msg = (
+            f"the mask and the image have different affines: they lie up to {where}; "
+            f"at the corner ({corner}) the mask is off by ({shift}) mm to the right, front and head"
+        )
         raise LabelError(msg)
+    return f"The labels and the image lie up to {where}: they are taken voxel by voxel."
 
 
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)
+def _as_part(mask: NDArray[Any], own: NDArray[np.float64], to_grid: Grid) -> Placed:
+    """Put a mask of another size on the grid of the image, by whole voxels."""
+    shape = mask.shape[:3]
+    corners = _corners(shape)
+    moved = (own @ corners - corners)[:3]
+    centre = moved.mean(axis=1)
+    offset = np.rint(centre).astype(int)
+    sizes = _sizes(shape, to_grid.shape)
+    off = float(np.abs(centre - offset).max())
+    if off > _WHOLE or np.abs(moved - offset[:, np.newaxis]).max() > NEAR_GRID:
+        msg = f"{sizes}, and it is no part of the image by whole voxels ({off:.2g} of a voxel off)"
+        raise LabelError(msg)
+    first = np.maximum(offset, 0)
+    last = np.minimum(offset + shape, to_grid.shape)
+    there = tuple(slice(int(a), int(max(a, b))) for a, b in zip(first, last, strict=True))
+    here = tuple(slice(int(a), int(max(a, b))) for a, b in zip(first - offset, last - offset, strict=True))
+    outside = int(np.count_nonzero(mask)) - int(np.count_nonzero(mask[here]))
+    if outside:
+        noun = "voxel lies" if outside == 1 else "voxels lie"
+        msg = f"{sizes}, and {outside} painted {noun} outside the image"
+        raise LabelError(msg)
+    placed = np.zeros(to_grid.shape, dtype=mask.dtype, order="F")
+    placed[there] = mask[here]
+    begin = ", ".join(str(n) for n in offset)
+    notice = (
+        f"The labels cover {_times(shape)} voxels of a grid that begins at voxel ({begin}) of the image of "
+        f"{_times(to_grid.shape)}: they are put in their place, and the rest is background."
+    )
+    return Placed(placed, notice)
+
+
+def place_by(
+    mask: NDArray[Any], grids: Sequence[tuple[str, Grid]], to_grids: Sequence[tuple[str, Grid]]
+) -> tuple[Placed, Grid]:
+    """Put a mask on an image where the headers of either can be read in several ways (a sform and another qform).
+
+    Args:
+        mask: (i, j, k) in stored order.
+        grids: the ways to read the grid of the mask, with their names, the usual one first.
+        to_grids: likewise for the image.
+
+    Returns:
+        The mask on the image, and the grid of the image that it fits: by the ways in which its axes run as those of the
+        image, then by those in which corners fall together, then by the usual ones.
+
+    Raises:
+        LabelError: it fits in none of them; the message is that of the usual ways.
+    """
+    found: list[tuple[bool, bool, int]] = []
+    placed: dict[int, Placed] = {}
+    refusals: list[LabelError] = []
+    pairs = list(itertools.product(to_grids, grids))
+    for n, ((_, to_grid), (_, grid)) in enumerate(pairs):
+        try:
+            placed[n] = place(mask, grid, to_grid)
+        except LabelError as error:
+            refusals.append(error)
+        else:
+            found.append((placed[n].turned, bool(placed[n].notice), n))
+    if not found:
+        raise refusals[0]
+    n = min(found)[2]
+    (to_name, to_grid), (name, _) = pairs[n]
+    if n == 0:
+        return placed[0], to_grid
+    ways = f"The labels fit the image by their {name} and its {to_name}, voxel by voxel."
+    return replace(placed[n], notice=f"{placed[n].notice} {ways}".lstrip()), to_grid
+
+
+def _sizes(shape: tuple[int, ...], to_shape: tuple[int, ...]) -> str:
+    return f"the mask has {_times(shape)} voxels, the image {_times(to_shape)}"
+
+
+def _times(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)

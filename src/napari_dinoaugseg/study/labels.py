@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.errors import LabelError, StudyError
+from napari_dinoaugseg.errors import LabelError, SeveralVolumesError, StudyError
 from napari_dinoaugseg.study.dicom_seg import Labels, SegLabels, is_seg, read_seg, require_source
 from napari_dinoaugseg.study.dicom_seg_grid import covering, on_grid, own_grid
 from napari_dinoaugseg.study.dicom_source import DicomSource
-from napari_dinoaugseg.study.files import CONVERTIBLE_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, suffix_of
-from napari_dinoaugseg.study.grid import Grid, align
-from napari_dinoaugseg.study.nifti import read_nifti
-from napari_dinoaugseg.study.nrrd_file import read_nrrd
-from napari_dinoaugseg.study.tiff import read_tiff_stack
+from napari_dinoaugseg.study.grid import Grid, place_by
+from napari_dinoaugseg.study.nrrd_file import read_content, voxels_of
+from napari_dinoaugseg.study.segments import Segment
+from napari_dinoaugseg.study.slicer_seg import holds_segments, merge_layers
+from napari_dinoaugseg.study.volume_files import kind_of, read_volume_file
 from napari_dinoaugseg.study.voxels import Voxels
 
 HIGHEST_LABEL = int(np.iinfo(np.uint16).max)
+WHITE = 255
+# How far from a whole number a label may lie; what is further off was interpolated.
+_NEAR_WHOLE = 1e-3
+_SILENT = 1e-4  # rounding of float32
+# Labels that were packed with a slope are at most half of it off, and a little for the rounding of slope and intercept.
+# With a slope so coarse that anything would be near a label, nothing is.
+_ROUNDING = 1.01
+_FARTHEST_FROM_WHOLE = 0.25
 
 
-def read_volume_file(path: Path, component: int | None = None) -> Voxels:
-    """Read a volume that is one file, by its suffix.
+@dataclass(frozen=True)
+class LabelVolume:
+    """A label volume on its own.
 
-    Raises:
-        StudyError: it is missing or damaged, or its suffix is not one of a volume.
+    Attributes:
+        mask: the labels (i, j, k) in stored order.
+        grids: the ways to read where it lies, by name, the one that is followed first.
+        segments: what the file says its labels mean.
+        notices: sentences that a person should read.
     """
-    suffix = suffix_of(path)
-    if suffix in NIFTI_SUFFIXES:
-        return read_nifti(path, component)
-    if suffix in NRRD_SUFFIXES:
-        return read_nrrd(path, component)
-    if suffix in TIFF_SUFFIXES:
-        return read_tiff_stack(path, component)
-    if not path.exists():
-        msg = f"{path}: there is no such file or folder. Check the path."
-        raise StudyError(msg)
-    msg = f"{path}: files of this kind are not supported. Give a volume as .nii, .nii.gz, .nrrd or .tif (a stack)."
-    if suffix in CONVERTIBLE_SUFFIXES:
-        msg = f"{path}: {suffix} files are not supported. Save the volume as .nii.gz, with 3D Slicer or ITK-SNAP."
-    raise StudyError(msg)
+
+    mask: Labels
+    grids: list[tuple[str, Grid]]
+    segments: tuple[Segment, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """Where it lies."""
+        return self.grids[0][1]
 
 
 def read_mask_volume(path: Path) -> tuple[Labels, Grid]:
@@ -56,13 +66,29 @@ def read_mask_volume(path: Path) -> tuple[Labels, Grid]:
     Raises:
         LabelError: the file cannot be read, or what it holds are no labels (negative, fractional, NaN, over 65535).
     """
-    path = Path(path)
+    volume = read_label_volume(Path(path))
+    return volume.mask, volume.grid
+
+
+def read_label_volume(path: Path, of_series: tuple[int, int] | None = None) -> LabelVolume:
+    """Read a label volume with what the file says its labels mean, and what a person should know.
+
+    Args:
+        path: as for `read_mask_volume`; the layers of a segmentation of 3D Slicer are merged.
+        of_series: the number of the volume that the image is, and of how many: labels for all of them are read too.
+
+    Raises:
+        LabelError: as of `read_mask_volume`; segments that overlap.
+    """
     if is_seg(path):
         labels = _read_seg(path)
         grid = own_grid(labels)
-        return _on_grid(labels, grid, path), grid
+        return LabelVolume(_on_grid(labels, grid, path), [("geometry", grid)])
     try:
-        voxels = read_volume_file(path)
+        voxels, segments, notices = _read_voxels(path, of_series)
+    except SeveralVolumesError as error:
+        msg = f"{path}: it holds {error.count} volumes, but labels are one. Save the volume that belongs to this image."
+        raise LabelError(msg) from error
     except StudyError as error:
         raise LabelError(str(error)) from error
     if voxels.is_colour:
@@ -71,7 +97,42 @@ def read_mask_volume(path: Path) -> tuple[Labels, Grid]:
     if voxels.non_finite:
         msg = f"{path}: it holds NaN or infinite voxels, which are no labels. Save labels as whole numbers from 0 up."
         raise LabelError(msg)
-    return _whole_numbers(path, voxels), voxels.grid
+    mask, rounded = _whole_numbers(path, voxels)
+    notices = [*notices, *rounded, *_white(path, mask, segments)]
+    return LabelVolume(mask, voxels.grids, tuple(segments), tuple(notices))
+
+
+def _read_voxels(path: Path, of_series: tuple[int, int] | None) -> tuple[Voxels, list[Segment], list[str]]:
+    """Return one volume, with segments and notices where the file is a segmentation of 3D Slicer."""
+    if kind_of(path) == "nrrd":
+        content = read_content(path)
+        if holds_segments(content):
+            mask, segments, notices = merge_layers(path, content)
+            return voxels_of(path, content, mask), segments, notices
+    number, count = of_series or (0, 1)
+    try:
+        voxels = read_volume_file(path)
+    except SeveralVolumesError as error:
+        if of_series is None or error.count != count:
+            raise
+    else:
+        if of_series is None or not voxels.grid.in_time or voxels.grid.shape[2] != count:
+            return voxels, [], []
+    taken = f"{path.name} holds labels for {count} volumes: those of number {number} are taken, as of the image."
+    return read_volume_file(path, number), [], [taken]
+
+
+def _white(path: Path, mask: Labels, segments: Sequence[Segment]) -> list[str]:
+    """Say what 255 is taken for: programs mean "inside" by it, or "unknown", and nothing in a volume says which."""
+    if any(segment.number == WHITE for segment in segments) or not (mask == WHITE).any():
+        return []
+    others = np.flatnonzero(np.bincount(mask.ravel(order="K"), minlength=WHITE + 1)[1:]) + 1
+    if len(others) == 1:
+        return [f"The labels of {path.name} are 0 and 255: they are one class, and its number is 255."]
+    return [
+        f"{path.name} holds 255 beside other labels: it is a class like the others. If it marks what is unknown, "
+        "save the labels without it."
+    ]
 
 
 def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -> Labels:
@@ -95,16 +156,31 @@ def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -
     return _on_grid(labels, grid, name, source)
 
 
-def read_mask_volumes(first: Path, second: Path) -> tuple[Labels, Labels, Grid]:
+@dataclass(frozen=True)
+class ComparedVolumes:
+    """Two label volumes on one grid.
+
+    Attributes:
+        first: the labels (i, j, k) of the one.
+        second: those of the other.
+        grid: of both.
+        notices: sentences that a person should read.
+    """
+
+    first: Labels
+    second: Labels
+    grid: Grid
+    notices: tuple[str, ...] = ()
+
+
+def read_mask_volumes(first: Path, second: Path) -> ComparedVolumes:
     """Read two label volumes that are to be compared.
 
     Args:
         first: as for `read_mask_volume`.
-        second: likewise; its order of voxels is taken. Where it is a DICOM SEG, slices on which only `first` says
-            something are added to it as background, since a SEG leaves out slices on which nothing is labelled.
-
-    Returns:
-        The labels (i, j, k) of both, and their common grid.
+        second: likewise; its order of voxels is taken, unless it is a part of the grid of `first`. Where it is a DICOM
+            SEG, slices on which only `first` says something are added to it as background, since a SEG leaves out
+            slices on which nothing is labelled.
 
     Raises:
         LabelError: one cannot be read, or they do not lie on one grid.
@@ -119,18 +195,26 @@ def read_mask_volumes(first: Path, second: Path) -> tuple[Labels, Labels, Grid]:
             except LabelError as error:
                 msg = f"{together}: {error}. Compare masks of one image."
                 raise LabelError(msg) from error
-            return _on_grid(labels, grid, second), _on_grid(other, grid, second), grid
-        mask, grid = read_mask_volume(first)
-        return mask, _on_grid(other, grid, first), grid
-    mask, grid = read_mask_volume(second)
+            return ComparedVolumes(_on_grid(labels, grid, second), _on_grid(other, grid, second), grid)
+        one = read_label_volume(first)
+        return ComparedVolumes(one.mask, _on_grid(other, one.grid, first), one.grid, one.notices)
+    truth = read_label_volume(second)
     if is_seg(first):
-        return _on_grid(_read_seg(first), grid, second), mask, grid
-    found, own = read_mask_volume(first)
+        return ComparedVolumes(_on_grid(_read_seg(first), truth.grid, second), truth.mask, truth.grid, truth.notices)
+    found = read_label_volume(first)
+    notices = [*found.notices, *truth.notices]
     try:
-        return align(found, own, grid), mask, grid
+        # A mask that was cut to its labels is put on the whole one.
+        if found.mask.size > truth.mask.size:
+            placed, grid = place_by(truth.mask, truth.grids, found.grids)
+            masks = found.mask, placed.mask
+        else:
+            placed, grid = place_by(found.mask, found.grids, truth.grids)
+            masks = placed.mask, truth.mask
     except LabelError as error:
         msg = f"{together}: {error}. Compare masks of one image."
         raise LabelError(msg) from error
+    return ComparedVolumes(*masks, grid, (*notices, *([placed.notice] if placed.notice else [])))
 
 
 def _read_seg(path: Path) -> SegLabels:
@@ -148,19 +232,28 @@ def _on_grid(labels: SegLabels, grid: Grid, name: str | Path, source: DicomSourc
         raise LabelError(msg) from error
 
 
-def _whole_numbers(path: Path, voxels: Voxels) -> Labels:
-    """Return the values as labels, one slab after the other so that no float copy of the whole is made."""
+def _whole_numbers(path: Path, voxels: Voxels) -> tuple[Labels, list[str]]:
+    """Return the values as labels, and a notice where they had to be rounded.
+
+    One slab after the other, so that no float copy of the whole is made. Whole numbers that were packed with a slope (a
+    label image saved with the header of a CT) come back within half of it.
+    """
     stored = voxels.stored
     if stored.dtype in (np.uint8, np.uint16) and not voxels.is_scaled:
-        return np.asarray(stored)
+        return np.asarray(stored), []
+    packed = voxels.is_scaled and stored.dtype.kind in "iu"
+    near = max(_NEAR_WHOLE, min(0.5 * abs(voxels.slope) * _ROUNDING, _FARTHEST_FROM_WHOLE)) if packed else _NEAR_WHOLE
     labels: NDArray[Any] = np.zeros(stored.shape, dtype=np.uint8, order="F")
+    farthest, example = 0.0, 0.0
     for k in range(stored.shape[2]):
         values = stored[:, :, k] * np.float64(voxels.slope) + np.float64(voxels.intercept)
         whole = np.rint(values)
-        # A scaled file gives 2.9999999; anything further from a whole number was interpolated.
-        if np.abs(values - whole).max() > 1e-4:
-            odd = float(values.flat[int(np.abs(values - whole).argmax())])
-            msg = f"{path}: it holds {odd:.4g}, which is no label. Save labels as whole numbers from 0 up."
+        off = np.abs(values - whole)
+        worst = int(off.argmax())
+        if off.flat[worst] > farthest:
+            farthest, example = float(off.flat[worst]), float(values.flat[worst])
+        if farthest > near:
+            msg = f"{path}: it holds {_digits(example)}, which is no label. Save labels as whole numbers from 0 up."
             raise LabelError(msg)
         low, high = float(whole.min()), float(whole.max())
         if low < 0 or high > HIGHEST_LABEL:
@@ -170,4 +263,11 @@ def _whole_numbers(path: Path, voxels: Voxels) -> Labels:
         if high > 255 and labels.dtype == np.uint8:
             labels = labels.astype(np.uint16, order="F")
         labels[:, :, k] = whole
-    return labels
+    if farthest <= _SILENT:
+        return labels, []
+    return labels, [f"The labels of {path.name} are not quite whole numbers (such as {_digits(example)}): rounded."]
+
+
+def _digits(value: float) -> str:
+    """Return a number with as many digits as tell it from a whole one."""
+    return next((text for n in range(6, 17) if float(text := f"{value:.{n}g}") != round(value)), repr(value))

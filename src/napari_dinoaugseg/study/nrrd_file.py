@@ -8,7 +8,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.errors import StudyError
 from napari_dinoaugseg.study.files import reading, require_file
-from napari_dinoaugseg.study.grid import Grid
+from napari_dinoaugseg.study.grid import Grid, forward_in_time
 from napari_dinoaugseg.study.nifti import choose_component
 from napari_dinoaugseg.study.voxels import Voxels, check
 
@@ -32,7 +33,16 @@ _TO_RAS: dict[str, tuple[int, int, int]] = {
     "left-posterior-superior": (-1, -1, 1),
     "lps": (-1, -1, 1),
 }
+_MM_PER_UNIT: dict[str, float] = {
+    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-6),
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer", "micrometers"), 1e-3),
+    **dict.fromkeys(("micrometre", "micrometres"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
+}
 _COLOUR_KINDS = frozenset({"rgb-color", "rgba-color"})
+_TIME_KINDS = frozenset({"time", "domain", "space", "none", "???"})
 _SPATIAL_KINDS = frozenset({"domain", "space"})
 _UNPACKERS: dict[str, Callable[..., Any]] = {
     "gzip": gzip.open,
@@ -40,8 +50,39 @@ _UNPACKERS: dict[str, Callable[..., Any]] = {
     "bzip2": bz2.open,
     "bz2": bz2.open,
 }
+_LONGEST_LINE = 2**20
 # Bytes in front of the voxels of a packed file that says that they are at its end.
 _MOST_SKIPPED = 2**20
+
+
+@dataclass(frozen=True)
+class NrrdContent:
+    """What a NRRD file holds.
+
+    Attributes:
+        header: its fields, and its pairs of key and value.
+        array: (i, j, k, others…): the spatial axes, then time, channels or layers, then (3 or 4) colour.
+        colour: whether the last axis is the colour of a voxel.
+        grid: where the voxels lie.
+        itk_grid: where ITK and 3D Slicer see them; None where that is `grid`.
+        fields: the fields of the header that hold for a mask too.
+        file_shape: the shape of a mask file.
+        notices: what a person should know.
+    """
+
+    header: Mapping[str, Any]
+    array: NDArray[Any]
+    colour: bool
+    grid: Grid
+    itk_grid: Grid | None
+    fields: dict[str, Any]
+    file_shape: tuple[int, ...]
+    notices: list[str]
+
+    @property
+    def trailing(self) -> tuple[int, ...]:
+        """The axes beside those in space and colour."""
+        return self.array.shape[3:-1] if self.colour else self.array.shape[3:]
 
 
 def read_nrrd(path: Path, component: int | None = None) -> Voxels:
@@ -54,9 +95,45 @@ def read_nrrd(path: Path, component: int | None = None) -> Voxels:
     Raises:
         StudyError: the file is missing, damaged, detached, empty, or 4-D and no component was chosen.
     """
+    content = read_content(path)
+    index = choose_component(path, content.trailing, component)
+    array, colour = content.array, content.colour
+    flat = array.reshape((*array.shape[:3], -1, array.shape[-1]) if colour else (*array.shape[:3], -1), order="F")
+    stored = flat[:, :, :, index]
+    voxels = voxels_of(path, content, stored[..., :3] if colour else stored)
+    count = math.prod(content.trailing)
+    voxels.of_series = (index, count) if count > 1 else None
+    return voxels
+
+
+def voxels_of(path: Path, content: NrrdContent, stored: NDArray[Any]) -> Voxels:
+    """Return one volume (i, j, k[, colour]) of what a file holds."""
+    itk = [] if content.itk_grid is None else [("place in ITK", content.itk_grid)]
+    return check(
+        Voxels(
+            path=path,
+            files=[path],
+            format="nrrd",
+            stored=stored,
+            grid=content.grid,
+            file_shape=content.file_shape,
+            header=content.fields,
+            other_grids=itk,
+            itk_grid=content.itk_grid,
+            notices=list(content.notices),
+        )
+    )
+
+
+def read_content(path: Path) -> NrrdContent:
+    """Read all that a NRRD file holds.
+
+    Raises:
+        StudyError: the file is missing, damaged, detached or empty.
+    """
     require_file(path)
     with reading(path, EXPECTED), path.open("rb") as stream:
-        header = nrrd.read_header(stream)
+        header = nrrd.read_header(_lines(stream))
         if any(str(field).lower() in ("data file", "datafile") for field in header):
             msg = f"{path}: a detached NRRD header is not supported. Save the image as one .nrrd file."
             raise StudyError(msg)
@@ -69,23 +146,35 @@ def read_nrrd(path: Path, component: int | None = None) -> Voxels:
         array = array.transpose(spatial + other)
         array, shape = _pad(array, len(spatial))
         colour = bool(other) and _is_colour(header, other[-1], array)
-        trailing = array.shape[3:-1] if colour else array.shape[3:]
-        grid, notices = _grid(header, spatial, shape)
-        kept = _geometry_fields(header, spatial)
-    index = choose_component(path, trailing, component)
-    stored = array.reshape((*shape, -1, array.shape[-1]) if colour else (*shape, -1), order="F")[:, :, :, index]
-    return check(
-        Voxels(
-            path=path,
-            files=[path],
-            format="nrrd",
-            stored=stored[..., :3] if colour else stored,
+        in_time = _is_in_time(header, shape, spatial, other)
+        if in_time:
+            array = array[:, :, 0]
+            shape = (array.shape[0], array.shape[1], array.shape[2])
+        grid, itk_grid, notices = _grid(header, spatial, shape)
+        if in_time:
+            grid, itk_grid = forward_in_time(grid), itk_grid and forward_in_time(itk_grid)
+            notices.insert(0, f"the file holds {shape[2]} frames in time (2D+t): they are the slices")
+        # Frames, and axes of one, stay in a mask; a volume that is one of several has the axes in space only.
+        whole = in_time or (not colour and math.prod(array.shape[3:]) == 1)
+        return NrrdContent(
+            header=header,
+            array=array,
+            colour=colour,
             grid=grid,
-            file_shape=tuple(shape[: max(len(spatial), 2)]),
-            header=kept,
+            itk_grid=itk_grid,
+            fields=_geometry_fields(header, range(len(sizes)) if whole else spatial),
+            file_shape=tuple(sizes) if whole else tuple(shape[: len(spatial)]),
             notices=notices,
         )
-    )
+
+
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    """Yield the lines of a header as text: pynrrd drops what is not ASCII, and a micrometre would become a metre."""
+    while line := stream.readline(_LONGEST_LINE):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError:
+            yield line.decode("latin-1")
 
 
 def _read_array(path: Path, header: Mapping[str, Any], stream: IO[bytes]) -> NDArray[Any]:
@@ -132,7 +221,8 @@ def _axes(path: Path, header: Mapping[str, Any], ndim: int) -> tuple[tuple[int, 
     kinds = [str(kind).lower() for kind in header.get("kinds", [])]
     if "space directions" in header:
         directions = np.asarray(header["space directions"], dtype=float)
-        spatial = [n for n in range(ndim) if np.isfinite(directions[n]).all()]
+        # An axis without a direction is a list or a channel, one that points only along a fourth dimension is time.
+        spatial = [n for n in range(ndim) if np.isfinite(directions[n]).all() and directions[n, :3].any()]
     elif kinds:
         spatial = [n for n in range(ndim) if kinds[n] in _SPATIAL_KINDS]
     else:
@@ -156,55 +246,128 @@ def _is_colour(header: Mapping[str, Any], axis: int, array: NDArray[Any]) -> boo
     return named and array.dtype == np.uint8 and array.shape[-1] in (3, 4)
 
 
-def _grid(header: Mapping[str, Any], spatial: tuple[int, ...], shape: tuple[int, int, int]) -> tuple[Grid, list[str]]:
-    """Return where the voxels lie, in RAS."""
+def _is_in_time(
+    header: Mapping[str, Any], shape: tuple[int, int, int], spatial: tuple[int, ...], other: tuple[int, ...]
+) -> bool:
+    """Tell whether a file is 2D+t: one slice, and one more axis behind those in space that is time."""
+    if shape[2] != 1 or len(other) != 1 or other[0] < max(spatial) or int(header["sizes"][other[0]]) == 1:
+        return False
+    kinds = [str(kind).lower() for kind in header.get("kinds", [])]
+    return (kinds[other[0]] if kinds else "time") in _TIME_KINDS
+
+
+def _grid(
+    header: Mapping[str, Any], spatial: tuple[int, ...], shape: tuple[int, int, int]
+) -> tuple[Grid, Grid | None, list[str]]:
+    """Return where the voxels lie, where ITK sees them if that is elsewhere, and what to know."""
     count = len(spatial)
-    affine = np.eye(4)
-    space = re.sub(r"-time$|t$", "", str(header.get("space", "")).lower())
-    notices = []
+    affine, units = np.eye(4), np.ones(3)
+    notices: list[str] = []
     if "space directions" in header:
         directions = np.asarray(header["space directions"], dtype=float)[list(spatial)]
-        dims = directions.shape[1]
-        affine[:dims, :count] = directions.T
+        dims = min(directions.shape[1], 3)  # a space may have time as its fourth dimension
+        affine[:dims, :count] = directions[:, :dims].T
         if count == 2:
             affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1])
             affine[:3, 2] /= np.linalg.norm(affine[:3, 2]) or 1.0
         if "space origin" in header:
             affine[:dims, 3] = np.asarray(header["space origin"], dtype=float)[:dims]
+        units[:dims] = _units(header.get("space units"), range(dims), notices)
     elif "spacings" in header and np.isfinite(np.asarray(header["spacings"], dtype=float)[list(spatial)]).all():
-        affine[range(count), range(count)] = np.abs(np.asarray(header["spacings"], dtype=float)[list(spatial)])
+        spacings = np.asarray(header["spacings"], dtype=float)[list(spatial)]
+        affine[range(count), range(count)] = spacings  # a negative one runs backwards, as ITK has it
+        affine[:count, 3] = _first_voxel(header, spatial, spacings)
+        units[:count] = _units(header.get("units"), spatial, notices)
     else:
         # Display order equals stored order for a grid whose axes run to L, P and S.
-        return Grid(shape, np.diag([-1.0, -1.0, 1.0, 1.0]), known=False), ["the file does not say how large a voxel is"]
+        unknown = Grid(shape, np.diag([-1.0, -1.0, 1.0, 1.0]), known=False)
+        return unknown, None, ["the file does not say how large a voxel is"]
+    named = str(header.get("space", "")).strip()
+    space = _without_time(named).lower()
     if space not in _TO_RAS:
-        notices.append("the file does not name its anatomical space: left-posterior-superior is assumed, as ITK does")
-    signs = np.diag([*_TO_RAS.get(space, (-1, -1, 1)), 1])
-    return Grid(shape, signs @ affine), notices
+        said = f"the file names the space {named!r}, which says nothing of the body" if named else None
+        said = said or "the file does not name its anatomical space"
+        notices.append(f"{said}: left-posterior-superior is assumed, as ITK does")
+    to_ras = np.diag([*_TO_RAS.get(space, (-1, -1, 1)), 1])
+    itk = Grid(shape, to_ras @ affine)
+    grid = Grid(shape, to_ras @ np.diag([*units, 1.0]) @ affine)
+    if (units == 1.0).all():
+        return grid, None, notices
+    notices.append(
+        "the file gives its own unit of length: sizes are shown in mm here, but ITK and 3D Slicer take its numbers "
+        "as mm, and a mask in another format lies where they see the image"
+    )
+    return grid, itk, notices
 
 
-def _geometry_fields(header: Mapping[str, Any], spatial: tuple[int, ...]) -> dict[str, Any]:
-    """Return the fields of the header that hold for a mask too: those of the spatial axes, and those of the whole."""
+def _first_voxel(header: Mapping[str, Any], spatial: tuple[int, ...], spacings: NDArray[np.float64]) -> Any:
+    """Return the place of the first voxel: half a voxel from the beginning of the axis, or there where it is a node."""
+    field = next((name for name in ("axis mins", "axismins") if name in header), None)
+    if field is None:
+        return np.zeros(len(spatial))
+    begins = np.asarray(header[field], dtype=float)[list(spatial)]
+    centred = next((header[name] for name in ("centerings", "centers") if name in header), ["cell"] * 16)
+    words = centred.split() if isinstance(centred, str) else centred
+    half = np.array([0.0 if str(words[n]).lower() == "node" else 0.5 for n in spatial])
+    return np.where(np.isfinite(begins), begins + half * spacings, 0.0)
+
+
+def _units(given: Any, axes: Iterable[int], notices: list[str]) -> list[float]:
+    """Return millimetres in the unit of each axis; what is no unit of length counts as mm, and is said."""
+    if given is None:
+        return [1.0 for _ in axes]
+    words = given.split() if isinstance(given, str) else given
+    names = [str(words[n]).strip().strip('"').lower() for n in axes]
+    unknown = sorted({name for name in names if name not in _MM_PER_UNIT and name.strip("?") not in ("", "none")})
+    if unknown:
+        notices.append(f"the file measures in {', '.join(map(repr, unknown))}, which is no length: taken as mm")
+    return [_MM_PER_UNIT.get(name, 1.0) for name in names]
+
+
+def _geometry_fields(header: Mapping[str, Any], axes: Sequence[int]) -> dict[str, Any]:
+    """Return the fields of the header that hold for a mask too: those of its axes, and those of the whole."""
     kept: dict[str, Any] = {}
     per_axis = ("space directions", "spacings", "thicknesses", "axis mins", "axis maxs", "centers", "centerings")
     for key in ("space", "space dimension", "space origin", "space units", "measurement frame"):
         if key in header:
-            kept[key] = header[key]
+            kept[key] = [_ascii(word) for word in header[key]] if key == "space units" else header[key]
     for key in (*per_axis, "kinds", "units", "labels"):
         if key in header:
             # pynrrd knows this field by its other name only, and would write it as a remark.
-            kept["centerings" if key == "centers" else key] = _of_axes(header[key], spatial)
+            kept["centerings" if key == "centers" else key] = _of_axes(header[key], axes)
+    if len(axes) == 3 and len(kept.get("space origin", ())) > 3:  # a volume of a series in a space with time
+        kept["space directions"], kept["space origin"] = kept["space directions"][:, :3], kept["space origin"][:3]
+        kept.pop("measurement frame", None)
+        if "space" in kept:
+            kept["space"] = _without_time(str(kept["space"]))
+        else:
+            kept["space dimension"] = 3
     return kept
 
 
-def _of_axes(values: Any, spatial: tuple[int, ...]) -> Any:
-    """Return one value per spatial axis."""
+def _without_time(space: str) -> str:
+    return re.sub(r"-time$|t$", "", space.strip(), flags=re.IGNORECASE)
+
+
+def _of_axes(values: Any, axes: Sequence[int]) -> Any:
+    """Return one value per axis, words in ASCII as pynrrd writes them."""
     if isinstance(values, np.ndarray):
-        return values[list(spatial)]
+        return values[list(axes)]
     words = values.split() if isinstance(values, str) else values
-    return [words[n] for n in spatial]
+    return [_ascii(words[n]) for n in axes]
 
 
-def save_nrrd(path: Path, array: NDArray[Any], grid: Grid, header: Mapping[str, Any] | None = None) -> None:
+def _ascii(word: Any) -> str:
+    return str(word).replace("\u00b5", "u").replace("\u03bc", "u").encode("ascii", "replace").decode()
+
+
+def save_nrrd(
+    path: Path,
+    array: NDArray[Any],
+    grid: Grid,
+    header: Mapping[str, Any] | None = None,
+    pairs: Mapping[str, str] | None = None,
+) -> None:
     """Write an array in stored order as NRRD.
 
     Args:
@@ -212,6 +375,7 @@ def save_nrrd(path: Path, array: NDArray[Any], grid: Grid, header: Mapping[str, 
         array: the mask or confidence in the shape of the file.
         grid: its grid; written as LPS when no header is given.
         header: the geometry fields of the original file, kept as they were.
+        pairs: keys and values to add, such as those of 3D Slicer's segmentations.
     """
     fields = dict(header) if header is not None else lps_fields(grid, array.ndim)
     fields["encoding"] = "gzip"
@@ -222,6 +386,8 @@ def save_nrrd(path: Path, array: NDArray[Any], grid: Grid, header: Mapping[str, 
     text, _, data = buffer.getvalue().partition(b"\n\n")
     # pynrrd notes the time of writing in a comment; the same mask must give the same bytes.
     lines = [line for line in text.split(b"\n") if not line.startswith(b"#")]
+    # pynrrd refuses what is not ASCII; names are UTF-8, as 3D Slicer has them.
+    lines.extend(f"{key}:={value}".encode() for key, value in (pairs or {}).items())
     path.write_bytes(b"\n".join(lines) + b"\n\n" + data)
 
 
@@ -229,7 +395,7 @@ def lps_fields(grid: Grid, ndim: int) -> dict[str, Any]:
     """Return the geometry of a grid as NRRD fields in the space that ITK and 3D Slicer use."""
     if not grid.known:
         return {}
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ grid.affine * grid.mm_per_unit
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ grid.affine
     return {
         "space": "left-posterior-superior",
         "kinds": ["domain"] * ndim,

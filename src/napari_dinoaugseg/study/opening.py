@@ -24,12 +24,12 @@ from napari_dinoaugseg.study.files import (
     walk,
 )
 from napari_dinoaugseg.study.grid import Plane
-from napari_dinoaugseg.study.labels import read_volume_file
 from napari_dinoaugseg.study.masks import MaskOptions
 from napari_dinoaugseg.study.pictures import PictureStudy, survey_pictures
 from napari_dinoaugseg.study.study import Study
 from napari_dinoaugseg.study.tiff import is_stack
 from napari_dinoaugseg.study.volume import VolumeStudy
+from napari_dinoaugseg.study.volume_files import read_volume_file
 
 
 def open_study(

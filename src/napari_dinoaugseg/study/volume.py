@@ -12,16 +12,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.errors import LabelError, OutputError
+from napari_dinoaugseg.errors import LabelError, OutputError, StudyError
 from napari_dinoaugseg.study.dicom_seg import is_seg
 from napari_dinoaugseg.study.dicom_source import DicomSource
 from napari_dinoaugseg.study.files import TIFF_SUFFIXES, name_of, suffix_of
-from napari_dinoaugseg.study.grid import Grid, Layout, Plane, align, finest_plane
+from napari_dinoaugseg.study.grid import Grid, Layout, Plane, finest_plane, place_by
 from napari_dinoaugseg.study.intensity import robust_range
-from napari_dinoaugseg.study.labels import read_mask_volume, read_seg_on
+from napari_dinoaugseg.study.labels import LabelVolume, read_label_volume, read_seg_on
 from napari_dinoaugseg.study.output import check_not_input, check_parent
 from napari_dinoaugseg.study.segments import Segment
-from napari_dinoaugseg.study.study import ConfidenceOf, MaskOf, Study
+from napari_dinoaugseg.study.study import ConfidenceOf, MaskOf, ReadLabels, Study
 from napari_dinoaugseg.study.voxels import Voxels
 from napari_dinoaugseg.study.writing import SEG_SUFFIXES, no_affine, no_seg, output_suffixes, save_volume
 
@@ -50,6 +50,9 @@ class VolumeStudy(Study):
         self.modality = voxels.modality
         if plane is None:
             plane = finest_plane(voxels.grid) if voxels.grid.known else Plane.NATIVE
+        if voxels.grid.in_time and plane not in (Plane.NATIVE, finest_plane(voxels.grid)):
+            msg = f"{self.name}: its slices are frames, with no distance between them: no {plane} plane cuts them."
+            raise StudyError(msg)
         self.plane = plane
         self._display_layout = Layout.native() if plane is Plane.NATIVE else Layout.display(voxels.grid)
         self._layout = self._display_layout.sliced(plane)
@@ -187,7 +190,7 @@ class VolumeStudy(Study):
             path: one of `mask_suffixes`: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack, .dcm (DICOM SEG) for a
                 DICOM series; only .dcm and .tif where slices are not evenly spaced.
             masks: gives the labels (H, W) of slice i, from 0 to 65535.
-            segments: what the labels mean, for DICOM SEG; a label without is `class N` there.
+            segments: what the labels mean, for DICOM SEG and `.seg.nrrd`; a label without is `class N` there.
 
         Raises:
             OutputError: the system refused to write, or DICOM SEG cannot hold this; nothing is left then.
@@ -242,16 +245,17 @@ class VolumeStudy(Study):
         check_not_input(path, [*self._voxels.files, *inputs])
         check_parent(path)
 
-    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> dict[int, NDArray[np.uint16]]:
+    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> ReadLabels:
         """Read a label file of the same voxel grid.
 
         Args:
             path: NIfTI, NRRD or DICOM SEG (a TIFF stack for a TIFF stack, and for slices that are not evenly spaced);
-                stored order may differ by flips and permutation. A DICOM SEG must have been drawn on this series.
+                stored order may differ by flips and permutation, and a part of the grid is put in its place. A DICOM
+                SEG must have been drawn on this series.
             slices: exactly these are labelled, all-background ones too; None takes every slice with paint.
 
         Returns:
-            The (H, W) label image by slice number, in display orientation.
+            The (H, W) label image by slice number, in display orientation, with names, colours and notices.
 
         Raises:
             LabelError: another shape or affine, no labels, only background, or a slice number out of range.
@@ -265,22 +269,30 @@ class VolumeStudy(Study):
         if suffix_of(path) in TIFF_SUFFIXES and self.grid.known and not unplaced:
             msg = f"{path}: a TIFF file says nothing about position. Give the labels as NIfTI, NRRD or DICOM SEG."
             raise LabelError(msg)
-        painted = self.to_slices(self._native_labels(path))
+        labels = self._native_labels(path)
+        painted = self.to_slices(labels.mask)
         if chosen is None:
             chosen = [i for i in range(self.n_slices) if painted[i].any()]
             if not chosen:
                 msg = f"{path}: every voxel is background, so there is nothing to learn. Paint a few slices first."
                 raise LabelError(msg)
-        return {i: np.ascontiguousarray(painted[i], dtype=np.uint16) for i in chosen}
+        return ReadLabels(
+            {i: np.ascontiguousarray(painted[i], dtype=np.uint16) for i in chosen},
+            notices=labels.notices,
+            segments=labels.segments,
+        )
 
-    def _native_labels(self, path: Path) -> NDArray[Any]:
-        """Return the labels (i, j, k) of a file in the stored order of this study."""
+    def _native_labels(self, path: Path) -> LabelVolume:
+        """Return the labels of a file in the stored order of this study."""
         if is_seg(path):
             header = self._voxels.header
-            return read_seg_on(path, self.grid, header if isinstance(header, DicomSource) else None, self.name)
-        mask, grid = read_mask_volume(path)
+            mask = read_seg_on(path, self.grid, header if isinstance(header, DicomSource) else None, self.name)
+            return LabelVolume(mask, [("geometry", self.grid)])
+        labels = read_label_volume(path, self._voxels.of_series)
         try:
-            return align(mask, grid, self.grid)
+            placed, grid = place_by(labels.mask, labels.grids, self._voxels.grids)
         except LabelError as error:
             msg = f"{path}: these labels do not fit {self.name}: {error}. Give labels drawn on this image."
             raise LabelError(msg) from error
+        notices = (*labels.notices, *([placed.notice] if placed.notice else []))
+        return LabelVolume(placed.mask, [("geometry", grid)], labels.segments, notices)

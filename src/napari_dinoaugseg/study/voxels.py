@@ -30,6 +30,10 @@ class Voxels:
         intercept: see `slope`.
         modality: "CT", "MR"... where the file says so.
         header: the original header, for the writer of the same format.
+        form: what `grid` was read from, for messages.
+        other_grids: further ways to read the same header, by name: programs differ where it contradicts itself.
+        itk_grid: where ITK and 3D Slicer see the voxels; None where that is `grid`.
+        of_series: the number of this volume, and of how many in the file; None where it is the only one.
         non_finite: how many voxels were NaN or infinite in the file, and were replaced.
         notices: what a person should know.
     """
@@ -44,8 +48,17 @@ class Voxels:
     intercept: float = 0.0
     modality: str | None = None
     header: Any = None
+    form: str = "geometry"
+    other_grids: list[tuple[str, Grid]] = field(default_factory=list)
+    itk_grid: Grid | None = None
+    of_series: tuple[int, int] | None = None
     non_finite: int = 0
     notices: list[str] = field(default_factory=list)
+
+    @property
+    def grids(self) -> list[tuple[str, Grid]]:
+        """Every way to read where the voxels lie, by name, the one that is followed first."""
+        return [(self.form, self.grid), *self.other_grids]
 
     @property
     def is_colour(self) -> bool:

@@ -19,6 +19,7 @@ from napari_dinoaugseg.study.nifti import save_nifti
 from napari_dinoaugseg.study.nrrd_file import save_nrrd
 from napari_dinoaugseg.study.output import atomic_file
 from napari_dinoaugseg.study.segments import Segment
+from napari_dinoaugseg.study.slicer_seg import slicer_pairs
 from napari_dinoaugseg.study.tiff import save_tiff_stack
 from napari_dinoaugseg.study.voxels import Voxels
 
@@ -28,7 +29,12 @@ _PAGES = (".tif", ".tiff")
 
 def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
     """Return the suffixes that a mask of this volume may have, the most natural first."""
-    medical = (".nii.gz", ".nii", ".nrrd")
+    medical = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd")
+    # One slice and many times, and a flat image, are kept as they are in their own format only.
+    if voxels.format == "nifti" and (voxels.grid.in_time or len(voxels.file_shape) == 2):
+        return medical[:2]
+    if voxels.format == "nrrd" and voxels.grid.in_time:
+        return medical[2:]
     if voxels.format == "array" and len(voxels.file_shape) == 2:
         return (".png", *medical)
     has_seg = isinstance(voxels.header, DicomSource) and voxels.header.problem is None
@@ -68,7 +74,7 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
         path: where to write; its suffix chooses the format.
         array: (i, j, k) in stored order: labels, or a confidence from 0 to 1 as float32.
         voxels: the volume it belongs to.
-        segments: what the labels mean, for DICOM SEG.
+        segments: what the labels mean, for DICOM SEG and `.seg.nrrd`.
 
     Raises:
         OutputError: the system refused to write, or DICOM SEG cannot hold this.
@@ -79,12 +85,22 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
     with atomic_file(path) as temporary:
         if suffix in NIFTI_SUFFIXES:
             own = voxels.format == "nifti"
-            shaped = array.reshape(voxels.file_shape, order="F") if own or voxels.format == "array" else array
-            save_nifti(temporary, shaped, voxels.grid, voxels.header if own else None)
+            save_nifti(
+                temporary,
+                _shaped(array, voxels, own=own),
+                voxels.itk_grid or voxels.grid,
+                voxels.header if own else None,
+            )
         elif suffix in NRRD_SUFFIXES:
             own = voxels.format == "nrrd"
-            shaped = array.reshape(voxels.file_shape, order="F") if own or voxels.format == "array" else array
-            save_nrrd(temporary, shaped, voxels.grid, voxels.header if own else None)
+            pairs = slicer_pairs(array, segments) if suffix == ".seg.nrrd" and array.dtype.kind == "u" else {}
+            save_nrrd(
+                temporary,
+                _shaped(array, voxels, own=own),
+                voxels.itk_grid or voxels.grid,
+                voxels.header if own else None,
+                pairs,
+            )
         elif suffix in TIFF_SUFFIXES:
             save_tiff_stack(temporary, array, voxels.header if voxels.format == "tiff" else None)
         elif suffix in SEG_SUFFIXES:
@@ -94,6 +110,12 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
         else:
             msg = f"no writer for {suffix}"
             raise ValueError(msg)
+
+
+def _shaped(array: NDArray[Any], voxels: Voxels, *, own: bool) -> NDArray[Any]:
+    """Return an array in the shape of its file: that of the image in its own format, and flat where the image is."""
+    flat = len(voxels.file_shape) == 2
+    return array.reshape(voxels.file_shape, order="F") if own or flat or voxels.format == "array" else array
 
 
 def _seg(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Segment]) -> Dataset:
