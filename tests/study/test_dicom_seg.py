@@ -337,7 +337,8 @@ def test_frames_that_run_the_other_way_are_turned(study: VolumeStudy, tmp_path: 
     assert np.array_equal(read(study, tmp_path / "turned.dcm"), np.searchsorted([0, 3, 7, 300], masks))
     array, grid = read_mask_volume(tmp_path / "turned.dcm")
     assert array.shape[:2] == (5, 7)
-    ours, our_grid = read_mask_volumes(tmp_path / "turned.dcm", tmp_path / "turned.dcm")[1:]
+    both = read_mask_volumes(tmp_path / "turned.dcm", tmp_path / "turned.dcm")
+    ours, our_grid = both.second, both.grid
     assert np.array_equal(align(ours, our_grid, grid), array)
 
 
@@ -537,7 +538,8 @@ def test_masks_are_compared_on_a_grid_that_holds_both(study: VolumeStudy, tmp_pa
         save(study, tmp_path / f"{name}.dcm", masks)
         study.write_mask(tmp_path / f"{name}.nii.gz", masks.__getitem__)
     for one, other in (("dcm", "dcm"), ("dcm", "nii.gz"), ("nii.gz", "dcm"), ("nii.gz", "nii.gz")):
-        found, true, grid = read_mask_volumes(tmp_path / f"first.{one}", tmp_path / f"second.{other}")
+        both = read_mask_volumes(tmp_path / f"first.{one}", tmp_path / f"second.{other}")
+        found, true, grid = both.first, both.second, both.grid
         assert found.shape == true.shape == grid.shape
         on_study = [study.to_slices(align(mask, grid, study.grid)) for mask in (found, true)]
         assert np.array_equal(on_study[0], first)
