@@ -128,7 +128,8 @@ class PictureStudy(Study):
             place = "as they are stored" if self._others_lie == "stored" else "as they are shown"
             said.append(
                 f"{counted(len(turned), 'picture')} with an orientation (EXIF) shown turned, as every viewer does: "
-                f"{listed(turned)}. Their masks are written to lie on them {place}"
+                f"{listed(turned)}. Their masks are written to lie on them {place}, unless those that are read lie "
+                "otherwise"
             )
         if several := of(lambda facts: facts.frames > 1):
             said.append(
