@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from magicgui.widgets import Container, create_widget
@@ -55,8 +55,10 @@ def show_settings(form: Container[Any], settings: Settings) -> None:
 
 
 def _range(name: str) -> dict[str, float]:
-    """Limits and step of a number, from the settings object."""
+    """Limits and step of a number, from the settings object; nothing for a choice between names."""
     field = Settings.model_fields[name]
+    if get_origin(field.annotation) is Literal:
+        return {}
     options: dict[str, float] = {}
     whole = field.annotation is int or int in get_args(field.annotation)
     for bound in field.metadata:
