@@ -10,7 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from qtpy.QtWidgets import QFileDialog, QMessageBox
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_dinoaugseg.gui.export_section import ExportSection
 from napari_dinoaugseg.session.labels import Status
@@ -39,6 +41,8 @@ def labelled(opened, section, truth_slices):
         book.set_prediction(index, truth_slices(index), 0.9)
     book.accept(9)
     opened.layers.write_labels([4, 8, 9])
+    for index in (9, 10):  # somebody looks at them
+        opened.go_to(index)
     section.refresh()
     return opened
 
@@ -98,6 +102,94 @@ def test_the_mask_holds_what_was_chosen(labelled, section, save_as, wait, tmp_pa
     assert str(tmp_path / "mask.nii.gz") in section.result.text()
     assert not section.result.isHidden()
     assert asked[0][2].endswith("image0_mask.nii.gz")
+
+
+@pytest.fixture
+def click(monkeypatch):
+    """Click a button in the next window that asks, by its text, and keep what was asked."""
+    asked = []
+
+    def click_on(text: str):
+        def look() -> None:
+            box = QApplication.activeModalWidget()
+            if not isinstance(box, QMessageBox):
+                QTimer.singleShot(20, look)
+                return
+            asked.append(box.text())
+            (button,) = [one for one in box.buttons() if one.text().replace("&", "") == text]
+            QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+        QTimer.singleShot(0, look)
+        return asked
+
+    return click_on
+
+
+@pytest.mark.parametrize(
+    ("pressed", "slices"), [("Everything", [4, 8, 9, 10, 11]), ("Reviewed only", [4, 8, 9, 10]), ("Cancel", None)]
+)
+def test_what_nobody_has_looked_at_is_only_written_when_the_person_says_so(
+    labelled, section, save_as, click, wait, truth_slices, tmp_path, pressed, slices
+):
+    labelled.session.labels.set_prediction(11, truth_slices(11), 0.9)
+    labelled.predictions_changed.emit(11)
+    save_as(tmp_path / "mask.nii.gz")
+    asked = click(pressed)
+    section.mask_button.click()
+    wait(labelled)
+    assert asked[0].startswith("Nobody has looked at 1 of the 5 slices that go into the mask")
+    if slices is None:
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert labelled_slices(tmp_path / "mask.nii.gz") == slices
+        assert ("On 1 slice, what nobody has looked at is background." in section.result.text()) is (
+            pressed == "Reviewed only"
+        )
+
+
+def test_a_slice_counts_as_looked_at_once_it_was_in_view_with_its_prediction(labelled, truth_slices, qtbot):
+    book = labelled.session.labels
+    book.set_prediction(12, truth_slices(12), 0.9)
+    assert book.unseen() == [12]
+    canvas = labelled.viewer.window._qt_viewer.canvas.native
+    qtbot.keyClick(canvas, Qt.Key.Key_Right)
+    assert labelled.current_slice == 11
+    assert book.unseen() == [12]
+    labelled.layers.prediction.visible = False
+    qtbot.keyClick(canvas, Qt.Key.Key_Right)
+    assert labelled.current_slice == 12
+    assert book.unseen() == [12]  # the prediction is hidden
+    labelled.layers.prediction.visible = True
+    assert book.unseen() == []
+    labelled.go_to(0)
+    book.set_prediction(12, truth_slices(11), 0.9)  # a new one
+    assert book.unseen() == [12]
+    labelled.go_to(12)
+    assert book.unseen() == []
+
+
+def test_in_another_view_of_the_volume_no_slice_is_looked_at(labelled, truth_slices):
+    book, dims = labelled.session.labels, labelled.viewer.dims
+    book.set_prediction(12, truth_slices(12), 0.9)
+    dims.ndisplay = 3
+    labelled.go_to(12)
+    assert book.unseen() == [12]
+    dims.ndisplay = 2
+    assert book.unseen() == []
+
+
+def test_each_class_in_its_own_file_leaves_out_the_same_slices(
+    labelled, section, save_as, click, wait, truth_slices, tmp_path
+):
+    labelled.session.labels.set_prediction(11, truth_slices(11), 0.9)
+    section.per_class.setChecked(True)
+    save_as(tmp_path / "mask.nii.gz")
+    click("Reviewed only")
+    section.mask_button.click()
+    wait(labelled)
+    written = sorted(tmp_path.iterdir())
+    assert len(written) == 2
+    assert all(11 not in labelled_slices(path) for path in written)
 
 
 def test_it_says_what_goes_in(labelled, section):

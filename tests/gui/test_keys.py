@@ -1,10 +1,13 @@
-"""The keys do what the buttons do, and none is taken from napari."""
+"""The keys do what the buttons do; what napari means by them stays on the layers of others."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLineEdit
 
+from napari_dinoaugseg.gui.classes_section import NAME
 from napari_dinoaugseg.gui.help_popup import HelpPopup, help_text
 from napari_dinoaugseg.gui.keys import KEYS, bind_keys, hint, tooltip, unbind_keys
 from napari_dinoaugseg.session.labels import Status
@@ -12,6 +15,7 @@ from napari_dinoaugseg.session.labels import Status
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
 T, N, J, A, H = Qt.Key.Key_T, Qt.Key.Key_N, Qt.Key.Key_J, Qt.Key.Key_A, Qt.Key.Key_H
+C, X = Qt.Key.Key_C, Qt.Key.Key_X
 SHIFT = Qt.KeyboardModifier.ShiftModifier
 
 
@@ -40,9 +44,75 @@ def predicted(opened, truth_slices):
     return opened
 
 
-def test_accept(predicted, press):
+def test_accept_goes_on_to_the_next_slice_and_undo_comes_back(predicted, press, truth_slices):
+    predicted.session.labels.set_prediction(11, truth_slices(11), 0.6)
     press(A)
     assert predicted.session.labels.status(5) is Status.ACCEPTED
+    assert predicted.current_slice == predicted.suggestion().index != 5
+    press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert predicted.session.labels.status(5) is Status.PREDICTED
+    assert predicted.current_slice == 5
+
+
+def test_correct_puts_the_prediction_under_the_brush(predicted, press, truth_slices):
+    predicted.layers.manual.mode = "pan_zoom"
+    press(C)
+    assert predicted.session.labels.status(5) is Status.MANUAL
+    np.testing.assert_array_equal(predicted.session.labels.manual(5), truth_slices(5))
+    assert predicted.layers.manual.mode == "paint"
+    assert predicted.current_slice == 5
+
+
+def test_reject(predicted, press):
+    press(X)
+    assert predicted.session.labels.status(5) is Status.EMPTY
+
+
+@pytest.mark.parametrize("kind", ["image", "manual", "prediction"])
+def test_correct_and_reject_work_whichever_layer_of_the_study_is_selected(predicted, press, kind):
+    image, manual = predicted.layers.image, predicted.layers.manual
+    limits, label = tuple(image.contrast_limits), manual.selected_label
+    predicted.viewer.layers.selection.active = getattr(predicted.layers, kind)
+    press(X)
+    assert predicted.session.labels.status(5) is Status.EMPTY
+    press(C)
+    assert predicted.session.labels.status(5) is Status.EMPTY  # nothing to correct any more
+    assert tuple(image.contrast_limits) == limits
+    assert manual.selected_label == label
+
+
+def test_on_other_layers_the_keys_of_napari_stay_those_of_napari(predicted, press):
+    other = predicted.viewer.add_labels(np.zeros((16, 8, 8), np.uint8), name="somebody else's")
+    other.selected_label = 4
+    press(X)
+    assert other.selected_label == 0
+    assert predicted.session.labels.status(5) is Status.PREDICTED
+
+
+def test_layers_of_a_study_that_was_left_have_the_keys_of_napari_again(predicted, press):
+    image = predicted.layers.image
+    assert any("dinoaugseg" in action.__name__ for action in image.keymap.values())
+    predicted.close_study()
+    assert not image.keymap
+
+
+@pytest.mark.parametrize("widget", ["a class name", "a number", "a search in napari"])
+def test_no_key_fires_while_somebody_types(predicted, press, panel, qtbot, widget):
+    if widget == "a class name":
+        table = panel.classes.table
+        table.editItem(table.item(0, NAME))
+        field = table.findChild(QLineEdit)
+    elif widget == "a number":
+        field = panel.review.threshold.lineEdit()
+        panel.folds["Review"].set_open(True)
+    else:
+        field = QLineEdit()
+        predicted.viewer.window.add_dock_widget(field, name="another plugin")
+    field.setFocus()
+    for key in (A, C, X, N):
+        qtbot.keyClick(field, key)
+    assert predicted.session.labels.status(5) is Status.PREDICTED
+    assert predicted.current_slice == 5
 
 
 def test_next_suggested(predicted, press):
@@ -123,7 +193,7 @@ def test_keys_are_given_back(opened, press):
     assert opened.layers.prediction.visible
 
 
-def test_no_key_is_taken_from_napari(viewer):
+def test_two_keys_are_taken_from_napari(viewer):
     from napari.layers import Image, Labels
     from napari.utils.key_bindings import coerce_keybinding
 
@@ -133,7 +203,7 @@ def test_no_key_is_taken_from_napari(viewer):
     assert {"P", "E"} <= taken, "napari's own keys were not found"
     ours = {str(coerce_keybinding(key.keys)) for key in KEYS}
     assert len(ours) == len(KEYS)
-    assert not ours & taken
+    assert ours & taken == {"C", "X"}  # contrast and swapping of labels, on the layers of the study only
 
 
 def test_tooltips_and_the_popup_name_the_keys():

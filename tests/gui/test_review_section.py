@@ -66,14 +66,18 @@ def test_go_shows_the_slice_that_is_worth_labelling(predicted, section):
     assert predicted.current_slice == found.index
 
 
-def test_accept_and_undo(predicted, section, qtbot, truth_slices):
+def test_accept_goes_on_and_undo_comes_back(predicted, section, qtbot, truth_slices):
     section.accept_button.click()
     assert status(predicted, 5) is Status.ACCEPTED
     np.testing.assert_array_equal(predicted.layers.manual.data[5], truth_slices(5))
+    assert predicted.current_slice == predicted.suggestion().index != 5
+    predicted.go_to(5)
     qtbot.waitUntil(lambda: "prediction accepted" in section.state_text.text())
+    predicted.go_to(0)
     predicted.layers.undo()
     assert status(predicted, 5) is Status.PREDICTED
     assert not predicted.layers.manual.data[5].any()
+    assert predicted.current_slice == 5
 
 
 def test_reject_and_undo(predicted, section, qtbot):
@@ -85,7 +89,8 @@ def test_reject_and_undo(predicted, section, qtbot):
     assert status(predicted, 5) is Status.PREDICTED
 
 
-def test_accept_all_above_a_confidence(predicted, section):
+def test_accept_all_above_a_confidence(predicted, section, answer):
+    answer(yes=True)
     section.threshold.setValue(90)
     assert section.accept_all_button.text() == "Accept 2 slices"
     section.threshold.setValue(95)
@@ -94,6 +99,55 @@ def test_accept_all_above_a_confidence(predicted, section):
     section.accept_all_button.click()
     assert [status(predicted, i) for i in (3, 5, 6)] == [Status.PREDICTED, Status.ACCEPTED, Status.ACCEPTED]
     assert status(predicted, 8) is Status.MANUAL
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Answer questions with yes or no, and keep their texts."""
+    asked = []
+
+    def answer_with(yes: bool):
+        button = QMessageBox.StandardButton.Yes if yes else QMessageBox.StandardButton.No
+        monkeypatch.setattr(QMessageBox, "question", lambda *args: (asked.append(args[2]), button)[1])
+        return asked
+
+    return answer_with
+
+
+def test_accepting_many_asks_and_says_how_many_nobody_has_looked_at(predicted, section, answer):
+    asked = answer(yes=False)
+    section.threshold.setValue(50)
+    section.accept_all_button.click()
+    assert asked[0].startswith("Accept 3 slices? Nobody has looked at 2 of them yet.")
+    assert [status(predicted, i) for i in (3, 5, 6)] == [Status.PREDICTED] * 3
+    predicted.go_to(3)
+    predicted.go_to(6)
+    section.accept_all_button.click()
+    assert asked[1].startswith("Accept 3 slices? You have looked at all of them.")
+    predicted.session.labels.set_prediction(3, predicted.session.labels.predicted(6), 0.9)
+    section.accept_all_button.click()
+    assert "Nobody has looked at 1 of them yet." in asked[2]
+
+
+def test_many_are_accepted_in_one_step_that_is_undone_and_redone(predicted, section, answer, truth_slices):
+    answer(yes=True)
+    section.threshold.setValue(50)
+    section.accept_all_button.click()
+    for index in (3, 5, 6):
+        np.testing.assert_array_equal(predicted.layers.manual.data[index], truth_slices(index))
+    predicted.layers.manual.paint((6, 2, 2), 1)
+    predicted.flush()
+    assert status(predicted, 6) is Status.MANUAL
+    predicted.layers.undo()
+    predicted.layers.undo()
+    assert [status(predicted, i) for i in (3, 5, 6)] == [Status.PREDICTED] * 3
+    assert not predicted.layers.manual.data[[3, 5, 6]].any()
+    predicted.layers.redo()
+    assert [status(predicted, i) for i in (3, 5, 6)] == [Status.ACCEPTED] * 3
+    np.testing.assert_array_equal(predicted.layers.manual.data[5], truth_slices(5))
+    predicted.layers.redo()
+    assert status(predicted, 6) is Status.MANUAL
+    assert predicted.layers.manual.data[6, 2, 2] == 1
 
 
 def test_correct_makes_it_manual(predicted, section, truth_slices):

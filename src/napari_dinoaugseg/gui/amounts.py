@@ -50,9 +50,14 @@ class Amounts:
             self._session, self._seen = session, {}
         book = session.labels
         for index in range(session.study.n_slices):
-            said = book.of_slice(index)
-            key = (said.manual, said.accepted, book.predicted(index))
-            if all(part is None for part in key):
+            key: tuple[Any, ...]
+            said, predicted = book.of_slice(index), book.predicted(index)
+            # What decides the result; accepting a prediction changes nothing about it.
+            if said.manual is not None:
+                key = (said.manual, predicted)
+            else:
+                key = (said.accepted if said.accepted is not None else predicted, None)
+            if key[0] is None:
                 self._seen.pop(index, None)
                 continue
             seen = self._seen.get(index)

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_dinoaugseg.gui.advice import unanswered
 from napari_dinoaugseg.gui.parts import button, sentence
-from napari_dinoaugseg.gui.questions import confirmed
+from napari_dinoaugseg.gui.questions import chosen, confirmed
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files
 from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.session.report import write_report
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.session import Session
 
 MODEL_SUFFIX = ".safetensors"
+_EVERYTHING, _REVIEWED = "Everything", "Reviewed only"
 _NAMED = 6  # files that a question lists by name
 
 _CHOICES: tuple[tuple[str, tuple[Status, ...]], ...] = (
@@ -162,16 +163,19 @@ class ExportSection(QWidget):
         if session is None or path is None:
             return
         include, per_class = self._wanted(), self.per_class.isChecked()
-        if not self._may_be_empty(session, include):
+        unseen = session.labels.unseen(include)
+        reviewed_only = self._ask_for_unseen(session, include, unseen) if unseen else False
+        if reviewed_only is None or not self._may_be_empty(session, include, reviewed_only=reviewed_only):
             return
         if not self._may_replace(planned_files(session, path, per_class=per_class)):
             return
 
         def write() -> list[Path]:
-            return export_masks(session, path, include, per_class=per_class)
+            return export_masks(session, path, include, per_class=per_class, reviewed_only=reviewed_only)
 
+        left_out = f" {_left_out(session, len(unseen))}" if reviewed_only else ""
         self.controller.run_function(
-            "Writing the mask", write, lambda written: self._tell(f"Written: {_listed(written)}")
+            "Writing the mask", write, lambda written: self._tell(f"Written: {_listed(written)}.{left_out}")
         )
 
     def export_report(self) -> None:
@@ -266,10 +270,25 @@ class ExportSection(QWidget):
         self._folder = path.parent
         return path
 
-    def _may_be_empty(self, session: Session, include: Sequence[Status]) -> bool:
+    def _ask_for_unseen(self, session: Session, include: Sequence[Status], unseen: Sequence[int]) -> bool | None:
+        """Say how many slices nobody has looked at; returns whether they stay out of the mask, None = write nothing."""
+        noun = "slice" if session.study.kind == "volume" else "picture"
+        total = sum(session.labels.status(index) in include for index in range(session.study.n_slices))
+        text = (
+            f"Nobody has looked at {len(unseen)} of the {total} {noun}s that go into the mask: they were filled by the "
+            f"model or by Fill between, and were not in view since. With '{_REVIEWED}', what nobody has looked at "
+            "becomes background."
+        )
+        answer = chosen(self, f"Export {noun}s that nobody has looked at?", text, (_EVERYTHING, _REVIEWED))
+        return None if answer is None else answer == 1
+
+    def _may_be_empty(self, session: Session, include: Sequence[Status], *, reviewed_only: bool) -> bool:
         """Ask when no slice has a label that would be written."""
-        if any(session.labels.status(index) in include for index in range(session.study.n_slices)):
-            return True
+        book = session.labels
+        for index in range(session.study.n_slices):
+            status = book.status(index)
+            if status in include and not (reviewed_only and not book.is_seen(status, index)):
+                return True
         return confirmed(
             self, "Write an empty mask?", "Nothing of that is there: all of the mask would be background. Write it?"
         )
@@ -281,6 +300,11 @@ class ExportSection(QWidget):
             return True
         are, them = ("is", "it") if len(there) == 1 else ("are", "them")
         return confirmed(self, "Replace what is there?", f"{_listed(there)} {are} there already. Replace {them}?")
+
+
+def _left_out(session: Session, count: int) -> str:
+    noun = "slice" if session.study.kind == "volume" else "picture"
+    return f"On {count} {noun}{'' if count == 1 else 's'}, what nobody has looked at is background."
 
 
 def _listed(files: Sequence[Path]) -> str:

@@ -13,7 +13,8 @@ _STEPS = (
     "<b>Study</b>: open a file or folder, or use an image layer that is there.",
     "<b>Label</b>: pick a class and paint it on three to five slices, spread over the study.",
     "<b>Train</b>: after a minute or so masks appear on the other slices.",
-    "<b>Review</b>: go where the model is unsure; accept a slice, or correct it with the brush. Train again.",
+    "<b>Review</b>: go where the model is unsure (N); accept a slice (A), correct it with the brush (C), or reject it "
+    "(X). Train again.",
     "<b>Export</b>: write the mask in the geometry of the study.",
 )
 

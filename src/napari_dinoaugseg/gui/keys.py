@@ -1,7 +1,9 @@
-"""The keys of the plugin. napari ignores keys in a plugin's manifest, so they are bound to the viewer here.
+"""The keys of the plugin. napari ignores keys in a plugin's manifest, so they are bound here.
 
-All are keys that napari leaves free for a viewer with image and labels layers; a test holds that. Training has Shift,
-for half a minute of work should not start by a slip of the finger.
+They are bound to the viewer, and to the layers of the open study as well: napari asks the selected layer first, and C
+and X mean something on its image and labels layers (adjust the contrast; swap the selected label with the background).
+On every other layer napari's keys stay napari's. Training has Shift, for half a minute of work should not start by a
+slip of the finger.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from napari_dinoaugseg.gui.reviewing import accept_and_go_on, correct, reject
 
 if TYPE_CHECKING:
     import napari
@@ -51,17 +56,14 @@ def _toggle_prediction(controller: Controller) -> None:
         layer.visible = not layer.visible
 
 
-def _accept(controller: Controller) -> None:
-    if controller.session is not None:
-        controller.accept(controller.current_slice)
-
-
 KEYS: tuple[Key, ...] = (
     Key("train", "Shift-T", "train, or stop the work that is going on", _train_or_stop),
     Key("next_suggested", "N", "go to the next slice to label or check", lambda c: c.next_suggested()),
     Key("next_labelled", "J", "go to the next labelled slice", lambda c: c.next_labelled(1)),
     Key("previous_labelled", "Shift-J", "go to the labelled slice before", lambda c: c.next_labelled(-1)),
-    Key("accept", "A", "accept the prediction of the slice in view", _accept),
+    Key("accept", "A", "accept the prediction of the slice in view, and go on to the next", accept_and_go_on),
+    Key("correct", "C", "correct the prediction of the slice in view with the brush", lambda c: correct(c)),
+    Key("reject", "X", "reject the prediction of the slice in view", reject),
     Key("toggle_prediction", "H", "hide or show the prediction", _toggle_prediction),
     Key("help", "F1", "show these keys", lambda c: _show_help(c)),
 )
@@ -79,24 +81,66 @@ def tooltip(text: str, name: str) -> str:
 
 def bind_keys(viewer: napari.Viewer, controller: Controller) -> None:
     """Bind the keys of one viewer to its controller; keys that another panel of the viewer bound are replaced."""
-    for key in KEYS:
-        viewer.bind_key(key.keys, _bound(key, controller), overwrite=True)
+    unbind_keys(viewer)
+    _bindings[id(viewer)] = _Bindings(viewer, controller)
 
 
 def unbind_keys(viewer: napari.Viewer) -> None:
     """Give the keys back."""
-    for key in KEYS:
-        viewer.bind_key(key.keys, None, overwrite=True)
+    bindings = _bindings.pop(id(viewer), None)
+    if bindings is not None:
+        bindings.give_back()
 
 
-def _bound(key: Key, controller: Controller) -> Callable[[Any], None]:
-    def pressed(_viewer: Any) -> None:
-        if not controller.closed:
-            controller.guarded(key.action, controller)
+class _Bindings:
+    """The keys of one viewer and of the layers of its study. It lives as long as the viewer, whose keys refer to it."""
 
-    # napari lists bound keys by these.
-    pressed.__name__, pressed.__doc__ = f"dinoaugseg_{key.name}", f"DINO-AugSeg: {key.does}"
-    return pressed
+    def __init__(self, viewer: napari.Viewer, controller: Controller) -> None:
+        self._viewer, self._controller = viewer, controller
+        self._layers: list[Any] = []
+        self._actions = {key.keys: self._action(key) for key in KEYS}
+        self._bind(viewer)
+        controller.session_changed.connect(self._follow)
+        controller.layers_changed.connect(self._follow)
+        self._follow()
+
+    def give_back(self) -> None:
+        """Bind nothing any more."""
+        self._controller.session_changed.disconnect(self._follow, missing_ok=True)
+        self._controller.layers_changed.disconnect(self._follow, missing_ok=True)
+        for owner in (*self._layers, self._viewer):
+            self._unbind(owner)
+
+    def _follow(self) -> None:
+        """Bind the keys to the layers of the study that is open now, and to no others."""
+        layers = self._controller.layers
+        ours = [] if layers is None else [layers.image, layers.prediction, layers.manual]
+        for layer in self._layers:
+            if not any(layer is one for one in ours):
+                self._unbind(layer)
+        self._layers = [layer for layer in ours if layer is not None]
+        for layer in self._layers:
+            self._bind(layer)
+
+    def _bind(self, owner: Any) -> None:
+        for keys, action in self._actions.items():
+            owner.bind_key(keys, action, overwrite=True)
+
+    def _unbind(self, owner: Any) -> None:
+        for keys in self._actions:
+            owner.bind_key(keys, None, overwrite=True)
+
+    def _action(self, key: Key) -> Callable[[Any], None]:
+        def pressed(_owner: Any) -> None:
+            if not self._controller.closed:
+                self._controller.guarded(key.action, self._controller)
+
+        # napari lists bound keys by these.
+        pressed.__name__, pressed.__doc__ = f"dinoaugseg_{key.name}", f"DINO-AugSeg: {key.does}"
+        return pressed
+
+
+_bindings: WeakValueDictionary[int, _Bindings] = WeakValueDictionary()
 
 
 def _show_help(controller: Controller) -> None:

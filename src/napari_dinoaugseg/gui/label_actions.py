@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.gui.core import ControllerCore
 from napari_dinoaugseg.gui.history import Step
+from napari_dinoaugseg.gui.looking import Looking
 from napari_dinoaugseg.gui.takeback import ClassRemoval, Rejection
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Status
+
+if TYPE_CHECKING:
+    import napari
 
 
 class LabelActions(ControllerCore):
     """Part of the controller. Errors become sentences (``failed``); results are said (``said``)."""
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        super().__init__(viewer)
+        self._looking = Looking(self)
 
     # --- predictions ------------------------------------------------------------------------------------------------
 
@@ -23,11 +32,15 @@ class LabelActions(ControllerCore):
 
     def accept_above(self, confidence: float) -> None:
         """Accept every predicted slice with at least this confidence (0 to 1), in one undoable step."""
-        book = self._book_now()
-        if book is None:
-            return
-        chosen = [i for i, value in sorted(book.confidence.items()) if value >= confidence]
-        self.guarded(self._accept, [i for i in chosen if book.status(i) is Status.PREDICTED])
+        self.guarded(self._accept, confidence)
+
+    def certain_slices(self, confidence: float) -> list[int]:
+        """The predicted slices with at least this confidence (0 to 1), ascending."""
+        if self.session is None:
+            return []
+        book = self.session.labels
+        found = (index for index, value in book.confidence.items() if value >= confidence)
+        return sorted(index for index in found if book.status(index) is Status.PREDICTED)
 
     def reject(self, index: int) -> None:
         """Throw away the prediction of a slice, and its acceptance."""
@@ -41,12 +54,16 @@ class LabelActions(ControllerCore):
         """
         self.guarded(self._copy_to_manual, index, overwrite)
 
-    def _accept(self, indices: list[int]) -> None:
+    def _accept(self, which: list[int] | float) -> None:
+        """Accept these slices, or all that are at least so certain."""
         book = self._book_now()
-        if book is None:
+        if book is None or self.layers is None:
             return
+        indices = which if isinstance(which, list) else self.certain_slices(which)
         done = book.accept_all(indices)
-        self._show_labels(done)
+        # The slice may be out of view when this is taken back.
+        also = Step(back=(partial(self.layers.go_to, done[0]),)) if len(done) == 1 else None
+        self._show_labels(done, also)
         if not indices:
             self.said.emit("No slice is that certain yet.")
         elif not done:
@@ -148,7 +165,7 @@ class LabelActions(ControllerCore):
         spacing = self.session.study.slice_spacing(here) if self.session is not None else None
         filled = fill_between(first, last, above - below - 1, spacing)
         for index in between:
-            book.set_manual(index, filled[index - below - 1])
+            book.set_manual(index, filled[index - below - 1], seen=False)
         self._show_labels(between)
         self.said.emit(f"{len(between)} slices filled as a starting point: check them. Ctrl+Z takes it back.")
 
@@ -212,9 +229,9 @@ class LabelActions(ControllerCore):
         self.flush()
         return self.session.labels if self.session is not None else None
 
-    def _show_labels(self, indices: list[int]) -> None:
+    def _show_labels(self, indices: list[int], also: Step | None = None) -> None:
         if self.layers is not None:
-            self.layers.write_labels(indices)
+            self.layers.write_labels(indices, also)
             self.layers.show_predictions(indices)
         self.labels_changed.emit()
 

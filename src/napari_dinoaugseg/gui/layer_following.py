@@ -7,7 +7,7 @@ with what is known of them, a few milliseconds at a time.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from napari_dinoaugseg.gui.layer_stack import LayerStack
 from napari_dinoaugseg.gui.parts import stop
 from napari_dinoaugseg.gui.takeback import put_class
 from napari_dinoaugseg.session.classes import LabelClass, new_class
+from napari_dinoaugseg.session.labels import foreign_values
 from napari_dinoaugseg.session.session import Session
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ class FollowedLayers(LayerStack):
         self._touched: dict[int, None] = {}  # slices in view when something happened: compared before the others
         self._since = 0.0
         self._writing = False
-        self._recorded = False  # whether napari's history took what we wrote
         self._view: tuple[float, ...] = ()
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -122,9 +122,7 @@ class FollowedLayers(LayerStack):
         self._timer.start(int(max(0, min(_SETTLE, left))))
 
     def _on_stroke(self) -> None:
-        if self._writing:
-            self._recorded = True
-        elif self.manual is not None:
+        if self.manual is not None and not self._writing:
             self._history.push(pixels_of(self.manual))
             self._look_soon()
 
@@ -208,8 +206,8 @@ class FollowedLayers(LayerStack):
     def _meet_numbers(self, values: NDArray[np.uint16]) -> None:
         """Paint with a number that is no class makes it one: nothing painted is refused."""
         book = self.session.labels
-        new = {int(n) for n in np.unique(values)} - {0, BACKGROUND} - {entry.number for entry in book.classes}
-        for number in sorted(new):
+        new = foreign_values(values, [entry.number for entry in book.classes])
+        for number in new:
             put_class(book, self._former.get(number) or new_class(number))
         if new:
             self.show_colours()
@@ -227,10 +225,15 @@ class FollowedLayers(LayerStack):
         height, width = self.study.slice_shape(index)
         return self._followed()[index, :height, :width]
 
-    def _put(self, values: dict[int, NDArray[np.uint16]]) -> None:
-        """Put whole slices into the layer, beside napari's history."""
+    def _put(self, values: Mapping[int, NDArray[np.uint16] | None]) -> None:
+        """Put slices (None = all 0) into the layer, beside napari's history."""
+        slices = self._followed()
         for index, slice_values in values.items():
-            self._followed()[index] = slice_values
+            if slice_values is None:
+                slices[index] = 0
+            else:
+                height, width = slice_values.shape
+                slices[index, :height, :width] = slice_values
         if self.manual is not None:
             self.manual.refresh()
 

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 from napari_dinoaugseg.gui.agreement_curve import AgreementCurve
 from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.parts import button, quietly, row, sentence
-from napari_dinoaugseg.gui.questions import confirmed
+from napari_dinoaugseg.gui.reviewing import accept_and_go_on, accept_certain, correct, reject
 from napari_dinoaugseg.gui.theme import background_colour, text_colour
 from napari_dinoaugseg.session.labels import Status
 
@@ -62,16 +62,25 @@ class ReviewSection(QWidget):
     # --- making -----------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
+        controller = self.controller
         self.next_text = _text()
         self.go_button = button("Go", tooltip("Show this slice", "next_suggested"), self._go)
         self.state_text = _text()
         self.accept_button = button(
-            "Accept", tooltip("The prediction of this slice is right: learn from it", "accept"), self._accept
+            "Accept",
+            tooltip("The prediction of this slice is right: learn from it, and go on to the next slice", "accept"),
+            lambda: controller.guarded(accept_and_go_on, controller),
         )
         self.correct_button = button(
-            "Correct", "Copy the prediction into the manual layer, to correct it with the brush", self._correct
+            "Correct",
+            tooltip("Copy the prediction into the manual layer, to correct it with the brush", "correct"),
+            lambda: controller.guarded(correct, controller, self),
         )
-        self.reject_button = button("Reject", "Throw the prediction of this slice away", self._reject)
+        self.reject_button = button(
+            "Reject",
+            tooltip("Throw the prediction of this slice away", "reject"),
+            lambda: controller.guarded(reject, controller),
+        )
         self.threshold = QSpinBox()
         self.threshold.setRange(50, 100)
         self.threshold.setValue(90)
@@ -169,16 +178,12 @@ class ReviewSection(QWidget):
         self.state_text.setText(f"In view: <b>{escape(name)}</b>, {_WORDS[status]}{sure}")
 
     def _show_accept_all(self, session: Session | None) -> None:
-        count = len(self._certain(session)) if session is not None else 0
+        count = len(self.controller.certain_slices(self.threshold.value() / 100))
         self.accept_all_button.setText(f"Accept {count} slice{'' if count == 1 else 's'}")
         self.accept_all_button.setEnabled(count > 0 and not self.controller.read_only)
         best = max(session.labels.confidence.values(), default=None) if session is not None else None
         highest = f"; the highest is {best:.0%}" if best is not None else ""
         self.accept_all_button.setToolTip(f"Accept every predicted slice with at least this confidence{highest}")
-
-    def _certain(self, session: Session) -> list[int]:
-        book, least = session.labels, self.threshold.value() / 100
-        return [i for i, value in book.confidence.items() if value >= least and book.status(i) is Status.PREDICTED]
 
     def _show_layer(self) -> None:
         layers = self.controller.layers
@@ -215,30 +220,8 @@ class ReviewSection(QWidget):
         if self._suggested is not None:
             self.controller.guarded(self.controller.go_to, self._suggested)
 
-    def _accept(self) -> None:
-        self.controller.accept(self.controller.current_slice)
-
     def _accept_all(self) -> None:
-        self.controller.accept_above(self.threshold.value() / 100)
-
-    def _reject(self) -> None:
-        self.controller.reject(self.controller.current_slice)
-
-    def _correct(self) -> None:
-        controller, here = self.controller, self.controller.current_slice
-        controller.flush()
-        session = controller.session
-        painted = session is not None and session.labels.status(here) is Status.MANUAL
-        if painted and not self._may_overwrite(here):
-            return
-        controller.copy_to_manual(here, overwrite=painted)
-
-    def _may_overwrite(self, index: int) -> bool:
-        """Ask; what a person painted is never replaced without."""
-        session = self.controller.session
-        name = session.study.slice_name(index) if session is not None else f"slice {index}"
-        text = f"You painted {name} by hand. Replace it by the prediction? Ctrl+Z brings it back."
-        return confirmed(self, "Replace what you painted?", text)
+        self.controller.guarded(accept_certain, self.controller, self.threshold.value() / 100, self)
 
     def _show_opacity(self, percent: int) -> None:
         layers = self.controller.layers

@@ -13,17 +13,19 @@ class Rejection:
         self._book, self._index = book, index
         self._labels: Labels | None = None
         self._confidence = 0.0
+        self._seen = False
 
     def again(self) -> None:
         """Throw the prediction away, and its acceptance."""
         self._labels = self._book.predicted(self._index)
         self._confidence = self._book.confidence.get(self._index, 0.0)
+        self._seen = self._book.is_seen("predicted", self._index)
         self._book.reject(self._index)
 
     def back(self) -> None:
         """Bring it back."""
         if self._labels is not None and self._book.predicted(self._index) is None:
-            self._book.set_prediction(self._index, self._labels, self._confidence)
+            self._book.set_prediction(self._index, self._labels, self._confidence, seen=self._seen)
 
 
 class ClassRemoval:
@@ -54,7 +56,8 @@ class ClassRemoval:
         put_class(book, self._entry)
         for index, (labels, left) in self._erased.items():
             if book.predicted(index) is left:
-                book.set_prediction(index, labels, book.confidence[index])
+                seen = book.is_seen("predicted", index)
+                book.set_prediction(index, labels, book.confidence[index], seen=seen)
 
 
 def put_class(book: LabelBook, entry: LabelClass) -> None:

@@ -24,7 +24,12 @@ MANUAL_AND_ACCEPTED = (Status.MANUAL, Status.ACCEPTED)
 
 
 def export_masks(
-    session: Session, path: Path, include: Iterable[Status] = EVERYTHING, *, per_class: bool = False
+    session: Session,
+    path: Path,
+    include: Iterable[Status] = EVERYTHING,
+    *,
+    per_class: bool = False,
+    reviewed_only: bool = False,
 ) -> list[Path]:
     """Write the mask in exactly the study's geometry. What is there already is replaced: ask before.
 
@@ -35,6 +40,7 @@ def export_masks(
         per_class: write one binary mask a class: `mask_NAME.nii.gz` (1 inside) beside `path`, a subfolder `NAME` of
             `path` for pictures (255 inside, as every picture viewer shows it). A DICOM SEG needs no such files: its
             one file keeps each class apart, with its name and number.
+        reviewed_only: background on slices that nobody has looked at, see :meth:`LabelBook.unseen`.
 
     Returns:
         The files or folders that were written.
@@ -46,14 +52,15 @@ def export_masks(
     _check(session, path, targets)
     wanted = tuple(include)
     if not per_class:
-        session.export(path, wanted)
+        session.export(path, wanted, reviewed_only=reviewed_only)
         return [path]
-    by_hand = is_by_hand(session.labels, session.study.n_slices, wanted)
+    by_hand = is_by_hand(session.labels, session.study.n_slices, wanted, reviewed_only=reviewed_only)
     for target, entry in targets:
         target.parent.mkdir(exist_ok=True)
         inside = np.uint16(255 if suffix_of(target) == ".png" or session.study.kind == "pictures" else 1)
         alone = replace(entry, number=int(inside))
-        write_mask(session.study, target, _only(session, entry, wanted, inside), [alone], by_hand=by_hand)
+        masks = _only(session, entry, wanted, inside, reviewed_only=reviewed_only)
+        write_mask(session.study, target, masks, [alone], by_hand=by_hand)
     return [target for target, _ in targets]
 
 
@@ -100,10 +107,13 @@ def _check(session: Session, path: Path, targets: list[tuple[Path, LabelClass]])
             session.study.check_output(target)
 
 
-def _only(session: Session, entry: LabelClass, include: tuple[Status, ...], inside: np.uint16) -> MaskOf:
+def _only(
+    session: Session, entry: LabelClass, include: tuple[Status, ...], inside: np.uint16, *, reviewed_only: bool
+) -> MaskOf:
     """The masks of one class."""
 
     def mask(index: int) -> Labels:
-        return np.where(session.labels.result(index, include) == entry.number, inside, 0).astype(np.uint16)
+        labels = session.labels.result(index, include, reviewed_only=reviewed_only)
+        return np.where(labels == entry.number, inside, 0).astype(np.uint16)
 
     return mask

@@ -50,6 +50,7 @@ class Index:
         classes: ascending by number.
         slices: file names by slice and kind of labels; None = not known (yet), the files themselves tell.
         confidence: of predicted slices, 0 to 1.
+        unseen: by layer, the slices on which nobody has looked at it; None = not recorded.
         settings: how to learn.
         rounds: one entry a training.
         model: the file of the trained decoder.
@@ -62,6 +63,7 @@ class Index:
     classes: list[LabelClass] = field(default_factory=list)
     slices: dict[int, dict[str, str]] | None = None
     confidence: dict[int, float] = field(default_factory=dict)
+    unseen: dict[str, list[int]] | None = None
     settings: Settings = field(default_factory=Settings)
     rounds: list[Round] = field(default_factory=list)
     model: str | None = None
@@ -82,6 +84,7 @@ def to_bytes(index: Index) -> bytes:
         "classes": to_plain(index.classes),
         "slices": slices,
         "confidence": {str(number): value for number, value in sorted(index.confidence.items())},
+        "unseen": index.unseen,
         "settings": index.settings.model_dump(mode="json"),
         "rounds": [asdict(entry) for entry in index.rounds],
         "model": index.model,
@@ -173,6 +176,13 @@ def _confidence(value: Any) -> dict[int, float]:
     return {int(number): min(max(_finite(entry), 0.0), 1.0) for number, entry in value.items()}
 
 
+def _unseen(value: Any) -> dict[str, list[int]]:
+    if not set(value) <= set(LAYERS):
+        msg = "no layer of labels"
+        raise ValueError(msg)
+    return {str(layer): [int(number) for number in numbers] for layer, numbers in value.items()}
+
+
 def _rounds(value: Any) -> list[Round]:
     return [
         Round(
@@ -210,6 +220,7 @@ _PARTS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     ("classes", _classes, "names and colours of the classes"),
     ("slices", _slices, "the entries of the slices"),
     ("confidence", _confidence, "the confidences of predictions"),
+    ("unseen", _unseen, "the entries of what was looked at"),
     ("settings", Settings.checked, "the settings"),
     ("rounds", _rounds, "the facts about past trainings"),
     ("model", _model, "the facts about the trained model"),

@@ -6,7 +6,7 @@ all of them can be undone. Arrays are kept read-only: what is in the book cannot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -25,14 +25,15 @@ UNDO_LIMIT = 200
 """How many changes can be taken back; each may hold copies of slices."""
 
 Labels = NDArray[np.uint16]
-_Entry = tuple[str, int]  # layer, slice
+Entry = tuple[str, int]
+"""A layer (``manual``, ``accepted``, ``predicted``) and a slice."""
 
 
 @dataclass(frozen=True)
 class _Change:
     """New contents of some slices (None = nothing there), and the classes, where they change."""
 
-    slices: dict[_Entry, Labels | None]
+    slices: dict[Entry, Labels | None]
     classes: list[LabelClass] | None = None
 
 
@@ -57,11 +58,13 @@ class BookContent:
         classes: ascending by number.
         layers: ``manual``, ``accepted`` and ``predicted``: the labels by slice.
         confidence: of the predicted slices, 0 to 1.
+        unseen: (layer, slice) of labels that nobody has looked at; None where that was not recorded.
     """
 
     classes: tuple[LabelClass, ...] = ()
     layers: Mapping[str, Mapping[int, Labels]] = field(default_factory=dict)
     confidence: Mapping[int, float] = field(default_factory=dict)
+    unseen: frozenset[Entry] | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -78,6 +81,21 @@ class Status(StrEnum):
     PREDICTED = "predicted"
 
 
+_EVERY_STATUS = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
+
+
+def foreign_values(labels: NDArray[np.integer], numbers: Collection[int]) -> list[int]:
+    """The values in (H, W) labels that are neither background, nor UNKNOWN, nor among `numbers`; ascending."""
+    if labels.dtype != np.uint16:
+        return sorted({int(value) for value in np.unique(labels)} - {0, UNKNOWN, *numbers})
+    allowed = np.zeros(UNKNOWN + 1, bool)
+    allowed[[0, UNKNOWN, *numbers]] = True
+    # Classes are numbered from 1, so the largest value mostly settles it: a hundred times faster than np.unique.
+    if allowed[: int(labels.max(initial=0)) + 1].all() or allowed.take(labels).all():
+        return []
+    return [int(value) for value in np.unique(labels) if not allowed[value]]
+
+
 class LabelBook:
     """Labels of a study with ``shapes[i]`` = (H, W) of slice i."""
 
@@ -87,6 +105,7 @@ class LabelBook:
         self.classes: list[LabelClass] = []
         self._layers: dict[str, dict[int, Labels]] = {"manual": {}, "accepted": {}, "predicted": {}}
         self._confidence: dict[int, float] = {}
+        self._unseen: set[Entry] = set()  # filled by the model or by interpolation, and not looked at since
         self._undo: list[_Change] = []
         self._redo: list[_Change] = []
 
@@ -146,29 +165,65 @@ class LabelBook:
         msg = f"Slice {index} is not labelled."
         raise LabelError(msg)
 
-    def result(
-        self, index: int, include: Iterable[Status] = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
-    ) -> Labels:
+    def result(self, index: int, include: Iterable[Status] = _EVERY_STATUS, *, reviewed_only: bool = False) -> Labels:
         """The mask of a slice, (H, W): manual exactly as painted, else accepted, else predicted, else background.
 
         Pixels left open are filled from the prediction when that is included, otherwise with background.
+
+        Args:
+            index: the slice.
+            include: the layers that count.
+            reviewed_only: background instead of labels that nobody has looked at, see :meth:`unseen`.
         """
         wanted = set(include)
         fill = self._layers["predicted"].get(index) if Status.PREDICTED in wanted else None
-        for layer in (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED):
+        if reviewed_only and ("predicted", index) in self._unseen:
+            fill = None
+        for layer in _EVERY_STATUS:
             labels = self._layers[layer].get(index) if layer in wanted else None
             if labels is None:
                 continue
+            if reviewed_only and (layer, index) in self._unseen:
+                break
             unknown = labels == UNKNOWN
             return np.where(unknown, 0 if fill is None else fill, labels).astype(np.uint16) if unknown.any() else labels
         return np.zeros(self._shape_of(index), np.uint16)
+
+    # --- what was looked at -----------------------------------------------------------------------------------------
+
+    def see(self, index: int) -> bool:
+        """A person looks at a slice with all that is on it now. Returns whether something on it was unseen."""
+        here = {(layer, index) for layer in self._layers} & self._unseen
+        self._unseen -= here
+        return bool(here)
+
+    def is_seen(self, layer: str, index: int) -> bool:
+        """Whether a person has looked at what a layer holds on a slice."""
+        return (layer, index) not in self._unseen
+
+    def unseen(self, include: Iterable[Status] = _EVERY_STATUS) -> list[int]:
+        """The slices whose :meth:`result` holds something that nobody has looked at.
+
+        That is a prediction, accepted or not, that was not in view since it came; one that fills the gaps between
+        scribbles; or a slice that was filled by interpolation.
+        """
+        wanted = set(include)
+        return [index for index in sorted({index for _, index in self._unseen}) if self._is_unseen(index, wanted)]
+
+    def _is_unseen(self, index: int, wanted: set[Status]) -> bool:
+        top = next((layer for layer in _EVERY_STATUS if layer in wanted and index in self._layers[layer]), None)
+        if top is None or not self.is_seen(top, index):
+            return top is not None
+        is_filled = Status.PREDICTED in wanted and index in self._layers["predicted"] and self._has_unknown(index)
+        return top is Status.MANUAL and is_filled and not self.is_seen("predicted", index)
 
     # --- as a whole -------------------------------------------------------------------------------------------------
 
     def content(self) -> BookContent:
         """All that is in the book now; later changes do not reach it."""
         layers = {layer: dict(slices) for layer, slices in self._layers.items()}
-        return BookContent(tuple(self.classes), layers, dict(self._confidence))
+        unseen = frozenset((layer, index) for layer, index in self._unseen if index in layers[layer])
+        return BookContent(tuple(self.classes), layers, dict(self._confidence), unseen)
 
     def take_content(self, content: BookContent) -> None:
         """Replace everything by what :meth:`content` gave; there is nothing to undo afterwards.
@@ -186,18 +241,27 @@ class LabelBook:
                 made._layers[layer][index] = labels  # the same array: whoever kept it knows it again
         self.classes, self._layers = made.classes, made._layers
         self._confidence = {index: content.confidence.get(index, 0.0) for index in self._layers["predicted"]}
+        made_by_model = {(layer, index) for layer in ("accepted", "predicted") for index in self._layers[layer]}
+        # Where nobody recorded what was looked at, nothing of the model counts as seen.
+        self._unseen = made_by_model if content.unseen is None else set(content.unseen)
         self._undo.clear()
         self._redo.clear()
 
     # --- a person's changes -----------------------------------------------------------------------------------------
 
-    def set_manual(self, index: int, labels: NDArray[np.integer]) -> None:
+    def set_manual(self, index: int, labels: NDArray[np.integer], *, seen: bool = True) -> None:
         """Put what the person painted on a slice; an all-background slice counts as labelled.
+
+        Args:
+            index: the slice.
+            labels: (H, W).
+            seen: False for labels that were computed and that nobody has looked at yet.
 
         Raises:
             LabelError: another shape, or a value that is neither background, a class, nor UNKNOWN.
         """
         self._apply({("manual", index): self._checked(index, labels), ("accepted", index): None})
+        self._note("manual", index, seen=seen)
 
     def mark_empty(self, index: int) -> None:
         """Say that a slice holds none of the classes."""
@@ -235,6 +299,8 @@ class LabelBook:
                 raise LabelError(msg)
         if chosen:
             self._apply({("accepted", i): self._checked(i, self._layers["predicted"][i]) for i in chosen})
+            for index in chosen:
+                self._note("accepted", index, seen=self.is_seen("predicted", index))
         return chosen
 
     def accept_above(self, confidence: float) -> list[int]:
@@ -262,11 +328,13 @@ class LabelBook:
         if index in self._layers["manual"] and not overwrite:
             msg = f"Slice {index} has manual labels. Copying the prediction would overwrite them."
             raise LabelError(msg)
-        source = self._layers["accepted"].get(index, self._layers["predicted"].get(index))
+        layer = "accepted" if index in self._layers["accepted"] else "predicted"
+        source = self._layers[layer].get(index)
         if source is None:
             msg = f"Slice {index} has no prediction to copy. Train first."
             raise LabelError(msg)
         self._apply({("manual", index): self._checked(index, source), ("accepted", index): None})
+        self._note("manual", index, seen=self.is_seen(layer, index))
 
     def undo(self) -> bool:
         """Take back the last change of the person; False when there is none."""
@@ -313,14 +381,31 @@ class LabelBook:
 
     # --- the model's changes ----------------------------------------------------------------------------------------
 
-    def set_prediction(self, index: int, labels: NDArray[np.integer], confidence: float) -> None:
-        """Keep the prediction of a slice; replaces the last one, touches nothing else, and no undo takes it back."""
+    def set_prediction(self, index: int, labels: NDArray[np.integer], confidence: float, *, seen: bool = False) -> None:
+        """Keep the prediction of a slice; replaces the last one, touches nothing else, and no undo takes it back.
+
+        Args:
+            index: the slice.
+            labels: (H, W).
+            confidence: 0 to 1.
+            seen: True for one that comes back after a person has looked at it.
+
+        Raises:
+            LabelError: another shape, or a value that is no class.
+        """
         self._layers["predicted"][index] = self._checked(index, labels)
         self._confidence[index] = confidence
+        self._note("predicted", index, seen=seen)
         for change in (*self._undo, *self._redo):
             change.slices.pop(("predicted", index), None)
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _note(self, layer: str, index: int, *, seen: bool) -> None:
+        if seen:
+            self._unseen.discard((layer, index))
+        else:
+            self._unseen.add((layer, index))
 
     def _checked(self, index: int, labels: NDArray[np.integer]) -> Labels:
         self._require_fitting(index, labels)
@@ -337,8 +422,7 @@ class LabelBook:
         if labels.shape != shape:
             msg = f"Labels for slice {index} have the shape {labels.shape}; the slice has {shape}."
             raise LabelError(msg)
-        allowed = {0, UNKNOWN, *(entry.number for entry in self.classes)}
-        foreign = sorted({int(value) for value in np.unique(labels)} - allowed)
+        foreign = foreign_values(labels, [entry.number for entry in self.classes])
         if foreign:
             msg = f"Labels for slice {index} hold the value {foreign[0]}, which is no class."
             raise LabelError(msg)
@@ -352,7 +436,7 @@ class LabelBook:
         manual = self._layers["manual"].get(index)
         return manual is not None and bool((manual == UNKNOWN).any())
 
-    def _erased(self, classes: list[LabelClass]) -> dict[_Entry, Labels]:
+    def _erased(self, classes: list[LabelClass]) -> dict[Entry, Labels]:
         """What becomes of slices with a class that is not among these; predictions with it may have come any time."""
         gone = sorted({entry.number for entry in self.classes} - {entry.number for entry in classes})
         return {
@@ -368,7 +452,7 @@ class LabelBook:
             raise LabelError(msg)
         self._apply({}, [replace(entry, **changes) if entry.number == number else entry for entry in self.classes])
 
-    def _apply(self, slices: dict[_Entry, Labels | None], classes: list[LabelClass] | None = None) -> None:
+    def _apply(self, slices: dict[Entry, Labels | None], classes: list[LabelClass] | None = None) -> None:
         self._undo.append(self._exchange(_Change(slices, classes)))
         del self._undo[:-UNDO_LIMIT]
         self._redo.clear()
@@ -381,7 +465,7 @@ class LabelBook:
 
     def _exchange(self, change: _Change) -> _Change:
         """Carry out a change and return the one that reverts it."""
-        before: dict[_Entry, Labels | None] = {}
+        before: dict[Entry, Labels | None] = {}
         erased = {} if change.classes is None else self._erased(change.classes)
         for (layer, index), labels in {**erased, **change.slices}.items():
             before[layer, index] = self._layers[layer].get(index)

@@ -34,8 +34,9 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
 
     Returns:
         ``study`` (fingerprint, kind, plane, sizes), ``classes`` (number, name, colour, pixels, volume_ml; the volume is
-        None where the voxel size is unknown), ``slices`` (numbers of the manual, accepted and predicted ones, and which
-        of these the mask holds), ``confidence`` of predicted slices by number, ``encoder`` and ``device``
+        None where the voxel size is unknown), ``slices`` (numbers of the manual, accepted and predicted ones;
+        ``unseen``: those of the mask with something computed that nobody has looked at; ``in_mask``: which statuses the
+        mask holds), ``confidence`` of predicted slices by number, ``encoder`` and ``device``
         (None when nothing was learnt), ``settings``, ``rounds``, ``versions``, ``created`` (ISO 8601).
     """
     wanted = tuple(include)
@@ -57,6 +58,7 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
         ],
         "slices": {
             **{str(status): slices for status, slices in by_status.items()},
+            "unseen": book.unseen(wanted),
             "in_mask": [str(s) for s in wanted],
         },
         "confidence": {str(i): round(value, 4) for i, value in sorted(book.confidence.items())},

@@ -12,9 +12,10 @@ from napari_dinoaugseg.study.segments import Segment
 from napari_dinoaugseg.study.study import MaskOf
 
 
-def is_by_hand(book: LabelBook, n_slices: int, include: Sequence[Status]) -> bool:
-    """Tell whether a person drew all the labels of the slices with these statuses."""
-    found = {book.status(index) for index in range(n_slices)} & set(include)
+def is_by_hand(book: LabelBook, n_slices: int, include: Sequence[Status], *, reviewed_only: bool = False) -> bool:
+    """Tell whether a person drew all the labels of the slices with these statuses, as they come out of the book."""
+    left_out = set(book.unseen(include)) if reviewed_only else set()
+    found = {book.status(index) for index in range(n_slices) if index not in left_out} & set(include)
     return found <= {Status.MANUAL}
 
 

@@ -353,27 +353,34 @@ class Session:
 
     # --- results ----------------------------------------------------------------------------------------------------
 
-    def export(self, path: Path, include: Iterable[Status] = EVERYTHING, *, keep_unknown: bool = False) -> None:
+    def export(
+        self,
+        path: Path,
+        include: Iterable[Status] = EVERYTHING,
+        *,
+        keep_unknown: bool = False,
+        reviewed_only: bool = False,
+    ) -> None:
         """Write the mask in exactly the study's geometry; see :meth:`Study.write_mask`.
 
         Args:
-            path: where to write.
-            include: which slices count.
+            path: a file for a volume, a folder for pictures.
+            include: which slices count; the others come out as background.
             keep_unknown: pixels left open on slices labelled by hand stay `UNKNOWN`, which masks of pictures can say;
                 else they are filled from the prediction.
+            reviewed_only: background on slices that nobody has looked at, see :meth:`LabelBook.unseen`.
 
         Raises:
             OutputError: it cannot be written.
         """
-        wanted = tuple(include)
-        by_hand = is_by_hand(self.labels, self.study.n_slices, wanted)
-        classes = self.labels.classes
+        wanted, book = tuple(include), self.labels
+        by_hand = is_by_hand(book, self.study.n_slices, wanted, reviewed_only=reviewed_only)
 
         def mask(index: int) -> Labels:
-            manual = self.labels.manual(index) if keep_unknown else None
-            return self.labels.result(index, wanted) if manual is None else manual
+            manual = book.manual(index) if keep_unknown else None
+            return book.result(index, wanted, reviewed_only=reviewed_only) if manual is None else manual
 
-        write_mask(self.study, path, mask, classes, by_hand=by_hand)
+        write_mask(self.study, path, mask, book.classes, by_hand=by_hand)
 
     def save_model(self, path: Path) -> None:
         """Write the trained decoder for the next study. Raises TrainingError without one, OutputError."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +39,7 @@ from napari_dinoaugseg.session.index import (
     read_index,
     to_bytes,
 )
-from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, Labels
+from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, Entry, Labels
 from napari_dinoaugseg.session.slice_files import (
     LAYERS,
     DamagedSliceError,
@@ -158,6 +158,7 @@ class SessionStore:
                 saved=datetime.now(UTC).astimezone(),
                 classes=list(snapshot.book.classes),
                 confidence=dict(snapshot.book.confidence),
+                unseen=_by_layer(snapshot.book.unseen),
                 settings=snapshot.settings,
                 rounds=list(snapshot.history),
                 view=dict(snapshot.view),
@@ -239,7 +240,12 @@ class SessionStore:
             msg = f"{self.folder}: this session belongs to another study, or to other slices of it."
             raise SessionError(msg)
         layers = self._load_slices(index, problems)
-        book = BookContent(tuple(_with_found(index.classes, layers)), layers, index.confidence)
+        unseen = (
+            None
+            if index.unseen is None
+            else frozenset((layer, i) for layer in index.unseen for i in index.unseen[layer])
+        )
+        book = BookContent(tuple(_with_found(index.classes, layers)), layers, index.confidence, unseen)
         model = None if index.model is None else self.folder / index.model
         if model is not None and not self._is_sound(model):
             problems.append("the trained model is damaged; train again")
@@ -291,6 +297,10 @@ class SessionStore:
             return model_name(disk.read(model, _LARGEST_MODEL)) == model.name
         except OSError:
             return False
+
+
+def _by_layer(unseen: Collection[Entry] | None) -> dict[str, list[int]] | None:
+    return None if unseen is None else {name: sorted(i for layer, i in unseen if layer == name) for name in LAYERS}
 
 
 def _with_found(classes: list[LabelClass], layers: Mapping[str, Mapping[int, Labels]]) -> list[LabelClass]:
