@@ -5,8 +5,8 @@ from __future__ import annotations
 import nibabel as nib
 import nrrd
 import numpy as np
+from qtpy.QtWidgets import QFileDialog
 
-from napari_dinoaugseg.gui import label_section
 from napari_dinoaugseg.study.segments import Segment
 from tests.blobs import AFFINE, truth_voxels
 from tests.gui.conftest import paint, wait_idle
@@ -14,7 +14,7 @@ from tests.gui.conftest import paint, wait_idle
 
 def load(qtbot, panel, path, monkeypatch) -> None:
     """Press the button, and choose the file."""
-    monkeypatch.setattr(label_section.QFileDialog, "getOpenFileName", lambda *_, **__: (str(path), ""))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (str(path), ""))
     panel.label.load_button.click()
     wait_idle(qtbot, panel.controller)
 

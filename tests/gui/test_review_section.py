@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import pyqtgraph
 import pytest
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QMessageBox
 
 from napari_dinoaugseg.gui.review_section import ReviewSection
+from napari_dinoaugseg.gui.theme import background_colour
 from napari_dinoaugseg.session.labels import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
@@ -250,3 +255,33 @@ def test_the_curve_follows_the_theme(opened, section):
     dark = colour()
     opened.viewer.theme = "light"
     assert colour() != dark
+
+
+def test_both_curves_and_the_link_to_the_licence_are_readable_in_either_theme(panel, opened):
+    found = {
+        "states": {"efficientnet-lite0": "package"},
+        "facts": {"efficientnet-lite0": ("Apache-2.0", "https://example.org", 17)},
+        "chosen": "efficientnet-lite0",
+        "problem": None,
+    }
+    panel.study.encoder._on_found(found)
+    for theme in ("dark", "light", "dark"):
+        opened.viewer.theme = theme
+        for plot in (panel.train.curve, panel.review.curve.plot):
+            ground = plot.backgroundBrush().color()
+            (line,) = plot.listDataItems()
+            pens = (plot.getAxis("left").textPen().color(), pyqtgraph.mkPen(line.opts["pen"]).color())
+            assert all(contrast(pen, ground) > 3 for pen in pens)
+        (link,) = re.findall(r"color: (#[0-9a-f]{6})", panel.study.encoder.state.text())
+        assert contrast(QColor(link), QColor(background_colour(opened.viewer))) > 4.5
+
+
+def contrast(one: QColor, other: QColor) -> float:
+    """Of two colours, 1 to 21, as WCAG defines it."""
+
+    def luminance(colour: QColor) -> float:
+        parts = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.getRgbF()[:3]]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.session.classes import classes_of
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, SliceLabels, Status
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, SliceLabels, Status, foreign_values
 
 SHAPE = (4, 5)
 
@@ -394,3 +394,75 @@ def test_a_slice_that_is_not_labelled_teaches_nothing(book):
     book.set_prediction(1, full(2), 0.8)
     with pytest.raises(LabelError, match="Slice 1 is not labelled"):
         book.truth(1)
+
+
+def test_what_the_model_made_is_unseen_until_somebody_looks_and_again_when_it_is_made_new(book):
+    for index in (1, 2, 3):
+        book.set_prediction(index, full(1), 0.9)
+    assert book.unseen() == [1, 2, 3]
+    assert book.see(2)
+    assert not book.see(2)
+    assert book.unseen() == [1, 3]
+    book.set_prediction(2, full(2), 0.9)
+    assert book.unseen() == [1, 2, 3]
+    book.reject(1)
+    assert book.unseen() == [2, 3]
+    assert book.unseen([Status.MANUAL, Status.ACCEPTED]) == []
+
+
+def test_accepting_unseen_predictions_does_not_make_them_seen(book):
+    book.set_prediction(1, full(1), 0.9)
+    book.set_prediction(2, full(1), 0.9)
+    book.see(2)
+    book.accept_all([1, 2])
+    assert book.unseen() == [1]
+    book.undo()
+    assert book.unseen() == [1]
+    book.redo()
+    book.see(1)
+    assert book.unseen() == []
+    book.set_prediction(1, full(2), 0.9)  # of a training that was under way
+    assert book.unseen() == []
+    book.undo()
+    assert book.unseen() == [1]
+
+
+def test_slices_that_were_interpolated_and_gaps_that_a_prediction_fills_are_unseen_too(book):
+    book.set_manual(1, full(1), seen=False)
+    scribbles = full(UNKNOWN)
+    scribbles[0] = 1
+    book.set_manual(2, scribbles)
+    assert book.unseen() == [1]
+    book.set_prediction(2, full(2), 0.9)
+    assert book.unseen() == [1, 2]
+    assert book.unseen([Status.MANUAL]) == [1]
+    assert not book.result(1, reviewed_only=True).any()
+    left = book.result(2, reviewed_only=True)
+    assert (left[0] == 1).all()
+    assert not left[1:].any()
+    book.set_manual(1, full(2))  # painted by hand since
+    assert book.unseen() == [2]
+
+
+def test_a_book_whose_content_does_not_say_what_was_seen_takes_nothing_of_the_model_for_seen(book):
+    book.set_manual(0, full(1))
+    book.set_prediction(1, full(1), 0.9)
+    book.set_prediction(2, full(1), 0.9)
+    book.accept(2)
+    for index in range(6):
+        book.see(index)
+    content = book.content()
+    book.take_content(content)
+    assert book.unseen() == []
+    book.take_content(replace(content, unseen=None))
+    assert book.unseen() == [1, 2]
+
+
+@pytest.mark.parametrize("value", [3, 8, 10, 65534])
+def test_a_value_that_is_no_class_is_found_wherever_it_is(book, value):
+    labels = full(UNKNOWN)
+    labels[1, 2] = value
+    assert foreign_values(labels, [1, 2, 9]) == [value]
+    assert foreign_values(labels.astype(np.int64), [1, 2, 9]) == [value]
+    with pytest.raises(LabelError, match=f"{value}, which is no class"):
+        book.set_manual(0, labels)

@@ -24,7 +24,7 @@ from napari_dinoaugseg.learning.events import Notice, Stage
 from napari_dinoaugseg.learning.events import Progress as ProgressEvent
 
 _VERBS: dict[Stage, str] = {"send": "sending", "encode": "encoding", "train": "training", "predict": "predicting"}
-_UNITS: dict[Stage, str] = {"send": "slices", "encode": "slices", "train": "steps", "predict": "slices"}
+_UNITS: dict[Stage, str] = {"send": "slices", "encode": "images", "train": "steps", "predict": "slices"}
 
 Result = TypeVar("Result")
 

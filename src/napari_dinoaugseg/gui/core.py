@@ -35,6 +35,7 @@ class ControllerCore:
     classes_changed = Signal()
     class_selected = Signal(int)
     slice_changed = Signal(int)
+    tool_changed = Signal()  # another tool of napari, or another layer, is in use
     settings_changed = Signal()
     window_changed = Signal()  # what the person looks through
     view_changed = Signal(str)  # why nothing can be painted in this view; empty when it can

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer, Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.errors import DinoAugSegError
 from napari_dinoaugseg.gui.core import in_the_panels_words
+from napari_dinoaugseg.gui.dialogs import ask_for_file, ask_for_folder
 from napari_dinoaugseg.gui.parts import button, quietly, row
 from napari_dinoaugseg.gui.preferences import follow_offline
-from napari_dinoaugseg.gui.theme import text_colour
+from napari_dinoaugseg.gui.theme import follow_theme, text_colour
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.libraries import load_libraries
 
@@ -116,7 +117,7 @@ class EncoderChoice(QWidget):
         self.found.connect(self._on_found)
         controller.session_changed.connect(self._look_soon)
         controller.settings_changed.connect(self.refresh)
-        self.refresh()
+        follow_theme(controller.viewer, self, self.refresh)  # the link has the colour of the text
 
     def refresh(self) -> None:
         """Show the chosen encoder and where its weights are."""
@@ -227,16 +228,15 @@ class EncoderChoice(QWidget):
         self._look()
 
     def _choose_file(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(
-            self, "Encoder weights", filter="Weights (*.safetensors *.pth *.pt *.bin *.json);;All files (*)"
-        )
-        if path:
-            self._use(Path(path))
+        filters = "Weights (*.safetensors *.pth *.pt *.bin *.json);;All files (*)"
+        path = ask_for_file(self, "weights", "Encoder weights", filters)
+        if path is not None:
+            self._use(path)
 
     def _choose_folder(self) -> None:
-        path = QFileDialog.getExistingDirectory(self, "Folder with encoder weights (model.safetensors)")
-        if path:
-            self._use(Path(path))
+        path = ask_for_folder(self, "weights", "Folder with encoder weights (model.safetensors)")
+        if path is not None:
+            self._use(path)
 
     def _choose_none(self) -> None:
         self._use(None)

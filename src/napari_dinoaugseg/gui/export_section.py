@@ -10,7 +10,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QFileDialog,
     QGridLayout,
     QLabel,
     QVBoxLayout,
@@ -18,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dinoaugseg.gui.advice import unanswered
+from napari_dinoaugseg.gui.dialogs import Purpose, ask_for_file, ask_for_folder, ask_where_to_save
 from napari_dinoaugseg.gui.parts import button, sentence
 from napari_dinoaugseg.gui.questions import chosen, confirmed
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files
@@ -49,7 +49,6 @@ class ExportSection(QWidget):
     def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.controller = controller
-        self._folder: Path | None = None
         self._build()
         for signal in (
             controller.session_changed,
@@ -143,7 +142,6 @@ class ExportSection(QWidget):
         return _CHOICES[self.include.currentIndex()][1]
 
     def _forget(self) -> None:
-        self._folder = None
         self.result.hide()
 
     def _tell(self, text: str) -> None:
@@ -185,7 +183,7 @@ class ExportSection(QWidget):
     def _export_report(self) -> None:
         self.controller.flush()
         session, include = self.controller.session, self._wanted()
-        path = self._ask_new_file("Write the report", "report.json", "JSON (*.json)", (".json",))
+        path = self._ask_new_file("report", "Write the report", "report.json", "JSON (*.json)", (".json",))
         if session is None or path is None or not self._may_replace([path]):
             return
 
@@ -199,31 +197,26 @@ class ExportSection(QWidget):
         self.controller.guarded(self._save_model)
 
     def _save_model(self) -> None:
-        path = self._ask_new_file("Save the model", f"model{MODEL_SUFFIX}", f"Model (*{MODEL_SUFFIX})", (MODEL_SUFFIX,))
+        name, filters = f"model{MODEL_SUFFIX}", f"Model (*{MODEL_SUFFIX})"
+        path = self._ask_new_file("model", "Save the model", name, filters, (MODEL_SUFFIX,))
         if path is not None and self._may_replace([path]):
             self.controller.save_model(path)
             self._tell(f"Written: {path}")
 
     def apply_model(self) -> None:
         """Predict the open study with a saved model."""
-        name, _ = QFileDialog.getOpenFileName(
-            self, "Apply a saved model", str(self._start_folder()), f"Model (*{MODEL_SUFFIX})"
-        )
-        if name:
-            self._folder = Path(name).parent
+        filters = f"Model (*{MODEL_SUFFIX})"
+        path = ask_for_file(self, "model", "Apply a saved model", filters, beside=self._beside())
+        if path is not None:
             self.result.hide()
-            self.controller.load_model(Path(name))
+            self.controller.load_model(path)
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    def _start_folder(self) -> Path:
-        """Where the last file went; else beside the study; else at home."""
-        if self._folder is not None:
-            return self._folder
+    def _beside(self) -> Path | None:
+        """The folder that the open study lies in."""
         session = self.controller.session
-        if session is not None and session.study.path.is_absolute() and session.study.path.exists():
-            return session.study.path.parent
-        return Path.home()
+        return session.study.path.parent if session is not None and session.study.path.is_absolute() else None
 
     def _ask_mask_path(self, session: Session) -> Path | None:
         study = session.study
@@ -242,32 +235,24 @@ class ExportSection(QWidget):
         filters = ";;".join(f"{name} ({' '.join('*' + s for s in kinds[name])})" for name in ordered)
         # Of a DICOM file that cannot be, the export says why.
         kept = (*suffixes, *SEG_SUFFIXES)
-        return self._ask_new_file("Export the mask", f"{study.name}_mask{suffixes[0]}", filters, kept)
+        return self._ask_new_file("export", "Export the mask", f"{study.name}_mask{suffixes[0]}", filters, kept)
 
     def _ask_folder(self, name: str) -> Path | None:
         """A new folder inside the one that the person picks, so that masks never mix with other pictures."""
-        picked = QFileDialog.getExistingDirectory(self, f"Where to make the folder {name}", str(self._start_folder()))
-        if not picked:
-            return None
-        self._folder = Path(picked)
-        return self._folder / name
+        title = f"Where to make the folder {name}"
+        picked = ask_for_folder(self, "export", title, beside=self._beside())
+        return None if picked is None else picked / name
 
-    def _ask_new_file(self, title: str, name: str, filters: str, suffixes: Sequence[str]) -> Path | None:
-        picked, chosen = QFileDialog.getSaveFileName(
-            self,
-            title,
-            str(self._start_folder() / name),
-            filters,
-            # Asked by ourselves: one question for all files that would be replaced.
-            options=QFileDialog.Option.DontConfirmOverwrite,
-        )
-        if not picked:
+    def _ask_new_file(
+        self, purpose: Purpose, title: str, name: str, filters: str, suffixes: Sequence[str]
+    ) -> Path | None:
+        asked = ask_where_to_save(self, purpose, title, name, filters, beside=self._beside())
+        if asked is None:
             return None
-        path = Path(picked)
+        path, chosen_filter = asked
         if suffix_of(path) not in suffixes:
-            fitting = next((suffix for suffix in suffixes if f"*{suffix}" in chosen), suffixes[0])
+            fitting = next((suffix for suffix in suffixes if f"*{suffix}" in chosen_filter), suffixes[0])
             path = path.with_name(path.name + fitting)
-        self._folder = path.parent
         return path
 
     def _ask_for_unseen(self, session: Session, include: Sequence[Status], unseen: Sequence[int]) -> bool | None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.gui.core import ControllerCore
+from napari_dinoaugseg.gui.filling import FillGuard
 from napari_dinoaugseg.gui.history import Step
 from napari_dinoaugseg.gui.looking import Looking
 from napari_dinoaugseg.gui.takeback import ClassRemoval, Rejection
+from napari_dinoaugseg.gui.tools import Tools
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Status
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ class LabelActions(ControllerCore):
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__(viewer)
         self._looking = Looking(self)
+        self._fill_guard = FillGuard(self)
+        self.tools = Tools(self)
 
     # --- predictions ------------------------------------------------------------------------------------------------
 

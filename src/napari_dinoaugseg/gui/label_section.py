@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLabel, QSlider, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
+from napari_dinoaugseg.gui.dialogs import ask_for_file, ask_for_folder
 from napari_dinoaugseg.gui.keys import tooltip
-from napari_dinoaugseg.gui.parts import button, quietly, row
+from napari_dinoaugseg.gui.parts import Elided, button, quietly, row
 from napari_dinoaugseg.gui.slice_strip import COLOURS, SUGGESTED, SliceStrip
 from napari_dinoaugseg.session.labels import Status
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_dinoaugseg.gui.controller import Controller
 
-ERASER, BACKGROUND_BRUSH = 0, -1
+BACKGROUND_BRUSH = -1
 _LABEL_FILES = "Labels (*.nii *.nii.gz *.nrrd *.dcm *.tif *.tiff);;All files (*)"
 
 
@@ -28,6 +28,10 @@ class LabelSection(QWidget):
     def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.controller = controller
+        self._brush_class = 1  # what the brush goes back to after the eraser
+        self.picture = Elided()
+        self.picture.setObjectName("picture")
+        self.position = QLabel()
         self.strip = SliceStrip(controller)
         self.legend = QLabel(
             " ".join(
@@ -46,7 +50,8 @@ class LabelSection(QWidget):
         controller.session_changed.connect(self.refresh)
         controller.layers_changed.connect(self.refresh)
         controller.settings_changed.connect(self.refresh)
-        controller.class_selected.connect(self.refresh)
+        controller.tool_changed.connect(self.refresh)
+        controller.slice_changed.connect(self._show_picture)
         self.refresh()
 
     def _build(self) -> None:
@@ -65,12 +70,12 @@ class LabelSection(QWidget):
             controller.next_suggested,
         )
         self.paint_button = _brush(button("Brush", "Paint the selected class with the mouse", self._paint))
-        self.erase_button = _brush(button("Eraser", "Take paint off", lambda: self._brush(ERASER)))
+        self.erase_button = _brush(button("Eraser", "Take paint off", self._erase))
         self.background_button = _brush(
             button(
                 "Background",
                 "Paint background: with scribbles, what you leave unpainted is unknown, so say where nothing is",
-                lambda: self._brush(BACKGROUND_BRUSH),
+                lambda: self._take("paint", BACKGROUND_BRUSH),
             )
         )
         self.brush_size = QSlider(Qt.Orientation.Horizontal)
@@ -109,6 +114,9 @@ class LabelSection(QWidget):
         layout.setContentsMargins(6, 2, 6, 4)
         layout.setSpacing(4)
         layout.addWidget(self.restore_button)
+        name = row(self.picture, self.position)
+        name.setStretch(0, 1)
+        layout.addLayout(name)
         layout.addWidget(self.strip)
         layout.addWidget(self.legend)
         ways = row(self.previous_button, QLabel("labelled"), self.next_button, self.suggested_button)
@@ -143,13 +151,27 @@ class LabelSection(QWidget):
         self.background_button.setVisible(controller.scribbles)
         self.background_button.setEnabled(manual is not None and writable)
         quietly(self.scribbles, lambda: self.scribbles.setChecked(controller.scribbles))
-        selected = controller.selected_class
-        self.paint_button.setChecked(manual is not None and selected > 0)
-        self.erase_button.setChecked(manual is not None and selected == ERASER)
-        self.background_button.setChecked(manual is not None and selected == BACKGROUND_BRUSH)
+        if controller.selected_class > 0:
+            self._brush_class = controller.selected_class
+        tool = controller.tools.active
+        self.paint_button.setChecked(tool == "brush")
+        self.erase_button.setChecked(tool == "eraser")
+        self.background_button.setChecked(tool == "background")
+        self._show_picture()
         if manual is not None:
             manual.events.brush_size.connect(self._show_size)
             self._show_size()
+
+    def _show_picture(self, *_: object) -> None:
+        """The name of the picture in view; slices of a volume have none."""
+        session = self.controller.session
+        has_names = session is not None and session.study.kind == "pictures"
+        for widget in (self.picture, self.position):
+            widget.setVisible(has_names)
+        if session is not None and has_names:
+            here = self.controller.current_slice
+            self.picture.show_text(session.study.slice_name(here))
+            self.position.setText(f"picture {here + 1} of {session.study.n_slices}")
 
     def _show_size(self, *_: object) -> None:
         layers = self.controller.layers
@@ -161,17 +183,21 @@ class LabelSection(QWidget):
 
     def _paint(self) -> None:
         session = self.controller.session
-        classes = session.labels.classes if session is not None else []
-        selected = self.controller.selected_class
-        self._brush(selected if selected > 0 else (classes[0].number if classes else 1))
+        numbers = [entry.number for entry in session.labels.classes] if session is not None else []
+        self._take("paint", self._brush_class if self._brush_class in numbers or not numbers else numbers[0])
 
-    def _brush(self, number: int) -> None:
+    def _erase(self) -> None:
+        """The class stays selected, for the brush to go on with."""
+        self._take("erase")
+
+    def _take(self, mode: str, number: int | None = None) -> None:
         layers = self.controller.layers
         if layers is not None and layers.manual is not None:
             self.controller.viewer.layers.selection.active = layers.manual
-            layers.manual.mode = "paint"
-        self.controller.select_class(number)
-        self.refresh()
+            layers.manual.mode = mode
+        if number is not None:
+            self.controller.select_class(number)
+        self.refresh()  # a click unlights a button that stays in use
 
     def _resize(self, size: int) -> None:
         layers = self.controller.layers
@@ -186,11 +212,11 @@ class LabelSection(QWidget):
         if session is None:
             return
         if session.study.kind == "pictures":
-            path = QFileDialog.getExistingDirectory(self, "Open a folder of masks")
+            path = ask_for_folder(self, "labels", "Open a folder of masks")
         else:
-            path, _ = QFileDialog.getOpenFileName(self, "Open labels", filter=_LABEL_FILES)
-        if path:
-            self.controller.load_labels(Path(path))
+            path = ask_for_file(self, "labels", "Open labels", _LABEL_FILES)
+        if path is not None:
+            self.controller.load_labels(path)
 
     def _clear(self) -> None:
         self.controller.clear(self.controller.current_slice)

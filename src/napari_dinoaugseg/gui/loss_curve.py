@@ -8,10 +8,10 @@ import pyqtgraph
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_dinoaugseg.gui.theme import text_colour
+from napari_dinoaugseg.gui.theme import background_colour, follow_theme, is_dark, text_colour
 
 _HEIGHT = 100
-_LINE = "#56b4e9"
+_LINE = {True: "#56b4e9", False: "#0072b2"}  # on dark, on light: both colour-blind safe
 _PAUSE = 100  # ms between redraws: drawing must not take the time of the brush
 
 
@@ -32,10 +32,11 @@ class LossCurve(pyqtgraph.PlotWidget):  # type: ignore[misc]
         self.getAxis("left").enableAutoSIPrefix(False)
         self.steps: list[int] = []
         self.losses: list[float] = []
-        self._line = self.plot(pen=pyqtgraph.mkPen(_LINE, width=2))
+        self._line = self.plot()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._draw)
+        follow_theme(viewer, self, self._show_colours)
 
     def start(self, total: int) -> None:
         """Begin a new curve of ``total`` steps."""
@@ -51,12 +52,16 @@ class LossCurve(pyqtgraph.PlotWidget):  # type: ignore[misc]
         if not self._timer.isActive():
             self._timer.start(_PAUSE)
 
-    def _draw(self) -> None:
+    def _show_colours(self) -> None:
+        self.setBackground(background_colour(self._viewer))
         colour = text_colour(self._viewer)
         for side in ("left", "bottom"):
             axis = self.getAxis(side)
             axis.setPen(colour)
             axis.setTextPen(colour)
+        self._line.setPen(pyqtgraph.mkPen(_LINE[is_dark(self._viewer)], width=2))
+
+    def _draw(self) -> None:
         self._line.setData(self.steps, self.losses)
         if self.losses:
             top = max(self.losses) * 1.05

@@ -21,7 +21,6 @@ from napari_dinoaugseg.gui.agreement_curve import AgreementCurve
 from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.parts import button, quietly, row, sentence
 from napari_dinoaugseg.gui.reviewing import accept_and_go_on, accept_certain, correct, reject
-from napari_dinoaugseg.gui.theme import background_colour, text_colour
 from napari_dinoaugseg.session.labels import Status
 
 if TYPE_CHECKING:
@@ -55,8 +54,6 @@ class ReviewSection(QWidget):
             controller.work_finished,
         ):
             signal.connect(self._soon)
-        controller.viewer.events.theme.connect(self._follow_theme)
-        self._follow_theme()
         self.refresh()
 
     # --- making -----------------------------------------------------------------------------------------------------
@@ -108,7 +105,7 @@ class ReviewSection(QWidget):
         )
         self.confidence_box.toggled.connect(self._show_confidence)
         self.agreement_text = _text()
-        self.curve = AgreementCurve()
+        self.curve = AgreementCurve(controller.viewer)
 
     def _arrange(self) -> None:
         layout = QVBoxLayout(self)
@@ -144,10 +141,6 @@ class ReviewSection(QWidget):
         self._show_accept_all(session)
         self._show_layer()
         self._show_agreement(session)
-
-    def _follow_theme(self, *_: object) -> None:
-        viewer = self.controller.viewer
-        self.curve.set_colours(text_colour(viewer), background_colour(viewer))
 
     def _show_next(self, session: Session | None) -> None:
         found = self.controller.suggestion() if session is not None else None

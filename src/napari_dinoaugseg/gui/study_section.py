@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGridLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QGridLayout, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.errors import SeveralSeriesError
 from napari_dinoaugseg.gui.choices import ask_for_series, ask_for_volume, ask_for_window
 from napari_dinoaugseg.gui.compute_choice import ComputeChoice
+from napari_dinoaugseg.gui.dialogs import ask_for_file, ask_for_folder
 from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
 from napari_dinoaugseg.gui.parts import button, quietly, sentence
 from napari_dinoaugseg.gui.windows import WINDOWS, show_window, window_choice
@@ -127,13 +128,13 @@ class StudySection(QWidget):
         self.controller.use_layer(active)
 
     def _open_file(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open an image", filter=_FILES)
-        if path:
+        path = ask_for_file(self, "study", "Open an image", _FILES)
+        if path is not None:
             self.controller.open_path(path)
 
     def _open_folder(self) -> None:
-        path = QFileDialog.getExistingDirectory(self, "Open a folder with a DICOM series or pictures")
-        if path:
+        path = ask_for_folder(self, "study", "Open a folder with a DICOM series or pictures")
+        if path is not None:
             self.controller.open_path(path)
 
     def _open_sample(self) -> None:

@@ -15,11 +15,12 @@ class Progress:
 
     Attributes:
         stage: what is being done.
-        done: how many units are done: slices (send, encode, predict) or steps (train).
+        done: how many units are done: slices (send, predict), slices and views of them (encode), or steps (train).
         total: how many there are in this stage.
         elapsed: seconds since the stage began.
         loss: training loss of the last step, smoothed; only in ``train``.
         learning_rate: of the last step; only in ``train``.
+        views: how many of ``total`` are augmented or mirrored views of slices; only in ``encode``.
     """
 
     stage: Stage
@@ -28,11 +29,23 @@ class Progress:
     elapsed: float
     loss: float | None = None
     learning_rate: float | None = None
+    views: int = 0
 
     @property
     def rate(self) -> float:
         """Units per second so far."""
         return self.done / self.elapsed if self.elapsed > 0 else 0.0
+
+    @property
+    def words(self) -> str:
+        """What is being done, for the person: ``encoding image 5 of 64 (60 of them augmented views)``."""
+        if self.stage == "train":
+            return f"training, step {self.done} of {self.total}"
+        if self.stage == "encode":
+            views = f" ({self.views} of them augmented views)" if self.views else ""
+            return f"encoding image {self.done} of {self.total}{views}"
+        verb = "sending" if self.stage == "send" else "predicting"
+        return f"{verb} {self.done} of {self.total}"
 
     @property
     def remaining(self) -> float:

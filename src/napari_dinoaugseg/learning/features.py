@@ -161,17 +161,18 @@ class FeatureStore:
             NoRoomError: not even one slice can be encoded.
         """
         missing = [pair for pair in dict.fromkeys(wanted) if not self._has(self._key(*pair))]
+        views = sum(view is not None for _, view in missing)
         started = time.monotonic()
         done = 0
         if missing:
-            yield Progress("encode", 0, len(missing), 0.0)
+            yield Progress("encode", 0, len(missing), 0.0, views=views)
         while done < len(missing) and not cancel:
             chunk = missing[done : done + self._batch_size]
             encoded = self._try_to_encode(chunk)
             yield from self.notices()
             if encoded:
                 done += len(chunk)
-                yield Progress("encode", done, len(missing), time.monotonic() - started)
+                yield Progress("encode", done, len(missing), time.monotonic() - started, views=views)
         if self._cache is not None and self._cache.problem and not self._cache_problem_told:
             self._cache_problem_told = True
             yield Notice(self._cache.problem)
