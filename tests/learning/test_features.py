@@ -44,6 +44,14 @@ def test_progress_counts_to_the_number_of_missing_slices(make_store):
     assert (events[0].done, events[-1].done, events[-1].total) == (0, 15, 15)
 
 
+def test_progress_says_how_many_of_the_images_are_views(make_store):
+    store = make_store()
+    store.features(0)
+    events = prepare(store, [(0, None), (1, None), (0, View(1)), (1, View(1))])
+    assert events[-1].words == "encoding image 3 of 3 (2 of them augmented views)"
+    assert prepare(make_store(), [(0, None)])[-1].words == "encoding image 1 of 1"
+
+
 def test_maps_have_the_encoders_channels_and_strides(make_store, encoder):
     maps = make_store().features(5)
     assert [tuple(m.shape) for m in maps] == [

@@ -16,12 +16,6 @@ from napari_dinoaugseg.learning.events import Progress
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
 
-_DOING = {
-    "send": "sending slice {} of {}",
-    "encode": "encoding image {} of {}",
-    "train": "training, step {} of {}",
-    "predict": "predicting {} of {}",
-}
 _PAUSE = 0.08  # seconds between two updates of the bar
 
 
@@ -135,7 +129,7 @@ class Head(QWidget):
         if self.controller.stopping:
             self.doing.setText("Stopping…")
             return
-        doing = _DOING[event.stage].format(event.done, event.total).capitalize()
+        doing = event.words.capitalize()
         left = self.pace.left(self._job, event) if self._job is not None else None
         words = f"; {in_words(left)} left in all" if left is not None and left > 1 else ""
         self.doing.setText(f"{doing}{words}.")

@@ -45,7 +45,7 @@ class Progress:
             views = f" ({self.views} of them augmented views)" if self.views else ""
             return f"encoding image {self.done} of {self.total}{views}"
         verb = "sending" if self.stage == "send" else "predicting"
-        return f"{verb} {self.done} of {self.total}"
+        return f"{verb} image {self.done} of {self.total}"
 
     @property
     def remaining(self) -> float:
