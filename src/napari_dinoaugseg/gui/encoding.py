@@ -52,6 +52,13 @@ def from_layer(values: NDArray[np.integer], *, scribbles: bool) -> Labels | None
 def is_shown(said: SliceLabels, values: NDArray[np.integer], *, scribbles: bool) -> bool:
     """Whether the layer's values (H, W) mean what the person said about a slice."""
     labels = said.manual if said.manual is not None else said.accepted
+    if (
+        labels is not None
+        and not scribbles
+        and 0 < labels.max(initial=0) < BACKGROUND
+        and np.array_equal(labels, values)
+    ):
+        return True  # as most slices are; this is called for hundreds at once
     return same_labels(labels, from_layer(values, scribbles=scribbles))
 
 
