@@ -171,10 +171,12 @@ def test_a_slice_counts_as_looked_at_once_it_was_in_view_with_its_prediction(lab
 def test_in_another_view_of_the_volume_no_slice_is_looked_at(labelled, truth_slices):
     book, dims = labelled.session.labels, labelled.viewer.dims
     book.set_prediction(12, truth_slices(12), 0.9)
-    dims.ndisplay = 3
+    order = tuple(dims.order)
+    dims.order = (*order[1:], order[0])
     labelled.go_to(12)
     assert book.unseen() == [12]
-    dims.ndisplay = 2
+    dims.order = order
+    assert labelled.current_slice == 12
     assert book.unseen() == []
 
 
