@@ -29,11 +29,9 @@ def measure(n_slices: int, n_predicted: int, size: int) -> dict[str, dict[str, f
     """Accept, undo and redo on a study of noise with discs as predictions; returns milliseconds by what was done."""
     import napari
 
-    from napari_dinoaugseg.gui.native import keep_llvm_apart
     from napari_dinoaugseg.gui.panel import Panel
     from napari_dinoaugseg.study import study_from_array
 
-    keep_llvm_apart()
     viewer = napari.Viewer()
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, name="DINO-AugSeg")

@@ -257,14 +257,9 @@ def test_the_curve_follows_the_theme(opened, section):
     assert colour() != dark
 
 
-def test_both_curves_and_the_link_to_the_licence_are_readable_in_either_theme(panel, opened):
-    found = {
-        "states": {"efficientnet-lite0": "package"},
-        "facts": {"efficientnet-lite0": ("Apache-2.0", "https://example.org", 17)},
-        "chosen": "efficientnet-lite0",
-        "problem": None,
-    }
-    panel.study.encoder._on_found(found)
+def test_both_curves_and_the_link_to_the_licence_are_readable_in_either_theme(panel, opened, qtbot):
+    state = panel.study.encoder.state
+    qtbot.waitUntil(lambda: "<a href" in state.text(), timeout=30_000)  # looked for once a study is open
     for theme in ("dark", "light", "dark"):
         opened.viewer.theme = theme
         for plot in (panel.train.curve, panel.review.curve.plot):
@@ -272,7 +267,7 @@ def test_both_curves_and_the_link_to_the_licence_are_readable_in_either_theme(pa
             (line,) = plot.listDataItems()
             pens = (plot.getAxis("left").textPen().color(), pyqtgraph.mkPen(line.opts["pen"]).color())
             assert all(contrast(pen, ground) > 3 for pen in pens)
-        (link,) = re.findall(r"color: (#[0-9a-f]{6})", panel.study.encoder.state.text())
+        (link,) = re.findall(r"color: (#[0-9a-f]{6})", state.text())
         assert contrast(QColor(link), QColor(background_colour(opened.viewer))) > 4.5
 
 
