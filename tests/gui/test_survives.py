@@ -37,9 +37,9 @@ def visits() -> list[str]:
     return outputs
 
 
-def test_the_encoder_is_looked_for_once_a_layer_is_used(visits):
+def test_pytorch_is_loaded_in_the_background_once_a_layer_is_used(visits):
     for output in visits:
-        assert "encoder efficientnet-lite0\n" in output
+        assert "encoder efficientnet-lite0\nlibraries\n" in output
 
 
 def test_all_layers_can_be_deleted_and_brought_back_while_painting(visits):

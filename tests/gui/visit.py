@@ -2,14 +2,15 @@
 
     python -m tests.gui.visit ROUNDS
 
-A scan is in the viewer; *Use selected layer* is clicked; once the encoder is known, a stroke is painted, and ROUNDS
-times all layers are selected and deleted by key and brought back by button. Nothing of the program is called that these
-events do not call.
+A scan is in the viewer; *Use selected layer* is clicked; once the encoder is known and the libraries are loaded, a
+stroke is painted, and ROUNDS times all layers are selected and deleted by key and brought back by button. Nothing of
+the program is called that these events do not call.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -64,11 +65,14 @@ def visit(rounds: int) -> None:
     click(panel, "Use selected layer")
     assert spin(120, lambda: controller.encoder_expected is not None), "nobody found an encoder"
     reached(f"encoder {controller.encoder_expected}")
+    assert spin(120, lambda: "look-for-weights" not in {thread.name for thread in threading.enumerate()})
+    reached("libraries")
 
     layer = viewer.layers["manual"]
     layer.mode = "paint"
     spin(0.2)
-    drag(viewer.window._qt_viewer.canvas.native)
+    canvas = viewer.window._qt_viewer.canvas.native
+    drag(canvas)
     assert spin(5, lambda: controller.session.labels.labelled == [controller.current_slice]), "the stroke is no label"
     painted = layer.data.copy()
     for number in range(rounds):
@@ -78,7 +82,9 @@ def visit(rounds: int) -> None:
         QTest.keyClick(list_of_layers, Qt.Key.Key_Delete)
         assert len(viewer.layers) == 0
         assert spin(5, lambda: "Bring layers back" in panel.advice.text()), panel.advice.text()
-        spin(0.1)  # the empty viewer is drawn
+        for _ in range(3):  # the empty viewer is drawn, as often as something passes over its window
+            canvas.update()
+            spin(0.05)
         click(panel, "Bring layers back")
         assert {"manual", "prediction"} < {layer.name for layer in viewer.layers}
         assert np.array_equal(viewer.layers["manual"].data, painted)
