@@ -68,12 +68,8 @@ def content(study, saved):
 def come_back(controller, path, qtbot, plane="axial"):
     """Leave the study and open it again in the same window; returns its saved sessions."""
     study = controller.session.study
-    before = list(controller.viewer.layers)
     controller.open_path(path, plane=plane)
     wait_idle(qtbot, controller)
-    for layer in before:  # the study that was left keeps its layers until somebody removes them
-        if layer in controller.viewer.layers:
-            controller.viewer.layers.remove(layer)
     return on_disk(study)
 
 
@@ -573,7 +569,7 @@ def test_labels_that_cannot_be_saved_at_the_end_are_said_and_stay_in_the_viewer(
     other, _ = write_study(tmp_path, seed=1)
     controller.open_path(other, background=False)
     assert any("last labels are not on disk" in text and "No space left" in text for text in said)
-    assert controller.viewer.layers["image0: manual"].data[1, 10, 10] == 1
+    assert controller.viewer.layers["image0: labels, not saved"].data[1, 10, 10] == 1
 
 
 def test_a_folder_that_cannot_be_made_is_tried_again(controller, study, panel, said, tmp_path, monkeypatch, qtbot):
