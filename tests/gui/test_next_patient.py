@@ -171,6 +171,21 @@ def test_the_undo_history_survives_a_view_outside_the_study(study, controller, q
     assert controller.session.labels.labelled == []
 
 
+def test_every_notice_of_an_opened_study_is_read_and_stays_in_the_study_section(panel, controller, tmp_path, qtbot):
+    image = nib.Nifti1Image(image_voxels(), np.diag([1.0, 1, 4, 1]))
+    image.set_qform(np.diag([1.0, 1, 3, 1]), 1)
+    image.set_sform(np.diag([1.0, 1, 4, 1]), 1)
+    (tmp_path / "plain.nii.gz").write_bytes(image.to_bytes())  # and it is not packed
+    controller.viewer.add_points([[1, 2, 3]], name="marks")
+    open_by_hand(panel, tmp_path / "plain.nii.gz", qtbot)
+    notices = controller.session.study.notices
+    assert len(notices) >= 2
+    for words in [*(notice[1:40] for notice in notices), "marks"]:
+        assert words in panel.message.text()
+    panel.folds["Study"].set_open(True)
+    assert all(notice[1:40] in panel.study.notes.text() for notice in notices)
+
+
 # --- a dropped study ------------------------------------------------------------------------------------------------
 
 

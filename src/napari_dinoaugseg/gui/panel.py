@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _PAUSE = 60  # ms: many things change at once
 _READ = 15_000  # ms that a message stays
+_TOGETHER = 1.0  # seconds within which notices are read as one message
 # Dark red on its own light ground: readable in either theme.
 # napari's own style sheet draws a disabled button almost as an enabled one.
 _DISABLED = """
@@ -45,6 +47,7 @@ class Panel(QWidget):
         self.controller = Controller.of(viewer)
         self.controller.users += 1
         self._reviewed = False
+        self._noted = -_TOGETHER  # when the last notice came
         self._of_slice = False  # whether the message tells of the slice in view
         self.advice = sentence()
         self.advice.setObjectName("advice")
@@ -107,7 +110,7 @@ class Panel(QWidget):
         controller.said.connect(self._say)
         controller.suggested.connect(self._say_of_slice)
         controller.slice_changed.connect(self._on_slice)
-        controller.notice.connect(self._say)
+        controller.notice.connect(self._note)
         controller.failed.connect(self._fail)
         controller.work_started.connect(self._clear_message)
         bind_keys(viewer, controller)
@@ -203,6 +206,15 @@ class Panel(QWidget):
         self.message.setText(text)
         self.message.show()
         self._fade.start(_READ)
+
+    def _note(self, text: str) -> None:
+        """Show a notice; those that come together are shown together."""
+        now = time.monotonic()
+        together = self.message.isVisible() and now - self._noted < _TOGETHER
+        self._noted = now
+        shown = self.message.text().split("\n") if together else []
+        self._say("\n".join([*shown, *([text] if text not in shown else [])]))
+        self._fade.start(_READ * (len(shown) + 1))
 
     def _say_of_slice(self, text: str) -> None:
         self._say(text)

@@ -112,3 +112,8 @@ def quietly(widget: QWidget, change: Callable[[], Any]) -> None:
         change()
     finally:
         widget.blockSignals(blocked)
+
+
+def as_sentence(text: str) -> str:
+    """A notice of the engine, which may begin small and without a full stop, as a sentence."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

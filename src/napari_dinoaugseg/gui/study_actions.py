@@ -10,8 +10,10 @@ from napari.layers import Image
 from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.errors import SettingsError, SeveralSeriesError, SeveralVolumesError, StudyError
+from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.layers import StudyLayers
 from napari_dinoaugseg.gui.metadata import shows_alike, study_in_plane, study_of_layer
+from napari_dinoaugseg.gui.parts import as_sentence
 from napari_dinoaugseg.gui.read_only import ReadOnlyLayers
 from napari_dinoaugseg.gui.session_actions import Loaded, Looked, SessionActions, look_for_sessions
 from napari_dinoaugseg.gui.view_guard import ViewGuard
@@ -153,8 +155,8 @@ class StudyActions(WorkActions):
         session.labels.add_class()
         self._begin(session, image, StudyLayers, window)
         self.saving.follow(session)
-        for sentence in study.notices:
-            self.notice.emit(sentence)
+        for notice in study.notices:
+            self.notice.emit(as_sentence(in_the_panels_words(notice)))
         if looked is None:
             self.sessions.look(study)
         else:

@@ -11,9 +11,10 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QGridLayout, QVBoxLayout, QWi
 from napari_dinoaugseg.errors import SeveralSeriesError
 from napari_dinoaugseg.gui.choices import ask_for_series, ask_for_volume, ask_for_window
 from napari_dinoaugseg.gui.compute_choice import ComputeChoice
+from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.dialogs import ask_for_file, ask_for_folder
 from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
-from napari_dinoaugseg.gui.parts import button, quietly, sentence
+from napari_dinoaugseg.gui.parts import as_sentence, button, quietly, sentence
 from napari_dinoaugseg.gui.windows import WINDOWS, show_window, window_choice
 from napari_dinoaugseg.study import Plane
 from napari_dinoaugseg.study.files import PICTURE_SUFFIXES
@@ -33,6 +34,8 @@ class StudySection(QWidget):
         super().__init__(parent)
         self.controller = controller
         self.facts = sentence()
+        self.notes = sentence()
+        self.notes.setObjectName("notes")
         self.layer_button = button(
             "Use selected layer", "Annotate the image layer that is selected in the layer list", self._use_layer
         )
@@ -69,6 +72,7 @@ class StudySection(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 6, 4)
         layout.addWidget(self.facts)
+        layout.addWidget(self.notes)
         grid = QGridLayout()
         grid.setSpacing(4)
         for position, widget in enumerate(
@@ -99,6 +103,7 @@ class StudySection(QWidget):
         self.plane.setEnabled(idle and is_volume)
         if session is None:
             self.facts.setText("No study is open.")
+            self.notes.hide()
             return
         study = session.study
         quietly(self.plane, lambda: self.plane.setCurrentText(study.plane.value))
@@ -113,6 +118,8 @@ class StudySection(QWidget):
         if distance is not None and study.n_slices > 1:
             text += f", {distance:.3g} mm apart"
         self.facts.setText(text + ".")
+        self.notes.setText("\n".join(f"Note: {as_sentence(in_the_panels_words(notice))}" for notice in study.notices))
+        self.notes.setVisible(bool(study.notices))
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
