@@ -36,8 +36,9 @@ def get_dicom_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerDat
 def _holds_dicom(folder: Path) -> bool:
     """Look at the first files only: napari asks for every folder that is dropped, however large."""
     from napari_dinoaugseg.study.files import may_be_dicom
+    from napari_dinoaugseg.study.folders import each_folder
 
-    files = (path for path in folder.rglob("*") if path.is_file())
+    files = (path for found in each_folder(folder) for path in (*found.pictures, *found.others))
     return any(may_be_dicom(path) for path in islice(files, _LOOKED_AT))
 
 

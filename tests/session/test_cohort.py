@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from pydicom.uid import generate_uid
+from pydicom.uid import ComputedRadiographyImageStorage, UltrasoundMultiFrameImageStorage, generate_uid
 
 from napari_dinoaugseg.errors import OutputError, StudyError
 from napari_dinoaugseg.session import cohort
 from napari_dinoaugseg.session.cohort import find_cohort, place_results, prepare_folder
 from tests.study.builders import numbers, write_dicom, write_nifti
+from tests.study.dicom_builders import write_object
 
 VOLUME = numbers((3, 8, 9), np.int16)
 
@@ -221,3 +222,13 @@ def test_results_do_not_go_among_the_studies(folder):
         prepare_folder(folder.parent / "no" / "out", folder, placed)
     prepare_folder(folder / "masks", folder, placed)
     assert (folder / "masks").is_dir()
+
+
+def test_masks_of_dicom_are_a_file_for_a_volume_and_a_folder_for_radiographs(tmp_path):
+    write_dicom(tmp_path / "ct", numbers((3, 5, 6), np.uint16))
+    for k in range(2):
+        write_object(tmp_path / "xr" / f"{k}.dcm", ComputedRadiographyImageStorage, "CR", numbers((5, 6), np.uint16))
+    frames = numbers((3, 5, 6), np.uint8)
+    write_object(tmp_path / "us" / "loop.dcm", UltrasoundMultiFrameImageStorage, "US", frames)
+    placed = place_results([tmp_path / name for name in ("ct", "xr", "us")], tmp_path / "out")
+    assert [study.mask.name for study in placed] == ["ct.nii.gz", "xr", "us.nii.gz"]

@@ -137,7 +137,7 @@ def test_what_is_no_image_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "ct" / ".DS_Store").write_bytes(b"junk")
     study = series(tmp_path / "ct")
     assert study.n_slices == 4
-    assert study.notices == ["1 DICOM file without an image left out: report.dcm, a structured report (SR)"]
+    assert study.notices == ["1 DICOM file without an image left out: report.dcm (a structured report (SR))"]
 
 
 def test_a_series_is_chosen_by_uid_or_description(tmp_path: Path) -> None:

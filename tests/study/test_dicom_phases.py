@@ -106,6 +106,21 @@ def test_what_nothing_tells_apart_is_refused(tags: Tags, tmp_path: Path) -> None
     assert not isinstance(caught.value, SeveralVolumesError)
 
 
+def test_a_localizer_in_three_planes_is_three_volumes(tmp_path: Path) -> None:
+    for n, axes in enumerate(([0, 1], [0, 2], [1, 2])):
+
+        def change(k: int, dataset: pydicom.Dataset, n: int = n) -> None:
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.9.{n}.{k}"
+            dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+        directions = np.eye(3)[:, axes]
+        write_dicom(tmp_path, PHASES[n], directions=directions, names=lambda k, n=n: f"{n}{k}.dcm", change=change)
+    with pytest.raises(SeveralVolumesError, match=r"3 volumes \(3 stacks"):
+        open_study(tmp_path)
+    planes = ["axial", "coronal", "sagittal"]
+    assert [open_study(tmp_path, component=n).plane for n in range(3)] == planes
+
+
 def test_an_incomplete_phase_is_refused(tmp_path: Path) -> None:
     write_phases(tmp_path / "mr", lambda phase, k: {"TemporalPositionIdentifier": phase + 1})
     (tmp_path / "mr" / "005.dcm").unlink()

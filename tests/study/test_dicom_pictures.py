@@ -85,7 +85,7 @@ def test_inverted_grey_values_are_shown_as_meant(tmp_path: Path) -> None:
     study = pictures(tmp_path / "xr")
     assert np.array_equal(study.slice(0), 32767 - first.astype(np.float32))
     assert np.array_equal(study.slice(1), second)
-    assert "1 of the 2 pictures ask for inverted grey values (MONOCHROME1)" in study.notices[1]
+    assert "of 2 pictures 1 ask for inverted grey values (MONOCHROME1)" in study.notices[1]
 
 
 @pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
@@ -123,7 +123,7 @@ def test_loops_and_reports_beside_pictures_are_named(tmp_path: Path) -> None:
     write_object(tmp_path / "xr" / "dose.dcm", "1.2.840.10008.5.1.4.1.1.88.67", "SR", None)
     told = "; ".join(pictures(tmp_path / "xr").notices)
     assert "1 file of several frames left out: loop.dcm" in told
-    assert "1 DICOM file without an image left out: dose.dcm, a structured report" in told
+    assert "1 DICOM file without an image left out: dose.dcm (a structured report" in told
 
 
 def test_one_radiograph_is_chosen_by_its_series(tmp_path: Path) -> None:

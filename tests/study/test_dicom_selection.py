@@ -197,7 +197,7 @@ def test_what_only_looks_like_dicom_is_left_out_by_name(tmp_path: Path) -> None:
     write_dicom(tmp_path / "ct", VOLUME)
     (tmp_path / "ct" / "table").write_bytes(b"\x08\x00\x05\x00\x04\x00\x00\x00abcd\x08\x00\x16\x00" + bytes(900))
     study = volume(tmp_path / "ct")
-    assert study.notices == ["1 DICOM file without an image left out: table, which cannot be read as DICOM"]
+    assert study.notices == ["1 DICOM file without an image left out: table (it cannot be read as DICOM)"]
 
 
 def test_images_of_other_formats_beside_the_series_are_named(tmp_path: Path) -> None:

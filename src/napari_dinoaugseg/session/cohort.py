@@ -10,6 +10,7 @@ from pathlib import Path
 
 from napari_dinoaugseg.errors import OutputError, StudyError
 from napari_dinoaugseg.study.dicom_frames import ImageFile, read_image_file
+from napari_dinoaugseg.study.dicom_pictures import is_picture
 from napari_dinoaugseg.study.files import (
     DICOM_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -22,11 +23,13 @@ from napari_dinoaugseg.study.files import (
     natural_key,
     suffix_of,
 )
+from napari_dinoaugseg.study.folders import files_below
 from napari_dinoaugseg.study.matching import is_mask_folder, split_masks
 from napari_dinoaugseg.study.output import check_parent, check_writable, is_same
 from napari_dinoaugseg.study.pictures import find_study_pictures
 from napari_dinoaugseg.study.tiff import is_stack
 
+_PICTURES_AT_LEAST = 2
 _VOLUMES = NIFTI_SUFFIXES | NRRD_SUFFIXES
 _LIST = ".txt"
 _LARGEST_LIST = 16 * 2**20  # bytes
@@ -267,7 +270,7 @@ def _multi_frame(files: Iterable[Path]) -> dict[Path, ImageFile | None] | None:
 
 def _first_image(folder: Path) -> Iterator[ImageFile]:
     """The first image of a folder of DICOM files, if there is one."""
-    for path in _walk(folder):
+    for path in files_below(folder):
         if may_be_dicom(path):
             try:
                 image = _read(path)
@@ -284,15 +287,11 @@ def _read(path: Path) -> ImageFile | None:
         return read_image_file(path)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path, folder))
-
-
 def _holds_study(folder: Path) -> bool:
     """Whether a subfolder is a study. Raises StudyError when it holds volumes instead."""
-    if any(may_be_dicom(path) for path in _walk(folder)) or find_study_pictures(folder):
+    if any(may_be_dicom(path) for path in files_below(folder)) or find_study_pictures(folder):
         return True
-    volume = next((path for path in _walk(folder) if suffix_of(path) in _VOLUMES), None)
+    volume = next((path for path in files_below(folder) if suffix_of(path) in _VOLUMES), None)
     if volume is not None:
         msg = (
             f"{volume}: volumes in subfolders are not taken as studies, for images and labels cannot be told apart "
@@ -302,13 +301,31 @@ def _holds_study(folder: Path) -> bool:
     return False
 
 
+def _is_volume(dicom: Iterable[Path]) -> bool:
+    """Whether DICOM files are a volume and not pictures, as far as the first ones with an image tell."""
+    pictures = loops = 0
+    for path in dicom:
+        try:
+            image = _read(path)
+        except StudyError:
+            return True  # which its opening tells
+        if image is None:
+            continue
+        if image.has_place or not (is_picture(image) or len(image.slices) > 1):
+            return True
+        pictures, loops = pictures + is_picture(image), loops + (len(image.slices) > 1)
+        if pictures == _PICTURES_AT_LEAST:
+            return False
+    return pictures + loops > 0  # one picture alone is a volume of one slice, and a loop one of its frames
+
+
 def _mask_name(path: Path) -> str:
     name, suffix = name_of(path), suffix_of(path)
     if path.is_dir():
         own = [file for file in path.iterdir() if file.is_file() and not is_hidden(file, path)]
         pictures = any(suffix_of(file) in PICTURE_SUFFIXES for file in own)
-        is_volume = any(may_be_dicom(file) for file in (own if pictures else _walk(path)))
-        return f"{name}.nii.gz" if is_volume else name
+        dicom = (file for file in (own if pictures else files_below(path)) if may_be_dicom(file))
+        return f"{name}.nii.gz" if _is_volume(dicom) else name
     if suffix in PICTURE_SUFFIXES:
         return f"{name}.tif" if _is_stack(path) else name
     return f"{name}.nii.gz"

@@ -32,7 +32,8 @@ from napari_dinoaugseg.study.dicom_phases import choose_volume
 from napari_dinoaugseg.study.dicom_pixels import as_seen, is_inverted, read_pixels
 from napari_dinoaugseg.study.dicom_selection import Series, of_one_volume, series_of, without_copies, without_resent
 from napari_dinoaugseg.study.dicom_source import source_of
-from napari_dinoaugseg.study.files import DICOM_SUFFIXES, is_dicom, listed, may_be_dicom, walk
+from napari_dinoaugseg.study.files import DICOM_SUFFIXES, counted, is_dicom, listed, may_be_dicom
+from napari_dinoaugseg.study.folders import files_below
 from napari_dinoaugseg.study.grid import Grid
 from napari_dinoaugseg.study.voxels import Voxels, check
 
@@ -54,7 +55,7 @@ class Found:
 
 def find_dicom(folder: Path) -> list[Path]:
     """Return the DICOM files in a folder and its subfolders; a damaged file with a DICOM suffix is one too."""
-    return [path for path in walk(folder) if may_be_dicom(path)]
+    return [path for path in files_below(folder) if may_be_dicom(path)]
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def _read(file: Path, *, alone: bool) -> ImageFile | OtherFile:
     except StudyError:
         if alone or is_dicom(file) or file.suffix.lower() in DICOM_SUFFIXES:
             raise
-        return OtherFile(file, "which cannot be read as DICOM")
+        return OtherFile(file, "it cannot be read as DICOM")
 
 
 def _no_image(path: Path, others: Sequence[OtherFile]) -> str:
@@ -110,8 +111,8 @@ def _no_image(path: Path, others: Sequence[OtherFile]) -> str:
 
 
 def _left_out(others: Sequence[OtherFile]) -> str:
-    names = listed([f"{found.path.name}, {found.kind}" for found in others])
-    return f"{len(others)} DICOM {'file' if len(others) == 1 else 'files'} without an image left out: {names}"
+    names = listed([f"{found.path.name} ({found.kind})" for found in others])
+    return f"{counted(len(others), 'DICOM file')} without an image left out: {names}"
 
 
 def read_dicom(found: Found, series: str | None = None, component: int | None = None) -> Voxels:

@@ -147,19 +147,29 @@ def loop(ordered: list[Header]) -> Stack:
 
 def require_alike(first: Header, header: Header) -> None:
     """Raise `StudyError` unless two slices have one direction, size and pixel spacing."""
-    differs = None
-    if np.abs(header.orientation - first.orientation).max() > _SAME_DIRECTION:
-        differs = "direction"
-    elif header.size != first.size:
-        differs = f"size ({header.size[1]} x {header.size[0]} and {first.size[1]} x {first.size[0]} pixels)"
-    elif max(abs(a - b) for a, b in zip(header.spacing, first.spacing, strict=True)) > 1e-3 * max(first.spacing):
-        differs = "pixel spacing"
-    if differs is not None:
+    differs = _difference(first, header)
+    if differs:
         msg = (
             f"{header.place}: its {differs} differs from {first.short_place}, so the series is not one volume. "
             "Move scouts and other acquisitions to another folder."
         )
         raise StudyError(msg)
+
+
+def are_alike(first: Header, header: Header) -> bool:
+    """Tell whether two slices have one direction, size and pixel spacing."""
+    return not _difference(first, header)
+
+
+def _difference(first: Header, header: Header) -> str:
+    """Name what differs between two slices; empty where nothing does."""
+    if np.abs(header.orientation - first.orientation).max() > _SAME_DIRECTION:
+        return "direction"
+    if header.size != first.size:
+        return f"size ({header.size[1]} x {header.size[0]} and {first.size[1]} x {first.size[0]} pixels)"
+    if max(abs(a - b) for a, b in zip(header.spacing, first.spacing, strict=True)) > 1e-3 * max(first.spacing):
+        return "pixel spacing"
+    return ""
 
 
 def _require_distinct(ordered: list[Header], heights: NDArray[np.float64]) -> None:

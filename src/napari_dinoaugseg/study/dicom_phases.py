@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_dinoaugseg.errors import SeveralVolumesError, StudyError
 from napari_dinoaugseg.study.dicom_frames import FRAME_NUMBER
-from napari_dinoaugseg.study.dicom_geometry import SAME_PLACE, Header, require_alike
+from napari_dinoaugseg.study.dicom_geometry import SAME_PLACE, Header, are_alike
 from napari_dinoaugseg.study.dicom_mosaic import TILE
 from napari_dinoaugseg.study.files import listed
 
@@ -95,12 +95,26 @@ def choose_volume(path: Path, headers: list[Header], component: int | None) -> C
 def _split(headers: list[Header]) -> _Split:
     stacks = _by_value(headers, "StackID")
     if stacks is None or len(stacks) == 1:
+        stacks = _by_direction(headers)
+    if len(stacks) == 1:
         return _split_stack(headers)
     parts = [_split_stack(stack) for stack in stacks]
     volumes = [volume for part in parts for volume in part.volumes]
     reasons = dict.fromkeys(part.by for part in parts if part.by)
     loop = next((part.loop for part in parts if part.loop), "")
     return _Split(volumes, "; ".join([f"{len(stacks)} stacks", *reasons]), loop)
+
+
+def _by_direction(headers: list[Header]) -> list[list[Header]]:
+    """Group slices by direction, size and pixel spacing (a localizer in three planes), where no slice is left alone."""
+    groups: list[list[Header]] = []
+    for header in headers:
+        group = next((group for group in groups if are_alike(group[0], header)), None)
+        if group is None:
+            groups.append([header])
+        else:
+            group.append(header)
+    return groups if all(len(group) > 1 for group in groups) else [headers]
 
 
 def _same_place(first: Header, header: Header) -> bool:
@@ -147,10 +161,7 @@ def _loops(headers: list[Header]) -> _Split | None:
 def _places(headers: list[Header]) -> list[list[Header]] | None:
     """Group slices by position; None unless every position has the same number of slices, and more than one."""
     first = headers[0]
-    try:
-        for header in headers[1:]:
-            require_alike(first, header)
-    except StudyError:
+    if not all(are_alike(first, header) for header in headers):
         return None  # no volume at all: sorting says so, with the slice named
     heights = np.array([float(header.position @ first.normal) for header in headers])
     order = np.argsort(heights, kind="stable")

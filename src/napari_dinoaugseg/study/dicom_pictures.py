@@ -25,7 +25,7 @@ from napari_dinoaugseg.study.dicom_facts import numbers, text
 from napari_dinoaugseg.study.dicom_frames import ImageFile, read_image_file
 from napari_dinoaugseg.study.dicom_pixels import as_seen, is_inverted, read_pixels
 from napari_dinoaugseg.study.dicom_selection import series_of, without_copies
-from napari_dinoaugseg.study.files import DICOM_SUFFIXES, listed, natural_key
+from napari_dinoaugseg.study.files import DICOM_SUFFIXES, counted, listed, natural_key
 from napari_dinoaugseg.study.masks import MaskOptions
 from napari_dinoaugseg.study.pictures import PictureStudy
 
@@ -46,10 +46,14 @@ def single_pictures(found: Found, series: str | None) -> list[ImageFile]:
         series: as for `read_dicom`; None takes pictures of all series.
     """
     images = [image for group in matching_series(series_of(found.images), series) for image in group.images]
-    if any(image.has_place or text(image.facts, "SOPClassUID") in _SLICES for image in images):
-        return []
-    singles = [image for image in images if len(image.slices) == 1]
-    return singles if len(singles) > 1 else []
+    singles = [image for image in images if is_picture(image)]
+    loops = [image for image in images if len(image.slices) > 1 and not image.has_place]
+    return singles if len(singles) > 1 and len(singles) + len(loops) == len(images) else []
+
+
+def is_picture(image: ImageFile) -> bool:
+    """Tell whether a file is one image that is no slice of a volume."""
+    return len(image.slices) == 1 and not image.has_place and text(image.facts, "SOPClassUID") not in _SLICES
 
 
 def picture_study(found: Found, images: list[ImageFile], masks: MaskOptions | None = None) -> PictureStudy:
@@ -74,12 +78,10 @@ def picture_study(found: Found, images: list[ImageFile], masks: MaskOptions | No
     study.modality = (modalities.pop() or None) if len(modalities) == 1 else None
     loops = [image.path.name for image in found.images if len(image.slices) > 1]
     if loops:
-        notices.append(
-            f"{len(loops)} {'file' if len(loops) == 1 else 'files'} of several frames left out: {listed(loops)}"
-        )
+        notices.append(f"{counted(len(loops), 'file')} of several frames left out: {listed(loops)}")
     inverted = sum(is_inverted(image.slices[0]) for image in images)
     if inverted:
-        which = "the pictures ask" if inverted == len(images) else f"{inverted} of the {len(images)} pictures ask"
+        which = "the pictures ask" if inverted == len(images) else f"of {len(images)} pictures {inverted} ask"
         notices.append(f"{which} for inverted grey values (MONOCHROME1): shown so, bright where they are dense")
     sizes = list(dict.fromkeys(notice for image in images for notice in image.notices))
     study.notices += [f"{len(images)} images without a place in the patient are pictures of one study"]

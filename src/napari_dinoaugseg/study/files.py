@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 import unicodedata
@@ -102,24 +101,6 @@ def folded(name: str) -> str:
 def is_hidden(path: Path, root: Path) -> bool:
     """Tell whether a file, or a folder between it and `root`, is hidden (`.DS_Store`, `._scan.png`, `__MACOSX`)."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
-
-
-def walk(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders, hidden ones left out, in the order of their paths.
-
-    Links to folders are followed, each folder once, so that a ring of links ends.
-    """
-    found: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        here = Path(root).stat()
-        if (here.st_dev, here.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        folders.sort()
-        found.extend(Path(root, name) for name in names)
-    return sorted(path for path in found if path.is_file() and not is_hidden(path, folder))
 
 
 def listed(names: list[str], most: int = 3) -> str:

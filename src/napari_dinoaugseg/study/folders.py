@@ -65,6 +65,21 @@ def once(folders: Iterable[Path], seen: set[str]) -> Iterator[Path]:
             yield folder
 
 
+def each_folder(folder: Path) -> Iterator[Folder]:
+    """Yield what lies in a folder and in those below it, each folder once. Raises StudyError as `look_into`."""
+    seen = {os.path.realpath(folder)}
+    ahead = [folder]
+    while ahead:
+        found = look_into(ahead.pop(0))
+        yield found
+        ahead.extend(once(found.folders, seen))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files in a folder and below it, hidden ones left out, in the order of their paths."""
+    return sorted(path for found in each_folder(folder) for path in (*found.pictures, *found.others))
+
+
 def place_of(file: Path) -> tuple[str, str]:
     """Return where a file lies, however its folder is reached; two links to one file are two places."""
     return os.path.realpath(file.parent), file.name

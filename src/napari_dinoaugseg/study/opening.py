@@ -13,6 +13,7 @@ from napari_dinoaugseg.study.files import (
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     PICTURE_SUFFIXES,
+    counted,
     endings_of,
     is_dicom,
     is_hidden,
@@ -21,8 +22,8 @@ from napari_dinoaugseg.study.files import (
     name_of,
     natural_key,
     suffix_of,
-    walk,
 )
+from napari_dinoaugseg.study.folders import LeftOut, each_folder
 from napari_dinoaugseg.study.grid import Plane
 from napari_dinoaugseg.study.masks import MaskOptions
 from napari_dinoaugseg.study.pictures import PictureStudy, survey_pictures
@@ -44,7 +45,7 @@ def open_study(
 
     Args:
         path: a NIfTI, NRRD, DICOM or TIFF file, a picture, a folder with DICOM slices or pictures, or a list of picture
-            or DICOM files.
+            or DICOM files. Several radiographs, photographs or stills in DICOM are pictures.
         plane: direction of the slices of a volume; None takes the plane with the smallest pixels.
         series: which series of a DICOM folder, by UID or a part of the description.
         component: which volume of a file with time points or channels, or of a DICOM series with several cardiac
@@ -113,12 +114,19 @@ def _open_dicom(
 
 
 def _beside_dicom(folder: Path, dicom: Sequence[Path]) -> list[str]:
-    """Name the images of other formats beside the DICOM files: they are left out."""
+    """Name what lies beside the DICOM files and is left out: images of other formats, and links that lead nowhere."""
     taken = set(dicom)
-    others = PICTURE_SUFFIXES | NIFTI_SUFFIXES | NRRD_SUFFIXES
-    left = [path.name for path in walk(folder) if suffix_of(path) in others and path not in taken]
-    noun = "file" if len(left) == 1 else "files"
-    return [f"{len(left)} {noun} beside the DICOM images left out: {listed(left)}"] if left else []
+    others = NIFTI_SUFFIXES | NRRD_SUFFIXES
+    left: list[str] = []
+    broken: list[Path] = []
+    for found in each_folder(folder):
+        images = [*found.pictures, *(path for path in found.others if suffix_of(path) in others)]
+        left.extend(path.name for path in images if path not in taken)
+        broken.extend(found.broken)
+    notices = LeftOut(broken=broken).sentences(name_of(folder))
+    if left:
+        notices.insert(0, f"{counted(len(left), 'file')} beside the DICOM images left out: {listed(left)}")
+    return notices
 
 
 def _open_list(
