@@ -45,7 +45,7 @@ def on_grid(labels: SegLabels, grid: Grid, source: DicomSource | None = None) ->
         columns, rows = labels.mask.shape[:2]
         msg = f"its frames have {columns} x {rows} pixels, the slices {shape[0]} x {shape[1]}"
         raise LabelError(msg)
-    if grid.offsets is not None and not grid.is_uneven:
+    if grid.in_time:
         slices = _frames(labels, source)
     else:
         is_own = source is not None and bool(labels.instances) and grid.offsets is None
