@@ -124,11 +124,9 @@ def stack(headers: list[Header]) -> Stack:
         mean = normal * (heights[-1] - heights[0]) / (len(ordered) - 1)
     fitted, off = _line(heights)
     if off <= _tolerance(ordered, normal, fitted):
-        if off <= max(_WORTH_TELLING * fitted, SAME_PLACE):
-            return Stack(ordered, _affine(ordered[0], mean), None, [])
-        step = _nominal(ordered, heights, normal) or float(np.polyfit(np.arange(len(heights)), heights, 1)[0])
-        across = mean / np.linalg.norm(mean) * step
-        return Stack(ordered, _affine(ordered[0], across), None, [_rounded(off, step, float(np.linalg.norm(mean)))])
+        is_plain = off <= max(_WORTH_TELLING * fitted, SAME_PLACE)
+        notices = [] if is_plain else [_rounded(off, float(np.linalg.norm(mean)))]
+        return Stack(ordered, _affine(ordered[0], mean), None, notices)
     offsets = tuple(float(height) for height in heights - heights[0])
     return Stack(ordered, _affine(ordered[0], mean), offsets, [_uneven(ordered, np.diff(heights))])
 
@@ -205,16 +203,6 @@ def _line(heights: NDArray[np.float64]) -> tuple[float, float]:
     return (low + high) / 2, worst((low + high) / 2)
 
 
-def _nominal(ordered: list[Header], heights: NDArray[np.float64], normal: NDArray[np.float64]) -> float | None:
-    """Return the distance of slices that the header says where the positions are this distance, rounded."""
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        step = abs(number(ordered[0].facts, keyword) or 0.0)
-        off = float(np.ptp(heights - step * np.arange(len(heights)))) / 2
-        if step > 0 and off <= _rounding(ordered, normal) + SAME_PLACE:
-            return step
-    return None
-
-
 def is_even(headers: list[Header]) -> bool:
     """Tell whether slices, several of which may lie at one position, lie on evenly spaced places, three at least."""
     if not headers:
@@ -247,13 +235,12 @@ def _unit(headers: list[Header]) -> float:
     return 0.0
 
 
-def _rounded(off: float, step: float, mean: float) -> str:
-    said = (
-        f"the positions of the slices lie up to {off:.2g} mm off even steps, as rounding leaves them: "
-        f"{step:.4g} mm is taken as the distance of slices"
+def _rounded(off: float, mean: float) -> str:
+    """Say that rounded positions count as even, and which distance is used: the one that ITK computes as well."""
+    return (
+        f"the positions of the slices lie up to {off:.2g} mm off even steps, as rounding leaves them: {mean:.4g} mm, "
+        "the mean from the first to the last slice, is taken as the distance of slices"
     )
-    # Programs that divide the way from the first to the last slice find another number for the same series.
-    return said if abs(mean - step) < 1e-4 * step else f"{said} ({mean:.4g} mm from the first to the last slice)"
 
 
 def _uneven(ordered: list[Header], steps: NDArray[np.float64]) -> str:
