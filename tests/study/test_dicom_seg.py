@@ -16,6 +16,7 @@ from napari_dinoaugseg.errors import LabelError, OutputError, StudyError
 from napari_dinoaugseg.study import VolumeStudy, align, open_study, read_mask_volume
 from napari_dinoaugseg.study.labels import read_mask_volumes
 from napari_dinoaugseg.study.segments import Segment
+from napari_dinoaugseg.study.study import ReadLabels
 from tests.study.builders import OBLIQUE, listing, numbers, write_dicom, write_enhanced, write_nifti
 
 VOLUME = numbers((6, 5, 7), np.uint16)
@@ -70,6 +71,14 @@ def rewrite(study: VolumeStudy, tmp_path: Path) -> Callable[[Callable[[pydicom.D
 
 
 # --- what is written ---
+
+
+def test_the_names_of_the_segments_come_back(study: VolumeStudy, tmp_path: Path) -> None:
+    save(study, tmp_path / "mask.dcm", painted(study))
+    read_back = study.read_labels(tmp_path / "mask.dcm")
+    assert isinstance(read_back, ReadLabels)
+    names = [(entry.number, entry.name.replace("\\", "/")) for entry in CLASSES]  # DICOM has another use for it
+    assert [(entry.number, entry.name) for entry in read_back.segments] == names
 
 
 def test_labels_come_back_with_their_numbers(study: VolumeStudy, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from napari_dinoaugseg.study.files import (
     require_file,
     suffix_of,
 )
+from napari_dinoaugseg.study.segments import Segment
 
 EXPECTED = "a DICOM segmentation"
 _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation Storage, younger than pydicom's table
@@ -56,6 +57,7 @@ class SegLabels:
         path: the file.
         mask: labels (i, j, n): column, row, and one slice for each place.
         positions: (n, 3), of the first pixel of each slice, in order along the normal.
+        segments: the names of the labels.
         sources: the image (SOPInstanceUID, and frame from 1 or None) of each slice where all slices lie at one place:
             frames of a loop; else empty.
         across: (3,), from one column to the next.
@@ -75,6 +77,7 @@ class SegLabels:
     series: frozenset[str]
     instances: frozenset[str]
     frame_of_reference: str
+    segments: tuple[Segment, ...] = ()
     sources: tuple[Image, ...] = ()
 
 
@@ -127,6 +130,7 @@ def read_seg(path: Path) -> SegLabels:
         series=series,
         instances=instances,
         frame_of_reference=frame_of_reference,
+        segments=tuple(Segment(entry.number, entry.name) for entry in classes.values()),
         sources=sources,
     )
 

@@ -135,7 +135,7 @@ def _white(path: Path, mask: Labels, segments: Sequence[Segment]) -> list[str]:
     ]
 
 
-def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -> Labels:
+def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -> LabelVolume:
     """Read a DICOM SEG onto the grid of an image.
 
     Args:
@@ -145,7 +145,7 @@ def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -
         name: how messages call the image.
 
     Returns:
-        The labels (i, j, k) in the stored order of the image.
+        The labels (i, j, k) in the stored order of the image, with their names.
 
     Raises:
         LabelError: the file cannot be read, is no segmentation, or belongs to another image or grid.
@@ -153,7 +153,7 @@ def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -
     labels = _read_seg(path)
     if source is not None:
         require_source(labels, source)
-    return _on_grid(labels, grid, name, source)
+    return LabelVolume(_on_grid(labels, grid, name, source), [("geometry", grid)], labels.segments)
 
 
 @dataclass(frozen=True)

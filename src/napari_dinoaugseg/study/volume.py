@@ -286,8 +286,7 @@ class VolumeStudy(Study):
         """Return the labels of a file in the stored order of this study."""
         if is_seg(path):
             header = self._voxels.header
-            mask = read_seg_on(path, self.grid, header if isinstance(header, DicomSource) else None, self.name)
-            return LabelVolume(mask, [("geometry", self.grid)])
+            return read_seg_on(path, self.grid, header if isinstance(header, DicomSource) else None, self.name)
         labels = read_label_volume(path, self._voxels.of_series)
         try:
             placed, grid = place_by(labels.mask, labels.grids, self._voxels.grids)
