@@ -27,6 +27,7 @@ from napari_dinoaugseg.gui.display import (
 )
 from napari_dinoaugseg.gui.encoding import BACKGROUND, is_scribbled
 from napari_dinoaugseg.gui.metadata import study_metadata
+from napari_dinoaugseg.gui.orientation import Orientation
 from napari_dinoaugseg.learning.prediction import Prediction
 from napari_dinoaugseg.session.session import Session
 
@@ -41,6 +42,7 @@ class LayerStack:
 
     slice_changed = Signal(int)
     window_moved = Signal(float, float)  # the person moved napari's contrast slider: the new limits
+    turned = Signal()  # napari's axes were rolled or transposed, or 2-D and 3-D switched
 
     def __init__(
         self, viewer: napari.Viewer, session: Session, image: Image | None = None, window: str = "auto"
@@ -61,7 +63,10 @@ class LayerStack:
         self._colour_timer = QTimer()
         self._colour_timer.setSingleShot(True)
         self._colour_timer.timeout.connect(self._colour)
+        self.orientation = Orientation(self)
         viewer.dims.events.point.connect(self._on_moved)
+        viewer.dims.events.order.connect(self._on_turned)
+        viewer.dims.events.ndisplay.connect(self._on_turned)
 
     @abstractmethod
     def undo(self) -> None:
@@ -100,6 +105,7 @@ class LayerStack:
             names = ["row", "column"]
             names.insert(self.axis, "slice" if self.study.kind == "volume" else "picture")
             self.viewer.dims.axis_labels = tuple(names)
+        self.orientation.begin()
         self._slice = self.current_slice
 
     @property
@@ -118,6 +124,9 @@ class LayerStack:
     def fit(self) -> None:
         """Fit the camera to this study, and show its middle slice."""
         self.go_to(self.study.n_slices // 2)
+        self._fit_camera()
+
+    def _fit_camera(self) -> None:
         try:
             self.viewer.reset_view(layers=self.own)
         except TypeError:  # before napari 0.6.3 it always fits all layers
@@ -183,6 +192,26 @@ class LayerStack:
         if index != self._slice:
             self._slice = index
             self.slice_changed.emit(index)
+
+    @property
+    def shows_slices(self) -> bool:
+        """Whether whole slices are in view: neither 3-D nor napari's rolled view, in which a slice is one line."""
+        dims = self.viewer.dims
+        return dims.ndisplay == 2 and dims.ndim - 3 + self.axis not in dims.displayed
+
+    def back_to_plane(self) -> None:
+        """Show the slice again that was in view before napari's axes were rolled or 3-D was shown, and paint on it."""
+        dims = self.viewer.dims
+        more = dims.ndim - 3  # axes of other layers
+        dims.ndisplay = 2
+        if more >= 0:
+            dims.order = (*range(more), *(axis + more for axis in axis_order(self.axis)))
+        if self.manual is not None:
+            self.manual.n_edit_dimensions = 2
+        self._fit_camera()
+
+    def _on_turned(self) -> None:
+        self.turned.emit()
 
     # --- what is shown -------------------------------------------------------------------------------------------
 

@@ -162,6 +162,9 @@ class StudyLayers(FollowedLayers):
         stop(self._colour_timer)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.viewer.dims.events.point.disconnect(self._on_moved)
+        self.viewer.dims.events.order.disconnect(self._on_turned)
+        self.viewer.dims.events.ndisplay.disconnect(self._on_turned)
+        self.orientation.end()
         leaving = self.own
         if self.image is not None:
             self.image.events.contrast_limits.disconnect(self._on_contrast)

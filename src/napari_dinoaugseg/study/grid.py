@@ -50,6 +50,7 @@ class Grid:
         offsets: distance of each slice of the third stored axis from the first, in mm, where these are not evenly
             spaced: they differ, or all are 0 for frames at one place (a loop) or at unknown distances. The third column
             of the affine then holds a mean step, or 1 mm. None for an evenly spaced volume.
+        oriented: False when the directions of the axes in the patient are assumed, for the file does not name them.
     """
 
     shape: tuple[int, int, int]
@@ -57,6 +58,7 @@ class Grid:
     known: bool = True
     sized: bool = False
     offsets: tuple[float, ...] | None = None
+    oriented: bool = True
 
     @property
     def has_size(self) -> bool:

@@ -265,12 +265,12 @@ def _place(header: nib.Nifti1Header, sound: nib.Nifti1Header, shape: tuple[int, 
     """Read where the voxels lie. nibabel's choice is followed: the sform, else the qform, else the voxel sizes."""
     to_mm = np.diag([*[_MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)] * 3, 1.0])
     q_code, s_code = int(sound["qform_code"]), int(sound["sform_code"])
+    form = "sform" if s_code > 0 else "qform" if q_code > 0 else "voxel sizes"
 
     def grid_of(affine: NDArray[Any]) -> Grid:
-        grid = Grid(shape, to_mm @ np.asarray(affine, dtype=np.float64))
+        grid = Grid(shape, to_mm @ np.asarray(affine, dtype=np.float64), oriented=form != "voxel sizes")
         return forward_in_time(grid) if frames else grid
 
-    form = "sform" if s_code > 0 else "qform" if q_code > 0 else "voxel sizes"
     grid = grid_of(sound.get_best_affine())
     notices = [f"the file holds {shape[2]} frames in time (2D+t): they are the slices"] if frames else []
     others: list[tuple[str, Grid]] = []

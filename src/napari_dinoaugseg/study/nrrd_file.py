@@ -290,7 +290,8 @@ def _grid(
         notices.append(f"{said}: left-posterior-superior is assumed, as ITK does")
     to_ras = np.diag([*_TO_RAS.get(space, (-1, -1, 1)), 1])
     itk = Grid(shape, to_ras @ affine)
-    grid = Grid(shape, to_ras @ np.diag([*units, 1.0]) @ affine)
+    oriented = space in _TO_RAS and "space directions" in header
+    grid = Grid(shape, to_ras @ np.diag([*units, 1.0]) @ affine, oriented=oriented)
     if (units == 1.0).all():
         return grid, None, notices
     notices.append(
