@@ -36,6 +36,7 @@ class ControllerCore:
     class_selected = Signal(int)
     slice_changed = Signal(int)
     tool_changed = Signal()  # another tool of napari, or another layer, is in use
+    view_turned = Signal()  # napari's axes were rolled or transposed, or 2-D and 3-D switched
     settings_changed = Signal()
     window_changed = Signal()  # what the person looks through
     view_changed = Signal(str)  # why nothing can be painted in this view; empty when it can

@@ -173,6 +173,11 @@ class LabelActions(ControllerCore):
         self._show_labels(between)
         self.said.emit(f"{len(between)} slices filled as a starting point: check them. Ctrl+Z takes it back.")
 
+    def back_to_plane(self) -> None:
+        """Show the slice in view again, after napari's axes were rolled or 3-D was shown."""
+        if self.layers is not None:
+            self.layers.back_to_plane()
+
     # --- classes ----------------------------------------------------------------------------------------------------
 
     def add_class(self, name: str | None = None) -> None:
@@ -256,6 +261,8 @@ class LabelActions(ControllerCore):
             return
         self.layers.scribbles = self.scribbles
         self.layers.labels_taken.connect(self._on_labels_taken)
+        self.layers.painted_across.connect(self._on_painted_across)
+        self.layers.turned.connect(self.view_turned.emit)
         self.layers.classes_found.connect(self._classes_were_changed)
         # psygnal probes the signature of an `emit` by emitting.
         self.layers.slice_changed.connect(lambda index: self.slice_changed.emit(index))
@@ -267,6 +274,16 @@ class LabelActions(ControllerCore):
         if self.layers is not None:
             self.layers.show_predictions(indices)
         self.labels_changed.emit()
+
+    def _on_painted_across(self) -> None:
+        what = "pictures" if self.session is not None and self.session.study.kind == "pictures" else "slices"
+        way = (
+            "" if self.layers is None or self.layers.shows_slices else " 'Back to the plane' shows whole slices again."
+        )
+        self.said.emit(
+            f"Painted across {what}: they count as scribbles, so what is left unpainted on them is unknown, not"
+            f" background; {what} that were labelled before stay as they were.{way}"
+        )
 
     def _on_label_selected(self, number: int) -> None:
         if number != self.selected_class:

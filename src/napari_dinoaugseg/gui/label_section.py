@@ -52,6 +52,7 @@ class LabelSection(QWidget):
         controller.settings_changed.connect(self.refresh)
         controller.tool_changed.connect(self.refresh)
         controller.slice_changed.connect(self._show_picture)
+        controller.view_turned.connect(self.refresh)
         self.refresh()
 
     def _build(self) -> None:
@@ -108,6 +109,11 @@ class LabelSection(QWidget):
         self.restore_button = button(
             "Bring layers back", "Make the layers again that were removed, with all labels", controller.restore_layers
         )
+        self.plane_button = button(
+            "Back to the plane",
+            "Show whole slices again, and paint on them one by one: paint in this view goes across slices",
+            controller.back_to_plane,
+        )
 
     def _arrange(self) -> None:
         layout = QVBoxLayout(self)
@@ -117,6 +123,7 @@ class LabelSection(QWidget):
         name = row(self.picture, self.position)
         name.setStretch(0, 1)
         layout.addLayout(name)
+        layout.addWidget(self.plane_button)
         layout.addWidget(self.strip)
         layout.addWidget(self.legend)
         ways = row(self.previous_button, QLabel("labelled"), self.next_button, self.suggested_button)
@@ -141,6 +148,7 @@ class LabelSection(QWidget):
         manual = layers.manual if layers is not None else None
         missing = layers is not None and (manual is None or layers.prediction is None or layers.image is None)
         self.restore_button.setVisible(missing)
+        self.plane_button.setVisible(layers is not None and not layers.shows_slices)
         for widget in (self.previous_button, self.next_button, self.suggested_button):
             widget.setEnabled(controller.session is not None)
         writable = not controller.read_only

@@ -39,6 +39,7 @@ class FollowedLayers(LayerStack):
     """Layers of one study; "manual" is followed. See :class:`~napari_dinoaugseg.gui.layers.StudyLayers`."""
 
     labels_taken = Signal(list)  # slices whose painted labels went into the label book
+    painted_across = Signal()  # a stroke across slices began some of them as scribbles
     classes_found = Signal()  # somebody painted with a number that was no class yet
     label_selected = Signal(int)  # the brush in napari's own controls: class number, 0, or -1 for the background
     lost = Signal(str)  # which layer was removed
@@ -55,6 +56,9 @@ class FollowedLayers(LayerStack):
         self._former: dict[int, LabelClass] = {}  # removed classes, for whoever paints with their number again
         self._todo: dict[int, None] = {}
         self._touched: dict[int, None] = {}  # slices in view when something happened: compared before the others
+        self._first: dict[int, bool] = {}  # slices with strokes not yet compared: whether the first went across slices
+        self._began_across = False  # whether such a stroke was the first on a slice
+        self._drawing = False  # whether a mouse button is down on the layer
         self._since = 0.0
         self._writing = False
         self._view: tuple[float, ...] = ()
@@ -76,6 +80,7 @@ class FollowedLayers(LayerStack):
         layer.events.set_data.connect(self._on_shown)
         layer.events.paint.connect(self._on_stroke)
         layer.events.data.connect(self._on_replaced)
+        layer.mouse_drag_callbacks.append(self._on_drag)
         layer.events.selected_label.connect(self._on_selected)
         self._view = self._view_now()
 
@@ -121,10 +126,26 @@ class FollowedLayers(LayerStack):
         left = _LATEST - 1000 * (now - self._since)
         self._timer.start(int(max(0, min(_SETTLE, left))))
 
-    def _on_stroke(self) -> None:
+    def _on_drag(self, _layer: Labels, event: Any) -> Iterator[None]:
+        self._drawing = True
+        yield
+        while event.type == "mouse_move":
+            yield
+        self._drawing = False
+
+    def _on_stroke(self, event: Any) -> None:
         if self.manual is not None and not self._writing:
             self._history.push(pixels_of(self.manual))
+            spanned, changed = slices_of_edits(event, self.axis) or self._changed_now()
+            across = len(spanned) > 1 or not self.shows_slices
+            for index in changed:
+                self._first.setdefault(index, across)
             self._look_soon()
+
+    def _changed_now(self) -> tuple[set[int], set[int]]:
+        """Which slices a stroke changed, seen by comparing them all."""
+        changed = {i for i in range(self.study.n_slices) if i not in self._first and not self._is_known(i)}
+        return changed, changed
 
     def _on_replaced(self) -> None:
         """Somebody gave the layer another array: taken over when it fits, else the layer is theirs from now on."""
@@ -175,8 +196,13 @@ class FollowedLayers(LayerStack):
             except Exception as error:  # whatever it is, the paint stays in the layer
                 self._known[index] = slices[index].copy()
                 self.failed.emit(error)
+        if not self._todo:
+            self._first.clear()
         if taken:
             self.labels_taken.emit(taken)
+        if self._began_across:
+            self._began_across = False
+            self.painted_across.emit()
 
     def _is_known(self, index: int) -> bool:
         """Whether a slice of the layer is as it was last compared."""
@@ -190,7 +216,19 @@ class FollowedLayers(LayerStack):
         if not (values[:height, :width] != (0 if before is None else before[:height, :width])).any():
             return  # only beside a picture that is smaller than others
         mark = self._history.marked(index)
-        self._read(index, self.scribbles if mark.said.is_empty else mark.scribbled)
+        if mark.said.is_empty:
+            # A stroke across slices shows a few pixels of each, and says nothing of the rest of them.
+            across = self._first.get(index, self._draws_across)
+            self._began_across = self._began_across or (across and not self.scribbles)
+            self._read(index, self.scribbles or across)
+        else:
+            self._read(index, mark.scribbled)
+
+    @property
+    def _draws_across(self) -> bool:
+        """Whether a stroke is being drawn that may go across slices; work in the background may look before its end."""
+        layer = self.manual
+        return self._drawing and layer is not None and (layer.n_edit_dimensions > 2 or not self.shows_slices)
 
     def _read(self, index: int, scribbles: bool) -> None:
         """Let the label book have what the layer's pixels mean."""
@@ -275,6 +313,9 @@ class FollowedLayers(LayerStack):
             for handler in (self._on_shown, self._on_stroke, self._on_replaced, self._on_selected):
                 if handler in events.callbacks:
                     events.disconnect(handler)
+        if self._on_drag in layer.mouse_drag_callbacks:
+            layer.mouse_drag_callbacks.remove(self._on_drag)
+        self._drawing = False
         # From now on it is a layer as any other, with napari's own undo.
         for name, key in (("undo", "Control-Z"), ("redo", "Control-Shift-Z")):
             vars(layer).pop(name, None)
@@ -286,3 +327,29 @@ class FollowedLayers(LayerStack):
 def pixels_of(layer: Labels | None) -> Step:
     """The last entry of napari's own history. What scripts call is ours, see ``_begin_to_follow``."""
     return Step((partial(Labels.undo, layer),), (partial(Labels.redo, layer),))
+
+
+def slices_of_edits(event: Any, axis: int) -> tuple[set[int], set[int]] | None:
+    """The slices across `axis` over which a stroke went, and those that it changed; None when this cannot be read.
+
+    What a paint event holds is napari's own affair: a list of edits, each with the box around a brush and a mask of
+    what changed in it (None: all), or with the indices of voxels and their values.
+    """
+    edits = getattr(event, "value", None)
+    if not isinstance(edits, list):
+        return None
+    spanned: set[int] = set()
+    changed: set[int] = set()
+    for edit in edits:
+        box, mask = getattr(edit, "slice_key", None), getattr(edit, "mask", None)
+        if isinstance(box, tuple) and len(box) > axis and isinstance(box[axis], slice):
+            within = np.arange(box[axis].start, box[axis].stop)
+            spanned.update(within.tolist())
+            changed.update((within if mask is None else within[np.moveaxis(mask, axis, 0).any(axis=(1, 2))]).tolist())
+        elif box is None and isinstance(edit, tuple) and isinstance(edit[0], tuple) and len(edit[0]) > axis:
+            indices = np.unique(edit[0][axis]).tolist()
+            spanned.update(indices)
+            changed.update(indices)
+        else:
+            return None
+    return spanned, changed
