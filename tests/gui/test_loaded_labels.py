@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nibabel as nib
 import nrrd
 import numpy as np
+from PIL import Image
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_dinoaugseg.study.segments import Segment
@@ -81,3 +85,49 @@ def test_labels_of_another_image_are_refused_in_one_sentence(
 
     assert "do not fit" in said[-1]
     assert controller.session.labels.labelled == []
+
+
+def pictures_with_masks(folder) -> None:
+    """Four grey pictures, masks beside two of them."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for number in range(4):
+        Image.fromarray(np.full((8, 9), 20 * number, np.uint8)).save(folder / "images" / f"IMD{number}.png")
+    for number in (1, 3):
+        mask = np.zeros((8, 9), np.uint8)
+        mask[2:4, 3 : 3 + number] = 255
+        Image.fromarray(mask).save(folder / "masks" / f"IMD{number}.png")
+
+
+def test_masks_beside_pictures_are_offered_and_loaded_by_a_click(qtbot, panel, controller, said, tmp_path):
+    pictures_with_masks(tmp_path)
+    offer = panel.label.masks_offer
+    controller.open_path(tmp_path / "images", background=False)
+    qtbot.waitUntil(lambda: not offer.isHidden())
+    assert "in masks" in offer.text.text()
+    assert controller.session.labels.labelled == []  # only offered
+    qtbot.mouseClick(offer.load_button, Qt.MouseButton.LeftButton)
+    wait_idle(qtbot, controller)
+    assert controller.session.labels.labelled == [1, 3]
+    assert np.count_nonzero(controller.session.labels.manual(3)) == 6
+    assert offer.isHidden()
+
+
+def test_an_offer_of_masks_that_is_dismissed_does_not_come_back(qtbot, panel, controller, tmp_path):
+    pictures_with_masks(tmp_path)
+    offer = panel.label.masks_offer
+    controller.open_path(tmp_path / "images", background=False)
+    qtbot.waitUntil(lambda: not offer.isHidden())
+    qtbot.mouseClick(offer.dismiss_button, Qt.MouseButton.LeftButton)
+    assert offer.isHidden()
+    controller.labels_changed.emit()
+    assert offer.isHidden()
+
+
+def test_where_no_masks_lie_nothing_is_offered(qtbot, panel, controller, study, tmp_path):
+    assert panel.label.masks_offer.isHidden()
+    pictures_with_masks(tmp_path)
+    shutil.rmtree(tmp_path / "masks")
+    controller.open_path(tmp_path / "images", background=False)
+    qtbot.wait(300)
+    assert panel.label.masks_offer.isHidden()

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSlider, QVBoxLayout,
 
 from napari_dinoaugseg.gui.dialogs import ask_for_file, ask_for_folder
 from napari_dinoaugseg.gui.keys import tooltip
+from napari_dinoaugseg.gui.masks_offer import MasksOffer
 from napari_dinoaugseg.gui.parts import Elided, button, quietly, row
 from napari_dinoaugseg.gui.slice_strip import COLOURS, SUGGESTED, SliceStrip
 from napari_dinoaugseg.session.labels import Status
@@ -29,6 +30,7 @@ class LabelSection(QWidget):
         super().__init__(parent)
         self.controller = controller
         self._brush_class = 1  # what the brush goes back to after the eraser
+        self.masks_offer = MasksOffer(controller)
         self.picture = Elided()
         self.picture.setObjectName("picture")
         self.position = QLabel()
@@ -120,6 +122,7 @@ class LabelSection(QWidget):
         layout.setContentsMargins(6, 2, 6, 4)
         layout.setSpacing(4)
         layout.addWidget(self.restore_button)
+        layout.addWidget(self.masks_offer)
         name = row(self.picture, self.position)
         name.setStretch(0, 1)
         layout.addLayout(name)
