@@ -117,6 +117,9 @@ def take(folder: Path, theme: str) -> None:
     if controller.layers is not None:
         controller.layers.show_confidence(False)
     stage.show_section("Export")
+    for index in range(controller.session.study.n_slices):  # or the export would ask about what nobody has looked at
+        controller.go_to(index)
+    controller.go_to(SHOWN + 13)
     with patch("qtpy.QtWidgets.QFileDialog.getSaveFileName", return_value=(str(folder / EXPORTED), "")):
         stage.panel.export.mask_button.click()
     stage.spin(30, lambda: not controller.busy)

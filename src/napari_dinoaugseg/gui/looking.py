@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_dinoaugseg.gui.display import axis_order
+from napari_dinoaugseg.gui.encoding import is_scribbled
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.core import ControllerCore
@@ -45,7 +46,7 @@ class Looking:
         said = book.of_slice(here)
         # Of a slice that is labelled as a whole only the labels are drawn, see `LayerStack.show_predictions`.
         drawn = [layers.manual] if not said.is_empty else []
-        if said.is_empty or here in book.open_slices:
+        if said.is_empty or is_scribbled(said):
             drawn.append(layers.prediction)
         if all(layer is not None and layer.visible for layer in drawn):
             book.see(here)
