@@ -281,12 +281,22 @@ def test_the_estimate_follows_what_was_measured():
 def test_the_first_steps_on_a_slow_machine_correct_the_time_of_all_that_follows():
     slow = 7.3  # times the table
     work = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False)
-    true = {stage: work.units[stage] * work.seconds[stage] * slow for stage in work.units}
-    pace, each = Pace(), work.seconds["encode"] * slow
+    pace, each = Pace(), work.seconds["train"] * slow
     for done in (1, 10):
-        event = Progress("encode", done, int(work.units["encode"]), 3.0 + done * each)  # the first one takes long
+        event = Progress("train", done, int(work.units["train"]), 3.0 + done * each)  # the first one takes long
         pace.note(event)
-    assert pace.left(work, event) == pytest.approx(sum(true.values()) - 10 * each, rel=0.01)
+    left = (work.units["train"] - 10) * each + work.units["predict"] * work.seconds["predict"] * slow
+    assert pace.left(work, event) == pytest.approx(left, rel=0.01)
+
+
+def test_encoding_promises_nothing_about_training():
+    work, pace = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False), Pace()
+    for done in (1, 60):
+        event = Progress("encode", done, 80, done * 0.2)
+        pace.note(event)
+    assert pace.left(work, event) is None
+    pace.measured["train"] = 0.1  # in the training before
+    assert pace.left(work, event) is not None
 
 
 def test_nothing_is_promised_before_anything_was_measured():

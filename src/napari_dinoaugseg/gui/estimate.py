@@ -106,10 +106,15 @@ class Pace:
         return sum(job.units[stage] * pace[stage] for stage in stages)
 
     def left(self, job: Job, event: Progress) -> float | None:
-        """Seconds until all of a job is done; None while too little was seen to tell."""
-        if event.stage not in _STAGES or event.stage not in self.measured:
+        """Seconds until all of a job is done; None while too little was seen to tell.
+
+        How fast slices are encoded says little about the training steps, which take most of the time.
+        """
+        if event.stage not in self.measured:
             return None
         later = _STAGES[_STAGES.index(event.stage) + 1 :]
+        if "train" in later and not self.is_known:
+            return None
         return (event.total - event.done) * self.measured[event.stage] + self.seconds(job, later)
 
 
