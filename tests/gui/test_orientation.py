@@ -6,6 +6,7 @@ import itertools
 from types import SimpleNamespace
 
 import nibabel as nib
+import nrrd
 import numpy as np
 import pytest
 import tifffile
@@ -250,12 +251,29 @@ def test_what_has_no_geometry_is_shown_as_napari_does_without_letters(hidden, tm
     assert viewer.scene.camera.orientation == before
 
 
-def test_a_file_that_does_not_name_its_directions_gets_no_letters(hidden, tmp_path):
-    image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), None)
-    image.set_sform(None, code=0)
-    image.set_qform(None, code=0)
-    nib.save(image, tmp_path / "silent.nii")
-    hidden.open_path(tmp_path / "silent.nii", background=False, plane="coronal")
+@pytest.mark.parametrize("name", ["silent.nii", "sizes_only.nrrd"])
+def test_a_file_that_does_not_name_its_directions_gets_no_letters(hidden, tmp_path, name):
+    path = tmp_path / name
+    if path.suffix == ".nrrd":
+        nrrd.write(str(path), np.zeros(SHAPE, np.uint8), {"spacings": [1.0, 1.0, 2.0]})
+    else:
+        image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), None)
+        image.set_sform(None, code=0)
+        image.set_qform(None, code=0)
+        nib.save(image, path)
+    hidden.open_path(path, background=False, plane="coronal")
+    assert hidden.session is not None
+    assert letters(hidden.viewer) == {}
+
+
+def test_the_frames_of_a_loop_have_letters_and_time_has_none(hidden, tmp_path):
+    frames = np.random.default_rng(0).integers(0, 200, (20, 24, 1, 8)).astype(np.uint8)
+    affine = np.array([[1.0, 0, 0, 0], [0, 0, 3, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # coronal
+    nib.save(nib.Nifti1Image(frames, affine), tmp_path / "loop.nii")
+    hidden.open_path(tmp_path / "loop.nii", background=False)
+    assert hidden.session.study.n_slices == 8
+    assert letters(hidden.viewer) == EXPECTED["coronal"]
+    hidden.viewer.dims.roll()
     assert letters(hidden.viewer) == {}
 
 
@@ -277,6 +295,9 @@ def test_a_camera_that_the_person_turns_keeps_the_letters_true_and_stays_theirs(
     camera = controller.viewer.scene.camera
     camera.orientation = ("towards", "down", "left")
     assert letters(controller.viewer) == {"left": "L", "right": "R", "top": "F", "bottom": "H"}
+    controller.layers.image.visible = False
+    controller.layers.image.visible = True
+    assert [str(one) for one in camera.orientation] == ["towards", "down", "left"]
     controller.close_study()
     assert [str(one) for one in camera.orientation] == ["towards", "down", "left"]
 

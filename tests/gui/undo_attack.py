@@ -33,7 +33,7 @@ WEIGHTS = {
     "remove_class": 5,
     "scribbles": 3,
     "go": 6,
-    "turn": 1,
+    "turn": 2,
     "lose": 1,
     "lose_prediction": 1,
     "restore": 2,
@@ -105,8 +105,8 @@ class Attack(Watched):
         point.insert(self.controller.layers.axis, index)
         return tuple(point)
 
-    def painted(self, text: str, number: int, paint) -> None:
-        """A tool of napari paints; what it did is seen in the layer."""
+    def painted(self, text: str, number: int, paint, *, reaches: int = 1) -> None:
+        """A tool of napari paints, over so many slices; what it did is seen in the layer."""
         if self.manual is None:
             return
         before = self.layer().copy()
@@ -116,7 +116,8 @@ class Attack(Watched):
         assert (after[after != before] == number).all()
         emptied = any(was.any() and not now.any() for was, now in zip(before, after, strict=True))
         new = number not in (0, BACKGROUND, *self.model.classes)
-        self.model.painted(after)
+        changed = sum((was != now).any() for was, now in zip(before, after, strict=True))
+        self.model.painted(after, across=not self.upright or max(changed, reaches) > 1)
         if emptied or new:
             # Nobody is quick enough to paint an erased slice anew, or to erase a new class, before it was looked at.
             self.controller.flush()
@@ -151,8 +152,7 @@ class Attack(Watched):
     def polygon(self) -> None:
         index, number = self.any_slice(), self.any_number()
         points = [self.any_point(index) for _ in range(4)]
-        if self.upright:
-            self.painted(f"on slice {index}", number, lambda: self.manual.paint_polygon(points, number))
+        self.painted(f"on slice {index}", number, lambda: self.manual.paint_polygon(points, number))
 
     def bucket(self) -> None:
         index, number = self.any_slice(), self.any_number()
@@ -161,8 +161,7 @@ class Attack(Watched):
             self.manual.contiguous = self.rng.random() < 0.7
             self.manual.fill(self.any_point(index), number)
 
-        if self.upright:
-            self.painted(f"on slice {index}", number, paint)
+        self.painted(f"on slice {index}", number, paint)
 
     def script(self) -> None:
         number = self.any_number()
@@ -177,11 +176,15 @@ class Attack(Watched):
             self.manual.paint(self.any_point(index), number)
             self.manual.n_edit_dimensions = 2
 
-        self.painted(f"around slice {index}", number, paint)
+        # A ball of 2.5 of the smallest voxel size around the voxel.
+        sizes = np.abs(self.study.display_scale)
+        reach = int(2.5 * sizes.min() / sizes[self.controller.layers.axis])
+        around = min(index + reach, self.study.n_slices - 1) - max(index - reach, 0) + 1
+        self.painted(f"around slice {index}", number, paint, reaches=around)
 
     @property
     def upright(self) -> bool:
-        """Whether slices are seen: else these tools paint across them, which says nothing new."""
+        """Whether slices are seen: else tools paint across them."""
         dims = self.controller.viewer.dims
         return dims.ndisplay == 2 and dims.order[0] == self.controller.layers.axis
 

@@ -99,23 +99,23 @@ class Model:
 
     # --- painting ---------------------------------------------------------------------------------------------------
 
-    def painted(self, layer: np.ndarray) -> None:
-        """A stroke, or another array, made this of the layer."""
+    def painted(self, layer: np.ndarray, *, across: bool = False) -> None:
+        """A stroke, or another array, made this of the layer; a stroke across slices says nothing of their rest."""
         assert self.layer is not None
         before = self.moment()
         changed = [i for i in range(self.shape[0]) if not np.array_equal(layer[i], self.layer[i])]
         for index in changed:
             self.meet(layer[index])
-            self.slices[index] = self.reading(index, layer[index])
+            self.slices[index] = self.reading(index, layer[index], across)
         self.layer = layer.copy()
         if changed:
             self.step(before, Step(before, before))
 
-    def reading(self, index: int, values: np.ndarray) -> Slice:
+    def reading(self, index: int, values: np.ndarray, across: bool) -> Slice:
         if not values.any():
             return NOTHING
         was = self.slices[index]
-        scribbled = self.scribbles if was.kind == "nothing" else was.scribbled
+        scribbled = (self.scribbles or across) if was.kind == "nothing" else was.scribbled
         labels = values.copy()
         labels[values == 0] = OPEN if scribbled else 0
         labels[values == BACKGROUND] = 0

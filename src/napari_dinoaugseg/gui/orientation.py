@@ -28,7 +28,8 @@ _OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "H": "F", "F": "H"}
 _VECTORS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}  # LPS
 _TOP, _RIGHT = "HAR", "LPH"  # what radiologists have on top, and on the right of the screen
 _EDGES = {"left": "middle_left", "right": "middle_right", "top": "top_center", "bottom": "bottom_center"}
-_TELLING = ("inserted", "removed", "reordered", "visible", "scale", "rotate", "shear", "affine")
+_COVERING = ("inserted", "removed", "reordered", "visible")  # events of layers: another image may lie above ours
+_MOVING = ("scale", "rotate", "shear", "affine")  # a layer lies differently in the world
 
 
 def directions_of(study: Study) -> Directions | None:
@@ -119,8 +120,10 @@ class Orientation:
         ]
 
     def _on_layers(self, event: Any) -> None:
-        if event.type in _TELLING:
+        if event.type in _MOVING:
             self._turn()
+        elif event.type in _COVERING:
+            self._show_letters()
 
     def _on_camera(self, *_: object) -> None:
         """The person turned the camera."""
