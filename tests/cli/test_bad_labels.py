@@ -26,12 +26,23 @@ def ball(dtype=np.int16, **voxels):
     return array
 
 
+HALF_A_SLICE = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.5], [0, 0, 0, 1.0]])
+
+
+def overhanging() -> np.ndarray:
+    """The truth with one painted slice more than the image has."""
+    return np.concatenate([truth_voxels(), truth_voxels()[:, :, 8:9]], axis=2)
+
+
 BAD_LABELS = {
     "missing": (lambda f: (f / "labels.nii.gz").unlink(), "no such file"),
     "web page": (lambda f: text(f / "labels.nii.gz", b"<!DOCTYPE html>"), "this is a web page"),
     "cut": (lambda f: cut(f / "labels.nii.gz", 0.8), "cut off"),
     "folder": (lambda f: [(f / "labels.nii.gz").unlink(), (f / "labels.nii.gz").mkdir()], "this is a folder"),
-    "other shape": (lambda f: labels(f, truth_voxels()[:, :, :-1]), "40 x 48 x 15 voxels, the image 40 x 48 x 16"),
+    "other shape": (
+        lambda f: labels(f, overhanging()),
+        "40 x 48 x 17 voxels, the image .*386 painted voxels lie outside",
+    ),
     "elsewhere": (lambda f: labels(f, truth_voxels(), SHIFTED), "different affines: they lie up to 3 mm apart"),
     "other spacing": (lambda f: labels(f, truth_voxels(), OTHER_SPACING), "different affines"),
     "empty": (lambda f: labels(f, np.zeros(SHAPE, np.uint8)), "every voxel is background"),
@@ -131,7 +142,11 @@ BAD_PAIRS = {
     "missing": (("nothing.nii.gz", "truth.nii.gz"), "no such file", "nothing.nii.gz"),
     "cut": (("cut.nii.gz", "truth.nii.gz"), "cut off", "cut.nii.gz"),
     "folder against file": (("folder", "truth.nii.gz"), "one is a folder, the other a file", "truth.nii.gz"),
-    "other shape": (("short.nii.gz", "truth.nii.gz"), "do not fit together: .*40 x 48 x 15 voxels", "short.nii.gz"),
+    "other shape": (
+        ("long.nii.gz", "truth.nii.gz"),
+        "do not fit together: .*painted voxels lie outside",
+        "long.nii.gz",
+    ),
     "elsewhere": (("moved.nii.gz", "truth.nii.gz"), "do not fit together: .*different affines", "moved.nii.gz"),
     "empty": (("empty.nii.gz", "empty.nii.gz"), "no label on the slices to compare", "empty.nii.gz"),
     "no labels": (("image.nii.gz", "truth.nii.gz"), "Save labels as whole numbers", "image.nii.gz"),
@@ -146,7 +161,7 @@ BAD_PAIRS = {
 def test_masks_that_cannot_be_compared(case, refused, study):
     nib.save(nib.Nifti1Image(truth_voxels(), AFFINE), study / "cut.nii.gz")
     cut(study / "cut.nii.gz", 0.7)
-    write_nifti(study / "short.nii.gz", truth_voxels()[:, :, :-1], AFFINE)
+    write_nifti(study / "between.nii.gz", truth_voxels()[:, :, :-1], AFFINE @ HALF_A_SLICE)
     write_nifti(study / "moved.nii.gz", truth_voxels(), SHIFTED)
     write_nifti(study / "empty.nii.gz", np.zeros(SHAPE, np.uint8), AFFINE)
     for folder in ("folder", "other", "large"):

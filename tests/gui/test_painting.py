@@ -254,12 +254,3 @@ def test_an_array_put_into_the_layer_is_taken_over_when_it_fits(controller, stud
     layer.data = np.zeros((2, 3, 4), np.uint16)
     assert controller.layers.manual is None
     assert not controller.session.labels.of_slice(3).is_empty
-
-
-def test_another_study_leaves_the_painted_layer_in_the_viewer(controller, study, truth, blob_files):
-    paint(controller, truth, [5])
-    controller.open_path(blob_files[0], background=False, plane="axial")
-    kept = [layer for layer in controller.viewer.layers if layer.name.endswith(": manual")]
-    assert len(kept) == 1
-    assert np.array_equal(kept[0].data[5], truth[5])
-    assert controller.session.labels.labelled == []

@@ -87,7 +87,7 @@ def go_through(panel, qtbot, tmp_path, train_again) -> None:
     panel.label.suggested_button.click()
     suggested = controller.current_slice
     assert book.status(suggested) is Status.PREDICTED
-    panel.review._correct()
+    panel.review.correct_button.click()
     paint(controller, truth, [suggested])
     accepted = next(i for i in range(80, 140) if book.status(i) is Status.PREDICTED)
     controller.go_to(accepted)

@@ -83,8 +83,11 @@ class Grid:
 
     @property
     def axcodes(self) -> str:
-        """The closest anatomical direction of each stored axis, such as `RAS`."""
-        return "".join(str(code) for code in nib.orientations.aff2axcodes(self.affine))
+        """The closest anatomical direction of each stored axis, such as `RAS`; `???` where none can be computed."""
+        try:
+            return "".join(str(code) for code in nib.orientations.aff2axcodes(self.affine))
+        except np.linalg.LinAlgError:
+            return "???"
 
     @property
     def problem(self) -> str | None:
