@@ -7,7 +7,7 @@ from typing import Any
 
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 
 def stop(timer: QTimer) -> None:
@@ -53,6 +53,17 @@ def button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
     made = QPushButton(text)
     made.setToolTip(tip)
     made.clicked.connect(lambda *_: action())
+    return made
+
+
+def choice(items: list[str], tip: str) -> QComboBox:
+    """A list to choose from, with a tooltip."""
+    made = QComboBox()
+    made.addItems(items)
+    made.setToolTip(tip)
+    # Long items must not set the width of the panel.
+    made.setMinimumContentsLength(8)
+    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     return made
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QFormLayout, QGridLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QGridLayout, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.errors import SeveralSeriesError
 from napari_dinoaugseg.gui.choices import ask_for_series, ask_for_volume, ask_for_window
@@ -14,8 +14,8 @@ from napari_dinoaugseg.gui.compute_choice import ComputeChoice
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.dialogs import ask_for_file, ask_for_folder
 from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
-from napari_dinoaugseg.gui.parts import as_sentence, button, quietly, sentence
-from napari_dinoaugseg.gui.windows import WINDOWS, show_window, window_choice
+from napari_dinoaugseg.gui.parts import as_sentence, button, choice, quietly, sentence
+from napari_dinoaugseg.gui.windows import WINDOWS, show_window
 from napari_dinoaugseg.study import Plane
 from napari_dinoaugseg.study.files import PICTURE_SUFFIXES
 
@@ -42,17 +42,17 @@ class StudySection(QWidget):
         self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF or a picture", self._open_file)
         self.folder_button = button("Open folder…", "A DICOM series, or pictures", self._open_folder)
         self.sample_button = button("Brain sample", "A T1 brain template to try the plugin with", self._open_sample)
-        self.plane = _choice(
+        self.plane = choice(
             [plane.value for plane in Plane], "The direction of the slices; it can change until a slice is labelled"
         )
         self.plane.activated.connect(self._choose_plane)
-        self.window_choice = window_choice(
+        self.window_choice = choice(
             [*WINDOWS, _OWN],
             "Which grey values you look through; presets are for CT, in Hounsfield units. What the model sees "
             "stands in the Train section",
         )
         self.window_choice.activated.connect(self._choose_window)
-        self.device = _choice(["auto", "cpu", "cuda", "mps"], "What computes; auto takes the fastest that is there")
+        self.device = choice(["auto", "cpu", "cuda", "mps"], "What computes; auto takes the fastest that is there")
         self.device.activated.connect(lambda _: controller.use_device(self.device.currentText()))
         self.encoder = EncoderChoice(controller)
         self.machine = ComputeChoice(controller)
@@ -172,13 +172,3 @@ class StudySection(QWidget):
             chosen = ask_for_window(self, low, high) or self.controller.view_window
         self.controller.view_through(chosen)
         self.refresh()
-
-
-def _choice(items: list[str], tip: str) -> QComboBox:
-    made = QComboBox()
-    made.addItems(items)
-    made.setToolTip(tip)
-    # Long items must not set the width of the panel.
-    made.setMinimumContentsLength(8)
-    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    return made

@@ -8,9 +8,9 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.gui.estimate import in_words
 from napari_dinoaugseg.gui.loss_curve import LossCurve
-from napari_dinoaugseg.gui.parts import Collapsible, button, quietly, sentence
+from napari_dinoaugseg.gui.parts import Collapsible, button, choice, quietly, sentence
 from napari_dinoaugseg.gui.settings_form import settings_form, show_settings
-from napari_dinoaugseg.gui.windows import WINDOWS, show_window, window_choice
+from napari_dinoaugseg.gui.windows import WINDOWS, show_window
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import PRESETS
 
@@ -45,7 +45,7 @@ class TrainSection(QWidget):
         self.preset.addItems(list(PRESETS))
         self.preset.setToolTip("\n".join(_HELP[name] for name in PRESETS))
         self.preset.activated.connect(lambda _: controller.use_preset(self.preset.currentText()))
-        self.window_choice = window_choice(
+        self.window_choice = choice(
             [*WINDOWS, _AS_IN_VIEW],
             "Which grey values the model sees. Until the first training it sees what you see; then it keeps its "
             "window, whatever you look through",

@@ -10,19 +10,11 @@ from napari_dinoaugseg.study import CT_WINDOWS
 WINDOWS = ("auto", "percentiles", *CT_WINDOWS)
 
 
-def window_choice(items: list[str], tip: str) -> QComboBox:
-    """A list of windows; the last item is what is not a window of its own ("own values…")."""
-    made = QComboBox()
-    made.addItems(items)
-    made.setToolTip(tip)
-    # Long items must not set the width of the panel.
-    made.setMinimumContentsLength(8)
-    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    return made
-
-
 def show_window(choice: QComboBox, window: str) -> None:
-    """Show a window in a list without acting on it; values of the person's own replace those shown before."""
+    """Show a window in a list without acting on it; values of the person's own replace those shown before.
+
+    The list holds WINDOWS and, last, an item that is not a window of its own ("own values…").
+    """
 
     def change() -> None:
         for index in reversed(range(len(WINDOWS), choice.count() - 1)):
