@@ -15,12 +15,15 @@ else
 BIN := $(VENV)/bin
 endif
 
-# A server or a container has no display: the tests get a virtual one, with OpenGL in software.
+# A server or a container has no display: OpenGL in software, and a virtual screen. Each process of the tests has one of
+# its own (pytest-xvfb): on a shared one the windows of one process would take the mouse from those of the other.
 ifeq ($(shell uname -s)$(DISPLAY)$(WAYLAND_DISPLAY),Linux)
 RUN_HERE := $(RUN)
-SCREEN := LIBGL_ALWAYS_SOFTWARE=1 QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1600x1200x24"
+DRAWN_HERE := LIBGL_ALWAYS_SOFTWARE=1 QT_QPA_PLATFORM=xcb
+SCREEN := $(DRAWN_HERE) xvfb-run -a -s "-screen 0 1600x1200x24"
 else
 RUN_HERE := $(RUN_ON_DISPLAY)
+DRAWN_HERE :=
 SCREEN :=
 endif
 
@@ -45,7 +48,7 @@ run: setup  ## open napari with the sample study; without a display, segment it
 # Two processes with one thread of arithmetic each: more would compete on a small machine. In the order of
 # tests/conftest.py, for otherwise the files with the fewest tests come last, and they are the slowest ones.
 test: setup  ## run the tests; arguments for pytest: make test ARGS="-k wavelet"
-	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(DRAWN_HERE) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: setup  ## run the tests; list what of the engine they do not reach, which may be 5 % of lines and branches
 	$(MAKE) test ARGS="--cov --cov-report= $(ARGS)"

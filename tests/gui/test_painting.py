@@ -17,7 +17,10 @@ def stroke(qtbot, viewer, offsets=((-20, 0), (0, 0), (20, 0))) -> None:
     qtbot.mouseMove(native, points[0])
     qtbot.mousePress(native, Qt.MouseButton.LeftButton, pos=points[0])
     for point in points[1:]:
+        before = viewer.cursor.position
         qtbot.mouseMove(native, point)
+        # napari takes one movement in 5 ms at once, and the last of the others later; a person is not as fast.
+        qtbot.waitUntil(lambda before=before: viewer.cursor.position != before)
     qtbot.mouseRelease(native, Qt.MouseButton.LeftButton, pos=points[-1])
 
 

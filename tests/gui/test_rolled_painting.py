@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
 
 from napari_dinoaugseg.gui import layer_following
 from napari_dinoaugseg.gui.encoding import BACKGROUND
@@ -16,14 +15,21 @@ from tests.gui.test_painting import stroke
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
 
-def roll(controller) -> None:
-    controller.viewer.window._qt_viewer.viewerButtons.rollDimsButton.click()
-    QApplication.processEvents()  # the panel has another button, and the canvas its size
+def roll(controller, qtbot) -> None:
+    """Into the view across slices, once the canvas has its size beside the button that comes with it."""
+    viewer = controller.viewer
+    native = viewer.window._qt_viewer.canvas.native
+    viewer.window._qt_viewer.viewerButtons.rollDimsButton.click()
+    seen = []
+    qtbot.waitUntil(lambda: seen.append(native.size()) or seen[-5:].count(seen[-1]) == 5)
+    viewer.reset_view()
 
 
-def draw_across(qtbot, controller) -> None:
-    """Across slices, in the rolled view."""
-    stroke(qtbot, controller.viewer, offsets=((0, -60), (0, 0), (0, 60)))
+def draw_across(qtbot, controller, slices: int = 5) -> None:
+    """From so many slices before the middle one to so many behind it, in the rolled view, whatever its scale."""
+    viewer = controller.viewer
+    one = controller.layers.manual.scale[0] * viewer.camera.zoom  # pixels of the canvas from slice to slice
+    stroke(qtbot, viewer, offsets=[(0, round(one * step)) for step in range(-slices, slices + 1)])
     controller.flush()
 
 
@@ -47,7 +53,7 @@ def press(controller, qtbot, *, redo: bool = False) -> None:
 
 
 def test_a_stroke_in_the_rolled_view_scribbles_on_the_slices_it_touches(controller, panel, study, said, qtbot):
-    roll(controller)
+    roll(controller, qtbot)
     draw_across(qtbot, controller)
     book, layer = controller.session.labels, controller.layers.manual
     touched = [index for index in range(study.n_slices) if layer.data[index].any()]
@@ -66,7 +72,7 @@ def test_a_slice_that_was_labelled_as_a_whole_stays_whole(controller, study, tru
     book.set_prediction(8, truth[8], 0.9)
     controller.accept(8)
     controller.mark_empty(9)
-    roll(controller)
+    roll(controller, qtbot)
     draw_across(qtbot, controller)
     assert {7, 8, 9} < set(book.labelled)
     assert not {7, 8, 9} & set(scribbled(controller))
@@ -78,7 +84,7 @@ def test_a_slice_that_was_labelled_as_a_whole_stays_whole(controller, study, tru
 def test_undo_and_redo_give_every_slice_what_it_meant(controller, study, truth, qtbot):
     paint(controller, truth, [7])
     start = meant(controller)
-    roll(controller)
+    roll(controller, qtbot)
     draw_across(qtbot, controller)
     across = meant(controller)
     controller.back_to_plane()
@@ -96,13 +102,12 @@ def test_erasing_and_filling_across_slices(controller, study, truth, qtbot, monk
     monkeypatch.setattr("napari_dinoaugseg.gui.filling.confirmed", lambda *_: True)  # that a flood is meant
     book, layer = controller.session.labels, controller.layers.manual
     paint(controller, truth, [7])
-    roll(controller)
+    roll(controller, qtbot)
     draw_across(qtbot, controller)
     before = meant(controller)
     controller.select_class(0)
     layer.brush_size = 25  # surely covers what was drawn
-    stroke(qtbot, controller.viewer, offsets=((0, -150), (0, 0), (0, 150)))
-    controller.flush()
+    draw_across(qtbot, controller, slices=8)
     assert book.labelled == [7]  # the others held nothing else
     assert scribbled(controller) == []
     press(controller, qtbot)
@@ -161,7 +166,7 @@ def test_in_3d_paint_counts_as_scribbles(controller, study, truth):
 def test_what_is_taken_over_in_the_middle_of_a_stroke_counts_alike(controller, study, rolled, qtbot):
     """Training or saving looks at the labels whenever it likes."""
     if rolled:
-        roll(controller)
+        roll(controller, qtbot)
     layer = controller.layers.manual
     layer.events.labels_update.connect(lambda: controller.flush())
     draw_across(qtbot, controller)
@@ -175,7 +180,7 @@ def test_what_napari_tells_of_a_stroke_is_not_relied_on(controller, study, monke
     monkeypatch.setattr(layer_following, "slices_of_edits", lambda event, axis: None)
     controller.go_to(3)
     stroke(qtbot, controller.viewer)
-    roll(controller)
+    roll(controller, qtbot)
     draw_across(qtbot, controller)
     assert 3 in controller.session.labels.labelled
     assert scribbled(controller) == [index for index in controller.session.labels.labelled if index != 3]
@@ -183,7 +188,7 @@ def test_what_napari_tells_of_a_stroke_is_not_relied_on(controller, study, monke
 
 def test_with_scribbles_on_nothing_new_is_said(controller, study, said, qtbot):
     controller.set_scribbles(True)
-    roll(controller)
+    roll(controller, qtbot)
     draw_across(qtbot, controller)
     controller.layers.manual.paint((5, 30, 30), BACKGROUND)
     controller.flush()
@@ -202,7 +207,7 @@ def test_back_to_the_plane_shows_the_slice_again(controller, panel, blob_files, 
     assert not button.isVisibleTo(panel.label)
     viewer.window._qt_viewer.viewerButtons.transposeDimsButton.click()
     assert not button.isVisibleTo(panel.label)  # slices are still in view
-    roll(controller)
+    roll(controller, qtbot)
     viewer.dims.ndisplay = 3
     assert button.isVisibleTo(panel.label)
     button.click()
