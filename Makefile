@@ -42,7 +42,7 @@ endif
 $(VENV)/.complete: setup.cfg pyproject.toml
 	@tools/make_venv.sh "$(PYTHON)" "$(EXTRAS)" "$(CURDIR)" "$(VENV)"
 
-run: setup  ## open napari with the sample study; without a display, segment it
+run: setup  ## open napari with the sample case; without a display, segment it
 	$(BIN)/$(RUN_HERE)
 
 # Two processes with one thread of arithmetic each: more would compete on a small machine. In the order of
@@ -53,7 +53,7 @@ test: setup  ## run the tests; arguments for pytest: make test ARGS="-k wavelet"
 coverage: setup  ## run the tests; list what of the engine they do not reach, which may be 5 % of lines and branches
 	$(MAKE) test ARGS="--cov --cov-report= $(ARGS)"
 	$(BIN)/coverage report --fail-under=95 \
-		--include="*/study/*,*/model/*,*/learning/*,*/session/*"
+		--include="*/case/*,*/model/*,*/learning/*,*/session/*"
 
 # The same loop with the other Qt, in an environment of its own: two Qts in one process do not get on.
 test-qt6:  ## run the tests of the panel with PyQt6

@@ -26,18 +26,18 @@ CLASSES = 3
 
 
 def measure(n_slices: int, n_predicted: int, size: int) -> dict[str, dict[str, float]]:
-    """Accept, undo and redo on a study of noise with discs as predictions; returns milliseconds by what was done."""
+    """Accept, undo and redo on a case of noise with discs as predictions; returns milliseconds by what was done."""
     import napari
 
+    from napari_dinoaugseg.case import case_from_array
     from napari_dinoaugseg.gui.panel import Panel
-    from napari_dinoaugseg.study import study_from_array
 
     viewer = napari.Viewer()
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
     controller = panel.controller
     voxels = np.random.default_rng(0).integers(0, 200, (n_slices, size, size)).astype(np.int16)
-    controller.set_study(study_from_array(voxels, name="noise", spacing=(1.0, 1.0, 1.0)))
+    controller.set_case(case_from_array(voxels, name="noise", spacing=(1.0, 1.0, 1.0)))
     for _ in range(CLASSES - 1):
         controller.add_class()
     first = (n_slices - n_predicted) // 2

@@ -19,7 +19,7 @@ _LEAST = 3  # pairs, for an interval
 _RESAMPLES = 5000
 
 Place = tuple[str, int]
-"""A set, and how many cases or slices of it are labelled."""
+"""A set, and how many samples or slices of it are labelled."""
 Values = dict[tuple[Place, str], dict[int, float]]
 """By place and method: one value for each draw."""
 
@@ -87,14 +87,14 @@ def pairs_of(values: Values, place: Place, method: str, reference: str) -> list[
 
 
 def mean_hd95(row: Row) -> float | None:
-    """Mean HD95 over cases and classes that have one; None when none has."""
-    known = [value for case in row["hd95"].values() for value in case.values() if value is not None]
+    """Mean HD95 over samples and classes that have one; None when none has."""
+    known = [value for sample in row["hd95"].values() for value in sample.values() if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def missing_hd95(rows: Iterable[Row]) -> float:
-    """Share of cases and classes without a distance, because one mask lacks the class."""
-    every = [value for row in rows for case in row["hd95"].values() for value in case.values()]
+    """Share of samples and classes without a distance, because one mask lacks the class."""
+    every = [value for row in rows for sample in row["hd95"].values() for value in sample.values()]
     return sum(value is None for value in every) / len(every)
 
 

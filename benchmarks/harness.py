@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from benchmarks import rows
-from benchmarks.cases import SETS, Case, ImageSet
 from benchmarks.methods import METHODS, Learnt, Problem
 from benchmarks.methods.problem import seconds_on
-from benchmarks.multi_study import MultiStudy, store_of
-from benchmarks.scores import Scores, score_cases
+from benchmarks.multi_case import MultiCase, store_of
+from benchmarks.samples import SETS, ImageSet, Sample
+from benchmarks.scores import Scores, score_samples
 from napari_dinoaugseg.errors import DinoAugSegError, SettingsError
-from napari_dinoaugseg.learning.device import choose_device
+from napari_dinoaugseg.learning.fallback import choose_device
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder
 
@@ -38,7 +38,7 @@ class Options:
 
     Attributes:
         data: folder of the sets.
-        test: folder of other cases of the same sets to score on; None = the `test` below `data`.
+        test: folder of other samples of the same sets to score on; None = the `test` below `data`.
         encoder: its name.
         weights: file with its weights, or None.
         input_size: side of the square that slices are resized to.
@@ -66,8 +66,8 @@ class Job:
     Attributes:
         benchmark: name of the module.
         image_set: name of the set.
-        volume: name of the volume that is completed; None when other cases are scored.
-        labels: how many cases (few_shot) or slices (one_volume) are labelled.
+        volume: name of the volume that is completed; None when other samples are scored.
+        labels: how many samples (few_shot) or slices (one_volume) are labelled.
         draw: number of the random choice of them, and seed of the method.
         method: its name.
     """
@@ -85,16 +85,16 @@ class Setting:
     """What a job learns from and is scored on.
 
     Attributes:
-        study: of all cases that it touches.
+        case: of all samples that it touches.
         labelled: slice numbers.
         names: of what is labelled, for the row.
-        scored: cases.
+        scored: samples.
     """
 
-    study: MultiStudy
+    case: MultiCase
     labelled: tuple[int, ...]
     names: list[str]
-    scored: tuple[Case, ...]
+    scored: tuple[Sample, ...]
 
 
 Prepare = Callable[[Job, Options], Setting]
@@ -205,22 +205,22 @@ def _told(row: rows.Row) -> str:
 def measure(job: Job, prepare: Prepare, options: Options) -> rows.Row:
     """Let a method learn, predict and be scored; returns the row."""
     setting, image_set = prepare(job, options), SETS[job.image_set]
-    method, store = METHODS[job.method], _store(setting.study, options)
+    method, store = METHODS[job.method], _store(setting.case, options)
     each = _encode_seconds(store)
     if method.context is not None and method.context != store.context:
         store = store.with_context(method.context)
     problem = _problem(setting, store, job, options)
     learnt = method.learn(problem)
-    wanted = [i for case in setting.scored for i in setting.study.indices(case) if i not in problem.labelled]
+    wanted = [i for sample in setting.scored for i in setting.case.indices(sample) if i not in problem.labelled]
     for _ in store.prepare([(i, None) for i in wanted]):
         pass  # so that prediction is timed without encoding
     started = seconds_on(problem.device)
     predictions = {found.index: found for found in learnt.predict(wanted)}  # the last one of a slice counts
     seconds = {"train": learnt.seconds, "predict": seconds_on(problem.device) - started, "encode_each": each}
     # Slices that are given count as found only in their own volume, as a person's labels do.
-    own = {i for case in setting.scored for i in setting.study.indices(case)}
+    own = {i for sample in setting.scored for i in setting.case.indices(sample)}
     given = [i for i in problem.labelled if i in own]
-    scores = score_cases(setting.study, setting.scored, predictions.values(), image_set.classes, given)
+    scores = score_samples(setting.case, setting.scored, predictions.values(), image_set.classes, given)
     return {
         **_identity(job, options),
         **_figures(scores),
@@ -238,7 +238,7 @@ def measure(job: Job, prepare: Prepare, options: Options) -> rows.Row:
 def _problem(setting: Setting, store: FeatureStore, job: Job, options: Options) -> Problem:
     image_set: ImageSet = SETS[job.image_set]
     return Problem(
-        study=setting.study,
+        case=setting.case,
         store=store,
         labelled=setting.labelled,
         n_classes=len(image_set.classes) + 1,
@@ -286,13 +286,13 @@ def _effort(learnt: Learnt, predicted: int) -> rows.Row:
     }
 
 
-# One study and its features at a time: the jobs of one set follow on one another.
+# One case and its features at a time: the jobs of one set follow on one another.
 _last: dict[str, Any] = {}
 
 
-def _store(study: MultiStudy, options: Options) -> FeatureStore:
-    if _last.get("study") is not study:
-        _last.update(study=study, store=store_of(study, _encoder(options), options.input_size, options.cache))
+def _store(case: MultiCase, options: Options) -> FeatureStore:
+    if _last.get("case") is not case:
+        _last.update(case=case, store=store_of(case, _encoder(options), options.input_size, options.cache))
     store: FeatureStore = _last["store"]
     return store
 
@@ -306,7 +306,7 @@ def _encode_seconds(store: FeatureStore) -> float:
     """What a slice takes to encode: the median of a few, whatever is in the cache."""
     if _last.get("timed") is not store:
         taken = []
-        for i in range(min(_TIMED, store.study.n_slices)):
+        for i in range(min(_TIMED, store.case.n_slices)):
             started = seconds_on(store.encoder.device)
             for stage in store.encoder.encode(store.image(i)[None]):
                 stage.cpu()

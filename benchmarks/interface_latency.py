@@ -1,4 +1,4 @@
-"""How smooth the window stays while the model encodes, trains and predicts the sample study.
+"""How smooth the window stays while the model encodes, trains and predicts the sample case.
 
     python -m benchmarks.interface_latency [--preset balanced] [--json FILE]
 
@@ -53,21 +53,21 @@ def measure(preset: str) -> dict[str, dict[str, float]]:
     import napari
     from qtpy.QtWidgets import QApplication
 
+    from napari_dinoaugseg.case.array import brain_sample
     from napari_dinoaugseg.gui.panel import Panel
-    from napari_dinoaugseg.study.sample import brain_sample
 
     viewer = napari.Viewer()
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
     controller = panel.controller
     controller.change_settings(preset=preset, encoder="efficientnet-lite0")
-    stage = {"now": "opening"}  # the study is read and drawn, and PyTorch is loaded in the background
+    stage = {"now": "opening"}  # the case is read and drawn, and PyTorch is loaded in the background
     gaps = Gaps(lambda: stage["now"])
     controller.open_sample()
     wait(lambda: controller.session is not None and not controller.busy)
     pump(5)
     gaps.pause()
-    truth = controller.session.study.to_slices(np.asarray(brain_sample().tissue.dataobj))
+    truth = controller.session.case.to_slices(np.asarray(brain_sample().tissue.dataobj))
     controller.add_class("white matter")
     for index in LABELLED:
         controller.layers.manual.data[index] = truth[index]
@@ -129,7 +129,7 @@ def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
     while not condition():
         pump(0.05)
         if time.monotonic() > end:
-            msg = "the study did not open in time"
+            msg = "the case did not open in time"
             raise TimeoutError(msg)
 
 

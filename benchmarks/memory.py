@@ -1,4 +1,4 @@
-"""How much memory a large study takes, stage by stage: opening, labels, features, training, predictions, export.
+"""How much memory a large case takes, stage by stage: opening, labels, features, training, predictions, export.
 
     python -m benchmarks.memory                      # 512 x 512 x 1000, as the command works
     python -m benchmarks.memory --slices 300         # and what 1,000 slices would take
@@ -88,17 +88,17 @@ def disc(rows: np.ndarray, columns: np.ndarray, index: int) -> np.ndarray:
 
 
 def column(index: int) -> np.ndarray:
-    """The bright column in slice `index` of the study, (H, W) uint16: shown axes are the file's, swapped and turned."""
+    """The bright column in slice `index` of the case, (H, W) uint16: shown axes are the file's, swapped and turned."""
     rows, columns = SIDE - 1 - np.indices((SIDE, SIDE))
     return disc(columns, rows, index).astype(np.uint16)
 
 
 def headless(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[], None], Callable[[], None]]:
+    from napari_dinoaugseg.case import open_case
     from napari_dinoaugseg.session.session import Session
-    from napari_dinoaugseg.study import open_study
 
     with meter.stage("open"):
-        session = Session(open_study(image, plane="axial"), settings, device="cpu")
+        session = Session(open_case(image, plane="axial"), settings, device="cpu")
     return session, lambda: None, lambda: None
 
 
@@ -120,7 +120,7 @@ def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[
 
     def show() -> None:
         panel.controller.layers.show_predictions(list(panel.controller.session.labels.confidence))
-        for index in range(0, panel.controller.session.study.n_slices, 50):
+        for index in range(0, panel.controller.session.case.n_slices, 50):
             viewer.dims.set_current_step(panel.controller.layers.axis, index)
             QApplication.processEvents()
 
@@ -128,9 +128,9 @@ def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[
 
 
 def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]:
-    from napari_dinoaugseg.learning.prediction import Prediction
+    from napari_dinoaugseg.learning.events import Prediction
     from napari_dinoaugseg.learning.settings import Settings
-    from napari_dinoaugseg.session.libraries import engine_class
+    from napari_dinoaugseg.session.compute import engine_class
 
     image = folder / "volume.nii"
     write_volume(image, slices)
@@ -166,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", type=int, default=ASKED)
     parser.add_argument("--input-size", type=int, default=256)
-    parser.add_argument("--panel", action="store_true", help="open the study in napari's panel")
+    parser.add_argument("--panel", action="store_true", help="open the case in napari's panel")
     parser.add_argument("--alone", action="store_true", help="do not reckon how much more slices would take")
     options = parser.parse_args()
     available = psutil.virtual_memory().available

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cases import SETS, Case, load_set
 from benchmarks.harness import Job, Options, Setting, add_arguments, main, numbers, options_of, run
 from benchmarks.methods import METHODS
-from benchmarks.multi_study import MultiStudy
+from benchmarks.multi_case import MultiCase
+from benchmarks.samples import SETS, Sample, load_set
 
 NAME = "one_volume"
 VOLUMES = tuple(name for name, image_set in SETS.items() if image_set.kind == "volume")
@@ -34,27 +34,27 @@ def even_slices(holding: Sequence[int], count: int, draw: int) -> list[int]:
     return [holding[int((part + place) * len(holding) / count)] for part in range(count)]
 
 
-def holding(case: Case) -> list[int]:
+def holding(sample: Sample) -> list[int]:
     """Slices with any foreground."""
-    return [i for i, truth in enumerate(case.truth) if truth.any()]
+    return [i for i, truth in enumerate(sample.truth) if truth.any()]
 
 
 @lru_cache(maxsize=1)
-def _load(data: Path, name: str) -> dict[str, Case]:
-    return {case.name: case for case in sorted(load_set(data, name), key=lambda case: case.name)}
+def _load(data: Path, name: str) -> dict[str, Sample]:
+    return {sample.name: sample for sample in sorted(load_set(data, name), key=lambda sample: sample.name)}
 
 
 @lru_cache(maxsize=1)
-def _study(data: Path, name: str, volume: str) -> MultiStudy:
-    return MultiStudy([_load(data, name)[volume]], "volume", volume)
+def _case(data: Path, name: str, volume: str) -> MultiCase:
+    return MultiCase([_load(data, name)[volume]], "volume", volume)
 
 
 def prepare(job: Job, options: Options) -> Setting:
     """Choose the labelled slices of a job."""
-    study = _study(options.data, job.image_set, str(job.volume))
-    case = study.cases[0]
-    labelled = even_slices(holding(case), job.labels, job.draw)
-    return Setting(study, tuple(labelled), [f"slice {i}" for i in labelled], (case,))
+    case = _case(options.data, job.image_set, str(job.volume))
+    sample = case.samples[0]
+    labelled = even_slices(holding(sample), job.labels, job.draw)
+    return Setting(case, tuple(labelled), [f"slice {i}" for i in labelled], (sample,))
 
 
 def jobs_of(
@@ -63,14 +63,18 @@ def jobs_of(
     """All jobs, volume by volume; a volume that would be labelled whole is left out, which is said."""
     jobs = []
     for name in sets:
-        cases = list(_load(options.data, name).values())
-        chosen = [cases[i] for i in np.linspace(0, len(cases) - 1, min(volumes, len(cases))).round().astype(int)]
-        for case in chosen:
+        samples = list(_load(options.data, name).values())
+        chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, min(volumes, len(samples))).round().astype(int)]
+        for sample in chosen:
             for count in slices:
-                if not 1 <= count <= len(holding(case)) or count >= case.n_slices:
-                    print(f"{case.name}: {count} slices are left out; {len(holding(case))} hold it.", file=sys.stderr)
+                if not 1 <= count <= len(holding(sample)) or count >= sample.n_slices:
+                    print(
+                        f"{sample.name}: {count} slices are left out; {len(holding(sample))} hold it.", file=sys.stderr
+                    )
                     continue
-                jobs += [Job(NAME, name, case.name, count, draw, method) for draw in range(draws) for method in methods]
+                jobs += [
+                    Job(NAME, name, sample.name, count, draw, method) for draw in range(draws) for method in methods
+                ]
     return jobs
 
 

@@ -22,7 +22,7 @@ from benchmarks.harness import main
 from benchmarks.rows import Row
 from benchmarks.simulated_person import BY_HAND, NAME, STRATEGIES, TARGETS
 from benchmarks.tables import different, hardware, software, table
-from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.errors import CaseError
 from napari_dinoaugseg.learning.metrics import mean_of
 
 _GOAL = (0.90, 0.1)  # a Dice, and the share of the slices of painting by hand with which it should be reached
@@ -56,7 +56,7 @@ def write(rows: Sequence[Row], out: Path) -> Path:
     own = [row for row in rows if row["benchmark"] == NAME]
     if not own:
         msg = "There is no row of the simulated person among these results. Run benchmarks.simulated_person first."
-        raise StudyError(msg)
+        raise CaseError(msg)
     out.mkdir(parents=True, exist_ok=True)
     parts = ["# A simulated person", *_about(simulated_person), "## How a slice is corrected", *_about(person_brush)]
     for key in sorted({_key(row) for row in own}):

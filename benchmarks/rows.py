@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.errors import CaseError
 
 Row = dict[str, Any]
 
@@ -58,12 +58,12 @@ def read(path: Path) -> list[Row]:
     Of rows with one key the last counts.
 
     Raises:
-        StudyError: there is no such file, or it holds no result.
+        CaseError: there is no such file, or it holds no result.
     """
     paths = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
     if not paths or not all(file.is_file() for file in paths):
         msg = f"{path}: there are no results here. Run one of the benchmarks first, and name what its --out named."
-        raise StudyError(msg)
+        raise CaseError(msg)
     rows = {key_of(row): row for file in paths for row in _whole(file.read_text(encoding="utf-8").splitlines(), file)}
     return list(rows.values())
 
@@ -106,7 +106,7 @@ def _whole(lines: Iterable[str], file: Path) -> Iterable[Row]:
             continue
         if not isinstance(row, dict) or any(name not in row for name in _IDENTITY):
             msg = f"{file}: this is no file of benchmark results. Name the file or folder that --out named."
-            raise StudyError(msg)
+            raise CaseError(msg)
         yield row
 
 

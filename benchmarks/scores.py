@@ -1,4 +1,4 @@
-"""From predicted slices to the figures of a row: Dice and HD95 of cases and classes, and how honest confidence is."""
+"""From predicted slices to the figures of a row: Dice and HD95 of samples and classes, and how honest confidence is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cases import Case
-from benchmarks.multi_study import MultiStudy
+from benchmarks.multi_case import MultiCase
+from benchmarks.samples import Sample
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.metrics import dice, score
-from napari_dinoaugseg.learning.prediction import Prediction
 
 BINS = 15
 """Equal bins of pixel confidence from 0 to 1 (Guo et al. 2017, On calibration of modern neural networks)."""
@@ -46,13 +46,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of one method on some cases.
+    """Figures of one method on some samples.
 
     Attributes:
-        dice: by case and class name, 0 to 1; 1 where neither mask has the class.
+        dice: by sample and class name, 0 to 1; 1 where neither mask has the class.
         hd95: likewise, in mm or pixels; None where one mask lacks the class.
         unit: of hd95.
-        slices: (case, number in it, confidence, Dice) of every counted slice.
+        slices: (sample, number in it, confidence, Dice) of every counted slice.
         calibration: of their pixels.
     """
 
@@ -64,13 +64,13 @@ class Scores:
 
     @property
     def mean_dice(self) -> float:
-        """Mean over cases and classes."""
-        return float(np.mean([value for case in self.dice.values() for value in case.values()]))
+        """Mean over samples and classes."""
+        return float(np.mean([value for sample in self.dice.values() for value in sample.values()]))
 
 
-def score_cases(
-    study: MultiStudy,
-    cases: Iterable[Case],
+def score_samples(
+    case: MultiCase,
+    samples: Iterable[Sample],
     predictions: Iterable[Prediction],
     classes: tuple[str, ...],
     given: Collection[int] = (),
@@ -78,44 +78,44 @@ def score_cases(
     """Compare at the native size of each slice.
 
     Args:
-        study: of the cases.
-        cases: to score.
+        case: of the samples.
+        samples: to score.
         predictions: of all their slices but the given ones.
         classes: names of the foreground classes.
-        given: labelled slices of these cases: not counted, and what they hold is the truth.
+        given: labelled slices of these samples: not counted, and what they hold is the truth.
     """
-    found: dict[int, NDArray[np.integer]] = {i: study.truth(i) for i in given}
+    found: dict[int, NDArray[np.integer]] = {i: case.truth(i) for i in given}
     confidence: dict[int, float] = {}
     calibration = Calibration()
     for prediction in predictions:
         found[prediction.index] = prediction.classes.astype(np.uint8)
         confidence[prediction.index] = prediction.confidence
-        calibration.add(prediction.pixel_confidence, prediction.classes == study.truth(prediction.index))
+        calibration.add(prediction.pixel_confidence, prediction.classes == case.truth(prediction.index))
     every, distances, slices = {}, {}, []
     units = set()
-    for case in cases:
-        indices = study.indices(case)
-        scores = _score(case, [found[i] for i in indices], [i not in given for i in indices], len(classes))
-        every[case.name] = {name: value for name, (value, _) in zip(classes, scores, strict=True)}
-        distances[case.name] = {name: value for name, (_, value) in zip(classes, scores, strict=True)}
+    for sample in samples:
+        indices = case.indices(sample)
+        scores = _score(sample, [found[i] for i in indices], [i not in given for i in indices], len(classes))
+        every[sample.name] = {name: value for name, (value, _) in zip(classes, scores, strict=True)}
+        distances[sample.name] = {name: value for name, (_, value) in zip(classes, scores, strict=True)}
         slices += [
-            (case.name, position, round(confidence[i], 5), round(_slice_dice(found[i], study.truth(i)), 5))
+            (sample.name, position, round(confidence[i], 5), round(_slice_dice(found[i], case.truth(i)), 5))
             for position, i in enumerate(indices)
             if i in confidence
         ]
-        units.add("px" if case.spacing is None else "mm")
+        units.add("px" if sample.spacing is None else "mm")
     return Scores(every, distances, "/".join(sorted(units)), slices, calibration)
 
 
 def _score(
-    case: Case, found: list[NDArray[np.integer]], counted: list[bool], n_classes: int
+    sample: Sample, found: list[NDArray[np.integer]], counted: list[bool], n_classes: int
 ) -> list[tuple[float, float | None]]:
     """Dice and HD95 of each foreground class; a picture is measured in its plane."""
-    prediction, truth = np.stack(found), np.stack(case.truth)
+    prediction, truth = np.stack(found), np.stack(sample.truth)
     inside = np.broadcast_to(np.array(counted)[:, None, None], truth.shape)
-    if case.n_slices == 1:
+    if sample.n_slices == 1:
         prediction, truth, inside = prediction[0], truth[0], inside[0]
-    spacing = case.spacing or (1.0,) * truth.ndim
+    spacing = sample.spacing or (1.0,) * truth.ndim
     results = []
     for number in range(1, n_classes + 1):
         result = score(prediction == number, truth == number, spacing[-truth.ndim :], np.array(inside))

@@ -34,19 +34,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import rows
-from benchmarks.cases import SETS, Case, load_set
 from benchmarks.harness import Job, add_common_arguments, command_of, machine, main, names
 from benchmarks.methods.problem import raise_on_notice
-from benchmarks.multi_study import MultiStudy
+from benchmarks.multi_case import MultiCase
 from benchmarks.one_volume import VOLUMES, holding
 from benchmarks.person_brush import correct
+from benchmarks.samples import SETS, Sample, load_set
 from napari_dinoaugseg.errors import SettingsError
-from napari_dinoaugseg.learning.device import choose_device
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.events import Prediction
+from napari_dinoaugseg.learning.fallback import choose_device
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
-from napari_dinoaugseg.session.classes import classes_of
+from napari_dinoaugseg.session.evaluation import StrategyName, first_slices, next_slices
+from napari_dinoaugseg.session.labels import classes_of
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.session.simulation import StrategyName, first_slices, next_slices
 
 NAME = "simulated_person"
 TARGETS = (0.90, 0.95)
@@ -114,13 +114,13 @@ class Work:
     """What the person did on a volume so far, and what came of it.
 
     Attributes:
-        case: the volume.
+        sample: the volume.
         dice: of what would be exported now.
         touched: strokes by slice, in the order in which they came.
         curve: see `note`.
     """
 
-    case: Case
+    sample: Sample
     dice: VolumeDice
     touched: dict[int, int] = field(default_factory=dict)
     curve: list[rows.Row] = field(default_factory=list)
@@ -137,7 +137,7 @@ class Work:
 
     def correct(self, index: int, found: NDArray[np.integer]) -> NDArray[np.uint16]:
         """Correct a slice, (H, W) class numbers, and count it; returns what it then holds."""
-        correction = correct(found, self.case.truth[index])
+        correction = correct(found, self.sample.truth[index])
         self.touched[index] = correction.strokes
         self.dice.set(index, correction.labels)
         return correction.labels
@@ -158,11 +158,11 @@ class Work:
 
 def paint_by_hand(work: Work, *, largest_first: bool) -> None:
     """Paint slice by slice from nothing."""
-    order = holding(work.case)
+    order = holding(work.sample)
     if largest_first:
-        order.sort(key=lambda index: -np.count_nonzero(work.case.truth[index]))
+        order.sort(key=lambda index: -np.count_nonzero(work.sample.truth[index]))
     for index in order:
-        work.correct(index, np.zeros(work.case.truth[index].shape, np.uint16))
+        work.correct(index, np.zeros(work.sample.truth[index].shape, np.uint16))
         work.note({})
         if work.is_done:
             return
@@ -174,7 +174,7 @@ def annotate(
     """Paint a slice, train, correct the next slices, train, and so on.
 
     Args:
-        work: where to count; its volume is the session's study.
+        work: where to count; its volume is the session's case.
         session: fresh.
         strategy: chooses the slices after the first.
         per_round: slices corrected before each training but the first.
@@ -183,7 +183,7 @@ def annotate(
     """
     session.labels.classes = classes_of(work.dice.numbers)
     random = np.random.default_rng(seed)
-    chosen = first_slices(holding(work.case), 1, "even", random)
+    chosen = first_slices(holding(work.sample), 1, "even", random)
     while chosen:
         for index in chosen:
             _touch(work, session, index)
@@ -216,8 +216,8 @@ def _learn(work: Work, session: Session, centre: int) -> dict[str, float]:
 
 
 @lru_cache(maxsize=1)
-def _load(data: Path, name: str) -> list[Case]:
-    return sorted(load_set(data, name), key=lambda case: case.name)
+def _load(data: Path, name: str) -> list[Sample]:
+    return sorted(load_set(data, name), key=lambda sample: sample.name)
 
 
 def jobs_of(
@@ -226,10 +226,10 @@ def jobs_of(
     """All jobs, volume by volume; volumes lie evenly over the names. There is one draw only of painting by hand."""
     jobs = []
     for name in sets:
-        cases = _load(data, name)
-        for place in np.linspace(0, len(cases) - 1, min(volumes, len(cases))).round().astype(int):
+        samples = _load(data, name)
+        for place in np.linspace(0, len(samples) - 1, min(volumes, len(samples))).round().astype(int):
             jobs += [
-                Job(NAME, name, cases[place].name, per_round, draw, strategy)
+                Job(NAME, name, samples[place].name, per_round, draw, strategy)
                 for draw in range(draws)
                 for strategy in strategies
                 if draw == 0 or strategy not in BY_HAND
@@ -258,23 +258,23 @@ def identity(job: Job, options: PersonOptions) -> rows.Row:
 
 def measure(options: PersonOptions, job: Job) -> rows.Row:
     """Let the person work on a volume; returns the row."""
-    case = next(case for case in _load(options.data, job.image_set) if case.name == job.volume)
-    numbers = sorted({int(value) for truth in case.truth for value in np.unique(truth)} - {0})
-    work = Work(case, VolumeDice(case.truth, numbers))
+    sample = next(sample for sample in _load(options.data, job.image_set) if sample.name == job.volume)
+    numbers = sorted({int(value) for truth in sample.truth for value in np.unique(truth)} - {0})
+    work = Work(sample, VolumeDice(sample.truth, numbers))
     if job.method in BY_HAND:
         paint_by_hand(work, largest_first=job.method == "by_hand_largest")
     else:
         strategy = cast(StrategyName, job.method)
         limits = {"per_round": job.labels, "max_slices": options.max_slices}
-        annotate(work, _session(case, job.draw, options), strategy, seed=job.draw, **limits)
+        annotate(work, _session(sample, job.draw, options), strategy, seed=job.draw, **limits)
     image_set = SETS[job.image_set]
     return {
         **identity(job, options),
         "mean_dice": work.curve[-1]["mean_dice"],
         "curve": work.curve,
         "touched": list(work.touched.items()),
-        "n_slices": case.n_slices,
-        "holding": len(holding(case)),
+        "n_slices": sample.n_slices,
+        "holding": len(holding(sample)),
         "classes": [image_set.classes[number - 1] for number in numbers],
         "about": image_set.about,
         "command": options.command,
@@ -282,13 +282,13 @@ def measure(options: PersonOptions, job: Job) -> rows.Row:
     }
 
 
-def _session(case: Case, seed: int, options: PersonOptions) -> Session:
+def _session(sample: Sample, seed: int, options: PersonOptions) -> Session:
     os.environ["DINOAUGSEG_CACHE"] = str(options.cache)  # where a session looks
     settings = Settings.of_preset(
         options.preset, encoder=options.encoder, input_size=options.input_size, seed=seed, window="0,1"
-    )  # the window of a MultiStudy as a whole: its case went through its own before
-    study = MultiStudy([case], "volume", case.name)
-    return Session(study, settings, device=options.device, weights=options.weights)
+    )  # the window of a MultiCase as a whole: its sample went through its own before
+    case = MultiCase([sample], "volume", sample.name)
+    return Session(case, settings, device=options.device, weights=options.weights)
 
 
 def _told(row: rows.Row) -> str:

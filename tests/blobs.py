@@ -29,7 +29,7 @@ def image_voxels(seed: int = 0) -> np.ndarray:
     return (noise + 700 * (truth == 1) + 350 * (truth == 3)).astype(np.int16)
 
 
-def write_study(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+def write_case(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     """Write the image and its truth; returns both paths."""
     image, truth = folder / f"image{seed}.nii.gz", folder / "truth.nii.gz"
     for path, voxels in ((image, image_voxels(seed)), (truth, truth_voxels())):

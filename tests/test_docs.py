@@ -90,7 +90,7 @@ def test_links_lead_somewhere(page: Path):
 
 def test_the_tutorial_calls_things_as_the_window_does():
     folder = REPOSITORY / "src" / "napari_dinoaugseg"
-    files = [*(folder / "gui").glob("*.py"), folder / "napari.yaml", folder / "study" / "intensity.py"]
+    files = [*(folder / "gui").glob("*.py"), folder / "napari.yaml", folder / "case" / "intensity.py"]
     window = "".join(path.read_text(encoding="utf-8") for path in files)
     words = [word.strip() for found in emphasised_in(REPOSITORY / "docs" / "tutorial.md") for word in found.split("→")]
     assert len(words) > 40

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from npe2 import PluginManager, PluginManifest
 
-from napari_dinoaugseg.errors import LabelError, OutputError, StudyError
-from napari_dinoaugseg.gui.metadata import spacing_in, study_metadata, study_of
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.errors import CaseError, LabelError, OutputError
+from napari_dinoaugseg.gui.display import case_metadata, case_of, spacing_in
 from napari_dinoaugseg.gui.preferences import Preferences, apply_offline, preferences
 from napari_dinoaugseg.hooks import get_dicom_reader, get_volume_reader, write_labels
-from napari_dinoaugseg.study import open_study
-from tests.study.builders import OBLIQUE, numbers, write_dicom, write_nifti
+from tests.case.builders import OBLIQUE, numbers, write_dicom, write_nifti
 
 PLUGIN = "napari-dinoaugseg"
 MANIFEST = Path(__file__).resolve().parent.parent / "src" / "napari_dinoaugseg" / "napari.yaml"
@@ -61,13 +61,13 @@ def assert_same_geometry(path: Path, like: Path) -> None:
 
 def test_a_nifti_file_opens_in_millimetres(viewer, oblique):
     (layer,) = viewer.open(str(oblique), plugin=PLUGIN)
-    study = open_study(oblique)
+    case = open_case(oblique)
     assert layer.name == "t2"
-    np.testing.assert_array_equal(layer.data, study.display)
-    np.testing.assert_allclose(layer.scale, study.display_scale)
+    np.testing.assert_array_equal(layer.data, case.display)
+    np.testing.assert_allclose(layer.scale, case.display_scale)
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
-    assert study_of(layer).fingerprint == study.fingerprint
-    assert tuple(layer.contrast_limits) == pytest.approx(study.intensity_range())
+    assert case_of(layer).fingerprint == case.fingerprint
+    assert tuple(layer.contrast_limits) == pytest.approx(case.intensity_range())
 
 
 def test_a_nrrd_file_opens(viewer, tmp_path):
@@ -116,7 +116,7 @@ def test_a_file_that_needs_a_choice_says_where_to_make_it(tmp_path):
     path = str(write_nifti(tmp_path / "cine.nii.gz", numbers((4, 5, 3, 6))))
     reader = get_volume_reader(path)
     assert reader is not None
-    with pytest.raises(StudyError, match="Study section") as caught:
+    with pytest.raises(CaseError, match="Case section") as caught:
         reader(path)
     assert "--component" not in str(caught.value)
 
@@ -125,13 +125,13 @@ def test_a_file_that_needs_a_choice_says_where_to_make_it(tmp_path):
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal", "native"])
-def test_labels_keep_the_geometry_of_their_study(tmp_path, oblique, plane):
-    study = open_study(oblique, plane=plane)
-    labels = numbers(study.display.shape, np.uint8) % 4
+def test_labels_keep_the_geometry_of_their_case(tmp_path, oblique, plane):
+    case = open_case(oblique, plane=plane)
+    labels = numbers(case.display.shape, np.uint8) % 4
     out = tmp_path / "mask.nii.gz"
-    assert write_labels(str(out), labels, {"name": "manual", "metadata": study_metadata(study)}) == [str(out)]
+    assert write_labels(str(out), labels, {"name": "manual", "metadata": case_metadata(case)}) == [str(out)]
     assert_same_geometry(out, oblique)
-    np.testing.assert_array_equal(open_study(out, plane=plane).display, labels)
+    np.testing.assert_array_equal(open_case(out, plane=plane).display, labels)
 
 
 def test_labels_drawn_on_our_image_in_the_viewer_have_its_affine(viewer, oblique, tmp_path):
@@ -141,7 +141,7 @@ def test_labels_drawn_on_our_image_in_the_viewer_have_its_affine(viewer, oblique
     out = tmp_path / "drawn.nii.gz"
     assert labels.save(str(out), plugin=PLUGIN) == [str(out)]
     assert_same_geometry(out, oblique)
-    assert open_study(out).display[2, 3, 1] == 7
+    assert open_case(out).display[2, 3, 1] == 7
 
 
 def test_other_labels_get_a_diagonal_affine_of_their_scale(viewer, tmp_path):
@@ -183,9 +183,9 @@ def test_what_is_no_mask_is_refused(tmp_path, data, said):
 
 
 def test_the_image_is_never_overwritten(oblique):
-    study = open_study(oblique)
+    case = open_case(oblique)
     with pytest.raises(OutputError, match="overwrite an input"):
-        write_labels(str(oblique), np.zeros(study.display.shape, np.uint8), {"metadata": study_metadata(study)})
+        write_labels(str(oblique), np.zeros(case.display.shape, np.uint8), {"metadata": case_metadata(case)})
 
 
 # --- the rest of the manifest ---------------------------------------------------------------------------------------
@@ -196,18 +196,18 @@ def test_the_sample_opens(viewer):
     assert layer.data.shape == (140, 196, 160)
     np.testing.assert_allclose(layer.scale, (1, 1, 1))
     assert str(layer.units[0]) == "millimeter"
-    study = study_of(layer)
-    assert (study.n_slices, study.modality, study.name) == (140, "MR", "brain template")
+    case = case_of(layer)
+    assert (case.n_slices, case.modality, case.name) == (140, "MR", "brain template")
 
 
 def test_the_mask_of_the_sample_lies_on_the_template(viewer, tmp_path):
-    from napari_dinoaugseg.study.sample import brain_sample
+    from napari_dinoaugseg.case.array import brain_sample
 
     (image,) = viewer.open_sample(PLUGIN, "brain")
     sample = brain_sample()
     nib.save(sample.tissue, tmp_path / "truth.nii.gz")
     nib.save(sample.image, tmp_path / "t1.nii.gz")
-    shown = open_study(tmp_path / "truth.nii.gz").display
+    shown = open_case(tmp_path / "truth.nii.gz").display
     viewer.add_labels(shown, scale=image.scale, units=image.units).save(str(tmp_path / "mask.nii.gz"), plugin=PLUGIN)
     assert_same_geometry(tmp_path / "mask.nii.gz", tmp_path / "t1.nii.gz")
     np.testing.assert_array_equal(nib.load(tmp_path / "mask.nii.gz").dataobj, sample.tissue.dataobj)

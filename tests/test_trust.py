@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_study
+from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_case
 
 WATCH = """
 import json, os, sys
@@ -88,7 +88,7 @@ from pathlib import Path
 import napari, numpy as np
 from qtpy.QtWidgets import QApplication
 from napari_dinoaugseg.gui.panel import Panel
-from napari_dinoaugseg.study import open_study
+from napari_dinoaugseg.case import open_case
 
 viewer = napari.Viewer()
 panel = Panel(viewer)
@@ -97,7 +97,7 @@ control = panel.controller
 control.change_settings(encoder="efficientnet-lite0", input_size=64, steps=20, views=1)
 control.use_device("cpu")
 control.open_path(Path("image.nii.gz"), background=False, plane="axial")
-labels = control.session.study.read_labels(Path("labels.nii.gz"), None)
+labels = control.session.case.read_labels(Path("labels.nii.gz"), None)
 layer = control.layers.manual
 moved = np.moveaxis(layer.data, control.layers.axis, 0)
 for index, values in labels.items():
@@ -139,7 +139,7 @@ os._exit(0)
 def folder(tmp_path_factory) -> Path:
     """image.nii.gz, truth.nii.gz, and labels.nii.gz with three painted slices."""
     made = tmp_path_factory.mktemp("trusted")
-    image, _ = write_study(made)
+    image, _ = write_case(made)
     image.rename(made / "image.nii.gz")
     painted = np.zeros(SHAPE, np.uint8)
     painted[..., LABELLED] = truth_voxels()[..., LABELLED]

@@ -28,20 +28,20 @@ are in display order, (z, y, x) or (slice, row, column); distances are in millim
 # Heading, one sentence, and the modules with their public names, in the order in which one meets them.
 SECTIONS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     (
-        "Study: images in, masks out",
+        "Case: images in, masks out",
         "Needs no PyTorch.",
         {
-            "study.opening": ("open_study",),
-            "study.array": ("study_from_array", "ArrayStudy"),
-            "study.study": ("Study",),
-            "study.volume": ("VolumeStudy",),
-            "study.pictures": ("PictureStudy",),
-            "study.grid": ("Plane", "Grid", "align"),
-            "study.intensity": ("Window", "CT_WINDOWS", "choose_window", "to_unit_rgb"),
-            "study.labels": ("read_mask_volume",),
-            "study.masks": ("MaskFolder", "read_mask_folder"),
-            "study.segments": ("Segment",),
-            "study.sample": ("brain_sample", "sample_study"),
+            "case.opening": ("open_case",),
+            "case.array": ("case_from_array", "ArrayCase"),
+            "case.case": ("Case",),
+            "case.volume": ("VolumeCase",),
+            "case.pictures": ("PictureCase",),
+            "case.grid": ("Plane", "Grid", "align"),
+            "case.intensity": ("Window", "CT_WINDOWS", "choose_window", "to_unit_rgb"),
+            "case.labels": ("read_mask_volume",),
+            "case.masks": ("MaskFolder", "read_mask_folder"),
+            "case.segments": ("Segment",),
+            "case.sample": ("brain_sample", "sample_case"),
         },
     ),
     (
@@ -98,7 +98,7 @@ SECTIONS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
         {
             "errors": (
                 "DinoAugSegError",
-                "StudyError",
+                "CaseError",
                 "SeriesInfo",
                 "SeveralSeriesError",
                 "SeveralVolumesError",

@@ -1,4 +1,4 @@
-"""Takes the screenshots of the docs: the panel on the sample study in seven states.
+"""Takes the screenshots of the docs: the panel on the sample case in seven states.
 
     make screenshots        # or: python tools/screenshots.py [--theme light] [--folder DIR]
 
@@ -74,13 +74,13 @@ class Stage:
 
 def label(controller: Controller) -> None:
     """Label five slices of the sample as a person would have painted them."""
-    from napari_dinoaugseg.study.sample import CLASS_NAMES, LABELLED_SLICES, brain_sample
+    from napari_dinoaugseg.case.array import CLASS_NAMES, LABELLED_SLICES, brain_sample
 
     session, layers = controller.session, controller.layers
     if session is None or layers is None:
-        msg = "the sample study did not open"
+        msg = "the sample case did not open"
         raise RuntimeError(msg)
-    truth = session.study.to_slices(np.asarray(brain_sample().tissue.dataobj))  # type: ignore[attr-defined]
+    truth = session.case.to_slices(np.asarray(brain_sample().tissue.dataobj))  # type: ignore[attr-defined]
     for number, name in CLASS_NAMES.items():
         if number in {entry.number for entry in session.labels.classes}:
             controller.rename_class(number, name)
@@ -117,7 +117,7 @@ def take(folder: Path, theme: str) -> None:
     if controller.layers is not None:
         controller.layers.show_confidence(False)
     stage.show_section("Export")
-    for index in range(controller.session.study.n_slices):  # or the export would ask about what nobody has looked at
+    for index in range(controller.session.case.n_slices):  # or the export would ask about what nobody has looked at
         controller.go_to(index)
     controller.go_to(SHOWN + 13)
     with patch("qtpy.QtWidgets.QFileDialog.getSaveFileName", return_value=(str(folder / EXPORTED), "")):
@@ -130,7 +130,7 @@ def take(folder: Path, theme: str) -> None:
 
 
 def take_saved(stage: Stage) -> None:
-    """Open the study again: its labels are offered; then as it looks while another window has them."""
+    """Open the case again: its labels are offered; then as it looks while another window has them."""
     from napari_dinoaugseg.session.store import SessionStore
 
     controller = stage.panel.controller
@@ -145,9 +145,9 @@ def take_saved(stage: Stage) -> None:
     stage.picture("6_go_on")
     saved, session = controller.sessions.offers[0], controller.session
     if session is None:
-        msg = "the sample study did not open"
+        msg = "the sample case did not open"
         raise RuntimeError(msg)
-    other = SessionStore(saved.folder, session.study)
+    other = SessionStore(saved.folder, session.case)
     controller.sessions.go_on(saved)
     stage.spin(60, lambda: bool(controller.read_only) and not controller.busy)
     stage.picture("7_read_only")

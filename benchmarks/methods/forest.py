@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from benchmarks.methods.problem import Learnt, Limit, Problem, encode
+from napari_dinoaugseg.learning.augmentation import View
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.features import SliceView
-from napari_dinoaugseg.learning.loss import resize_target
-from napari_dinoaugseg.learning.masks import mask_of
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.views import View
+from napari_dinoaugseg.learning.postprocessing import mask_of
+from napari_dinoaugseg.learning.train import resize_target
 
 _STRIDE = 2  # of the pixels that are learnt and predicted, as in the head of our decoder
 _PIXELS = 20_000  # to learn from, in all labelled slices and their views together
@@ -45,7 +45,7 @@ def learn_forest(problem: Problem) -> Learnt:
             probability = np.full((side * side, problem.n_classes), _FLOOR, np.float32)
             probability[:, forest.classes_] += forest.predict_proba(_features(problem, index))
             logits = torch.from_numpy(np.log(probability).T.reshape(problem.n_classes, side, side).copy())
-            yield mask_of(logits, index, problem.study.slice_shape(index))
+            yield mask_of(logits, index, problem.case.slice_shape(index))
 
     return Learnt(masks, forest.n_estimators, _TREES, seconds, len(pairs))
 

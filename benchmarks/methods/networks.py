@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.methods.problem import Learnt, Limit, Problem, encode
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.features import SliceView
-from napari_dinoaugseg.learning.loss import segmentation_loss
-from napari_dinoaugseg.learning.masks import mask_of
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.random_stream import RandomStream
+from napari_dinoaugseg.learning.postprocessing import mask_of
+from napari_dinoaugseg.learning.train import RandomStream, segmentation_loss
 
 _AT_ONCE = 4  # slices a step and in prediction, as in the preset `balanced`
 
@@ -129,7 +128,7 @@ def _learn(problem: Problem, network: Callable[[], nn.Module], inputs: Inputs, r
             with torch.inference_mode():
                 logits = trained(inputs([(index, None) for index in chunk])).float().cpu()
             for position, index in enumerate(chunk):
-                yield mask_of(logits[position], index, problem.study.slice_shape(index))
+                yield mask_of(logits[position], index, problem.case.slice_shape(index))
 
     return Learnt(masks, steps, recipe.steps, seconds, encoded)
 

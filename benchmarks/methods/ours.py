@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.methods.problem import Learnt, Limit, Problem, raise_on_notice
-from napari_dinoaugseg.learning.events import Cancel, Progress
-from napari_dinoaugseg.learning.held import Trained
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import mirrors_of, predict
+from napari_dinoaugseg.learning.events import Cancel, Prediction, Progress
+from napari_dinoaugseg.learning.predict import mirrors_of, predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import fit
+from napari_dinoaugseg.learning.train import Trained, fit
 
 
 def learn(problem: Problem, settings: Settings) -> Learnt:

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.multi_study import MultiStudy
+from benchmarks.multi_case import MultiCase
 from napari_dinoaugseg.errors import TrainingError
-from napari_dinoaugseg.learning.events import Event, Notice
+from napari_dinoaugseg.learning.augmentation import View, freedom_of, views_for
+from napari_dinoaugseg.learning.events import Event, Notice, Prediction
 from napari_dinoaugseg.learning.features import FeatureStore, SliceView
-from napari_dinoaugseg.learning.loss import resize_target
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.trainer import Example
-from napari_dinoaugseg.learning.views import View, freedom_of, views_for
+from napari_dinoaugseg.learning.train import Example, resize_target
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Problem:
     """Labelled slices to learn from.
 
     Attributes:
-        study: labelled and other slices.
+        case: labelled and other slices.
         store: their features.
         labelled: slice numbers.
         n_classes: with the background.
@@ -32,7 +30,7 @@ class Problem:
         seconds: of training that are allowed; encoding is not counted.
     """
 
-    study: MultiStudy
+    case: MultiCase
     store: FeatureStore
     labelled: tuple[int, ...]
     n_classes: int
@@ -47,16 +45,16 @@ class Problem:
     def views(self, count: int) -> tuple[View | None, ...]:
         """The plain slice and ``count`` views, as the program makes them."""
         images = (self.store.image(i) for i in self.labelled)
-        return views_for(count, self.seed, freedom_of(self.study.kind, images, self.n_classes))
+        return views_for(count, self.seed, freedom_of(self.case.kind, images, self.n_classes))
 
     @property
     def examples(self) -> list[Example]:
         """The labelled slices with their truth."""
-        return [self.study.example(i) for i in self.labelled]
+        return [self.case.example(i) for i in self.labelled]
 
     def target(self, index: int, view: View | None) -> Tensor:
         """Class indices (S, S) int16 of a view of a slice at the input size."""
-        plain = resize_target(torch.from_numpy(self.study.example(index).target), self.store.input_size)
+        plain = resize_target(torch.from_numpy(self.case.example(index).target), self.store.input_size)
         return view.of_labels(plain) if view else plain
 
 

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paper.cases import PictureCases, VolumeCases
 from benchmarks.paper.draws import authors_draw, random_draws
 from benchmarks.paper.protocols import PROTOCOLS
 from benchmarks.paper.runs import Machine, Result, protocol_settings, run_draw
-from benchmarks.paper.studies import PictureStudies, VolumeStudies
 from benchmarks.paper.tables import Report, as_json, as_text, names_of
+from napari_dinoaugseg.case.files import atomic_file, check_parent
 from napari_dinoaugseg.cli.output import tell
 from napari_dinoaugseg.errors import DinoAugSegError, SettingsError
 from napari_dinoaugseg.learning.settings import PRESETS
-from napari_dinoaugseg.study.output import atomic_file, check_parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,12 +51,12 @@ def run(options: argparse.Namespace) -> Report:
     machine = Machine(options.device, options.weights, options.cache)
     every = [*draws, *([theirs] if theirs else [])]
     raw = settings.scaling == "slice"
-    studies = VolumeStudies(data, raw=raw) if protocol.unit == "volume" else PictureStudies(data, options.root)
-    studies.check(every)
+    cases = VolumeCases(data, raw=raw) if protocol.unit == "volume" else PictureCases(data, options.root)
+    cases.check(every)
     results = []
     for draw in every:
         tell(f"draw {draw.name}: {names_of(draw)}")
-        results.append(run_draw(protocol, studies.of(draw), draw, settings, machine))
+        results.append(run_draw(protocol, cases.of(draw), draw, settings, machine))
     by_authors: Result | None = results.pop() if theirs else None
     return Report(options.dataset, protocol, data, settings, shots, results, by_authors, why_not)
 

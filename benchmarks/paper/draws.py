@@ -1,4 +1,4 @@
-"""Which cases are labelled: random draws, and the authors' own where it can be had."""
+"""Which samples are labelled: random draws, and the authors' own where it can be had."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Draw:
     Attributes:
         name: ``1``, ``2``, … or ``authors``.
         seed: of the choice and of the training.
-        shots: the labelled cases.
-        test: the cases to score on.
+        shots: the labelled samples.
+        test: the samples to score on.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Draw:
 
 
 def random_draws(protocol: Protocol, data: DataSet, shots: int, count: int) -> list[Draw]:
-    """Draws of ``shots`` cases, patient by patient: the cases of a drawn patient are taken before the next one's.
+    """Draws of ``shots`` samples, patient by patient: the samples of a drawn patient are taken before the next one's.
 
     Raises:
-        SettingsError: there are fewer cases, or none is left to test on.
+        SettingsError: there are fewer samples, or none is left to test on.
     """
     most = len(data.pool) if data.test else len(data.pool) - 1
     if shots > most:
@@ -62,14 +62,14 @@ def authors_draw(protocol: Protocol, data: DataSet, shots: int) -> tuple[Draw | 
     here = set(groups_of(data.pool))
     lacking = [group for group in protocol.draw[: _needed(data.pool, protocol.draw, shots)] if group not in here]
     if lacking:
-        return None, f"the authors' draw cannot be repeated: {lacking[0]} is not among the training cases here"
+        return None, f"the authors' draw cannot be repeated: {lacking[0]} is not among the training samples here"
     if len(taken) < shots:
         return None, f"the authors' draw is known for up to {len(taken)} {protocol.unit}s only"
     return _draw("authors", 0, data, protocol.draw, shots), ""
 
 
 def _needed(pool: Sequence[Source], groups: Sequence[str], shots: int) -> int:
-    """How many of the groups it takes to have ``shots`` cases; all of them where they are too few."""
+    """How many of the groups it takes to have ``shots`` samples; all of them where they are too few."""
     count = 0
     for number, group in enumerate(groups):
         count += max(1, sum(source.group == group for source in pool))

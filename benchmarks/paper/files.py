@@ -16,8 +16,8 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.errors import StudyError
-from napari_dinoaugseg.study.files import is_hidden, natural_key
+from napari_dinoaugseg.case.files import is_hidden, natural_key
+from napari_dinoaugseg.errors import CaseError
 
 _DAMAGE = (OSError, EOFError, KeyError, ValueError, ImageFileError, zipfile.BadZipFile, nrrd.NRRDError)
 
@@ -42,7 +42,7 @@ def given_split(root: Path) -> tuple[Path, Path] | None:
 
 
 def read_pair(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """``image`` and ``label`` of an HDF5 or NPZ file. Raises StudyError."""
+    """``image`` and ``label`` of an HDF5 or NPZ file. Raises CaseError."""
     with _readable(path):
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
@@ -52,13 +52,13 @@ def read_pair(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def read_nifti(path: Path) -> NDArray[Any]:
-    """The values of a NIfTI file as slices, (z, x, y), as the authors cut its (x, y, z). Raises StudyError."""
+    """The values of a NIfTI file as slices, (z, x, y), as the authors cut its (x, y, z). Raises CaseError."""
     with _readable(path):
         return np.moveaxis(np.asarray(nibabel.load(path).dataobj), -1, 0)
 
 
 def read_nrrd(path: Path) -> NDArray[Any]:
-    """The values of an NRRD file as slices: its (x, y, z) as (z, y, x). Raises StudyError."""
+    """The values of an NRRD file as slices: its (x, y, z) as (z, y, x). Raises CaseError."""
     with _readable(path):
         return nrrd.read(str(path))[0].T
 
@@ -70,4 +70,4 @@ def _readable(path: Path) -> Iterator[None]:
     except _DAMAGE as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = f"{path}: it cannot be read ({what}). Download it again."
-        raise StudyError(msg) from error
+        raise CaseError(msg) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.paper import published
 from benchmarks.paper.files import folder_below
 from benchmarks.paper.sources import DataSet, PictureSource, left_out
-from napari_dinoaugseg.study.folders import look_into
+from napari_dinoaugseg.case.files import look_into
 
 LEFT_BY_DRAW = "pictures that a draw leaves, for the authors' list, a part of the training pictures, is not public"
 _SUPERPIXELS = "_superpixels"  # ISIC puts its superpixels among the pictures

@@ -12,7 +12,7 @@ from benchmarks.paper.pictures import load_isic2018, load_kvasir, load_tn3k
 from benchmarks.paper.published import Figures, authors_draw
 from benchmarks.paper.sources import DataSet
 from benchmarks.paper.volumes import SYNAPSE_ORGANS, load_acdc, load_la2018, load_synapse
-from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.errors import CaseError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Protocol:
         classes: names by class index.
         figures: of the paper, by number of shots.
         test_groups: how many patients (or pictures) the paper tests on; None = not published.
-        group: what the cases belong to: ``patient``, ``picture``.
+        group: what the samples belong to: ``patient``, ``picture``.
         draw: groups of the authors' draw, in their order; empty = not public.
         home: where the data come from.
         layout: the files that are looked for.
@@ -44,18 +44,18 @@ class Protocol:
     load: Callable[[Path], DataSet]
 
     def find(self, root: Path) -> DataSet:
-        """The cases in a folder. Raises StudyError when there are none to draw from, or none to test on."""
+        """The samples in a folder. Raises CaseError when there are none to draw from, or none to test on."""
         if not root.is_dir():
             msg = f"{root}: there is no such folder. {self.where()}"
-            raise StudyError(msg)
+            raise CaseError(msg)
         found = self.load(root)
         if not found.pool:
             lack = "" if not found.notices else f" ({'; '.join(found.notices)})"
             msg = f"{root}: no labelled {self.unit} of {self.title} to learn from lies here{lack}. {self.where()}"
-            raise StudyError(msg)
+            raise CaseError(msg)
         if not found.test and self.test_groups is not None:
             msg = f"{root}: no {self.unit} to test on lies here; they are {found.split}. {self.where()}"
-            raise StudyError(msg)
+            raise CaseError(msg)
         return found
 
     def nearest(self, shots: int) -> int:

@@ -25,7 +25,7 @@ class Figures:
     """Of one experiment of the paper.
 
     Attributes:
-        dice: mean over classes and cases, in percent.
+        dice: mean over classes and samples, in percent.
         dice_of: the same by class number, where it was published.
         hd95: in voxels.
         hd95_of: by class number.

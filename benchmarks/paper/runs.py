@@ -1,4 +1,4 @@
-"""One draw: learn from its shots, predict its test cases slice by slice, score each whole."""
+"""One draw: learn from its shots, predict its test samples slice by slice, score each whole."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper import published
+from benchmarks.paper.cases import Collection
 from benchmarks.paper.draws import Draw
 from benchmarks.paper.protocols import Protocol
 from benchmarks.paper.scores import Score, score
-from benchmarks.paper.studies import Collection
 from napari_dinoaugseg.cli.output import ProgressLine, tell
-from napari_dinoaugseg.learning.events import Event
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.events import Event, Prediction
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.classes import new_class
+from napari_dinoaugseg.session.labels import new_class
 from napari_dinoaugseg.session.session import Session
 
 Scores = Mapping[str, Mapping[int, Score]]
-"""By test case and class number."""
+"""By test sample and class number."""
 
 
 _tell_once = functools.cache(tell)  # each draw has a session of its own, and all of them say the same
@@ -37,7 +36,7 @@ class Machine:
     Attributes:
         device: as on the command line.
         weights: a file with encoder weights; None = found by itself.
-        cache: keep features on disk, so that test cases are encoded once for all draws.
+        cache: keep features on disk, so that test samples are encoded once for all draws.
     """
 
     device: str = "auto"
@@ -51,7 +50,7 @@ class Result:
 
     Attributes:
         draw: what was labelled and tested.
-        scores: of every test case.
+        scores: of every test sample.
         steps: of the training.
         labelled: how many slices were labelled.
         seconds: ``encode``, ``train``, ``predict``, and ``total`` with reading and scoring.
@@ -72,14 +71,14 @@ class Result:
     context: int
 
     def mean(self, number: int, name: str) -> float:
-        """Mean of ``dice`` (0 to 1) or ``hd95`` (voxels) of a class over the test cases."""
+        """Mean of ``dice`` (0 to 1) or ``hd95`` (voxels) of a class over the test samples."""
         return float(np.mean([getattr(of_case[number], name) for of_case in self.scores.values()]))
 
 
 def protocol_settings(preset: str, shots: int, **changes: object) -> Settings:
     """Settings of a preset; those of ``paper`` train as long as the authors do.
 
-    Their 2000 passes show each case once, two cases a step; what the preset calls steps are those passes.
+    Their 2000 passes show each sample once, two samples a step; what the preset calls steps are those passes.
     """
     settings = Settings.of_preset(preset, **changes)
     if preset == "paper" and "steps" not in changes:
@@ -91,7 +90,7 @@ def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: S
     """Train and test. Raises the errors of the session."""
     started = time.monotonic()
     session = Session(
-        collection.study,
+        collection.case,
         settings.with_changes(seed=draw.seed),
         device=machine.device,
         weights=machine.weights,
@@ -121,12 +120,12 @@ def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: S
 
 
 def _predict(session: Session, collection: Collection, numbers: list[int]) -> Generator[Event, None, Scores]:
-    """Predict what is not labelled, and score a case as soon as all of its slices are there."""
+    """Predict what is not labelled, and score a sample as soon as all of its slices are there."""
     scores: dict[str, dict[int, Score]] = {}
     masks: dict[int, NDArray[np.uint8]] = {}
-    cases = collection.tested()
-    name, slices, truth = next(cases)
-    for item in session.predictions():  # in the order of the study, which is that of the cases
+    samples = collection.tested()
+    name, slices, truth = next(samples)
+    for item in session.predictions():  # in the order of the case, which is that of the samples
         if not isinstance(item, Prediction):
             yield item
             continue
@@ -135,5 +134,5 @@ def _predict(session: Session, collection: Collection, numbers: list[int]) -> Ge
             continue
         found = np.stack([masks.pop(i) for i in slices])
         scores[name] = score(found.reshape(truth.shape), truth, numbers)
-        name, slices, truth = next(cases, ("", range(0), truth))
+        name, slices, truth = next(samples, ("", range(0), truth))
     return scores

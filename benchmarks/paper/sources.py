@@ -1,4 +1,4 @@
-"""What a loader hands over: where each labelled case lies, which are for testing, and what was left out."""
+"""What a loader hands over: where each labelled sample lies, which are for testing, and what was left out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cases import Case
-from napari_dinoaugseg.errors import LabelError, StudyError
-from napari_dinoaugseg.study import Window, choose_window, study_from_array
-from napari_dinoaugseg.study.files import listed
+from benchmarks.samples import Sample
+from napari_dinoaugseg.case import Window, case_from_array, choose_window
+from napari_dinoaugseg.case.files import listed
+from napari_dinoaugseg.errors import CaseError, LabelError
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class VolumeSource:
     Attributes:
         name: as its files are called.
         group: what is drawn as one: the patient.
-        read: gives it as a case.
+        read: gives it as a sample.
     """
 
     name: str
     group: str
-    read: Callable[[], Case]
+    read: Callable[[], Sample]
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ Source = VolumeSource | PictureSource
 
 @dataclass(frozen=True)
 class DataSet:
-    """The cases of a data set as they lie in a folder.
+    """The samples of a data set as they lie in a folder.
 
     Attributes:
         pool: to draw shots from, in natural order.
         test: to score on; empty where no split is published: then it is drawn from what a draw leaves.
         layout: which of the public layouts was found, and what was done to it.
-        split: how the test cases were chosen.
+        split: how the test samples were chosen.
         papers_split: whether that is how the paper chose them.
-        notices: sentences for the person: cases that were left out.
+        notices: sentences for the person: samples that were left out.
     """
 
     pool: Sequence[Source]
@@ -79,13 +79,13 @@ def groups_of(sources: Iterable[Source]) -> list[str]:
 
 
 def left_out(names: Sequence[str], lack: str) -> list[str]:
-    """A notice of cases that lack something; nothing when every case is whole."""
+    """A notice of samples that lack something; nothing when every sample is whole."""
     return [f"left out, for lack of {lack}: {listed(list(names))}"] if names else []
 
 
-def make_case(
+def make_sample(
     name: str, images: NDArray[Any], labels: NDArray[Any], highest: int, window: Window | None = None
-) -> Case:
+) -> Sample:
     """A volume of the benchmark.
 
     Args:
@@ -96,7 +96,7 @@ def make_case(
         window: of intensities; None = as the program chooses it for this volume alone.
 
     Raises:
-        StudyError: no volume, or labels of another shape.
+        CaseError: no volume, or labels of another shape.
         LabelError: a label that the data set does not have.
     """
     if images.ndim != 3 or 0 in images.shape or images.shape != labels.shape:
@@ -104,12 +104,12 @@ def make_case(
             f"{name}: image and labels must be volumes of one shape, not {_times(images.shape)} and "
             f"{_times(labels.shape)}. Download both files again."
         )
-        raise StudyError(msg)
+        raise CaseError(msg)
     check_labels(name, labels, highest)
     if images.dtype == np.float64:  # a scaled NIfTI file; a set of volumes is held in memory
         images = images.astype(np.float32)
-    chosen = window or choose_window(study_from_array(images, name=name))
-    return Case(name, tuple(images), tuple(labels.astype(np.uint8)), chosen, None)
+    chosen = window or choose_window(case_from_array(images, name=name))
+    return Sample(name, tuple(images), tuple(labels.astype(np.uint8)), chosen, None)
 
 
 def check_labels(name: str, labels: NDArray[Any], highest: int) -> None:

@@ -19,7 +19,7 @@ MEASURES = {"dice": 100.0, "hd95": 1.0}
 """Factor from a score to the unit of the table: Dice in percent, HD95 in voxels."""
 
 HOW_COUNTED = (
-    "Mean over test cases, then over classes; ± is the standard deviation over random draws. Slices are predicted one "
+    "Mean over samples, then over classes; ± is the standard deviation over random draws. Slices are predicted one "
     "by one, masks compared at their own size.\nHD95 in voxels, both directions taken together; 100 where only one "
     "mask has the class."
 )
@@ -54,7 +54,7 @@ class Report:
         protocol: the experiment.
         data: what lies in the folder.
         settings: how was learnt.
-        shots: how many cases were labelled.
+        shots: how many samples were labelled.
         results: of the random draws.
         authors: of the authors' draw; None without it.
         why_not: why the authors' draw was not repeated.
@@ -146,14 +146,14 @@ class Report:
         return here + paper
 
     def _same_shots(self) -> str:
-        """Which draws label the same cases, as happens where there is little to draw from."""
+        """Which draws label the same samples, as happens where there is little to draw from."""
         names = [frozenset(source.name for source in result.draw.shots) for result in self.results]
         repeated = [
             result.draw.name for result, shots in zip(self.results, names, strict=True) if names.count(shots) > 1
         ]
         if not repeated:
             return ""
-        return f"draws {', '.join(repeated)} label the same cases as another, and differ in the training's seed"
+        return f"draws {', '.join(repeated)} label the same samples as another, and differ in the training's seed"
 
     def _paper(self, number: int | None, measure: str) -> float | None:
         figures = self.protocol.figures[self.paper_shots]
@@ -210,7 +210,7 @@ def as_text(report: Report) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """All of it: figures, differences, and the scores of every test case in every draw."""
+    """All of it: figures, differences, and the scores of every test sample in every draw."""
     protocol = report.protocol
     names: dict[int | None, str] = {**protocol.classes, None: "mean"}
     first = report.results[0]
@@ -286,8 +286,8 @@ def _draw_json(result: Result, protocol: Protocol) -> dict[str, Any]:
         "context": result.context,
         "seconds": {name: round(value, 2) for name, value in result.seconds.items()},
         **{measure: {name: value_of(result, n, measure) for n, name in names.items()} for measure in MEASURES},
-        "cases": {
-            case: {names[n]: {"dice": one.dice, "hd95": one.hd95} for n, one in of_case.items()}
-            for case, of_case in result.scores.items()
+        "samples": {
+            sample: {names[n]: {"dice": one.dice, "hd95": one.hd95} for n, one in of_case.items()}
+            for sample, of_case in result.scores.items()
         },
     }

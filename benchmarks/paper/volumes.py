@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cases import Case
 from benchmarks.paper import published
 from benchmarks.paper.files import find, folder_below, given_split, read_nifti, read_nrrd, read_pair
-from benchmarks.paper.sources import DataSet, VolumeSource, check_labels, left_out, make_case
-from napari_dinoaugseg.errors import StudyError
-from napari_dinoaugseg.study import Window
+from benchmarks.paper.sources import DataSet, VolumeSource, check_labels, left_out, make_sample
+from benchmarks.samples import Sample
+from napari_dinoaugseg.case import Window
+from napari_dinoaugseg.errors import CaseError
 
 Found = tuple[list[VolumeSource], str, list[str]]
 """Labelled volumes, the name of their layout, notices."""
@@ -64,26 +64,26 @@ def _patient(name: str) -> str:
     return name.split("_")[0]
 
 
-def _acdc_volume(path: Path) -> Case:
+def _acdc_volume(path: Path) -> Sample:
     images, labels = read_pair(path)
-    return make_case(path.stem, images, labels, 3)
+    return make_sample(path.stem, images, labels, 3)
 
 
-def _nifti(name: str, image: Path, mask: Path, highest: int) -> Case:
-    return make_case(name, read_nifti(image), read_nifti(mask), highest)
+def _nifti(name: str, image: Path, mask: Path, highest: int) -> Sample:
+    return make_sample(name, read_nifti(image), read_nifti(mask), highest)
 
 
-def _stack(name: str, paths: Sequence[Path], highest: int, window: Window | None = None) -> Case:
+def _stack(name: str, paths: Sequence[Path], highest: int, window: Window | None = None) -> Sample:
     """A volume of single slices (H, W), given in their order."""
     pairs = [read_pair(path) for path in paths]
     images, labels = (_stacked(name, [pair[side] for pair in pairs]) for side in (0, 1))
-    return make_case(name, images, labels, highest, window)
+    return make_sample(name, images, labels, highest, window)
 
 
 def _stacked(name: str, slices: Sequence[NDArray[Any]]) -> NDArray[Any]:
     if len({one.shape for one in slices}) > 1:
         msg = f"{name}: its slices differ in size. Download them again."
-        raise StudyError(msg)
+        raise CaseError(msg)
     return np.stack(slices)
 
 
@@ -111,14 +111,14 @@ def _find_la2018(root: Path) -> Found:
     return found, "NRRD of the challenge, not cropped as the paper's files are", left_out(lacking, "laendo.nrrd")
 
 
-def _la2018_volume(path: Path) -> Case:
+def _la2018_volume(path: Path) -> Sample:
     # (row, column, slice), and the slices are those of the paper: along the last axis.
     images, labels = (np.moveaxis(array, -1, 0) for array in read_pair(path))
-    return make_case(path.parent.name, images, labels, 1)
+    return make_sample(path.parent.name, images, labels, 1)
 
 
-def _challenge_volume(image: Path, mask: Path) -> Case:
-    return make_case(image.parent.name, read_nrrd(image), (read_nrrd(mask) > 0).astype(np.uint8), 1)
+def _challenge_volume(image: Path, mask: Path) -> Sample:
+    return make_sample(image.parent.name, read_nrrd(image), (read_nrrd(mask) > 0).astype(np.uint8), 1)
 
 
 # --- Synapse --------------------------------------------------------------------------------------------------------
@@ -129,16 +129,16 @@ def load_synapse(root: Path) -> DataSet:
     slices_at, volumes_at = folder_below(root, "train_npz"), folder_below(root, "test_vol_h5")
     if slices_at is not None and volumes_at is not None:
         slices: dict[str, list[Path]] = {}
-        for path in find(slices_at, r"case\d+_slice\d+\.npz"):
+        for path in find(slices_at, r"sample\d+_slice\d+\.npz"):
             slices.setdefault(path.stem.split("_")[0], []).append(path)
         pool = [VolumeSource(name, name, partial(_stack, name, paths, 8, UNIT)) for name, paths in slices.items()]
         test = [
             VolumeSource(path.name.split(".")[0], path.name.split(".")[0], partial(_synapse_volume, path))
-            for path in find(volumes_at, r"case\d+(\.npy)?\.h5")
+            for path in find(volumes_at, r"sample\d+(\.npy)?\.h5")
         ]
         return DataSet(pool, test, "as TransUNet prepared it", "the test volumes of TransUNet", True)
-    images = {f"case{path.name[3:7]}": path for path in find(root, r"img\d{4}\.nii\.gz")}
-    masks = {f"case{path.name[5:9]}": path for path in find(root, r"label\d{4}\.nii\.gz")}
+    images = {f"sample{path.name[3:7]}": path for path in find(root, r"img\d{4}\.nii\.gz")}
+    masks = {f"sample{path.name[5:9]}": path for path in find(root, r"label\d{4}\.nii\.gz")}
     found = [
         VolumeSource(name, name, partial(_btcv_volume, name, path, masks[name]))
         for name, path in images.items()
@@ -151,17 +151,17 @@ def load_synapse(root: Path) -> DataSet:
     return DataSet(pool, test, "NIfTI of BTCV, 8 of its 13 organs", "the test volumes of TransUNet", True, notices)
 
 
-def _synapse_volume(path: Path) -> Case:
+def _synapse_volume(path: Path) -> Sample:
     images, labels = read_pair(path)
-    return make_case(path.name.split(".")[0], images, labels, 8, UNIT)
+    return make_sample(path.name.split(".")[0], images, labels, 8, UNIT)
 
 
-def _btcv_volume(name: str, image: Path, mask: Path) -> Case:
+def _btcv_volume(name: str, image: Path, mask: Path) -> Sample:
     labels = read_nifti(mask)
     check_labels(name, labels, len(BTCV_TO_SYNAPSE) - 1)
     # Clipped here, as TransUNet did before anything is scaled: slices may be scaled one by one.
     clipped = np.clip(read_nifti(image).astype(np.float32), CT_WINDOW.low, CT_WINDOW.high)
-    return make_case(name, clipped, BTCV_TO_SYNAPSE[labels.astype(np.intp)], 8, CT_WINDOW)
+    return make_sample(name, clipped, BTCV_TO_SYNAPSE[labels.astype(np.intp)], 8, CT_WINDOW)
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from benchmarks.rows import Row
 from benchmarks.speed import __doc__ as about
 from benchmarks.speed import clicks, floor, quality, rates, startup, step
 from benchmarks.tables import hardware, software, table
-from napari_dinoaugseg.learning.device import choose_device
+from napari_dinoaugseg.learning.fallback import choose_device
 
 NAME = "speed"  # of the files; that of a graphics card is added
 TITLES = {

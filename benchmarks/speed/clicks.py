@@ -12,18 +12,18 @@ import numpy as np
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import made_example, made_volume
 from benchmarks.speed.plain import dice_of
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.case.array import LABELLED_SLICES, brain_sample, sample_case
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.libraries import load_libraries
+from napari_dinoaugseg.session.compute import load_libraries
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.study import Study
-from napari_dinoaugseg.study.sample import LABELLED_SLICES, brain_sample, sample_study
 
 PRESETS = ("fast", "balanced")
 
 
 def measure(slices: int = 300, device: str = "cpu") -> list[Figures]:
-    """A row for each study and preset."""
+    """A row for each case and preset."""
     rows = [{"what": f"brain, 140 slices, {preset}", **alone(on_brain, preset, device)} for preset in PRESETS]
     return rows + [
         {"what": f"512 x 512 x {slices}, {preset}", **alone(on_made, preset, slices, device)} for preset in PRESETS
@@ -31,15 +31,15 @@ def measure(slices: int = 300, device: str = "cpu") -> list[Figures]:
 
 
 def on_brain(preset: str, device: str = "cpu") -> Figures:
-    """The sample study; Dice of both tissues on the slices that are not labelled, after each round."""
-    study = sample_study()
-    truth = study.to_slices(np.asarray(brain_sample().tissue.dataobj))
-    session = _session(study, preset, device)
+    """The sample case; Dice of both tissues on the slices that are not labelled, after each round."""
+    case = sample_case()
+    truth = case.to_slices(np.asarray(brain_sample().tissue.dataobj))
+    session = _session(case, preset, device)
     session.labels.add_class("grey matter")
     session.labels.add_class("white matter")
     for index in LABELLED_SLICES:
         session.paint(index, truth[index].astype(np.uint16))
-    first = _round(session, study.n_slices // 2)
+    first = _round(session, case.n_slices // 2)
     first_dice = _dice(session, truth)
     wrong = session.suggest(1)[0].index
     session.paint(wrong, truth[wrong].astype(np.uint16))
@@ -59,10 +59,10 @@ def on_made(preset: str, slices: int, device: str = "cpu") -> Figures:
     return _figures(first, _round(session, slices // 3))
 
 
-def _session(study: Study, preset: str, device: str) -> Session:
+def _session(case: Case, preset: str, device: str) -> Session:
     settings = Settings.of_preset(preset, encoder="efficientnet-lite0")
     load_libraries(settings.encoder)
-    return Session(study, settings, device=device, cache=False)
+    return Session(case, settings, device=device, cache=False)
 
 
 def _round(session: Session, centre: int) -> tuple[float, float, float]:

@@ -20,10 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, store_for
 from benchmarks.speed.plain import as_written_first
+from napari_dinoaugseg.case import case_from_array
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.step import Step, mixed_precision
-from napari_dinoaugseg.learning.trainer import new_decoder
-from napari_dinoaugseg.study import study_from_array
+from napari_dinoaugseg.learning.train import Step, mixed_precision, new_decoder
 
 _PROCESSOR = torch.device("cpu")
 _LITE, _TINY = "efficientnet-lite0", "dinov3-convnext-tiny"
@@ -76,8 +75,8 @@ def distance(kind: str, preset: str, encoder: str, size: int, batch: int) -> Fig
 def _work(kind: str, settings: Settings, encoder: str) -> Callable[[], Any]:
     trunk, size, batch = encoder_for_time(encoder), settings.input_size, settings.batch_size
     if kind == "encode":
-        study = study_from_array(np.random.default_rng(0).normal(size=(1, size, size)).astype(np.float32))
-        image = store_for(study, trunk, size, context=0).image(0)[None]
+        case = case_from_array(np.random.default_rng(0).normal(size=(1, size, size)).astype(np.float32))
+        image = store_for(case, trunk, size, context=0).image(0)[None]
         return lambda: trunk.encode(image)
     decoder = new_decoder(trunk.channels, 2, settings)
     sides = [size // stride for stride in trunk.strides]

@@ -11,14 +11,13 @@ import timm
 import torch
 
 from benchmarks.memory import column, write_volume
-from napari_dinoaugseg.learning.context import neighbour_distance
+from napari_dinoaugseg.case import Case, choose_window, open_case
+from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from napari_dinoaugseg.learning.events import Event
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.held import Trained
-from napari_dinoaugseg.learning.trainer import Example
+from napari_dinoaugseg.learning.train import Example, Trained
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder
 from napari_dinoaugseg.model.specs import ENCODERS, trunk_shapes
-from napari_dinoaugseg.study import Study, choose_window, open_study
 
 
 def encoder_for_time(name: str, device: str = "cpu") -> Encoder:
@@ -30,15 +29,15 @@ def encoder_for_time(name: str, device: str = "cpu") -> Encoder:
     return Encoder(ENCODERS[name], {key: state[key] for key in trunk_shapes(name)}, device)
 
 
-def made_volume(slices: int) -> Study:
+def made_volume(slices: int) -> Case:
     """A CT-like volume of 512 x 512 pixels: a bright column in noise."""
     folder = Path(tempfile.mkdtemp(prefix="speed-"))
     write_volume(folder / "volume.nii", slices)
-    study = open_study(folder / "volume.nii", plane="axial")
-    study.slice(0)  # it is read
+    case = open_case(folder / "volume.nii", plane="axial")
+    case.slice(0)  # it is read
     (folder / "volume.nii").unlink()
     folder.rmdir()
-    return study
+    return case
 
 
 def made_example(index: int) -> Example:
@@ -56,8 +55,8 @@ def result_of(events: Generator[Event, None, Trained]) -> Trained:
             return trained
 
 
-def store_for(study: Study, encoder: Encoder, input_size: int, context: int | None = None) -> FeatureStore:
-    """Features of a study, in memory only."""
-    window = choose_window(study)
-    distance = neighbour_distance(study, window, context)
-    return FeatureStore(study, encoder, input_size=input_size, window=window, context=distance)
+def store_for(case: Case, encoder: Encoder, input_size: int, context: int | None = None) -> FeatureStore:
+    """Features of a case, in memory only."""
+    window = choose_window(case)
+    distance = neighbour_distance(case, window, context)
+    return FeatureStore(case, encoder, input_size=input_size, window=window, context=distance)

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.loss import resize_target, segmentation_loss
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example, new_decoder
-from napari_dinoaugseg.model import fusion, network
-from napari_dinoaugseg.model.network import Decoder
-from napari_dinoaugseg.model.wavelet import WTAug
+from napari_dinoaugseg.learning.train import Example, new_decoder, resize_target, segmentation_loss
+from napari_dinoaugseg.model import decoder
+from napari_dinoaugseg.model.decoder import Decoder
+from napari_dinoaugseg.model.wtaug import WTAug
 
 Masks = Mapping[int, NDArray[np.integer]]
 """Class indices (H, W) by slice number."""
@@ -71,7 +70,7 @@ def predict(store: FeatureStore, decoder: Decoder, indices: Sequence[int]) -> It
     for index in indices:
         with torch.no_grad(), as_written_first():
             logits = decoder(store.encoder.encode(store.image(index)[None]), None)
-            whole = F.interpolate(logits, size=store.study.slice_shape(index), mode="bilinear", align_corners=False)
+            whole = F.interpolate(logits, size=store.case.slice_shape(index), mode="bilinear", align_corners=False)
         yield index, whole[0].argmax(dim=0).cpu().numpy().astype(np.uint16)
 
 
@@ -85,8 +84,8 @@ def scores_in_memory(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def as_written_first() -> Iterator[None]:
     """Let attention write out its scores, and leave the decoder's maps in PyTorch's own layout."""
     with (
-        mock.patch.object(fusion, "attend", scores_in_memory),
-        mock.patch.object(network, "_fastest", lambda stage: stage),
+        mock.patch.object(decoder, "attend", scores_in_memory),
+        mock.patch.object(decoder, "_fastest", lambda stage: stage),
     ):
         yield
 

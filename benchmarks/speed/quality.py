@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cases import SETS, load_set
-from benchmarks.multi_study import MultiStudy
+from benchmarks.multi_case import MultiCase
 from benchmarks.one_volume import even_slices, holding
+from benchmarks.samples import SETS, load_set
 from benchmarks.speed import plain
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, result_of, store_for
+from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.case.array import LABELLED_SLICES, brain_sample, sample_case
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import mirrors_of, predict
+from napari_dinoaugseg.learning.predict import mirrors_of, predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example, fit
-from napari_dinoaugseg.study import Study
-from napari_dinoaugseg.study.sample import LABELLED_SLICES, brain_sample, sample_study
+from napari_dinoaugseg.learning.train import Example, fit
 
 PRESETS = ("fast", "balanced")
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of a preset's steps: the shortest that reaches the recipe's Dice counts
@@ -29,7 +29,7 @@ Truth = Mapping[int, NDArray[np.integer]]
 
 
 def measure(data: Path | None, steps: int = 1000, device: str = "cpu") -> list[Figures]:
-    """A row for each study and preset; only the brain without the folder of the public sets."""
+    """A row for each case and preset; only the brain without the folder of the public sets."""
     rows = []
     for name in ("brain", *(("la2018", "ph2") if data else ())):
         theirs = alone(the_recipe, name, data, steps, device)
@@ -56,9 +56,9 @@ def measure(data: Path | None, steps: int = 1000, device: str = "cpu") -> list[F
 
 def the_recipe(name: str, data: Path | None, steps: int, device: str = "cpu") -> Figures:
     """The paper's recipe, for that many steps."""
-    study, examples, truth, n_classes = _problem(name, data)
+    case, examples, truth, n_classes = _problem(name, data)
     settings = Settings.of_preset("paper", input_size=256, steps=steps)
-    store = _store(study, settings, device)
+    store = _store(case, settings, device)
     seconds = 0.0
     for decoder, taken in plain.train(store, examples, settings, n_classes):  # noqa: B007 - the last one is used
         seconds += taken
@@ -67,10 +67,10 @@ def the_recipe(name: str, data: Path | None, steps: int, device: str = "cpu") ->
 
 def a_preset(name: str, data: Path | None, preset: str, share: float = 1.0, device: str = "cpu") -> Figures:
     """A preset of the program, with a share of its steps: seconds to encode the labelled slices and to train."""
-    study, examples, truth, n_classes = _problem(name, data)
+    case, examples, truth, n_classes = _problem(name, data)
     settings = Settings.of_preset(preset)
     settings = settings.with_changes(steps=round(share * settings.steps))
-    store = _store(study, settings, device)
+    store = _store(case, settings, device)
     started = time.perf_counter()
     trained = result_of(fit(store, examples, settings, n_classes=n_classes))
     seconds = time.perf_counter() - started
@@ -81,32 +81,32 @@ def a_preset(name: str, data: Path | None, preset: str, share: float = 1.0, devi
     return {"seconds": round(seconds, 2), "steps": trained.steps, "dice": _percent(found, truth)}
 
 
-def _problem(name: str, data: Path | None) -> tuple[Study, list[Example], Truth, int]:
-    """Study, labelled slices, the truth of the others, and the number of classes with the background."""
+def _problem(name: str, data: Path | None) -> tuple[Case, list[Example], Truth, int]:
+    """Case, labelled slices, the truth of the others, and the number of classes with the background."""
     if name == "brain":
-        study = sample_study()
-        truth = study.to_slices(np.asarray(brain_sample().tissue.dataobj))
-        labelled, others = LABELLED_SLICES, set(range(study.n_slices)) - set(LABELLED_SLICES)
+        case = sample_case()
+        truth = case.to_slices(np.asarray(brain_sample().tissue.dataobj))
+        labelled, others = LABELLED_SLICES, set(range(case.n_slices)) - set(LABELLED_SLICES)
         examples = [Example(i, truth[i].astype(np.int16)) for i in labelled]
-        return study, examples, {i: truth[i] for i in sorted(others)}, 3
+        return case, examples, {i: truth[i] for i in sorted(others)}, 3
     if data is None:
         msg = f"{name} is one of the public sets: name their folder."
         raise ValueError(msg)
     if name == "la2018":
-        case = sorted(load_set(data, name), key=lambda case: case.name)[-1]
-        many = MultiStudy([case], "volume", case.name)
-        chosen = even_slices(holding(case), 5, 0)
+        sample = sorted(load_set(data, name), key=lambda sample: sample.name)[-1]
+        many = MultiCase([sample], "volume", sample.name)
+        chosen = even_slices(holding(sample), 5, 0)
     else:
         pool = load_set(data, name, "train")
-        many = MultiStudy([*pool, *load_set(data, name, "test")], SETS[name].kind, name)
+        many = MultiCase([*pool, *load_set(data, name, "test")], SETS[name].kind, name)
         chosen = list(range(10))
     others = set(range(many.n_slices)) - (set(chosen) if name == "la2018" else set(range(len(pool))))
     examples = [many.example(i) for i in chosen]
     return many, examples, {i: many.truth(i) for i in sorted(others)}, len(SETS[name].classes) + 1
 
 
-def _store(study: Study, settings: Settings, device: str) -> FeatureStore:
-    return store_for(study, encoder_for_time("efficientnet-lite0", device), settings.input_size, settings.context)
+def _store(case: Case, settings: Settings, device: str) -> FeatureStore:
+    return store_for(case, encoder_for_time("efficientnet-lite0", device), settings.input_size, settings.context)
 
 
 def _percent(found: Truth, truth: Truth) -> float:

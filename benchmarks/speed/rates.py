@@ -7,12 +7,12 @@ import time
 from benchmarks.speed import plain
 from benchmarks.speed.alone import Figures, alone, peak_bytes
 from benchmarks.speed.made import encoder_for_time, made_example, made_volume, result_of, store_for
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.predict import predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import fit
-from napari_dinoaugseg.model.network import Decoder
+from napari_dinoaugseg.learning.train import fit
+from napari_dinoaugseg.model.decoder import Decoder
 
 _ENCODER, _SIZE = "efficientnet-lite0", 256
 COUNTS = (50, 300, 1000)

@@ -10,10 +10,10 @@ import numpy as np
 from benchmarks.speed import plain
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, store_for
+from napari_dinoaugseg.case import case_from_array
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example, fit
-from napari_dinoaugseg.study import study_from_array
+from napari_dinoaugseg.learning.train import Example, fit
 
 SIZES = (256, 384, 768)
 _COUNTED = 4  # steps, after two that warm up
@@ -60,12 +60,12 @@ def our_step(encoder: str, size: int, batch: int, device: str = "cpu") -> Figure
 
 def _work(encoder: str, size: int, batch: int, device: str) -> tuple[Any, list[Example], Settings]:
     random = np.random.default_rng(0)
-    study = study_from_array(random.normal(size=(2, size, size)).astype(np.float32), name="noise")
+    case = case_from_array(random.normal(size=(2, size, size)).astype(np.float32), name="noise")
     examples = [Example(i, random.integers(0, 2, (size, size)).astype(np.int16)) for i in range(2)]
     counted = _COUNTED if device == "cpu" else _COUNTED_ON_CARD
     # The paper's decoder as fast as the machine computes it; the preset itself stays in single precision.
     settings = Settings.of_preset("paper", input_size=size, batch_size=batch, steps=2 + counted, precision="auto")
-    return store_for(study, encoder_for_time(encoder, device), size, context=0), examples, settings
+    return store_for(case, encoder_for_time(encoder, device), size, context=0), examples, settings
 
 
 def _typical(seconds: list[float]) -> Figures:

@@ -28,7 +28,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.study import Study, open_study, study_from_array
+from napari_dinoaugseg.case import Case, case_from_array, open_case
 
 OURS = "brief spin"
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -45,13 +45,13 @@ _LABELLED = 5
 def train_seconds(data: Path | None, steps: int) -> float:
     """Seconds of a training without encoding, in this process, whose environment says how threads wait."""
     from napari_dinoaugseg.learning.settings import Settings
-    from napari_dinoaugseg.session.libraries import load_libraries
+    from napari_dinoaugseg.session.compute import load_libraries
     from napari_dinoaugseg.session.session import Session
 
-    study, truth = made_hippocampus() if data is None else first_hippocampus(data)
+    case, truth = made_hippocampus() if data is None else first_hippocampus(data)
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", steps=steps)
     load_libraries(settings.encoder)
-    session = Session(study, settings, device="cpu", cache=False)
+    session = Session(case, settings, device="cpu", cache=False)
     for number in sorted({int(value) for value in np.unique(truth)} - {0}):
         session.labels.add_class(f"part {number}")
     holding = np.flatnonzero(truth.any(axis=(1, 2)))
@@ -63,13 +63,13 @@ def train_seconds(data: Path | None, steps: int) -> float:
     return session.seconds["train"]
 
 
-def made_hippocampus() -> tuple[Study, NDArray[np.uint16]]:
+def made_hippocampus() -> tuple[Case, NDArray[np.uint16]]:
     """A volume (36, 50, 35) of noise with a bright ellipsoid in two halves, and its labels."""
     z, y, x = np.ogrid[:36, :50, :35]
     inside = ((z - 18) / 14) ** 2 + ((y - 25) / 18) ** 2 + ((x - 17) / 8) ** 2 < 1
     truth = np.where(inside, np.where(y < 25, 1, 2), 0).astype(np.uint16)
     noise = np.random.default_rng(0).normal(0, 0.3, truth.shape)
-    return study_from_array((noise + 0.5 * truth).astype(np.float32)), truth
+    return case_from_array((noise + 0.5 * truth).astype(np.float32)), truth
 
 
 def hippocampi(data: Path) -> list[Path]:
@@ -77,11 +77,11 @@ def hippocampi(data: Path) -> list[Path]:
     return list((data / "msd_hippocampus").rglob("images/*.nii.gz"))
 
 
-def first_hippocampus(data: Path) -> tuple[Study, NDArray[np.uint16]]:
+def first_hippocampus(data: Path) -> tuple[Case, NDArray[np.uint16]]:
     """The first volume of the public set in a folder, and its labels (n_slices, H, W)."""
     image = min(hippocampi(data))
-    study, truth = open_study(image), open_study(image.parent.parent / "labels" / image.name)
-    return study, np.stack([truth.slice(i) for i in range(truth.n_slices)]).astype(np.uint16)
+    case, truth = open_case(image), open_case(image.parent.parent / "labels" / image.name)
+    return case, np.stack([truth.slice(i) for i in range(truth.n_slices)]).astype(np.uint16)
 
 
 def measure(data: Path | None, pairs: int, steps: int) -> dict[str, dict[str, list[float]]]:

@@ -14,8 +14,8 @@ class DinoAugSegError(Exception):
     """Base of every error that is meant for the person at the screen."""
 
 
-class StudyError(DinoAugSegError):
-    """An image cannot be opened: missing, damaged, not what its name says, or not one study."""
+class CaseError(DinoAugSegError):
+    """An image cannot be opened: missing, damaged, not what its name says, or not one case."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SeriesInfo:
     spacing: tuple[float | None, float | None, float | None]
 
 
-class SeveralSeriesError(StudyError):
+class SeveralSeriesError(CaseError):
     """A folder holds several DICOM series, and one has to be chosen.
 
     Attributes:
@@ -47,7 +47,7 @@ class SeveralSeriesError(StudyError):
         self.series = list(series)
 
 
-class SeveralVolumesError(StudyError):
+class SeveralVolumesError(CaseError):
     """A file holds several volumes (time points, channels), and one has to be chosen.
 
     Attributes:
@@ -60,7 +60,7 @@ class SeveralVolumesError(StudyError):
 
 
 class LabelError(DinoAugSegError):
-    """Labels do not fit the study, or are not labels."""
+    """Labels do not fit the case, or are not labels."""
 
 
 class WeightsError(DinoAugSegError):
@@ -88,7 +88,7 @@ class TrainingError(DinoAugSegError):
 
 
 class SessionError(DinoAugSegError):
-    """A saved session cannot be used: of a newer version, of another study, open in another window, or damaged."""
+    """A saved session cannot be used: of a newer version, of another case, open in another window, or damaged."""
 
 
 class ClusterError(DinoAugSegError):

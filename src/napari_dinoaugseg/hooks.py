@@ -1,4 +1,4 @@
-"""What napari may call: readers, writers and the sample study; see napari.yaml.
+"""What napari may call: readers, writers and the sample case; see napari.yaml.
 
 napari imports this module when a file is opened or saved, so nothing is loaded here before it is needed.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_dinoaugseg.study.volume import VolumeStudy
+    from napari_dinoaugseg.case.volume import VolumeCase
 
 PathOrPaths = str | Sequence[str]
 LayerData = tuple[Any, dict[str, Any], str]
@@ -35,54 +35,53 @@ def get_dicom_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerDat
 
 def _holds_dicom(folder: Path) -> bool:
     """Look at the first files only: napari asks for every folder that is dropped, however large."""
-    from napari_dinoaugseg.study.files import may_be_dicom
-    from napari_dinoaugseg.study.folders import each_folder
+    from napari_dinoaugseg.case.files import each_folder, may_be_dicom
 
     files = (path for found in each_folder(folder) for path in (*found.pictures, *found.others))
     return any(may_be_dicom(path) for path in islice(files, _LOOKED_AT))
 
 
 def _read(path: PathOrPaths) -> list[LayerData]:
-    """Open a volume. Raises StudyError; napari shows its message."""
-    from napari_dinoaugseg.errors import StudyError
-    from napari_dinoaugseg.study.opening import open_study
-    from napari_dinoaugseg.study.volume import VolumeStudy
+    """Open a volume. Raises CaseError; napari shows its message."""
+    from napari_dinoaugseg.case.opening import open_case
+    from napari_dinoaugseg.case.volume import VolumeCase
+    from napari_dinoaugseg.errors import CaseError
 
     try:
-        study = open_study(path)
-    except StudyError as error:
+        case = open_case(path)
+    except CaseError as error:
         # The message names an option of the command; in the window the panel asks.
         said = str(error)
         for option in ("--component", "--series"):
-            said = said.replace(f"with {option}", "when you open it in the Study section of the DINO-AugSeg panel")
-        raise StudyError(said) from error
-    if not isinstance(study, VolumeStudy):
-        msg = f"{path}: this is no volume. Open pictures in the Study section of the DINO-AugSeg panel."
-        raise StudyError(msg)
-    return [_layer(study)]
+            said = said.replace(f"with {option}", "when you open it in the Case section of the DINO-AugSeg panel")
+        raise CaseError(said) from error
+    if not isinstance(case, VolumeCase):
+        msg = f"{path}: this is no volume. Open pictures in the Case section of the DINO-AugSeg panel."
+        raise CaseError(msg)
+    return [_layer(case)]
 
 
 def sample_brain() -> list[LayerData]:
-    """The sample study: a brain template. Raises StudyError when nilearn is not installed."""
-    from napari_dinoaugseg.study.sample import sample_study
+    """The sample case: a brain template. Raises CaseError when nilearn is not installed."""
+    from napari_dinoaugseg.case.array import sample_case
 
-    return [_layer(sample_study())]
+    return [_layer(sample_case())]
 
 
-def _layer(study: VolumeStudy) -> LayerData:
+def _layer(case: VolumeCase) -> LayerData:
     """An image layer in display order, in millimetres where they are known."""
-    from napari_dinoaugseg.gui.metadata import study_metadata
+    from napari_dinoaugseg.gui.display import case_metadata
 
-    options: dict[str, Any] = {"name": study.name, "metadata": study_metadata(study), "scale": study.display_scale}
-    if study.grid.known:
+    options: dict[str, Any] = {"name": case.name, "metadata": case_metadata(case), "scale": case.display_scale}
+    if case.grid.known:
         options["units"] = ("mm", "mm", "mm")
-    if study.is_colour:
+    if case.is_colour:
         options["rgb"] = True
     else:
-        low, high = study.intensity_range()
+        low, high = case.intensity_range()
         if low < high:
             options["contrast_limits"] = (low, high)
-    return study.display, options, "image"
+    return case.display, options, "image"
 
 
 def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -104,10 +103,9 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """
     import numpy as np
 
+    from napari_dinoaugseg.case.array import case_from_array
     from napari_dinoaugseg.errors import LabelError
-    from napari_dinoaugseg.gui.encoding import BACKGROUND
-    from napari_dinoaugseg.gui.metadata import spacing_in, study_in
-    from napari_dinoaugseg.study.array import study_from_array
+    from napari_dinoaugseg.gui.display import BACKGROUND, case_in, spacing_in
 
     name = str(attributes.get("name", "labels"))
     if isinstance(data, Sequence):
@@ -120,48 +118,48 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     if labels.size and (int(labels.min()) < 0 or int(labels.max()) > 65535):
         msg = f"{name}: labels must lie from 0 to 65535 to be saved; these reach {int(labels.max())}."
         raise LabelError(msg)
-    if study_in(attributes.get("metadata", {})) is not None:
+    if case_in(attributes.get("metadata", {})) is not None:
         labels = np.where(labels == BACKGROUND, 0, labels)
-    study = _study_below(labels, attributes)
-    if study is None:
+    case = _case_below(labels, attributes)
+    if case is None:
         spacing = spacing_in(attributes.get("scale", (1,) * labels.ndim), attributes.get("units"))
-        study = study_from_array(labels, spacing=spacing, name=name)
-    study.check_output(Path(path))
+        case = case_from_array(labels, spacing=spacing, name=name)
+    case.check_output(Path(path))
     shown = labels if labels.ndim == 3 else labels[np.newaxis]
-    slices = np.moveaxis(shown, _slice_axis(study), 0)
-    study.write_mask(Path(path), lambda i: slices[i].astype(np.uint16))
+    slices = np.moveaxis(shown, _slice_axis(case), 0)
+    case.write_mask(Path(path), lambda i: slices[i].astype(np.uint16))
     return [path]
 
 
-def _slice_axis(study: VolumeStudy) -> int:
+def _slice_axis(case: VolumeCase) -> int:
     """The axis of the display array that counts the slices."""
-    from napari_dinoaugseg.study.grid import Plane
+    from napari_dinoaugseg.case.geometry import Plane
 
-    return {Plane.CORONAL: 1, Plane.SAGITTAL: 2}.get(study.plane, 0)
+    return {Plane.CORONAL: 1, Plane.SAGITTAL: 2}.get(case.plane, 0)
 
 
-def _study_below(labels: NDArray[Any], attributes: dict[str, Any]) -> VolumeStudy | None:
+def _case_below(labels: NDArray[Any], attributes: dict[str, Any]) -> VolumeCase | None:
     """The volume that labels were drawn on: the layer's own, or that of an image in the viewer of the same grid."""
-    from napari_dinoaugseg.gui.metadata import study_in
-    from napari_dinoaugseg.study.volume import VolumeStudy
+    from napari_dinoaugseg.case.volume import VolumeCase
+    from napari_dinoaugseg.gui.display import case_in
 
-    own = study_in(attributes.get("metadata", {}))
-    if isinstance(own, VolumeStudy) and own.display.shape[:3] == labels.shape:
+    own = case_in(attributes.get("metadata", {}))
+    if isinstance(own, VolumeCase) and own.display.shape[:3] == labels.shape:
         return own
-    for study in _studies_in_viewer():
+    for case in _cases_in_viewer():
         scale = tuple(float(size) for size in attributes.get("scale", ()))
-        close = len(scale) == 3 and all(abs(a - b) <= 1e-6 * b for a, b in zip(scale, study.display_scale, strict=True))
-        if study.display.shape[:3] == labels.shape and close:
-            return study
+        close = len(scale) == 3 and all(abs(a - b) <= 1e-6 * b for a, b in zip(scale, case.display_scale, strict=True))
+        if case.display.shape[:3] == labels.shape and close:
+            return case
     return None
 
 
-def _studies_in_viewer() -> list[VolumeStudy]:
+def _cases_in_viewer() -> list[VolumeCase]:
     import napari
 
-    from napari_dinoaugseg.gui.metadata import study_of
-    from napari_dinoaugseg.study.volume import VolumeStudy
+    from napari_dinoaugseg.case.volume import VolumeCase
+    from napari_dinoaugseg.gui.display import case_of
 
     viewer = napari.current_viewer()
-    found = [study_of(layer) for layer in viewer.layers] if viewer is not None else []
-    return [study for study in found if isinstance(study, VolumeStudy)]
+    found = [case_of(layer) for layer in viewer.layers] if viewer is not None else []
+    return [case for case in found if isinstance(case, VolumeCase)]

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.study.builders import write_dicom, write_nifti
+from tests.case.builders import write_dicom, write_nifti
 
 SHAPE = (5, 24, 20)  # (slice, row, column)
 

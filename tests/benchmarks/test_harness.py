@@ -14,7 +14,7 @@ from benchmarks import few_shot, harness, one_volume, rows
 from benchmarks.methods import METHODS, Method, Problem
 from benchmarks.methods.ours import learn
 from benchmarks.methods.problem import raise_on_notice
-from napari_dinoaugseg.errors import SettingsError, StudyError, TrainingError
+from napari_dinoaugseg.errors import CaseError, SettingsError, TrainingError
 from napari_dinoaugseg.learning.events import Notice, Progress
 from napari_dinoaugseg.learning.settings import Settings
 from tests.benchmarks.sets import write_acdc, write_clinicdb
@@ -62,7 +62,9 @@ def test_methods_learn_from_few_pictures(run) -> None:
     for row in found.values():
         assert row["mean_dice"] > 0.6
         assert row["dice"].keys() == {"5", "6", "7", "8"}
-        assert row["mean_dice"] == pytest.approx(np.mean([case["polyp"] for case in row["dice"].values()]), abs=1e-5)
+        assert row["mean_dice"] == pytest.approx(
+            np.mean([sample["polyp"] for sample in row["dice"].values()]), abs=1e-5
+        )
         assert set(row["labelled"]) < {"1", "2", "3", "4"}
         assert sum(row["calibration"]["pixels"]) == 4 * 48 * 64
         assert row["seconds"]["train"] > 0
@@ -105,7 +107,7 @@ def test_a_shot_of_a_volume_is_the_whole_volume(run, capsys: pytest.CaptureFixtu
     (row,) = run(few_shot.command, "--sets", "acdc", "--shots", "1,2", "--draws", "1", *QUICK)
     assert (row["labelled"], row["labelled_slices"], row["predicted"]) == (["patient001_frame01"], 5, 5)
     assert row["dice"]["patient002_frame01"].keys() == {"right ventricle", "myocardium", "left ventricle"}
-    assert "acdc: 2 shots are left out, for there are 1 cases" in capsys.readouterr().err
+    assert "acdc: 2 shots are left out, for there are 1 samples" in capsys.readouterr().err
 
 
 def test_other_cases_can_be_scored(run, data: Path, tmp_path: Path) -> None:
@@ -165,10 +167,10 @@ def test_errors_for_a_person_are_one_line(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_files_that_hold_no_results_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="no results here"):
+    with pytest.raises(CaseError, match="no results here"):
         rows.read(tmp_path)
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(StudyError, match="no file of benchmark results"):
+    with pytest.raises(CaseError, match="no file of benchmark results"):
         rows.read(tmp_path)
 
 
@@ -181,10 +183,10 @@ def test_less_memory_than_planned_ends_a_benchmark() -> None:
 def test_a_problem_gives_its_labelled_slices(data: Path) -> None:
     options = harness.Options(data, None, "efficientnet-lite0", None, 64, 1.0, "cpu", data / "cache", "")
     setting = few_shot.prepare(harness.Job("few_shot", "cvc_clinicdb", None, 2, 0, "forest"), options)
-    problem = Problem(setting.study, None, setting.labelled, 2, 0, 1.0)  # type: ignore[arg-type]
+    problem = Problem(setting.case, None, setting.labelled, 2, 0, 1.0)  # type: ignore[arg-type]
     for example in problem.examples:
         assert set(np.unique(example.target)) == {0, 1}
-        np.testing.assert_array_equal(example.target, setting.study.truth(example.index))
+        np.testing.assert_array_equal(example.target, setting.case.truth(example.index))
 
 
 def test_an_ablation_differs_from_balanced_in_what_its_name_says() -> None:

@@ -8,14 +8,14 @@ import nibabel
 import numpy as np
 import pytest
 
+from benchmarks.paper.cases import Pictures, VolumeCases
 from benchmarks.paper.draws import Draw
 from benchmarks.paper.pictures import load_isic2018, load_kvasir, load_tn3k
 from benchmarks.paper.protocols import PROTOCOLS
 from benchmarks.paper.published import authors_test
 from benchmarks.paper.sources import DataSet, PictureSource, VolumeSource
-from benchmarks.paper.studies import Pictures, VolumeStudies
 from benchmarks.paper.volumes import BTCV_TO_SYNAPSE, SYNAPSE_ORGANS, load_acdc, load_la2018, load_synapse
-from napari_dinoaugseg.errors import LabelError, StudyError
+from napari_dinoaugseg.errors import CaseError, LabelError
 from tests.benchmarks.paper_files import (
     acdc_released,
     colour,
@@ -46,21 +46,21 @@ def test_acdc_as_released_is_split_as_the_authors_did(tmp_path: Path):
     assert names(data.pool) == [f"patient{p}_frame{f}" for p in ("038", "099") for f in ("01", "12")]
     assert names(data.test) == [f"patient{p}_frame{f}" for p in ("001", "007") for f in ("01", "12")]
     assert {source.group for source in data.pool} == {"patient038", "patient099"}
-    case = data.pool[1].read()
-    np.testing.assert_allclose(np.stack(case.images), grey(38 + 12) * 300, rtol=1e-6)
-    np.testing.assert_array_equal(np.stack(case.truth), labels(38 + 12, 3))
+    sample = data.pool[1].read()
+    np.testing.assert_allclose(np.stack(sample.images), grey(38 + 12) * 300, rtol=1e-6)
+    np.testing.assert_array_equal(np.stack(sample.truth), labels(38 + 12, 3))
     assert data.notices == []
     assert data.papers_split
 
 
 def test_nifti_volumes_are_cut_as_the_authors_cut_them(tmp_path: Path):
     acdc_released(tmp_path, [99])
-    case = load_acdc(tmp_path).pool[0].read()
+    sample = load_acdc(tmp_path).pool[0].read()
     stem = tmp_path / "training" / "patient099" / "patient099_frame01"
     image, mask = (nibabel.load(f"{stem}{ending}.nii.gz").get_fdata() for ending in ("", "_gt"))
     for i in range(image.shape[-1]):
-        np.testing.assert_allclose(case.images[i], image[:, :, i])
-        np.testing.assert_array_equal(case.truth[i], mask[:, :, i])
+        np.testing.assert_allclose(sample.images[i], image[:, :, i])
+        np.testing.assert_array_equal(sample.truth[i], mask[:, :, i])
 
 
 def test_slices_that_are_scaled_one_by_one_have_the_values_of_their_files(tmp_path: Path):
@@ -68,7 +68,7 @@ def test_slices_that_are_scaled_one_by_one_have_the_values_of_their_files(tmp_pa
         write_h5(tmp_path / f"patient{patient:03d}_frame01.h5", grey(patient) * 900, labels(patient, 3))
     data = load_acdc(tmp_path)
     draw = Draw("1", 0, data.pool, data.test)
-    raw, scaled = (VolumeStudies(data, raw=raw).of(draw).study for raw in (True, False))
+    raw, scaled = (VolumeCases(data, raw=raw).of(draw).case for raw in (True, False))
     np.testing.assert_array_equal(raw.slice(1), grey(2)[1] * 900)
     np.testing.assert_array_equal(raw.slice(5), grey(1)[1] * 900)
     assert raw.intensity_range()[1] > 800
@@ -167,10 +167,10 @@ def test_btcv_keeps_8_of_its_13_organs(tmp_path: Path):
     data = load_synapse(tmp_path)
     assert (names(data.pool), names(data.test)) == (["case0005"], ["case0001"])
     np.testing.assert_array_equal(truth(data.pool[0]), BTCV_TO_SYNAPSE[labels(5, 13)])
-    case = data.pool[0].read()
-    assert (case.window.low, case.window.high) == (-125.0, 275.0)
+    sample = data.pool[0].read()
+    assert (sample.window.low, sample.window.high) == (-125.0, 275.0)
     # Clipped already, for slices that are scaled one by one.
-    assert (np.stack(case.images).min(), np.stack(case.images).max()) == (-125.0, 275.0)
+    assert (np.stack(sample.images).min(), np.stack(sample.images).max()) == (-125.0, 275.0)
     assert data.notices == ["left out, for lack of a label file: case0006, case0061"]
 
 
@@ -184,7 +184,7 @@ def test_organs_of_btcv_get_the_numbers_of_their_names():
         assert BTCV_TO_SYNAPSE[number] == expected, name
 
 
-def study_of(root: Path, data: DataSet, shots: int) -> Pictures:
+def case_of(root: Path, data: DataSet, shots: int) -> Pictures:
     return Pictures(root, data.pool[:shots], data.test or data.pool[shots:])
 
 
@@ -196,8 +196,8 @@ def test_tn3k_keeps_pictures_of_one_name_apart(tmp_path: Path):
             write_picture(tmp_path / f"{part}-mask" / f"{name}.jpg", mask, quality=60)
     data = load_tn3k(tmp_path)
     assert names(data.pool) == names(data.test) == ["0000", "0001"]
-    collection = study_of(tmp_path, data, 2)
-    assert collection.study.n_slices == 4
+    collection = case_of(tmp_path, data, 2)
+    assert collection.case.n_slices == 4
     small, large = (mask for _, mask in collection.labelled()), (mask for _, _, mask in collection.tested())
     for mask in small:
         assert abs(int(mask.sum()) - int((disc(radius=8.0) > 0).sum())) < 20
@@ -215,7 +215,7 @@ def test_kvasir_is_tested_on_the_names_of_its_official_split(tmp_path: Path):
 
 def test_kvasir_without_a_picture_of_the_official_test_list_is_refused(tmp_path: Path):
     kvasir(tmp_path, 3, tested=0)
-    with pytest.raises(StudyError, match="no picture to test on lies here; they are the 120 test pictures"):
+    with pytest.raises(CaseError, match="no picture to test on lies here; they are the 120 test pictures"):
         PROTOCOLS["kvasir"].find(tmp_path)
 
 
@@ -232,7 +232,7 @@ def test_masks_of_pictures_are_cut_where_the_authors_cut_them(tmp_path: Path, va
 def test_kvasir_masks_lose_the_noise_of_jpeg(tmp_path: Path):
     kvasir(tmp_path, 4)
     data = load_kvasir(tmp_path)
-    for i, mask in study_of(tmp_path, data, 4).labelled():
+    for i, mask in case_of(tmp_path, data, 4).labelled():
         assert set(np.unique(mask)) == {0, 1}
         assert np.count_nonzero(mask != (disc(radius=8.0 + i) > 0)) < 10
 
@@ -265,7 +265,7 @@ def test_isic2018_takes_no_superpixels_for_pictures_and_tests_on_the_test_part(t
     assert names(data.pool) == ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003"]
     assert names(data.test) == ["ISIC_0000005", "ISIC_0000006"]
     assert data.notices == []
-    assert [mask.max() for _, _, mask in study_of(tmp_path, data, 3).tested()] == [1, 1]
+    assert [mask.max() for _, _, mask in case_of(tmp_path, data, 3).tested()] == [1, 1]
 
 
 def test_isic2018_without_other_parts_is_tested_on_what_a_draw_leaves(tmp_path: Path):
@@ -277,7 +277,7 @@ def test_a_mask_of_another_size_is_refused_by_name(tmp_path: Path):
     kvasir(tmp_path, 3)
     write_picture(tmp_path / "masks" / "cju1.jpg", disc(size=40))
     with pytest.raises(LabelError, match=r"cju1\.jpg: the mask is 40 x 40 pixels, but its picture is 48 x 48"):
-        list(study_of(tmp_path, load_kvasir(tmp_path), 3).labelled())
+        list(case_of(tmp_path, load_kvasir(tmp_path), 3).labelled())
 
 
 @pytest.mark.parametrize("name", ["patient038_frame01.h5", "patient038_frame01.nii.gz"])
@@ -286,7 +286,7 @@ def test_a_damaged_volume_is_refused_by_name(tmp_path: Path, name: str):
     if name.endswith(".nii.gz"):
         write_nifti(tmp_path / "patient038_frame01_gt.nii.gz", labels(1, 3))
     (source,) = load_acdc(tmp_path).pool
-    with pytest.raises(StudyError, match=rf"{name}: it cannot be read .* Download it again"):
+    with pytest.raises(CaseError, match=rf"{name}: it cannot be read .* Download it again"):
         source.read()
 
 
@@ -295,13 +295,13 @@ def test_a_file_without_its_keys_is_refused(tmp_path: Path):
     (tmp_path / "train_npz").mkdir()
     (tmp_path / "other.npz").rename(tmp_path / "train_npz" / "case0005_slice000.npz")
     (tmp_path / "test_vol_h5").mkdir()
-    with pytest.raises(StudyError, match=r"case0005_slice000\.npz: it cannot be read"):
+    with pytest.raises(CaseError, match=r"case0005_slice000\.npz: it cannot be read"):
         load_synapse(tmp_path).pool[0].read()
 
 
 def test_labels_of_another_shape_are_refused(tmp_path: Path):
     write_h5(tmp_path / "patient038_frame01.h5", grey(1), labels(1, 3)[:, :-1])
-    with pytest.raises(StudyError, match=r"volumes of one shape, not 4 x 12 x 10 and 4 x 11 x 10"):
+    with pytest.raises(CaseError, match=r"volumes of one shape, not 4 x 12 x 10 and 4 x 11 x 10"):
         load_acdc(tmp_path).pool[0].read()
 
 
@@ -310,7 +310,7 @@ def test_where_there_is_nothing_the_source_and_the_layout_are_told(dataset: str,
     (tmp_path / "holiday.txt").write_text("nothing of ours", encoding="utf-8")
     protocol = PROTOCOLS[dataset]
     for root in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(StudyError) as refused:
+        with pytest.raises(CaseError) as refused:
             protocol.find(root)
         assert str(refused.value).startswith(f"{root}: ")
         assert protocol.home in str(refused.value)
@@ -319,7 +319,7 @@ def test_where_there_is_nothing_the_source_and_the_layout_are_told(dataset: str,
 
 def test_training_volumes_without_test_volumes_are_refused(tmp_path: Path):
     acdc_released(tmp_path, [99])
-    with pytest.raises(StudyError, match="no volume to test on lies here; they are the authors' test patients"):
+    with pytest.raises(CaseError, match="no volume to test on lies here; they are the authors' test patients"):
         PROTOCOLS["acdc"].find(tmp_path)
 
 
@@ -329,5 +329,5 @@ def test_real_volumes_are_found(shared_data: Path, dataset: str, folder: str, po
     protocol = PROTOCOLS[dataset]
     data = protocol.find(shared_data / folder)
     assert (len(data.pool), len(data.test)) == (pool, test)
-    case = data.pool[0].read()
-    assert set(np.unique(np.stack(case.truth))) == {0, *protocol.classes}
+    sample = data.pool[0].read()
+    assert set(np.unique(np.stack(sample.truth))) == {0, *protocol.classes}

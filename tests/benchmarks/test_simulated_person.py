@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks import rows, simulated_person
-from benchmarks.cases import Case
-from benchmarks.multi_study import MultiStudy
+from benchmarks.multi_case import MultiCase
 from benchmarks.one_volume import holding
 from benchmarks.person_brush import wrong_classes
+from benchmarks.samples import Sample
 from benchmarks.simulated_person import VolumeDice, Work, annotate, paint_by_hand
 from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning.metrics import dice
@@ -36,20 +36,20 @@ def balls(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 @pytest.fixture
-def case() -> Case:
+def sample() -> Sample:
     image, truth = balls()
-    return Case("balls", tuple(image), tuple(truth), None, None)
+    return Sample("balls", tuple(image), tuple(truth), None, None)
 
 
 @pytest.fixture
-def work(case: Case) -> Work:
-    return Work(case, VolumeDice(case.truth, [1, 2]))
+def work(sample: Sample) -> Work:
+    return Work(sample, VolumeDice(sample.truth, [1, 2]))
 
 
 @pytest.fixture
-def session(case: Case) -> Session:
+def session(sample: Sample) -> Session:
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, window="0,1", **TINY)
-    return Session(MultiStudy([case], "volume", "balls"), settings, device="cpu")
+    return Session(MultiCase([sample], "volume", "balls"), settings, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -77,30 +77,30 @@ def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 # --- the volume -----------------------------------------------------------------------------------------------------
 
 
-def test_dice_of_the_volume_is_that_of_all_its_slices_together(case: Case) -> None:
+def test_dice_of_the_volume_is_that_of_all_its_slices_together(sample: Sample) -> None:
     found = np.random.default_rng(0).integers(0, 3, (N_SLICES, SIDE, SIDE))
-    kept = VolumeDice(case.truth, [1, 2])
+    kept = VolumeDice(sample.truth, [1, 2])
     assert kept.values == [0, 0]
     for index, labels in enumerate(found):
         kept.set(index, 0 * labels)
         kept.set(index, labels)
-    truth = np.stack(case.truth)
+    truth = np.stack(sample.truth)
     assert kept.values == pytest.approx([dice(found == n, truth == n) for n in (1, 2)])
 
 
 def test_painting_by_hand_takes_the_slices_in_order_until_the_highest_target(work: Work) -> None:
     paint_by_hand(work, largest_first=False)
-    assert list(work.touched) == holding(work.case)[: len(work.touched)]
+    assert list(work.touched) == holding(work.sample)[: len(work.touched)]
     assert work.curve[-1]["mean_dice"] >= 0.95 > work.curve[-2]["mean_dice"]
     assert [point["slices"] for point in work.curve] == list(range(1, len(work.touched) + 1))
     assert work.curve[-1]["strokes"] == sum(work.touched.values())
 
 
-def test_the_largest_slices_first_need_no_more_slices(case: Case, work: Work) -> None:
+def test_the_largest_slices_first_need_no_more_slices(sample: Sample, work: Work) -> None:
     paint_by_hand(work, largest_first=False)
-    other = Work(case, VolumeDice(case.truth, [1, 2]))
+    other = Work(sample, VolumeDice(sample.truth, [1, 2]))
     paint_by_hand(other, largest_first=True)
-    sizes = [np.count_nonzero(case.truth[index]) for index in other.touched]
+    sizes = [np.count_nonzero(sample.truth[index]) for index in other.touched]
     assert sizes == sorted(sizes, reverse=True)
     assert len(other.touched) <= len(work.touched)
 
@@ -113,9 +113,9 @@ def test_the_person_begins_in_the_middle_and_corrects_slices_until_enough(work: 
     assert len(session.history) == 3
     for index, strokes in work.touched.items():
         assert session.labels.status(index) is (Status.MANUAL if strokes else Status.ACCEPTED)
-        assert wrong_classes(session.labels.result(index), work.case.truth[index]) == []
+        assert wrong_classes(session.labels.result(index), work.sample.truth[index]) == []
     exported = np.stack([session.labels.result(index) for index in range(N_SLICES)])
-    truth = np.stack(work.case.truth)
+    truth = np.stack(work.sample.truth)
     assert work.dice.values == pytest.approx([dice(exported == n, truth == n) for n in (1, 2)])
 
 
@@ -124,7 +124,7 @@ def test_a_right_prediction_is_touched_and_accepted_without_a_stroke(
 ) -> None:
     def oracle(work: Work, session: Session, centre: int) -> dict[str, float]:
         for index in session.labels.open_slices:
-            session.labels.set_prediction(index, work.case.truth[index], 0.5)
+            session.labels.set_prediction(index, work.sample.truth[index], 0.5)
         return {}
 
     monkeypatch.setattr(simulated_person, "_learn", oracle)
@@ -140,7 +140,7 @@ def test_a_right_prediction_is_touched_and_accepted_without_a_stroke(
 def test_the_person_stops_at_the_highest_target(work: Work, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def perfect(work: Work, session: Session, centre: int) -> dict[str, float]:
         for index in session.labels.open_slices:
-            work.dice.set(index, work.case.truth[index])
+            work.dice.set(index, work.sample.truth[index])
         return {}
 
     monkeypatch.setattr(simulated_person, "_learn", perfect)

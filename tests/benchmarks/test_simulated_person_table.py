@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks import person_table, rows, tables
-from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.errors import CaseError
 
 
 def point(slices: int, strokes: int, dice: float, **seconds: float) -> rows.Row:
@@ -108,7 +108,7 @@ def test_presets_are_kept_apart_and_each_has_its_picture(tmp_path: Path) -> None
 
 def test_other_results_are_left_to_the_other_tables(tmp_path: Path) -> None:
     assert tables.write([SUGGESTED], tmp_path) == []
-    with pytest.raises(StudyError, match="simulated person"):
+    with pytest.raises(CaseError, match="simulated person"):
         person_table.write([{**SUGGESTED, "benchmark": "few_shot"}], tmp_path)
 
 

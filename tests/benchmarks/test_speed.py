@@ -15,19 +15,19 @@ from benchmarks.speed import __main__ as speed
 from benchmarks.speed import clicks, floor, plain, quality, startup
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, made_example, made_volume, store_for
+from napari_dinoaugseg.case import case_from_array
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example, new_decoder
-from napari_dinoaugseg.model import fusion
-from napari_dinoaugseg.study import study_from_array
+from napari_dinoaugseg.learning.train import Example, new_decoder
+from napari_dinoaugseg.model import decoder
 
 
 def test_attention_with_its_scores_in_memory_gives_the_same():
     query, key, value = (torch.randn(2, 3, n, 8) for n in (20, 12, 12))
-    expected = fusion.attend(query, key, value)
+    expected = decoder.attend(query, key, value)
     with plain.as_written_first():
-        assert fusion.attend is plain.scores_in_memory
-        torch.testing.assert_close(fusion.attend(query, key, value), expected)
-    assert fusion.attend is not plain.scores_in_memory
+        assert decoder.attend is plain.scores_in_memory
+        torch.testing.assert_close(decoder.attend(query, key, value), expected)
+    assert decoder.attend is not plain.scores_in_memory
 
 
 @pytest.mark.parametrize("as_first", [True, False])
@@ -52,8 +52,8 @@ def test_each_figure_comes_from_a_process_of_its_own_with_its_memory():
 
 
 def test_the_plain_loop_encodes_in_every_step_and_predicts_at_the_slices_own_size(monkeypatch):
-    study = study_from_array(np.random.default_rng(0).normal(size=(3, 70, 80)).astype(np.float32))
-    store = store_for(study, encoder_for_time("efficientnet-lite0"), 64, context=0)
+    case = case_from_array(np.random.default_rng(0).normal(size=(3, 70, 80)).astype(np.float32))
+    store = store_for(case, encoder_for_time("efficientnet-lite0"), 64, context=0)
     calls, encode = [], store.encoder.encode
     monkeypatch.setattr(store.encoder, "encode", lambda images: calls.append(len(images)) or encode(images))
     examples = [Example(i, np.eye(70, 80, dtype=np.int16)) for i in range(2)]
@@ -72,9 +72,9 @@ def test_dice_is_taken_over_all_slices_together():
 
 
 def test_the_labels_of_a_made_volume_are_where_its_column_is():
-    study = made_volume(3)
+    case = made_volume(3)
     label = made_example(1).target
-    image = study.slice(1)
+    image = case.slice(1)
     assert image[label == 1].mean() > image[label == 0].mean() + 200
 
 

@@ -18,9 +18,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_study
+from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_case
+from tests.case.builders import listing
 from tests.cli.forked import Forked
-from tests.study.builders import listing
 
 QUICK = ("--preset", "fast", "--input-size", 64, "--encoder", "efficientnet-lite0", "--device", "cpu")
 _PATIENCE = 240  # seconds
@@ -160,7 +160,7 @@ def blob_files(tmp_path_factory) -> Path:
     """A folder with image.nii.gz, next.nii.gz (another patient), truth.nii.gz, and labels.nii.gz of three slices."""
     folder = tmp_path_factory.mktemp("blobs")
     for seed, name in enumerate(("image", "next")):
-        image, _ = write_study(folder, seed)
+        image, _ = write_case(folder, seed)
         image.rename(folder / f"{name}.nii.gz")
     painted = np.zeros(SHAPE, np.uint8)
     painted[..., LABELLED] = truth_voxels()[..., LABELLED]
@@ -169,7 +169,7 @@ def blob_files(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def study(blob_files, tmp_path) -> Path:
+def case(blob_files, tmp_path) -> Path:
     """The blobs in a folder of the test's own, which is where the command runs."""
     shutil.copytree(blob_files, tmp_path, dirs_exist_ok=True)
     return tmp_path

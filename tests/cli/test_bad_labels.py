@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.blobs import AFFINE, SHAPE, truth_voxels
-from tests.study.bad_volumes import cut, text
-from tests.study.builders import write_nifti
+from tests.case.bad_volumes import cut, text
+from tests.case.builders import write_nifti
 
 SHIFTED = AFFINE + np.array([[0, 0, 0, 3.0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 OTHER_SPACING = AFFINE @ np.diag([1.1, 1, 1, 1])
@@ -56,10 +56,10 @@ BAD_LABELS = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_LABELS)
-def test_a_label_file_that_does_not_fit(case, refused, study):
-    spoil, says = BAD_LABELS[case]
-    spoil(study)
+@pytest.mark.parametrize("example", BAD_LABELS)
+def test_a_label_file_that_does_not_fit(example, refused, case):
+    spoil, says = BAD_LABELS[example]
+    spoil(case)
     rest = ("--labels", "labels.nii.gz", "--out", "mask.nii.gz")
     refused("segment", "image.nii.gz", *rest, says=says, names="labels.nii.gz")
 
@@ -75,12 +75,12 @@ def test_a_label_file_that_does_not_fit(case, refused, study):
         ("", "no list of slices", "''"),
     ],
 )
-def test_slice_numbers_that_are_none(slices, says, names, refused, study):
+def test_slice_numbers_that_are_none(slices, says, names, refused, case):
     rest = ("--labels", "labels.nii.gz", "--out", "mask.nii.gz", f"--slices={slices}")
     refused("segment", "image.nii.gz", *rest, says=says, names=names)
 
 
-def test_named_slices_without_any_paint(refused, study):
+def test_named_slices_without_any_paint(refused, case):
     rest = ("--labels", "labels.nii.gz", "--out", "mask.nii.gz", "--slices", "0,1")
     refused("segment", "image.nii.gz", *rest, says="named slices hold only background", names="labels.nii.gz")
 
@@ -126,9 +126,9 @@ BAD_MASKS = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_MASKS)
-def test_a_folder_of_masks_that_does_not_fit(case, refused, pictures):
-    spoil, says, names = BAD_MASKS[case]
+@pytest.mark.parametrize("example", BAD_MASKS)
+def test_a_folder_of_masks_that_does_not_fit(example, refused, pictures):
+    spoil, says, names = BAD_MASKS[example]
     spoil(pictures / "masks")
     refused("segment", "scans", "--labels", "masks", "--out", "out", says=says, names=names)
 
@@ -157,19 +157,19 @@ BAD_PAIRS = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_PAIRS)
-def test_masks_that_cannot_be_compared(case, refused, study):
-    nib.save(nib.Nifti1Image(truth_voxels(), AFFINE), study / "cut.nii.gz")
-    cut(study / "cut.nii.gz", 0.7)
-    write_nifti(study / "between.nii.gz", truth_voxels()[:, :, :-1], AFFINE @ HALF_A_SLICE)
-    write_nifti(study / "moved.nii.gz", truth_voxels(), SHIFTED)
-    write_nifti(study / "empty.nii.gz", np.zeros(SHAPE, np.uint8), AFFINE)
+@pytest.mark.parametrize("example", BAD_PAIRS)
+def test_masks_that_cannot_be_compared(example, refused, case):
+    nib.save(nib.Nifti1Image(truth_voxels(), AFFINE), case / "cut.nii.gz")
+    cut(case / "cut.nii.gz", 0.7)
+    write_nifti(case / "between.nii.gz", truth_voxels()[:, :, :-1], AFFINE @ HALF_A_SLICE)
+    write_nifti(case / "moved.nii.gz", truth_voxels(), SHIFTED)
+    write_nifti(case / "empty.nii.gz", np.zeros(SHAPE, np.uint8), AFFINE)
     for folder in ("folder", "other", "large"):
-        (study / folder).mkdir()
-    save_mask(study / "folder" / "a.png", np.eye(9))
-    save_mask(study / "other" / "b.png", np.eye(9))
-    save_mask(study / "large" / "a.png", np.eye(10))
-    arguments, says, names = BAD_PAIRS[case]
+        (case / folder).mkdir()
+    save_mask(case / "folder" / "a.png", np.eye(9))
+    save_mask(case / "other" / "b.png", np.eye(9))
+    save_mask(case / "large" / "a.png", np.eye(10))
+    arguments, says, names = BAD_PAIRS[example]
     refused("evaluate", *arguments, says=says, names=names)
 
 
@@ -182,6 +182,6 @@ def test_masks_that_cannot_be_compared(case, refused, study):
         (("--slices-per-round", "one"), "one number of slices for each", "'one'"),
     ],
 )
-def test_a_simulation_that_cannot_be_played(changes, says, names, refused, study):
+def test_a_simulation_that_cannot_be_played(changes, says, names, refused, case):
     truth = () if "--truth" in changes else ("--truth", "truth.nii.gz")
     refused("simulate", "image.nii.gz", *truth, *changes, says=says, names=names)

@@ -13,9 +13,9 @@ import torch
 from safetensors.numpy import save_file
 
 from tests.blobs import AFFINE, truth_voxels
+from tests.case.bad_volumes import cut, text
+from tests.case.builders import write_nifti
 from tests.cli.conftest import QUICK
-from tests.study.bad_volumes import cut, text
-from tests.study.builders import write_nifti
 
 SEGMENT = ("segment", "image.nii.gz", "--labels", "labels.nii.gz", "--out", "mask.nii.gz", *QUICK)
 
@@ -51,16 +51,16 @@ BAD_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_WEIGHTS)
-def test_weights_that_cannot_be_used(case, refused, study):
-    make, says = BAD_WEIGHTS[case]
-    make(study / "given.pth")
+@pytest.mark.parametrize("example", BAD_WEIGHTS)
+def test_weights_that_cannot_be_used(example, refused, case):
+    make, says = BAD_WEIGHTS[example]
+    make(case / "given.pth")
     refused(*SEGMENT, "--weights", "given.pth", says=says, names="given.pth", needs_torch=True)
-    assert not (study / "was_here").exists()
+    assert not (case / "was_here").exists()
 
 
-def test_weights_of_another_encoder(refused, study):
-    packaged(study / "given.pth")
+def test_weights_of_another_encoder(refused, case):
+    packaged(case / "given.pth")
     rest = ("--encoder", "dinov3-convnext-tiny", "--weights", "given.pth")
     says = "weights of efficientnet-lite0, not of dinov3-convnext-tiny. Choose --encoder efficientnet-lite0"
     refused(*SEGMENT, *rest, says=says, names="given.pth", needs_torch=True)
@@ -76,7 +76,7 @@ def test_weights_of_another_encoder(refused, study):
         ("--device", "gpu", "no device called 'gpu'. Use auto, cpu"),
     ],
 )
-def test_what_is_not_there_is_named_and_what_is_there_is_listed(option, value, says, refused, study, tmp_path):
+def test_what_is_not_there_is_named_and_what_is_there_is_listed(option, value, says, refused, case, tmp_path):
     refused(*SEGMENT, option, value, says=says, names=value.split(",")[0], needs_torch=True)
 
 
@@ -88,28 +88,28 @@ BAD_MODELS = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_MODELS)
-def test_a_model_that_cannot_be_used(case, refused, study, segmented):
-    spoil, says = BAD_MODELS[case]
-    shutil.copy(segmented.folder / "model.safetensors", study / "given.safetensors")
-    spoil(study / "given.safetensors")
+@pytest.mark.parametrize("example", BAD_MODELS)
+def test_a_model_that_cannot_be_used(example, refused, case, segmented):
+    spoil, says = BAD_MODELS[example]
+    shutil.copy(segmented.folder / "model.safetensors", case / "given.safetensors")
+    spoil(case / "given.safetensors")
     rest = ("--model", "given.safetensors", "--out", "mask.nii.gz", "--device", "cpu")
     refused("predict", "image.nii.gz", *rest, says=says, names="given.safetensors", needs_torch=True)
-    assert not (study / "was_here").exists()
+    assert not (case / "was_here").exists()
 
 
-@pytest.mark.parametrize("case", ["cut", "classes"])
-def test_a_model_that_cannot_be_continued(case, refused, study, segmented):
-    shutil.copy(segmented.folder / "model.safetensors", study / "given.safetensors")
+@pytest.mark.parametrize("example", ["cut", "classes"])
+def test_a_model_that_cannot_be_continued(example, refused, case, segmented):
+    shutil.copy(segmented.folder / "model.safetensors", case / "given.safetensors")
     says = "knows the classes 1, 3, the labels have 1"
-    if case == "classes":
-        write_nifti(study / "labels.nii.gz", (truth_voxels() == 1).astype(np.uint8), AFFINE)
+    if example == "classes":
+        write_nifti(case / "labels.nii.gz", (truth_voxels() == 1).astype(np.uint8), AFFINE)
     else:
-        spoil, says = BAD_MODELS[case]
-        spoil(study / "given.safetensors")
+        spoil, says = BAD_MODELS[example]
+        spoil(case / "given.safetensors")
     rest = ("--warm-start", "given.safetensors")
     refused(*SEGMENT, *rest, says=says, names="given.safetensors", needs_torch=True)
-    assert not (study / "was_here").exists()
+    assert not (case / "was_here").exists()
 
 
 def test_a_check_of_an_encoder_that_does_not_exist(refused):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.study.builders import numbers, write_dicom
+from tests.case.builders import numbers, write_dicom
 
 SEGMENT = ("segment", "image.nii.gz", "--labels", "labels.nii.gz")
 
@@ -29,19 +29,19 @@ SEGMENT = ("segment", "image.nii.gz", "--labels", "labels.nii.gz")
         ("--model-out", "link.safetensors", "overwrite an input"),
     ],
 )
-def test_a_place_that_cannot_take_a_result(option, name, says, refused, study):
+def test_a_place_that_cannot_take_a_result(option, name, says, refused, case):
     for suffix in (".safetensors", ".nii.gz"):
-        (study / f"taken{suffix}").mkdir()
-        (study / f"link{suffix}").symlink_to("labels.nii.gz")
+        (case / f"taken{suffix}").mkdir()
+        (case / f"link{suffix}").symlink_to("labels.nii.gz")
     others = () if option == "--out" else ("--out", "mask.nii.gz")
     refused(*SEGMENT, *others, option, name, says=says, names=name)
 
 
-def test_a_folder_that_cannot_be_written(refused, study):
+def test_a_folder_that_cannot_be_written(refused, case):
     """Rights do not hold an administrator back, but nobody makes files in /proc."""
     folder = Path("/proc")
     if not folder.is_dir():
-        folder = study / "locked"
+        folder = case / "locked"
         folder.mkdir(mode=0o500)
     out = folder / "mask.nii.gz"
     refused(*SEGMENT, "--out", out, says="is not writable", names="mask.nii.gz")
@@ -59,22 +59,22 @@ def test_a_folder_that_cannot_be_written(refused, study):
         ("--out", "mask.nii.gz", "--weights", "old.safetensors", "--model-out", "old.safetensors"),
     ],
 )
-def test_a_result_never_replaces_an_input_or_another_result(outputs, refused, study):
+def test_a_result_never_replaces_an_input_or_another_result(outputs, refused, case):
     for name in ("model.nii.gz", "weights.nii.gz", "old.safetensors"):
-        (study / name).write_bytes(b"precious")
-    (study / "inner").mkdir()
+        (case / name).write_bytes(b"precious")
+    (case / "inner").mkdir()
     refused(*SEGMENT, *outputs, says="overwrite", names=Path(outputs[-1]).name)
 
 
-def test_a_mask_never_replaces_the_model_it_comes_from(refused, study):
-    (study / "model.nii.gz").write_bytes(b"precious")
+def test_a_mask_never_replaces_the_model_it_comes_from(refused, case):
+    (case / "model.nii.gz").write_bytes(b"precious")
     rest = ("--model", "model.nii.gz", "--out", "model.nii.gz")
     refused("predict", "image.nii.gz", *rest, says="overwrite", names="model.nii.gz")
 
 
-def test_a_model_never_replaces_a_file_of_the_folder_with_the_encoders_weights(refused, study):
-    (study / "dinov3").mkdir()
-    (study / "dinov3" / "model.safetensors").write_bytes(b"precious")
+def test_a_model_never_replaces_a_file_of_the_folder_with_the_encoders_weights(refused, case):
+    (case / "dinov3").mkdir()
+    (case / "dinov3" / "model.safetensors").write_bytes(b"precious")
     rest = ("--out", "mask.nii.gz", "--weights", "dinov3", "--model-out", "dinov3/model.safetensors")
     refused(*SEGMENT, *rest, says="overwrite an input", names="dinov3/model.safetensors")
 
@@ -82,9 +82,9 @@ def test_a_model_never_replaces_a_file_of_the_folder_with_the_encoders_weights(r
 @pytest.mark.parametrize(
     ("out", "says"),
     [
-        ("scans", "the pictures of the study lie here"),
+        ("scans", "the pictures of the case lie here"),
         ("masks", "overwrite"),
-        ("here", "overwrite|the pictures of the study lie here"),
+        ("here", "overwrite|the pictures of the case lie here"),
         ("scans/a.png", "this is a file"),
         ("out.png", "go to a folder"),
         ("scans/a.png/out", "is a file, not a folder"),
@@ -116,7 +116,7 @@ def test_a_demo_in_the_place_of_a_file(refused, tmp_path):
         ("--seed", -1, "seed.*greater than or equal to 0"),
     ],
 )
-def test_a_setting_out_of_its_range(option, value, says, refused, study):
+def test_a_setting_out_of_its_range(option, value, says, refused, case):
     refused(*SEGMENT, "--out", "mask.nii.gz", option, value, says=says, names=None)
 
 
@@ -134,10 +134,10 @@ def test_a_setting_out_of_its_range(option, value, says, refused, study):
         (),
     ],
 )
-def test_wrong_usage_exits_with_2(arguments, dinoaugseg, contents, study):
-    before = contents(study)
+def test_wrong_usage_exits_with_2(arguments, dinoaugseg, contents, case):
+    before = contents(case)
     outcome = dinoaugseg(*arguments)
     assert outcome.code == 2
     assert "Usage" in outcome.output + outcome.errors
     assert "Traceback" not in outcome.errors
-    assert contents(study) == before
+    assert contents(case) == before

@@ -14,26 +14,25 @@ import psutil
 import pytest
 from dask.system import CPU_COUNT
 
-from napari_dinoaugseg.session.batch import Plan, predict_here
+from napari_dinoaugseg.session.batch import Plan, fingerprint_of, predict_here
 from napari_dinoaugseg.session.cohort import place_results
-from napari_dinoaugseg.session.predicting import fingerprint_of
-from tests.blobs import write_study
+from tests.blobs import write_case
+from tests.case.builders import listing
 from tests.cli.conftest import run_command
 from tests.schedulers import make_certificates, running_scheduler
-from tests.study.builders import listing
 
-STUDIES = 12
+CASES = 12
 PREDICT = ("predict", "cohort", "--model", "model.safetensors", "--device", "cpu", "--no-cache")
 
 
 @pytest.fixture(scope="module")
 def cohort_files(segmented, tmp_path_factory) -> Path:
-    """A folder with a model, and in ``cohort`` 12 studies."""
+    """A folder with a model, and in ``cohort`` 12 cases."""
     folder = tmp_path_factory.mktemp("cohort_files")
     shutil.copy(segmented.folder / "model.safetensors", folder)
     (folder / "cohort").mkdir()
-    for number in range(STUDIES):
-        image, truth = write_study(folder, number)
+    for number in range(CASES):
+        image, truth = write_case(folder, number)
         image.rename(folder / "cohort" / f"patient {number}.nii.gz")
     truth.unlink()
     return folder
@@ -47,7 +46,7 @@ def cohort(cohort_files, tmp_path) -> Path:
 
 
 def keep(folder: Path, count: int) -> None:
-    for number in range(count, STUDIES):
+    for number in range(count, CASES):
         (folder / "cohort" / f"patient {number}.nii.gz").unlink()
 
 
@@ -74,7 +73,7 @@ def worker_processes(program: psutil.Process) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_worker_that_is_killed_costs_nothing(cohort):
-    """12 studies, 2 workers, one killed in the middle: the masks are those of one process, and are not made twice."""
+    """12 cases, 2 workers, one killed in the middle: the masks are those of one process, and are not made twice."""
     command = [sys.executable, "-m", "napari_dinoaugseg", *PREDICT, "--out", "out", "--json"]
     two = min(2, CPU_COUNT)
     killed = None
@@ -91,27 +90,27 @@ def test_a_worker_that_is_killed_costs_nothing(cohort):
     assert killed is not None
     assert not killed.is_running()
     assert program.returncode == 0
-    assert (result["done"], result["present"], result["failed"]) == (STUDIES, 0, 0)
-    studies = [cohort / "cohort" / f"patient {number}.nii.gz" for number in range(STUDIES)]
+    assert (result["done"], result["present"], result["failed"]) == (CASES, 0, 0)
+    cases = [cohort / "cohort" / f"patient {number}.nii.gz" for number in range(CASES)]
     (cohort / "alone").mkdir()
     model = cohort / "model.safetensors"
     plan = Plan(model, fingerprint_of(model), device="cpu", cache=False)
-    assert all(outcome.reason is None for _, outcome in predict_here(place_results(studies, cohort / "alone"), plan))
+    assert all(outcome.reason is None for _, outcome in predict_here(place_results(cases, cohort / "alone"), plan))
     assert masks(cohort / "out") == masks(cohort / "alone")
-    assert len(masks(cohort / "out")) == STUDIES
+    assert len(masks(cohort / "out")) == CASES
     before = {path: path.stat().st_mtime_ns for path in (cohort / "out").iterdir()}
     again = run_command(cohort, *PREDICT, "--out", "out", "--json")
-    assert (again.json["done"], again.json["present"]) == (0, STUDIES)
+    assert (again.json["done"], again.json["present"]) == (0, CASES)
     assert "12 were there already, 0 to predict" in again.errors
     assert {path: path.stat().st_mtime_ns for path in (cohort / "out").iterdir()} == before
 
 
 @pytest.mark.slow
-def test_a_mask_of_a_cohort_is_that_of_the_study_alone(cohort, alone):
+def test_a_mask_of_a_cohort_is_that_of_the_case_alone(cohort, alone):
     keep(cohort, 2)
     many = run_command(cohort, *PREDICT, "--out", "out", **alone)
     assert many.code == 0, many.errors
-    assert 'one study follows the other; for workers beside one another use pip install "napari' in many.errors
+    assert 'one case follows the other; for workers beside one another use pip install "napari' in many.errors
     assert [line.split()[:3] for line in many.output.splitlines()[1:3]] == [["patient", n, "done"] for n in ("0", "1")]
     assert many.output.splitlines()[3].startswith("2 done, 0 failed, 0 was there; ")
     one = ("predict", "cohort/patient 1.nii.gz", *PREDICT[2:], "--out", "one.nii.gz")
@@ -120,20 +119,20 @@ def test_a_mask_of_a_cohort_is_that_of_the_study_alone(cohort, alone):
 
 
 @pytest.mark.slow
-def test_a_broken_study_is_told_and_predicted_when_it_is_mended(cohort, alone):
+def test_a_broken_case_is_told_and_predicted_when_it_is_mended(cohort, alone):
     keep(cohort, 2)
     good = (cohort / "cohort" / "patient 0.nii.gz").read_bytes()
     (cohort / "cohort" / "patient 0.nii.gz").write_bytes(good[:500])
     outcome = run_command(cohort, *PREDICT, "--out", "out", "--json", **alone)
     assert outcome.code == 1
     result = json.loads(outcome.output)
-    assert set(result) == {"model", "out", "studies", "done", "present", "failed", "seconds"}
-    assert [entry["state"] for entry in result["studies"]] == ["failed", "done"]
-    assert "damaged or cut off" in result["studies"][0]["reason"]
+    assert set(result) == {"model", "out", "cases", "done", "present", "failed", "seconds"}
+    assert [entry["state"] for entry in result["cases"]] == ["failed", "done"]
+    assert "damaged or cut off" in result["cases"][0]["reason"]
     assert set(listing(cohort / "out")) == {"patient 1.nii.gz", "patient 1.json"}
     (cohort / "cohort" / "patient 0.nii.gz").write_bytes(good)
     again = run_command(cohort, *PREDICT, "--out", "out", "--json", **alone).json
-    assert [entry["state"] for entry in again["studies"]] == ["done", "present"]
+    assert [entry["state"] for entry in again["cases"]] == ["done", "present"]
 
 
 @pytest.mark.slow
@@ -148,10 +147,10 @@ def test_masks_of_another_model_are_replaced_only_when_it_is_said(cohort, alone)
     assert replaced.json["done"] == 1
 
 
-def test_one_name_for_two_studies_is_refused(refused, tmp_path):
+def test_one_name_for_two_cases_is_refused(refused, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        shutil.move(write_study(tmp_path / folder)[0], tmp_path / folder / "scan.nii.gz")
+        shutil.move(write_case(tmp_path / folder)[0], tmp_path / folder / "scan.nii.gz")
     (tmp_path / "list.txt").write_text("a/scan.nii.gz\nb/scan.nii.gz\n")
     (tmp_path / "m.safetensors").write_bytes(b"model")
     refused(
@@ -167,14 +166,14 @@ def test_workers_without_the_extra_are_refused(cohort, alone):
 
 
 @pytest.mark.parametrize("option", [("--workers", 2), ("--scheduler", "tls://nowhere:1"), ("--overwrite",)])
-def test_options_of_cohorts_are_refused_for_one_study(option, dinoaugseg, tmp_path):
-    image, _ = write_study(tmp_path)
+def test_options_of_cohorts_are_refused_for_one_case(option, dinoaugseg, tmp_path):
+    image, _ = write_case(tmp_path)
     outcome = dinoaugseg("predict", image.name, "--model", "m.safetensors", "--out", "mask.nii.gz", *option)
     assert outcome.code == 2
-    assert "one study" in outcome.errors
+    assert "one case" in outcome.errors
 
 
-def test_a_wrong_model_is_refused_before_any_study(cohort, alone):
+def test_a_wrong_model_is_refused_before_any_case(cohort, alone):
     (cohort / "model.safetensors").write_bytes(b"hello")
     outcome = run_command(cohort, *PREDICT, "--out", "out", **alone)
     assert outcome.code == 1
@@ -234,8 +233,8 @@ def test_when_the_scheduler_is_lost_what_is_done_stays(cohort, scheduler, certif
     assert program.returncode == 1
     assert "The connection to the scheduler" in "".join(errors)
     assert "Traceback" not in "".join(errors)
-    states = [entry["state"] for entry in result["studies"]]
+    states = [entry["state"] for entry in result["cases"]]
     assert states.count("done") >= 2
-    assert {entry["reason"] for entry in result["studies"] if entry["state"] == "failed"} == {
+    assert {entry["reason"] for entry in result["cases"] if entry["state"] == "failed"} == {
         "not predicted: the scheduler was lost"
     }

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from napari_dinoaugseg import __version__
-from napari_dinoaugseg.study import open_study
+from napari_dinoaugseg.case import open_case
 from tests.blobs import LABELLED, SHAPE, image_voxels, truth_voxels
+from tests.case.builders import listing, write_dicom
 from tests.cli.conftest import QUICK, run_command
-from tests.study.builders import listing, write_dicom
 
 pytestmark = pytest.mark.slow
 SEGMENT_KEYS = {
@@ -52,7 +52,7 @@ def test_progress_goes_to_standard_error(segmented):
         assert words in segmented.outcome.errors
 
 
-def test_the_mask_is_good_and_lies_where_the_study_lies(segmented):
+def test_the_mask_is_good_and_lies_where_the_case_lies(segmented):
     image, mask = nib.load(segmented.folder / "image.nii.gz"), nib.load(segmented.folder / "mask.nii.gz")
     assert mask.shape == image.shape
     assert np.array_equal(mask.affine, image.affine)
@@ -79,27 +79,27 @@ def test_the_run_leaves_its_results_and_nothing_else(segmented, blob_files):
     assert all(left[name] == content for name, content in listing(blob_files).items())
 
 
-def test_the_same_seed_writes_the_same_bytes(segmented, dinoaugseg, study):
+def test_the_same_seed_writes_the_same_bytes(segmented, dinoaugseg, case):
     """In a cache of its own, so that nothing is taken over from the first run."""
     results = ("--out", "mask.nii.gz", "--model-out", "model.safetensors", "--confidence-out", "sure.nii.gz")
     outcome = dinoaugseg("segment", "image.nii.gz", "--labels", "labels.nii.gz", *results, *QUICK, "--json")
     assert outcome.json["encoded"] == segmented.outcome.json["encoded"]
     for name in ("mask.nii.gz", "model.safetensors", "sure.nii.gz"):
-        assert (study / name).read_bytes() == (segmented.folder / name).read_bytes(), name
+        assert (case / name).read_bytes() == (segmented.folder / name).read_bytes(), name
 
 
-def test_a_second_run_encodes_nothing_and_prints_a_summary(segmented, study):
-    shutil.copytree(segmented.cache, study / "cache")
+def test_a_second_run_encodes_nothing_and_prints_a_summary(segmented, case):
+    shutil.copytree(segmented.cache, case / "cache")
     arguments = ("segment", "image.nii.gz", "--labels", "labels.nii.gz", "--out", "mask.nii.gz", *QUICK)
-    cache = {"DINOAUGSEG_CACHE": str(study / "cache")}
-    assert run_command(study, *arguments, "--json", **cache).json["encoded"] == 0
-    assert (study / "mask.nii.gz").read_bytes() == (segmented.folder / "mask.nii.gz").read_bytes()
+    cache = {"DINOAUGSEG_CACHE": str(case / "cache")}
+    assert run_command(case, *arguments, "--json", **cache).json["encoded"] == 0
+    assert (case / "mask.nii.gz").read_bytes() == (segmented.folder / "mask.nii.gz").read_bytes()
 
 
-def test_a_saved_model_is_continued_with_the_labels_of_the_next_patient(segmented, dinoaugseg, study):
+def test_a_saved_model_is_continued_with_the_labels_of_the_next_patient(segmented, dinoaugseg, case):
     """Without --json the summary is for reading; named slices count although two of them hold no paint."""
     before = (segmented.folder / "model.safetensors").read_bytes()
-    (study / "model.safetensors").write_bytes(before)
+    (case / "model.safetensors").write_bytes(before)
     labels = ("--labels", "truth.nii.gz", "--slices", "0,8,15")
     model = ("--warm-start", "model.safetensors", "--model-out", "next.safetensors")
     outcome = dinoaugseg("segment", "next.nii.gz", *labels, *model, "--out", "mask.nii.gz", *QUICK)
@@ -108,14 +108,14 @@ def test_a_saved_model_is_continued_with_the_labels_of_the_next_patient(segmente
         assert words in outcome.output
     steps = int(outcome.output.partition("training  ")[2].split()[0])
     assert 0 < steps < segmented.outcome.json["steps"]
-    assert (study / "model.safetensors").read_bytes() == before
-    assert (study / "next.safetensors").read_bytes() != before
-    mask = voxels(study / "mask.nii.gz")
+    assert (case / "model.safetensors").read_bytes() == before
+    assert (case / "next.safetensors").read_bytes() != before
+    mask = voxels(case / "mask.nii.gz")
     assert np.array_equal(mask[..., (0, 8, 15)], truth_voxels()[..., (0, 8, 15)])
     assert overlap(mask > 0, truth_voxels() > 0) > 0.8
 
 
-# --- the same for other kinds of study ------------------------------------------------------------------------------
+# --- the same for other kinds of case ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_folder_of_pictures_becomes_a_folder_of_masks(dinoaugseg, pictures):
 def test_a_dicom_folder_gets_a_mask_on_its_grid(dinoaugseg, tmp_path):
     series = np.moveaxis(image_voxels(), (2, 1, 0), (0, 1, 2))  # slice, row, column
     write_dicom(tmp_path / "scan", series.astype(np.int16), intercept=0)
-    grid = open_study(tmp_path / "scan").grid
+    grid = open_case(tmp_path / "scan").grid
     painted = np.zeros(SHAPE, np.uint8)
     painted[..., LABELLED] = truth_voxels()[..., LABELLED]
     nib.save(nib.Nifti1Image(painted, grid.affine), tmp_path / "labels.nii.gz")
@@ -177,16 +177,16 @@ def test_a_dicom_folder_gets_a_mask_on_its_grid(dinoaugseg, tmp_path):
 # --- the other commands ---------------------------------------------------------------------------------------------
 
 
-def test_predict_uses_a_saved_model_on_the_next_study(segmented, dinoaugseg, study):
-    shutil.copy(segmented.folder / "model.safetensors", study)
+def test_predict_uses_a_saved_model_on_the_next_case(segmented, dinoaugseg, case):
+    shutil.copy(segmented.folder / "model.safetensors", case)
     rest = ("--model", "model.safetensors", "--out", "mask.nii.gz", "--confidence-out", "sure.nii.gz")
     result = dinoaugseg("predict", "next.nii.gz", *rest, "--device", "cpu", "--json").json
     assert set(result) == SEGMENT_KEYS
     assert result["slices"] == {"total": 16, "labelled": 0, "predicted": 16}
     assert (result["encoder"], result["preset"], result["encoded"]) == ("efficientnet-lite0", "fast", 16)
     assert (result["steps"], result["final_loss"], result["model"]) == (0, None, None)
-    assert overlap(voxels(study / "mask.nii.gz") > 0, truth_voxels() > 0) > 0.85
-    assert voxels(study / "sure.nii.gz").max() <= 1
+    assert overlap(voxels(case / "mask.nii.gz") > 0, truth_voxels() > 0) > 0.85
+    assert voxels(case / "sure.nii.gz").max() <= 1
 
 
 def test_evaluate_gives_figures_as_json(segmented, dinoaugseg):
@@ -220,7 +220,7 @@ def test_evaluate_counts_the_named_slices_and_prints_a_table(segmented, dinoaugs
     assert lines[4] == "over 3 slices"
 
 
-def test_simulate_plays_rounds(dinoaugseg, study):
+def test_simulate_plays_rounds(dinoaugseg, case):
     rounds = ("--rounds", 2, "--slices-per-round", "2,1")
     outcome = dinoaugseg("simulate", "image.nii.gz", "--truth", "truth.nii.gz", *rounds, *QUICK, "--json")
     result = outcome.json

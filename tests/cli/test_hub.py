@@ -138,12 +138,12 @@ def test_a_broken_connection_is_named(hub: Hub, check: Callable[..., Outcome]) -
     assert "127.0.0.1 broke the connection off" in refused(check())
 
 
-def test_segment_says_the_same(hub: Hub, environment: dict[str, str], study: Path) -> None:
+def test_segment_says_the_same(hub: Hub, environment: dict[str, str], case: Path) -> None:
     hub.answers(403)
     arguments = ("segment", "image.nii.gz", "--labels", "labels.nii.gz", "--out", "mask.nii.gz", "--encoder", TINY)
-    said = refused(run_command(study, *arguments, **environment))
+    said = refused(run_command(case, *arguments, **environment))
     assert "gives no access" in said
-    assert not (study / "mask.nii.gz").exists()
+    assert not (case / "mask.nii.gz").exists()
 
 
 def test_what_is_downloaded_is_checked_and_said_without_lines_of_the_library(

@@ -1,4 +1,4 @@
-"""A large study on a small machine."""
+"""A large case on a small machine."""
 
 import json
 import subprocess

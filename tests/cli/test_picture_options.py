@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_dinoaugseg.study.study import UNKNOWN
+from napari_dinoaugseg.case.case import UNKNOWN
 from tests.cli.conftest import QUICK
 
 pytestmark = pytest.mark.slow
@@ -101,26 +101,26 @@ def test_masks_with_orientations_of_their_own_are_compared_as_they_are_seen(dino
 
 
 def test_colours_and_names_of_a_table_become_classes(tmp_path: Path):
+    from napari_dinoaugseg.case import open_case
     from napari_dinoaugseg.session.session import Session
-    from napari_dinoaugseg.study import open_study
 
     mask = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     mask[POLYP] = (200, 40, 0)
     write(tmp_path, tag=1, masks={"p0": mask})
     (tmp_path / "masks" / "labelmap.txt").write_text("background:0,0,0::\npolyp:200,40,0::\n")
     said: list[str] = []
-    session = Session(open_study(tmp_path / "scans"), say=said.append)
+    session = Session(open_case(tmp_path / "scans"), say=said.append)
     assert session.load_labels(tmp_path / "masks") == [0]
     assert [(one.number, one.name, one.colour) for one in session.labels.classes] == [(1, "polyp", "#c82800")]
     assert said == ["Note: colours are explained by labelmap.txt: 1 polyp"]
 
 
 def test_unknown_pixels_reach_the_label_book(tmp_path: Path):
+    from napari_dinoaugseg.case import open_case
     from napari_dinoaugseg.session.session import Session
-    from napari_dinoaugseg.study import open_study
 
     write(tmp_path, tag=1, masks={"p0": mask_with_unknown()})
-    session = Session(open_study(tmp_path / "scans"))
+    session = Session(open_case(tmp_path / "scans"))
     session.load_labels(tmp_path / "masks")
     assert [one.number for one in session.labels.classes] == [1]
     assert np.array_equal(session.labels.truth(0) == UNKNOWN, OUTSIDE & ~POLYP)
@@ -128,7 +128,7 @@ def test_unknown_pixels_reach_the_label_book(tmp_path: Path):
 
 
 @pytest.mark.parametrize("option", [("--mask-orientation", "seen"), ("--ignore", "255")])
-def test_options_about_pictures_are_refused_for_volumes(option: tuple[str, str], refused: Any, study: Path):
+def test_options_about_pictures_are_refused_for_volumes(option: tuple[str, str], refused: Any, case: Path):
     rest = ("--labels", "labels.nii.gz", "--out", "mask.nii.gz", *option)
     refused("segment", "image.nii.gz", *rest, says="are about masks of pictures", names="image")
     refused(

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.cli.app import app
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.places import new_session_folder
-from napari_dinoaugseg.session.report import write_report
+from napari_dinoaugseg.session.export import write_report
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.session.store import SessionStore
-from napari_dinoaugseg.study import open_study
+from napari_dinoaugseg.session.store import SessionStore, new_session_folder
+from tests.case.builders import write_dicom
 from tests.cli.conftest import QUICK
-from tests.study.builders import write_dicom
 
 # Words that occur nowhere else.
 SECRETS = {
@@ -60,11 +59,11 @@ def series(tmp_path) -> tuple[Path, Path]:
 
     folder = tmp_path / FOLDER
     write_dicom(folder / "ct", volume, change=name, names=FILE.format)
-    study = open_study(folder / "ct")
-    labels = np.zeros(study.slice_shape(0), np.uint16)
+    case = open_case(folder / "ct")
+    labels = np.zeros(case.slice_shape(0), np.uint16)
     labels[10:25, 12:30] = 1
     labels_file = folder / "labels.nii.gz"
-    study.write_mask(labels_file, lambda index: labels if index in (1, 4) else np.zeros_like(labels))
+    case.write_mask(labels_file, lambda index: labels if index in (1, 4) else np.zeros_like(labels))
     return folder / "ct", labels_file
 
 
@@ -86,13 +85,13 @@ def test_what_is_written_names_no_patient(series, tmp_path, monkeypatch, caplog,
     arguments = ["segment", str(folder), "--labels", str(labels), "--out", str(written / "mask.nii.gz"), *outputs]
     app([*arguments, *options, "--json"], standalone_mode=False)
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=5)
-    session = Session(open_study(folder), settings, device="cpu")
+    session = Session(open_case(folder), settings, device="cpu")
     session.load_labels(labels)
     list(session.train())
     list(session.predict(2))
     write_report(written / "report.json", session)
     session.save_model(written / "panel.safetensors")
-    store = SessionStore(new_session_folder(session.study.fingerprint, written / "sessions"), session.study)
+    store = SessionStore(new_session_folder(session.case.fingerprint, written / "sessions"), session.case)
     store.save(session.snapshot({"slice": 1}))
     store.close()
     kinds = {Path(name).suffix for name, _ in contents(written)} - {""}

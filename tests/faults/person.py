@@ -77,8 +77,8 @@ class Person:
 
         self.controller, self.folder = controller, folder
         self.random = np.random.default_rng(seed)
-        study = controller.session.study
-        self.truth = study.to_slices(truth_voxels())
+        case = controller.session.case
+        self.truth = case.to_slices(truth_voxels())
         self.ledger = Ledger(folder / "ledger", self.truth.shape)
         self.deeds = 0
         self.heart = Heart(folder / "heart")

@@ -14,19 +14,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from napari_dinoaugseg.case import Case, open_case
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.model.checkpoint import load_checkpoint
-from napari_dinoaugseg.session.places import saved_sessions
-from napari_dinoaugseg.session.store import SessionStore
-from napari_dinoaugseg.study import Study, open_study
-from tests.blobs import write_study
+from napari_dinoaugseg.session.store import SessionStore, saved_sessions
+from tests.blobs import write_case
 from tests.faults.person import Ledger, blocked_until
 
 KILLS = int(os.environ.get("DINOAUGSEG_KILLS", "2"))
 PROMISE = 2.0  # seconds after which a stroke is on disk, if the window had a turn
 LONGEST_LIFE = 7.0  # seconds of work
 START = 300.0  # seconds that a busy machine may take until the work begins
-PATIENTS = 2  # people at work at the same time, each with a study of their own
+PATIENTS = 2  # people at work at the same time, each with a case of their own
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")]
 
@@ -62,11 +61,11 @@ def live(image: Path, folder: Path, seed: int, random: np.random.Generator) -> f
     return killed
 
 
-def said(study: Study, folder: Path) -> np.ndarray:
+def said(case: Case, folder: Path) -> np.ndarray:
     """What is on disk of what the person said, (slice, row, column)."""
-    found = np.zeros((study.n_slices, *study.slice_shape(0)), np.uint16)
-    for saved in saved_sessions(study.fingerprint, folder / "sessions"):
-        store = SessionStore(saved.folder, study)
+    found = np.zeros((case.n_slices, *case.slice_shape(0)), np.uint16)
+    for saved in saved_sessions(case.fingerprint, folder / "sessions"):
+        store = SessionStore(saved.folder, case)
         assert store.is_writable, "a killed program still holds the lock"
         snapshot, problems = store.load()
         store.close()
@@ -79,11 +78,11 @@ def said(study: Study, folder: Path) -> np.ndarray:
     return found
 
 
-def assert_whole(study: Study, folder: Path) -> None:
+def assert_whole(case: Case, folder: Path) -> None:
     """The files that people and programs may find are whole."""
     mask = folder / "mask.nii.gz"
     if mask.exists():
-        assert np.asarray(nib.load(mask).dataobj).shape == np.asarray(nib.load(study.path).dataobj).shape
+        assert np.asarray(nib.load(mask).dataobj).shape == np.asarray(nib.load(case.path).dataobj).shape
     cache = FeatureCache(folder / "cache")
     for path in list(cache.folder.rglob("*.features")):
         assert cache.read(path.stem) is not None, f"{path} is half"
@@ -93,21 +92,21 @@ def one_patient(folder: Path, patient: int, kills: int) -> tuple[int, int, float
     """Kill and reopen; returns deeds done, how many were not on disk yet, and the oldest of these in seconds."""
     folder.mkdir()
     (folder / "sessions").mkdir()
-    image, _ = write_study(folder, seed=patient)
-    study = open_study(image, plane="axial")
+    image, _ = write_case(folder, seed=patient)
+    case = open_case(image, plane="axial")
     random = np.random.default_rng(patient)
-    start = said(study, folder)
+    start = said(case, folder)
     deeds = lost = 0
     oldest = 0.0
     for life in range(kills):
         killed = live(image, folder, 10 * patient + life, random)
         entries = [(-np.inf, 0.0, start), *Ledger(folder / "ledger", start.shape).read()]
-        found = said(study, folder)
-        assert_whole(study, folder)
+        found = said(case, folder)
+        assert_whole(case, folder)
         blocked = blocked_until(folder / "heart", killed) if len(entries) > 1 else 0.0
         ages = [killed - when - (blocked - before) for when, before, _ in entries]
         promised = max(n for n, age in enumerate(ages) if age >= PROMISE)
-        for index in range(study.n_slices):
+        for index in range(case.n_slices):
             states = [labels[index] for _, _, labels in entries]
             matching = [n for n, labels in enumerate(states) if np.array_equal(labels, found[index])]
             assert matching, f"life {life}: slice {index} is as it never was"

@@ -13,13 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from napari_dinoaugseg.case import Case, open_case
 from napari_dinoaugseg.session.autosave import Autosave
 from napari_dinoaugseg.session.export import export_masks
+from napari_dinoaugseg.session.index import Snapshot
 from napari_dinoaugseg.session.labels import BookContent, Status
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.session.snapshot import Snapshot
 from napari_dinoaugseg.session.store import SessionStore
-from napari_dinoaugseg.study import Study, open_study
 
 KILLS = int(os.environ.get("DINOAUGSEG_KILLS", "25"))
 LONGEST_LIFE = 0.5  # seconds
@@ -35,7 +35,7 @@ def deeds(session: Session, seed: int) -> Iterator[int]:
     while True:
         index = int(random.integers(SHAPE[2]))
         classes = [0, *(entry.number for entry in book.classes)]
-        labels = random.choice(classes, session.study.slice_shape(index)).astype(np.uint16)
+        labels = random.choice(classes, session.case.slice_shape(index)).astype(np.uint16)
         deed = random.choice(["paint", "paint", "predict", "accept", "clear", "undo", "class"])
         if deed == "paint":
             book.set_manual(index, labels)
@@ -55,9 +55,9 @@ def deeds(session: Session, seed: int) -> Iterator[int]:
 
 def live(folder: Path, image: Path, seed: int, ledger: int) -> None:
     """One life of the program, until it is killed. Writes into the ledger what it may call saved."""
-    study = open_study(image, plane="axial")
-    store = SessionStore(folder / "session", study)
-    session = Session(study)
+    case = open_case(image, plane="axial")
+    store = SessionStore(folder / "session", case)
+    session = Session(case)
     session.resume(store.load()[0])
     autosave = Autosave(store, lambda problem: None)
     random = np.random.default_rng(seed)
@@ -78,9 +78,9 @@ def wait_until(holds: Callable[[], bool], patience: float = 60.0) -> None:
         time.sleep(0.002)
 
 
-def replayed(study: Study, start: Snapshot, seed: int, number: int) -> BookContent:
+def replayed(case: Case, start: Snapshot, seed: int, number: int) -> BookContent:
     """The label book after some deeds of a life."""
-    session = Session(study)
+    session = Session(case)
     session.resume(start)
     if number:
         next(done for done in deeds(session, seed) if done == number)
@@ -99,12 +99,12 @@ def assert_same(found: BookContent, expected: BookContent) -> None:
 def test_a_killed_session_comes_back_whole_and_not_older_than_it_said(tmp_path, record_property):
     image = tmp_path / "image.nii"
     nib.save(nib.Nifti1Image(np.random.default_rng(1).integers(0, 90, SHAPE).astype(np.int16), np.eye(4)), image)
-    study = open_study(image, plane="axial")
+    case = open_case(image, plane="axial")
     random = np.random.default_rng(0)
     fork = multiprocessing.get_context("fork")
     ledger = tmp_path / "ledger"
-    start = Snapshot(BookContent(), Session(study).settings)
-    first = SessionStore(tmp_path / "session", study)
+    start = Snapshot(BookContent(), Session(case).settings)
+    first = SessionStore(tmp_path / "session", case)
     first.save(start)
     first.close()
     deeds_done = 0
@@ -120,14 +120,14 @@ def test_a_killed_session_comes_back_whole_and_not_older_than_it_said(tmp_path, 
             life.join()
         promised = [int(line) for line in ledger.read_text().split("\n")[:-1]]
 
-        store = SessionStore(tmp_path / "session", study)
+        store = SessionStore(tmp_path / "session", case)
         found, problems = store.load()
         store.close()
 
         assert problems == []
         number = found.view["number"] if found.view.get("life") == seed else 0
         assert number >= max(promised, default=0), f"life {seed}: promised {promised[-1]}, found {number}"
-        assert_same(found.book, replayed(study, start, seed, number))
+        assert_same(found.book, replayed(case, start, seed, number))
         if (tmp_path / "mask.nii.gz").exists():
             assert np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj).shape == SHAPE
         deeds_done += number

@@ -12,17 +12,16 @@ import pydicom
 import pytest
 from PIL import Image
 
+from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from napari_dinoaugseg.model.network import Decoder
-from napari_dinoaugseg.session.export import export_masks
-from napari_dinoaugseg.session.report import write_report
+from napari_dinoaugseg.model.decoder import Decoder
+from napari_dinoaugseg.session.export import export_masks, write_report
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.session.store import SessionStore
-from napari_dinoaugseg.study import open_study
+from tests.case.builders import numbers, write_dicom
 from tests.faults.layer import faulty
-from tests.study.builders import numbers, write_dicom
 
 Contents = dict[str, bytes]
 
@@ -84,12 +83,12 @@ def volume(tmp_path_factory):
 
 @pytest.fixture
 def session(volume):
-    made = Session(open_study(volume, plane="axial"))
+    made = Session(open_case(volume, plane="axial"))
     made.labels.add_class("one")
     made.labels.add_class("two")
     for index in range(4):
-        made.paint(index, np.random.default_rng(index).integers(0, 3, made.study.slice_shape(index)))
-    made.labels.set_prediction(5, np.ones(made.study.slice_shape(5), np.uint16), 0.5)
+        made.paint(index, np.random.default_rng(index).integers(0, 3, made.case.slice_shape(index)))
+    made.labels.set_prediction(5, np.ones(made.case.slice_shape(5), np.uint16), 0.5)
     return made
 
 
@@ -119,9 +118,9 @@ def test_a_mask_is_exported_whole_or_the_old_one_stays(session, folder, name, ex
 def test_a_dicom_seg_is_exported_whole_or_the_old_one_stays(tmp_path, folder):
     series = tmp_path / "series"
     write_dicom(series, numbers((4, 8, 7)))
-    session = Session(open_study(series))
+    session = Session(open_case(series))
     session.labels.add_class("one")
-    session.labels.set_manual(1, np.eye(*session.study.slice_shape(1), dtype=np.uint16))
+    session.labels.set_manual(1, np.eye(*session.case.slice_shape(1), dtype=np.uint16))
     target = folder / "mask.dcm"
 
     seen = refuse_each(folder, lambda: export_masks(session, target, ()), lambda: export_masks(session, target))
@@ -135,7 +134,7 @@ def test_masks_of_pictures_are_exported_together_or_not_at_all(tmp_path, folder,
     pictures.mkdir()
     for number in range(3):
         Image.fromarray(np.full((9, 11, 3), 60 * number, np.uint8)).save(pictures / f"{number}.png")
-    session = Session(open_study(pictures))
+    session = Session(open_case(pictures))
     session.labels.add_class("one")
     for index in range(3):
         session.labels.set_manual(index, np.eye(9, 11, index, dtype=np.uint16))
@@ -179,22 +178,22 @@ def test_a_model_is_written_whole_or_the_old_one_stays(folder):
 
 
 def test_a_session_keeps_the_last_state_whatever_is_refused_and_saves_the_next_time(session, folder):
-    study = session.study
+    case = session.case
     first = session.snapshot()
-    session.paint(1, np.full(study.slice_shape(1), 2))
+    session.paint(1, np.full(case.slice_shape(1), 2))
     session.labels.clear(2)
     session.labels.mark_empty(4)
     second = session.snapshot()
-    with_counting = _save_second(folder, study, first, second, None)
+    with_counting = _save_second(folder, case, first, second, None)
     assert {"write", "fsync", "rename"} <= {operation.split()[0] for operation in with_counting}
     for number in range(len(with_counting)):
-        _save_second(folder, study, first, second, number)
+        _save_second(folder, case, first, second, number)
 
 
-def _save_second(folder, study, first, second, refused):
+def _save_second(folder, case, first, second, refused):
     """Save one state, then another with an operation refused; then again without. Returns the operations."""
     shutil.rmtree(folder, ignore_errors=True)
-    store = SessionStore(folder, study)
+    store = SessionStore(folder, case)
     store.save(first)
     with faulty(folder, refused) as faults:
         if refused is None:
@@ -203,17 +202,17 @@ def _save_second(folder, study, first, second, refused):
             with pytest.raises(OutputError, match=r"your labels could not be saved \(No space left on device\)"):
                 store.save(second)
     if refused is not None:
-        looked = _load_beside(folder, study)
+        looked = _load_beside(folder, case)
         assert _is(looked, first) or (faults.operations[-1].startswith("fsync") and _is(looked, second))
         store.save(second)
-    assert _is(_load_beside(folder, study), second)
+    assert _is(_load_beside(folder, case), second)
     store.close()
     assert not [path for path in folder.rglob("*") if ".part" in path.name]
     return faults.operations
 
 
-def _load_beside(folder, study):
-    other = SessionStore(folder, study)
+def _load_beside(folder, case):
+    other = SessionStore(folder, case)
     snapshot, problems = other.load()
     assert problems == []
     return snapshot

@@ -13,8 +13,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from tests.case.builders import numbers
 from tests.fuzz.mutators import ANYWHERE, Mutator, at, damaged, integer, pick, replaced
-from tests.study.builders import numbers
 
 GREY = numbers((9, 13), np.uint8)
 COLOUR = numbers((9, 13, 3), np.uint8)

@@ -16,12 +16,12 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from napari_dinoaugseg.study import VolumeStudy, open_study, read_mask_volume
-from napari_dinoaugseg.study.segments import Segment
+from napari_dinoaugseg.case import VolumeCase, open_case, read_mask_volume
+from napari_dinoaugseg.case.case import Segment
+from tests.case.builders import OBLIQUE, listing, numbers, write_dicom, write_enhanced
 from tests.fuzz.harness import Files, Target, fuzz
 from tests.fuzz.mutators import INTEGERS, damaged, pick
 from tests.fuzz.opening import open_fully
-from tests.study.builders import OBLIQUE, listing, numbers, write_dicom, write_enhanced
 
 VOLUME = numbers((4, 9, 11), np.uint16)
 _SEG = "mask.dcm"
@@ -148,7 +148,7 @@ def _built(write: Callable[[Path], None]) -> Files:
 
 def _compressed(syntax: str) -> Files:
     def write(folder: Path) -> None:
-        for path in write_dicom(folder / "study", numbers((2, 32, 32), np.uint16)):
+        for path in write_dicom(folder / "case", numbers((2, 32, 32), np.uint16)):
             dataset = pydicom.dcmread(path)
             dataset.compress(syntax)
             dataset.save_as(path)
@@ -161,16 +161,16 @@ def _two_times(folder: Path) -> None:
         group.FrameContentSequence[0].TemporalPositionIndex = k // 2 + 1
         group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 3 * (k % 2)]
 
-    write_enhanced(folder / "study" / "two.dcm", VOLUME, change=change)
+    write_enhanced(folder / "case" / "two.dcm", VOLUME, change=change)
 
 
 @cache
 def series() -> Sequence[Files]:
-    """Return the folders of sound studies."""
+    """Return the folders of sound cases."""
     return [
-        _built(lambda folder: _sink(write_dicom(folder / "study", VOLUME, directions=OBLIQUE[:, :2]))),
-        _built(lambda folder: _sink(write_dicom(folder / "study", VOLUME[:1]))),
-        _built(lambda folder: _sink(write_enhanced(folder / "study" / "frames.dcm", VOLUME, order=[2, 0, 3, 1]))),
+        _built(lambda folder: _sink(write_dicom(folder / "case", VOLUME, directions=OBLIQUE[:, :2]))),
+        _built(lambda folder: _sink(write_dicom(folder / "case", VOLUME[:1]))),
+        _built(lambda folder: _sink(write_enhanced(folder / "case" / "frames.dcm", VOLUME, order=[2, 0, 3, 1]))),
         _built(_two_times),
         _compressed(JPEG2000Lossless),
         _compressed(RLELossless),
@@ -186,14 +186,14 @@ def segmentations() -> Sequence[Files]:
     """Return sound segmentations: binary and fractional."""
 
     def write(folder: Path, *, fractional: bool) -> None:
-        write_dicom(folder / "study", VOLUME)
-        study = open_study(folder / "study")
-        assert isinstance(study, VolumeStudy)
+        write_dicom(folder / "case", VOLUME)
+        case = open_case(folder / "case")
+        assert isinstance(case, VolumeCase)
         if fractional:
-            study.write_confidence(folder / _SEG, lambda i: np.full(study.slice_shape(i), i % 2, np.float32))
+            case.write_confidence(folder / _SEG, lambda i: np.full(case.slice_shape(i), i % 2, np.float32))
         else:
-            masks = np.random.default_rng(0).choice([0, 2, 5], size=(study.n_slices, 9, 11))
-            study.write_mask(folder / _SEG, masks.__getitem__, [Segment(2, "two"), Segment(5, "five")])
+            masks = np.random.default_rng(0).choice([0, 2, 5], size=(case.n_slices, 9, 11))
+            case.write_mask(folder / _SEG, masks.__getitem__, [Segment(2, "two"), Segment(5, "five")])
 
     made = []
     for fractional in (False, True):
@@ -204,32 +204,32 @@ def segmentations() -> Sequence[Files]:
 
 def check_series(folder: Path) -> None:
     """Open what is there, and write a mask of it."""
-    open_fully(folder / "study", folder)
+    open_fully(folder / "case", folder)
 
 
 @cache
-def _study() -> VolumeStudy:
+def _case() -> VolumeCase:
     folder = Path(tempfile.mkdtemp())
     write_dicom(folder, VOLUME)
-    study = open_study(folder)
-    assert isinstance(study, VolumeStudy)
-    return study
+    case = open_case(folder)
+    assert isinstance(case, VolumeCase)
+    return case
 
 
 def check_labels(folder: Path) -> None:
     """Read a segmentation on its own, which makes its own grid; then onto its series."""
     mask, grid = read_mask_volume(folder / _SEG)
     assert mask.shape == grid.shape
-    labels = _study().read_labels(folder / _SEG, [0, 1])
+    labels = _case().read_labels(folder / _SEG, [0, 1])
     assert all(image.shape == (9, 11) for image in labels.values())
 
 
-STUDIES = Target("DICOM series", seeds=series, mutate=mutate, check=check_series)
+CASES = Target("DICOM series", seeds=series, mutate=mutate, check=check_series)
 LABELS = Target("DICOM segmentations", seeds=segmentations, mutate=mutate, check=check_labels)
 
 
 def test_damaged_series_are_read_or_refused(record_property: Callable[[str, object], None]) -> None:
-    fuzz(f"{__name__}:STUDIES", record_property)
+    fuzz(f"{__name__}:CASES", record_property)
 
 
 def test_damaged_segmentations_are_read_or_refused(record_property: Callable[[str, object], None]) -> None:

@@ -1,4 +1,4 @@
-"""Damaged label files: volumes against a sound study, and mask folders against sound pictures."""
+"""Damaged label files: volumes against a sound case, and mask folders against sound pictures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_dinoaugseg.study import Study, open_study
+from napari_dinoaugseg.case import Case, open_case
+from tests.case.builders import OBLIQUE, numbers
 from tests.fuzz import test_fuzz_nifti, test_fuzz_nrrd
 from tests.fuzz.harness import Files, Target, fuzz
 from tests.fuzz.mutators import pick
 from tests.fuzz.picture_files import GREY, bmps, damaged_picture, exif, jpegs, packed, pngs, tiff, tiffs
-from tests.study.builders import OBLIQUE, numbers
 
 AFFINE = nib.affines.from_matvec(OBLIQUE @ np.diag([0.8, 1.0, 3.0]), [-10, 5, 30])
 SHAPE = (4, 5, 6)
@@ -67,15 +67,15 @@ def check_volume(folder: Path) -> None:
     (path,) = folder.iterdir()
     kind = "tif" if path.suffix == ".tif" else "nii"
     (folder / f"image.{kind}").write_bytes(_volume(kind))
-    _read(open_study(folder / f"image.{kind}"), path)
+    _read(open_case(folder / f"image.{kind}"), path)
 
 
-def _read(study: Study, path: Path) -> None:
+def _read(case: Case, path: Path) -> None:
     """Take what is labelled, then slices by their number."""
-    labels = study.read_labels(path)
+    labels = case.read_labels(path)
     assert labels
-    for i, found in {**labels, **study.read_labels(path, list(labels)[:1])}.items():
-        assert found.shape == study.slice_shape(i)
+    for i, found in {**labels, **case.read_labels(path, list(labels)[:1])}.items():
+        assert found.shape == case.slice_shape(i)
         assert found.dtype == np.uint16
 
 
@@ -98,7 +98,7 @@ def damage_masks(files: Files, rng: np.random.Generator) -> Files:
 
 
 def check_masks(folder: Path) -> None:
-    _read(open_study(folder / "images"), folder / "masks")
+    _read(open_case(folder / "images"), folder / "masks")
 
 
 VOLUMES = Target("label volume", label_volumes, damage_volume, check_volume, cases=300)

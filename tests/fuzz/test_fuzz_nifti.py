@@ -11,10 +11,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from tests.case.builders import OBLIQUE, numbers
 from tests.fuzz.harness import Files, Target, fuzz
 from tests.fuzz.mutators import Mutator, at, damaged, pick, replaced
 from tests.fuzz.opening import open_fully
-from tests.study.builders import OBLIQUE, numbers
 
 _ONE = [(0, "i"), (56, "f"), (68, "h"), (70, "h"), (72, "h"), (108, "f"), (112, "f"), (116, "f"), (123, "B")]
 _ONE += [(40 + 2 * n, "h") for n in range(8)] + [(76 + 4 * n, "f") for n in range(8)]

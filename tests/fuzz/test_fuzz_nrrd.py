@@ -14,11 +14,11 @@ from typing import Any
 import nrrd
 import numpy as np
 
+from tests.case.builders import OBLIQUE, numbers
 from tests.fuzz import watching
 from tests.fuzz.harness import Files, Target, fuzz
 from tests.fuzz.mutators import INTEGERS, Mutator, damaged, pick
 from tests.fuzz.opening import open_fully
-from tests.study.builders import OBLIQUE, numbers
 
 # What a hostile header would have read; no such file may be opened.
 STRANGERS = "strangers.raw"

@@ -10,24 +10,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.errors import CheckpointError
 from napari_dinoaugseg.model.checkpoint import Checkpoint
-from napari_dinoaugseg.model.network import Decoder
-from napari_dinoaugseg.session.classes import to_plain
-from napari_dinoaugseg.session.index import INDEX_NAME, model_name
-from napari_dinoaugseg.session.places import saved_sessions
+from napari_dinoaugseg.model.decoder import Decoder
+from napari_dinoaugseg.session.index import INDEX_NAME, Snapshot, model_name
+from napari_dinoaugseg.session.labels import to_plain
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.session.snapshot import Snapshot
-from napari_dinoaugseg.session.store import SessionStore
-from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.session.store import SessionStore, saved_sessions
 from tests.fuzz.harness import Files, Target, fuzz
 from tests.fuzz.mutators import confuse_json, damaged, pick
-from tests.session.test_store import make_study, saved, snapshot_of
+from tests.session.test_store import make_case, saved, snapshot_of
 
 
 @cache
-def study() -> Study:
-    return make_study()
+def case() -> Case:
+    return make_case()
 
 
 def seeds() -> Sequence[Files]:
@@ -37,10 +35,10 @@ def seeds() -> Sequence[Files]:
     for with_model in (False, True):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            snapshot = snapshot_of(study())
+            snapshot = snapshot_of(case())
             if with_model:
                 snapshot = Snapshot(snapshot.book, snapshot.settings, snapshot.history, _model(snapshot), snapshot.view)
-            saved(folder, study(), snapshot)
+            saved(folder, case(), snapshot)
             made.append(
                 {
                     path.relative_to(folder).as_posix(): path.read_bytes()
@@ -97,17 +95,17 @@ def _damage_part(files: dict[str, bytes], name: str, rng: np.random.Generator) -
 
 def go_on(folder: Path) -> None:
     """List, load, go on, save, and load what was saved."""
-    place = folder / study().fingerprint / "001"
+    place = folder / case().fingerprint / "001"
     place.parent.mkdir()
     parts = [path for path in folder.iterdir() if path != place.parent]
     place.mkdir()
     for path in parts:
         path.rename(place / path.name)
-    saved_sessions(study().fingerprint, folder)
-    store = SessionStore(place, study())
+    saved_sessions(case().fingerprint, folder)
+    store = SessionStore(place, case())
     try:
         snapshot, _ = store.load()
-        session = Session(study())
+        session = Session(case())
         session.resume(snapshot)
         _require_usable_model(session)
         kept = session.snapshot()

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save
 
 from napari_dinoaugseg.model.checkpoint import build_decoder, load_checkpoint
-from napari_dinoaugseg.model.network import Decoder
+from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.specs import ENCODERS, trunk_shapes
 from napari_dinoaugseg.model.weights import fit_weights, has_classifier
 from tests.fuzz.harness import Files, Target, fuzz

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_dinoaugseg.errors import StudyError
+from napari_dinoaugseg.errors import CaseError
 from tests.fuzz.harness import REPOSITORY, Files, Target, fuzz, run
 
 # Case 0 is the sound file; of the damaged ones, one in four ends in a way of its own.
@@ -41,7 +41,7 @@ def reader(ending: Callable[[Path], object]) -> Callable[[Path], None]:
             ending(folder)
         elif content[-1]:
             msg = f"{folder}: it is damaged."
-            raise StudyError(msg)
+            raise CaseError(msg)
 
     return check
 
@@ -62,7 +62,7 @@ def hide(_: Path) -> None:
     try:
         raise MemoryError
     except MemoryError as error:
-        raise StudyError("too large") from error
+        raise CaseError("too large") from error
 
 
 def target(name: str, ending: Callable[[Path], object], **options: int) -> Target:
@@ -72,9 +72,9 @@ def target(name: str, ending: Callable[[Path], object], **options: int) -> Targe
 KIND = target("kind", lambda folder: None)
 RAISING = target("raising", fail(KeyError("field")))
 PANIC = target("panic", fail(BaseException("panic")))
-MANY_LINES = target("many lines", fail(StudyError("a\nb\nc")))
-ESCAPES = target("escapes", fail(StudyError("scan.nii: \x1b[2J is no type")))
-SILENT = target("silent", fail(StudyError("")))
+MANY_LINES = target("many lines", fail(CaseError("a\nb\nc")))
+ESCAPES = target("escapes", fail(CaseError("scan.nii: \x1b[2J is no type")))
+SILENT = target("silent", fail(CaseError("")))
 HIDDEN = target("hidden", hide)
 CRASHING = target("crashing", lambda folder: os.abort())
 LEAVING = target("leaving", lambda folder: os._exit(3))

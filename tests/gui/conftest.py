@@ -1,4 +1,4 @@
-"""A real viewer with the panel, the real engine with its offline encoder, and studies that are learnt in seconds."""
+"""A real viewer with the panel, the real engine with its offline encoder, and cases that are learnt in seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.blobs import truth_voxels, write_study
+from tests.blobs import truth_voxels, write_case
 
 LABELLED = (4, 8, 11)
 SMALL = {"encoder": "efficientnet-lite0", "input_size": 64, "steps": 60, "views": 2}
@@ -15,8 +15,8 @@ SMALL = {"encoder": "efficientnet-lite0", "input_size": 64, "steps": 60, "views"
 
 @pytest.fixture(scope="session")
 def blob_files(tmp_path_factory) -> tuple[Path, Path]:
-    """Image and truth of a study of 16 axial slices with the classes 1 and 3."""
-    return write_study(tmp_path_factory.mktemp("gui_blobs"))
+    """Image and truth of a case of 16 axial slices with the classes 1 and 3."""
+    return write_case(tmp_path_factory.mktemp("gui_blobs"))
 
 
 @pytest.fixture
@@ -51,20 +51,20 @@ def said(controller) -> list[str]:
 
 
 @pytest.fixture
-def study(controller, blob_files):
+def case(controller, blob_files):
     """The blobs, open."""
     controller.open_path(blob_files[0], background=False, plane="axial")
-    return controller.session.study
+    return controller.session.case
 
 
 @pytest.fixture
-def truth(study) -> np.ndarray:
+def truth(case) -> np.ndarray:
     """(16, H, W) labels of the blobs: 1 and 3."""
-    return study.to_slices(truth_voxels())
+    return case.to_slices(truth_voxels())
 
 
 @pytest.fixture
-def labelled(controller, study, truth):
+def labelled(controller, case, truth):
     """The blobs with three slices painted, classes 1 and 3."""
     paint(controller, truth, LABELLED)
     return controller
@@ -103,18 +103,18 @@ def viewer(make_napari_viewer):
 
 
 @pytest.fixture
-def opened(controller, study):
+def opened(controller, case):
     """The controller with the blobs open."""
-    assert controller.session.study is study
+    assert controller.session.case is case
     return controller
 
 
 @pytest.fixture
 def truth_slices(blob_files):
     """The true labels of a slice of the blobs, (H, W) uint16, by number."""
-    from napari_dinoaugseg.study import open_study
+    from napari_dinoaugseg.case import open_case
 
-    truth = open_study(blob_files[1], plane="axial")
+    truth = open_case(blob_files[1], plane="axial")
     return lambda index: truth.slice(index).astype(np.uint16)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from napari_dinoaugseg.gui import compute_choice
-from napari_dinoaugseg.session import connection
+from napari_dinoaugseg.cluster import connection
+from napari_dinoaugseg.gui import case_section
 from tests.gui.conftest import LABELLED, wait_idle
 from tests.gui.test_whole_loop import choose_scheduler
 
@@ -16,7 +16,7 @@ def impatient(monkeypatch):
 
 
 def test_the_address_is_asked_for_and_said_what_travels(panel):
-    machine = panel.study.machine
+    machine = panel.case.machine
     assert machine.places.currentText() == "this computer"
     assert not machine.address.isVisible()
     machine.places.setCurrentIndex(1)
@@ -27,7 +27,7 @@ def test_the_address_is_asked_for_and_said_what_travels(panel):
     assert "not encrypted" in machine.state.text()
     choose_scheduler(panel, "tls://gpu-room:8786")
     assert "encrypted; names and paths stay here" in machine.state.text()
-    assert "worker" in panel.study.encoder.state.text()
+    assert "worker" in panel.case.encoder.state.text()
     machine.places.setCurrentIndex(0)
     machine.places.activated.emit(0)
     assert panel.controller.scheduler == ""
@@ -35,8 +35,8 @@ def test_the_address_is_asked_for_and_said_what_travels(panel):
 
 
 def test_without_dask_it_is_said_how_to_get_it(panel, monkeypatch):
-    monkeypatch.setattr(compute_choice, "is_installed", lambda: False)
-    machine = panel.study.machine
+    monkeypatch.setattr(case_section, "is_installed", lambda: False)
+    machine = panel.case.machine
     machine.places.setCurrentIndex(1)
     machine.places.activated.emit(1)
     assert 'pip install "napari-dinoaugseg[cluster]"' in machine.state.text()
@@ -49,8 +49,8 @@ def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, sai
     assert any("cannot be reached" in sentence for sentence in said)
     assert panel.train.here_button.isVisible()
     assert labelled.session.labels.labelled == list(LABELLED)
-    panel.study.machine.places.setCurrentIndex(0)
-    panel.study.machine.places.activated.emit(0)
+    panel.case.machine.places.setCurrentIndex(0)
+    panel.case.machine.places.activated.emit(0)
     assert "scheduler" not in labelled.advice
     choose_scheduler(panel, NOWHERE)
     panel.head.train_button.click()
@@ -64,18 +64,18 @@ def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, sai
 
 def test_the_machine_cannot_be_changed_while_it_computes(panel, labelled, qtbot, said):
     panel.head.train_button.click()
-    assert not panel.study.machine.isEnabled()
+    assert not panel.case.machine.isEnabled()
     labelled.use_scheduler(NOWHERE)
     assert labelled.scheduler == ""
     assert any("Press Stop first" in sentence for sentence in said)
     wait_idle(qtbot, labelled)
 
 
-def test_a_study_that_was_left_tells_nothing_of_its_scheduler(panel, labelled, said, qtbot, monkeypatch):
+def test_a_case_that_was_left_tells_nothing_of_its_scheduler(panel, labelled, said, qtbot, monkeypatch):
     monkeypatch.setattr(connection, "_PATIENCE", 1.5)
     choose_scheduler(panel, NOWHERE)
     panel.head.train_button.click()
-    labelled.close_study()
+    labelled.close_case()
     wait_idle(qtbot, labelled)
     assert not any("cannot be reached" in sentence for sentence in said)
     assert labelled.interrupted == ""

@@ -1,4 +1,4 @@
-"""The demo with a window: the panel and the sample study in a real viewer; without one, nothing is opened."""
+"""The demo with a window: the panel and the sample case in a real viewer; without one, nothing is opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_the_demo_opens_the_panel_with_the_sample(viewer, wait):
     panel = open_demo(viewer, {"encoder": "efficientnet-lite0", "seed": 3}, "fast", None, "cpu")
     controller = panel.controller
     wait(controller)
-    assert controller.session.study.n_slices == 140
+    assert controller.session.case.n_slices == 140
     assert controller.settings.seed == 3
     assert controller.session.settings.preset == "fast"
     assert controller.device == "cpu"

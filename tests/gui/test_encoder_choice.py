@@ -17,7 +17,7 @@ TINY = "dinov3-convnext-tiny"
 
 @pytest.fixture
 def choice(panel):
-    return panel.study.encoder
+    return panel.case.encoder
 
 
 def choose(qtbot, choice, name):
@@ -32,7 +32,7 @@ def click(qtbot, choice, button):
     qtbot.waitUntil(lambda: not choice._looking and choice._found is not None, timeout=30_000)
 
 
-def test_the_licence_is_folded_away_until_weights_would_be_downloaded(choice, controller, study, qtbot, monkeypatch):
+def test_the_licence_is_folded_away_until_weights_would_be_downloaded(choice, controller, case, qtbot, monkeypatch):
     monkeypatch.setattr(hub, "is_forbidden", lambda: False)
     choose(qtbot, choice, "efficientnet-lite0")
     assert choice.state.text().count("<a ") == 1
@@ -61,7 +61,7 @@ def test_the_licence_is_folded_away_until_weights_would_be_downloaded(choice, co
 
 
 def test_a_folder_with_weights_is_refused_or_taken_and_left_out_again(
-    choice, controller, study, qtbot, monkeypatch, tmp_path
+    choice, controller, case, qtbot, monkeypatch, tmp_path
 ):
     asked = []
     monkeypatch.setattr(
@@ -91,7 +91,7 @@ def test_a_folder_with_weights_is_refused_or_taken_and_left_out_again(
     assert not choice.without_button.isVisibleTo(choice)
 
 
-def test_what_was_chosen_while_it_looked_is_looked_at_next(choice, controller, study, qtbot, monkeypatch, tmp_path):
+def test_what_was_chosen_while_it_looked_is_looked_at_next(choice, controller, case, qtbot, monkeypatch, tmp_path):
     qtbot.waitUntil(lambda: choice._found is not None and not choice._looking, timeout=30_000)
     bad = tmp_path / "page.pth"
     bad.write_text("<html>")
@@ -118,7 +118,7 @@ def test_a_refusal_of_the_hub_reaches_the_panel_in_its_own_words(labelled, said,
         assert server.asked
     (refusal,) = [sentence for sentence in said if "403" in sentence]
     assert "the hub gives no access to timm/convnext_tiny.dinov3_lvd1689m" in refusal
-    assert "Or choose a file in the Study section (model.safetensors of https://huggingface.co/timm/" in refusal
+    assert "Or choose a file in the Case section (model.safetensors of https://huggingface.co/timm/" in refusal
     assert "choose the encoder efficientnet-lite0" in refusal
     assert "--" not in refusal
 
@@ -132,4 +132,4 @@ def test_the_long_licence_sentence_is_short_in_the_panel():
     assert "https://" in sentence
     ours = in_the_panels_words(sentence)
     assert "https://" not in ours
-    assert f"choose the encoder {TINY} (a download of 111 MB), or choose a file in the Study section." in ours
+    assert f"choose the encoder {TINY} (a download of 111 MB), or choose a file in the Case section." in ours

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_dinoaugseg.gui.encoding import BACKGROUND, from_layer, is_shown, to_layer
+from napari_dinoaugseg.gui.display import BACKGROUND, from_layer, is_shown, to_layer
 from napari_dinoaugseg.session.labels import UNKNOWN, SliceLabels
 
 PLAIN = np.array([[0, 1], [2, 0]], np.uint16)

@@ -14,11 +14,11 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
+from napari_dinoaugseg.case import case_from_array, open_case
 from napari_dinoaugseg.gui.export_section import ExportSection
 from napari_dinoaugseg.session.labels import Status
-from napari_dinoaugseg.study import open_study, study_from_array
-from tests.blobs import AFFINE, truth_voxels, write_study
-from tests.study.builders import numbers, write_dicom
+from tests.blobs import AFFINE, truth_voxels, write_case
+from tests.case.builders import numbers, write_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -83,10 +83,10 @@ def labelled_slices(path: Path) -> list[int]:
     return [k for k in range(voxels.shape[2]) if voxels[:, :, k].any()]
 
 
-def test_without_a_study_nothing_can_be_written(section):
+def test_without_a_case_nothing_can_be_written(section):
     for button in (section.mask_button, section.report_button, section.save_button, section.apply_button):
         assert not button.isEnabled()
-    assert section.contents.text() == "Open a study first."
+    assert section.contents.text() == "Open a case first."
 
 
 @pytest.mark.parametrize(("choice", "slices"), [(0, [4, 8, 9, 10]), (1, [4, 8, 9]), (2, [4, 8])])
@@ -206,7 +206,7 @@ def test_strokes_of_the_last_moment_are_written(labelled, section, save_as, wait
     save_as(tmp_path / "mask.nii.gz")
     section.mask_button.click()
     wait(labelled)
-    assert open_study(tmp_path / "mask.nii.gz", plane="axial").slice(0)[5, 6] == 1
+    assert open_case(tmp_path / "mask.nii.gz", plane="axial").slice(0)[5, 6] == 1
 
 
 @pytest.mark.parametrize("yes", [False, True])
@@ -283,7 +283,7 @@ def test_pictures_go_to_a_folder_of_their_own(controller, section, save_as, answ
     pictures.mkdir()
     for name, size in (("a", (6, 8)), ("b", (9, 5))):
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(pictures / f"{name}.jpg")
-    controller.set_study(open_study(pictures))
+    controller.set_case(open_case(pictures))
     controller.session.paint(1, np.ones((9, 5), np.uint16))
     assert section.mask_button.text() == "Export masks…"
     assert section.per_class.text() == "One folder per class"
@@ -301,7 +301,7 @@ def test_pictures_go_to_a_folder_of_their_own(controller, section, save_as, answ
 
 
 def test_a_picture_layer_becomes_a_png(controller, section, save_as, wait, tmp_path):
-    controller.set_study(study_from_array(np.zeros((6, 8), np.uint8), name="skin"))
+    controller.set_case(case_from_array(np.zeros((6, 8), np.uint8), name="skin"))
     controller.session.paint(0, np.ones((6, 8), np.uint16))
     asked = save_as(tmp_path / "skin_mask.png")
     section.mask_button.click()
@@ -313,7 +313,7 @@ def test_a_picture_layer_becomes_a_png(controller, section, save_as, wait, tmp_p
 
 def test_a_dicom_series_becomes_a_dicom_segmentation(controller, section, save_as, wait, tmp_path):
     write_dicom(tmp_path / "ct", numbers((3, 6, 8), np.uint16))
-    controller.set_study(open_study(tmp_path / "ct"))
+    controller.set_case(open_case(tmp_path / "ct"))
     controller.session.labels.rename_class(1, "Liver")
     labels = np.zeros((6, 8), np.uint16)
     labels[1, 2:5] = 1
@@ -327,7 +327,7 @@ def test_a_dicom_series_becomes_a_dicom_segmentation(controller, section, save_a
     )
     written = pydicom.dcmread(tmp_path / "mask.dcm")
     assert [segment.SegmentLabel for segment in written.SegmentSequence] == ["Liver"]
-    np.testing.assert_array_equal(controller.session.study.read_labels(tmp_path / "mask.dcm")[1], labels)
+    np.testing.assert_array_equal(controller.session.case.read_labels(tmp_path / "mask.dcm")[1], labels)
 
 
 def test_a_file_that_is_no_dicom_series_is_offered_no_dicom(labelled, section, save_as, wait, tmp_path):
@@ -364,12 +364,12 @@ def test_an_empty_mask_is_written_only_when_it_is_wanted(opened, section, save_a
 def test_a_layer_without_a_place_in_the_body_says_so_when_it_is_taken_and_at_the_export(
     controller, section, said, spacing, lacking
 ):
-    controller.set_study(study_from_array(np.zeros((4, 6, 8), np.int16), spacing=spacing, name="dropped"))
+    controller.set_case(case_from_array(np.zeros((4, 6, 8), np.int16), spacing=spacing, name="dropped"))
     assert any(lacking in sentence and "open its file or folder" in sentence for sentence in said)
     assert f"This image has {lacking} in the body, and its mask will have none." in section.contents.text()
 
 
-def test_a_saved_model_predicts_the_next_study(labelled, section, save_as, wait, tmp_path):
+def test_a_saved_model_predicts_the_next_case(labelled, section, save_as, wait, tmp_path):
     assert not section.save_button.isEnabled()
     labelled.train()
     wait(labelled)
@@ -379,8 +379,8 @@ def test_a_saved_model_predicts_the_next_study(labelled, section, save_as, wait,
     section.save_button.click()
     assert str(model) in section.result.text()
     (tmp_path / "next").mkdir()
-    image, truth = write_study(tmp_path / "next", seed=1)
-    labelled.set_study(open_study(image, plane="axial"))
+    image, truth = write_case(tmp_path / "next", seed=1)
+    labelled.set_case(open_case(image, plane="axial"))
     assert section.result.isHidden()
     save_as(model)
     section.apply_button.click()
@@ -388,7 +388,7 @@ def test_a_saved_model_predicts_the_next_study(labelled, section, save_as, wait,
     book = labelled.session.labels
     assert [entry.number for entry in book.classes] == [1, 3]
     assert all(book.status(index) is Status.PREDICTED for index in range(16))
-    middle = open_study(truth, plane="axial").slice(8)
+    middle = open_case(truth, plane="axial").slice(8)
     found = book.predicted(8)
     assert 2 * ((found == 1) & (middle == 1)).sum() / ((found == 1).sum() + (middle == 1).sum()) > 0.8
 

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_dinoaugseg.gui.metadata import study_of
-from napari_dinoaugseg.study import ArrayStudy, open_study
+from napari_dinoaugseg.case import ArrayCase, open_case
+from napari_dinoaugseg.gui.display import case_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -27,10 +27,10 @@ def test_a_plain_array_keeps_its_scale(controller, failed, tmp_path):
     layer = controller.viewer.add_image(noise(5, 12, 14), scale=(3, 0.5, 0.6), name="somebody's scan")
     controller.use_layer(layer)
     assert failed == []
-    study = controller.session.study
-    assert isinstance(study, ArrayStudy)
-    assert (study.name, study.n_slices) == ("somebody's scan", 5)
-    assert study.display_scale == pytest.approx((3, 0.5, 0.6))
+    case = controller.session.case
+    assert isinstance(case, ArrayCase)
+    assert (case.name, case.n_slices) == ("somebody's scan", 5)
+    assert case.display_scale == pytest.approx((3, 0.5, 0.6))
     np.testing.assert_allclose(controller.layers.manual.scale, (3, 0.5, 0.6))
     controller.layers.manual.data_setitem((np.array([2]), np.array([7]), np.array([9])), 1)
     controller.flush()
@@ -43,20 +43,20 @@ def test_a_plain_array_keeps_its_scale(controller, failed, tmp_path):
 def test_a_colour_picture(controller, failed, tmp_path):
     controller.use_layer(controller.viewer.add_image(noise(12, 14, 3), rgb=True, name="skin"))
     assert failed == []
-    study = controller.session.study
-    assert study.is_colour
-    assert study.n_slices == 1
+    case = controller.session.case
+    assert case.is_colour
+    assert case.n_slices == 1
     assert controller.layers.manual.data.shape == (1, 12, 14)
     controller.layers.manual.data_setitem((np.array([0]), np.array([7]), np.array([9])), 1)
     controller.flush()
     controller.export(tmp_path / "mask.png")
-    assert study.read_labels(tmp_path / "mask.png")[0][7, 9] == 1
+    assert case.read_labels(tmp_path / "mask.png")[0][7, 9] == 1
 
 
 def test_a_volume_of_one_slice(controller, failed):
     controller.use_layer(controller.viewer.add_image(noise(1, 12, 14)))
     assert failed == []
-    assert controller.session.study.n_slices == 1
+    assert controller.session.case.n_slices == 1
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_labels_and_nothing_are_no_image(controller, failed):
     assert "no image yet" in failed[1]
 
 
-def test_a_layer_that_our_reader_made_brings_its_study(controller, failed, blob_files):
+def test_a_layer_that_our_reader_made_brings_its_case(controller, failed, blob_files):
     (layer,) = controller.viewer.open(str(blob_files[0]), plugin="napari-dinoaugseg")
     controller.use_layer(layer)
     assert failed == []
-    assert controller.session.study is study_of(layer)
+    assert controller.session.case is case_of(layer)
 
 
-def test_label_numbers_above_255(controller, study, failed, tmp_path):
+def test_label_numbers_above_255(controller, case, failed, tmp_path):
     controller.layers.manual.data_setitem((np.array([3]), np.array([7]), np.array([9])), 300)
     controller.flush()
     assert 300 in [entry.number for entry in controller.session.labels.classes]
@@ -96,10 +96,10 @@ def test_label_numbers_above_255(controller, study, failed, tmp_path):
     assert failed == []
     image = nib.load(tmp_path / "mask.nii.gz")
     assert image.get_data_dtype() == np.uint16
-    assert open_study(tmp_path / "mask.nii.gz", plane="axial").slice(3)[7, 9] == 300
+    assert open_case(tmp_path / "mask.nii.gz", plane="axial").slice(3)[7, 9] == 300
 
 
-def test_saving_the_manual_layer_with_napari_keeps_the_geometry(controller, study, blob_files, tmp_path):
+def test_saving_the_manual_layer_with_napari_keeps_the_geometry(controller, case, blob_files, tmp_path):
     manual = controller.layers.manual
     controller.mark_empty(5)
     manual.data_setitem((np.array([3]), np.array([7]), np.array([9])), 1)
@@ -108,4 +108,4 @@ def test_saving_the_manual_layer_with_napari_keeps_the_geometry(controller, stud
     np.testing.assert_array_equal(written.affine, image.affine)
     values = np.asarray(written.dataobj)
     assert set(np.unique(values)) == {0, 1}  # explicit background is background
-    assert open_study(tmp_path / "manual.nii.gz", plane="axial").slice(3)[7, 9] == 1
+    assert open_case(tmp_path / "manual.nii.gz", plane="axial").slice(3)[7, 9] == 1

@@ -8,8 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLineEdit
 
 from napari_dinoaugseg.gui.classes_section import NAME
-from napari_dinoaugseg.gui.help_popup import HelpPopup, help_text
-from napari_dinoaugseg.gui.keys import KEYS, bind_keys, hint, tooltip, unbind_keys
+from napari_dinoaugseg.gui.keys import KEYS, HelpPopup, bind_keys, help_text, hint, tooltip, unbind_keys
 from napari_dinoaugseg.session.labels import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
@@ -69,7 +68,7 @@ def test_reject(predicted, press):
 
 
 @pytest.mark.parametrize("kind", ["image", "manual", "prediction"])
-def test_correct_and_reject_work_whichever_layer_of_the_study_is_selected(predicted, press, kind):
+def test_correct_and_reject_work_whichever_layer_of_the_case_is_selected(predicted, press, kind):
     image, manual = predicted.layers.image, predicted.layers.manual
     limits, label = tuple(image.contrast_limits), manual.selected_label
     predicted.viewer.layers.selection.active = getattr(predicted.layers, kind)
@@ -89,10 +88,10 @@ def test_on_other_layers_the_keys_of_napari_stay_those_of_napari(predicted, pres
     assert predicted.session.labels.status(5) is Status.PREDICTED
 
 
-def test_layers_of_a_study_that_was_left_have_the_keys_of_napari_again(predicted, press):
+def test_layers_of_a_case_that_was_left_have_the_keys_of_napari_again(predicted, press):
     image = predicted.layers.image
     assert any("dinoaugseg" in action.__name__ for action in image.keymap.values())
-    predicted.close_study()
+    predicted.close_case()
     assert not image.keymap
 
 
@@ -124,7 +123,7 @@ def test_next_suggested(predicted, press):
 def test_why_a_slice_is_suggested_stands_as_long_as_the_slice_is_in_view(predicted, press, panel):
     press(N)
     assert panel.message.text().startswith(
-        f"{predicted.session.study.slice_name(predicted.current_slice)}:".capitalize()
+        f"{predicted.session.case.slice_name(predicted.current_slice)}:".capitalize()
     )
     assert not panel.message.isHidden()
     predicted.go_to(predicted.current_slice + 1)
@@ -180,7 +179,7 @@ def test_errors_are_said_and_not_raised(opened, press):
     assert said == [f"Slice {opened.current_slice} has no prediction to accept. Train first."]
 
 
-def test_keys_without_a_study_do_nothing_bad(controller, qtbot):
+def test_keys_without_a_case_do_nothing_bad(controller, qtbot):
     bind_keys(controller.viewer, controller)
     canvas = controller.viewer.window._qt_viewer.canvas.native
     for key in (A, N, J, H):
@@ -203,7 +202,7 @@ def test_two_keys_are_taken_from_napari(viewer):
     assert {"P", "E"} <= taken, "napari's own keys were not found"
     ours = {str(coerce_keybinding(key.keys)) for key in KEYS}
     assert len(ours) == len(KEYS)
-    assert ours & taken == {"C", "X"}  # contrast and swapping of labels, on the layers of the study only
+    assert ours & taken == {"C", "X"}  # contrast and swapping of labels, on the layers of the case only
 
 
 def test_tooltips_and_the_popup_name_the_keys():

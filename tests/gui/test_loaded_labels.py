@@ -11,7 +11,7 @@ from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
-from napari_dinoaugseg.study.segments import Segment
+from napari_dinoaugseg.case.case import Segment
 from tests.blobs import AFFINE, truth_voxels
 from tests.gui.conftest import paint, wait_idle
 
@@ -24,12 +24,12 @@ def load(qtbot, panel, path, monkeypatch) -> None:
 
 
 def test_labels_of_a_file_are_shown_and_count_as_painted(
-    qtbot, panel, controller, study, truth, blob_files, monkeypatch
+    qtbot, panel, controller, case, truth, blob_files, monkeypatch
 ):
     load(qtbot, panel, blob_files[1], monkeypatch)
 
     book = controller.session.labels
-    holding = [index for index in range(study.n_slices) if truth[index].any()]
+    holding = [index for index in range(case.n_slices) if truth[index].any()]
     assert book.labelled == holding
     assert {entry.number for entry in book.classes} >= {1, 3}
     shown = np.moveaxis(np.asarray(controller.layers.manual.data), controller.layers.axis, 0)
@@ -39,7 +39,7 @@ def test_labels_of_a_file_are_shown_and_count_as_painted(
 
 
 def test_loading_labels_leaves_what_was_painted_and_is_taken_back_by_undo(
-    qtbot, panel, controller, study, truth, blob_files, said, monkeypatch
+    qtbot, panel, controller, case, truth, blob_files, said, monkeypatch
 ):
     mine = np.where(truth == 3, 1, 0)
     paint(controller, mine, [8])
@@ -57,10 +57,10 @@ def test_loading_labels_leaves_what_was_painted_and_is_taken_back_by_undo(
 
 
 def test_names_and_colours_of_a_segmentation_become_those_of_the_classes(
-    qtbot, panel, controller, study, truth, said, tmp_path, monkeypatch
+    qtbot, panel, controller, case, truth, said, tmp_path, monkeypatch
 ):
     meant = [Segment(1, "Tumour", "#e61a1a"), Segment(3, "Kidney left", "#1ae61a")]
-    study.write_mask(tmp_path / "whole.seg.nrrd", lambda i: truth[i], meant)
+    case.write_mask(tmp_path / "whole.seg.nrrd", lambda i: truth[i], meant)
     content, header = nrrd.read(str(tmp_path / "whole.seg.nrrd"))
     header["space origin"] = header["space origin"] + header["space directions"].T @ [4, 6, 1]
     nrrd.write(str(tmp_path / "part.seg.nrrd"), content[4:36, 6:44, 1:15], header)
@@ -70,13 +70,13 @@ def test_names_and_colours_of_a_segmentation_become_those_of_the_classes(
     classes = [(entry.number, entry.name, entry.colour) for entry in controller.session.labels.classes]
     assert classes == [(1, "Tumour", "#e61a1a"), (3, "Kidney left", "#1ae61a")]
     assert "begins at voxel (4, 6, 1) of the image" in said[-1]
-    holding = [index for index in range(study.n_slices) if truth[index].any()]
+    holding = [index for index in range(case.n_slices) if truth[index].any()]
     assert controller.session.labels.labelled == holding
     assert all(np.array_equal(controller.session.labels.manual(index), truth[index]) for index in holding)
 
 
 def test_labels_of_another_image_are_refused_in_one_sentence(
-    qtbot, panel, controller, study, said, tmp_path, monkeypatch
+    qtbot, panel, controller, case, said, tmp_path, monkeypatch
 ):
     elsewhere = AFFINE + np.array([[0, 0, 0, 5.0], [0] * 4, [0] * 4, [0] * 4])
     nib.save(nib.Nifti1Image(truth_voxels(), elsewhere), tmp_path / "other.nii")
@@ -124,7 +124,7 @@ def test_an_offer_of_masks_that_is_dismissed_does_not_come_back(qtbot, panel, co
     assert offer.isHidden()
 
 
-def test_where_no_masks_lie_nothing_is_offered(qtbot, panel, controller, study, tmp_path):
+def test_where_no_masks_lie_nothing_is_offered(qtbot, panel, controller, case, tmp_path):
     assert panel.label.masks_offer.isHidden()
     pictures_with_masks(tmp_path)
     shutil.rmtree(tmp_path / "masks")

@@ -35,21 +35,21 @@ def names(viewer) -> list[str]:
 def test_the_next_patient_stands_alone_in_the_middle_of_the_view_under_its_name(labelled, panel, other, qtbot, said):
     viewer = labelled.viewer
     labelled.go_to(15)
-    assert panel.head.case.text() == "image0 (16 slices)"
+    assert panel.head.name.text() == "image0 (16 slices)"
     labelled.change_settings(steps=5)
     train(qtbot, labelled)
     open_by_hand(panel, other, qtbot, plane="axial")
     assert names(viewer) == ["second", "prediction", "manual"]
     assert all(layer.visible for layer in viewer.layers)
-    assert panel.head.case.text() == "second (7 slices)"
-    assert panel.head.case.isVisible()
+    assert panel.head.name.text() == "second (7 slices)"
+    assert panel.head.name.isVisible()
     assert labelled.current_slice == 3
     assert viewer.dims.point[0] == pytest.approx(labelled.layers.manual.translate[0] + 3 * 6)
     assert viewer.dims.nsteps[0] == 7
     stroke(qtbot, viewer)
     qtbot.wait(200)
     assert labelled.session.labels.labelled == [3]
-    assert labelled.session.study.name == "second"
+    assert labelled.session.case.name == "second"
 
 
 def test_the_labels_of_the_patient_before_are_on_disk(labelled, panel, other, blob_files, qtbot, truth):
@@ -72,7 +72,7 @@ def test_labels_that_could_not_be_saved_stay_in_the_viewer(labelled, panel, othe
     kept = labelled.viewer.layers["image0: labels, not saved"]
     assert not kept.visible
     assert kept.data[2, 10, 10] == 1
-    assert labelled.session.study.name == "second"
+    assert labelled.session.case.name == "second"
     assert any("not on disk" in text for text in said)
 
 
@@ -97,7 +97,7 @@ def test_an_array_that_the_person_brought_is_hidden_not_removed(panel, controlle
 
 
 @pytest.fixture
-def covered(study, controller, panel, qtbot):
+def covered(case, controller, panel, qtbot):
     """The blobs, with an image of somebody else above them."""
     foreign = controller.viewer.add_image(np.random.default_rng(0).random((16, 40, 48)), name="somebody else")
     controller.viewer.layers.selection.active = controller.layers.manual
@@ -138,9 +138,9 @@ def test_another_image_counts_as_in_view_when_the_own_one_is_hidden(covered, con
     assert controller.session.labels.labelled == []
 
 
-def test_no_stroke_lands_while_the_slider_is_outside_the_study(study, controller, panel, qtbot, said):
+def test_no_stroke_lands_while_the_slider_is_outside_the_case(case, controller, panel, qtbot, said):
     viewer = controller.viewer
-    points = viewer.add_points([[400, 10, 10]], name="far")  # makes the slider reach beyond the study
+    points = viewer.add_points([[400, 10, 10]], name="far")  # makes the slider reach beyond the case
     viewer.layers.selection.active = controller.layers.manual
     viewer.dims.set_point(0, 200)
     qtbot.wait(100)
@@ -158,7 +158,7 @@ def test_no_stroke_lands_while_the_slider_is_outside_the_study(study, controller
     assert points in viewer.layers
 
 
-def test_the_undo_history_survives_a_view_outside_the_study(study, controller, qtbot):
+def test_the_undo_history_survives_a_view_outside_the_case(case, controller, qtbot):
     viewer = controller.viewer
     stroke(qtbot, viewer)
     qtbot.wait(200)
@@ -171,44 +171,44 @@ def test_the_undo_history_survives_a_view_outside_the_study(study, controller, q
     assert controller.session.labels.labelled == []
 
 
-def test_every_notice_of_an_opened_study_is_read_and_stays_in_the_study_section(panel, controller, tmp_path, qtbot):
+def test_every_notice_of_an_opened_case_is_read_and_stays_in_the_case_section(panel, controller, tmp_path, qtbot):
     image = nib.Nifti1Image(image_voxels(), np.diag([1.0, 1, 4, 1]))
     image.set_qform(np.diag([1.0, 1, 3, 1]), 1)
     image.set_sform(np.diag([1.0, 1, 4, 1]), 1)
     (tmp_path / "plain.nii.gz").write_bytes(image.to_bytes())  # and it is not packed
     controller.viewer.add_points([[1, 2, 3]], name="marks")
     open_by_hand(panel, tmp_path / "plain.nii.gz", qtbot)
-    notices = controller.session.study.notices
+    notices = controller.session.case.notices
     assert len(notices) >= 2
     for words in [*(notice[1:40] for notice in notices), "marks"]:
         assert words in panel.message.text()
-    panel.folds["Study"].set_open(True)
-    assert all(notice[1:40] in panel.study.notes.text() for notice in notices)
+    panel.folds["Case"].set_open(True)
+    assert all(notice[1:40] in panel.case.notes.text() for notice in notices)
 
 
-# --- a dropped study ------------------------------------------------------------------------------------------------
+# --- a dropped case ------------------------------------------------------------------------------------------------
 
 
-def test_a_dropped_study_is_asked_about_and_opened(study, controller, panel, other, qtbot):
+def test_a_dropped_case_is_asked_about_and_opened(case, controller, panel, other, qtbot):
     viewer = controller.viewer
     viewer.open(str(other), plugin="napari-dinoaugseg")
     qtbot.wait(150)
     assert panel.offer.isVisible()
     assert panel.offer.text.text() == "Annotate second?"
-    assert controller.session.study is study
+    assert controller.session.case is case
     qtbot.mouseClick(panel.offer.yes_button, Qt.MouseButton.LeftButton)
     qtbot.wait(150)
-    assert controller.session.study.name == "second"
+    assert controller.session.case.name == "second"
     assert not panel.offer.isVisible()
     assert names(viewer) == ["second", "prediction", "manual"]
 
 
-def test_a_dropped_study_may_be_left_alone(study, controller, panel, other, qtbot):
+def test_a_dropped_case_may_be_left_alone(case, controller, panel, other, qtbot):
     controller.viewer.open(str(other), plugin="napari-dinoaugseg")
     qtbot.wait(150)
     qtbot.mouseClick(panel.offer.no_button, Qt.MouseButton.LeftButton)
     qtbot.wait(50)
-    assert controller.session.study is study
+    assert controller.session.case is case
     assert not panel.offer.isVisible()
 
 
@@ -244,7 +244,7 @@ def test_an_error_of_work_on_the_patient_before_names_it(labelled, panel, other,
     labelled.train()
     labelled.open_path(other, background=False, plane="axial")
     wait_idle(qtbot, labelled)
-    assert labelled.session.study.name == "second"
+    assert labelled.session.case.name == "second"
     assert not any("broken" in text for text in said)
     assert any(text.startswith("image0: ") and "broken" in text for text in shown)
 

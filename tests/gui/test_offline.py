@@ -29,7 +29,7 @@ def test_the_preference_reaches_the_engine_at_once(page, panel):
     assert not offline.is_offline()
 
 
-def test_a_new_panel_works_offline_before_a_study_is_open(page, make_napari_viewer):
+def test_a_new_panel_works_offline_before_a_case_is_open(page, make_napari_viewer):
     from napari_dinoaugseg.gui.panel import Panel
 
     page.offline = True
@@ -46,15 +46,15 @@ def test_what_the_environment_forbids_stays_forbidden(monkeypatch):
     assert offline.is_offline()
 
 
-def test_a_study_that_is_opened_asks_nothing_of_the_network(controller, panel, study, qtbot, monkeypatch):
-    from napari_dinoaugseg.gui.encoder_choice import EncoderChoice
+def test_a_case_that_is_opened_asks_nothing_of_the_network(controller, panel, case, qtbot, monkeypatch):
+    from napari_dinoaugseg.gui.case_section import EncoderChoice
 
     monkeypatch.setattr(hub, "is_forbidden", lambda: False)
     monkeypatch.setattr(hub, "_ask", lambda spec: pytest.fail("the hub was asked"))
     (choice,) = panel.findChildren(EncoderChoice)
     controller.change_settings(encoder="auto")
     choice._look()
-    # A look that began while the study was opened may end first.
+    # A look that began while the case was opened may end first.
     qtbot.waitUntil(lambda: choice._found is not None and choice._found["asked"][0] == "auto", timeout=30_000)
     assert "efficientnet-lite0" in choice.state.text()
     controller.change_settings(encoder="dinov3-convnext-tiny")

@@ -15,10 +15,10 @@ from napari.layers import Image
 from PIL import Image as Picture
 from qtpy.QtCore import QPoint, Qt
 
+from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.display import AXIS
 from napari_dinoaugseg.gui.orientation import Orientation, camera_orientation, directions_of, edge_letters
-from napari_dinoaugseg.study import open_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -113,10 +113,10 @@ def test_strokes_land_where_the_cursor_is_and_the_head_is_up(window, tmp_path, q
     for axes, flips in ORIENTATIONS[5 * list(EXPECTED).index(plane) :: 17]:
         mark = write_volume(path, axes, flips)
         window.open_path(path, background=False, plane=plane)
-        study, layers = window.session.study, window.layers
+        case, layers = window.session.case, window.layers
         layers.image.colormap, layers.image.interpolation2d = "red", "nearest"
         layers.manual.brush_size = 1
-        window.go_to(int(np.argwhere([study.slice(i).any() for i in range(study.n_slices)])[0][0]))
+        window.go_to(int(np.argwhere([case.slice(i).any() for i in range(case.n_slices)])[0][0]))
         x, y = seen_mark(viewer)
         assert x < -20, "the mark lies on the patient's right and in front, so on the left of the screen"
         assert y < -20, "the mark lies towards the head and in front, so on top"
@@ -124,19 +124,19 @@ def test_strokes_land_where_the_cursor_is_and_the_head_is_up(window, tmp_path, q
         click(qtbot, viewer, x, y)
         window.flush()
         assert window.session.labels.labelled == [window.current_slice]
-        labels = np.stack([window.session.labels.result(i) for i in range(study.n_slices)])
-        assert np.argwhere(study.restore(labels)).tolist() == [list(mark)]
+        labels = np.stack([window.session.labels.result(i) for i in range(case.n_slices)])
+        assert np.argwhere(case.restore(labels)).tolist() == [list(mark)]
 
 
 @pytest.mark.parametrize("plane", list(EXPECTED))
 def test_all_48_stored_orders_are_displayed_alike_and_a_stroke_finds_its_way_back(tmp_path, plane):
     for axes, flips in ORIENTATIONS:
         mark = write_volume(tmp_path / "marked.nii", axes, flips)
-        study = open_study(tmp_path / "marked.nii", plane=plane)
-        assert np.argwhere(study.display).tolist() == [[MARK[2], SHAPE[1] - 1 - MARK[1], SHAPE[0] - 1 - MARK[0]]]
-        assert directions_of(study) == ("H", "P", "L")
-        stroke = np.moveaxis(np.asarray(study.display), AXIS[study.plane], 0) > 0
-        assert np.argwhere(study.restore(stroke)).tolist() == [list(mark)]
+        case = open_case(tmp_path / "marked.nii", plane=plane)
+        assert np.argwhere(case.display).tolist() == [[MARK[2], SHAPE[1] - 1 - MARK[1], SHAPE[0] - 1 - MARK[0]]]
+        assert directions_of(case) == ("H", "P", "L")
+        stroke = np.moveaxis(np.asarray(case.display), AXIS[case.plane], 0) > 0
+        assert np.argwhere(case.restore(stroke)).tolist() == [list(mark)]
 
 
 @pytest.mark.parametrize("plane", ["coronal", "native"])
@@ -169,8 +169,8 @@ def test_letters_and_strokes_follow_rolled_and_transposed_axes(window, opened, q
 def test_a_volume_in_depth_is_no_mirror_image(tmp_path, order, as_stored):
     """Left, back and head make a right hand, in the patient and on the screen."""
     write_volume(tmp_path / "marked.nii", *ORIENTATIONS[17])
-    study = open_study(tmp_path / "marked.nii", plane="native" if as_stored else "axial")
-    directions = directions_of(study)
+    case = open_case(tmp_path / "marked.nii", plane="native" if as_stored else "axial")
+    directions = directions_of(case)
     depth, vertical, horizontal = camera_orientation(directions, order, as_stored=as_stored)
     screen = {"right": (1, 0, 0), "left": (-1, 0, 0), "up": (0, 1, 0), "down": (0, -1, 0)}
     screen |= {"towards": (0, 0, 1), "away": (0, 0, -1)}
@@ -185,11 +185,11 @@ def test_a_volume_in_depth_is_no_mirror_image(tmp_path, order, as_stored):
 @pytest.mark.parametrize(("axes", "flips"), ORIENTATIONS)
 def test_letters_of_the_stored_order_say_where_it_runs_to(tmp_path, axes, flips):
     write_volume(tmp_path / "marked.nii", axes, flips)
-    study = open_study(tmp_path / "marked.nii", plane="native")
-    orientation = camera_orientation(directions_of(study), (0, 1, 2), as_stored=True)
+    case = open_case(tmp_path / "marked.nii", plane="native")
+    orientation = camera_orientation(directions_of(case), (0, 1, 2), as_stored=True)
     assert orientation[1:] == ("down", "right")  # as stored
-    found = edge_letters(directions_of(study), (0, 1, 2), orientation)
-    codes = nib.aff2axcodes(study.grid.affine)
+    found = edge_letters(directions_of(case), (0, 1, 2), orientation)
+    codes = nib.aff2axcodes(case.grid.affine)
     assert (found["right"], found["bottom"]) == tuple({"S": "H", "I": "F"}.get(code, code) for code in codes[:2])
 
 
@@ -271,7 +271,7 @@ def test_the_frames_of_a_loop_have_letters_and_time_has_none(hidden, tmp_path):
     affine = np.array([[1.0, 0, 0, 0], [0, 0, 3, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # coronal
     nib.save(nib.Nifti1Image(frames, affine), tmp_path / "loop.nii")
     hidden.open_path(tmp_path / "loop.nii", background=False)
-    assert hidden.session.study.n_slices == 8
+    assert hidden.session.case.n_slices == 8
     assert letters(hidden.viewer) == EXPECTED["coronal"]
     hidden.viewer.dims.roll()
     assert letters(hidden.viewer) == {}
@@ -285,7 +285,7 @@ def test_the_camera_stands_as_before_when_the_case_has_left(opened, tmp_path):
     assert [str(one) for one in camera.orientation] == ["towards", "down", "right"]
     assert not [name for name in viewer.canvas.overlays if name.startswith("dinoaugseg")]
     opened("sagittal")
-    controller.close_study()
+    controller.close_case()
     assert [str(one) for one in camera.orientation] == ["towards", "down", "right"]
     assert not [name for name in viewer.canvas.overlays if name.startswith("dinoaugseg")]
 
@@ -298,17 +298,17 @@ def test_a_camera_that_the_person_turns_keeps_the_letters_true_and_stays_theirs(
     controller.layers.image.visible = False
     controller.layers.image.visible = True
     assert [str(one) for one in camera.orientation] == ["towards", "down", "left"]
-    controller.close_study()
+    controller.close_case()
     assert [str(one) for one in camera.orientation] == ["towards", "down", "left"]
 
 
 def test_the_head_is_up_in_a_napari_without_a_place_for_letters(tmp_path):
     """Before 0.9: the camera belongs to the viewer, which has no canvas."""
     write_volume(tmp_path / "marked.nii")
-    study = open_study(tmp_path / "marked.nii", plane="coronal")
-    image = Image(study.display, scale=study.display_scale)
+    case = open_case(tmp_path / "marked.nii", plane="coronal")
+    image = Image(case.display, scale=case.display_scale)
     viewer = SimpleNamespace(dims=Dims(ndim=3, order=(1, 0, 2)), camera=Camera(), layers=LayerList([image]))
-    orientation = Orientation(SimpleNamespace(viewer=viewer, study=study, image=image, own=[image]))
+    orientation = Orientation(SimpleNamespace(viewer=viewer, case=case, image=image, own=[image]))
     orientation.begin()
     assert str(viewer.camera.orientation[1]) == "up"
     viewer.dims.order = (0, 1, 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 
-from napari_dinoaugseg.gui.encoding import BACKGROUND
+from napari_dinoaugseg.gui.display import BACKGROUND
 from napari_dinoaugseg.session.labels import UNKNOWN, Status
 from tests.gui.conftest import paint
 
@@ -24,7 +24,7 @@ def stroke(qtbot, viewer, offsets=((-20, 0), (0, 0), (20, 0))) -> None:
     qtbot.mouseRelease(native, Qt.MouseButton.LeftButton, pos=points[-1])
 
 
-def test_a_stroke_of_the_mouse_paints_and_reaches_the_session(controller, study, qtbot):
+def test_a_stroke_of_the_mouse_paints_and_reaches_the_session(controller, case, qtbot):
     controller.go_to(8)
     stroke(qtbot, controller.viewer)
     qtbot.waitUntil(lambda: controller.session.labels.labelled == [8], timeout=2000)
@@ -33,7 +33,7 @@ def test_a_stroke_of_the_mouse_paints_and_reaches_the_session(controller, study,
     assert np.array_equal(manual, controller.layers.manual.data[8])
 
 
-def test_strokes_are_taken_over_soon_but_not_one_by_one(controller, study, qtbot):
+def test_strokes_are_taken_over_soon_but_not_one_by_one(controller, case, qtbot):
     taken = []
     controller.layers.labels_taken.connect(taken.append)
     controller.go_to(8)
@@ -57,7 +57,7 @@ def test_painting_goes_to_the_slice_in_view_in_every_plane(controller, blob_file
     assert (controller.session.labels.manual(7) == 1).any()
 
 
-def test_undo_and_redo_of_paint_reach_the_session(controller, study, qtbot):
+def test_undo_and_redo_of_paint_reach_the_session(controller, case, qtbot):
     layer = controller.layers.manual
     controller.go_to(8)
     layer.paint((8, 10, 10), 1)
@@ -73,7 +73,7 @@ def test_undo_and_redo_of_paint_reach_the_session(controller, study, qtbot):
     qtbot.waitUntil(lambda: np.array_equal(controller.session.labels.manual(8), first), timeout=2000)
 
 
-def test_undo_of_a_stroke_on_another_slice_than_the_one_in_view(controller, study, qtbot):
+def test_undo_of_a_stroke_on_another_slice_than_the_one_in_view(controller, case, qtbot):
     controller.go_to(4)
     controller.layers.manual.paint((4, 10, 10), 1)
     controller.go_to(12)
@@ -81,7 +81,7 @@ def test_undo_of_a_stroke_on_another_slice_than_the_one_in_view(controller, stud
     qtbot.waitUntil(lambda: controller.session.labels.labelled == [], timeout=2000)
 
 
-def test_the_undo_key_takes_back_strokes(controller, study, qtbot):
+def test_the_undo_key_takes_back_strokes(controller, case, qtbot):
     controller.go_to(8)
     stroke(qtbot, controller.viewer)
     controller.flush()
@@ -91,7 +91,7 @@ def test_the_undo_key_takes_back_strokes(controller, study, qtbot):
     assert not controller.layers.manual.data.any()
 
 
-def test_accepting_is_undone_and_redone_like_paint(controller, study, truth):
+def test_accepting_is_undone_and_redone_like_paint(controller, case, truth):
     book = controller.session.labels
     controller.add_class()
     book.add_class(number=3)
@@ -105,7 +105,7 @@ def test_accepting_is_undone_and_redone_like_paint(controller, study, truth):
     assert np.array_equal(book.truth(6), truth[6])
 
 
-def test_correcting_an_accepted_slice_makes_it_manual_and_undo_makes_it_accepted(controller, study, truth):
+def test_correcting_an_accepted_slice_makes_it_manual_and_undo_makes_it_accepted(controller, case, truth):
     book = controller.session.labels
     book.add_class(number=3)
     book.set_prediction(6, truth[6], 0.9)
@@ -117,7 +117,7 @@ def test_correcting_an_accepted_slice_makes_it_manual_and_undo_makes_it_accepted
     assert book.status(6) is Status.ACCEPTED
 
 
-def test_rejecting_is_undone_in_its_turn(controller, study, truth):
+def test_rejecting_is_undone_in_its_turn(controller, case, truth):
     book = controller.session.labels
     book.add_class(number=3)
     book.set_prediction(6, truth[6], 0.9)
@@ -129,7 +129,7 @@ def test_rejecting_is_undone_in_its_turn(controller, study, truth):
     assert np.array_equal(controller.layers.prediction.data[6], truth[6])
 
 
-def test_a_prediction_never_touches_paint(controller, study, truth):
+def test_a_prediction_never_touches_paint(controller, case, truth):
     paint(controller, truth, [6])
     before = controller.layers.manual.data[6].copy()
     controller.session.labels.set_prediction(6, np.zeros_like(truth[6]), 0.9)
@@ -141,7 +141,7 @@ def test_a_prediction_never_touches_paint(controller, study, truth):
     assert np.array_equal(controller.session.labels.manual(6), truth[6])
 
 
-def test_an_empty_slice_is_labelled_and_can_be_undone(controller, study, said):
+def test_an_empty_slice_is_labelled_and_can_be_undone(controller, case, said):
     controller.mark_empty(5)
     assert controller.session.labels.labelled == [5]
     assert not controller.session.labels.manual(5).any()
@@ -149,7 +149,7 @@ def test_an_empty_slice_is_labelled_and_can_be_undone(controller, study, said):
     assert controller.session.labels.labelled == []
 
 
-def test_clearing_a_slice_can_be_undone(controller, study, truth):
+def test_clearing_a_slice_can_be_undone(controller, case, truth):
     paint(controller, truth, [6])
     controller.clear(6)
     assert controller.session.labels.labelled == []
@@ -157,7 +157,7 @@ def test_clearing_a_slice_can_be_undone(controller, study, truth):
     assert np.array_equal(controller.session.labels.manual(6), truth[6])
 
 
-def test_filling_between_two_slices(controller, study, truth, said):
+def test_filling_between_two_slices(controller, case, truth, said):
     paint(controller, truth, [5, 9])
     controller.go_to(7)
     controller.fill_between()
@@ -167,7 +167,7 @@ def test_filling_between_two_slices(controller, study, truth, said):
     assert controller.session.labels.labelled == [5, 9]
 
 
-def test_with_scribbles_unpainted_is_unknown_and_background_has_its_brush(controller, study):
+def test_with_scribbles_unpainted_is_unknown_and_background_has_its_brush(controller, case):
     controller.set_scribbles(True)
     layer = controller.layers.manual
     layer.paint((8, 10, 10), 1)
@@ -184,7 +184,7 @@ def test_with_scribbles_unpainted_is_unknown_and_background_has_its_brush(contro
     assert UNKNOWN in controller.session.labels.manual(8)  # a slice stays what it was begun as
 
 
-def test_copying_a_prediction_fills_what_scribbles_left_open(controller, study, truth):
+def test_copying_a_prediction_fills_what_scribbles_left_open(controller, case, truth):
     controller.set_scribbles(True)
     controller.session.labels.add_class(number=3)
     controller.layers.manual.paint((8, 3, 3), 1)
@@ -198,14 +198,14 @@ def test_copying_a_prediction_fills_what_scribbles_left_open(controller, study, 
 
 
 @pytest.mark.parametrize("number", [2, 300, 65534])
-def test_paint_with_a_number_that_is_no_class_becomes_a_class(controller, study, number):
+def test_paint_with_a_number_that_is_no_class_becomes_a_class(controller, case, number):
     controller.layers.manual.paint((8, 10, 10), number)
     controller.flush()
     assert number in [entry.number for entry in controller.session.labels.classes]
     assert (controller.session.labels.manual(8) == number).any()
 
 
-def test_a_class_with_paint_is_only_removed_when_that_is_said(controller, study, truth, panel, monkeypatch):
+def test_a_class_with_paint_is_only_removed_when_that_is_said(controller, case, truth, panel, monkeypatch):
     paint(controller, truth, [5, 6])
     controller.rename_class(1, "liver")
     controller.select_class(1)
@@ -225,7 +225,7 @@ def test_a_class_with_paint_is_only_removed_when_that_is_said(controller, study,
     assert "liver" in [entry.name for entry in controller.session.labels.classes]
 
 
-def test_a_removed_labels_layer_comes_back_with_all_labels(controller, study, truth, said, panel):
+def test_a_removed_labels_layer_comes_back_with_all_labels(controller, case, truth, said, panel):
     paint(controller, truth, [5, 6])
     controller.layers.manual.paint((7, 10, 10), 1)  # not taken over yet
     controller.viewer.layers.remove(controller.layers.manual)
@@ -240,14 +240,14 @@ def test_a_removed_labels_layer_comes_back_with_all_labels(controller, study, tr
     assert controller.session.labels.labelled == [5, 6, 7, 9]
 
 
-def test_a_renamed_layer_is_still_ours(controller, study):
+def test_a_renamed_layer_is_still_ours(controller, case):
     controller.layers.manual.name = "my labels"
     controller.layers.manual.paint((8, 10, 10), 1)
     controller.flush()
     assert controller.session.labels.labelled == [8]
 
 
-def test_an_array_put_into_the_layer_is_taken_over_when_it_fits(controller, study, truth, said):
+def test_an_array_put_into_the_layer_is_taken_over_when_it_fits(controller, case, truth, said):
     layer = controller.layers.manual
     data = np.zeros(layer.data.shape, np.int64)
     data[3] = truth[6]

@@ -11,7 +11,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QMessageBox
 
 from napari_dinoaugseg.gui.review_section import ReviewSection
-from napari_dinoaugseg.gui.theme import background_colour
+from napari_dinoaugseg.gui.widgets import background_colour
 from napari_dinoaugseg.session.labels import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
@@ -44,7 +44,7 @@ def status(controller, index: int) -> Status:
     return controller.session.labels.status(index)
 
 
-def test_without_a_study_nothing_can_be_pressed(controller, qtbot):
+def test_without_a_case_nothing_can_be_pressed(controller, qtbot):
     section = ReviewSection(controller)
     qtbot.addWidget(section)
     assert "after the first training" in section.next_text.text()
@@ -258,8 +258,8 @@ def test_the_curve_follows_the_theme(opened, section):
 
 
 def test_both_curves_and_the_link_to_the_licence_are_readable_in_either_theme(panel, opened, qtbot):
-    state = panel.study.encoder.state
-    qtbot.waitUntil(lambda: "<a href" in state.text(), timeout=30_000)  # looked for once a study is open
+    state = panel.case.encoder.state
+    qtbot.waitUntil(lambda: "<a href" in state.text(), timeout=30_000)  # looked for once a case is open
     for theme in ("dark", "light", "dark"):
         opened.viewer.theme = theme
         for plot in (panel.train.curve, panel.review.curve.plot):

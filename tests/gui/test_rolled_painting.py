@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_dinoaugseg.gui import layer_following
-from napari_dinoaugseg.gui.encoding import BACKGROUND
+from napari_dinoaugseg.gui import layers
+from napari_dinoaugseg.gui.display import BACKGROUND
 from napari_dinoaugseg.session.labels import UNKNOWN
 from tests.gui.conftest import paint
 from tests.gui.test_painting import stroke
@@ -52,11 +52,11 @@ def press(controller, qtbot, *, redo: bool = False) -> None:
     controller.flush()
 
 
-def test_a_stroke_in_the_rolled_view_scribbles_on_the_slices_it_touches(controller, panel, study, said, qtbot):
+def test_a_stroke_in_the_rolled_view_scribbles_on_the_slices_it_touches(controller, panel, case, said, qtbot):
     roll(controller, qtbot)
     draw_across(qtbot, controller)
     book, layer = controller.session.labels, controller.layers.manual
-    touched = [index for index in range(study.n_slices) if layer.data[index].any()]
+    touched = [index for index in range(case.n_slices) if layer.data[index].any()]
     assert len(touched) > 2
     assert book.labelled == touched == scribbled(controller)
     for index in touched:
@@ -66,7 +66,7 @@ def test_a_stroke_in_the_rolled_view_scribbles_on_the_slices_it_touches(controll
     assert panel.label.plane_button.isVisibleTo(panel.label)
 
 
-def test_a_slice_that_was_labelled_as_a_whole_stays_whole(controller, study, truth, qtbot):
+def test_a_slice_that_was_labelled_as_a_whole_stays_whole(controller, case, truth, qtbot):
     book = controller.session.labels
     paint(controller, truth, [7])
     book.set_prediction(8, truth[8], 0.9)
@@ -81,7 +81,7 @@ def test_a_slice_that_was_labelled_as_a_whole_stays_whole(controller, study, tru
     assert np.array_equal(book.manual(7), np.where(painted, 1, truth[7]))
 
 
-def test_undo_and_redo_give_every_slice_what_it_meant(controller, study, truth, qtbot):
+def test_undo_and_redo_give_every_slice_what_it_meant(controller, case, truth, qtbot):
     paint(controller, truth, [7])
     start = meant(controller)
     roll(controller, qtbot)
@@ -98,8 +98,8 @@ def test_undo_and_redo_give_every_slice_what_it_meant(controller, study, truth, 
         assert meant(controller) == expected
 
 
-def test_erasing_and_filling_across_slices(controller, study, truth, qtbot, monkeypatch):
-    monkeypatch.setattr("napari_dinoaugseg.gui.filling.confirmed", lambda *_: True)  # that a flood is meant
+def test_erasing_and_filling_across_slices(controller, case, truth, qtbot, monkeypatch):
+    monkeypatch.setattr("napari_dinoaugseg.gui.guards.confirmed", lambda *_: True)  # that a flood is meant
     book, layer = controller.session.labels, controller.layers.manual
     paint(controller, truth, [7])
     roll(controller, qtbot)
@@ -117,12 +117,12 @@ def test_erasing_and_filling_across_slices(controller, study, truth, qtbot, monk
     press(controller, qtbot)
     assert book.labelled == [7]
     stroke(qtbot, controller.viewer, offsets=((0, 0),))  # the whole plane, whatever has no label
-    qtbot.waitUntil(lambda: book.labelled == list(range(study.n_slices)), timeout=10_000)
-    assert scribbled(controller) == [index for index in range(study.n_slices) if index != 7]
+    qtbot.waitUntil(lambda: book.labelled == list(range(case.n_slices)), timeout=10_000)
+    assert scribbled(controller) == [index for index in range(case.n_slices) if index != 7]
 
 
 @pytest.mark.parametrize("way", ["3-D edit mode", "voxels", "while the slice changed"])
-def test_a_stroke_across_slices_scribbles_in_the_plane_too(controller, study, said, way, qtbot):
+def test_a_stroke_across_slices_scribbles_in_the_plane_too(controller, case, said, way, qtbot):
     layer = controller.layers.manual
     controller.go_to(8)
     if way == "3-D edit mode":
@@ -141,7 +141,7 @@ def test_a_stroke_across_slices_scribbles_in_the_plane_too(controller, study, sa
     assert any("scribbles" in sentence for sentence in said)
 
 
-def test_strokes_within_the_plane_label_whole_slices_as_before(controller, panel, study, said, qtbot):
+def test_strokes_within_the_plane_label_whole_slices_as_before(controller, panel, case, said, qtbot):
     layer = controller.layers.manual
     for index in (8, 9):  # the second before the first is taken over
         controller.go_to(index)
@@ -154,7 +154,7 @@ def test_strokes_within_the_plane_label_whole_slices_as_before(controller, panel
     assert {10, 11} <= set(scribbled(controller))
 
 
-def test_in_3d_paint_counts_as_scribbles(controller, study, truth):
+def test_in_3d_paint_counts_as_scribbles(controller, case, truth):
     paint(controller, truth, [8])
     controller.viewer.dims.ndisplay = 3
     controller.layers.manual.paint((9, 10, 10), 1)
@@ -163,7 +163,7 @@ def test_in_3d_paint_counts_as_scribbles(controller, study, truth):
 
 
 @pytest.mark.parametrize("rolled", [False, True])
-def test_what_is_taken_over_in_the_middle_of_a_stroke_counts_alike(controller, study, rolled, qtbot):
+def test_what_is_taken_over_in_the_middle_of_a_stroke_counts_alike(controller, case, rolled, qtbot):
     """Training or saving looks at the labels whenever it likes."""
     if rolled:
         roll(controller, qtbot)
@@ -175,9 +175,9 @@ def test_what_is_taken_over_in_the_middle_of_a_stroke_counts_alike(controller, s
     assert scribbled(controller) == (controller.session.labels.labelled if rolled else [])
 
 
-def test_what_napari_tells_of_a_stroke_is_not_relied_on(controller, study, monkeypatch, qtbot):
+def test_what_napari_tells_of_a_stroke_is_not_relied_on(controller, case, monkeypatch, qtbot):
     """It is napari's own affair; without it the slices are compared."""
-    monkeypatch.setattr(layer_following, "slices_of_edits", lambda event, axis: None)
+    monkeypatch.setattr(layers, "slices_of_edits", lambda event, axis: None)
     controller.go_to(3)
     stroke(qtbot, controller.viewer)
     roll(controller, qtbot)
@@ -186,7 +186,7 @@ def test_what_napari_tells_of_a_stroke_is_not_relied_on(controller, study, monke
     assert scribbled(controller) == [index for index in controller.session.labels.labelled if index != 3]
 
 
-def test_with_scribbles_on_nothing_new_is_said(controller, study, said, qtbot):
+def test_with_scribbles_on_nothing_new_is_said(controller, case, said, qtbot):
     controller.set_scribbles(True)
     roll(controller, qtbot)
     draw_across(qtbot, controller)

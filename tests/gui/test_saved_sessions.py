@@ -1,4 +1,4 @@
-"""What is saved by itself, what is offered when a study is opened again, and what another window may not touch."""
+"""What is saved by itself, what is offered when a case is opened again, and what another window may not touch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_dinoaugseg.gui.session_actions import describe
+from napari_dinoaugseg.case import Plane
+from napari_dinoaugseg.gui.saving import describe
 from napari_dinoaugseg.session.labels import UNKNOWN, Status
-from napari_dinoaugseg.session.places import default_sessions_folder, saved_sessions
-from napari_dinoaugseg.session.store import SessionStore
-from napari_dinoaugseg.study import Plane
+from napari_dinoaugseg.session.store import SessionStore, default_sessions_folder, saved_sessions
 from tests.gui.conftest import LABELLED, SMALL, train, wait_idle
 from tests.gui.test_painting import stroke
 
@@ -51,14 +50,14 @@ def another(make_napari_viewer, qtbot):
         wait_idle(qtbot, panel.controller)
 
 
-def on_disk(study):
-    """The sessions of a study on disk, the newest first."""
-    return saved_sessions(study.fingerprint)
+def on_disk(case):
+    """The sessions of a case on disk, the newest first."""
+    return saved_sessions(case.fingerprint)
 
 
-def content(study, saved):
+def content(case, saved):
     """What a saved session holds, read as another program would."""
-    store = SessionStore(saved.folder, study)
+    store = SessionStore(saved.folder, case)
     try:
         return store.load()[0]
     finally:
@@ -66,15 +65,15 @@ def content(study, saved):
 
 
 def come_back(controller, path, qtbot, plane="axial"):
-    """Leave the study and open it again in the same window; returns its saved sessions."""
-    study = controller.session.study
+    """Leave the case and open it again in the same window; returns its saved sessions."""
+    case = controller.session.case
     controller.open_path(path, plane=plane)
     wait_idle(qtbot, controller)
-    return on_disk(study)
+    return on_disk(case)
 
 
 def reopen(panel, path, qtbot, **options):
-    """Open a study in another panel, as a person does; returns its controller."""
+    """Open a case in another panel, as a person does; returns its controller."""
     panel.controller.open_path(path, **options)
     wait_idle(qtbot, panel.controller)
     return panel.controller
@@ -90,44 +89,44 @@ def go_on(panel, qtbot):
 # --- saving by itself -----------------------------------------------------------------------------------------------
 
 
-def test_a_stroke_is_on_disk_within_two_seconds(controller, study, panel, qtbot):
+def test_a_stroke_is_on_disk_within_two_seconds(controller, case, panel, qtbot):
     taken = []
     for index in (3, 5, 8):  # the best of three: the machine may be busy with something else
         controller.go_to(index)
         count, began = len(taken) + 1, time.monotonic()
         stroke(qtbot, controller.viewer)
-        qtbot.waitUntil(lambda count=count: [s.n_manual for s in on_disk(study)] == [count], timeout=PATIENT)
+        qtbot.waitUntil(lambda count=count: [s.n_manual for s in on_disk(case)] == [count], timeout=PATIENT)
         taken.append(time.monotonic() - began)
     assert min(taken) < PROMISED
-    saved = content(study, on_disk(study)[0])
+    saved = content(case, on_disk(case)[0])
     assert np.array_equal(saved.book.layers["manual"][8], controller.session.labels.manual(8))
     qtbot.waitUntil(lambda: panel.saved.text().startswith("Saved "), timeout=PATIENT)
 
 
-def test_a_stroke_that_does_not_end_is_saved_too(controller, study, monkeypatch, qtbot):
-    from napari_dinoaugseg.gui import layer_following
+def test_a_stroke_that_does_not_end_is_saved_too(controller, case, monkeypatch, qtbot):
+    from napari_dinoaugseg.gui import layers
 
-    monkeypatch.setattr(layer_following, "_SETTLE", 10**6)  # no pause ends it
+    monkeypatch.setattr(layers, "_SETTLE", 10**6)  # no pause ends it
     layer, began, column = controller.layers.manual, time.monotonic(), 0
-    while not on_disk(study):
+    while not on_disk(case):
         layer.paint((8, 10, 5 + column % 30), 1)
         column += 1
         qtbot.wait(10)
         assert time.monotonic() - began < PATIENT / 1000
 
 
-def test_a_study_that_was_only_looked_at_leaves_nothing_behind(controller, study, qtbot):
+def test_a_case_that_was_only_looked_at_leaves_nothing_behind(controller, case, qtbot):
     controller.go_to(3)
     controller.rename_class(1, "liver")
     controller.change_settings(steps=7)
     qtbot.wait(700)
-    controller.close_study()
+    controller.close_case()
     assert not default_sessions_folder().exists() or not any(default_sessions_folder().iterdir())
 
 
-def test_training_and_export_find_the_strokes_on_disk(controller, study, truth, tmp_path, qtbot):
+def test_training_and_export_find_the_strokes_on_disk(controller, case, truth, tmp_path, qtbot):
     found = []
-    controller.progressed.connect(lambda _: found.extend(on_disk(study)))
+    controller.progressed.connect(lambda _: found.extend(on_disk(case)))
     layer = controller.layers.manual
     layer.data[8][:] = truth[8]
     controller.train()
@@ -137,16 +136,16 @@ def test_training_and_export_find_the_strokes_on_disk(controller, study, truth, 
     wait_idle(qtbot, controller)
     layer.paint((5, 10, 10), 1)
     controller.export(tmp_path / "mask.nii.gz")
-    assert on_disk(study)[0].n_manual == 2
+    assert on_disk(case)[0].n_manual == 2
 
 
-def test_the_last_strokes_are_written_when_another_study_is_opened(controller, study, tmp_path, qtbot):
-    from tests.blobs import write_study
+def test_the_last_strokes_are_written_when_another_case_is_opened(controller, case, tmp_path, qtbot):
+    from tests.blobs import write_case
 
     controller.layers.manual.paint((8, 10, 10), 1)
-    other, _ = write_study(tmp_path, seed=1)
+    other, _ = write_case(tmp_path, seed=1)
     controller.open_path(other, background=False)
-    assert on_disk(study)[0].n_manual == 1
+    assert on_disk(case)[0].n_manual == 1
     assert controller.sessions.offers == []
 
 
@@ -155,7 +154,7 @@ def test_the_last_strokes_are_written_when_the_window_closes(another, blob_files
     from qtpy.QtCore import QCoreApplication
 
     controller = reopen(another(), blob_files[0], qtbot, plane="axial")
-    study = controller.session.study
+    case = controller.session.case
     controller.layers.manual.paint((9, 10, 10), 1)
     if way == "viewer":
         controller.viewer.close()
@@ -164,7 +163,7 @@ def test_the_last_strokes_are_written_when_the_window_closes(another, blob_files
         QCoreApplication.instance().aboutToQuit.emit()
     again = reopen(another(), blob_files[0], qtbot, plane="axial")
     assert [saved.n_manual for saved in again.sessions.offers] == [1]
-    assert content(study, on_disk(study)[0]).book.layers["manual"][9][10, 10] == 1
+    assert content(case, on_disk(case)[0]).book.layers["manual"][9][10, 10] == 1
 
 
 # --- going on -------------------------------------------------------------------------------------------------------
@@ -277,7 +276,7 @@ def test_starting_anew_leaves_the_old_session_and_offers_it_again(labelled, pane
     assert go_on(panel, qtbot).session.labels.labelled == list(LABELLED)
 
 
-def test_a_study_that_is_opened_again_offers_what_was_just_painted(controller, study, blob_files, panel):
+def test_a_case_that_is_opened_again_offers_what_was_just_painted(controller, case, blob_files, panel):
     controller.layers.manual.paint((1, 10, 10), 1)
     controller.open_path(blob_files[0], background=False, plane="axial")
     assert "1 slice by hand" in panel.resume.text.text()
@@ -294,13 +293,13 @@ def test_what_was_painted_before_going_on_is_saved_as_a_session_of_its_own(label
     assert controller.busy
     controller.layers.manual.paint((2, 10, 10), 1)  # while the labels are read
     wait_idle(qtbot, controller)
-    study = controller.session.study
+    case = controller.session.case
     assert controller.session.labels.labelled == list(LABELLED)
-    assert sorted(saved.n_manual for saved in on_disk(study)) == [2, 3]
+    assert sorted(saved.n_manual for saved in on_disk(case)) == [2, 3]
     assert [layer.name for layer in controller.viewer.layers][1:] == ["prediction", "manual"]
     controller.layers.manual.paint((1, 20, 20), 1)
     controller.saving.secure()
-    assert sorted(saved.n_manual for saved in on_disk(study)) == [2, 4]
+    assert sorted(saved.n_manual for saved in on_disk(case)) == [2, 4]
 
 
 @pytest.mark.parametrize("plane", ["coronal", "native"])
@@ -313,11 +312,11 @@ def test_a_session_of_another_plane_is_opened_in_its_plane(controller, panel, bl
     controller.layers.manual.refresh()
     controller.export(tmp_path / "before.nii.gz")
     come_back(controller, blob_files[0], qtbot)
-    assert controller.session.study.plane is Plane.AXIAL
+    assert controller.session.case.plane is Plane.AXIAL
     go_on(panel, qtbot)
-    assert controller.session.study.plane == plane
+    assert controller.session.case.plane == plane
     assert controller.session.labels.labelled == [7]
-    assert np.array_equal(controller.layers.image.data, controller.session.study.display)
+    assert np.array_equal(controller.layers.image.data, controller.session.case.display)
     assert len(controller.viewer.layers) == 3
     controller.export(tmp_path / "after.nii.gz")
     before, after = nib.load(tmp_path / "before.nii.gz"), nib.load(tmp_path / "after.nii.gz")
@@ -359,8 +358,8 @@ def test_damaged_parts_are_listed_until_they_are_read(labelled, panel, blob_file
 def test_a_session_of_a_newer_version_is_left_as_it_is(labelled, panel, blob_files, qtbot):
     controller = labelled
     controller.saving.secure()
-    index = on_disk(controller.session.study)[0].folder / "session.json"
-    controller.close_study()
+    index = on_disk(controller.session.case)[0].folder / "session.json"
+    controller.close_case()
     index.write_text(json.dumps({**json.loads(index.read_text()), "schema": 99}))
     before = index.read_bytes()
     reopen(panel, blob_files[0], qtbot, plane="axial")
@@ -371,13 +370,13 @@ def test_a_session_of_a_newer_version_is_left_as_it_is(labelled, panel, blob_fil
     controller.layers.manual.paint((1, 10, 10), 1)
     controller.saving.secure()
     assert index.read_bytes() == before
-    assert sorted(saved.n_manual for saved in on_disk(controller.session.study)) == [0, 1]
+    assert sorted(saved.n_manual for saved in on_disk(controller.session.case)) == [0, 1]
 
 
 def test_what_a_stranger_wrote_into_the_view_breaks_nothing(labelled, panel, blob_files, qtbot):
     controller = labelled
     (saved,) = come_back(controller, blob_files[0], qtbot)
-    store = SessionStore(saved.folder, controller.session.study)
+    store = SessionStore(saved.folder, controller.session.case)
     strange = {"slice": 10**9, "class": [], "scribbles": {}, "zoom": "x", "centre": [1e300, None, 2]}
     store.save(replace(store.load()[0], view=strange))
     store.close()
@@ -393,7 +392,7 @@ def test_what_a_stranger_wrote_into_the_view_breaks_nothing(labelled, panel, blo
 def elsewhere(labelled, panel, blob_files, qtbot):
     """The session is open in another window, which holds its lock; here it is looked at."""
     (saved,) = come_back(labelled, blob_files[0], qtbot)
-    store = SessionStore(saved.folder, labelled.session.study)
+    store = SessionStore(saved.folder, labelled.session.case)
     assert store.is_writable
     go_on(panel, qtbot)
     yield store
@@ -407,7 +406,7 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
     assert panel.export.mask_button.isEnabled()
     assert np.array_equal(controller.layers.manual.data[8], truth[8])
     before = {i: controller.layers.manual.data[i].copy() for i in range(16)}
-    files = {path: path.read_bytes() for path in on_disk(controller.session.study)[0].folder.rglob("*.*")}
+    files = {path: path.read_bytes() for path in on_disk(controller.session.case)[0].folder.rglob("*.*")}
 
     controller.go_to(8)
     panel.label.paint_button.click()
@@ -446,7 +445,7 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
     controller.go_to(2)
     assert controller.current_slice == 2
     qtbot.wait(700)
-    assert files == {path: path.read_bytes() for path in on_disk(controller.session.study)[0].folder.rglob("*.*")}
+    assert files == {path: path.read_bytes() for path in on_disk(controller.session.case)[0].folder.rglob("*.*")}
     assert "Only looking" in panel.saved.text()
     for widget in (panel.label.clear_button, panel.label.load_button, panel.label.erase_button):
         assert not widget.isEnabled()
@@ -474,10 +473,10 @@ def test_trying_again_takes_the_session_over_as_the_other_window_left_it(labelle
     panel.label.paint_button.click()
     stroke(qtbot, controller.viewer)
     controller.saving.secure()
-    assert on_disk(controller.session.study)[0].n_manual == 2
+    assert on_disk(controller.session.case)[0].n_manual == 2
 
 
-def test_two_windows_of_one_study_have_a_session_each(labelled, another, blob_files, qtbot):
+def test_two_windows_of_one_case_have_a_session_each(labelled, another, blob_files, qtbot):
     labelled.saving.secure()
     panel = another()
     controller = reopen(panel, blob_files[0], qtbot, plane="axial")
@@ -488,7 +487,7 @@ def test_two_windows_of_one_study_have_a_session_each(labelled, another, blob_fi
     assert controller.session.labels.labelled == []
     controller.layers.manual.paint((1, 10, 10), 1)
     controller.saving.secure()
-    assert sorted(saved.n_manual for saved in on_disk(controller.session.study)) == [1, 3]
+    assert sorted(saved.n_manual for saved in on_disk(controller.session.case)) == [1, 3]
     assert labelled.session.labels.labelled == list(LABELLED)
 
 
@@ -528,7 +527,7 @@ def full(monkeypatch):
     return state
 
 
-def test_a_full_disk_is_said_once_and_painting_goes_on(controller, study, panel, said, full, qtbot):
+def test_a_full_disk_is_said_once_and_painting_goes_on(controller, case, panel, said, full, qtbot):
     full.append(True)
     controller.layers.manual.paint((1, 10, 10), 1)
     qtbot.waitUntil(lambda: "Not saved: No space left" in panel.saved.text(), timeout=PATIENT)
@@ -539,7 +538,7 @@ def test_a_full_disk_is_said_once_and_painting_goes_on(controller, study, panel,
     full.clear()
     qtbot.waitUntil(lambda: panel.saved.text().startswith("Saved "), timeout=PATIENT)
     assert any("Saved again" in text for text in said)
-    assert on_disk(study)[0].n_manual == 2
+    assert on_disk(case)[0].n_manual == 2
     full.append(True)
     controller.layers.manual.paint((3, 10, 10), 1)
     qtbot.waitUntil(lambda: len([text for text in said if "could not be saved" in text]) == 2, timeout=PATIENT)
@@ -560,19 +559,19 @@ def test_nothing_is_switched_while_the_disk_refuses(labelled, panel, blob_files,
 
 
 def test_labels_that_cannot_be_saved_at_the_end_are_said_and_stay_in_the_viewer(
-    controller, study, said, full, tmp_path, qtbot
+    controller, case, said, full, tmp_path, qtbot
 ):
-    from tests.blobs import write_study
+    from tests.blobs import write_case
 
     full.append(True)
     controller.layers.manual.paint((1, 10, 10), 1)
-    other, _ = write_study(tmp_path, seed=1)
+    other, _ = write_case(tmp_path, seed=1)
     controller.open_path(other, background=False)
     assert any("last labels are not on disk" in text and "No space left" in text for text in said)
     assert controller.viewer.layers["image0: labels, not saved"].data[1, 10, 10] == 1
 
 
-def test_a_folder_that_cannot_be_made_is_tried_again(controller, study, panel, said, tmp_path, monkeypatch, qtbot):
+def test_a_folder_that_cannot_be_made_is_tried_again(controller, case, panel, said, tmp_path, monkeypatch, qtbot):
     from napari_dinoaugseg.gui import saving
 
     monkeypatch.setattr(saving, "_RETRY", 100)
@@ -584,23 +583,23 @@ def test_a_folder_that_cannot_be_made_is_tried_again(controller, study, panel, s
     assert len([text for text in said if "no session can be saved there" in text]) == 1
     (tmp_path / "no").unlink()
     qtbot.waitUntil(lambda: panel.saved.text().startswith("Saved "), timeout=PATIENT)
-    assert on_disk(study)[0].n_manual == 1
+    assert on_disk(case)[0].n_manual == 1
 
 
 def test_a_folder_that_was_taken_away_is_made_again_with_everything(labelled, panel, qtbot):
-    study = labelled.session.study
+    case = labelled.session.case
     labelled.saving.secure()
-    shutil.rmtree(on_disk(study)[0].folder)
+    shutil.rmtree(on_disk(case)[0].folder)
     labelled.layers.manual.paint((1, 10, 10), 1)
     labelled.saving.secure()
-    assert on_disk(study)[0].n_manual == 4
+    assert on_disk(case)[0].n_manual == 4
 
 
 def test_another_folder_in_the_preferences_helps_at_once(labelled, panel, full, tmp_path, monkeypatch, qtbot):
     from napari_dinoaugseg.gui import saving
     from napari_dinoaugseg.gui.preferences import Preferences
 
-    study = labelled.session.study
+    case = labelled.session.case
     labelled.change_settings(steps=5, views=1)
     train(qtbot, labelled)
     full.append(True)
@@ -609,16 +608,16 @@ def test_another_folder_in_the_preferences_helps_at_once(labelled, panel, full, 
     monkeypatch.setattr(saving, "preferences", lambda: Preferences(sessions=str(tmp_path / "elsewhere")))
     qtbot.wait(300)
     full.clear()
-    qtbot.waitUntil(lambda: bool(saved_sessions(study.fingerprint, tmp_path / "elsewhere")), timeout=PATIENT)
+    qtbot.waitUntil(lambda: bool(saved_sessions(case.fingerprint, tmp_path / "elsewhere")), timeout=PATIENT)
     labelled.saving.secure()
-    (moved,) = saved_sessions(study.fingerprint, tmp_path / "elsewhere")
+    (moved,) = saved_sessions(case.fingerprint, tmp_path / "elsewhere")
     assert (moved.n_manual, moved.rounds) == (4, 1)
-    assert content(study, moved).model is not None
+    assert content(case, moved).model is not None
 
 
 def test_a_sentence_says_what_a_session_holds(labelled):
     labelled.saving.secure()
-    (saved,) = on_disk(labelled.session.study)
+    (saved,) = on_disk(labelled.session.case)
     assert describe(saved).endswith("(axial): 3 slices by hand.")
     assert describe(saved, "picture").endswith("3 pictures by hand.")
     assert f"{saved.saved:%Y, %H:%M}" in describe(saved)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QComboBox
 
-from napari_dinoaugseg.gui.settings_form import settings_form, show_settings
+from napari_dinoaugseg.gui.train_section import settings_form, show_settings
 from napari_dinoaugseg.learning.settings import Settings
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_dinoaugseg.gui.controller import Controller
-from napari_dinoaugseg.gui.encoding import BACKGROUND
+from napari_dinoaugseg.gui.display import BACKGROUND
 from napari_dinoaugseg.gui.history import LIMIT
 from napari_dinoaugseg.session.labels import UNKNOWN, Status
 
@@ -24,13 +24,13 @@ def controller(make_napari_viewer):
 
 
 @pytest.fixture
-def layers(controller, study):
+def layers(controller, case):
     controller.session.labels.add_class(number=3)
     return controller.layers
 
 
 @pytest.fixture
-def book(controller, study):
+def book(controller, case):
     return controller.session.labels
 
 
@@ -310,12 +310,12 @@ def test_a_new_class_is_selected_even_when_its_number_is_not_the_largest(control
 def test_paint_beside_a_small_picture_says_nothing_of_it(controller, tmp_path):
     from skimage.io import imsave
 
-    from napari_dinoaugseg.study import open_study
+    from napari_dinoaugseg.case import open_case
 
     rng = np.random.default_rng(0)
     for name, shape in (("a.png", (20, 30)), ("b.png", (12, 14))):
         imsave(tmp_path / name, rng.integers(0, 255, shape).astype(np.uint8), check_contrast=False)
-    controller.set_study(open_study(tmp_path))
+    controller.set_case(open_case(tmp_path))
     book = controller.session.labels
     predict(book, 1, 1)
     controller.accept(1)

@@ -9,8 +9,8 @@ from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMessageBox
 
-from napari_dinoaugseg.gui.encoding import BACKGROUND
-from napari_dinoaugseg.study import open_study
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.gui.display import BACKGROUND
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -45,7 +45,7 @@ def click_middle(controller) -> None:
 # --- the button that is lit ---
 
 
-def test_the_tool_that_is_active_is_the_button_that_is_lit(panel, controller, study, lit):
+def test_the_tool_that_is_active_is_the_button_that_is_lit(panel, controller, case, lit):
     assert lit() == ["brush"]
     click(panel.label.erase_button)
     assert lit() == ["eraser"]
@@ -58,7 +58,7 @@ def test_the_tool_that_is_active_is_the_button_that_is_lit(panel, controller, st
     assert lit() == ["background"]
 
 
-def test_it_follows_the_keys_and_buttons_of_napari(controller, study, lit):
+def test_it_follows_the_keys_and_buttons_of_napari(controller, case, lit):
     for key, expected in (
         (Qt.Key.Key_E, ["eraser"]),
         (Qt.Key.Key_F, []),
@@ -72,7 +72,7 @@ def test_it_follows_the_keys_and_buttons_of_napari(controller, study, lit):
     assert lit() == ["eraser"]
 
 
-def test_no_button_is_lit_while_another_layer_is_selected(controller, study, lit):
+def test_no_button_is_lit_while_another_layer_is_selected(controller, case, lit):
     controller.viewer.layers.selection.active = controller.layers.image
     assert lit() == []
     controller.viewer.layers.selection.active = controller.layers.manual
@@ -90,7 +90,7 @@ def test_no_button_is_lit_while_another_layer_is_selected(controller, study, lit
     assert lit() == ["eraser"]
 
 
-def test_after_the_eraser_the_brush_paints_the_class_that_it_painted_before(panel, controller, study):
+def test_after_the_eraser_the_brush_paints_the_class_that_it_painted_before(panel, controller, case):
     controller.add_class()
     controller.select_class(2)
     click(panel.label.erase_button)
@@ -124,7 +124,7 @@ def answer(qtbot):
 
 
 @pytest.mark.parametrize("yes", [False, True])
-def test_the_fill_bucket_asks_before_it_floods_an_unlabelled_slice(controller, study, answer, qtbot, yes):
+def test_the_fill_bucket_asks_before_it_floods_an_unlabelled_slice(controller, case, answer, qtbot, yes):
     layer = controller.layers.manual
     layer.paint((3, 10, 10), 1)
     controller.flush()
@@ -144,7 +144,7 @@ def test_the_fill_bucket_asks_before_it_floods_an_unlabelled_slice(controller, s
     assert controller.session.labels.labelled == ([3] if yes else [])
 
 
-def test_a_gap_in_an_outline_is_noticed_before_the_rest_of_the_slice_is_filled(controller, study, answer, qtbot):
+def test_a_gap_in_an_outline_is_noticed_before_the_rest_of_the_slice_is_filled(controller, case, answer, qtbot):
     layer = controller.layers.manual
     height, width = layer.data[8].shape
     outline = np.zeros((height, width), np.uint16)
@@ -168,7 +168,7 @@ def test_a_gap_in_an_outline_is_noticed_before_the_rest_of_the_slice_is_filled(c
     assert layer.data[9, height // 2, width // 2] == 0
 
 
-def test_background_around_what_is_painted_is_filled_without_a_question(controller, study):
+def test_background_around_what_is_painted_is_filled_without_a_question(controller, case):
     controller.set_scribbles(True)
     layer = controller.layers.manual
     layer.data[8, 2:5, 2:5] = 1
@@ -181,7 +181,7 @@ def test_background_around_what_is_painted_is_filled_without_a_question(controll
     assert (layer.data[8] == BACKGROUND).sum() == layer.data[8].size - 9
 
 
-def test_a_script_that_fills_is_not_asked(controller, study):
+def test_a_script_that_fills_is_not_asked(controller, case):
     controller.layers.manual.fill((8, 5, 5), 1)
     assert controller.layers.manual.data[8].all()
 
@@ -189,14 +189,14 @@ def test_a_script_that_fills_is_not_asked(controller, study):
 # --- the picture in view ---
 
 
-def test_the_name_of_the_picture_in_view_is_always_shown(panel, controller, tmp_path, study):
+def test_the_name_of_the_picture_in_view_is_always_shown(panel, controller, tmp_path, case):
     assert panel.label.picture.isHidden()  # slices have no names
     folder = tmp_path / "skin"
     folder.mkdir()
     names = [f"IMD{number:03d}.png" for number in range(4)]
     for name in names:
         Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(folder / name)
-    controller.set_study(open_study(folder))
+    controller.set_case(open_case(folder))
     assert not panel.label.picture.isHidden()
     assert panel.label.picture.whole == names[controller.current_slice]
     controller.go_to(2)
@@ -207,7 +207,7 @@ def test_the_name_of_the_picture_in_view_is_always_shown(panel, controller, tmp_
 
 
 def test_a_long_name_is_cut_in_its_middle_and_whole_in_the_tooltip(qtbot):
-    from napari_dinoaugseg.gui.parts import Elided
+    from napari_dinoaugseg.gui.widgets import Elided
 
     label = Elided()
     qtbot.addWidget(label)

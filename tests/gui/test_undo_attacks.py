@@ -14,9 +14,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_dinoaugseg.gui import layer_following
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.gui import layers
 from napari_dinoaugseg.gui.controller import Controller
-from napari_dinoaugseg.study import open_study
 from tests.gui.undo_attack import Attack, actions_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
@@ -28,25 +28,25 @@ SHRINKING = 60  # seconds
 
 
 @pytest.fixture
-def studies(tmp_path):
+def cases(tmp_path):
     """A volume of 6 x 12 x 14 voxels, cut along each plane."""
     rng = np.random.default_rng(0)
     image = nib.Nifti1Image(rng.integers(0, 500, (14, 12, 6)).astype(np.int16), np.diag([0.8, 0.9, 3.0, 1.0]))
     nib.save(image, tmp_path / "image.nii.gz")
-    return [open_study(tmp_path / "image.nii.gz", plane=plane) for plane in ("axial", "coronal", "sagittal")]
+    return [open_case(tmp_path / "image.nii.gz", plane=plane) for plane in ("axial", "coronal", "sagittal")]
 
 
 @pytest.fixture
-def attack(make_napari_viewer, monkeypatch, tmp_path, studies):
+def attack(make_napari_viewer, monkeypatch, tmp_path, cases):
     """Runs the actions of a seed, or some of them; returns what went wrong, or an empty text."""
-    monkeypatch.setattr(layer_following, "_SETTLE", 1)  # ms; nobody wants to wait here
+    monkeypatch.setattr(layers, "_SETTLE", 1)  # ms; nobody wants to wait here
     monkeypatch.setattr("napari.utils.notifications.show_error", lambda sentence: None)
     controller = Controller.of(make_napari_viewer())
     gc.collect()
     gc.freeze()  # napari collects garbage with each layer that goes; what is there now is none
 
     def run(seed, actions):
-        made = Attack(controller, studies[seed % len(studies)], tmp_path)
+        made = Attack(controller, cases[seed % len(cases)], tmp_path)
         try:
             made.run(actions)
         except AssertionError as error:

@@ -4,8 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from napari_dinoaugseg.case.array import CLASS_NAMES, LABELLED_SLICES, brain_sample
 from napari_dinoaugseg.session.labels import Status
-from napari_dinoaugseg.study.sample import CLASS_NAMES, LABELLED_SLICES, brain_sample
 from tests.gui.conftest import dice, paint, wait_idle
 from tests.gui.test_painting import stroke
 from tests.schedulers import running_scheduler
@@ -47,7 +47,7 @@ def test_the_same_on_a_worker_whose_scheduler_is_killed_in_the_second_training(p
 
 
 def choose_scheduler(panel, address: str) -> None:
-    machine = panel.study.machine
+    machine = panel.case.machine
     machine.places.setCurrentIndex(1)
     machine.places.activated.emit(1)
     machine.address.setText(address)
@@ -62,10 +62,10 @@ def go_through(panel, qtbot, tmp_path, train_again) -> None:
     controller.use_preset("fast")
     controller.change_settings(steps=100, views=3)
     controller.use_device("cpu")
-    panel.study.sample_button.click()
+    panel.case.sample_button.click()
     qtbot.waitUntil(lambda: controller.session is not None, timeout=60_000)
     sample = brain_sample()
-    truth = controller.session.study.to_slices(np.asarray(sample.tissue.dataobj))
+    truth = controller.session.case.to_slices(np.asarray(sample.tissue.dataobj))
     controller.rename_class(1, CLASS_NAMES[1])
     panel.classes.add_button.click()
     controller.rename_class(2, CLASS_NAMES[2])
@@ -106,6 +106,6 @@ def go_through(panel, qtbot, tmp_path, train_again) -> None:
     mask = nib.load(out)
     assert mask.shape == sample.image.shape
     assert np.allclose(mask.affine, sample.image.affine)
-    exported = controller.session.study.to_slices(np.asarray(mask.dataobj))
+    exported = controller.session.case.to_slices(np.asarray(mask.dataobj))
     for index in (*LABELLED_SLICES, suggested):
         assert np.array_equal(exported[index], truth[index])

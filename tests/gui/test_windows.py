@@ -8,7 +8,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
-from napari_dinoaugseg.session.places import saved_sessions
+from napari_dinoaugseg.session.store import saved_sessions
 from tests.blobs import AFFINE, image_voxels
 from tests.gui.conftest import paint, train, wait_idle
 from tests.gui.test_work import until_stage
@@ -44,7 +44,7 @@ def test_a_ct_opens_in_soft_tissue_for_the_eyes_and_the_model(controller, panel,
     controller.open_path(ct, plane="axial")
     wait_idle(qtbot, controller)
     assert shown(controller) == SOFT_TISSUE
-    assert panel.study.window_choice.currentText() == "soft tissue"
+    assert panel.case.window_choice.currentText() == "soft tissue"
     assert panel.train.window_choice.currentText() == "soft tissue"
     assert controller.session.settings.window == "soft tissue"
 
@@ -53,13 +53,13 @@ def test_a_ct_from_a_layer_opens_in_soft_tissue(controller, panel, ct):
     data = np.moveaxis(np.asarray(nib.load(ct).dataobj), 2, 0)
     controller.use_layer(controller.viewer.add_image(data, contrast_limits=(-1000, 700)))
     assert shown(controller) == SOFT_TISSUE
-    assert panel.study.window_choice.currentText() == "soft tissue"
+    assert panel.case.window_choice.currentText() == "soft tissue"
 
 
 def test_an_mr_after_a_ct_does_not_open_in_hounsfield_units(controller, panel, ct, blob_files):
     controller.open_path(ct, background=False, plane="axial")
     controller.open_path(blob_files[0], background=False, plane="axial")
-    assert panel.study.window_choice.currentText() == "auto"
+    assert panel.case.window_choice.currentText() == "auto"
     assert shown(controller) != SOFT_TISSUE
 
 
@@ -67,7 +67,7 @@ def test_looking_through_another_window_keeps_the_model(labelled, panel, qtbot, 
     labelled.change_settings(steps=5)
     train(qtbot, labelled)
     model, sees = labelled.session.model, labelled.settings.window
-    choose(panel.study.window_choice, "bone")
+    choose(panel.case.window_choice, "bone")
     assert shown(labelled) == [-450, 1050]
     assert labelled.session.model is model
     assert labelled.session.changes_since_training() == []
@@ -82,8 +82,8 @@ def test_the_window_can_be_changed_while_the_model_is_trained(labelled, panel, q
     sees = labelled.settings.window
     labelled.train()
     until_stage(qtbot, labelled, "train")
-    assert panel.study.window_choice.isEnabled()
-    choose(panel.study.window_choice, "lung")
+    assert panel.case.window_choice.isEnabled()
+    choose(panel.case.window_choice, "lung")
     assert labelled.busy
     assert shown(labelled) == [-1350, 150]
     labelled.stop()
@@ -92,8 +92,8 @@ def test_the_window_can_be_changed_while_the_model_is_trained(labelled, panel, q
     assert labelled.session.model.settings["window"] == sees
 
 
-def test_before_the_first_training_the_model_sees_what_the_person_sees(study, controller, panel, qtbot):
-    choose(panel.study.window_choice, "bone")
+def test_before_the_first_training_the_model_sees_what_the_person_sees(case, controller, panel, qtbot):
+    choose(panel.case.window_choice, "bone")
     assert panel.train.window_choice.currentText() == "bone"
     assert controller.session.settings.window == "bone"
     controller.layers.image.contrast_limits = (10, 300)
@@ -124,12 +124,12 @@ def test_a_changed_setting_keeps_the_model_and_says_that_training_starts_from_sc
     assert labelled.session.changes_since_training() == []
 
 
-def test_the_contrast_slider_of_napari_moves_the_words_of_the_panel(study, controller, panel):
+def test_the_contrast_slider_of_napari_moves_the_words_of_the_panel(case, controller, panel):
     controller.layers.image.contrast_limits = (12.5, 345)
-    assert panel.study.window_choice.currentText() == "12.5,345"
-    choose(panel.study.window_choice, "auto")
+    assert panel.case.window_choice.currentText() == "12.5,345"
+    choose(panel.case.window_choice, "auto")
     assert controller.view_window == "auto"
-    assert panel.study.window_choice.findText("12.5,345") < 0
+    assert panel.case.window_choice.findText("12.5,345") < 0
 
 
 def test_a_saved_session_comes_back_through_the_window_that_was_looked_through(
@@ -138,16 +138,16 @@ def test_a_saved_session_comes_back_through_the_window_that_was_looked_through(
     labelled.change_settings(steps=5)
     train(qtbot, labelled)
     sees = labelled.settings.window
-    choose(panel.study.window_choice, "bone")
+    choose(panel.case.window_choice, "bone")
     paint(labelled, truth, [6])
     labelled.open_path(blob_files[0], plane="axial")
     wait_idle(qtbot, labelled)
-    assert len(saved_sessions(labelled.session.study.fingerprint)) == 1
-    assert panel.study.window_choice.currentText() == "auto"
+    assert len(saved_sessions(labelled.session.case.fingerprint)) == 1
+    assert panel.case.window_choice.currentText() == "auto"
     qtbot.mouseClick(panel.resume.go_on_button, Qt.MouseButton.LeftButton)
     wait_idle(qtbot, labelled)
     assert shown(labelled) == [-450, 1050]
-    assert panel.study.window_choice.currentText() == "bone"
+    assert panel.case.window_choice.currentText() == "bone"
     assert panel.train.window_choice.currentText() == sees
 
 
@@ -162,13 +162,13 @@ def test_a_saved_session_without_a_window_shows_the_one_of_its_settings(
     qtbot.mouseClick(panel.resume.go_on_button, Qt.MouseButton.LeftButton)
     wait_idle(qtbot, labelled)
     assert shown(labelled) == [-10, 500]
-    assert panel.study.window_choice.currentText() == "-10,500"
+    assert panel.case.window_choice.currentText() == "-10,500"
 
 
-def test_another_plane_keeps_the_window(study, controller, panel):
-    from napari_dinoaugseg.study import Plane
+def test_another_plane_keeps_the_window(case, controller, panel):
+    from napari_dinoaugseg.case import Plane
 
-    choose(panel.study.window_choice, "bone")
+    choose(panel.case.window_choice, "bone")
     controller.change_plane(Plane.CORONAL)
     assert shown(controller) == [-450, 1050]
-    assert panel.study.window_choice.currentText() == "bone"
+    assert panel.case.window_choice.currentText() == "bone"

@@ -41,8 +41,8 @@ def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(lab
     assert controller.session.history[1].steps < steps
     assert controller.session.history[1].agreement > 0.5
     assert not panel.train.curve.isHidden()
-    controller.close_study()
-    assert panel.train.curve.isHidden()  # it told of that study
+    controller.close_case()
+    assert panel.train.curve.isHidden()  # it told of that case
 
 
 def _later(qtbot, panel):
@@ -155,7 +155,7 @@ def test_the_viewer_closed_while_training(make_napari_viewer, blob_files, qtbot)
     ("slices", "sentence"),
     [([], "No slice is labelled"), ([0], "only background")],
 )
-def test_nothing_to_learn_from_is_said(controller, study, said, panel, slices, sentence):
+def test_nothing_to_learn_from_is_said(controller, case, said, panel, slices, sentence):
     for index in slices:
         controller.mark_empty(index)
     panel.head.train_button.click()
@@ -164,7 +164,7 @@ def test_nothing_to_learn_from_is_said(controller, study, said, panel, slices, s
     assert sentence in panel.message.text()
 
 
-def test_one_class_is_enough(controller, study, truth, qtbot):
+def test_one_class_is_enough(controller, case, truth, qtbot):
     paint(controller, (truth == 1).astype(np.uint16), LABELLED)
     controller.change_settings(steps=10)
     train(qtbot, controller)
@@ -181,7 +181,7 @@ def test_an_encoder_that_cannot_be_had_is_said_and_the_button_lives(labelled, qt
     assert panel.head.train_button.isEnabled()
 
 
-def test_a_saved_model_predicts_a_new_study_at_once(labelled, blob_files, tmp_path, qtbot, truth):
+def test_a_saved_model_predicts_a_new_case_at_once(labelled, blob_files, tmp_path, qtbot, truth):
     controller = labelled
     train(qtbot, controller)
     controller.save_model(tmp_path / "blobs.safetensors")
@@ -205,7 +205,7 @@ def test_progress_is_events_on_the_thread_of_the_interface(labelled, qtbot):
     assert threads == {QCoreApplication.instance().thread()}
 
 
-def test_what_was_said_at_the_beginning_goes_when_the_work_has_ended(panel, study, controller, tmp_path, qtbot):
+def test_what_was_said_at_the_beginning_goes_when_the_work_has_ended(panel, case, controller, tmp_path, qtbot):
     end = threading.Event()
     controller.run_function("Writing the mask", lambda: end.wait(10), lambda _: None)
     qtbot.waitUntil(lambda: panel.advice.text() == "Writing the mask…")

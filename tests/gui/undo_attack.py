@@ -7,7 +7,7 @@ import random
 import numpy as np
 from qtpy.QtWidgets import QApplication
 
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.session.fill import fill_between
 from tests.gui.undo_model import BACKGROUND
 from tests.gui.undo_watched import Action, Watched
@@ -177,9 +177,9 @@ class Attack(Watched):
             self.manual.n_edit_dimensions = 2
 
         # A ball of 2.5 of the smallest voxel size around the voxel.
-        sizes = np.abs(self.study.display_scale)
+        sizes = np.abs(self.case.display_scale)
         reach = int(2.5 * sizes.min() / sizes[self.controller.layers.axis])
-        around = min(index + reach, self.study.n_slices - 1) - max(index - reach, 0) + 1
+        around = min(index + reach, self.case.n_slices - 1) - max(index - reach, 0) + 1
         self.painted(f"around slice {index}", number, paint, reaches=around)
 
     @property
@@ -253,7 +253,7 @@ class Attack(Watched):
         if ends is not None:
             below, above = ends
             first, last = (self.model.slices[i].labels for i in ends)
-            filled = fill_between(first, last, above - below - 1, self.study.slice_spacing(below))
+            filled = fill_between(first, last, above - below - 1, self.case.slice_spacing(below))
             between = {i: one for i, one in enumerate(filled, below + 1) if self.model.slices[i].kind == "nothing"}
             self.model.say(between)
             self.say(f"{ends}")
@@ -266,11 +266,11 @@ class Attack(Watched):
         noise = np.random.default_rng(self.rng.getrandbits(32))
         loaded = {index: noise.choice(values, shape).astype(np.uint16) for index in chosen}
         path = self.folder / "labels.nii.gz"
-        self.study.write_mask(path, lambda index: loaded.get(index, np.zeros(shape, np.uint16)))
+        self.case.write_mask(path, lambda index: loaded.get(index, np.zeros(shape, np.uint16)))
         self.controller.flush()
         if self.rng.random() < 0.5:
             # The panel leaves alone what is painted.
-            self.controller._take_labels(path, self.study.read_labels(path))
+            self.controller._take_labels(path, self.case.read_labels(path))
             loaded = {index: labels for index, labels in loaded.items() if self.model.slices[index].kind != "painted"}
         else:
             assert self.controller.session.load_labels(path, chosen) == chosen
@@ -321,7 +321,7 @@ class Attack(Watched):
         self.controller.set_scribbles(self.model.scribbles)
 
     def go(self) -> None:
-        self.controller.go_to(self.rng.randrange(self.study.n_slices))
+        self.controller.go_to(self.rng.randrange(self.case.n_slices))
 
     def turn(self) -> None:
         dims = self.controller.viewer.dims

@@ -286,7 +286,7 @@ def shown(labels: np.ndarray) -> np.ndarray:
 
 
 def default_class(number: int) -> tuple[str, str]:
-    from napari_dinoaugseg.session.classes import new_class
+    from napari_dinoaugseg.session.labels import new_class
 
     entry = new_class(number)
     return entry.name, entry.colour

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from napari.layers import Image
 
+from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.gui.controller import Controller
-from napari_dinoaugseg.study import Study
 from tests.gui.undo_model import BACKGROUND, OPEN, Model
 
 Action = tuple[str, int, bool]  # what, the seed of its details, whether everything is looked at afterwards
@@ -18,10 +18,10 @@ Action = tuple[str, int, bool]  # what, the seed of its details, whether everyth
 
 @dataclass
 class Watched:
-    """One study in a viewer and the model of it."""
+    """One case in a viewer and the model of it."""
 
     controller: Controller
-    study: Study
+    case: Case
     folder: Path
 
     def __post_init__(self) -> None:
@@ -31,13 +31,13 @@ class Watched:
             viewer.layers.remove(layer)
         viewer.dims.ndisplay = 2
         self.controller.set_scribbles(False)
-        self.controller.set_study(self.study, image=image)
+        self.controller.set_case(self.case, image=image)
         self.rng = random.Random(0)
         self.book = self.controller.session.labels
         self.book.add_class()
         self.book.add_class("vessel")
         self.model = Model(
-            (self.study.n_slices, *self.study.slice_shape(0)),
+            (self.case.n_slices, *self.case.slice_shape(0)),
             {entry.number: (entry.name, entry.colour) for entry in self.book.classes},
         )
         self.failed: list[str] = []

@@ -3,15 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dinoaugseg.learning import device
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.case.intensity import choose_window
+from napari_dinoaugseg.learning import fallback
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example
+from napari_dinoaugseg.learning.train import Example
 from napari_dinoaugseg.model.encoder import load_encoder
-from napari_dinoaugseg.study import open_study
-from napari_dinoaugseg.study.intensity import choose_window
-from tests.blobs import LABELLED, write_study
+from tests.blobs import LABELLED, write_case
 
 SIZE = 64
 
@@ -19,7 +19,7 @@ SIZE = 64
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     """No other program is going to give memory back."""
-    monkeypatch.setattr(device, "_WAIT", 0.0)
+    monkeypatch.setattr(fallback, "_WAIT", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -29,29 +29,29 @@ def encoder():
 
 @pytest.fixture(scope="session")
 def blob_files(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("blobs"))
+    return write_case(tmp_path_factory.mktemp("blobs"))
 
 
 @pytest.fixture
-def study(blob_files):
-    return open_study(blob_files[0], plane="axial")
+def case(blob_files):
+    return open_case(blob_files[0], plane="axial")
 
 
 @pytest.fixture
-def truth(study, blob_files):
+def truth(case, blob_files):
     """Class indices 0, 1, 2 of every slice, (n, H, W)."""
-    labels = study.read_labels(blob_files[1], range(study.n_slices))
-    return np.stack([np.searchsorted([0, 1, 3], labels[index]) for index in range(study.n_slices)]).astype(np.int16)
+    labels = case.read_labels(blob_files[1], range(case.n_slices))
+    return np.stack([np.searchsorted([0, 1, 3], labels[index]) for index in range(case.n_slices)]).astype(np.int16)
 
 
 @pytest.fixture
-def make_store(study, encoder):
+def make_store(case, encoder):
     def make(cache: FeatureCache | None = None, **options):
         return FeatureStore(
-            study,
+            case,
             encoder,
             input_size=options.pop("input_size", SIZE),
-            window=choose_window(study),
+            window=choose_window(case),
             cache=cache,
             **options,
         )

@@ -8,19 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from napari_dinoaugseg.case.intensity import choose_window
 from napari_dinoaugseg.errors import DeviceError
-from napari_dinoaugseg.learning import device as devices
-from napari_dinoaugseg.learning import trainer
-from napari_dinoaugseg.learning.device import CPU, choose_device, free_memory, trouble_of, usable
-from napari_dinoaugseg.learning.events import Notice, Progress
+from napari_dinoaugseg.learning import fallback as devices
+from napari_dinoaugseg.learning import train
+from napari_dinoaugseg.learning.events import Notice, Prediction, Progress
+from napari_dinoaugseg.learning.fallback import CPU, choose_device, free_memory, trouble_of, usable
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import predict
-from napari_dinoaugseg.learning.trainer import fit
+from napari_dinoaugseg.learning.predict import predict
+from napari_dinoaugseg.learning.train import fit
 from napari_dinoaugseg.model import hub
 from napari_dinoaugseg.model.encoder import ENCODERS, Encoder
 from napari_dinoaugseg.model.weights import fit_weights
-from napari_dinoaugseg.study.intensity import choose_window
 from tests.learning.fake_device import CARD, FakeCard, OnCard
 from tests.learning.test_trainer import run
 
@@ -43,7 +42,7 @@ def card(monkeypatch):
     """The card is there, and has not failed yet."""
     monkeypatch.setattr(devices, "_failed", set())
     monkeypatch.setattr(torch.mps, "empty_cache", lambda: None)
-    monkeypatch.setattr(trainer, "_HOLD_EVERY", 2)
+    monkeypatch.setattr(train, "_HOLD_EVERY", 2)
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     gc.freeze()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # else a moved parameter would stay on the CPU
@@ -53,7 +52,7 @@ def card(monkeypatch):
 
 
 @pytest.fixture
-def store_on(study):
+def store_on(case):
     """A store whose encoder is on the device; call it while the card is active."""
 
     packaged = hub.in_package(ENCODERS["efficientnet-lite0"])
@@ -61,8 +60,8 @@ def store_on(study):
 
     def make(device, context=0):
         encoder = Encoder(ENCODERS["efficientnet-lite0"], weights, device)
-        options = {"window": choose_window(study), "context": context, "memory_budget": 2**24}
-        return FeatureStore(study, encoder, input_size=64, **options)
+        options = {"window": choose_window(case), "context": context, "memory_budget": 2**24}
+        return FeatureStore(case, encoder, input_size=64, **options)
 
     return make
 
@@ -127,7 +126,7 @@ def test_a_training_outlives_the_card(store_on, examples, settings):
 
 
 def test_what_was_learnt_before_the_failure_is_kept(store_on, examples, settings, monkeypatch):
-    step, calls = trainer._Run._step, []
+    step, calls = train._Run._step, []
 
     def breaking(self, *arguments):
         calls.append(self.plan.device)
@@ -135,7 +134,7 @@ def test_what_was_learnt_before_the_failure_is_kept(store_on, examples, settings
             raise BROKEN
         return step(self, *arguments)
 
-    monkeypatch.setattr(trainer._Run, "_step", breaking)
+    monkeypatch.setattr(train._Run, "_step", breaking)
     with FakeCard():
         events, _ = run(fit(store_on(CARD), examples, settings, n_classes=3))
     done = [event.done for event in events if isinstance(event, Progress) and event.stage == "train"]
@@ -223,7 +222,7 @@ def test_a_failure_that_reaches_the_cpu_says_to_start_again(make_store, examples
     def broken(*_):
         raise BROKEN
 
-    monkeypatch.setattr(trainer._Run, "_step", broken)
+    monkeypatch.setattr(train._Run, "_step", broken)
     with pytest.raises(DeviceError, match=r"device-side assert triggered.*Save your work, start the program again"):
         run(fit(make_store(), examples, settings, n_classes=3))
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from napari_dinoaugseg.case import case_from_array, choose_scale, open_case
 from napari_dinoaugseg.learning import cache as cache_module
+from napari_dinoaugseg.learning.augmentation import View
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.views import View
-from napari_dinoaugseg.study import choose_scale, open_study, study_from_array
 
 EVERY = [(index, None) for index in range(16)]
 
@@ -69,9 +69,9 @@ def test_a_second_store_finds_everything_on_disk(make_store, cache):
     assert all(torch.equal(a, b) for a, b in zip(second.features(2), make_store().features(2), strict=True))
 
 
-def test_with_neighbours_the_channels_are_three_slices(make_store, study):
+def test_with_neighbours_the_channels_are_three_slices(make_store, case):
     alone, beside = make_store(), make_store(context=1)
-    grey = [alone.image(index)[0] for index in range(study.n_slices)]
+    grey = [alone.image(index)[0] for index in range(case.n_slices)]
     assert torch.equal(beside.image(4), torch.stack([grey[3], grey[4], grey[5]]))
     assert torch.equal(make_store(context=3).image(4), torch.stack([grey[1], grey[4], grey[7]]))
     assert torch.equal(beside.image(0), torch.stack([grey[0], grey[0], grey[1]]))
@@ -93,7 +93,7 @@ def test_features_of_another_size_or_window_are_not_taken(make_store, cache, cha
     prepare(make_store(cache))
     other = make_store(cache, **{k: v for k, v in change.items() if k == "input_size"})
     if "window" in change:
-        from napari_dinoaugseg.study.intensity import Window
+        from napari_dinoaugseg.case.intensity import Window
 
         other.window = Window(0.0, 100.0)
     prepare(other)
@@ -214,13 +214,13 @@ def test_slices_scaled_by_themselves_are_the_pictures_that_the_authors_hand_to_t
     grey = random.normal(300, 900, (2, 50, 70)).astype(np.float32)
     colour = random.integers(17, 201, (50, 70, 3)).astype(np.uint8)
     Image.fromarray(colour).save(tmp_path / "colour.png")
-    for study, index, image in (
-        (study_from_array(grey, name="noise"), 1, np.stack([grey[1]] * 3, axis=2)),
-        (open_study(tmp_path), 0, colour.astype(np.float32)),
+    for case, index, image in (
+        (case_from_array(grey, name="noise"), 1, np.stack([grey[1]] * 3, axis=2)),
+        (open_case(tmp_path), 0, colour.astype(np.float32)),
     ):
         levels = (image - image.min()) / (image.max() - image.min()) * 255
         picture = Image.fromarray(levels.astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
-        store = FeatureStore(study, encoder, input_size=size, window=choose_scale(study, "auto", "slice"))
+        store = FeatureStore(case, encoder, input_size=size, window=choose_scale(case, "auto", "slice"))
         found = store.image(index)
         assert found.dtype == torch.float32
         expected = torch.from_numpy(np.asarray(picture).copy()).movedim(-1, 0) / 255
@@ -246,11 +246,9 @@ def test_exact_features_are_kept_in_single_precision_and_not_taken_for_others(ma
     assert not exact.with_precision(exact=False).exact
 
 
-def test_features_of_a_window_and_of_slices_scaled_by_themselves_are_not_taken_for_one_another(
-    make_store, cache, study
-):
+def test_features_of_a_window_and_of_slices_scaled_by_themselves_are_not_taken_for_one_another(make_store, cache, case):
     prepare(make_store(cache), EVERY[:2])
     store = make_store(cache)
-    store.window = choose_scale(study, "auto", "slice")
+    store.window = choose_scale(case, "auto", "slice")
     prepare(store, EVERY[:2])
     assert store.encoded == 2

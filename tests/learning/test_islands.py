@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.cases import load_set
 from benchmarks.one_volume import even_slices, holding
-from napari_dinoaugseg.learning.islands import Islands, islands_of
-from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
-from napari_dinoaugseg.learning.prediction import Prediction
+from benchmarks.samples import load_set
+from napari_dinoaugseg.learning.events import Prediction
+from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, Islands, islands_of
 
 SHAPE = (8, 200, 240)  # coarser than a pixel
 NEAR, FAR = np.s_[40:80, 40:90], np.s_[150:190, 180:230]
@@ -151,13 +150,13 @@ def test_islands_are_looked_for_only_where_the_whole_volume_is_known_and_somethi
 
 
 def test_of_true_atria_and_a_true_spleen_nothing_goes_with_three_marked_slices(shared_data):
-    cases = [*load_set(shared_data, "la2018"), *load_set(shared_data, "msd_spleen_sample")]
-    assert len(cases) == 7
-    for case in cases:
-        truth = [np.asarray(labels, np.uint16) for labels in case.truth]
-        marked = even_slices(holding(case), 3, draw=0)
+    samples = [*load_set(shared_data, "la2018"), *load_set(shared_data, "msd_spleen_sample")]
+    assert len(samples) == 7
+    for sample in samples:
+        truth = [np.asarray(labels, np.uint16) for labels in sample.truth]
+        marked = even_slices(holding(sample), 3, draw=0)
         islands = Islands((len(truth), *truth[0].shape), {i: said(truth[i]) for i in marked})
         for i, labels in enumerate(truth):
             if i not in marked:
                 islands.note(prediction(i, labels, sure=0.7))
-        assert not islands.find(), case.name
+        assert not islands.find(), sample.name

@@ -7,7 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET, balanced_weights, resize_target, segmentation_loss
+from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
+from napari_dinoaugseg.learning.train import balanced_weights, resize_target, segmentation_loss
 
 
 def logits_for(target, classes, strength=20.0):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from napari_dinoaugseg.learning.masks import enlarged, mask_of, nearest_pixels
+from napari_dinoaugseg.learning.postprocessing import enlarged, mask_of, nearest_pixels
 
 SHAPE = (40, 50)
 

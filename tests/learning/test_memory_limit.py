@@ -22,8 +22,8 @@ from napari_dinoaugseg.learning.predictor import predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.trainer import Example, fit
 from napari_dinoaugseg.model.encoder import load_encoder
-from napari_dinoaugseg.study import study_from_array
-from napari_dinoaugseg.study.intensity import choose_window
+from napari_dinoaugseg.case import case_from_array
+from napari_dinoaugseg.case.intensity import choose_window
 
 device._WAIT = 0.0
 torch.set_num_threads(1)
@@ -31,7 +31,7 @@ voxels = np.random.default_rng(0).integers(0, 100, (8, 300, 400)).astype(np.int1
 voxels[:, 50:150, 100:200] += 300
 target = np.zeros((300, 400), np.int16)
 target[50:150, 100:200] = 1
-study, encoder = study_from_array(voxels), load_encoder("efficientnet-lite0")
+case, encoder = case_from_array(voxels), load_encoder("efficientnet-lite0")
 examples = [Example(index, target) for index in range(4)]
 # So that a smaller batch saves more than a step of the limit.
 heavy = {"width": 48, "head": None, "blocks": "conv", "fuse_from": 4}
@@ -39,7 +39,7 @@ settings = Settings.of_preset("fast", shows=0, input_size=384, steps=1, views=0,
 
 
 def store(size=384):
-    return FeatureStore(study, encoder, input_size=size, window=choose_window(study), batch_size=8)
+    return FeatureStore(case, encoder, input_size=size, window=choose_window(case), batch_size=8)
 
 
 def follow(work, told):

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.learning.augmentation import mirrors_for
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import mirrors_of, predict
+from napari_dinoaugseg.learning.predict import mirrors_of, predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import new_decoder
-from napari_dinoaugseg.learning.views import mirrors_for
-from napari_dinoaugseg.study import open_study
+from napari_dinoaugseg.learning.train import new_decoder
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def pictures(tmp_path, encoder):
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for name, shown in (("a", pixels), ("b", pixels[:, ::-1])):
         Image.fromarray(shown).save(tmp_path / f"{name}.png")
-    return FeatureStore(open_study(tmp_path), encoder, input_size=64, window=None)
+    return FeatureStore(open_case(tmp_path), encoder, input_size=64, window=None)
 
 
 @pytest.fixture

@@ -10,20 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dinoaugseg.learning.device import CPU, free_memory
-from napari_dinoaugseg.learning.events import Notice, Progress
-from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.loss import resize_target
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import predict
-from napari_dinoaugseg.learning.random_stream import RandomStream
-from napari_dinoaugseg.learning.resident import Resident
+from napari_dinoaugseg.case.intensity import choose_window
+from napari_dinoaugseg.learning.events import Notice, Prediction, Progress
+from napari_dinoaugseg.learning.fallback import CPU, free_memory
+from napari_dinoaugseg.learning.features import FeatureStore, Resident
+from napari_dinoaugseg.learning.predict import predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.step import RecordedStep, Step
-from napari_dinoaugseg.learning.trainer import fit, new_decoder
+from napari_dinoaugseg.learning.train import RandomStream, RecordedStep, Step, fit, new_decoder, resize_target
 from napari_dinoaugseg.model.encoder import load_encoder
-from napari_dinoaugseg.study.intensity import choose_window
-from tests.blobs import LEFT_OUT, write_study
+from tests.blobs import LEFT_OUT, write_case
 from tests.learning.test_trainer import masks, mean_dice, run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no graphics card that CUDA can use")
@@ -38,9 +33,9 @@ def encoder_on_card():  # of one test: where the card has no room it moves to th
 
 
 @pytest.fixture
-def store_on_card(study, encoder_on_card):
+def store_on_card(case, encoder_on_card):
     def make(size: int = 64, **options) -> FeatureStore:
-        return FeatureStore(study, encoder_on_card, input_size=size, window=choose_window(study), **options)
+        return FeatureStore(case, encoder_on_card, input_size=size, window=choose_window(case), **options)
 
     return make
 
@@ -193,7 +188,7 @@ import torch
 from napari_dinoaugseg.learning import trainer
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.study import open_study
+from napari_dinoaugseg.case import open_case
 from tests.blobs import LABELLED
 
 step, calls = trainer._Run._step, []
@@ -205,11 +200,11 @@ def failing(self, *arguments):
     return step(self, *arguments)
 
 trainer._Run._step = failing
-study = open_study(Path(sys.argv[1]), plane="axial")
+case = open_case(Path(sys.argv[1]), plane="axial")
 settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=60, shows=0, class_steps=0.0)
-session = Session(study, settings, device="cuda", cache=False)
+session = Session(case, settings, device="cuda", cache=False)
 session.labels.add_class("bright")
-labels = study.read_labels(Path(sys.argv[2]), range(study.n_slices))
+labels = case.read_labels(Path(sys.argv[2]), range(case.n_slices))
 for index in LABELLED:
     session.paint(index, (labels[index] == 1).astype("uint16"))
 told = [event.text for event in session.train() if hasattr(event, "text")]
@@ -224,7 +219,7 @@ print(calls.count("cuda"), calls.count("cpu"), round(sum(dice) / len(dice), 3), 
 
 
 def test_a_card_that_really_fails_leaves_a_result_of_the_processor(tmp_path: Path):
-    image, truth = write_study(tmp_path)
+    image, truth = write_case(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", FAILING, str(image), str(truth)], capture_output=True, text=True, check=False
     )

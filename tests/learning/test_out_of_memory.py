@@ -7,13 +7,12 @@ import gc
 import pytest
 import torch
 
-from napari_dinoaugseg.learning import trainer
+from napari_dinoaugseg.learning import train
 from napari_dinoaugseg.learning.cache import FeatureCache
-from napari_dinoaugseg.learning.device import CPU, NoRoomError, is_hosts, trouble_of
-from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import predict
-from napari_dinoaugseg.learning.trainer import fit
+from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
+from napari_dinoaugseg.learning.fallback import CPU, NoRoomError, is_hosts, trouble_of
+from napari_dinoaugseg.learning.predict import predict
+from napari_dinoaugseg.learning.train import fit
 from tests.learning.fake_device import Failing
 from tests.learning.test_trainer import run
 
@@ -136,8 +135,8 @@ def test_what_was_encoded_with_less_memory_is_the_same(make_store):
 
 
 def test_a_training_goes_on_from_what_was_learnt(make_store, examples, quick, monkeypatch):
-    monkeypatch.setattr(trainer, "_HOLD_EVERY", 5)
-    step, calls = trainer._Run._step, []
+    monkeypatch.setattr(train, "_HOLD_EVERY", 5)
+    step, calls = train._Run._step, []
 
     def hungry(self, batch, targets, optimiser):
         calls.append(len(batch))
@@ -145,7 +144,7 @@ def test_a_training_goes_on_from_what_was_learnt(make_store, examples, quick, mo
             raise torch.OutOfMemoryError("CUDA out of memory")
         return step(self, batch, targets, optimiser)
 
-    monkeypatch.setattr(trainer._Run, "_step", hungry)
+    monkeypatch.setattr(train._Run, "_step", hungry)
     settings = quick.with_changes(steps=20, class_steps=0.0)
     events, trained = run(fit(make_store(), examples, settings, n_classes=3))
     done = [event.done for event in events if isinstance(event, Progress) and event.stage == "train"]
@@ -157,8 +156,8 @@ def test_a_training_goes_on_from_what_was_learnt(make_store, examples, quick, mo
 
 
 def test_stopping_after_memory_ran_out_keeps_what_was_learnt(make_store, examples, quick, monkeypatch):
-    monkeypatch.setattr(trainer, "_HOLD_EVERY", 2)
-    step, cancel, calls = trainer._Run._step, Cancel(), []
+    monkeypatch.setattr(train, "_HOLD_EVERY", 2)
+    step, cancel, calls = train._Run._step, Cancel(), []
 
     def hungry(*arguments):
         calls.append(1)
@@ -167,7 +166,7 @@ def test_stopping_after_memory_ran_out_keeps_what_was_learnt(make_store, example
             raise MemoryError
         return step(*arguments)
 
-    monkeypatch.setattr(trainer._Run, "_step", hungry)
+    monkeypatch.setattr(train._Run, "_step", hungry)
     _, trained = run(fit(make_store(), examples, quick, n_classes=3, cancel=cancel))
     assert trained.steps == 4
 

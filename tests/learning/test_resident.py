@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from napari_dinoaugseg.learning.resident import Resident, device_budget
+from napari_dinoaugseg.learning.features import Resident, device_budget
 
 CPU = torch.device("cpu")
 WANTED = [(0, None), (3, None), (0, None)]

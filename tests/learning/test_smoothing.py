@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_dinoaugseg.learning.smoothing import Smoothing
+from napari_dinoaugseg.learning.postprocessing import Smoothing
 
 N = 9
 

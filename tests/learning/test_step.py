@@ -8,11 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from napari_dinoaugseg.learning import step as steps
-from napari_dinoaugseg.learning.loss import segmentation_loss
+from napari_dinoaugseg.learning import train as steps
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.step import RecordedStep, Step
-from napari_dinoaugseg.learning.trainer import new_decoder
+from napari_dinoaugseg.learning.train import RecordedStep, Step, new_decoder, segmentation_loss
 
 CHANNELS, SIZE = (8, 8, 8, 8), 64
 

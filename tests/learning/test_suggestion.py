@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_dinoaugseg.learning.suggestion import suggest
+from napari_dinoaugseg.learning.query import suggest
 
 
 def test_without_predictions_the_middle_comes_first_then_the_largest_gap():

@@ -3,17 +3,16 @@ import pytest
 import torch
 
 from napari_dinoaugseg.errors import TrainingError
-from napari_dinoaugseg.learning import predictor
-from napari_dinoaugseg.learning import step as steps
-from napari_dinoaugseg.learning.device import NoRoomError
-from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.learning import predict as predicting
+from napari_dinoaugseg.learning import train as steps
+from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress, nearest_first
+from napari_dinoaugseg.learning.fallback import NoRoomError
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.metrics import dice
-from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
-from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
+from napari_dinoaugseg.learning.predict import predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example, _Run, fit
+from napari_dinoaugseg.learning.train import Example, _Run, fit
 from tests.blobs import LEFT_OUT
 
 
@@ -223,14 +222,14 @@ def trained(make_store, examples, quick, request):
     return store, run(fit(store, examples, quick.with_changes(steps=20), n_classes=3))[1].decoder
 
 
-def test_predictions_come_nearest_first_at_the_slices_own_size(trained, study):
+def test_predictions_come_nearest_first_at_the_slices_own_size(trained, case):
     store, decoder = trained
     order = nearest_first(range(16), 9)
     assert order[:5] == [9, 8, 10, 7, 11]
     found = [item for item in predict(store, decoder, order) if isinstance(item, Prediction)]
     assert [item.index for item in found] == order
     for item in found:
-        assert item.classes.shape == item.pixel_confidence.shape == study.slice_shape(item.index)
+        assert item.classes.shape == item.pixel_confidence.shape == case.slice_shape(item.index)
         assert 1 / 3 <= item.pixel_confidence.min() <= item.pixel_confidence.max() <= 1
         assert 0 <= item.confidence <= 1
 
@@ -273,7 +272,7 @@ def test_prediction_without_room_for_one_slice_gives_way_step_by_step_and_says_w
     def refuse(*_):
         raise MemoryError
 
-    monkeypatch.setattr(predictor._Work, "_logits", refuse)
+    monkeypatch.setattr(predicting._Work, "_logits", refuse)
     said = []
     with pytest.raises(NoRoomError, match="not enough memory to predict one slice"):
         said.extend(event.text.partition("; ")[2] for event in predict(store, decoder, range(6)))
@@ -285,15 +284,15 @@ def test_prediction_without_room_for_one_slice_gives_way_step_by_step_and_says_w
 
 def test_a_card_without_room_for_one_slice_leaves_prediction_to_the_cpu(trained, monkeypatch):
     store, decoder = trained
-    on_any = predictor._Work._predict
+    on_any = predicting._Work._predict
 
     def not_on_the_card(work, *arguments):
         if work.device.type != "cpu":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return on_any(work, *arguments)
 
-    monkeypatch.setattr(predictor._Work, "_predict", not_on_the_card)
-    monkeypatch.setattr(predictor, "free_memory", lambda device: None)
+    monkeypatch.setattr(predicting._Work, "_predict", not_on_the_card)
+    monkeypatch.setattr(predicting, "free_memory", lambda device: None)
     items = list(predict(store, decoder, range(6), device=torch.device("mps"), batch_size=1))
     said = [item.text for item in items if isinstance(item, Notice)]
     assert said == ["Memory ran out in prediction; going on with the CPU."]
@@ -312,13 +311,13 @@ def test_stopping_while_slices_are_encoded_leaves_their_prediction(trained, monk
     assert not [item for item in predict(store, decoder, range(6), cancel=cancel) if isinstance(item, Prediction)]
 
 
-def test_labels_of_one_volume_say_nothing_of_another(make_store, trained, examples, study, monkeypatch):
+def test_labels_of_one_volume_say_nothing_of_another(make_store, trained, examples, case, monkeypatch):
     labelled = {example.index: example.target for example in examples}
     decoder, order = trained[1], [index for index in range(16) if index not in labelled]
-    store, neighbours = make_store(context=1), study.neighbours
+    store, neighbours = make_store(context=1), case.neighbours
     # Slices 0 to 7 are one volume, and 8 to 15 another.
     inside = lambda i, d=1: tuple(min(max(n, i // 8 * 8), i // 8 * 8 + 7) for n in neighbours(i, d))  # noqa: E731
-    monkeypatch.setattr(study, "neighbours", inside)
+    monkeypatch.setattr(case, "neighbours", inside)
     items = predict(store, decoder, order, labelled=labelled)
     assert [item.index for item in items if isinstance(item, Prediction)] == order
 
@@ -358,7 +357,7 @@ def test_slices_that_come_again_are_the_same_whether_their_logits_were_kept(
     decoder, order = trained[1], [index for index in range(16) if index not in labelled]
     store, decoded = make_store(context=1), []
     expected = [item for item in predict(store, decoder, order, labelled=labelled) if isinstance(item, Prediction)]
-    monkeypatch.setattr("napari_dinoaugseg.learning.predictor._KEPT", room)
+    monkeypatch.setattr("napari_dinoaugseg.learning.predict._KEPT", room)
     batch = store.batch
     monkeypatch.setattr(store, "batch", lambda wanted, device: decoded.extend(wanted) or batch(wanted, device))
     found = [item for item in predict(store, decoder, order, labelled=labelled) if isinstance(item, Prediction)]

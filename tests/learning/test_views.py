@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 import torch
 
-from napari_dinoaugseg.learning.views import Freedom, View, freedom_of, mirrors_for, views_for
+from napari_dinoaugseg.learning.augmentation import Freedom, View, freedom_of, mirrors_for, views_for
 
 
 def disc(size=64):

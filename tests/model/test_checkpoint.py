@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_dinoaugseg.errors import CheckpointError, OutputError
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder, load_checkpoint, save_checkpoint
-from napari_dinoaugseg.model.network import Decoder
+from napari_dinoaugseg.model.decoder import Decoder
 
 CHANNELS = (8, 12, 16, 24)
 ENTRY = "napari-dinoaugseg"

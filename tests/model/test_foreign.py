@@ -30,9 +30,9 @@ from transformers import (
 from napari_dinoaugseg.errors import WeightsError
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.model.checkpoint import Checkpoint, save_checkpoint
+from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.encoder import ENCODERS, load_encoder, resolve_encoder
-from napari_dinoaugseg.model.foreign import instead
-from napari_dinoaugseg.model.network import Decoder
+from napari_dinoaugseg.model.weights import instead
 
 TINY, BASE = "dinov3-convnext-tiny", "dinov3-convnext-base"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 111\n"

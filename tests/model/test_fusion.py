@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_dinoaugseg.model.fusion import CGFuse, CrossAttention, Rope, rotary_table, rotate
+from napari_dinoaugseg.model.decoder import CGFuse, CrossAttention, Rope, rotary_table, rotate
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from napari_dinoaugseg.model.decoder import CGFuse, CrossAttention, Decoder
 from napari_dinoaugseg.model.encoder import ENCODERS
-from napari_dinoaugseg.model.fusion import CGFuse, CrossAttention
-from napari_dinoaugseg.model.network import Decoder
 
 TINY = (96, 192, 384, 768)
 LITE0 = (24, 40, 112, 320)

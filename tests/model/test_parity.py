@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import new_decoder
-from napari_dinoaugseg.model.network import Decoder
+from napari_dinoaugseg.learning.train import new_decoder
+from napari_dinoaugseg.model.decoder import Decoder
 
 PARITY = Path(__file__).with_name("data") / "decoder_parity.safetensors"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from napari_dinoaugseg.errors import WeightsError
-from napari_dinoaugseg.model import layouts
+from napari_dinoaugseg.model import weights
 from napari_dinoaugseg.model.encoder import load_encoder, resolve_encoder
 from napari_dinoaugseg.model.specs import trunk_shapes
 
@@ -102,7 +102,7 @@ def test_the_four_maps_are_those_of_transformers(
 def test_the_module_that_weights_were_saved_from_does_not_matter(
     named: Callable[[str], str], state: dict[str, Tensor]
 ) -> None:
-    plain, other = layouts.convnext(state), layouts.convnext({named(name): value for name, value in state.items()})
+    plain, other = weights.convnext(state), weights.convnext({named(name): value for name, value in state.items()})
     assert plain is not None
     assert other is not None
     assert plain.keys() == other.keys()
@@ -114,7 +114,7 @@ def test_every_size_has_all_its_tensors_under_timms_names(size: str) -> None:
     depths, widths = SIZES[size]
     with torch.device("meta"):
         made = DINOv3ConvNextModel(DINOv3ConvNextConfig(depths=depths, hidden_sizes=widths))
-    renamed = layouts.convnext(made.state_dict())
+    renamed = weights.convnext(made.state_dict())
     assert renamed is not None
     last_norm = {"head.norm.weight", "head.norm.bias"}
     assert renamed.keys() == trunk_shapes(f"dinov3-convnext-{size}").keys() | last_norm
@@ -130,7 +130,7 @@ def test_two_networks_in_one_file_are_not_mixed(state: dict[str, Tensor], tmp_pa
         resolve_encoder("auto", weights=path)
     other_layout = {name.removeprefix("model.").replace(".layers.", "."): value for name, value in state.items()}
     assert (
-        layouts.convnext({**{name.removeprefix("model."): value for name, value in state.items()}, **other_layout})
+        weights.convnext({**{name.removeprefix("model."): value for name, value in state.items()}, **other_layout})
         is None
     )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_dinoaugseg.model.wavelet import WTAug
+from napari_dinoaugseg.model.wtaug import WTAug
 
 
 def maps(size: int = 64, batch: int = 2) -> list[Tensor]:
@@ -94,7 +94,7 @@ def test_probabilities_out_of_range_are_refused() -> None:
 
 def test_importing_the_module_does_not_load_the_library_and_using_it_does_not_warn() -> None:
     code = (
-        "import sys, napari_dinoaugseg.model.wavelet as w; assert 'pytorch_wavelets' not in sys.modules; "
+        "import sys, napari_dinoaugseg.model.wtaug as w; assert 'pytorch_wavelets' not in sys.modules; "
         "w.WTAug(); assert 'pytorch_wavelets' in sys.modules"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

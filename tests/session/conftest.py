@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
+from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.study import open_study
-from tests.blobs import write_study
+from tests.blobs import write_case
 
 
 @pytest.fixture(scope="session")
 def blob_files(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("blobs"))
+    return write_case(tmp_path_factory.mktemp("blobs"))
 
 
 @pytest.fixture
@@ -24,8 +24,6 @@ def quick():
 @pytest.fixture
 def new_session(blob_files, quick):
     def make(**options):
-        return Session(
-            open_study(blob_files[0], plane="axial"), options.pop("settings", quick), device="cpu", **options
-        )
+        return Session(open_case(blob_files[0], plane="axial"), options.pop("settings", quick), device="cpu", **options)
 
     return make

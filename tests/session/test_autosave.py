@@ -10,8 +10,8 @@ from napari_dinoaugseg.errors import DinoAugSegError, OutputError
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session import autosave as module
 from napari_dinoaugseg.session.autosave import Autosave
+from napari_dinoaugseg.session.index import Snapshot
 from napari_dinoaugseg.session.labels import BookContent
-from napari_dinoaugseg.session.snapshot import Snapshot
 
 
 class Store:

@@ -1,4 +1,4 @@
-"""How studies are handed to workers; most workers are threads of the test, and predict nothing."""
+"""How cases are handed to workers; most workers are threads of the test, and predict nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 import torch
 from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 
+from napari_dinoaugseg.cluster import connection, workers
 from napari_dinoaugseg.errors import CheckpointError, ClusterError
 from napari_dinoaugseg.learning import memory
-from napari_dinoaugseg.session import cluster, connection
 from napari_dinoaugseg.session.batch import Outcome, Plan
 from napari_dinoaugseg.session.cohort import place_results
 
@@ -31,7 +31,7 @@ class Recording:
         self._now: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def predict(self, study) -> Outcome:
+    def predict(self, case) -> Outcome:
         name = str(get_worker().name)
         with self._lock:
             self._now[name] += 1
@@ -40,13 +40,13 @@ class Recording:
         time.sleep(0.05)
         with self._lock:
             self._now[name] -= 1
-        if study.name == "4":
+        if case.name == "4":
             raise ValueError("out of the blue")
         return Outcome(None, 0.05)
 
 
 @pytest.fixture
-def studies(tmp_path):
+def cases(tmp_path):
     paths = [tmp_path / f"{number}.nii.gz" for number in range(9)]
     for path in (*paths, tmp_path / "model.safetensors"):
         path.write_bytes(b"")
@@ -89,12 +89,12 @@ def client(start):
 @pytest.fixture
 def batch(monkeypatch):
     recording = Recording()
-    monkeypatch.setattr(cluster, "batch_of", lambda _: recording)
+    monkeypatch.setattr(workers, "batch_of", lambda _: recording)
     return recording
 
 
-def test_workers_with_a_graphics_card_take_one_study_at_a_time(client, studies, plan, batch):
-    results = {study.name: outcome.reason for study, outcome in cluster.predict_on(client, studies, plan)}
+def test_workers_with_a_graphics_card_take_one_case_at_a_time(client, cases, plan, batch):
+    results = {case.name: outcome.reason for case, outcome in workers.predict_on(client, cases, plan)}
     assert set(results) == {str(number) for number in range(9)}
     assert results.pop("4") == "ValueError: out of the blue"
     assert set(results.values()) == {None}
@@ -103,68 +103,68 @@ def test_workers_with_a_graphics_card_take_one_study_at_a_time(client, studies, 
     assert memory.available_memory() <= 2**30
 
 
-def test_workers_without_take_one_study_at_a_time_as_well(start, studies, plan, batch):
-    results = list(cluster.predict_on(start(nthreads=1, one={}, two={}), studies, plan))
+def test_workers_without_take_one_case_at_a_time_as_well(start, cases, plan, batch):
+    results = list(workers.predict_on(start(nthreads=1, one={}, two={}), cases, plan))
     assert len(results) == 9
     assert set(batch.taken) == {"one", "two"}
     assert batch.at_once == 1
 
 
-def test_workers_that_would_take_several_studies_at_a_time_are_refused(start, studies, plan, batch):
+def test_workers_that_would_take_several_cases_at_a_time_are_refused(start, cases, plan, batch):
     with pytest.raises(ClusterError, match="Start workers with --nthreads 1"):
-        list(cluster.predict_on(start(one={}), studies, plan))
+        list(workers.predict_on(start(one={}), cases, plan))
     assert not batch.taken
 
 
 @pytest.mark.slow
-def test_a_study_that_kills_its_workers_fails_alone(studies, plan, monkeypatch):
-    """Four workers die of it one after the other; no other study is suspected."""
+def test_a_case_that_kills_its_workers_fails_alone(cases, plan, monkeypatch):
+    """Four workers die of it one after the other; no other case is suspected."""
 
-    def predict(study, _) -> Outcome:
-        if study.name == "4":
+    def predict(case, _) -> Outcome:
+        if case.name == "4":
             os._exit(1)
         return Outcome(None, 0.0)
 
-    monkeypatch.setattr(cluster, "_predict", predict)
-    monkeypatch.setattr(cluster, "_require_ready", lambda *_: None)
+    monkeypatch.setattr(workers, "_predict", predict)
+    monkeypatch.setattr(workers, "_require_ready", lambda *_: None)
     on_cpu = replace(plan, device="cpu")
-    with cluster.local_workers(on_cpu, len(studies), 1) as client:
-        results = {study.name: outcome.reason for study, outcome in cluster.predict_on(client, studies, on_cpu)}
+    with workers.local_workers(on_cpu, len(cases), 1) as client:
+        results = {case.name: outcome.reason for case, outcome in workers.predict_on(client, cases, on_cpu)}
     assert "4 workers ended while they worked on it" in results.pop("4")
     assert set(results.values()) == {None}
 
 
-def test_a_model_that_cannot_be_loaded_is_told_before_any_study(client, studies, plan, batch):
+def test_a_model_that_cannot_be_loaded_is_told_before_any_case(client, cases, plan, batch):
     def fail() -> None:
         raise CheckpointError("the model is damaged")
 
     batch.load = fail
     with pytest.raises(CheckpointError, match="the model is damaged"):
-        list(cluster.predict_on(client, studies, plan))
+        list(workers.predict_on(client, cases, plan))
     assert not batch.taken
 
 
-def test_a_worker_that_does_not_see_the_files_is_named(client, studies, plan, batch, tmp_path):
+def test_a_worker_that_does_not_see_the_files_is_named(client, cases, plan, batch, tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ClusterError, match=r"The worker at tcp://127.0.0.1:\d+ .*does not see .*model.safetensors"):
-        list(cluster.predict_on(client, studies, plan))
+        list(workers.predict_on(client, cases, plan))
     assert not batch.taken
 
 
-def test_a_worker_of_another_version_is_named(client, studies, plan, batch, monkeypatch):
-    monkeypatch.setattr(cluster, "version", lambda _: "2.0")
+def test_a_worker_of_another_version_is_named(client, cases, plan, batch, monkeypatch):
+    monkeypatch.setattr(workers, "version", lambda _: "2.0")
     monkeypatch.setattr(connection, "version", lambda _: "1.0")
     with pytest.raises(ClusterError, match=r"has napari-dinoaugseg 1.0, and this is 2.0. Install the same"):
-        list(cluster.predict_on(client, studies, plan))
+        list(workers.predict_on(client, cases, plan))
 
 
-def test_a_worker_without_the_package_is_named(client, studies, plan, batch, monkeypatch):
+def test_a_worker_without_the_package_is_named(client, cases, plan, batch, monkeypatch):
     def absent(*_):
         raise ModuleNotFoundError("No module named 'napari_dinoaugseg'")
 
-    monkeypatch.setattr(cluster, "_ready", absent)
+    monkeypatch.setattr(workers, "_ready", absent)
     with pytest.raises(ClusterError, match=r"at tcp.* cannot be used \(ModuleNotFoundError: .*Install the same"):
-        list(cluster.predict_on(client, studies, plan))
+        list(workers.predict_on(client, cases, plan))
     assert not batch.taken
 
 
@@ -185,18 +185,18 @@ def test_each_worker_of_this_machine_gets_a_graphics_card_of_its_own(monkeypatch
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert cluster._gpus(device) == names
+    assert workers._gpus(device) == names
 
 
-def test_stopping_takes_back_what_was_handed_out(client, studies, plan, batch):
-    results = cluster.predict_on(client, studies, plan)
+def test_stopping_takes_back_what_was_handed_out(client, cases, plan, batch):
+    results = workers.predict_on(client, cases, plan)
     next(results)
     results.close()
     time.sleep(0.3)
     taken = sum(batch.taken.values())
     time.sleep(0.3)
-    assert sum(batch.taken.values()) == taken < len(studies)
+    assert sum(batch.taken.values()) == taken < len(cases)
 
 
 def test_nothing_to_do_asks_nobody(plan):
-    assert list(cluster.predict_on(None, [], plan)) == []
+    assert list(workers.predict_on(None, [], plan)) == []

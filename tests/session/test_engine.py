@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import DeviceError, TrainingError
-from napari_dinoaugseg.learning import device as devices
+from napari_dinoaugseg.learning import fallback as devices
 from napari_dinoaugseg.learning.events import Notice
-from napari_dinoaugseg.learning.held import Trained
+from napari_dinoaugseg.learning.train import Trained
 from napari_dinoaugseg.model.encoder import Encoder
 from napari_dinoaugseg.session import engine as module
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.study import open_study
 from tests.blobs import LABELLED
 
 CARD = torch.device("mps")
@@ -46,7 +46,7 @@ def test_an_encoder_that_cannot_be_loaded_onto_the_device_goes_on_with_the_cpu(
 
     monkeypatch.setattr(Encoder, "to", refuse)
     said = []
-    session = Session(open_study(blob_files[0]), quick, say=said.append)
+    session = Session(open_case(blob_files[0]), quick, say=said.append)
     assert session.engine.encoder.device == devices.CPU
     assert session.engine.device == decoder_on
     assert len(said) == 1
@@ -61,7 +61,7 @@ def test_an_encoder_for_which_there_is_no_memory_is_said(blob_files, quick, monk
 
     monkeypatch.setattr(module, "load_encoder", refuse)
     with pytest.raises(DeviceError, match="not enough memory to load efficientnet-lite0"):
-        _ = Session(open_study(blob_files[0]), quick).engine
+        _ = Session(open_case(blob_files[0]), quick).engine
 
 
 def test_a_mistake_while_loading_is_not_taken_for_a_lack_of_memory(blob_files, quick, monkeypatch):
@@ -71,10 +71,10 @@ def test_a_mistake_while_loading_is_not_taken_for_a_lack_of_memory(blob_files, q
     with monkeypatch.context() as patch:
         patch.setattr(module, "load_encoder", break_down)
         with pytest.raises(RuntimeError, match="shapes do not match"):
-            _ = Session(open_study(blob_files[0]), quick).engine
+            _ = Session(open_case(blob_files[0]), quick).engine
     monkeypatch.setattr(Encoder, "to", break_down)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        _ = Session(open_study(blob_files[0]), quick).engine
+        _ = Session(open_case(blob_files[0]), quick).engine
 
 
 def test_without_a_model_there_is_nothing_to_save(new_session, tmp_path, monkeypatch):

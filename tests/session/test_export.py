@@ -8,14 +8,14 @@ import pydicom
 import pytest
 from PIL import Image
 
+from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.session.evaluation import evaluate
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files
 from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.study import open_study
 from tests.blobs import AFFINE, truth_voxels
-from tests.study.builders import numbers, write_dicom
+from tests.case.builders import numbers, write_dicom
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def session(new_session, blob_files):
     """Slices 4 and 8 painted, 9 accepted, 10 predicted."""
     session = new_session()
     session.load_labels(blob_files[1], (4, 8))
-    truth = open_study(blob_files[1], plane="axial")
+    truth = open_case(blob_files[1], plane="axial")
     for index in (9, 10):
         session.labels.set_prediction(index, truth.slice(index).astype(np.uint16), 0.9)
     session.labels.accept(9)
@@ -87,7 +87,7 @@ def test_pictures_have_a_folder_for_each_class(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).save(tmp_path / "in" / f"{name}.png")
-    session = Session(open_study(tmp_path / "in"))
+    session = Session(open_case(tmp_path / "in"))
     session.labels.add_class("polyp")
     session.labels.add_class("tool")
     labels = np.zeros((6, 8), np.uint16)
@@ -107,7 +107,7 @@ def test_pictures_have_a_folder_for_each_class(tmp_path):
 def dicom_session(tmp_path):
     """Three slices of a series: the first painted, the second predicted."""
     write_dicom(tmp_path / "ct", numbers((3, 6, 8), np.uint16))
-    session = Session(open_study(tmp_path / "ct"))
+    session = Session(open_case(tmp_path / "ct"))
     session.labels.add_class("Liver", number=4)
     session.labels.add_class("Spleen", number=9)
     labels = np.zeros((6, 8), np.uint16)
@@ -125,11 +125,11 @@ def test_a_dicom_segmentation_has_the_names_of_the_classes(dicom_session, tmp_pa
     liver, spleen = pydicom.dcmread(path).SegmentSequence
     assert (liver.SegmentLabel, spleen.SegmentLabel) == ("Liver", "Spleen")
     assert [segment.SegmentAlgorithmType for segment in (liver, spleen)] == [method] * 2
-    read = dicom_session.study.read_labels(path, range(3))
+    read = dicom_session.case.read_labels(path, range(3))
     wanted = (Status.MANUAL,) if include else (Status.MANUAL, Status.PREDICTED)
     for index in range(3):
         np.testing.assert_array_equal(read[index], dicom_session.labels.result(index, wanted))
-    again = Session(dicom_session.study)
+    again = Session(dicom_session.case)
     again.load_labels(path)
     assert [entry.number for entry in again.labels.classes] == [4, 9]
 
@@ -139,11 +139,11 @@ def test_a_dicom_segmentation_of_each_class(dicom_session, tmp_path):
     assert [path.name for path in written] == ["mask_liver.dcm", "mask_spleen.dcm"]
     for path, name, number in zip(written, ("Liver", "Spleen"), (4, 9), strict=True):
         assert [segment.SegmentLabel for segment in pydicom.dcmread(path).SegmentSequence] == [name]
-        inside = dicom_session.study.read_labels(path, [0])[0]
+        inside = dicom_session.case.read_labels(path, [0])[0]
         np.testing.assert_array_equal(inside, dicom_session.labels.result(0, MANUAL_ONLY) == number)
 
 
-def test_a_study_that_is_no_dicom_series_has_no_dicom_segmentation(session, tmp_path):
+def test_a_case_that_is_no_dicom_series_has_no_dicom_segmentation(session, tmp_path):
     with pytest.raises(OutputError, match=r"mask\.dcm: a DICOM SEG refers to the DICOM images"):
         planned_files(session, tmp_path / "mask.dcm")
     assert not any(tmp_path.iterdir())

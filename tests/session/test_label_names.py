@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_dinoaugseg.case import VolumeCase, open_case
+from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.session.classes import LabelClass, new_class
 from napari_dinoaugseg.session.evaluation import evaluate
-from napari_dinoaugseg.study import VolumeStudy, open_study
-from napari_dinoaugseg.study.segments import Segment
+from napari_dinoaugseg.session.labels import LabelClass, new_class
 from tests.blobs import truth_voxels
 
 MEANT = [Segment(1, "Tumour", "#e61a1a"), Segment(3, "Kidney left", "#1ae61a")]
@@ -18,11 +18,11 @@ MEANT = [Segment(1, "Tumour", "#e61a1a"), Segment(3, "Kidney left", "#1ae61a")]
 @pytest.fixture
 def labels(blob_files, tmp_path):
     """The truth as a segmentation with names and colours."""
-    study = open_study(blob_files[0])
-    assert isinstance(study, VolumeStudy)
-    slices = study.to_slices(truth_voxels())
+    case = open_case(blob_files[0])
+    assert isinstance(case, VolumeCase)
+    slices = case.to_slices(truth_voxels())
     path = tmp_path / "truth.seg.nrrd"
-    study.write_mask(path, lambda i: slices[i], MEANT)
+    case.write_mask(path, lambda i: slices[i], MEANT)
     return path
 
 
@@ -32,7 +32,7 @@ def test_names_and_colours_become_those_of_the_classes_and_come_out_again(labels
     session.load_labels(labels, [4, 8])
     assert session.labels.classes == [LabelClass(1, "Tumour", "#e61a1a"), LabelClass(3, "Kidney left", "#1ae61a")]
     session.export(tmp_path / "mask.seg.nrrd")
-    read = session.study.read_labels(tmp_path / "mask.seg.nrrd")
+    read = session.case.read_labels(tmp_path / "mask.seg.nrrd")
     assert [(entry.number, entry.name, entry.colour) for entry in read.segments] == [
         (1, "Tumour", "#e61a1a"),
         (3, "Kidney left", "#1ae61a"),
@@ -52,7 +52,7 @@ def test_notices_of_the_labels_are_said(blob_files, new_session, tmp_path):
     said = []
     session = new_session(say=said.append)
     path = tmp_path / "white.nii.gz"
-    session.study.write_mask(path, lambda i: np.full(session.study.slice_shape(i), 255 * (i == 3), np.uint8))
+    session.case.write_mask(path, lambda i: np.full(session.case.slice_shape(i), 255 * (i == 3), np.uint8))
     session.load_labels(path)
     assert said == ["Note: The labels of white.nii.gz are 0 and 255: they are one class, and its number is 255."]
 
@@ -61,7 +61,7 @@ def test_labels_that_are_refused_change_no_class(labels, new_session, tmp_path):
     session = new_session()
     session.labels.classes = [new_class(1)]
     with pytest.raises(LabelError, match="65535"):
-        session.take_labels({0: np.full(session.study.slice_shape(0), 65535, np.uint16)}, labels)
+        session.take_labels({0: np.full(session.case.slice_shape(0), 65535, np.uint16)}, labels)
     assert session.labels.classes == [new_class(1)]
 
 

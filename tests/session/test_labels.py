@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.session.classes import classes_of
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, SliceLabels, Status, foreign_values
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, SliceLabels, Status, classes_of, foreign_values
 
 SHAPE = (4, 5)
 

@@ -2,25 +2,24 @@ from __future__ import annotations
 
 import pytest
 
+from napari_dinoaugseg.cluster.workers import Share, share_machine, worker_options
 from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning import memory
-from napari_dinoaugseg.session.cluster import worker_options
-from napari_dinoaugseg.session.machine import Share, share_machine
 
 GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("studies", "cores", "memory", "expected"),
+    ("cases", "cores", "memory", "expected"),
     [
         (300, 16, 64 * GIB, Share(8, 2, 8 * GIB)),
-        (3, 16, 60 * GIB, Share(3, 5, 20 * GIB)),  # no more than there are studies
+        (3, 16, 60 * GIB, Share(3, 5, 20 * GIB)),  # no more than there are cases
         (300, 16, 9 * GIB, Share(2, 8, 9 * GIB // 2)),  # the memory is the limit
         (300, 1, 1 * GIB, Share(1, 1, 1 * GIB)),  # there is always one
     ],
 )
-def test_workers_fit_cores_and_memory(studies, cores, memory, expected):
-    assert share_machine(studies, cores=cores, memory=memory, gpus=0) == expected
+def test_workers_fit_cores_and_memory(cases, cores, memory, expected):
+    assert share_machine(cases, cores=cores, memory=memory, gpus=0) == expected
 
 
 def test_there_is_a_worker_for_each_graphics_card():
@@ -31,7 +30,7 @@ def test_there_is_a_worker_for_each_graphics_card():
     assert all(entry["resources"] == {"GPU": 1} for entry in options)
 
 
-def test_workers_on_the_cpu_take_one_study_with_their_share_of_threads():
+def test_workers_on_the_cpu_take_one_case_with_their_share_of_threads():
     options = worker_options(Share(2, 3, GIB), [])
     assert len(options) == 2
     for entry in options:

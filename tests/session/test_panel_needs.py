@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.session.labels import UNDO_LIMIT, LabelBook, SliceLabels, Status
 from napari_dinoaugseg.session.store import SessionStore
 from tests.session.test_session import drain
@@ -154,10 +154,10 @@ def test_a_training_from_scratch_that_learns_nothing_keeps_the_model(trained, qu
 def test_a_kept_model_survives_saving_with_the_settings_it_was_trained_with(trained, new_session, quick, tmp_path):
     session, before = trained
     session.configure(quick.with_changes(window="0,500", width=48), device="cpu", weights=None)
-    store = SessionStore(tmp_path / "saved", session.study)
+    store = SessionStore(tmp_path / "saved", session.case)
     store.save(session.snapshot())
     store.close()
-    store = SessionStore(tmp_path / "saved", session.study)
+    store = SessionStore(tmp_path / "saved", session.case)
     snapshot, problems = store.load()
     store.close()
     assert problems == []

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.model.checkpoint import load_checkpoint, save_checkpoint
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.study import open_study
 from tests.blobs import LABELLED
 
 NEWER = ("scaling", "dice", "clip_gradient", "precision", "resize")
@@ -29,7 +29,7 @@ def masks_of(session: Session) -> dict[int, np.ndarray]:
 
 
 def trained(files: tuple[Path, Path], settings: Settings) -> Session:
-    session = Session(open_study(files[0], plane="axial"), settings, device="cpu", cache=False)
+    session = Session(open_case(files[0], plane="axial"), settings, device="cpu", cache=False)
     session.load_labels(files[1], LABELLED)
     list(session.train())
     return session
@@ -49,7 +49,7 @@ def test_its_masks_are_chosen_at_the_input_size_from_slices_that_are_scaled_by_t
     store, decoder = learnt.engine.store, learnt.engine.decoder
     numbers = np.array([0, *learnt.engine.numbers])
     for index in (0, 7):
-        image = learnt.study.slice(index).astype(float)
+        image = learnt.case.slice(index).astype(float)
         levels = ((image - image.min()) / (image.max() - image.min()) * 255).astype(np.uint8)
         resized = np.asarray(Image.fromarray(levels).resize((64, 64), Image.Resampling.BILINEAR))
         picture = torch.from_numpy(resized / np.float32(255)).expand(1, 3, 64, 64)
@@ -57,7 +57,7 @@ def test_its_masks_are_chosen_at_the_input_size_from_slices_that_are_scaled_by_t
             maps = store.encoder.encode(picture)
             logits = F.interpolate(decoder(maps), (64, 64), mode="bilinear", align_corners=False)
         square = logits[0].argmax(0).numpy().astype(np.uint8)
-        height, width = learnt.study.slice_shape(index)
+        height, width = learnt.case.slice_shape(index)
         expected = numbers[np.asarray(Image.fromarray(square).resize((width, height), Image.Resampling.NEAREST))]
         assert np.mean(found[index] != expected) < 0.005  # a level of a pixel may be rounded otherwise
 

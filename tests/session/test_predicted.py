@@ -12,24 +12,31 @@ import pytest
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CheckpointError, OutputError
-from napari_dinoaugseg.session.batch import Batch, Plan, predict_here
+from napari_dinoaugseg.session.batch import (
+    Batch,
+    Origin,
+    Plan,
+    Standing,
+    fingerprint_of,
+    look,
+    predict_here,
+    require_none_else,
+)
 from napari_dinoaugseg.session.cohort import place_results
-from napari_dinoaugseg.session.predicted import Origin, Standing, look, require_none_else
-from napari_dinoaugseg.session.predicting import fingerprint_of
-from tests.blobs import LABELLED, truth_voxels, write_study
-from tests.study.builders import listing
+from tests.blobs import LABELLED, truth_voxels, write_case
+from tests.case.builders import listing
 
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
+    from napari_dinoaugseg.case import open_case
     from napari_dinoaugseg.learning.settings import Settings
     from napari_dinoaugseg.session.session import Session
-    from napari_dinoaugseg.study import open_study
 
     folder = tmp_path_factory.mktemp("model")
-    image, truth = write_study(folder)
+    image, truth = write_case(folder)
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=5, views=1)
-    session = Session(open_study(image, plane="axial"), settings, device="cpu", cache=False)
+    session = Session(open_case(image, plane="axial"), settings, device="cpu", cache=False)
     session.load_labels(truth, LABELLED)
     list(session.train())
     session.save_model(folder / "model.safetensors")
@@ -44,24 +51,24 @@ def plan(model_file, tmp_path):
 
 
 @pytest.fixture
-def studies(tmp_path):
+def cases(tmp_path):
     (tmp_path / "cohort").mkdir()
     for seed in range(2):
-        write_study(tmp_path / "cohort", seed)
+        write_case(tmp_path / "cohort", seed)
     (tmp_path / "out").mkdir()
     return place_results(sorted((tmp_path / "cohort").glob("image*")), tmp_path / "out")
 
 
 @pytest.fixture
-def done(plan, studies):
-    """A study that is predicted."""
-    ((study, outcome),) = predict_here(studies[:1], plan)
+def done(plan, cases):
+    """A case that is predicted."""
+    ((case, outcome),) = predict_here(cases[:1], plan)
     assert outcome.reason is None
-    return study
+    return case
 
 
-def standing(study, plan, **changes) -> Standing:
-    return look(study, Origin(**{**vars(plan.origin), **changes}))[0]
+def standing(case, plan, **changes) -> Standing:
+    return look(case, Origin(**{**vars(plan.origin), **changes}))[0]
 
 
 def test_a_mask_gets_a_report_that_names_no_patient(done, plan, tmp_path):
@@ -75,21 +82,21 @@ def test_a_mask_gets_a_report_that_names_no_patient(done, plan, tmp_path):
     assert mask.shape == truth_voxels().shape
 
 
-def test_what_is_there_is_known_again(done, plan, studies):
+def test_what_is_there_is_known_again(done, plan, cases):
     assert standing(done, plan) is Standing.PRESENT
-    assert standing(studies[1], plan) is Standing.OPEN
+    assert standing(cases[1], plan) is Standing.OPEN
     assert standing(done, plan, model="another") is Standing.OTHER
     assert standing(done, plan, options="others") is Standing.OTHER
     os.utime(done.path, (1, 1))  # a copy with the same content
     assert standing(done, plan) is Standing.PRESENT
 
 
-def test_a_study_with_a_corrected_header_is_another(done, plan):
+def test_a_case_with_a_corrected_header_is_another(done, plan):
     image = nib.load(done.path)
     affine = image.affine.copy()
     affine[0, 3] += 1
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), done.path)
-    assert look(done, plan.origin) == (Standing.OTHER, "of a study that has changed since")
+    assert look(done, plan.origin) == (Standing.OTHER, "of a case that has changed since")
 
 
 def test_a_mask_that_somebody_changed_is_told_apart(done, plan):
@@ -108,49 +115,49 @@ def test_a_mask_without_a_sound_report_is_somebody_elses(report, done, plan):
         require_none_else([(done, *found)], done.mask.parent)
 
 
-def test_a_program_that_died_between_mask_and_report_left_an_unfinished_attempt(plan, studies, monkeypatch):
+def test_a_program_that_died_between_mask_and_report_left_an_unfinished_attempt(plan, cases, monkeypatch):
     def die(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_dinoaugseg.session.predicted.write_report", die)
+    monkeypatch.setattr("napari_dinoaugseg.session.batch.write_report", die)
     with pytest.raises(KeyboardInterrupt):
-        list(predict_here(studies[:1], plan))
-    assert studies[0].mask.exists()
-    assert standing(studies[0], plan) is Standing.OPEN
+        list(predict_here(cases[:1], plan))
+    assert cases[0].mask.exists()
+    assert standing(cases[0], plan) is Standing.OPEN
     monkeypatch.undo()
-    list(predict_here(studies[:1], plan))
-    assert standing(studies[0], plan) is Standing.PRESENT
+    list(predict_here(cases[:1], plan))
+    assert standing(cases[0], plan) is Standing.PRESENT
 
 
-def test_a_mask_that_cannot_be_written_leaves_nothing(plan, studies, monkeypatch):
+def test_a_mask_that_cannot_be_written_leaves_nothing(plan, cases, monkeypatch):
     write = disk.replacing
 
     def refuse(path, **options):
-        if path == studies[0].mask:
+        if path == cases[0].mask:
             raise OSError(28, "No space left on device")
         return write(path, **options)
 
     monkeypatch.setattr(disk, "replacing", refuse)
-    results = [outcome.reason for _, outcome in predict_here(studies, plan)]
+    results = [outcome.reason for _, outcome in predict_here(cases, plan)]
     assert "No space left on device" in results[0]
     assert results[1] is None
-    assert set(listing(studies[0].mask.parent)) == {"image1.nii.gz", "image1.json"}
+    assert set(listing(cases[0].mask.parent)) == {"image1.nii.gz", "image1.json"}
 
 
-def test_a_broken_study_does_not_stop_the_others(plan, studies):
-    studies[0].path.write_bytes(b"hello")
-    first, second = (outcome for _, outcome in predict_here(studies, plan))
+def test_a_broken_case_does_not_stop_the_others(plan, cases):
+    cases[0].path.write_bytes(b"hello")
+    first, second = (outcome for _, outcome in predict_here(cases, plan))
     assert "image0.nii.gz" in first.reason
     assert "\n" not in first.reason
     assert second.reason is None
 
 
-def test_the_model_is_loaded_once_and_must_stay_the_same(plan, studies, monkeypatch):
+def test_the_model_is_loaded_once_and_must_stay_the_same(plan, cases, monkeypatch):
     from napari_dinoaugseg.session import engine
 
     loads, load = [], engine.load_encoder
     monkeypatch.setattr(engine, "load_encoder", lambda *a, **k: (loads.append(a), load(*a, **k))[1])
-    assert [outcome.reason for _, outcome in predict_here(studies, plan)] == [None, None]
+    assert [outcome.reason for _, outcome in predict_here(cases, plan)] == [None, None]
     assert len(loads) == 1
     plan.model.write_bytes(b"another")
     with pytest.raises(CheckpointError, match="not the model that the prediction began with"):

@@ -11,14 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from napari_dinoaugseg.case import case_from_array, open_case
+from napari_dinoaugseg.cluster import connection, remote
+from napari_dinoaugseg.cluster.remote import Desk, Facts, SentSlice, SentSlices
 from napari_dinoaugseg.errors import CheckpointError, ClusterError, DinoAugSegError, LostSchedulerError, TrainingError
-from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
 from napari_dinoaugseg.model.checkpoint import save_checkpoint
-from napari_dinoaugseg.session import connection, desk, remote
-from napari_dinoaugseg.session.desk import Desk, Facts, SentSlice, SentSlices
 from napari_dinoaugseg.session.labels import Status
-from napari_dinoaugseg.study import open_study, study_from_array
 from tests.blobs import LABELLED, LEFT_OUT
 from tests.schedulers import make_certificates, running_scheduler
 from tests.session.test_session import drain
@@ -171,7 +170,7 @@ def test_pictures_of_several_sizes_in_colour(scheduler, quick, tmp_path, new_ses
         pixels[8:28, 10:30, 0] = 255
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
     session = type(new_session())(
-        open_study(tmp_path / "pictures"), quick, device="cpu", cache=False, scheduler=scheduler.address
+        open_case(tmp_path / "pictures"), quick, device="cpu", cache=False, scheduler=scheduler.address
     )
     session.labels.add_class()
     mask = np.zeros((40, 48), np.uint16)
@@ -220,7 +219,7 @@ def test_a_worker_that_cannot_have_the_encoder_says_why(labelled, scheduler, qui
 
 
 @pytest.mark.slow
-def test_a_study_goes_to_a_worker_over_encrypted_connections_only(labelled, tmp_path):
+def test_a_case_goes_to_a_worker_over_encrypted_connections_only(labelled, tmp_path):
     certificates = make_certificates(tmp_path)
     options = ("--nthreads", 1, "--no-nanny")
     with running_scheduler(tmp_path, *options, protocol="tls", OMP_NUM_THREADS="1", **certificates) as running:
@@ -282,35 +281,35 @@ def test_a_model_of_another_encoder_is_refused_there_and_its_file_named_here(lab
     ],
 )
 def test_pixels_travel_unchanged_and_whole_numbers_in_half_the_bytes(image):
-    packed = desk.pack(image)
-    assert np.array_equal(desk.unpack(packed), image)
-    assert desk.unpack(packed).dtype == image.dtype
+    packed = remote.pack(image)
+    assert np.array_equal(remote.unpack(packed), image)
+    assert remote.unpack(packed).dtype == image.dtype
     halved = image.dtype == np.float32 and image.max() == 32767
     assert packed.nbytes == image.nbytes // (2 if halved else 1)
 
 
 def test_neither_names_nor_paths_travel(blob_files):
-    study = open_study(blob_files[0])
-    sent = pickle.dumps((Facts.of(study), [SentSlice.of(study, i) for i in range(study.n_slices)]))
-    for word in (study.name, str(study.path), str(study.path.parent), ".nii"):
+    case = open_case(blob_files[0])
+    sent = pickle.dumps((Facts.of(case), [SentSlice.of(case, i) for i in range(case.n_slices)]))
+    for word in (case.name, str(case.path), str(case.path.parent), ".nii"):
         assert word.encode() not in sent
 
 
 def test_slices_arrive_in_parcels_and_are_what_they_were(monkeypatch):
     monkeypatch.setattr(remote, "_PARCEL", 3000)
-    study = study_from_array(np.random.default_rng(0).normal(size=(7, 20, 30)).astype(np.float32))
-    arrived = SentSlices(Facts.of(study))
-    parcels = list(remote._parcels(study))
+    case = case_from_array(np.random.default_rng(0).normal(size=(7, 20, 30)).astype(np.float32))
+    arrived = SentSlices(Facts.of(case))
+    parcels = list(remote._parcels(case))
     assert [len(parcel) for parcel in parcels] == [2, 2, 2, 1]
     for parcel in parcels:
         arrived.take(parcel)
     for i in range(7):
-        assert np.array_equal(arrived.slice(i), study.slice(i))
-        assert arrived.slice_fingerprint(i) == study.slice_fingerprint(i)
-        assert arrived.slice_shape(i) == study.slice_shape(i)
-        assert arrived.neighbours(i, 2) == study.neighbours(i, 2)
-    assert arrived.intensity_range() == study.intensity_range()
-    assert arrived.is_byte == study.is_byte
+        assert np.array_equal(arrived.slice(i), case.slice(i))
+        assert arrived.slice_fingerprint(i) == case.slice_fingerprint(i)
+        assert arrived.slice_shape(i) == case.slice_shape(i)
+        assert arrived.neighbours(i, 2) == case.neighbours(i, 2)
+    assert arrived.intensity_range() == case.intensity_range()
+    assert arrived.is_byte == case.is_byte
 
 
 # --- the desk -------------------------------------------------------------------------------------------------------
@@ -318,18 +317,18 @@ def test_slices_arrive_in_parcels_and_are_what_they_were(monkeypatch):
 
 @pytest.fixture
 def facts(blob_files):
-    return Facts.of(open_study(blob_files[0]))
+    return Facts.of(open_case(blob_files[0]))
 
 
 @pytest.fixture
 def on_worker(monkeypatch):
-    monkeypatch.setattr(desk, "respect_limit", lambda: None)
+    monkeypatch.setattr(remote, "respect_limit", lambda: None)
 
 
 @pytest.mark.usefixtures("on_worker")
 def test_a_worker_without_room_or_of_another_version_says_so(facts, monkeypatch):
-    monkeypatch.setattr(desk, "available_memory", lambda: 64 * 2**20)
-    with pytest.raises(ClusterError, match="room for 32 MB of slices, and the study takes 40 MB"):
+    monkeypatch.setattr(remote, "available_memory", lambda: 64 * 2**20)
+    with pytest.raises(ClusterError, match="room for 32 MB of slices, and the case takes 40 MB"):
         Desk(facts, connection.version("napari-dinoaugseg"), 40 * 2**20)
     with pytest.raises(ClusterError, match="Install the same version"):
         Desk(facts, "0.0.1", 0)
@@ -350,7 +349,7 @@ def test_what_nobody_foresaw_is_an_answer_too(facts, monkeypatch):
         yield Notice("first")
         raise ZeroDivisionError("out of\nthe blue")
 
-    made._work = desk._Work(failing())
+    made._work = remote._Work(failing())
     monkeypatch.setattr(made, "_state", lambda: None)
     drawn = made.draw(False).value
     assert drawn.items == [Notice("first")]

@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 
 from napari_dinoaugseg import __version__
+from napari_dinoaugseg.case import case_from_array, open_case
 from napari_dinoaugseg.errors import OutputError
-from napari_dinoaugseg.session.export import MANUAL_ONLY
-from napari_dinoaugseg.session.report import class_volumes, make_report, write_report
+from napari_dinoaugseg.session.export import MANUAL_ONLY, class_volumes, make_report, write_report
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.study import open_study, study_from_array
-from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_study
+from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_case
 
 
 @pytest.fixture
@@ -31,8 +30,8 @@ def trained(new_session, blob_files):
 def test_everything_that_matters_is_told(trained, tmp_path):
     write_report(tmp_path / "report.json", trained)
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert report["study"] == {
-        "fingerprint": trained.study.fingerprint,
+    assert report["case"] == {
+        "fingerprint": trained.case.fingerprint,
         "kind": "volume",
         "plane": "axial",
         "slices": SHAPE[2],
@@ -74,13 +73,13 @@ def test_volumes_are_those_of_the_mask(new_session, blob_files):
 def test_no_name_of_a_file_or_folder_is_told(tmp_path, quick):
     folder = tmp_path / "Meyer^Anna"
     folder.mkdir()
-    image, _ = write_study(folder)
+    image, _ = write_case(folder)
     named = image.rename(folder / "MEYER_ANNA_1960.nii.gz")
     pictures = folder / "Anna"
     pictures.mkdir()
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(pictures / "Anna Meyer 1.png")
-    for study in (open_study(named), open_study(pictures), study_from_array(np.zeros((3, 4)), name="Anna Meyer")):
-        text = json.dumps(make_report(Session(study, quick))).casefold()
+    for case in (open_case(named), open_case(pictures), case_from_array(np.zeros((3, 4)), name="Anna Meyer")):
+        text = json.dumps(make_report(Session(case, quick))).casefold()
         assert "meyer" not in text
         assert "anna" not in text
         assert str(tmp_path).casefold() not in text
@@ -89,14 +88,14 @@ def test_no_name_of_a_file_or_folder_is_told(tmp_path, quick):
 def test_pictures_have_no_millilitres(tmp_path, quick):
     for name, size in (("a", (4, 5)), ("b", (6, 5))):
         Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / f"{name}.png")
-    session = Session(open_study(tmp_path), quick)
+    session = Session(open_case(tmp_path), quick)
     session.labels.add_class("polyp")
     session.paint(0, np.ones((4, 5), np.uint16))
     report = make_report(session)
     assert report["classes"][0]["pixels"] == 20
     assert report["classes"][0]["volume_ml"] is None
-    assert report["study"]["size"] is None
-    assert report["study"]["spacing_mm"] is None
+    assert report["case"]["size"] is None
+    assert report["case"]["spacing_mm"] is None
     assert class_volumes(session) is None
 
 

@@ -4,13 +4,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import CheckpointError, LabelError, TrainingError
-from napari_dinoaugseg.learning.events import Cancel, Progress
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.events import Cancel, Prediction, Progress
 from napari_dinoaugseg.session.labels import UNKNOWN, Status
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.study import open_study
-from tests.blobs import LABELLED, LEFT_OUT, write_study
+from tests.blobs import LABELLED, LEFT_OUT, write_case
 
 
 def drain(work):
@@ -30,7 +29,7 @@ def trained(new_session, blob_files):
     return session
 
 
-def test_the_loop_from_labels_to_a_mask_in_the_studys_geometry(trained, blob_files, tmp_path):
+def test_the_loop_from_labels_to_a_mask_in_the_cases_geometry(trained, blob_files, tmp_path):
     out = tmp_path / "mask.nii.gz"
     trained.export(out)
     image, truth, mask = (nib.load(path) for path in (*blob_files, out))
@@ -46,7 +45,7 @@ def test_the_loop_from_labels_to_a_mask_in_the_studys_geometry(trained, blob_fil
         assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.85
 
 
-def test_a_second_session_on_the_study_encodes_nothing(trained, new_session, blob_files):
+def test_a_second_session_on_the_case_encodes_nothing(trained, new_session, blob_files):
     assert trained.encoded > 0
     again = new_session()
     again.load_labels(blob_files[1], LABELLED)
@@ -57,7 +56,7 @@ def test_a_second_session_on_the_study_encodes_nothing(trained, new_session, blo
 
 
 def test_rounds_are_remembered_and_the_second_is_shorter(trained, blob_files):
-    truth = trained.study.read_labels(blob_files[1], range(16))
+    truth = trained.case.read_labels(blob_files[1], range(16))
     trained.paint(6, truth[6])
     second = drain(trained.train())
     first = trained.history[0]
@@ -68,16 +67,16 @@ def test_rounds_are_remembered_and_the_second_is_shorter(trained, blob_files):
     assert set(second.seconds) == {"encode", "train", "predict"}
 
 
-def test_a_saved_model_predicts_the_next_study(trained, tmp_path, quick):
+def test_a_saved_model_predicts_the_next_case(trained, tmp_path, quick):
     model = tmp_path / "model.safetensors"
     trained.save_model(model)
-    image, truth = write_study(tmp_path, seed=5)
-    session = Session(open_study(image, plane="axial"), quick)
+    image, truth = write_case(tmp_path, seed=5)
+    session = Session(open_case(image, plane="axial"), quick)
     session.load_model(model)
     assert [entry.number for entry in session.labels.classes] == [1, 3]
     found = [item for item in session.predict() if isinstance(item, Prediction)]
     assert len(found) == 16
-    true = session.study.read_labels(truth, range(16))
+    true = session.case.read_labels(truth, range(16))
     overlap = sum(((session.labels.result(i) == 1) & (true[i] == 1)).sum() for i in range(16))
     size = sum((session.labels.result(i) == 1).sum() + (true[i] == 1).sum() for i in range(16))
     assert 2 * overlap / size > 0.85

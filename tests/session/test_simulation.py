@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.session.simulation import first_slices, next_slices, simulate
+from napari_dinoaugseg.session.evaluation import first_slices, next_slices, simulate
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_even_halves_the_largest_gap_and_random_takes_any_slice_that_is_left(new
 
 def test_a_truth_without_structure_is_refused_before_anything_is_painted(new_session):
     session = new_session()
-    empty = np.zeros(session.study.slice_shape(0), np.uint16)
+    empty = np.zeros(session.case.slice_shape(0), np.uint16)
     with pytest.raises(LabelError, match="only background"):
         next(simulate(session, {0: empty, 1: empty}, [2], "even"))
     assert session.labels.labelled == []

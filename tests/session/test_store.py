@@ -17,44 +17,48 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from napari_dinoaugseg.case.array import case_from_array
 from napari_dinoaugseg.errors import SessionError
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.autosave import Autosave
-from napari_dinoaugseg.session.classes import new_class
-from napari_dinoaugseg.session.index import INDEX_NAME, SCHEMA, DamagedIndexError, read_index
-from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, LabelBook
-from napari_dinoaugseg.session.places import new_session_folder, saved_sessions
+from napari_dinoaugseg.session.index import (
+    INDEX_NAME,
+    SCHEMA,
+    DamagedIndexError,
+    Round,
+    Snapshot,
+    read_index,
+    write_slice,
+)
+from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, LabelBook, new_class
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.session.slice_files import write_slice
-from napari_dinoaugseg.session.snapshot import Round, Snapshot
-from napari_dinoaugseg.session.store import SessionStore
-from napari_dinoaugseg.study.array import study_from_array
+from napari_dinoaugseg.session.store import SessionStore, new_session_folder, saved_sessions
 
 SHAPE = (6, 9, 7)
 GOLDEN = Path(__file__).parent / "saved"
 
 
-def make_study():
+def make_case():
     voxels = np.random.default_rng(0).integers(0, 200, SHAPE).astype(np.int16)
-    return study_from_array(voxels, spacing=(3.0, 1.0, 1.0), name="Mrs. Secret")
+    return case_from_array(voxels, spacing=(3.0, 1.0, 1.0), name="Mrs. Secret")
 
 
 @pytest.fixture(scope="module")
-def study():
-    return make_study()
+def case():
+    return make_case()
 
 
 @pytest.fixture
-def folder(tmp_path, study) -> Path:
-    return new_session_folder(study.fingerprint, tmp_path)
+def folder(tmp_path, case) -> Path:
+    return new_session_folder(case.fingerprint, tmp_path)
 
 
 def labels_of(seed: int, values=(0, 1, 4, UNKNOWN)) -> np.ndarray:
     return np.random.default_rng(seed).choice(values, SHAPE[1:]).astype(np.uint16)
 
 
-def snapshot_of(study, *, seed: int = 0, view=None) -> Snapshot:
-    session = Session(study, Settings.of_preset("fast", seed=3))
+def snapshot_of(case, *, seed: int = 0, view=None) -> Snapshot:
+    session = Session(case, Settings.of_preset("fast", seed=3))
     book = session.labels
     book.add_class("tumour", 1)
     book.add_class("Herz – links", 4)
@@ -79,16 +83,16 @@ def same(one: Snapshot, other: Snapshot) -> bool:
     return (one.settings, one.history, one.view) == (other.settings, other.history, other.view)
 
 
-def reopened(folder: Path, study) -> tuple[Snapshot, list[str]]:
-    store = SessionStore(folder, study)
+def reopened(folder: Path, case) -> tuple[Snapshot, list[str]]:
+    store = SessionStore(folder, case)
     try:
         return store.load()
     finally:
         store.close()
 
 
-def saved(folder: Path, study, snapshot: Snapshot) -> None:
-    store = SessionStore(folder, study)
+def saved(folder: Path, case, snapshot: Snapshot) -> None:
+    store = SessionStore(folder, case)
     store.save(snapshot)
     store.close()
 
@@ -101,11 +105,11 @@ def slice_file(folder: Path, start: str) -> Path:
 # --- what is saved is what comes back -------------------------------------------------------------------------------
 
 
-def test_everything_comes_back_as_it_was(folder, study):
-    snapshot = snapshot_of(study)
-    saved(folder, study, snapshot)
+def test_everything_comes_back_as_it_was(folder, case):
+    snapshot = snapshot_of(case)
+    saved(folder, case, snapshot)
 
-    back, problems = reopened(folder, study)
+    back, problems = reopened(folder, case)
 
     assert problems == []
     assert same(snapshot, back)
@@ -122,11 +126,11 @@ _DEEDS = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deeds=_DEEDS, data=st.data())
-def test_after_any_deeds_the_last_save_comes_back(study, tmp_path, deeds, data):
-    folder = new_session_folder(study.fingerprint, tmp_path)
-    session = Session(study)
+def test_after_any_deeds_the_last_save_comes_back(case, tmp_path, deeds, data):
+    folder = new_session_folder(case.fingerprint, tmp_path)
+    session = Session(case)
     session.resume(Snapshot(BookContent((new_class(1), new_class(2))), session.settings))
-    store = SessionStore(folder, study)
+    store = SessionStore(folder, case)
     last = session.snapshot()
     store.save(last)
     for deed, index in deeds:
@@ -148,7 +152,7 @@ def test_after_any_deeds_the_last_save_comes_back(study, tmp_path, deeds, data):
             store.save(last)
     store.close()
 
-    back, problems = reopened(folder, study)
+    back, problems = reopened(folder, case)
 
     assert problems == []
     assert same(last, back)
@@ -156,10 +160,10 @@ def test_after_any_deeds_the_last_save_comes_back(study, tmp_path, deeds, data):
     assert len(list((folder / "slices").iterdir())) == needed  # and nothing else is left
 
 
-def test_a_session_goes_on_from_what_was_saved(folder, study):
-    saved(folder, study, snapshot_of(study))
-    back, _ = reopened(folder, study)
-    session = Session(study)
+def test_a_session_goes_on_from_what_was_saved(folder, case):
+    saved(folder, case, snapshot_of(case))
+    back, _ = reopened(folder, case)
+    session = Session(case)
 
     session.resume(back)
 
@@ -170,10 +174,10 @@ def test_a_session_goes_on_from_what_was_saved(folder, study):
     assert not session.labels.undo()  # what was done before is not undone
 
 
-def test_only_slices_that_changed_are_written(folder, study):
-    session = Session(study)
-    session.resume(snapshot_of(study))
-    store = SessionStore(folder, study)
+def test_only_slices_that_changed_are_written(folder, case):
+    session = Session(case)
+    session.resume(snapshot_of(case))
+    store = SessionStore(folder, case)
     store.save(session.snapshot())
     before = {path: path.stat().st_mtime_ns for path in (folder / "slices").iterdir()}
 
@@ -187,10 +191,10 @@ def test_only_slices_that_changed_are_written(folder, study):
     store.close()
 
 
-def test_what_was_loaded_is_not_written_again(folder, study, monkeypatch):
-    saved(folder, study, snapshot_of(study))
-    store = SessionStore(folder, study)
-    session = Session(study)
+def test_what_was_loaded_is_not_written_again(folder, case, monkeypatch):
+    saved(folder, case, snapshot_of(case))
+    store = SessionStore(folder, case)
+    session = Session(case)
     session.resume(store.load()[0])
     written: list[object] = []
     monkeypatch.setattr("napari_dinoaugseg.session.store.write_slice", lambda *args: written.append(args))
@@ -201,35 +205,35 @@ def test_what_was_loaded_is_not_written_again(folder, study, monkeypatch):
     store.close()
 
 
-def test_a_file_that_somebody_deleted_is_written_again(folder, study):
-    snapshot = snapshot_of(study)
-    store = SessionStore(folder, study)
+def test_a_file_that_somebody_deleted_is_written_again(folder, case):
+    snapshot = snapshot_of(case)
+    store = SessionStore(folder, case)
     store.save(snapshot)
     slice_file(folder, "00000_manual").unlink()
 
     store.save(snapshot)
     store.close()
 
-    back, problems = reopened(folder, study)
+    back, problems = reopened(folder, case)
     assert problems == []
     assert same(snapshot, back)
 
 
-def test_labels_are_pictures_that_any_program_reads(folder, study):
-    saved(folder, study, snapshot_of(study))
+def test_labels_are_pictures_that_any_program_reads(folder, case):
+    saved(folder, case, snapshot_of(case))
 
     with Image.open(slice_file(folder, "00000_manual")) as image:
         np.testing.assert_array_equal(np.array(image).astype(np.uint16), labels_of(0))
 
 
-def test_neither_names_nor_files_tell_whose_study_it_is(folder, study, tmp_path):
-    saved(folder, study, snapshot_of(study))
+def test_neither_names_nor_files_tell_whose_case_it_is(folder, case, tmp_path):
+    saved(folder, case, snapshot_of(case))
 
     for path in tmp_path.rglob("*"):
         assert "Secret" not in path.name
         if path.is_file():
             assert b"Secret" not in path.read_bytes()
-            assert str(study.path).encode() not in path.read_bytes() or str(study.path) in (".", "")
+            assert str(case.path).encode() not in path.read_bytes() or str(case.path) in (".", "")
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -242,12 +246,12 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, lambda p: p.write_bytes(p.read_bytes()[:20]), lambda p: p.unlink()])
-def test_a_damaged_slice_costs_only_that_slice(folder, study, damage: Callable[[Path], object]):
-    snapshot = snapshot_of(study)
-    saved(folder, study, snapshot)
+def test_a_damaged_slice_costs_only_that_slice(folder, case, damage: Callable[[Path], object]):
+    snapshot = snapshot_of(case)
+    saved(folder, case, snapshot)
     damage(slice_file(folder, "00000_manual"))
 
-    back, problems = reopened(folder, study)
+    back, problems = reopened(folder, case)
 
     assert len(problems) == 1
     assert problems[0].startswith("Slice 0: the manual labels are ")
@@ -255,21 +259,21 @@ def test_a_damaged_slice_costs_only_that_slice(folder, study, damage: Callable[[
     np.testing.assert_array_equal(back.book.layers["accepted"][2], snapshot.book.layers["accepted"][2])
 
 
-def test_a_damaged_slice_file_is_kept_for_an_expert(folder, study):
-    saved(folder, study, snapshot_of(study))
+def test_a_damaged_slice_file_is_kept_for_an_expert(folder, case):
+    saved(folder, case, snapshot_of(case))
     path = slice_file(folder, "00000_manual")
     flip(path)
     damaged = path.read_bytes()
 
-    store = SessionStore(folder, study)
+    store = SessionStore(folder, case)
     store.save(store.load()[0])
     store.close()
 
     assert path.with_name(path.name + ".damaged").read_bytes() == damaged
 
 
-def test_labels_of_another_size_are_refused_before_they_are_decoded(folder, study):
-    saved(folder, study, snapshot_of(study))
+def test_labels_of_another_size_are_refused_before_they_are_decoded(folder, case):
+    saved(folder, case, snapshot_of(case))
     path = slice_file(folder, "00000_manual")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(path)
     honest = json.loads((folder / INDEX_NAME).read_text())
@@ -278,19 +282,19 @@ def test_labels_of_another_size_are_refused_before_they_are_decoded(folder, stud
     honest["slices"]["0"]["manual"] = name
     (folder / INDEX_NAME).write_text(json.dumps(honest))
 
-    back, problems = reopened(folder, study)
+    back, problems = reopened(folder, case)
 
     assert 0 not in back.book.layers["manual"]
     assert any("labels of another size" in problem for problem in problems)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\x00" * 50, b'{"schema": 1}', b"[" * 100_000])
-def test_without_an_index_the_labels_are_found_by_their_files(folder, study, content):
-    snapshot = snapshot_of(study)
-    saved(folder, study, snapshot)
+def test_without_an_index_the_labels_are_found_by_their_files(folder, case, content):
+    snapshot = snapshot_of(case)
+    saved(folder, case, snapshot)
     (folder / INDEX_NAME).write_bytes(content)
 
-    back, problems = reopened(folder, study)
+    back, problems = reopened(folder, case)
 
     assert "table of contents is lost" in problems[0]
     for layer in ("manual", "accepted", "predicted"):
@@ -326,14 +330,14 @@ ROUND = {"labelled": [0], "steps": 9, "final_loss": 0.2, "seconds": {"train": 2.
         ("view", 7, "The facts about what was in view are damaged."),
     ],
 )
-def test_a_damaged_part_of_the_index_costs_only_that_part(folder, study, part, value, sentence):
-    snapshot = snapshot_of(study)
-    saved(folder, study, snapshot)
+def test_a_damaged_part_of_the_index_costs_only_that_part(folder, case, part, value, sentence):
+    snapshot = snapshot_of(case)
+    saved(folder, case, snapshot)
     index = json.loads((folder / INDEX_NAME).read_text())
     index[part] = value
     (folder / INDEX_NAME).write_text(json.dumps(index))
 
-    back, problems = reopened(folder, study)
+    back, problems = reopened(folder, case)
 
     assert any(problem.startswith(sentence) for problem in problems)
     assert any("was altered" in problem for problem in problems)
@@ -344,32 +348,32 @@ def test_a_damaged_part_of_the_index_costs_only_that_part(folder, study, part, v
         assert back.settings == snapshot.settings
 
 
-def test_a_loss_that_is_no_number_is_left_out(folder, study):
-    snapshot = snapshot_of(study)
+def test_a_loss_that_is_no_number_is_left_out(folder, case):
+    snapshot = snapshot_of(case)
     history = tuple(replace(entry, final_loss=float("nan")) for entry in snapshot.history)
     assert history
-    saved(folder, study, replace(snapshot, history=history))
-    back, problems = reopened(folder, study)
+    saved(folder, case, replace(snapshot, history=history))
+    back, problems = reopened(folder, case)
     assert problems == []
     assert back.history == tuple(replace(entry, final_loss=None) for entry in history)
 
 
-def test_a_damaged_model_costs_only_the_model(folder, study):
-    saved(folder, study, snapshot_of(study))
+def test_a_damaged_model_costs_only_the_model(folder, case):
+    saved(folder, case, snapshot_of(case))
     index = json.loads((folder / INDEX_NAME).read_text())
     index["model"] = "model_0123456789abcdef.safetensors"
     (folder / INDEX_NAME).write_text(json.dumps(index))
     (folder / index["model"]).write_bytes(b"no model")
 
-    back, problems = reopened(folder, study)
+    back, problems = reopened(folder, case)
 
     assert back.model is None
     assert "The trained model is damaged; train again." in problems
     assert 0 in back.book.layers["manual"]
 
 
-def test_what_was_on_disk_when_the_first_save_was_killed_is_found_without_alarm(folder, study, monkeypatch):
-    snapshot = snapshot_of(study)
+def test_what_was_on_disk_when_the_first_save_was_killed_is_found_without_alarm(folder, case, monkeypatch):
+    snapshot = snapshot_of(case)
     written: list[tuple[str, int]] = []
 
     def killed(slices: Path, layer: str, index: int, labels: np.ndarray) -> str:
@@ -380,11 +384,11 @@ def test_what_was_on_disk_when_the_first_save_was_killed_is_found_without_alarm(
 
     monkeypatch.setattr("napari_dinoaugseg.session.store.write_slice", killed)
     with pytest.raises(KeyboardInterrupt):
-        saved(folder, study, snapshot)
+        saved(folder, case, snapshot)
 
-    (offered,) = saved_sessions(study.fingerprint, folder.parents[1])
+    (offered,) = saved_sessions(case.fingerprint, folder.parents[1])
     assert offered.n_manual + offered.n_accepted + offered.n_predicted == 2
-    back, problems = reopened(folder, study)
+    back, problems = reopened(folder, case)
     assert problems == []
     assert back.book.classes == snapshot.book.classes
     assert {(layer, index) for layer, found in back.book.layers.items() for index in found} == set(written)
@@ -392,14 +396,14 @@ def test_what_was_on_disk_when_the_first_save_was_killed_is_found_without_alarm(
         np.testing.assert_array_equal(back.book.layers[layer][index], snapshot.book.layers[layer][index])
 
 
-def test_what_a_killed_program_left_is_swept_away(folder, study):
-    saved(folder, study, snapshot_of(study))
+def test_what_a_killed_program_left_is_swept_away(folder, case):
+    saved(folder, case, snapshot_of(case))
     left = [folder / ".session.json.0a1b.part", folder / "slices" / ".x.0a1b.part"]
     left.append(folder / "slices" / "00009_manual_0123456789abcdef.png")
     for path in left:
         path.write_bytes(b"half")
 
-    saved(folder, study, reopened(folder, study)[0])
+    saved(folder, case, reopened(folder, case)[0])
 
     assert not any(path.exists() for path in left)
 
@@ -407,55 +411,55 @@ def test_what_a_killed_program_left_is_swept_away(folder, study):
 # --- versions and strangers -----------------------------------------------------------------------------------------
 
 
-def test_a_newer_version_is_refused_and_left_as_it_is(folder, study):
-    saved(folder, study, snapshot_of(study))
+def test_a_newer_version_is_refused_and_left_as_it_is(folder, case):
+    saved(folder, case, snapshot_of(case))
     index = json.loads((folder / INDEX_NAME).read_text())
     index["schema"] = SCHEMA + 1
     (folder / INDEX_NAME).write_text(json.dumps(index))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     with pytest.raises(SessionError, match="newer version of napari-dinoaugseg"):
-        reopened(folder, study)
+        reopened(folder, case)
 
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("version", [path.name for path in sorted(GOLDEN.iterdir())])
-def test_sessions_of_every_version_so_far_are_read(study, tmp_path, version):
+def test_sessions_of_every_version_so_far_are_read(case, tmp_path, version):
     shutil.copytree(GOLDEN / version, tmp_path / version)
 
-    back, problems = reopened(tmp_path / version, study)
+    back, problems = reopened(tmp_path / version, case)
 
     assert problems == []
     written = json.loads((GOLDEN / version / INDEX_NAME).read_text())["settings"]  # the presets may change meanwhile
-    book = replace(snapshot_of(study).book, unseen=None)  # it was not recorded, so nothing of the model counts as seen
-    assert same(replace(snapshot_of(study), book=book, settings=Settings.checked(written)), back)
+    book = replace(snapshot_of(case).book, unseen=None)  # it was not recorded, so nothing of the model counts as seen
+    assert same(replace(snapshot_of(case), book=book, settings=Settings.checked(written)), back)
 
 
 def test_there_is_a_saved_session_of_the_version_that_is_written_now():
     assert (GOLDEN / f"version_{SCHEMA}" / INDEX_NAME).exists()
 
 
-def test_a_session_of_another_study_is_refused(folder, study):
-    saved(folder, study, snapshot_of(study))
-    other = study_from_array(np.ones(SHAPE, np.int16) * np.arange(7, dtype=np.int16), spacing=None, name="other")
+def test_a_session_of_another_case_is_refused(folder, case):
+    saved(folder, case, snapshot_of(case))
+    other = case_from_array(np.ones(SHAPE, np.int16) * np.arange(7, dtype=np.int16), spacing=None, name="other")
 
-    with pytest.raises(SessionError, match="belongs to another study"):
+    with pytest.raises(SessionError, match="belongs to another case"):
         reopened(folder, other)
 
 
 @pytest.mark.parametrize("name", ["slices", "lock"])
-def test_a_session_behind_a_link_is_refused(tmp_path, study, name):
+def test_a_session_behind_a_link_is_refused(tmp_path, case, name):
     folder, elsewhere = tmp_path / "session", tmp_path / "elsewhere"
     folder.mkdir()
     elsewhere.mkdir()
     (folder / name).symlink_to(elsewhere)
 
     with pytest.raises(SessionError, match="behind a link"):
-        SessionStore(folder, study)
+        SessionStore(folder, case)
 
 
-def test_an_index_that_is_a_device_or_a_link_is_not_read(folder, study):
+def test_an_index_that_is_a_device_or_a_link_is_not_read(folder, case):
     (folder / INDEX_NAME).symlink_to("/dev/zero")
 
     with pytest.raises(DamagedIndexError):
@@ -465,11 +469,11 @@ def test_an_index_that_is_a_device_or_a_link_is_not_read(folder, study):
 # --- two windows ----------------------------------------------------------------------------------------------------
 
 
-def test_the_second_window_reads_only_and_says_so(folder, study):
-    snapshot = snapshot_of(study)
-    first = SessionStore(folder, study)
+def test_the_second_window_reads_only_and_says_so(folder, case):
+    snapshot = snapshot_of(case)
+    first = SessionStore(folder, case)
     first.save(snapshot)
-    second = SessionStore(folder, study)
+    second = SessionStore(folder, case)
 
     assert not second.is_writable
     assert "another window" in second.reason
@@ -478,60 +482,60 @@ def test_the_second_window_reads_only_and_says_so(folder, study):
         second.save(snapshot)
 
     first.close()
-    third = SessionStore(folder, study)
+    third = SessionStore(folder, case)
     assert third.is_writable
     third.close()
 
 
-def test_a_folder_whose_lock_cannot_be_made_is_only_looked_at(folder, study, monkeypatch):
+def test_a_folder_whose_lock_cannot_be_made_is_only_looked_at(folder, case, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    saved(folder, study, snapshot_of(study))
+    saved(folder, case, snapshot_of(case))
     monkeypatch.setattr("napari_dinoaugseg.session.store.FileLock.acquire", refuse)
-    store = SessionStore(folder, study)
+    store = SessionStore(folder, case)
     assert not store.is_writable
     assert store.reason.endswith("cannot be written (Permission denied): it can only be looked at.")
 
 
-def test_any_thread_of_the_window_may_save(folder, study):
-    snapshot = snapshot_of(study)
-    store = SessionStore(folder, study)
+def test_any_thread_of_the_window_may_save(folder, case):
+    snapshot = snapshot_of(case)
+    store = SessionStore(folder, case)
     told: list[object] = []
     autosave = Autosave(store, told.append)
     autosave.request(snapshot)
 
     assert autosave.close(10)
     assert told == [None]
-    assert same(snapshot, reopened(folder, study)[0])
+    assert same(snapshot, reopened(folder, case)[0])
 
 
-def test_a_session_whose_folder_was_deleted_is_made_again_with_its_lock(folder, study):
-    snapshot = snapshot_of(study)
-    first = SessionStore(folder, study)
+def test_a_session_whose_folder_was_deleted_is_made_again_with_its_lock(folder, case):
+    snapshot = snapshot_of(case)
+    first = SessionStore(folder, case)
     first.save(snapshot)
     shutil.rmtree(folder)
     first.save(snapshot)
-    second = SessionStore(folder, study)
+    second = SessionStore(folder, case)
     assert not second.is_writable
     assert same(second.load()[0], snapshot)
     first.close()
 
 
-def test_a_deleted_session_that_another_window_took_over_is_left_to_it(folder, study):
-    first = SessionStore(folder, study)
-    first.save(snapshot_of(study))
+def test_a_deleted_session_that_another_window_took_over_is_left_to_it(folder, case):
+    first = SessionStore(folder, case)
+    first.save(snapshot_of(case))
     shutil.rmtree(folder)
-    second = SessionStore(folder, study)
-    second.save(snapshot_of(study, seed=1))
+    second = SessionStore(folder, case)
+    second.save(snapshot_of(case, seed=1))
     with pytest.raises(SessionError, match="another window"):
-        first.save(snapshot_of(study, seed=2))
-    assert same(second.load()[0], snapshot_of(study, seed=1))
-    assert not SessionStore(folder, study).is_writable
+        first.save(snapshot_of(case, seed=2))
+    assert same(second.load()[0], snapshot_of(case, seed=1))
+    assert not SessionStore(folder, case).is_writable
     second.close()
 
 
-def test_a_program_that_was_killed_holds_no_lock(folder, study):
+def test_a_program_that_was_killed_holds_no_lock(folder, case):
     code = (
         "import sys, time\n"
         "from filelock import FileLock\n"
@@ -541,11 +545,11 @@ def test_a_program_that_was_killed_holds_no_lock(folder, study):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert not SessionStore(folder, study).is_writable
+        assert not SessionStore(folder, case).is_writable
         holder.kill()
         holder.wait()
 
-    store = SessionStore(folder, study)
+    store = SessionStore(folder, case)
     assert store.is_writable
     store.close()
 
@@ -553,38 +557,38 @@ def test_a_program_that_was_killed_holds_no_lock(folder, study):
 # --- where ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_sessions_of_a_study_are_listed_newest_first(tmp_path, study):
-    empty = new_session_folder(study.fingerprint, tmp_path)
-    first = new_session_folder(study.fingerprint, tmp_path)
-    second = new_session_folder(study.fingerprint, tmp_path)
+def test_the_sessions_of_a_case_are_listed_newest_first(tmp_path, case):
+    empty = new_session_folder(case.fingerprint, tmp_path)
+    first = new_session_folder(case.fingerprint, tmp_path)
+    second = new_session_folder(case.fingerprint, tmp_path)
     assert len({empty, first, second}) == 3
-    saved(first, study, snapshot_of(study))
-    saved(second, study, snapshot_of(study, seed=5))
+    saved(first, case, snapshot_of(case))
+    saved(second, case, snapshot_of(case, seed=5))
 
-    found = saved_sessions(study.fingerprint, tmp_path)
+    found = saved_sessions(case.fingerprint, tmp_path)
 
     assert [entry.folder for entry in found] == [second, first]
     assert (found[0].n_manual, found[0].n_accepted, found[0].n_predicted, found[0].rounds) == (2, 1, 3, 1)
-    assert found[0].plane == study.plane.value
+    assert found[0].plane == case.plane.value
     assert saved_sessions("0" * 32, tmp_path) == []
 
 
-def test_a_session_with_a_damaged_index_is_listed_by_its_files(tmp_path, study):
-    folder = new_session_folder(study.fingerprint, tmp_path)
-    saved(folder, study, snapshot_of(study))
+def test_a_session_with_a_damaged_index_is_listed_by_its_files(tmp_path, case):
+    folder = new_session_folder(case.fingerprint, tmp_path)
+    saved(folder, case, snapshot_of(case))
     (folder / INDEX_NAME).write_text("{")
 
-    (found,) = saved_sessions(study.fingerprint, tmp_path)
+    (found,) = saved_sessions(case.fingerprint, tmp_path)
 
     assert (found.n_manual, found.plane) == (2, None)
 
 
-def test_a_book_keeps_what_it_had_when_the_content_does_not_fit(study):
-    book = LabelBook(study.slice_shape, study.n_slices)
+def test_a_book_keeps_what_it_had_when_the_content_does_not_fit(case):
+    book = LabelBook(case.slice_shape, case.n_slices)
     book.add_class()
     book.set_manual(1, labels_of(1, (0, 1)))
     before = book.content()
-    foreign = snapshot_of(study).book
+    foreign = snapshot_of(case).book
     wrong = type(foreign)(foreign.classes[:1], foreign.layers, foreign.confidence)
 
     with pytest.raises(Exception, match="which is no class"):

@@ -1,8 +1,6 @@
 import numpy as np
 
-from napari_dinoaugseg.session.classes import new_class
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook
-from napari_dinoaugseg.session.structure import Structure
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Structure, new_class
 
 
 def mask(*values: int) -> np.ndarray:

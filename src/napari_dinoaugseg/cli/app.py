@@ -18,7 +18,7 @@ from napari_dinoaugseg.errors import DinoAugSegError
 from napari_dinoaugseg.native import limit_spinning
 
 if TYPE_CHECKING:
-    from napari_dinoaugseg.study.masks import Lie, MaskOptions
+    from napari_dinoaugseg.case.masks import Lie, MaskOptions
 
 app = typer.Typer(
     help="Segment medical images from a handful of labelled slices (research use only; not a medical device).",
@@ -68,12 +68,12 @@ class Ignore(StrEnum):
     NONE = "none"
 
 
-StudyArgument = Annotated[
+CaseArgument = Annotated[
     Path,
-    typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures.", metavar="STUDY"),
+    typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures.", metavar="CASE"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
-Out = Annotated[Path, typer.Option(help="Where the mask goes: a file like the study's, or a folder for pictures.")]
+Out = Annotated[Path, typer.Option(help="Where the mask goes: a file like the case's, or a folder for pictures.")]
 Plane = Annotated[PlaneName | None, typer.Option(help="Slicing plane.", show_default="the one with the finest pixels")]
 Component = Annotated[int | None, typer.Option(help="Time point or channel of 4-D data, from 0.")]
 Series = Annotated[str | None, typer.Option(help="Which DICOM series: its UID or part of its description.")]
@@ -128,7 +128,7 @@ Cache = Annotated[bool, typer.Option(help="Keep encoder features on disk, so tha
 
 @app.command()
 def segment(
-    study: StudyArgument,
+    case: CaseArgument,
     labels: Annotated[Path, typer.Option(help="Label file with some slices painted, or folder of masks.")],
     out: Out,
     slices: Annotated[
@@ -158,11 +158,11 @@ def segment(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Learn from the labelled slices of a study and write a mask of all its slices."""
+    """Learn from the labelled slices of a case and write a mask of all its slices."""
     from napari_dinoaugseg.cli.segment import SegmentJob, run_segment
 
     job = SegmentJob(
-        study=study,
+        case=case,
         labels=labels,
         out=out,
         slices=slices,
@@ -184,29 +184,29 @@ def segment(
 
 @app.command()
 def predict(
-    study: Annotated[
+    case: Annotated[
         Path,
         typer.Argument(
-            help="A study as for `segment`; or a cohort: a folder with several volumes (NIfTI, NRRD, multi-page TIFF, "
-            "multi-frame DICOM) or with a subfolder of DICOM slices or pictures for each study, or a text file (.txt) "
-            "with the path of a study a line, relative ones from its folder.",
-            metavar="STUDY|COHORT",
+            help="A case as for `segment`; or a cohort: a folder with several volumes (NIfTI, NRRD, multi-page TIFF, "
+            "multi-frame DICOM) or with a subfolder of DICOM slices or pictures for each case, or a text file (.txt) "
+            "with the path of a case a line, relative ones from its folder.",
+            metavar="CASE|COHORT",
         ),
     ],
     model: Annotated[Path, typer.Option(help="A model saved by `segment --model-out`.")],
     out: Annotated[
         Path,
         typer.Option(
-            help="Where the mask goes: a file like the study's, or a folder for pictures. For a cohort a folder, which "
-            "gets a mask and a JSON report for each study."
+            help="Where the mask goes: a file like the case's, or a folder for pictures. For a cohort a folder, which "
+            "gets a mask and a JSON report for each case."
         ),
     ],
     cohort: Annotated[
         bool | None,
         typer.Option(
-            help="Whether it is a cohort or one study.",
+            help="Whether it is a cohort or one case.",
             show_default="a cohort is a text file, and a folder with NIfTI or NRRD files or with DICOM of several "
-            "examinations; any other folder is one study",
+            "examinations; any other folder is one case",
         ),
     ] = None,
     scheduler: Annotated[
@@ -240,24 +240,24 @@ def predict(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Write a mask of a new study with a saved model, or of each study of a cohort.
+    """Write a mask of a new case with a saved model, or of each case of a cohort.
 
     The same command on a cohort goes on where it stopped, and keeps the masks that are there.
     """
     from napari_dinoaugseg.session.cohort import find_cohort
 
-    found = find_cohort(study, wanted=cohort, series=series, out=out)
+    found = find_cohort(case, wanted=cohort, series=series, out=out)
     if found is not None:
         from napari_dinoaugseg.cli.cohort import CohortJob, run_cohort
 
         if confidence_out is not None:
-            raise typer.BadParameter("--confidence-out is for one study, not for a cohort.")
+            raise typer.BadParameter("--confidence-out is for one case, not for a cohort.")
         if mask_orientation is not None:
-            raise typer.BadParameter("--mask-orientation is for one study, not for a cohort.")
+            raise typer.BadParameter("--mask-orientation is for one case, not for a cohort.")
         if scheduler is not None and workers is not None:
             raise typer.BadParameter("Use either --scheduler or --workers.")
         cohort_job = CohortJob(
-            path=study,
+            path=case,
             found=found,
             model=model,
             out=out,
@@ -277,13 +277,13 @@ def predict(
         return
     if scheduler is not None or workers is not None or overwrite:
         raise typer.BadParameter(
-            f"{study} is taken as one study, and --scheduler, --workers and --overwrite are for cohorts. "
+            f"{case} is taken as one case, and --scheduler, --workers and --overwrite are for cohorts. "
             "Leave them out, or say --cohort."
         )
     from napari_dinoaugseg.cli.segment import PredictJob, run_predict
 
     job = PredictJob(
-        study=study,
+        case=case,
         model=model,
         out=out,
         plane=plane,
@@ -321,7 +321,7 @@ def evaluate(
 
 @app.command()
 def simulate(
-    study: StudyArgument,
+    case: CaseArgument,
     truth: Annotated[Path, typer.Option(help="The true mask, from which the simulated person labels.")],
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of labelling and training.")] = 3,
     slices_per_round: Annotated[str, typer.Option(help="How many slices are labelled in each round.")] = "1,2,2",
@@ -343,10 +343,10 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Play a person who labels a few slices, trains, and labels more: Dice of the unlabelled slices, round by round."""
-    from napari_dinoaugseg.cli.simulate import SimulateJob, run_simulate
+    from napari_dinoaugseg.cli.evaluate import SimulateJob, run_simulate
 
     job = SimulateJob(
-        study=study,
+        case=case,
         truth=truth,
         rounds=rounds,
         slices_per_round=slices_per_round,
@@ -402,7 +402,7 @@ def demo(
         from napari_dinoaugseg.gui.demo import has_display, run_window
 
         if has_display():
-            tell("Opening napari with the sample study; the panel on the right says what to do first.")
+            tell("Opening napari with the sample case; the panel on the right says what to do first.")
             run_window(changes, preset, weights, device)
             return
         tell("No window can be opened here: the demo runs without one.")
@@ -418,7 +418,7 @@ def _changes(**options: object) -> dict[str, object]:
 
 def _mask_options(orientation: MaskOrientation | None, ignore: Ignore | None) -> MaskOptions:
     """What the options say about masks of pictures."""
-    from napari_dinoaugseg.study.masks import MaskOptions
+    from napari_dinoaugseg.case.masks import MaskOptions
 
     lies: Lie | None = None
     if orientation is not None:

@@ -54,7 +54,7 @@ def _check(name: str, weights: Path | None, device_name: str) -> dict[str, objec
     with importing_torch():
         import torch
 
-        from napari_dinoaugseg.learning.device import choose_device
+        from napari_dinoaugseg.learning.fallback import choose_device
         from napari_dinoaugseg.model.encoder import load_encoder, resolve_encoder
 
     device = choose_device(device_name)

@@ -1,8 +1,9 @@
-"""What the command prints: results on standard output, everything else on standard error."""
+"""Slice numbers as people type them."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -20,8 +21,47 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.events import Notice, Stage
 from napari_dinoaugseg.learning.events import Progress as ProgressEvent
+
+# Six digits are more than any case has slices, and keep a slip of the finger from filling the memory.
+_PART = re.compile(r"\s*([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?\s*")
+
+
+def parse_slices(text: str) -> list[int]:
+    """``20,40,60`` or ``10-19,30`` as ascending numbers without repetition.
+
+    Raises:
+        LabelError: not such a list.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        found = _PART.fullmatch(part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last:
+            msg = f"'{text}' is no list of slices. Write them as 20,40,60 or 10-19; the first slice is 0."
+            raise LabelError(msg)
+        numbers.update(range(first, last + 1))
+    return sorted(numbers)
+
+
+def parse_counts(text: str, rounds: int) -> list[int]:
+    """``1,2,2`` as one positive number a round; a single number counts for every round.
+
+    Raises:
+        LabelError: not such a list, or not one number a round.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if any(not part.isdecimal() or int(part) == 0 for part in parts) or len(parts) not in (1, rounds):
+        msg = f"'{text}' is not one number of slices for each of {rounds} rounds. Write it as 1,2,2."
+        raise LabelError(msg)
+    counts = [int(part) for part in parts]
+    return counts * rounds if len(counts) == 1 else counts
+
+
+# What the command prints: results on standard output, everything else on standard error.
+
 
 _VERBS: dict[Stage, str] = {"send": "sending", "encode": "encoding", "train": "training", "predict": "predicting"}
 _UNITS: dict[Stage, str] = {"send": "slices", "encode": "images", "train": "steps", "predict": "slices"}
@@ -123,14 +163,14 @@ class ProgressLine(_Line):
         self._last.clear()
 
 
-class StudiesLine(_Line):
-    """One live bar on standard error for the studies of a cohort.
+class CasesLine(_Line):
+    """One live bar on standard error for the cases of a cohort.
 
-    Where standard error is a file or a pipe there is a line a study instead.
+    Where standard error is a file or a pipe there is a line a case instead.
     """
 
     def __init__(self, total: int) -> None:
-        super().__init__(TextColumn("studies"), TimeRemainingColumn())
+        super().__init__(TextColumn("cases"), TimeRemainingColumn())
         self._task = self._bar.add_task("predicting", total=total, detail="")
         self._total, self._done, self._failed = total, 0, 0
 
@@ -139,7 +179,7 @@ class StudiesLine(_Line):
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, name: str, seconds: float, reason: str | None) -> None:
-        """A study is done, or failed for a reason."""
+        """A case is done, or failed for a reason."""
         self._done += 1
         self._failed += reason is not None
         detail = f"{self._failed} failed" if self._failed else ""

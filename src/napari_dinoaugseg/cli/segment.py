@@ -11,23 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.cli.numbers import parse_slices
-from napari_dinoaugseg.cli.output import ProgressLine, print_json, print_text, tell
+from napari_dinoaugseg.case import Case, MaskOptions, open_case
+from napari_dinoaugseg.case.files import check_not_input, check_parent
+from napari_dinoaugseg.cli.output import ProgressLine, parse_slices, print_json, print_text, tell
 from napari_dinoaugseg.errors import LabelError, OutputError, SettingsError
-from napari_dinoaugseg.learning.prediction import Prediction
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.predicting import SavedModel
+from napari_dinoaugseg.session.batch import SavedModel
+from napari_dinoaugseg.session.index import Round
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.session.snapshot import Round
-from napari_dinoaugseg.study import MaskOptions, Study, open_study
-from napari_dinoaugseg.study.output import check_not_input, check_parent
 
 
 @dataclass(frozen=True)
-class StudyJob:
+class CaseJob:
     """What `segment` and `predict` have in common; the fields are the command's options."""
 
-    study: Path
+    case: Path
     out: Path
     plane: str | None
     component: int | None
@@ -39,23 +38,23 @@ class StudyJob:
     masks: MaskOptions
     cache: bool
 
-    def open(self) -> Study:
-        """The study, with its notices told."""
-        study = open_study(self.study, plane=self.plane, series=self.series, component=self.component, masks=self.masks)
-        require_pictures(study, self.masks)
-        for notice in study.notices:
+    def open(self) -> Case:
+        """The case, with its notices told."""
+        case = open_case(self.case, plane=self.plane, series=self.series, component=self.component, masks=self.masks)
+        require_pictures(case, self.masks)
+        for notice in case.notices:
             tell(f"Note: {notice}")
-        return study
+        return case
 
-    def check_outputs(self, study: Study, inputs: list[Path]) -> None:
+    def check_outputs(self, case: Case, inputs: list[Path]) -> None:
         """Refuse what cannot be written before anything is computed."""
-        study.check_output(self.out, inputs)
+        case.check_output(self.out, inputs)
         if self.confidence_out is not None:
-            study.check_output(self.confidence_out, [self.out, *inputs])
+            case.check_output(self.confidence_out, [self.out, *inputs])
 
 
 @dataclass(frozen=True)
-class SegmentJob(StudyJob):
+class SegmentJob(CaseJob):
     """The options of `segment`."""
 
     labels: Path
@@ -66,7 +65,7 @@ class SegmentJob(StudyJob):
 
 
 @dataclass(frozen=True)
-class PredictJob(StudyJob):
+class PredictJob(CaseJob):
     """The options of `predict`."""
 
     model: Path
@@ -76,14 +75,14 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
     """Learn from the labelled slices, predict the others, write everything that was asked for."""
     started = time.monotonic()
     settings = Settings.of_preset(job.preset, **job.settings)
-    study = job.open()
+    case = job.open()
     inputs = [job.labels, *([job.warm_start] if job.warm_start else []), *_files_of(job.weights)]
-    job.check_outputs(study, inputs)
+    job.check_outputs(case, inputs)
     if job.model_out is not None:
         check_model_output(
-            job.model_out, [job.study, job.out, *([job.confidence_out] if job.confidence_out else []), *inputs]
+            job.model_out, [job.case, job.out, *([job.confidence_out] if job.confidence_out else []), *inputs]
         )
-    session = Session(study, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
+    session = Session(case, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
     slices = parse_slices(job.slices) if job.slices is not None else None
     labelled = session.load_labels(job.labels, slices)
     if not session.labels.classes:
@@ -91,8 +90,8 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
         raise LabelError(msg)
     if job.warm_start is not None:
         session.load_model(job.warm_start, window=job.settings.get("window"))
-    tell(f"{study.name}: {study.n_slices} slices, {len(labelled)} labelled; encoder {session.encoder_name}")
-    confidence = Confidence(study) if job.confidence_out else None
+    tell(f"{case.name}: {case.n_slices} slices, {len(labelled)} labelled; encoder {session.encoder_name}")
+    confidence = Confidence(case) if job.confidence_out else None
     with ProgressLine().live() as line:
         done = line.run(session.train())
         predicted = _predict(session, line, labelled[len(labelled) // 2], confidence) - set(labelled)
@@ -100,33 +99,33 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
     if job.model_out is not None:
         session.save_model(job.model_out)
     if job.confidence_out is not None and confidence is not None:
-        study.write_confidence(job.confidence_out, confidence)
+        case.write_confidence(job.confidence_out, confidence)
     _report(
         session, settings.preset, job.out, job.model_out, done, len(labelled), len(predicted), started, as_json=as_json
     )
 
 
 def run_predict(job: PredictJob, *, as_json: bool) -> None:
-    """Predict every slice of a study with a saved model."""
+    """Predict every slice of a case with a saved model."""
     started = time.monotonic()
-    study = job.open()
-    job.check_outputs(study, [job.model, *_files_of(job.weights)])
+    case = job.open()
+    job.check_outputs(case, [job.model, *_files_of(job.weights)])
     model = SavedModel(job.model, device=job.device, weights=job.weights, cache=job.cache, say=tell)
-    session = model.session(study, job.settings.get("window"))
-    tell(f"{study.name}: {study.n_slices} slices; encoder {session.encoder_name}")
-    confidence = Confidence(study) if job.confidence_out else None
+    session = model.session(case, job.settings.get("window"))
+    tell(f"{case.name}: {case.n_slices} slices; encoder {session.encoder_name}")
+    confidence = Confidence(case) if job.confidence_out else None
     with ProgressLine().live() as line:
         predicted = _predict(session, line, 0, confidence)
     session.export(job.out)
     if job.confidence_out is not None and confidence is not None:
-        study.write_confidence(job.confidence_out, confidence)
+        case.write_confidence(job.confidence_out, confidence)
     _report(session, model.preset, job.out, None, None, 0, len(predicted), started, as_json=as_json)
 
 
-def require_pictures(study: Study, masks: MaskOptions) -> None:
-    """Refuse options that are about masks of pictures where the study is none. Raises SettingsError."""
-    if study.kind != "pictures" and masks != MaskOptions():
-        msg = f"{study.name}: --mask-orientation and --ignore are about masks of pictures, and this is a volume."
+def require_pictures(case: Case, masks: MaskOptions) -> None:
+    """Refuse options that are about masks of pictures where the case is none. Raises SettingsError."""
+    if case.kind != "pictures" and masks != MaskOptions():
+        msg = f"{case.name}: --mask-orientation and --ignore are about masks of pictures, and this is a volume."
         raise SettingsError(f"{msg} Leave them out.")
 
 
@@ -140,8 +139,8 @@ def _files_of(weights: Path | None) -> list[Path]:
 class Confidence:
     """The confidence of each pixel, kept as 8-bit numbers until it is written; labelled slices are certain (1)."""
 
-    def __init__(self, study: Study) -> None:
-        self._shape_of: Callable[[int], tuple[int, int]] = study.slice_shape
+    def __init__(self, case: Case) -> None:
+        self._shape_of: Callable[[int], tuple[int, int]] = case.slice_shape
         self._maps: dict[int, NDArray[np.uint8]] = {}
 
     def keep(self, prediction: Prediction) -> None:
@@ -205,7 +204,7 @@ def _report(
                 "encoder": session.encoder_name,
                 "preset": preset,
                 "device": session.device_name,
-                "slices": {"total": session.study.n_slices, "labelled": labelled, "predicted": predicted},
+                "slices": {"total": session.case.n_slices, "labelled": labelled, "predicted": predicted},
                 "encoded": session.encoded,
                 "seconds": seconds,
                 "steps": done.steps if done else 0,
@@ -217,11 +216,11 @@ def _report(
     print_text(f"mask      {out}")
     if model:
         print_text(f"model     {model}")
-    print_text(f"slices    {session.study.n_slices}: {labelled} labelled, {predicted} predicted")
+    print_text(f"slices    {session.case.n_slices}: {labelled} labelled, {predicted} predicted")
     if done:
         print_text(f"training  {done.steps} steps, final loss {done.final_loss:.3f}")
     parts = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
     print_text(f"seconds   {parts}  ({session.encoder_name} on {session.device_name}, preset {preset})")
     least = session.suggest()
     if done and least and least[0].confidence is not None:
-        print_text(f"next      label {session.study.slice_name(least[0].index)}: {least[0].reason}")
+        print_text(f"next      label {session.case.slice_name(least[0].index)}: {least[0].reason}")

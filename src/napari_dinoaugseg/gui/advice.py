@@ -21,7 +21,7 @@ def advice(controller: Controller) -> str:
     if controller.busy:
         return "Stopping…" if controller.stopping else _while_busy(controller)
     if session is None:
-        return "1. Open a study: a file, a folder, an image layer of this viewer, or the brain sample."
+        return "1. Open a case: a file, a folder, an image layer of this viewer, or the brain sample."
     if controller.layers is not None and controller.layers.manual is None:
         return "The labels layer was removed; nothing is lost. Press 'Bring layers back' in the Label section."
     if controller.guard is not None and controller.guard.reason:
@@ -32,7 +32,7 @@ def advice(controller: Controller) -> str:
         return "The scheduler was lost. Press 'Go on with this computer' in the Train section, or Train to try again."
     if unanswered(controller):
         return "Go on with your labels, or start anew: choose below."
-    noun = "slice" if session.study.kind == "volume" else "picture"
+    noun = "slice" if session.case.kind == "volume" else "picture"
     return _to_label(session, noun) or _after_training(controller, session, noun)
 
 
@@ -60,7 +60,7 @@ def _to_label(session: Session, noun: str) -> str | None:
     if session.is_trained:
         return None
     count = f"{_several(len(labelled), noun)} labelled."
-    if len(labelled) < min(ENOUGH_TO_START, session.study.n_slices):
+    if len(labelled) < min(ENOUGH_TO_START, session.case.n_slices):
         return f"{count} Paint {ENOUGH_TO_START} to 5, spread out ('Go to suggested' shows where), then press Train."
     return f"3. {count} Press Train."
 
@@ -76,7 +76,7 @@ def _after_training(controller: Controller, session: Session, noun: str) -> str:
         return "Press Predict to see masks on the other slices."
     if new:
         return f"{_several(len(new), noun)} labelled since the last training. Press Train to learn from that too."
-    name = session.study.slice_name(found.index)
+    name = session.case.slice_name(found.index)
     return f"4. Look at {name} ({found.reason}): accept it, or correct it and train again. Export when content."
 
 

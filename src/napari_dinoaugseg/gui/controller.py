@@ -14,20 +14,20 @@ from psygnal import Signal, SignalInstance
 from qtpy.compat import isalive
 
 from napari_dinoaugseg.gui.advice import advice
-from napari_dinoaugseg.gui.study_actions import StudyActions
-from napari_dinoaugseg.learning.suggestion import Suggestion
+from napari_dinoaugseg.gui.case_actions import CaseActions
+from napari_dinoaugseg.learning.query import Suggestion
 
 if TYPE_CHECKING:
     import napari
 
 
-class Controller(StudyActions):
+class Controller(CaseActions):
     """The state of the plugin in one viewer. Get it with :meth:`of`: two panels of a viewer share it.
 
     Attributes:
         viewer: napari's viewer.
-        session: the open study with its labels; None before one is open.
-        layers: the layers of the study; None before one is open.
+        session: the open case with its labels; None before one is open.
+        layers: the layers of the case; None before one is open.
         busy: whether work goes on in the background.
         stopping: whether it was asked to stop.
         settings: how to learn; change it with :meth:`change_settings`.
@@ -43,7 +43,7 @@ class Controller(StudyActions):
         last_stage: what the work in the background did last.
         read_only: why nothing can be changed (another window writes this session), a sentence; empty when it can.
         saving: keeps the session on disk.
-        sessions: saved sessions of the study, to go on with.
+        sessions: saved sessions of the case, to go on with.
     """
 
     _without_panel: ClassVar[dict[int, Controller]] = {}
@@ -69,7 +69,7 @@ class Controller(StudyActions):
         return advice(self)
 
     def suggestion(self) -> Suggestion | None:
-        """The slice worth labelling next, with the reason; None when every slice is labelled or no study is open."""
+        """The slice worth labelling next, with the reason; None when every slice is labelled or no case is open."""
         found = self.session.suggest(1) if self.session is not None else []
         return found[0] if found else None
 
@@ -78,7 +78,7 @@ class Controller(StudyActions):
     def go_to(self, index: int) -> None:
         """Show a slice."""
         if self.session is not None and self.layers is not None:
-            self.layers.go_to(min(max(index, 0), self.session.study.n_slices - 1))
+            self.layers.go_to(min(max(index, 0), self.session.case.n_slices - 1))
 
     def next_labelled(self, step: int = 1) -> None:
         """Show the next labelled slice (``step`` = 1), or the one before (-1); goes round at the end."""
@@ -105,7 +105,7 @@ class Controller(StudyActions):
             self.said.emit("Every slice is labelled.")
             return
         self.go_to(found.index)
-        self.suggested.emit(f"{self.session.study.slice_name(found.index).capitalize()}: {found.reason}.")
+        self.suggested.emit(f"{self.session.case.slice_name(found.index).capitalize()}: {found.reason}.")
 
     def release(self, widgets: Collection[object]) -> None:
         """A panel is gone: its widgets are called no more. With its viewer everything ends.

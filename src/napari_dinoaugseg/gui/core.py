@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_dinoaugseg.errors import DinoAugSegError, LabelError, SessionError
-from napari_dinoaugseg.gui.canvas_guard import CanvasGuard
-from napari_dinoaugseg.gui.layers import StudyLayers
+from napari_dinoaugseg.gui.guards import CanvasGuard, ViewGuard
+from napari_dinoaugseg.gui.layers import CaseLayers
 from napari_dinoaugseg.gui.preferences import preferences
 from napari_dinoaugseg.gui.saving import Saving
-from napari_dinoaugseg.gui.view_guard import ViewGuard
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.session import Session
 
@@ -29,7 +28,7 @@ class ControllerCore:
     """State of the plugin in one viewer; see :class:`~napari_dinoaugseg.gui.controller.Controller`."""
 
     # What happens, for the sections to follow. All are emitted on the thread of the interface.
-    session_changed = Signal()  # another study, or none
+    session_changed = Signal()  # another case, or none
     labels_changed = Signal()  # manual or accepted labels of some slice
     predictions_changed = Signal(int)  # the slice whose prediction changed; -1 = many
     classes_changed = Signal()
@@ -58,7 +57,7 @@ class ControllerCore:
         self.viewer = viewer
         self._canvas_guard = CanvasGuard(viewer)
         self.session: Session | None = None
-        self.layers: StudyLayers | None = None
+        self.layers: CaseLayers | None = None
         chosen = preferences()
         self.guard: ViewGuard | None = None
         self.settings = Settings(encoder=chosen.encoder)
@@ -77,7 +76,7 @@ class ControllerCore:
 
     @property
     def current_slice(self) -> int:
-        """The slice in view, by the study's numbering; 0 before a study is open."""
+        """The slice in view, by the case's numbering; 0 before a case is open."""
         return self.layers.current_slice if self.layers is not None else 0
 
     # --- safety -----------------------------------------------------------------------------------------------------
@@ -123,12 +122,12 @@ def in_the_panels_words(sentence: str) -> str:
     """Sentences of the engine name options of the command; here the panel has them."""
     for words, ours in (
         ("--offline, DINOAUGSEG_OFFLINE, HF_HUB_OFFLINE", "Preferences, Work offline"),
-        ("name it with --weights", "choose it in the Study section"),
-        ("Name a file with --weights", "Choose a file in the Study section"),
-        ("name a file with --weights", "choose a file in the Study section"),
-        ("--weights FILE", "Study section"),
+        ("name it with --weights", "choose it in the Case section"),
+        ("Name a file with --weights", "Choose a file in the Case section"),
+        ("name a file with --weights", "choose a file in the Case section"),
+        ("--weights FILE", "Case section"),
         ("(--model, --warm-start)", "(Apply a saved model…)"),
-        ("--weights", "Study section"),
+        ("--weights", "Case section"),
         ("use --encoder", "choose the encoder"),
         ("Choose --encoder", "Choose the encoder"),
         ("--encoder", "the encoder"),

@@ -1,4 +1,4 @@
-"""`dinoaugseg demo` on a machine with a display: napari with the panel and the sample study."""
+"""`dinoaugseg demo` on a machine with a display: napari with the panel and the sample case."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def has_display() -> bool:
 def open_demo(
     viewer: napari.Viewer, changes: Mapping[str, Any], preset: str, weights: Path | None, device: str
 ) -> Panel:
-    """Open the panel in a viewer, and the sample study in it.
+    """Open the panel in a viewer, and the sample case in it.
 
     Args:
         viewer: a new viewer.
@@ -62,5 +62,5 @@ def run_window(changes: Mapping[str, Any], preset: str, weights: Path | None, de
     """Open the demo and stay until its window is closed."""
     import napari
 
-    open_demo(napari.Viewer(title="DINO-AugSeg: brain study"), changes, preset, weights, device)
+    open_demo(napari.Viewer(title="DINO-AugSeg: brain case"), changes, preset, weights, device)
     napari.run()

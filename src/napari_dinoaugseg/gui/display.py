@@ -1,16 +1,91 @@
-"""How a study looks in napari: arrays, scales, colours."""
+"""How the labels of a slice stand in napari's layer.
+
+In the layer, 0 means "nothing was said here" (that is what the eraser leaves), a class is its number, and a value of
+its own is explicit background. So a slice of zeros is unlabelled, and one that is background all over is labelled.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.colormaps import Colormap, DirectLabelColormap
+from numpy.typing import NDArray
 
-from napari_dinoaugseg.gui.encoding import BACKGROUND
-from napari_dinoaugseg.session.classes import LabelClass
-from napari_dinoaugseg.study import PictureStudy, Plane, Study, VolumeStudy, choose_window
+from napari_dinoaugseg.case import Case, PictureCase, Plane, VolumeCase, choose_window
+from napari_dinoaugseg.errors import CaseError
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, SliceLabels
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.case import Case, Plane, VolumeCase
+
+
+BACKGROUND = 65535
+"""Explicit background in the layer. No class can have this number."""
+
+
+def to_layer(said: SliceLabels, shape: tuple[int, int], *, explicit: bool = False) -> Labels:
+    """Values (H, W) for the layer from what the person said about a slice.
+
+    Args:
+        said: the label book's entry.
+        shape: (H, W).
+        explicit: write background as such everywhere, so that it is seen beside slices with scribbles.
+    """
+    labels = said.manual if said.manual is not None else said.accepted
+    if labels is None:
+        return np.zeros(shape, np.uint16)
+    unknown = labels == UNKNOWN
+    if explicit or unknown.any() or not labels.any():
+        return np.where(unknown, 0, np.where(labels == 0, BACKGROUND, labels)).astype(np.uint16)
+    return labels
+
+
+def from_layer(values: NDArray[np.integer], *, scribbles: bool) -> Labels | None:
+    """The manual labels (H, W) that the layer's values mean; None where nothing is labelled.
+
+    Args:
+        values: (H, W) of the layer.
+        scribbles: unpainted pixels are unknown; otherwise they are background.
+    """
+    if not values.any():
+        return None
+    labels = values.astype(np.uint16)
+    nothing = values == 0
+    labels[values == BACKGROUND] = 0
+    if scribbles:
+        labels[nothing] = UNKNOWN
+    return labels
+
+
+def is_shown(said: SliceLabels, values: NDArray[np.integer], *, scribbles: bool) -> bool:
+    """Whether the layer's values (H, W) mean what the person said about a slice."""
+    labels = said.manual if said.manual is not None else said.accepted
+    if (
+        labels is not None
+        and not scribbles
+        and 0 < labels.max(initial=0) < BACKGROUND
+        and np.array_equal(labels, values)
+    ):
+        return True  # as most slices are; this is called for hundreds at once
+    return same_labels(labels, from_layer(values, scribbles=scribbles))
+
+
+def is_scribbled(said: SliceLabels) -> bool:
+    """Whether pixels of a slice that is labelled by hand were left open."""
+    return said.manual is not None and bool((said.manual == UNKNOWN).any())
+
+
+def same_labels(one: Labels | None, other: Labels | None) -> bool:
+    """Whether both are the same labels, or none."""
+    if one is None or other is None:
+        return one is other
+    return one is other or np.array_equal(one, other)
+
+
+# How a case looks in napari: arrays, scales, colours.
+
 
 AXIS = {Plane.AXIAL: 0, Plane.CORONAL: 1, Plane.SAGITTAL: 2, Plane.NATIVE: 0}
 """The axis of the display (z, y, x) across which a plane is cut."""
@@ -23,31 +98,31 @@ def axis_order(axis: int) -> tuple[int, int, int]:
     return {0: (0, 1, 2), 1: (1, 0, 2), 2: (2, 0, 1)}[axis]
 
 
-def stack_shape(study: Study) -> tuple[int, int, int]:
+def stack_shape(case: Case) -> tuple[int, int, int]:
     """Shape of the label layers: the display (z, y, x) of a volume, or a stack that holds the largest picture."""
-    count = study.n_slices if study.kind == "pictures" else 1
-    sizes = np.array([study.slice_shape(index) for index in range(count)])
+    count = case.n_slices if case.kind == "pictures" else 1
+    sizes = np.array([case.slice_shape(index) for index in range(count)])
     shape = [int(sizes[:, 0].max()), int(sizes[:, 1].max())]
-    shape.insert(AXIS[study.plane], study.n_slices)
+    shape.insert(AXIS[case.plane], case.n_slices)
     return shape[0], shape[1], shape[2]
 
 
-def display_of(study: Study) -> tuple[Any, bool, tuple[float, float, float], list[str]]:
+def display_of(case: Case) -> tuple[Any, bool, tuple[float, float, float], list[str]]:
     """The image to show: data, whether it is colour, scale, units. Pictures are padded to the largest one."""
-    if isinstance(study, VolumeStudy):
-        unit = "mm" if study.grid.known else "pixel"
-        return study.display, study.is_colour, study.display_scale, [unit] * 3
-    rgb = isinstance(study, PictureStudy) and study.has_colour
-    return _picture_stack(study, rgb), rgb, (1.0, 1.0, 1.0), ["pixel"] * 3
+    if isinstance(case, VolumeCase):
+        unit = "mm" if case.grid.known else "pixel"
+        return case.display, case.is_colour, case.display_scale, [unit] * 3
+    rgb = isinstance(case, PictureCase) and case.has_colour
+    return _picture_stack(case, rgb), rgb, (1.0, 1.0, 1.0), ["pixel"] * 3
 
 
-def _picture_stack(study: Study, rgb: bool) -> Any:
-    count, height, width = stack_shape(study)
+def _picture_stack(case: Case, rgb: bool) -> Any:
+    count, height, width = stack_shape(case)
     shape = (height, width, 3) if rgb else (height, width)
-    dtype = np.dtype(np.uint8 if study.is_byte else np.float32)
+    dtype = np.dtype(np.uint8 if case.is_byte else np.float32)
 
     def padded(index: int) -> np.ndarray[Any, Any]:
-        picture = study.slice(index)
+        picture = case.slice(index)
         if rgb and picture.ndim == 2:
             picture = np.repeat(picture[..., np.newaxis], 3, axis=2)
         result = np.zeros(shape, dtype)
@@ -64,11 +139,11 @@ def _picture_stack(study: Study, rgb: bool) -> Any:
     return lazy.array.stack(pictures)
 
 
-def window_of(study: Study, name: str) -> tuple[float, float] | None:
-    """Contrast limits for a grey study: the window in which the encoder sees it. None for colour."""
-    if study.is_colour:
+def window_of(case: Case, name: str) -> tuple[float, float] | None:
+    """Contrast limits for a grey case: the window in which the encoder sees it. None for colour."""
+    if case.is_colour:
         return None
-    window = choose_window(study, name)
+    window = choose_window(case, name)
     return (window.low, window.high) if window is not None else (0.0, 255.0)
 
 
@@ -84,3 +159,103 @@ def certainty_colours() -> Colormap:
     return Colormap(
         [[0.9, 0.1, 0.1, 0.9], [0.95, 0.7, 0.1, 0.5], [1.0, 1.0, 1.0, 0.0]], controls=[0.0, 0.6, 1.0], name="doubt"
     )
+
+
+# How a layer remembers the case it shows: readers put it there, the panel and the writers find it again.
+#
+# And how a case is made of a layer, or cut along another plane.
+
+
+CASE_KEY = "napari-dinoaugseg"
+"""Key in `layer.metadata`."""
+
+
+def case_metadata(case: Case) -> dict[str, Any]:
+    """Metadata for a layer whose data lie in the display order of the case."""
+    return {CASE_KEY: case}
+
+
+def case_in(metadata: Mapping[str, Any]) -> Case | None:
+    """The case that a layer's metadata name, or None."""
+    if CASE_KEY not in metadata:
+        return None
+    from napari_dinoaugseg.case import Case
+
+    found = metadata[CASE_KEY]
+    return found if isinstance(found, Case) else None
+
+
+def case_of(layer: Any) -> Case | None:
+    """The case that a layer shows, or None when the layer is not ours."""
+    return case_in(layer.metadata)
+
+
+def case_of_layer(layer: Any, plane: Plane | None = None) -> Case:
+    """The case that a layer shows; where nobody left one, a case of its pixels.
+
+    Args:
+        layer: what the person chose; None = there is nothing to choose.
+        plane: direction of the slices; None leaves it as it is.
+
+    Raises:
+        CaseError: it is no image, or no single volume or picture.
+    """
+    from napari.layers import Image
+
+    if layer is None:
+        msg = "There is no image yet. Open a file or folder, or drop an image into the viewer."
+        raise CaseError(msg)
+    if not isinstance(layer, Image):
+        msg = f"The layer '{layer.name}' is no image. Select an image layer, or open a file."
+        raise CaseError(msg)
+    made = case_of(layer)
+    if made is not None:
+        return made if plane in (None, made.plane) else case_in_plane(made, plane)
+    from napari_dinoaugseg.case.array import case_from_array
+
+    return case_from_array(
+        layer.data, spacing=spacing_in(layer.scale, layer.units), name=layer.name, is_rgb=bool(layer.rgb), plane=plane
+    )
+
+
+def case_in_plane(case: Case, plane: Plane) -> VolumeCase:
+    """The same volume cut along another plane: the same voxels, the same way back into the file.
+
+    Raises:
+        CaseError: pictures have no other plane.
+    """
+    from napari_dinoaugseg.case import VolumeCase
+
+    if not isinstance(case, VolumeCase):
+        msg = f"{case.name}: these are pictures, not a volume. They cannot be cut along another plane."
+        raise CaseError(msg)
+    return case.in_plane(plane)
+
+
+def shows_alike(case: Case, plane: Plane) -> bool:
+    """Whether a case is displayed by the same array in another plane; pictures have only one."""
+    from napari_dinoaugseg.case import VolumeCase
+
+    return not isinstance(case, VolumeCase) or case.shows_alike(plane)
+
+
+def spacing_in(scale: Sequence[float], units: Sequence[Any] | None) -> tuple[float, ...] | None:
+    """The voxel size in mm along each axis of a layer, from its scale and units; None where it is unknown.
+
+    A scale in pixels counts as millimetres, as plugins that know no units mean it; a scale of 1 in pixels says nothing.
+    """
+    sizes = [abs(float(size)) for size in scale]
+    factors = [_millimetres(unit) for unit in units] if units is not None else [None] * len(sizes)
+    if all(factor is None for factor in factors) and all(size == 1 for size in sizes):
+        return None
+    return tuple(size * (factor or 1.0) for size, factor in zip(sizes, factors, strict=True))
+
+
+def _millimetres(unit: Any) -> float | None:
+    """How many millimetres one unit is; None when it is no length (pixels)."""
+    import pint
+
+    try:
+        return float(pint.Quantity(1, str(unit)).to("mm").magnitude)
+    except (pint.DimensionalityError, pint.UndefinedUnitError):
+        return None

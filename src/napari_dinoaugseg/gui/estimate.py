@@ -42,7 +42,7 @@ def job(
         encoder: its name where known.
         new: labelled slices that were not learnt from before; their views have to be encoded.
         to_predict: slices that get masks.
-        kind: of the study, "volume" or "pictures".
+        kind: of the case, "volume" or "pictures".
         classes: how many, without the background; more take more steps.
         warm: whether a trained model is continued.
     """

@@ -16,17 +16,23 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dinoaugseg.case import VolumeCase
+from napari_dinoaugseg.case.files import suffix_of
+from napari_dinoaugseg.case.writing import SEG_SUFFIXES
 from napari_dinoaugseg.gui.advice import unanswered
-from napari_dinoaugseg.gui.dialogs import Purpose, ask_for_file, ask_for_folder, ask_where_to_save
-from napari_dinoaugseg.gui.parts import button, sentence
-from napari_dinoaugseg.gui.questions import chosen, confirmed
-from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files
+from napari_dinoaugseg.gui.widgets import (
+    Purpose,
+    ask_for_file,
+    ask_for_folder,
+    ask_where_to_save,
+    button,
+    chosen,
+    confirmed,
+    sentence,
+)
+from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files, write_report
 from napari_dinoaugseg.session.labels import Status
-from napari_dinoaugseg.session.report import write_report
 from napari_dinoaugseg.session.session import EVERYTHING
-from napari_dinoaugseg.study import VolumeStudy
-from napari_dinoaugseg.study.files import suffix_of
-from napari_dinoaugseg.study.writing import SEG_SUFFIXES
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -81,7 +87,7 @@ class ExportSection(QWidget):
         )
         self.save_button = button("Save model…", "Keep what was learnt, for the next patient", self.save_model)
         self.apply_button = button(
-            "Apply a saved model…", "Predict this study with a model that was saved before", self.apply_model
+            "Apply a saved model…", "Predict this case with a model that was saved before", self.apply_model
         )
         self.result = sentence()
         self.result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -114,18 +120,18 @@ class ExportSection(QWidget):
         self.report_button.setEnabled(can_write)
         self.save_button.setEnabled(trained and idle)
         self.apply_button.setEnabled(session is not None and idle)
-        self.contents.setText(self._contents(session) if session is not None else "Open a study first.")
-        pictures = session is not None and session.study.kind == "pictures"
+        self.contents.setText(self._contents(session) if session is not None else "Open a case first.")
+        pictures = session is not None and session.case.kind == "pictures"
         self.per_class.setText("One folder per class" if pictures else "One file per class")
         self.mask_button.setText("Export masks…" if pictures else "Export mask…")
         self.mask_button.setToolTip(
             "One PNG for each picture, of the picture's own size"
             if pictures
-            else "NIfTI, NRRD or, for a DICOM series, DICOM SEG, in exactly the geometry of the study"
+            else "NIfTI, NRRD or, for a DICOM series, DICOM SEG, in exactly the geometry of the case"
         )
 
     def _contents(self, session: Session) -> str:
-        book, n_slices = session.labels, session.study.n_slices
+        book, n_slices = session.labels, session.case.n_slices
         counts = dict.fromkeys(EVERYTHING, 0)
         for index in range(n_slices):
             status = book.status(index)
@@ -135,8 +141,8 @@ class ExportSection(QWidget):
         parts = [f"{counts[status]} {words[status]}" for status in self._wanted() if counts[status]]
         empty = n_slices - sum(counts[status] for status in self._wanted())
         left = f"; {empty} left as background" if empty else ""
-        noun = "slices" if session.study.kind == "volume" else "pictures"
-        return f"{n_slices} {noun}: {', '.join(parts) or 'none labelled'}{left}. {session.study.lacking}".rstrip()
+        noun = "slices" if session.case.kind == "volume" else "pictures"
+        return f"{n_slices} {noun}: {', '.join(parts) or 'none labelled'}{left}. {session.case.lacking}".rstrip()
 
     def _wanted(self) -> tuple[Status, ...]:
         return _CHOICES[self.include.currentIndex()][1]
@@ -204,7 +210,7 @@ class ExportSection(QWidget):
             self._tell(f"Written: {path}")
 
     def apply_model(self) -> None:
-        """Predict the open study with a saved model."""
+        """Predict the open case with a saved model."""
         filters = f"Model (*{MODEL_SUFFIX})"
         path = ask_for_file(self, "model", "Apply a saved model", filters, beside=self._beside())
         if path is not None:
@@ -214,15 +220,15 @@ class ExportSection(QWidget):
     # --- asking -----------------------------------------------------------------------------------------------------
 
     def _beside(self) -> Path | None:
-        """The folder that the open study lies in."""
+        """The folder that the open case lies in."""
         session = self.controller.session
-        return session.study.path.parent if session is not None and session.study.path.is_absolute() else None
+        return session.case.path.parent if session is not None and session.case.path.is_absolute() else None
 
     def _ask_mask_path(self, session: Session) -> Path | None:
-        study = session.study
-        if not isinstance(study, VolumeStudy):
-            return self._ask_folder(f"{study.name}_masks")
-        suffixes = study.mask_suffixes
+        case = session.case
+        if not isinstance(case, VolumeCase):
+            return self._ask_folder(f"{case.name}_masks")
+        suffixes = case.mask_suffixes
         kinds = {
             "NIfTI": [s for s in suffixes if s in (".nii", ".nii.gz")],
             "NRRD": [s for s in suffixes if s == ".nrrd"],
@@ -235,7 +241,7 @@ class ExportSection(QWidget):
         filters = ";;".join(f"{name} ({' '.join('*' + s for s in kinds[name])})" for name in ordered)
         # Of a DICOM file that cannot be, the export says why.
         kept = (*suffixes, *SEG_SUFFIXES)
-        return self._ask_new_file("export", "Export the mask", f"{study.name}_mask{suffixes[0]}", filters, kept)
+        return self._ask_new_file("export", "Export the mask", f"{case.name}_mask{suffixes[0]}", filters, kept)
 
     def _ask_folder(self, name: str) -> Path | None:
         """A new folder inside the one that the person picks, so that masks never mix with other pictures."""
@@ -257,8 +263,8 @@ class ExportSection(QWidget):
 
     def _ask_for_unseen(self, session: Session, include: Sequence[Status], unseen: Sequence[int]) -> bool | None:
         """Say how many slices nobody has looked at; returns whether they stay out of the mask, None = write nothing."""
-        noun = "slice" if session.study.kind == "volume" else "picture"
-        total = sum(session.labels.status(index) in include for index in range(session.study.n_slices))
+        noun = "slice" if session.case.kind == "volume" else "picture"
+        total = sum(session.labels.status(index) in include for index in range(session.case.n_slices))
         text = (
             f"Nobody has looked at {len(unseen)} of the {total} {noun}s that go into the mask: they were filled by the "
             f"model or by Fill between, and were not in view since. With '{_REVIEWED}', what nobody has looked at "
@@ -270,7 +276,7 @@ class ExportSection(QWidget):
     def _may_be_empty(self, session: Session, include: Sequence[Status], *, reviewed_only: bool) -> bool:
         """Ask when no slice has a label that would be written."""
         book = session.labels
-        for index in range(session.study.n_slices):
+        for index in range(session.case.n_slices):
             status = book.status(index)
             if status in include and not (reviewed_only and not book.is_seen(status, index)):
                 return True
@@ -288,7 +294,7 @@ class ExportSection(QWidget):
 
 
 def _left_out(session: Session, count: int) -> str:
-    noun = "slice" if session.study.kind == "volume" else "picture"
+    noun = "slice" if session.case.kind == "volume" else "picture"
     return f"On {count} {noun}{'' if count == 1 else 's'}, what nobody has looked at is background."
 
 

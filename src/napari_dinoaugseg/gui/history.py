@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from napari_dinoaugseg.gui.encoding import same_labels
+from napari_dinoaugseg.gui.display import same_labels
 from napari_dinoaugseg.session.labels import SliceLabels
 
 LIMIT = 100

@@ -1,10 +1,4 @@
-"""The keys of the plugin. napari ignores keys in a plugin's manifest, so they are bound here.
-
-They are bound to the viewer, and to the layers of the open study as well: napari asks the selected layer first, and C
-and X mean something on its image and labels layers (adjust the contrast; swap the selected label with the background).
-On every other layer napari's keys stay napari's. Training has Shift, for half a minute of work should not start by a
-slip of the finger.
-"""
+"""A small window with the keys and the order of things, for whoever has forgotten them."""
 
 from __future__ import annotations
 
@@ -13,12 +7,152 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from napari_dinoaugseg.gui.reviewing import accept_and_go_on, correct, reject
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDialog, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_dinoaugseg.gui.widgets import confirmed
+from napari_dinoaugseg.session.labels import Status
 
 if TYPE_CHECKING:
     import napari
+    from qtpy.QtWidgets import QWidget
 
     from napari_dinoaugseg.gui.controller import Controller
+
+
+_STEPS = (
+    "<b>Case</b>: open a file or folder, or use an image layer that is there.",
+    "<b>Label</b>: pick a class and paint it on three to five slices, spread over the case.",
+    "<b>Train</b>: after a minute or so masks appear on the other slices.",
+    "<b>Review</b>: go where the model is unsure (N); accept a slice (A), correct it with the brush (C), or reject it "
+    "(X). Train again.",
+    "<b>Export</b>: write the mask in the geometry of the case.",
+)
+
+_NAPARI_KEYS = (
+    ("[  and  ]", "make the brush smaller or larger"),
+    ("P, E, F", "paint, erase, fill"),
+    ("Space (hold)", "move the image while painting"),
+    ("Left, Right", "go to the slice before or after"),
+    ("Ctrl+Z", "undo, also accepting and rejecting"),
+)
+
+
+class HelpPopup(QDialog):
+    """Keys and steps."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("DINO-AugSeg: steps and keys")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.text = QLabel(help_text())
+        self.text.setTextFormat(Qt.TextFormat.RichText)
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        close = QPushButton("Close")
+        close.clicked.connect(self.reject)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.text)
+        layout.addWidget(close, alignment=Qt.AlignmentFlag.AlignRight)
+
+
+def help_text() -> str:
+    """The content as simple HTML."""
+    steps = "".join(f"<li>{step}</li>" for step in _STEPS)
+    rows = "".join(_row(key.shown, key.does) for key in KEYS)
+    napari_rows = "".join(_row(key, does) for key, does in _NAPARI_KEYS)
+    return (
+        f"<h3>In this order</h3><ol>{steps}</ol>"
+        f"<h3>Keys</h3><table>{rows}</table>"
+        f"<h3>Keys of napari that help</h3><table>{napari_rows}</table>"
+        "<p>Predictions never overwrite what you painted. Research use only; not a medical device.</p>"
+    )
+
+
+def _row(key: str, does: str) -> str:
+    return f"<tr><td><b>{key}</b></td><td style='padding-left: 14px'>{does}</td></tr>"
+
+
+def show_help(viewer: Any) -> HelpPopup:
+    """Open the window over the viewer; it does not block the work."""
+    window = getattr(viewer.window, "_qt_window", None) if getattr(viewer, "window", None) is not None else None
+    popup = HelpPopup(window)
+    popup.show()
+    return popup
+
+
+# What the buttons of the Review section and their keys do with the prediction in view.
+
+
+def accept_and_go_on(controller: Controller) -> None:
+    """Accept the prediction of the slice in view and show the next slice to label or check."""
+    session, here = controller.session, controller.current_slice
+    if session is None:
+        return
+    controller.accept(here)
+    if session.labels.status(here) is not Status.ACCEPTED:
+        return  # why is said
+    found = controller.suggestion()
+    if found is not None:
+        controller.go_to(found.index)
+        accepted, name = session.case.slice_name(here), session.case.slice_name(found.index)
+        words = f"{accepted} accepted; Ctrl+Z takes it back. {name}: {found.reason}."
+        controller.suggested.emit(words[0].upper() + words[1:] if session.case.kind == "volume" else words)
+
+
+def correct(controller: Controller, parent: QWidget | None = None) -> None:
+    """Copy the prediction of the slice in view into the manual layer, with the brush at hand."""
+    controller.flush()
+    session, here = controller.session, controller.current_slice
+    if session is None:
+        return
+    # Between scribbles there is room for the prediction; nothing is replaced there.
+    painted = session.labels.status(here) is Status.MANUAL and here not in session.labels.open_slices
+    if painted and session.labels.predicted(here) is not None:
+        name = session.case.slice_name(here)
+        text = f"You painted {name} by hand. Replace it by the prediction? Ctrl+Z brings it back."
+        if not confirmed(parent, "Replace what you painted?", text):
+            return
+    controller.copy_to_manual(here, overwrite=painted)
+    layers = controller.layers
+    if layers is not None and layers.manual is not None and session.labels.status(here) is Status.MANUAL:
+        controller.viewer.layers.selection.active = layers.manual
+        if layers.manual.mode in ("pan_zoom", "transform"):
+            layers.manual.mode = "paint"
+
+
+def reject(controller: Controller) -> None:
+    """Throw the prediction of the slice in view away."""
+    if controller.session is not None:
+        controller.reject(controller.current_slice)
+
+
+def accept_certain(controller: Controller, confidence: float, parent: QWidget | None = None) -> None:
+    """Accept all predictions with at least this confidence (0 to 1), once the person has confirmed how many."""
+    controller.flush()
+    session, indices = controller.session, controller.certain_slices(confidence)
+    if session is None or not indices:
+        return
+    count = len(indices)
+    unseen = sum(not session.labels.is_seen("predicted", index) for index in indices)
+    slices = f"{count} slice" if count == 1 else f"{count} slices"
+    if not unseen:
+        looked = "You have looked at it." if count == 1 else "You have looked at all of them."
+    elif unseen == count:
+        looked = "Nobody has looked at it yet." if count == 1 else "Nobody has looked at any of them yet."
+    else:
+        looked = f"Nobody has looked at {unseen} of them yet."
+    text = f"Accept {slices}? {looked} Training learns from what is accepted. Ctrl+Z takes it back."
+    if confirmed(parent, f"Accept {slices}?", text):
+        controller.accept_above(confidence)
+
+
+# The keys of the plugin. napari ignores keys in a plugin's manifest, so they are bound here.
+#
+# They are bound to the viewer, and to the layers of the open case as well: napari asks the selected layer first, and C
+# and X mean something on its image and labels layers (adjust the contrast; swap the selected label with the
+# background).
+# On every other layer napari's keys stay napari's. Training has Shift, for half a minute of work should not start by a
+# slip of the finger.
 
 
 @dataclass(frozen=True)
@@ -93,7 +227,7 @@ def unbind_keys(viewer: napari.Viewer) -> None:
 
 
 class _Bindings:
-    """The keys of one viewer and of the layers of its study. It lives as long as the viewer, whose keys refer to it."""
+    """The keys of one viewer and of the layers of its case. It lives as long as the viewer, whose keys refer to it."""
 
     def __init__(self, viewer: napari.Viewer, controller: Controller) -> None:
         self._viewer, self._controller = viewer, controller
@@ -112,7 +246,7 @@ class _Bindings:
             self._unbind(owner)
 
     def _follow(self) -> None:
-        """Bind the keys to the layers of the study that is open now, and to no others."""
+        """Bind the keys to the layers of the case that is open now, and to no others."""
         layers = self._controller.layers
         ours = [] if layers is None else [layers.image, layers.prediction, layers.manual]
         for layer in self._layers:
@@ -144,6 +278,4 @@ _bindings: WeakValueDictionary[int, _Bindings] = WeakValueDictionary()
 
 
 def _show_help(controller: Controller) -> None:
-    from napari_dinoaugseg.gui.help_popup import show_help
-
     show_help(controller.viewer)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.gui.core import ControllerCore
-from napari_dinoaugseg.gui.filling import FillGuard
+from napari_dinoaugseg.gui.guards import FillGuard, Tools
 from napari_dinoaugseg.gui.history import Step
-from napari_dinoaugseg.gui.looking import Looking
+from napari_dinoaugseg.gui.orientation import Looking
 from napari_dinoaugseg.gui.takeback import ClassRemoval, Rejection
-from napari_dinoaugseg.gui.tools import Tools
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Status
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ class LabelActions(ControllerCore):
         if not between:
             msg = "The slices between are labelled already; there is nothing to fill."
             raise LabelError(msg)
-        spacing = self.session.study.slice_spacing(here) if self.session is not None else None
+        spacing = self.session.case.slice_spacing(here) if self.session is not None else None
         filled = fill_between(first, last, above - below - 1, spacing)
         for index in between:
             book.set_manual(index, filled[index - below - 1], seen=False)
@@ -251,12 +250,12 @@ class LabelActions(ControllerCore):
 
     def _predictions_and_classes_were_changed(self) -> None:
         if self.layers is not None and self.session is not None:
-            self.layers.show_predictions(range(self.session.study.n_slices))
+            self.layers.show_predictions(range(self.session.case.n_slices))
         self.predictions_changed.emit(-1)
         self._classes_were_changed()
 
     def _follow_layers(self) -> None:
-        """Listen to the layers of a new study."""
+        """Listen to the layers of a new case."""
         if self.layers is None:
             return
         self.layers.scribbles = self.scribbles
@@ -276,7 +275,7 @@ class LabelActions(ControllerCore):
         self.labels_changed.emit()
 
     def _on_painted_across(self) -> None:
-        what = "pictures" if self.session is not None and self.session.study.kind == "pictures" else "slices"
+        what = "pictures" if self.session is not None and self.session.case.kind == "pictures" else "slices"
         way = (
             "" if self.layers is None or self.layers.shows_slices else " 'Back to the plane' shows whole slices again."
         )

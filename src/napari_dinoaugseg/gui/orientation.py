@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
+from napari_dinoaugseg.case import Case, Plane, VolumeCase
+from napari_dinoaugseg.case.array import ArrayCase
+from napari_dinoaugseg.gui.display import axis_order, is_scribbled
 from napari_dinoaugseg.gui.saving import camera_of
-from napari_dinoaugseg.study import Plane, Study, VolumeStudy
-from napari_dinoaugseg.study.array import ArrayStudy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_dinoaugseg.gui.layer_stack import LayerStack
+    from napari_dinoaugseg.gui.core import ControllerCore
+    from napari_dinoaugseg.gui.layers import LayerStack
+
 
 Directions = tuple[str, str, str]
 """Towards what the three axes of the display grow: R, L, A, P, H (head) or F (feet)."""
@@ -32,16 +35,16 @@ _COVERING = ("inserted", "removed", "reordered", "visible")  # events of layers:
 _MOVING = ("scale", "rotate", "shear", "affine")  # a layer lies differently in the world
 
 
-def directions_of(study: Study) -> Directions | None:
-    """Towards what the axes of a study's display grow; None for pictures and where its file does not say.
+def directions_of(case: Case) -> Directions | None:
+    """Towards what the axes of a case's display grow; None for pictures and where its file does not say.
 
     Of an oblique volume, the closest directions.
     """
-    if not isinstance(study, VolumeStudy) or isinstance(study, ArrayStudy) or not study.grid.known:
+    if not isinstance(case, VolumeCase) or isinstance(case, ArrayCase) or not case.grid.known:
         return None
-    if study.plane is not Plane.NATIVE:
+    if case.plane is not Plane.NATIVE:
         return "H", "P", "L"
-    codes = study.grid.axcodes.replace("S", "H").replace("I", "F")
+    codes = case.grid.axcodes.replace("S", "H").replace("I", "F")
     return codes[2], codes[1], codes[0]
 
 
@@ -79,9 +82,9 @@ class Orientation:
 
     def __init__(self, layers: LayerStack) -> None:
         self._layers = layers
-        study = layers.study
-        self._directions = directions_of(study)
-        self._is_loop = isinstance(study, VolumeStudy) and study.grid.in_time
+        case = layers.case
+        self._directions = directions_of(case)
+        self._is_loop = isinstance(case, VolumeCase) and case.grid.in_time
         self._before: tuple[str, str, str] | None = None  # the person's own; None while the case is not shown
         self._turning = False
 
@@ -136,7 +139,7 @@ class Orientation:
     def _turn(self, *_: object) -> None:
         axes = self._axes()
         if axes is not None and self._directions is not None:
-            as_stored = self._layers.study.plane is Plane.NATIVE
+            as_stored = self._layers.case.plane is Plane.NATIVE
             self._set(camera_orientation(self._directions, axes, as_stored=as_stored))
         elif self._before is not None:
             self._set(self._before)
@@ -185,8 +188,8 @@ class Orientation:
 
     def _is_in_view(self) -> bool:
         """Whether what is seen is a slice of the case, and its file says where left and right are."""
-        viewer, study, image, own = self._layers.viewer, self._layers.study, self._layers.image, self._layers.own
-        if viewer.dims.ndisplay == 3 or not isinstance(study, VolumeStudy) or not study.grid.oriented:
+        viewer, case, image, own = self._layers.viewer, self._layers.case, self._layers.image, self._layers.own
+        if viewer.dims.ndisplay == 3 or not isinstance(case, VolumeCase) or not case.grid.oriented:
             return False
         if image is None or image not in own or not image.visible:
             return False
@@ -219,3 +222,47 @@ def _is_straight(image: Image) -> bool:
     steps = np.array([image.data_to_world(tuple(step)) for step in np.eye(3)]) - origin
     along = np.diag(steps)
     return bool((along > 0).all() and np.allclose(steps, np.diag(along), atol=1e-6 * along.max()))
+
+
+# Which slices the person has looked at since the model, or an interpolation, filled them.
+#
+# A mask that nobody has seen must not leave the program, or be accepted, without a word. So the label book keeps for
+# each
+# slice whether what is on it was in view; here the viewer's events become those facts.
+
+
+class Looking:
+    """Notes what is in view of one viewer, on the thread of the interface."""
+
+    def __init__(self, controller: ControllerCore) -> None:
+        self._controller = controller
+        # Connected before any section of the panel, which shows the result.
+        for signal in (
+            controller.session_changed,
+            controller.layers_changed,
+            controller.labels_changed,
+            controller.predictions_changed,
+            controller.slice_changed,
+        ):
+            signal.connect(self._look)
+        for event in (controller.viewer.dims.events.order, controller.viewer.dims.events.ndisplay):
+            event.connect(self._look)
+
+    def _look(self, *_: object) -> None:
+        controller, layers = self._controller, self._controller.layers
+        if controller.closed or controller.session is None or layers is None:
+            return
+        for layer in (layers.prediction, layers.manual):
+            if layer is not None:
+                layer.events.visible.connect(self._look)  # once: napari leaves out what is connected already
+        dims = controller.viewer.dims
+        if dims.ndisplay != 2 or tuple(dims.order[-3:]) != axis_order(layers.axis):
+            return  # another cut through the volume, or a rendering of it
+        book, here = controller.session.labels, controller.current_slice
+        said = book.of_slice(here)
+        # Of a slice that is labelled as a whole only the labels are drawn, see `LayerStack.show_predictions`.
+        drawn = [layers.manual] if not said.is_empty else []
+        if said.is_empty or is_scribbled(said):
+            drawn.append(layers.prediction)
+        if all(layer is not None and layer.visible for layer in drawn):
+            book.see(here)

@@ -1,4 +1,4 @@
-"""The panel: a status line that says what to do next, and the sections. It only puts them together."""
+"""The head of the panel, always in view: which case this is, Train, Stop, and how far the work is."""
 
 from __future__ import annotations
 
@@ -6,26 +6,295 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QFrame, QScrollArea, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QPlainTextEdit,
+    QProgressBar,
+    QScrollArea,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
+from napari_dinoaugseg.gui.case_section import CaseSection
 from napari_dinoaugseg.gui.classes_section import ClassesSection
 from napari_dinoaugseg.gui.controller import Controller
+from napari_dinoaugseg.gui.estimate import Job, Pace, in_words, job
 from napari_dinoaugseg.gui.export_section import ExportSection
-from napari_dinoaugseg.gui.head import Head
-from napari_dinoaugseg.gui.help_popup import show_help
-from napari_dinoaugseg.gui.keys import bind_keys, tooltip, unbind_keys
+from napari_dinoaugseg.gui.keys import bind_keys, show_help, tooltip, unbind_keys
 from napari_dinoaugseg.gui.label_section import LabelSection
-from napari_dinoaugseg.gui.offer_bar import OfferBar
-from napari_dinoaugseg.gui.parts import Collapsible, row, sentence
-from napari_dinoaugseg.gui.resume_bar import ResumeBar
 from napari_dinoaugseg.gui.review_section import ReviewSection
-from napari_dinoaugseg.gui.study_section import StudySection
+from napari_dinoaugseg.gui.saving import describe, when
 from napari_dinoaugseg.gui.train_section import TrainSection
+from napari_dinoaugseg.gui.widgets import Collapsible, button, quietly, row, sentence
+from napari_dinoaugseg.gui.work_actions import PREDICTING, TRAINING
+from napari_dinoaugseg.learning.events import Progress
 
 if TYPE_CHECKING:
     import napari
 
-_PAUSE = 60  # ms: many things change at once
+    from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.store import SavedSession
+
+
+_BAR_PAUSE = 0.08  # seconds between two updates of the bar
+
+
+class Head(QWidget):
+    """The case in view, and the work on it.
+
+    Attributes:
+        pace: what this machine has shown; the Train section estimates with it.
+    """
+
+    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.controller = controller
+        self.pace = Pace()
+        self._job: Job | None = None
+        self._shown = 0.0
+        self._made_for = self._conditions()
+        self.name = sentence()  # the panel puts it above everything else
+        self.name.setObjectName("name")
+        self.name.setStyleSheet("#name { font-weight: bold; font-size: 15px; }")
+        self.train_button = button(
+            "Train", tooltip("Learn from the labelled slices, then predict the others", "train"), controller.train
+        )
+        self.stop_button = button(
+            "Stop", tooltip("Stop at the next step; what is there stays", "train"), controller.stop
+        )
+        self.doing = sentence()
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(True)
+        self.bar.setFixedHeight(16)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        buttons = row(self.train_button, self.stop_button)
+        buttons.setStretch(0, 1)
+        layout.addLayout(buttons)
+        layout.addWidget(self.doing)
+        layout.addWidget(self.bar)
+        self.doing.hide()
+        self.bar.hide()
+        controller.session_changed.connect(self.refresh)
+        controller.settings_changed.connect(self._on_settings)
+        controller.work_started.connect(self._on_start)
+        controller.progressed.connect(self._on_progress)
+        controller.work_finished.connect(self._on_end)
+        self.refresh()
+
+    def refresh(self, *_: object) -> None:
+        """Show the name of the case, and what can be done."""
+        session, busy = self.controller.session, self.controller.busy
+        self.train_button.setEnabled(session is not None and not busy and not self.controller.read_only)
+        self.stop_button.setEnabled(busy)
+        if session is None:
+            self.name.setText("No case is open")
+            return
+        count, noun = session.case.n_slices, "slice" if session.case.kind == "volume" else "picture"
+        self.name.setText(f"{session.case.name} ({count} {noun}{'' if count == 1 else 's'})")
+        self.name.setToolTip(str(session.case.path))
+
+    def job(self) -> Job | None:
+        """What a training now would come to; None while nothing is labelled."""
+        controller = self.controller
+        session = controller.session
+        if session is None or not session.labels.labelled:
+            return None
+        warm = session.is_trained and not session.changes_since_training()
+        learnt = {index for done in session.history for index in done.labelled} if warm else set()
+        return job(
+            controller.settings,
+            controller.encoder_in_use or controller.encoder_expected,
+            len([index for index in session.labels.labelled if index not in learnt]),
+            len(session.labels.open_slices),
+            kind=session.case.kind,
+            classes=len(session.labels.classes),
+            warm=warm,
+        )
+
+    def _conditions(self) -> object:
+        """All that the pace depends on."""
+        controller = self.controller
+        settings = controller.settings.model_dump(exclude={"seed", "steps", "preset", "window"})
+        return controller.device, controller.scheduler, tuple(settings.items())
+
+    def _on_settings(self) -> None:
+        conditions = self._conditions()
+        if conditions != self._made_for:
+            self._made_for = conditions
+            self.pace.forget()
+        self.refresh()
+
+    def _on_start(self, name: str) -> None:
+        first = "Asking the scheduler…" if self.controller.scheduler else "Loading the encoder…"
+        self.doing.setText(f"{name}…" if name != TRAINING else first)
+        self.doing.show()
+        self.bar.setRange(0, 0)
+        self.bar.setFormat("")
+        self.bar.show()
+        if name == TRAINING or (name == PREDICTING and self._job is None):
+            self._job = self.job()
+        self.refresh()
+
+    def _on_progress(self, event: Progress) -> None:
+        self.pace.note(event)
+        now = time.monotonic()
+        if now - self._shown < _BAR_PAUSE and event.done < event.total:
+            return
+        self._shown = now
+        self.bar.setRange(0, max(1, event.total))
+        self.bar.setValue(event.done)
+        self.bar.setFormat("%p %")
+        if self.controller.stopping:
+            self.doing.setText("Stopping…")
+            return
+        doing = event.words.capitalize()
+        left = self.pace.left(self._job, event) if self._job is not None else None
+        words = f"; {in_words(left)} left in all" if left is not None and left > 1 else ""
+        self.doing.setText(f"{doing}{words}.")
+
+    def _on_end(self) -> None:
+        self.doing.hide()
+        self.bar.hide()
+        self.refresh()
+
+
+# The question whether an image that came into the viewer is to be annotated.
+
+
+class OfferBar(QFrame):
+    """Shown when somebody dropped, opened or added an image; it is never annotated without a click."""
+
+    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.controller = controller
+        self.setObjectName("offer_bar")
+        self.setStyleSheet("#offer_bar { border: 2px solid #e69f00; border-radius: 4px; }")
+        self.text = sentence()
+        self.yes_button = button("Annotate", "Open it here; the case before is saved", controller.take_offer)
+        self.no_button = button("Not now", "Leave it in the viewer as it is", controller.decline_offer)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 6, 6, 6)
+        layout.setSpacing(4)
+        layout.addWidget(self.text)
+        layout.addLayout(row(self.yes_button, self.no_button))
+        for signal in (controller.offered, controller.work_started, controller.work_finished):
+            signal.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self, *_: object) -> None:
+        """Ask, where there is something to ask."""
+        layer = self.controller.offer
+        self.setVisible(layer is not None)
+        self.yes_button.setEnabled(not self.controller.busy)
+        if layer is not None:
+            self.text.setText(f"Annotate {layer.name}?")
+
+
+# The bar on top of the panel: saved labels to go on with, a session that another window writes, what was damaged.
+
+
+_LIST_HEIGHT = 96  # pixels: some lines; the others by scrolling
+
+
+class ResumeBar(QFrame):
+    """Shown when there is something to choose or to know; nothing is chosen for the person."""
+
+    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.controller = controller
+        self.setObjectName("resume_bar")
+        # A frame and not a ground of its own: readable in either theme.
+        self.setStyleSheet("#resume_bar { border: 2px solid #e69f00; border-radius: 4px; }")
+        self.text = sentence()
+        self.choice = QComboBox()
+        self.choice.setToolTip("The saved labels of this case, the newest first")
+        self.choice.setMinimumContentsLength(8)
+        self.choice.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.choice.currentIndexChanged.connect(self._describe)
+        self.problems = QPlainTextEdit()
+        self.problems.setReadOnly(True)
+        self.problems.setFixedHeight(_LIST_HEIGHT)
+        self.go_on_button = button("Go on", "Bring these labels back and go on with them", self._go_on)
+        self.anew_button = button(
+            "Start anew",
+            "Begin without labels. The saved ones stay on disk, and are offered again when the case is next opened",
+            controller.sessions.start_anew,
+        )
+        self.again_button = button(
+            "Try again", "Go on here, when the other window has been closed", controller.sessions.try_again
+        )
+        self.read_button = button("I have read this", "Close this list", controller.sessions.problems_are_read)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 6, 6, 6)
+        layout.setSpacing(4)
+        for widget in (self.text, self.choice, self.problems):
+            layout.addWidget(widget)
+        layout.addLayout(row(self.go_on_button, self.again_button, self.anew_button, self.read_button))
+        for signal in (
+            controller.sessions_changed,
+            controller.session_changed,
+            controller.work_started,
+            controller.work_finished,
+        ):
+            signal.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self, *_: object) -> None:
+        """Show what there is to choose or to know."""
+        sessions, read_only = self.controller.sessions, self.controller.read_only
+        offers = [] if read_only else sessions.offers
+        problems = sessions.problems
+        self.setVisible(bool(offers or read_only or problems))
+        self.choice.setVisible(len(offers) > 1 and not problems)
+        self.problems.setVisible(bool(problems))
+        self.go_on_button.setVisible(bool(offers) and not problems)
+        self.again_button.setVisible(bool(read_only) and not problems)
+        self.anew_button.setVisible(bool(offers or read_only) and not problems)
+        self.read_button.setVisible(bool(problems))
+        for widget in (self.go_on_button, self.again_button, self.anew_button, self.choice):
+            widget.setEnabled(not self.controller.busy)
+        if problems:
+            self.text.setText("Your labels are back, but not all of them could be read:")
+            self.problems.setPlainText("\n".join(problems))
+        elif read_only:
+            self.text.setText(read_only)
+        elif offers:
+            self._list(offers)
+
+    def _list(self, offers: list[SavedSession]) -> None:
+        lines = [f"{when(saved)}" for saved in offers]
+        if lines != [self.choice.itemText(line) for line in range(self.choice.count())]:
+            quietly(self.choice, self.choice.clear)
+            quietly(self.choice, lambda: self.choice.addItems(lines))
+        self._describe()
+
+    def _describe(self, *_: object) -> None:
+        chosen = self._chosen()
+        if chosen is not None:
+            self.text.setText(describe(chosen, self._noun()))
+
+    def _noun(self) -> str:
+        session = self.controller.session
+        return "picture" if session is not None and session.case.kind == "pictures" else "slice"
+
+    def _chosen(self) -> SavedSession | None:
+        offers = self.controller.sessions.offers
+        return offers[max(0, self.choice.currentIndex())] if offers else None
+
+    def _go_on(self) -> None:
+        chosen = self._chosen()
+        if chosen is not None:
+            self.controller.sessions.go_on(chosen)
+
+
+# The panel: a status line that says what to do next, and the sections. It only puts them together.
+
+
+_REFRESH_PAUSE = 60  # ms: many things change at once
 _READ = 15_000  # ms that a message stays
 _TOGETHER = 1.0  # seconds within which notices are read as one message
 # Dark red on its own light ground: readable in either theme.
@@ -65,7 +334,7 @@ class Panel(QWidget):
         self.head = Head(controller)
         self.offer = OfferBar(controller)
         self.resume = ResumeBar(controller)
-        self.study = StudySection(controller)
+        self.case = CaseSection(controller)
         self.classes = ClassesSection(controller)
         self.label = LabelSection(controller)
         self.train = TrainSection(controller, self.head)
@@ -74,7 +343,7 @@ class Panel(QWidget):
         self.folds = {
             title: Collapsible(title, section, opened=opened)
             for title, section, opened in (
-                ("Study", self.study, True),
+                ("Case", self.case, True),
                 ("Classes", self.classes, True),
                 ("Label", self.label, True),
                 ("Train", self.train, True),
@@ -138,7 +407,7 @@ class Panel(QWidget):
         layout.setSpacing(4)
         top = row(self.advice, self.help_button)
         top.setStretch(0, 1)
-        layout.addWidget(self.head.case)
+        layout.addWidget(self.head.name)
         layout.addLayout(top)
         layout.addWidget(self.offer)
         layout.addWidget(self.resume)
@@ -159,7 +428,7 @@ class Panel(QWidget):
 
     def _soon(self, *_: object) -> None:
         if not self._timer.isActive():
-            self._timer.start(_PAUSE)
+            self._timer.start(_REFRESH_PAUSE)
 
     def refresh(self) -> None:
         """Say what to do next, and which encoder is in use."""
@@ -182,7 +451,7 @@ class Panel(QWidget):
         self.saved.setVisible(bool(saving.state))
 
     def _on_session(self) -> None:
-        self.folds["Study"].set_open(self.controller.session is None)
+        self.folds["Case"].set_open(self.controller.session is None)
         self.folds["Review"].set_open(False)
         self._reviewed = False
         self.scroll_area.ensureVisible(0, 0)
@@ -194,7 +463,7 @@ class Panel(QWidget):
             self._reviewed = True
             self.folds["Review"].set_open(True)
             # Once: from here on the person decides what is in view.
-            QTimer.singleShot(_PAUSE, self._show_review)
+            QTimer.singleShot(_REFRESH_PAUSE, self._show_review)
 
     def _show_review(self) -> None:
         if not self.controller.closed:

@@ -1,4 +1,4 @@
-"""What the person chose once for all studies: napari's Preferences, page of this plugin (napari 0.9 and newer)."""
+"""What the person chose once for all cases: napari's Preferences, page of this plugin (napari 0.9 and newer)."""
 
 from __future__ import annotations
 

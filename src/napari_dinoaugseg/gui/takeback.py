@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from napari_dinoaugseg.session.classes import LabelClass
-from napari_dinoaugseg.session.labels import LabelBook, Labels
+from napari_dinoaugseg.session.labels import LabelBook, LabelClass, Labels
 
 
 class Rejection:

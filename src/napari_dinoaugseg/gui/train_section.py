@@ -1,22 +1,161 @@
-"""Training: preset, what the model sees, how long it will take, the loss. Train and Stop are in the head."""
+"""A form for the settings, made by magicgui from the settings object: names, ranges and help come from there."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from qtpy.QtWidgets import QComboBox, QFormLayout, QVBoxLayout, QWidget
+import pyqtgraph
+from annotated_types import Ge, Gt, Le, Lt
+from magicgui.widgets import Container, create_widget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QComboBox, QFormLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.gui.estimate import in_words
-from napari_dinoaugseg.gui.loss_curve import LossCurve
-from napari_dinoaugseg.gui.parts import Collapsible, button, choice, quietly, sentence
-from napari_dinoaugseg.gui.settings_form import settings_form, show_settings
+from napari_dinoaugseg.gui.widgets import (
+    Collapsible,
+    background_colour,
+    button,
+    choice,
+    follow_theme,
+    is_dark,
+    quietly,
+    sentence,
+    text_colour,
+)
 from napari_dinoaugseg.gui.windows import WINDOWS, show_window
 from napari_dinoaugseg.learning.events import Progress
-from napari_dinoaugseg.learning.settings import PRESETS
+from napari_dinoaugseg.learning.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
-    from napari_dinoaugseg.gui.head import Head
+    from napari_dinoaugseg.gui.panel import Head
+
+
+SHOWN = {
+    "input_size": "Input size (pixels)",
+    "steps": "Training steps",
+    "views": "Augmented views",
+    "batch_size": "Slices per step",
+    "learning_rate": "Learning rate",
+    "augment_probability": "WT-Aug: how often",
+    "augment_drop": "WT-Aug: share dropped",
+    "precision": "Precision",
+    "seed": "Seed",
+}
+"""What the form offers, in its words; the presets decide the rest."""
+
+
+def settings_form(settings: Settings, changed: Callable[[str, Any], None]) -> Container[Any]:
+    """A form of the settings in SHOWN.
+
+    Args:
+        settings: the values to begin with.
+        changed: called with the name of a setting and its new value.
+    """
+    widgets = []
+    for name, label in SHOWN.items():
+        field = Settings.model_fields[name]
+        widget: Any = create_widget(
+            value=getattr(settings, name),
+            annotation=field.annotation,
+            name=name,
+            label=label,
+            options={"tooltip": field.description or "", **_range(name)},
+        )
+        widget.changed.connect(lambda value, name=name: changed(name, value))
+        widgets.append(widget)
+    return Container(widgets=widgets, labels=True)
+
+
+def show_settings(form: Container[Any], settings: Settings) -> None:
+    """Put other values into a form, without a word to anyone."""
+    for name in SHOWN:
+        widget: Any = form[name]
+        with widget.changed.blocked():
+            widget.value = getattr(settings, name)
+
+
+def _range(name: str) -> dict[str, float]:
+    """Limits and step of a number, from the settings object; nothing for a choice between names."""
+    field = Settings.model_fields[name]
+    if get_origin(field.annotation) is Literal:
+        return {}
+    options: dict[str, float] = {}
+    whole = field.annotation is int or int in get_args(field.annotation)
+    for bound in field.metadata:
+        if isinstance(bound, Ge | Gt):
+            options["min"] = bound.ge if isinstance(bound, Ge) else 0.0  # type: ignore[assignment]
+        elif isinstance(bound, Le | Lt):
+            options["max"] = bound.le if isinstance(bound, Le) else bound.lt  # type: ignore[assignment]
+    options["step"] = 32 if name == "input_size" else 1 if whole else 0.0001 if name == "learning_rate" else 0.05
+    return options
+
+
+# The training loss, live.
+
+
+_HEIGHT = 100
+_LINE = {True: "#56b4e9", False: "#0072b2"}  # on dark, on light: both colour-blind safe
+_PAUSE = 100  # ms between redraws: drawing must not take the time of the brush
+
+
+class LossCurve(pyqtgraph.PlotWidget):  # type: ignore[misc]
+    """Loss over steps of the training that goes on or went on last."""
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent=parent, background=None)
+        self._viewer = viewer
+        self.setFixedHeight(_HEIGHT)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setMenuEnabled(False)
+        self.setMouseEnabled(x=False, y=False)
+        self.hideButtons()
+        self.setToolTip("How far the model is from your labels while it learns: lower is better")
+        self.setLabel("left", "loss")
+        self.setLabel("bottom", "step")
+        self.getAxis("left").enableAutoSIPrefix(False)
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self._line = self.plot()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._draw)
+        follow_theme(viewer, self, self._show_colours)
+
+    def start(self, total: int) -> None:
+        """Begin a new curve of ``total`` steps."""
+        self.steps.clear()
+        self.losses.clear()
+        self.setXRange(0, max(1, total), padding=0.02)
+        self._draw()
+
+    def add(self, step: int, loss: float) -> None:
+        """Add a point."""
+        self.steps.append(step)
+        self.losses.append(loss)
+        if not self._timer.isActive():
+            self._timer.start(_PAUSE)
+
+    def _show_colours(self) -> None:
+        self.setBackground(background_colour(self._viewer))
+        colour = text_colour(self._viewer)
+        for side in ("left", "bottom"):
+            axis = self.getAxis(side)
+            axis.setPen(colour)
+            axis.setTextPen(colour)
+        self._line.setPen(pyqtgraph.mkPen(_LINE[is_dark(self._viewer)], width=2))
+
+    def _draw(self) -> None:
+        self._line.setData(self.steps, self.losses)
+        if self.losses:
+            top = max(self.losses) * 1.05
+            self.setYRange(0, top, padding=0)
+            self.getAxis("left").setTicks([[(0, "0"), (top / 2, f"{top / 2:.1f}"), (top, "")]])
+
+
+# Training: preset, what the model sees, how long it will take, the loss. Train and Stop are in the head.
+
 
 _HELP = {
     "fast": "fast: a first look in little time",
@@ -113,7 +252,7 @@ class TrainSection(QWidget):
         self.estimate_text.setText(self._estimate())
 
         show_window(self.window_choice, controller.settings.window)
-        is_grey = session is not None and not session.study.is_colour
+        is_grey = session is not None and not session.case.is_colour
         self.window_choice.setEnabled(is_grey and not busy)
         changed = session.changes_since_training() if session is not None else []
         self.from_scratch.setText(_starts_over(changed))
@@ -147,7 +286,7 @@ class TrainSection(QWidget):
     # --- work -------------------------------------------------------------------------------------------------------
 
     def _on_session(self) -> None:
-        self.curve.hide()  # it is of the study before
+        self.curve.hide()  # it is of the case before
 
     def _on_start(self, _: str) -> None:
         self._stage = None

@@ -1,11 +1,11 @@
-"""Choices of an intensity window: one for the eyes (Study section), one for the model (Train section)."""
+"""Choices of an intensity window: one for the eyes (Case section), one for the model (Train section)."""
 
 from __future__ import annotations
 
 from qtpy.QtWidgets import QComboBox
 
-from napari_dinoaugseg.gui.parts import quietly
-from napari_dinoaugseg.study import CT_WINDOWS
+from napari_dinoaugseg.case import CT_WINDOWS
+from napari_dinoaugseg.gui.widgets import quietly
 
 WINDOWS = ("auto", "percentiles", *CT_WINDOWS)
 

@@ -8,17 +8,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.errors import ClusterError, StudyError, TrainingError
+from napari_dinoaugseg.case.case import ReadLabels
+from napari_dinoaugseg.errors import CaseError, ClusterError, TrainingError
 from napari_dinoaugseg.gui.core import in_the_panels_words
+from napari_dinoaugseg.gui.jobs import Work
 from napari_dinoaugseg.gui.label_actions import LabelActions
-from napari_dinoaugseg.gui.workers import Work
-from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.session.classes import names_kept
-from napari_dinoaugseg.session.labels import LabelBook, Labels, Status
+from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
+from napari_dinoaugseg.session.index import Round
+from napari_dinoaugseg.session.labels import LabelBook, Labels, Status, names_kept
 from napari_dinoaugseg.session.session import EVERYTHING
-from napari_dinoaugseg.session.snapshot import Round
-from napari_dinoaugseg.study.study import ReadLabels
 
 if TYPE_CHECKING:
     import napari
@@ -78,7 +76,7 @@ class WorkActions(LabelActions):
         self.require_writable()
         session = self.session
         if session is None:
-            msg = "There is no study yet. Open one in the Study section first."
+            msg = "There is no case yet. Open one in the Case section first."
             raise TrainingError(msg)
         self.flush()
         cancel = Cancel()
@@ -100,7 +98,7 @@ class WorkActions(LabelActions):
         self.require_writable()
         session = self.session
         if session is None:
-            msg = "There is no study yet. Open one in the Study section first."
+            msg = "There is no case yet. Open one in the Case section first."
             raise TrainingError(msg)
         if not session.is_trained:
             msg = "There is no trained model yet. Label a few slices and train, or load a saved model."
@@ -193,7 +191,7 @@ class WorkActions(LabelActions):
 
     def _on_error(self, error: Exception, name: str, session: Session | None, *, stopped: bool) -> None:
         if session is not None and session is not self.session:
-            self._tell_of_study_before(error, session.study.name, stopped=stopped)
+            self._tell_of_case_before(error, session.case.name, stopped=stopped)
             return
         if isinstance(error, ClusterError):
             self.set_interrupted(name)
@@ -202,12 +200,12 @@ class WorkActions(LabelActions):
         else:
             self.tell_error(error)
 
-    def _tell_of_study_before(self, error: Exception, name: str, *, stopped: bool) -> None:
-        """An error of a study that was left since: its words must not stand in the panel of the next one."""
+    def _tell_of_case_before(self, error: Exception, name: str, *, stopped: bool) -> None:
+        """An error of a case that was left since: its words must not stand in the panel of the next one."""
         if not stopped or not isinstance(error, TrainingError | ClusterError):
             from napari.utils.notifications import show_error
 
-            _log.error("error in work on a study that was left", exc_info=error)
+            _log.error("error in work on a case that was left", exc_info=error)
             show_error(f"{name}: {error}")
 
     def set_interrupted(self, name: str) -> None:
@@ -268,7 +266,7 @@ class WorkActions(LabelActions):
 
         self.guarded(self.require_writable)
         if session is not None and not self.read_only:
-            self.run_function("Reading labels", lambda: session.study.read_labels(path), done)
+            self.run_function("Reading labels", lambda: session.case.read_labels(path), done)
 
     def _take_labels(self, path: Path, loaded: dict[int, Labels]) -> None:
         session = self._session_now()
@@ -288,13 +286,13 @@ class WorkActions(LabelActions):
 
     def write_report(self, path: Path, include: Iterable[Status] = EVERYTHING) -> None:
         """Write the JSON report. Raises DinoAugSegError."""
-        from napari_dinoaugseg.session.report import write_report
+        from napari_dinoaugseg.session.export import write_report
 
         write_report(path, self._session_now(), include)
         self.said.emit(f"Report written to {path}.")
 
     def save_model(self, path: Path) -> None:
-        """Write the trained model for the next study. Raises DinoAugSegError."""
+        """Write the trained model for the next case. Raises DinoAugSegError."""
         session = self._session_now()
         if not session.is_trained:
             msg = "There is no trained model to save. Train first."
@@ -303,7 +301,7 @@ class WorkActions(LabelActions):
         self.said.emit(f"Model saved to {path}.")
 
     def load_model(self, path: Path, *, predict: bool = True) -> None:
-        """Take over a saved model in the background, and predict the open study with it."""
+        """Take over a saved model in the background, and predict the open case with it."""
 
         def start() -> None:
             session = self._session_now()
@@ -336,7 +334,7 @@ class WorkActions(LabelActions):
 
     def _session_now(self) -> Any:
         if self.session is None:
-            msg = "There is no study yet. Open one in the Study section first."
-            raise StudyError(msg)
+            msg = "There is no case yet. Open one in the Case section first."
+            raise CaseError(msg)
         self.saving.secure()
         return self.session

@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
+from napari_dinoaugseg.case import Slices
+from napari_dinoaugseg.case.intensity import Scale, SliceRange, to_unit_rgb
+from napari_dinoaugseg.learning.augmentation import Mirror, View
 from napari_dinoaugseg.learning.cache import FeatureCache
-from napari_dinoaugseg.learning.device import NoRoomError, Patience, diagnose, free_memory, give_up
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
-from napari_dinoaugseg.learning.memory import feature_budget
-from napari_dinoaugseg.learning.views import Mirror, View
+from napari_dinoaugseg.learning.fallback import NoRoomError, Patience, diagnose, free_memory, give_up
+from napari_dinoaugseg.learning.memory import SHARE, feature_budget
 from napari_dinoaugseg.model.encoder import Encoder
-from napari_dinoaugseg.study import Slices
-from napari_dinoaugseg.study.intensity import Scale, SliceRange, to_unit_rgb
 
 SliceView = tuple[int, View | Mirror | None]
 """A slice number and a view of it; None = the slice as it is."""
@@ -32,12 +32,12 @@ _FLOAT16_MAX = 65504.0
 
 
 class FeatureStore:
-    """Encoder features of one study at one input size, in memory and on disk.
+    """Encoder features of one case at one input size, in memory and on disk.
 
     When memory runs out, or a device fails, encoding goes on with less: see :meth:`notices`.
 
     Args:
-        study: whose slices.
+        case: whose slices.
         encoder: what makes the features.
         input_size: side of the square that a slice is resized to.
         window: how intensities become 0 to 1; None = as they are.
@@ -54,7 +54,7 @@ class FeatureStore:
 
     def __init__(
         self,
-        study: Slices,
+        case: Slices,
         encoder: Encoder,
         *,
         input_size: int,
@@ -65,7 +65,7 @@ class FeatureStore:
         batch_size: int | None = None,
         exact: bool = False,
     ) -> None:
-        self.study = study
+        self.case = case
         self.encoder = encoder
         self.input_size = input_size
         self.window = window
@@ -94,18 +94,18 @@ class FeatureStore:
         return self._changed(input_size=input_size)
 
     def with_context(self, context: int) -> FeatureStore:
-        """A store of the same study and encoder with other neighbours. This one lets go of what it kept in memory."""
+        """A store of the same case and encoder with other neighbours. This one lets go of what it kept in memory."""
         return self._changed(context=context)
 
     def with_precision(self, *, exact: bool) -> FeatureStore:
-        """A store of the same study and encoder in another precision. This one lets go of what it kept in memory."""
+        """A store of the same case and encoder in another precision. This one lets go of what it kept in memory."""
         return self._changed(exact=exact)
 
     def _changed(self, **changes: int | bool) -> FeatureStore:
         self._keep_within(0)
         options: dict[str, Any] = {"input_size": self.input_size, "context": self.context, "exact": self.exact}
         store = FeatureStore(
-            self.study,
+            self.case,
             self.encoder,
             window=self.window,
             cache=self._cache,
@@ -182,7 +182,7 @@ class FeatureStore:
 
         Its channels are those of a colour image, or three times the grey one, or a slice before, the slice, one after.
         """
-        channels = [to_unit_rgb(self.study.slice(i), self.window) for i in self._slices(index)]
+        channels = [to_unit_rgb(self.case.slice(i), self.window) for i in self._slices(index)]
         whole = channels[0] if len(channels) == 1 else np.stack([unit[0] for unit in channels])
         rgb = torch.from_numpy(np.ascontiguousarray(whole))
         if rgb.shape[1:] == (self.input_size, self.input_size):
@@ -316,14 +316,14 @@ class FeatureStore:
         """Numbers of the slices that the encoder sees of a slice."""
         if not self.context:
             return (index,)
-        before, after = self.study.neighbours(index, self.context)
+        before, after = self.case.neighbours(index, self.context)
         return before, index, after
 
     def _fingerprint(self, index: int) -> str:
         """Of its slices' pixels, which are read and hashed once: every step asks for the key of every slice in it."""
         for i in self._slices(index):
             if i not in self._fingerprints:
-                self._fingerprints[i] = self.study.slice_fingerprint(i)
+                self._fingerprints[i] = self.case.slice_fingerprint(i)
         return "+".join(self._fingerprints[i] for i in self._slices(index))
 
 
@@ -333,3 +333,43 @@ def _in_half(stage: Tensor) -> Tensor:
 
 def _size(maps: list[Tensor]) -> int:
     return sum(stage.nbytes for stage in maps)
+
+
+# Features that stay on the graphics card while a training shows them again and again.
+
+
+class Resident:
+    """The batches of a training: what is shown goes to the device once, as long as there is room for it.
+
+    Args:
+        store: features of the case.
+        device: where the training goes on.
+        room: bytes to take on the device; None = a quarter of what is free there, and nothing where the device works
+            in the machine's own memory.
+    """
+
+    def __init__(self, store: FeatureStore, device: torch.device, room: int | None = None) -> None:
+        self._store, self._device = store, device
+        self._room = device_budget(device) if room is None else room
+        self._held: dict[SliceView, list[Tensor]] = {}
+
+    def batch(self, wanted: Sequence[SliceView]) -> list[Tensor]:
+        """The maps of several slices stacked, (B, C, h, w) float32 on the device."""
+        every = [self._held.get(pair) or self._bring(pair) for pair in wanted]
+        return [torch.stack(stage).float() for stage in zip(*every, strict=True)]
+
+    def _bring(self, pair: SliceView) -> list[Tensor]:
+        maps = [stage.to(self._device) for stage in self._store.features(*pair)]
+        size = sum(stage.nbytes for stage in maps)
+        if size <= self._room:
+            self._held[pair] = maps
+            self._room -= size
+        return maps
+
+
+def device_budget(device: torch.device) -> int:
+    """Bytes of features that a training may keep on a device; 0 where it works in the machine's own memory."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free) // SHARE

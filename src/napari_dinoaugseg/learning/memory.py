@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-SHARE = 4  # features get a quarter: the study, napari's layers and the training need the rest
+SHARE = 4  # features get a quarter: the case, napari's layers and the training need the rest
 _SMALLEST_BUDGET = 64 * 2**20  # bytes
 _GROUP = Path("/sys/fs/cgroup")
 

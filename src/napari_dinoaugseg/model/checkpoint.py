@@ -15,7 +15,7 @@ from torch import Tensor
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CheckpointError, OutputError
-from napari_dinoaugseg.model.network import Decoder
+from napari_dinoaugseg.model.decoder import Decoder
 
 SCHEMA = 1
 _ENTRY = "napari-dinoaugseg"

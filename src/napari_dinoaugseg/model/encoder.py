@@ -91,7 +91,7 @@ class Encoder:
         """
         state = self._read_again()
         if self.fingerprint != f"{self.spec.name}:{_hash(state)}":
-            msg = f"The weights of {self.spec.name} changed while they were in use. Open the study again."
+            msg = f"The weights of {self.spec.name} changed while they were in use. Open the case again."
             raise WeightsError(msg)
         self._build(state)
 

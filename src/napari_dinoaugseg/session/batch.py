@@ -1,26 +1,273 @@
-"""One study after the other with one model: what every process that predicts a cohort does."""
+"""A saved model at work: loaded once, used on one case after the other."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, one_line
+from napari_dinoaugseg import disk
+from napari_dinoaugseg.case import Case, open_case
+from napari_dinoaugseg.case.files import atomic_file, is_hidden, listed
+from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, OutputError, one_line
 from napari_dinoaugseg.learning.events import Notice
-from napari_dinoaugseg.session.cohort import CohortStudy
-from napari_dinoaugseg.session.predicted import Attempt, Origin
-from napari_dinoaugseg.session.predicting import SavedModel, fingerprint_of
-from napari_dinoaugseg.study import open_study
+from napari_dinoaugseg.native import importing_torch
+from napari_dinoaugseg.session.cohort import CohortCase
+from napari_dinoaugseg.session.export import write_report
+from napari_dinoaugseg.session.saved_model import require_fitting
+from napari_dinoaugseg.session.session import Session
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.model.checkpoint import Checkpoint
+    from napari_dinoaugseg.model.encoder import Encoder
+
+
+class SavedModel:
+    """A model file with the encoder that it needs.
+
+    Args:
+        path: what ``segment --model-out`` or the panel wrote.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
+        cache: keep features on disk.
+        say: gets sentences for the person.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        weights: Path | None = None,
+        cache: bool = True,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.path = path
+        self._device, self._weights, self._cache, self._say = device, weights, cache, say
+        self._loaded: tuple[Checkpoint, Encoder] | None = None
+
+    def load(self) -> None:
+        """Read the model and its encoder, unless that was done before.
+
+        Raises:
+            CheckpointError: no model file, damaged, or of another encoder than the weights are.
+            WeightsError, DeviceError: the encoder's weights or the device cannot be had.
+        """
+        self._parts()
+
+    def session(self, case: Case, window: str | None = None) -> Session:
+        """A session that is ready to predict the case.
+
+        Args:
+            case: what is predicted.
+            window: another intensity window than the model was trained with; None = the model's.
+
+        Raises:
+            CheckpointError, WeightsError, DeviceError: as :meth:`load`.
+            SettingsError: the window does not suit the case.
+        """
+        checkpoint, encoder = self._parts()
+        session = Session(
+            case,
+            device=self._device,
+            weights=self._weights,
+            cache=self._cache,
+            encoder=encoder,
+            say=self._say,
+        )
+        session.use_model(checkpoint, self.path, window=window)
+        return session
+
+    @property
+    def preset(self) -> str:
+        """The preset with which the model was trained. Raises as :meth:`load`."""
+        return require_fitting(self._parts()[0], self.path, (), "auto")[1].preset
+
+    def _parts(self) -> tuple[Checkpoint, Encoder]:
+        if self._loaded is None:
+            with importing_torch():
+                from napari_dinoaugseg.learning.fallback import choose_device
+                from napari_dinoaugseg.model.checkpoint import load_checkpoint
+                from napari_dinoaugseg.session.engine import read_encoder, require_encoder
+
+            checkpoint = load_checkpoint(self.path)
+            settings = require_fitting(checkpoint, self.path, (), "auto")[1]
+            choose_device(self._device)
+            encoder = read_encoder(settings.encoder, self._weights, self._say)
+            require_encoder(checkpoint, encoder, self.path)
+            self._loaded = (checkpoint, encoder)
+        return self._loaded
+
+
+def fingerprint_of(path: Path) -> str:
+    """A hash (hex) of the bytes of a model file. Raises CheckpointError when it cannot be read."""
+    try:
+        return disk.digest(path)
+    except OSError as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else disk.reason(error)
+        msg = f"{path}: the model cannot be opened: {reason}. Check the path."
+        raise CheckpointError(msg) from error
+
+
+# What is predicted already: masks with a report that tells from which model and which files they come.
+
+
+_LARGEST_REPORT = 64 * 2**20  # bytes
+_ENTRY = "prediction"
+
+
+class Standing(StrEnum):
+    """What there is of a case's results."""
+
+    OPEN = "open"  # nothing, or an unfinished attempt
+    PRESENT = "present"  # mask and report, of the same model, options and files
+    CHANGED = "changed"  # the same, but somebody changed the mask since
+    OTHER = "other"  # something else: of another model, other options, other files, or without a report
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a mask comes from, besides its case.
+
+    Attributes:
+        model: a hash of the model file.
+        options: a hash of what else decides the mask (plane, component, series, window).
+    """
+
+    model: str
+    options: str
+
+
+def look(case: CohortCase, origin: Origin) -> tuple[Standing, str]:
+    """What there is of a case's results, and, when it is something else, what is different.
+
+    A case whose files have the sizes and times that the report tells is taken for the same; otherwise their bytes are
+    compared, so that a copied cohort counts as the same and a corrected header does not.
+    """
+    if not case.mask.exists():
+        return Standing.OPEN, ""
+    entry = _read(case.report)
+    if entry is None:
+        return Standing.OTHER, "without a report of a prediction"
+    if entry.get("mask") is None:
+        return Standing.OPEN, ""
+    if entry.get("model") != origin.model:
+        return Standing.OTHER, "of another model"
+    if entry.get("options") != origin.options:
+        return Standing.OTHER, "of other options"
+    files = _files(case.path)
+    if entry.get("stamp") != _stamp(files) and entry.get("content") != _content(files):
+        return Standing.OTHER, "of a case that has changed since"
+    if entry["mask"] != _content(_files(case.mask)):
+        return Standing.CHANGED, "its mask was changed since"
+    return Standing.PRESENT, ""
+
+
+def require_none_else(found: Iterable[tuple[CohortCase, Standing, str]], out: Path) -> None:
+    """Refuse to mix: raise OutputError when ``out`` holds masks that come from something else."""
+    others = [(case, why) for case, standing, why in found if standing is Standing.OTHER]
+    if others:
+        names = listed([case.mask.name for case, _ in others])
+        reasons = ", ".join(sorted({why for _, why in others}))
+        msg = (
+            f"{out}: {names} {'is there' if len(others) == 1 else 'are there'} already, {reasons}. "
+            "Choose another folder, or predict these again and replace them with --overwrite."
+        )
+        raise OutputError(msg)
+
+
+class Attempt:
+    """The results of one case on their way to the disk; begun before the case is opened.
+
+    Args:
+        case: the case and its places.
+        origin: what its mask comes from.
+
+    Raises:
+        OSError: the case's files cannot be read.
+    """
+
+    def __init__(self, case: CohortCase, origin: Origin) -> None:
+        self._case = case
+        files = _files(case.path)
+        self._entry = {
+            "model": origin.model,
+            "options": origin.options,
+            "stamp": _stamp(files),
+            "content": _content(files),
+        }
+
+    def write(self, session: Session) -> None:
+        """Write the mask and its report.
+
+        A mask is never beside a report of something else: before it is written, its report says that it is unfinished.
+
+        Raises:
+            OutputError: the system refused to write.
+        """
+        mask, report = self._case.mask, self._case.report
+        with atomic_file(report) as temporary:
+            temporary.write_text(json.dumps({_ENTRY: {**self._entry, "mask": None}}) + "\n", encoding="utf-8")
+        try:
+            session.export(mask)
+        except OutputError:
+            if not mask.exists():
+                with contextlib.suppress(OSError):  # the first error tells more
+                    report.unlink()
+            raise
+        seconds = {stage: round(value, 3) for stage, value in session.seconds.items()}
+        entry = {**self._entry, "mask": _content(_files(mask)), "seconds": seconds}
+        write_report(report, session, more={_ENTRY: entry})
+
+
+def _read(report: Path) -> dict[str, Any] | None:
+    """What a report tells of a prediction; None when it is none of ours."""
+    try:
+        if report.stat().st_size > _LARGEST_REPORT:
+            return None
+        entry = json.loads(report.read_text(encoding="utf-8"))[_ENTRY]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file() and not is_hidden(file, path))
+
+
+def _stamp(files: Iterable[Path]) -> str:
+    """A hash of the sizes and times of files: quick, and different after any usual change."""
+    status = [file.stat() for file in files]
+    return _hash(f"{entry.st_size} {entry.st_mtime_ns};".encode() for entry in status)
+
+
+def _content(files: Iterable[Path]) -> str:
+    """A hash of the bytes of files. Names are not in it: they may be a patient's."""
+    return _hash(bytes.fromhex(disk.digest(file)) for file in files)
+
+
+def _hash(parts: Iterator[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+# One case after the other with one model: what every process that predicts a cohort does.
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How every study of a cohort is predicted; plain values, for it travels to other machines.
+    """How every case of a cohort is predicted; plain values, for it travels to other machines.
 
     Attributes:
         model: the model file.
@@ -53,7 +300,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a study.
+    """What became of a case.
 
     Attributes:
         reason: why it failed, in one line; None when mask and report are written.
@@ -67,7 +314,7 @@ class Outcome:
 
 
 class Batch:
-    """A model, loaded once, and the studies that it is used on."""
+    """A model, loaded once, and the cases that it is used on."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -88,28 +335,28 @@ class Batch:
             raise CheckpointError(msg)
         self._model.load()
 
-    def predict(self, study: CohortStudy) -> Outcome:
-        """Predict a study and write its mask and report. Never raises: a broken study must not stop the others."""
+    def predict(self, case: CohortCase) -> Outcome:
+        """Predict a case and write its mask and report. Never raises: a broken case must not stop the others."""
         started = time.monotonic()
         reason, notices = None, list[str]()
         try:
-            self._predict(study, notices)
+            self._predict(case, notices)
         except DinoAugSegError as error:
             reason = str(error)
-        except Exception as error:  # whatever it is, the other studies can do without this one
+        except Exception as error:  # whatever it is, the other cases can do without this one
             reason = f"{type(error).__name__}: {error}"
         said = [*self._said, *notices]
         self._said.clear()
         return Outcome(one_line(reason) if reason is not None else None, time.monotonic() - started, tuple(said))
 
-    def _predict(self, place: CohortStudy, notices: list[str]) -> None:
+    def _predict(self, place: CohortCase, notices: list[str]) -> None:
         plan = self._plan
         # Opened first: it says best what is wrong with a file.
-        study = open_study(place.path, plane=plan.plane, series=plan.series, component=plan.component)
-        notices.extend(study.notices)
-        study.check_output(place.mask, [plan.model, *([plan.weights] if plan.weights else [])])
+        case = open_case(place.path, plane=plan.plane, series=plan.series, component=plan.component)
+        notices.extend(case.notices)
+        case.check_output(place.mask, [plan.model, *([plan.weights] if plan.weights else [])])
         attempt = Attempt(place, plan.origin)
-        session = self._model.session(study, plan.window)
+        session = self._model.session(case, plan.window)
         for event in session.predict():
             if isinstance(event, Notice):
                 notices.append(event.text)
@@ -118,17 +365,17 @@ class Batch:
 
 @lru_cache(maxsize=1)
 def batch_of(plan: Plan) -> Batch:
-    """The batch of this process: a worker keeps its model from one study to the next."""
+    """The batch of this process: a worker keeps its model from one case to the next."""
     return Batch(plan)
 
 
-def predict_here(studies: Iterable[CohortStudy], plan: Plan) -> Generator[tuple[CohortStudy, Outcome], None, None]:
-    """Predict one study after the other in this process.
+def predict_here(cases: Iterable[CohortCase], plan: Plan) -> Generator[tuple[CohortCase, Outcome], None, None]:
+    """Predict one case after the other in this process.
 
     Raises:
         CheckpointError, WeightsError, DeviceError, SettingsError: nothing can be predicted with this model here.
     """
     batch = Batch(plan)
     batch.load()
-    for study in studies:
-        yield study, batch.predict(study)
+    for case in cases:
+        yield case, batch.predict(case)

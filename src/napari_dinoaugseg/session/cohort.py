@@ -1,4 +1,4 @@
-"""A cohort: which studies a folder or a list names, and where their masks go."""
+"""A cohort: which cases a folder or a list names, and where their masks go."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from napari_dinoaugseg.errors import OutputError, StudyError
-from napari_dinoaugseg.study.dicom_frames import ImageFile, read_image_file
-from napari_dinoaugseg.study.dicom_pictures import is_picture
-from napari_dinoaugseg.study.files import (
+from napari_dinoaugseg.case.dicom.frames import ImageFile, read_image_file
+from napari_dinoaugseg.case.dicom.pictures import is_picture
+from napari_dinoaugseg.case.files import (
     DICOM_SUFFIXES,
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     PICTURE_SUFFIXES,
+    check_parent,
+    check_writable,
+    files_below,
     is_hidden,
+    is_same,
     listed,
     may_be_dicom,
     name_of,
     natural_key,
     suffix_of,
 )
-from napari_dinoaugseg.study.folders import files_below
-from napari_dinoaugseg.study.matching import is_mask_folder, split_masks
-from napari_dinoaugseg.study.output import check_parent, check_writable, is_same
-from napari_dinoaugseg.study.pictures import find_study_pictures
-from napari_dinoaugseg.study.tiff import is_stack
+from napari_dinoaugseg.case.matching import is_mask_folder, split_masks
+from napari_dinoaugseg.case.pictures import find_case_pictures
+from napari_dinoaugseg.case.tiff import is_stack
+from napari_dinoaugseg.errors import CaseError, OutputError
 
 _PICTURES_AT_LEAST = 2
 _VOLUMES = NIFTI_SUFFIXES | NRRD_SUFFIXES
@@ -37,23 +39,23 @@ _LARGEST_LIST = 16 * 2**20  # bytes
 
 @dataclass(frozen=True)
 class Cohort:
-    """The studies of a cohort.
+    """The cases of a cohort.
 
     Attributes:
-        studies: files and folders, as `open_study` takes them, in natural order (a list keeps its own).
+        cases: files and folders, as `open_case` takes them, in natural order (a list keeps its own).
         notices: what was left out.
     """
 
-    studies: list[Path]
+    cases: list[Path]
     notices: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class CohortStudy:
-    """A study of a cohort and where its results go.
+class CohortCase:
+    """A case of a cohort and where its results go.
 
     Attributes:
-        path: the study.
+        path: the case.
         mask: a file, or a folder for pictures.
         report: a JSON file beside the mask.
     """
@@ -64,34 +66,34 @@ class CohortStudy:
 
     @property
     def name(self) -> str:
-        """How the study is called: its folder, or its file without suffix."""
+        """How the case is called: its folder, or its file without suffix."""
         return name_of(self.path)
 
 
 def find_cohort(path: Path, *, wanted: bool | None = None, series: str | None = None, out: Path) -> Cohort | None:
-    """The studies of a folder or a text file; None when ``path`` is to be taken as one study.
+    """The cases of a folder or a text file; None when ``path`` is to be taken as one case.
 
     A text file names a path a line, relative ones from its own folder; empty lines and those that begin with # are left
-    out. In a folder the studies are its volume files (NIfTI, NRRD, multi-page TIFF, multi-frame DICOM) and its
+    out. In a folder the cases are its volume files (NIfTI, NRRD, multi-page TIFF, multi-frame DICOM) and its
     subfolders with DICOM slices or pictures.
 
     Args:
         path: what the person named.
-        wanted: True = it is a cohort, False = it is one study. None = a text file is a cohort, and so is a folder that
-            cannot be one study: with NIfTI or NRRD files, or with DICOM of several examinations.
-        series: the DICOM series that was asked for; a folder of several ones is one study then.
-        out: where the results go; it is no study, even inside the folder. The name of a file asks for one study.
+        wanted: True = it is a cohort, False = it is one case. None = a text file is a cohort, and so is a folder that
+            cannot be one case: with NIfTI or NRRD files, or with DICOM of several examinations.
+        series: the DICOM series that was asked for; a folder of several ones is one case then.
+        out: where the results go; it is no case, even inside the folder. The name of a file asks for one case.
 
     Raises:
-        StudyError: it may be one study or a cohort, holds no study, or the list cannot be read.
+        CaseError: it may be one case or a cohort, holds no case, or the list cannot be read.
     """
     if wanted is False:
         return None
     if path.suffix.lower() == _LIST and path.is_file():
         return Cohort(_read_list(path))
     if wanted and path.is_file():
-        msg = f"{path}: a cohort is a folder with several studies, or a text file (.txt) with a path a line. Name one."
-        raise StudyError(msg)
+        msg = f"{path}: a cohort is a folder with several cases, or a text file (.txt) with a path a line. Name one."
+        raise CaseError(msg)
     if not path.is_dir() or (wanted is None and is_file_name(out) and not out.is_dir()):
         return None
     inside = _Inside(path)
@@ -100,19 +102,19 @@ def find_cohort(path: Path, *, wanted: bool | None = None, series: str | None = 
     return inside.cohort(out)
 
 
-def place_results(studies: Iterable[Path], out: Path) -> list[CohortStudy]:
-    """Where each study's mask and report go: ``NAME.nii.gz`` (``.tif`` for a TIFF stack, a folder for pictures) and
+def place_results(cases: Iterable[Path], out: Path) -> list[CohortCase]:
+    """Where each case's mask and report go: ``NAME.nii.gz`` (``.tif`` for a TIFF stack, a folder for pictures) and
     ``NAME.json``.
 
     Raises:
-        OutputError: two studies would get the same name.
+        OutputError: two cases would get the same name.
     """
-    placed: list[CohortStudy] = []
+    placed: list[CohortCase] = []
     taken: dict[str, Path] = {}
-    for path in studies:
+    for path in cases:
         mask = out / _mask_name(path)
-        study = CohortStudy(path, mask, out / f"{name_of(path)}.json")
-        for target in {name_of(path), mask.name, study.report.name}:
+        case = CohortCase(path, mask, out / f"{name_of(path)}.json")
+        for target in {name_of(path), mask.name, case.report.name}:
             # As file systems see it that know no capital letters, or spell accents otherwise.
             other = taken.setdefault(unicodedata.normalize("NFC", target).casefold(), path)
             if other is not path:
@@ -121,22 +123,22 @@ def place_results(studies: Iterable[Path], out: Path) -> list[CohortStudy]:
                     "Rename one of them, or predict them into folders of their own."
                 )
                 raise OutputError(msg)
-        placed.append(study)
+        placed.append(case)
     return placed
 
 
-def prepare_folder(out: Path, cohort: Path, studies: Iterable[CohortStudy]) -> None:
+def prepare_folder(out: Path, cohort: Path, cases: Iterable[CohortCase]) -> None:
     """Make the folder for the results.
 
     Raises:
-        OutputError: it is a file, lies among the studies, or cannot be made.
+        OutputError: it is a file, lies among the cases, or cannot be made.
     """
     if out.is_file() or (not out.exists() and is_file_name(out)):
         msg = f"{out}: the masks of a cohort go to a folder, but this is the name of a file. Name a folder."
         raise OutputError(msg)
-    folders = [study.path if study.path.is_dir() else study.path.parent for study in studies]
+    folders = [case.path if case.path.is_dir() else case.path.parent for case in cases]
     if any(is_same(out, folder) for folder in {cohort, *folders}):
-        msg = f"{out}: the studies lie here, and masks must not be taken for studies. Choose another folder."
+        msg = f"{out}: the cases lie here, and masks must not be taken for cases. Choose another folder."
         raise OutputError(msg)
     check_parent(out)
     try:
@@ -155,16 +157,16 @@ def is_file_name(path: Path) -> bool:
 def _read_list(path: Path) -> list[Path]:
     try:
         if path.stat().st_size > _LARGEST_LIST:
-            msg = f"{path}: this is too large for a list of studies. Give a text file with a path a line."
-            raise StudyError(msg)
+            msg = f"{path}: this is too large for a list of cases. Give a text file with a path a line."
+            raise CaseError(msg)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read as a list of studies. Save it as plain text (UTF-8) with a path a line."
-        raise StudyError(msg) from error
+        msg = f"{path}: cannot be read as a list of cases. Save it as plain text (UTF-8) with a path a line."
+        raise CaseError(msg) from error
     named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not named:
-        msg = f"{path}: the list names no study. Write a path a line."
-        raise StudyError(msg)
+        msg = f"{path}: the list names no case. Write a path a line."
+        raise CaseError(msg)
     return [path.parent / name for name in named]
 
 
@@ -189,16 +191,16 @@ class _Inside:
         self.others = [path for path in files if path not in {*known, *self.loops, *self.slices}]
 
     def is_cohort(self, series: str | None) -> bool:
-        """Whether this cannot be one study. Raises StudyError when it is not clear."""
+        """Whether this cannot be one case. Raises CaseError when it is not clear."""
         loose = [path.name for path in (*self.pictures, *self.slices)]
         if self.volumes and loose:
             volumes = listed([path.name for path in self.volumes], 1)
             msg = (
                 f"{self.folder}: volumes ({volumes}) lie beside pictures or DICOM slices ({listed(loose, 1)}), so "
-                "this is neither one study nor a cohort. Move the ones or the others to a folder of their own; "
-                "--no-cohort takes the folder as one study of pictures or slices."
+                "this is neither one case nor a cohort. Move the ones or the others to a folder of their own; "
+                "--no-cohort takes the folder as one case of pictures or slices."
             )
-            raise StudyError(msg)
+            raise CaseError(msg)
         if self.volumes:
             return True
         if self.stacks and not loose and not self.loops:
@@ -206,7 +208,7 @@ class _Inside:
                 f"{self.folder}: the TIFF files have several pages. Use --cohort when each of them is a volume, "
                 "or --no-cohort when each of them is a picture (its first page)."
             )
-            raise StudyError(msg)
+            raise CaseError(msg)
         if loose or series is not None:
             return False
         if self.loops:
@@ -216,36 +218,34 @@ class _Inside:
         return len({str(image.facts.get("StudyInstanceUID")) for image in found}) > 1
 
     def cohort(self, out: Path) -> Cohort:
-        """The studies. Raises StudyError when there is none, or when files lie here that belong to none."""
+        """The cases. Raises CaseError when there is none, or when files lie here that belong to none."""
         loose = [path.name for path in (*self.pictures, *self.slices)]
         if loose:
             msg = (
                 f"{self.folder}: pictures or DICOM slices ({listed(loose, 1)}) lie right in the folder of the cohort. "
-                "Move those of each study to a folder of their own."
+                "Move those of each case to a folder of their own."
             )
-            raise StudyError(msg)
+            raise CaseError(msg)
         files = [*self.volumes, *self.stacks, *self.loops]
         named_as_masks = set(split_masks(name_of(path) for path in files)[1])
         masks = [path for path in files if name_of(path) in named_as_masks]
         subfolders = [path for path in self.folders if not is_same(path, out)]
-        folders = [path for path in subfolders if not is_mask_folder(path.name) and _holds_study(path)]
-        studies = [path for path in files if path not in set(masks)] + folders
-        if not studies:
-            msg = (
-                f"{self.folder}: there is no study here. Name a folder with volumes or with a subfolder for each study."
-            )
-            raise StudyError(msg)
+        folders = [path for path in subfolders if not is_mask_folder(path.name) and _holds_case(path)]
+        cases = [path for path in files if path not in set(masks)] + folders
+        if not cases:
+            msg = f"{self.folder}: there is no case here. Name a folder with volumes or with a subfolder for each case."
+            raise CaseError(msg)
         left = [*masks, *(path for path in subfolders if path not in set(folders)), *self.others]
         notices = (
             [f"Left out, for they are masks or no images: {listed([path.name for path in left])}."] if left else []
         )
-        return Cohort(sorted(studies, key=lambda path: natural_key(path.name)), notices)
+        return Cohort(sorted(cases, key=lambda path: natural_key(path.name)), notices)
 
 
 def _is_stack(path: Path) -> bool:
     try:
         return is_stack(path)
-    except StudyError:  # damaged: told when it is opened
+    except CaseError:  # damaged: told when it is opened
         return False
 
 
@@ -258,7 +258,7 @@ def _multi_frame(files: Iterable[Path]) -> dict[Path, ImageFile | None] | None:
     for path in files:
         try:
             image = _read(path)
-        except StudyError:
+        except CaseError:
             found[path] = None
             continue
         if image is not None and len(image.slices) == 1:
@@ -274,7 +274,7 @@ def _first_image(folder: Path) -> Iterator[ImageFile]:
         if may_be_dicom(path):
             try:
                 image = _read(path)
-            except StudyError:
+            except CaseError:
                 continue
             if image is not None:
                 yield image
@@ -287,17 +287,17 @@ def _read(path: Path) -> ImageFile | None:
         return read_image_file(path)
 
 
-def _holds_study(folder: Path) -> bool:
-    """Whether a subfolder is a study. Raises StudyError when it holds volumes instead."""
-    if any(may_be_dicom(path) for path in files_below(folder)) or find_study_pictures(folder):
+def _holds_case(folder: Path) -> bool:
+    """Whether a subfolder is a case. Raises CaseError when it holds volumes instead."""
+    if any(may_be_dicom(path) for path in files_below(folder)) or find_case_pictures(folder):
         return True
     volume = next((path for path in files_below(folder) if suffix_of(path) in _VOLUMES), None)
     if volume is not None:
         msg = (
-            f"{volume}: volumes in subfolders are not taken as studies, for images and labels cannot be told apart "
-            "there. Write the paths of the studies into a text file (.txt), one a line, and name that file."
+            f"{volume}: volumes in subfolders are not taken as cases, for images and labels cannot be told apart "
+            "there. Write the paths of the cases into a text file (.txt), one a line, and name that file."
         )
-        raise StudyError(msg)
+        raise CaseError(msg)
     return False
 
 
@@ -307,7 +307,7 @@ def _is_volume(dicom: Iterable[Path]) -> bool:
     for path in dicom:
         try:
             image = _read(path)
-        except StudyError:
+        except CaseError:
             return True  # which its opening tells
         if image is None:
             continue

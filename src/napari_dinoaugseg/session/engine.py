@@ -1,4 +1,4 @@
-"""The part of a session that computes: encoder, feature store and decoder of one study."""
+"""The part of a session that computes: encoder, feature store and decoder of one case."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from napari_dinoaugseg.case import Slices
+from napari_dinoaugseg.case.intensity import choose_scale
 from napari_dinoaugseg.errors import CheckpointError, DeviceError, TrainingError
+from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from napari_dinoaugseg.learning.cache import FeatureCache
-from napari_dinoaugseg.learning.context import neighbour_distance
-from napari_dinoaugseg.learning.device import choose_device, free_memory, give_up, reason, trouble_of, usable
-from napari_dinoaugseg.learning.events import Cancel, Event
+from napari_dinoaugseg.learning.events import Cancel, Event, Prediction
+from napari_dinoaugseg.learning.fallback import choose_device, free_memory, give_up, reason, trouble_of, usable
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.loss import UNKNOWN_TARGET
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import mirrors_of, predict
+from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
+from napari_dinoaugseg.learning.predict import mirrors_of, predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example, fit
+from napari_dinoaugseg.learning.train import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
+from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder, resolve_encoder
-from napari_dinoaugseg.model.network import Decoder
-from napari_dinoaugseg.session.classes import LabelClass, to_plain
-from napari_dinoaugseg.session.computing import Learnt
-from napari_dinoaugseg.session.labels import UNKNOWN, Labels
-from napari_dinoaugseg.study import Slices
-from napari_dinoaugseg.study.intensity import choose_scale
+from napari_dinoaugseg.session.compute import Learnt
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, to_plain
 
 
 class Engine:
-    """Encoder, features and decoder for one study.
+    """Encoder, features and decoder for one case.
 
     The arguments are those of a session. An ``encoder`` that is loaded already is used when it is the asked-for one.
 
@@ -41,7 +39,7 @@ class Engine:
 
     def __init__(
         self,
-        study: Slices,
+        case: Slices,
         settings: Settings,
         *,
         device: str,
@@ -51,20 +49,20 @@ class Engine:
         encoder: Encoder | None = None,
     ) -> None:
         self._device = choose_device(device)
-        scale = choose_scale(study, settings.window, settings.scaling)
+        scale = choose_scale(case, settings.window, settings.scaling)
         name = resolve_encoder(settings.encoder, weights=weights, device_type=self.device.type, say=say)
         loaded = encoder if encoder is not None and encoder.spec.name == name else read_encoder(name, weights, say)
         self.encoder = _placed(loaded, self._device, say)
         self.store = FeatureStore(
-            study,
+            case,
             self.encoder,
             input_size=settings.input_size,
             window=scale,
-            context=neighbour_distance(study, scale, settings.context),
+            context=neighbour_distance(case, scale, settings.context),
             cache=FeatureCache() if cache else None,
             exact=settings.precision == "float32",
         )
-        self.study = study
+        self.case = case
         self.decoder: Decoder | None = None
         self.numbers: list[int] = []  # class numbers of the decoder's outputs 1, 2, …
 
@@ -145,7 +143,7 @@ class Engine:
                 yield item
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
-        """The decoder with all that is needed to use it on the next study; no weights of the encoder."""
+        """The decoder with all that is needed to use it on the next case; no weights of the encoder."""
         if self.decoder is None:
             msg = "There is no trained model to save. Train first."
             raise TrainingError(msg)

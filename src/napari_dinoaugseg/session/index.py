@@ -1,39 +1,165 @@
-"""The table of contents of a saved session: one JSON file, each part of which is checked on its own.
+"""The labels of one slice as a file of a saved session: a 16-bit grey PNG, so that any program can rescue them.
 
-The file names are the only thing in it that leads anywhere, and only names of the session's own pattern are taken:
-an index from a stranger cannot point out of its folder.
+The name holds the slice, the kind of labels and a hash of the bytes, so that a changed file is noticed, and files of
+two moments lie side by side: a session that is being saved never overwrites what the last one needs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import LabelError, SessionError, SettingsError
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.classes import LabelClass, from_plain, to_plain
-from napari_dinoaugseg.session.slice_files import LAYERS, parse
-from napari_dinoaugseg.session.snapshot import Round
+from napari_dinoaugseg.session.labels import BookContent, LabelClass, Labels, from_plain, to_plain
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.model.checkpoint import Checkpoint
+
+
+LAYERS = ("manual", "accepted", "predicted")
+_NAME = re.compile(r"(\d{5,9})_(manual|accepted|predicted)_([0-9a-f]{16})\.png")
+_LARGEST_FILE = 2**28  # bytes of one file; labels take far less
+
+
+class DamagedSliceError(Exception):
+    """A slice file is missing or not what was written. What the person reads is put together by the store."""
+
+
+def write_slice(folder: Path, layer: str, index: int, labels: Labels) -> str:
+    """Write labels (H, W); returns the file's name. Raises OSError.
+
+    Predictions can be made again, so they need not survive a power cut; what a person said must.
+    """
+    stream = io.BytesIO()
+    Image.fromarray(labels).save(stream, format="PNG", compress_level=1)
+    content = stream.getvalue()
+    name = f"{index:05d}_{layer}_{_hash(content)}.png"
+    if not (folder / name).exists():
+        disk.write(folder / name, content, durable=layer != "predicted")
+    return name
+
+
+def read_slice(path: Path, shape: tuple[int, int]) -> Labels:
+    """Read labels of a slice of ``shape`` (H, W). Raises DamagedSliceError; allocates nothing larger than the slice."""
+    try:
+        content = disk.read(path, _LARGEST_FILE)
+    except FileNotFoundError as error:
+        msg = "missing"
+        raise DamagedSliceError(msg) from error
+    except OSError as error:
+        msg = f"cannot be read ({disk.reason(error)})"
+        raise DamagedSliceError(msg) from error
+    found = parse(path.name)
+    if found is None or found[2] != _hash(content):
+        msg = "damaged"
+        raise DamagedSliceError(msg)
+    return _decode(content, shape)
+
+
+def parse(name: str) -> tuple[int, str, str] | None:
+    """Slice, kind of labels and hash from a file's name; None when it is no name of ours."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else (int(found[1]), found[2], found[3])
+
+
+def slice_files(folder: Path) -> Iterator[Path]:
+    """The slice files in a folder, the oldest first; nothing when it is not there."""
+    if folder.is_dir():
+        files = [path for path in folder.iterdir() if parse(path.name) is not None]
+        yield from sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def _decode(content: bytes, shape: tuple[int, int]) -> Labels:
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            # The size stands in the header: nothing is decoded before it fits.
+            if image.size != (shape[1], shape[0]) or image.mode not in ("I;16", "I"):
+                msg = "labels of another size"
+                raise DamagedSliceError(msg)
+            return np.array(image).astype(np.uint16)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        msg = "damaged"
+        raise DamagedSliceError(msg) from error
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+# What a session is at one moment: what is written to disk, and what a session goes on from.
+
+
+@dataclass
+class Round:
+    """One training and what it cost.
+
+    Attributes:
+        labelled: slices that were learnt from.
+        steps: optimisation steps.
+        final_loss: smoothed training loss at the end.
+        seconds: by stage: ``encode``, ``train``, ``predict``.
+        agreement: Dice (0 to 1) of the round before with what the person made of it; None in a first round, or when no
+            predicted slice was corrected.
+    """
+
+    labelled: list[int]
+    steps: int
+    final_loss: float | None
+    seconds: dict[str, float]
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A session at one moment. Arrays are shared with the session and read-only, so taking one costs nothing.
+
+    Attributes:
+        book: labels, predictions and classes.
+        settings: how to learn.
+        history: one entry a training.
+        model: the trained decoder, or the file that holds it; None without one.
+        view: what the person looked at, plain JSON values; the panel knows what they mean.
+        model_settings: the settings with which the model was trained; None = those of the session.
+    """
+
+    book: BookContent
+    settings: Settings
+    history: tuple[Round, ...] = ()
+    model: Checkpoint | Path | None = None
+    view: Mapping[str, Any] = field(default_factory=dict)
+    model_settings: Settings | None = None
+
+
+# The table of contents of a saved session: one JSON file, each part of which is checked on its own.
+#
+# The file names are the only thing in it that leads anywhere, and only names of the session's own pattern are taken:
+# an index from a stranger cannot point out of its folder.
+
 
 INDEX_NAME = "session.json"
 SCHEMA = 1
 """Bump it when the format changes, and keep reading the older ones (tests/session/saved holds one of each)."""
 
-_LARGEST = 64 * 2**20  # bytes; 10,000 slices take 4 million
+_LARGEST_INDEX = 64 * 2**20  # bytes; 10,000 slices take 4 million
 _MODEL_NAME = re.compile(r"model_[0-9a-f]{16}\.safetensors")
 
 
 @dataclass(frozen=True)
-class StudyKey:
-    """Which study a session belongs to: its pixels, and how they are cut."""
+class CaseKey:
+    """Which case a session belongs to: its pixels, and how they are cut."""
 
     fingerprint: str
     plane: str
@@ -45,7 +171,7 @@ class Index:
     """What a session consists of.
 
     Attributes:
-        study: what it belongs to.
+        case: what it belongs to.
         saved: when, with the time zone.
         classes: ascending by number.
         slices: file names by slice and kind of labels; None = not known (yet), the files themselves tell.
@@ -58,7 +184,7 @@ class Index:
         model_settings: those with which the model was trained; None = those of the session.
     """
 
-    study: StudyKey
+    case: CaseKey
     saved: datetime
     classes: list[LabelClass] = field(default_factory=list)
     slices: dict[int, dict[str, str]] | None = None
@@ -79,7 +205,7 @@ def to_bytes(index: Index) -> bytes:
     """The index as it is written: the same bytes for the same content."""
     slices = None if index.slices is None else {str(number): index.slices[number] for number in sorted(index.slices)}
     content = {
-        "study": asdict(index.study),
+        "study": asdict(index.case),
         "saved": index.saved.isoformat(),
         "classes": to_plain(index.classes),
         "slices": slices,
@@ -106,7 +232,7 @@ def read_index(folder: Path) -> tuple[Index, list[str]]:
         SessionError: a newer version of the package wrote it.
     """
     try:
-        content = json.loads(disk.read(folder / INDEX_NAME, _LARGEST))
+        content = json.loads(disk.read(folder / INDEX_NAME, _LARGEST_INDEX))
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{getattr(error, 'strerror', None) or error}"
         raise DamagedIndexError(msg) from error
@@ -122,11 +248,11 @@ def read_index(folder: Path) -> tuple[Index, list[str]]:
         raise SessionError(msg)
     checksum = content.pop("checksum", None)
     problems = [] if checksum == _checksum(content) else ["the table of contents was altered; check names of classes"]
-    study, saved = _part(content, "study", _study), _part(content, "saved", _time)
-    if study is None or saved is None:
-        msg = "it does not say which study it belongs to"
+    case, saved = _part(content, "study", _case), _part(content, "saved", _time)
+    if case is None or saved is None:
+        msg = "it does not say which case it belongs to"
         raise DamagedIndexError(msg)
-    index = Index(study, saved)
+    index = Index(case, saved)
     for name, reader, words in _PARTS:
         value = _part(content, name, reader)
         if value is None and content.get(name) is not None:
@@ -144,8 +270,8 @@ def _part(content: Mapping[str, Any], name: str, reader: Callable[[Any], Any]) -
         return None
 
 
-def _study(value: Any) -> StudyKey:
-    return StudyKey(str(value["fingerprint"]), str(value["plane"]), int(value["n_slices"]))
+def _case(value: Any) -> CaseKey:
+    return CaseKey(str(value["fingerprint"]), str(value["plane"]), int(value["n_slices"]))
 
 
 def _time(value: Any) -> datetime:

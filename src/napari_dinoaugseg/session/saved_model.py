@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_dinoaugseg.errors import CheckpointError, LabelError, SettingsError
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.classes import LabelClass, from_plain
+from napari_dinoaugseg.session.labels import LabelClass, from_plain
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint

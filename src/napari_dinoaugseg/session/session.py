@@ -1,4 +1,4 @@
-"""The session: everything a person can do with a study, in the order in which they do it.
+"""The session: everything a person can do with a case, in the order in which they do it.
 
 The command line and the panel are thin on top of it. Neither PyTorch nor any widget appears in its interface; the
 engine is loaded when training or prediction first needs it.
@@ -16,22 +16,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.errors import CheckpointError, ClusterError, LabelError, TrainingError
-from napari_dinoaugseg.learning.events import Cancel, Event
-from napari_dinoaugseg.learning.prediction import Prediction, nearest_first
+from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, nearest_first
+from napari_dinoaugseg.learning.query import Suggestion, suggest
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.suggestion import Suggestion, suggest
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.agreement import agreement
-from napari_dinoaugseg.session.classes import LabelClass, classes_to_learn, names_kept, to_plain, with_segments
-from napari_dinoaugseg.session.computing import Computing, Place, computing
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels, Status
+from napari_dinoaugseg.session.compute import Computing, Place, computing
+from napari_dinoaugseg.session.index import Round, Snapshot
+from napari_dinoaugseg.session.labels import (
+    UNKNOWN,
+    LabelBook,
+    LabelClass,
+    Labels,
+    Status,
+    Structure,
+    classes_to_learn,
+    is_by_hand,
+    names_kept,
+    to_plain,
+    with_segments,
+    write_mask,
+)
 from napari_dinoaugseg.session.saved_model import require_fitting
-from napari_dinoaugseg.session.segments import is_by_hand, write_mask
-from napari_dinoaugseg.session.snapshot import Round, Snapshot
-from napari_dinoaugseg.session.structure import Structure
-from napari_dinoaugseg.study import Study
-from napari_dinoaugseg.study.study import ReadLabels
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
@@ -66,16 +75,16 @@ class Recipe:
 
 
 class Session:
-    """A study, its labels, and a decoder that learns from them.
+    """A case, its labels, and a decoder that learns from them.
 
     Args:
-        study: what is annotated.
+        case: what is annotated.
         settings: how to learn.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
         cache: keep features on disk, so that the next session encodes nothing.
         scheduler: the address of a scheduler of dask.distributed, one of whose workers computes; None = this machine.
-        encoder: one that is loaded already, for work on one study after the other; None = loaded when first needed.
+        encoder: one that is loaded already, for work on one case after the other; None = loaded when first needed.
         say: gets sentences for the person (a fallback taken, a licence).
 
     The settings are those of the next training. A trained model keeps the recipe (settings and encoder weights) with
@@ -89,7 +98,7 @@ class Session:
 
     def __init__(
         self,
-        study: Study,
+        case: Case,
         settings: Settings | None = None,
         *,
         device: str = "auto",
@@ -99,9 +108,9 @@ class Session:
         encoder: Encoder | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.study = study
+        self.case = case
         self.settings = settings or Settings()
-        self.labels = LabelBook(study.slice_shape, study.n_slices)
+        self.labels = LabelBook(case.slice_shape, case.n_slices)
         self._structure = Structure()
         self.history: list[Round] = []
         self._place = Place(device, weights, cache, scheduler)
@@ -117,7 +126,7 @@ class Session:
     # --- labelling --------------------------------------------------------------------------------------------------
 
     def load_labels(self, path: Path, slices: Sequence[int] | None = None) -> list[int]:
-        """Take manual labels from a file of the study's geometry or a folder of masks; returns the labelled slices.
+        """Take manual labels from a file of the case's geometry or a folder of masks; returns the labelled slices.
 
         Args:
             path: a label volume, or a folder of masks that match the pictures by name.
@@ -125,9 +134,9 @@ class Session:
                 mask (pictures).
 
         Raises:
-            LabelError: labels that do not fit the study, or are no labels. Nothing is taken over then.
+            LabelError: labels that do not fit the case, or are no labels. Nothing is taken over then.
         """
-        loaded = self.study.read_labels(path, slices)
+        loaded = self.case.read_labels(path, slices)
         taken = self.take_labels(loaded, path)
         if isinstance(loaded, ReadLabels):
             for notice in [*loaded.notices, *names_kept(self.labels.classes, loaded.segments)]:
@@ -186,7 +195,7 @@ class Session:
             self._encoder = None
         if self._engine is None:
             place = replace(self._place, weights=recipe.weights)
-            self._engine = computing(self.study, recipe.settings, place, encoder=self._encoder, say=self._say)
+            self._engine = computing(self.case, recipe.settings, place, encoder=self._encoder, say=self._say)
             self._engine_recipe = recipe
             if self._model_recipe is not None and not self._model_recipe.differences(recipe):
                 with self._losing_workers():
@@ -331,8 +340,8 @@ class Session:
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
-        amounts = self._structure.amounts(self.labels) if self.study.kind == "volume" else None
-        return suggest(self.study.n_slices, self.labels.labelled, self.labels.confidence, count, amounts)
+        amounts = self._structure.amounts(self.labels) if self.case.kind == "volume" else None
+        return suggest(self.case.n_slices, self.labels.labelled, self.labels.confidence, count, amounts)
 
     # --- facts ------------------------------------------------------------------------------------------------------
 
@@ -361,7 +370,7 @@ class Session:
         keep_unknown: bool = False,
         reviewed_only: bool = False,
     ) -> None:
-        """Write the mask in exactly the study's geometry; see :meth:`Study.write_mask`.
+        """Write the mask in exactly the case's geometry; see :meth:`Case.write_mask`.
 
         Args:
             path: a file for a volume, a folder for pictures.
@@ -374,16 +383,16 @@ class Session:
             OutputError: it cannot be written.
         """
         wanted, book = tuple(include), self.labels
-        by_hand = is_by_hand(book, self.study.n_slices, wanted, reviewed_only=reviewed_only)
+        by_hand = is_by_hand(book, self.case.n_slices, wanted, reviewed_only=reviewed_only)
 
         def mask(index: int) -> Labels:
             manual = book.manual(index) if keep_unknown else None
             return book.result(index, wanted, reviewed_only=reviewed_only) if manual is None else manual
 
-        write_mask(self.study, path, mask, book.classes, by_hand=by_hand)
+        write_mask(self.case, path, mask, book.classes, by_hand=by_hand)
 
     def save_model(self, path: Path) -> None:
-        """Write the trained decoder for the next study. Raises TrainingError without one, OutputError."""
+        """Write the trained decoder for the next case. Raises TrainingError without one, OutputError."""
         with importing_torch():
             from napari_dinoaugseg.model.checkpoint import save_checkpoint
 
@@ -425,7 +434,7 @@ class Session:
             **{name: getattr(settings, name) for name in kept}, window=window or settings.window
         )
         recipe = Recipe(adopted, self._place.weights)
-        engine = computing(self.study, adopted, self._place, encoder=self._encoder, say=self._say)
+        engine = computing(self.case, adopted, self._place, encoder=self._encoder, say=self._say)
         try:
             engine.restore(checkpoint, [entry.number for entry in classes], path)
         except BaseException:
@@ -459,9 +468,9 @@ class Session:
         )
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot of a session with the same study; everything here is replaced.
+        """Go on from a snapshot of a session with the same case; everything here is replaced.
 
-        The encoder is loaded when it is first needed, as ever. Raises LabelError when the labels do not fit the study;
+        The encoder is loaded when it is first needed, as ever. Raises LabelError when the labels do not fit the case;
         nothing is changed then.
         """
         self.labels.take_content(snapshot.book)
@@ -485,7 +494,7 @@ class Session:
 
     def _restore_model(self, engine: Computing) -> None:
         """Give a new engine what was learnt before it was built; what does not fit any more is said, and left."""
-        source = self._model if isinstance(self._model, Path) else self.study.path
+        source = self._model if isinstance(self._model, Path) else self.case.path
         try:
             model = self.model
             if model is not None:

@@ -1,55 +1,152 @@
-"""A session on disk: a folder that is always whole.
+"""Where sessions lie: a folder for each case, named by its pixels, with a numbered folder for each session in it.
 
-```
-session.json                          what there is, and the rest of the session; replaced last, in one step
-slices/00012_manual_<hash>.png        the labels of a slice
-model_<hash>.safetensors              the trained decoder
-lock                                  held by the window that may write
-```
-
-Files are named by their content and never overwritten. A save adds the slices that changed, replaces the index, and
-only then deletes what no index needs any more: killed at any moment, the program leaves the last session or the new
-one.
+Neither the case's name nor its path stands in a name or a file: they may tell who the patient is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 from filelock import FileLock, Timeout
 
 from napari_dinoaugseg import disk
+from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.errors import OutputError, SessionError
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.classes import LabelClass, new_class
 from napari_dinoaugseg.session.index import (
     INDEX_NAME,
-    DamagedIndexError,
-    Index,
-    StudyKey,
-    model_name,
-    read_index,
-    to_bytes,
-)
-from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, Entry, Labels
-from napari_dinoaugseg.session.slice_files import (
     LAYERS,
+    CaseKey,
+    DamagedIndexError,
     DamagedSliceError,
+    Index,
+    Snapshot,
+    model_name,
     parse,
+    read_index,
     read_slice,
     slice_files,
+    to_bytes,
     write_slice,
 )
-from napari_dinoaugseg.session.snapshot import Snapshot
-from napari_dinoaugseg.study import Study
+from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, Entry, LabelClass, Labels, new_class
+
+
+def default_sessions_folder() -> Path:
+    """The user's data folder; the environment variable DINOAUGSEG_SESSIONS moves it."""
+    named = os.environ.get("DINOAUGSEG_SESSIONS")
+    if named:
+        return Path(named)
+    return Path(platformdirs.user_data_dir("napari-dinoaugseg", appauthor=False)) / "sessions"
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """A session on disk, as its index tells.
+
+    Attributes:
+        folder: where it lies.
+        saved: when.
+        plane: how the case was cut; None where the index is damaged.
+        n_manual: slices labelled by hand.
+        n_accepted: slices with accepted predictions.
+        n_predicted: slices with predictions.
+        rounds: how many trainings.
+    """
+
+    folder: Path
+    saved: datetime
+    plane: str | None
+    n_manual: int
+    n_accepted: int
+    n_predicted: int
+    rounds: int
+
+
+def saved_sessions(fingerprint: str, root: Path | None = None) -> list[SavedSession]:
+    """The sessions of a case that hold anything, the last one first; those of a newer version of the program too.
+
+    Args:
+        fingerprint: of the case.
+        root: the folder of all sessions; None = the user's.
+    """
+    folder = _case_folder(fingerprint, root)
+    found = [_describe(path) for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.saved, reverse=True)
+
+
+def new_session_folder(fingerprint: str, root: Path | None = None) -> Path:
+    """Make an empty folder for a session of a case. Raises OutputError when the system refuses."""
+    folder = _case_folder(fingerprint, root)
+    number = 1
+    while True:
+        path = folder / f"{number:03d}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            msg = (
+                f"{path}: no session can be saved there ({disk.reason(error)}). "
+                "Free some space, or choose another folder for sessions in the preferences."
+            )
+            raise OutputError(msg) from error
+        else:
+            return path
+
+
+def _case_folder(fingerprint: str, root: Path | None) -> Path:
+    return (root or default_sessions_folder()) / fingerprint
+
+
+def _describe(folder: Path) -> SavedSession | None:
+    """What a session is, from its index; from its files when that does not tell; None when it is empty."""
+    layers = [found[1] for path in slice_files(folder / "slices") if (found := parse(path.name)) is not None]
+    try:
+        index, _ = read_index(folder)
+    except SessionError:  # of a newer version: it is offered, so that the person learns of it
+        return SavedSession(folder, _changed(folder), None, 0, 0, 0, 0)
+    except DamagedIndexError:
+        saved, plane, rounds = _changed(folder), None, 0
+    else:
+        if index.slices is not None:
+            layers = [layer for names in index.slices.values() for layer in names]
+        saved, plane, rounds = index.saved, index.case.plane, len(index.rounds)
+    if not layers:
+        return None
+    count = layers.count
+    return SavedSession(folder, saved, plane, count("manual"), count("accepted"), count("predicted"), rounds)
+
+
+def _changed(folder: Path) -> datetime:
+    path = folder / INDEX_NAME
+    return datetime.fromtimestamp((path if path.exists() else folder).stat().st_mtime, UTC).astimezone()
+
+
+# A session on disk: a folder that is always whole.
+#
+# ```
+# session.json                          what there is, and the rest of the session; replaced last, in one step
+# slices/00012_manual_<hash>.png        the labels of a slice
+# model_<hash>.safetensors              the trained decoder
+# lock                                  held by the window that may write
+# ```
+#
+# Files are named by their content and never overwritten. A save adds the slices that changed, replaces the index, and
+# only then deletes what no index needs any more: killed at any moment, the program leaves the last session or the new
+# one.
+
 
 logging.getLogger("filelock").setLevel(logging.WARNING)  # below that it logs paths of the person's machine
 
@@ -58,9 +155,9 @@ _LARGEST_MODEL = 2**30  # bytes; the paper's decoder for the large encoder takes
 _Layers = dict[str, dict[int, Labels]]
 
 
-def study_key(study: Study) -> StudyKey:
-    """What a session of this study is found by. Reads every pixel the first time."""
-    return StudyKey(study.fingerprint, study.plane.value, study.n_slices)
+def case_key(case: Case) -> CaseKey:
+    """What a session of this case is found by. Reads every pixel the first time."""
+    return CaseKey(case.fingerprint, case.plane.value, case.n_slices)
 
 
 class SessionStore:
@@ -68,7 +165,7 @@ class SessionStore:
 
     Args:
         folder: made when it is not there.
-        study: whose session it is.
+        case: whose session it is.
 
     Attributes:
         folder: where it lies.
@@ -79,10 +176,10 @@ class SessionStore:
         SessionError: what lies there is no folder of a session.
     """
 
-    def __init__(self, folder: Path, study: Study) -> None:
+    def __init__(self, folder: Path, case: Case) -> None:
         self.folder = folder
-        self._study = study
-        self._key = study_key(study)
+        self._case = case
+        self._key = case_key(case)
         self._slices = folder / "slices"
         # What lies on disk: the array (arrays of a label book never change) and its file.
         self._written: dict[tuple[str, int], tuple[Labels, str]] = {}
@@ -104,7 +201,7 @@ class SessionStore:
             self._lock.acquire()
         except Timeout:
             return (
-                "This study is being annotated in another window. Here it can only be looked at; close it there first."
+                "This case is being annotated in another window. Here it can only be looked at; close it there first."
             )
         except OSError as error:
             return f"The session's folder cannot be written ({disk.reason(error)}): it can only be looked at."
@@ -154,7 +251,7 @@ class SessionStore:
                 self._lock_again()
             there = {path.name for path in self._slices.iterdir()}
             index = Index(
-                study=self._key,
+                case=self._key,
                 saved=datetime.now(UTC).astimezone(),
                 classes=list(snapshot.book.classes),
                 confidence=dict(snapshot.book.confidence),
@@ -228,7 +325,7 @@ class SessionStore:
             The session, and a sentence for each part that could not be read.
 
         Raises:
-            SessionError: of a newer version, or of another study.
+            SessionError: of a newer version, or of another case.
         """
         try:
             index, problems = read_index(self.folder)
@@ -236,8 +333,8 @@ class SessionStore:
             if not (self.folder / INDEX_NAME).exists() and not any(slice_files(self._slices)):
                 return Snapshot(BookContent(), Settings()), []  # nothing was saved here yet
             index, problems = Index(self._key, datetime.now(UTC)), [f"the table of contents is lost ({error})"]
-        if index.study != self._key:
-            msg = f"{self.folder}: this session belongs to another study, or to other slices of it."
+        if index.case != self._key:
+            msg = f"{self.folder}: this session belongs to another case, or to other slices of it."
             raise SessionError(msg)
         layers = self._load_slices(index, problems)
         unseen = (
@@ -260,9 +357,9 @@ class SessionStore:
         layers: _Layers = {layer: {} for layer in LAYERS}
         for number, layer, path in self._files_of(index):
             try:
-                labels = read_slice(path, self._study.slice_shape(number))
+                labels = read_slice(path, self._case.slice_shape(number))
             except DamagedSliceError as error:
-                problems.append(f"{self._study.slice_name(number)}: the {layer} labels are {error}")
+                problems.append(f"{self._case.slice_name(number)}: the {layer} labels are {error}")
                 self._set_aside(path)
                 continue
             labels.setflags(write=False)
@@ -284,7 +381,7 @@ class SessionStore:
                 if found is not None:
                     newest[found[:2]] = path
             entries = [(number, layer, path) for (number, layer), path in newest.items()]
-        yield from (entry for entry in entries if entry[0] < self._study.n_slices)
+        yield from (entry for entry in entries if entry[0] < self._case.n_slices)
 
     def _set_aside(self, path: Path) -> None:
         """A damaged file is no longer ours to delete: somebody may still rescue something from it."""

@@ -1,0 +1,238 @@
+"""An array that is in memory already (an image layer of the viewer) as a case.
+
+Such an array has a voxel size at best, and no position in the body. Its masks are written with a diagonal affine whose
+first two axes point to the patient's left and back, the third to the head: what ITK takes for "no direction given", and
+what is shown again exactly as the array was.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.case.case import UNKNOWN, ReadLabels
+from napari_dinoaugseg.case.files import PICTURE_SUFFIXES, suffix_of
+from napari_dinoaugseg.case.geometry import Grid, Plane, Voxels, check
+from napari_dinoaugseg.case.masks import read_mask_folder
+from napari_dinoaugseg.case.volume import VolumeCase
+from napari_dinoaugseg.errors import CaseError, LabelError
+
+
+class ArrayCase(VolumeCase):
+    """Slices of an array (z, y, x), or the one slice of a picture (y, x).
+
+    Masks go to a NIfTI or NRRD file; those of a picture to PNG too. `nibabel.load(path).get_fdata()[x, y, z]` is the
+    label of voxel [z, y, x].
+    """
+
+    def __init__(self, voxels: Voxels, name: str, plane: Plane) -> None:
+        super().__init__(voxels, plane)
+        self.name = name
+        missing = "no position" if voxels.grid.known else "neither voxel size nor position"
+        if not self.is_picture:
+            self.lacking = f"This image has {missing} in the body, and its mask will have none."
+            self.notices.append(f"{self.lacking} For a mask that lies on the series, open its file or folder instead.")
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the array is 2-D."""
+        return len(self._voxels.file_shape) == 2
+
+    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> ReadLabels:
+        """Read a label file; for a picture, a mask picture of the same size too. See `VolumeCase.read_labels`."""
+        path = Path(path)
+        if not (self.is_picture and path.is_file() and suffix_of(path) in PICTURE_SUFFIXES):
+            return super().read_labels(path, slices)
+        masks = read_mask_folder(path)
+        labels = masks[path.stem]
+        if labels.shape != self.slice_shape(0):
+            height, width = self.slice_shape(0)
+            msg = (
+                f"{path}: the mask is {labels.shape[1]} x {labels.shape[0]} pixels, but {self.name} is "
+                f"{width} x {height}. Give a mask of the same size."
+            )
+            raise LabelError(msg)
+        if slices is not None:
+            self.require_slices(slices)
+        elif not ((labels > 0) & (labels != UNKNOWN)).any():
+            msg = f"{path}: every pixel is background, so there is nothing to learn. Paint something first."
+            raise LabelError(msg)
+        return ReadLabels({0: labels}, notices=masks.notices, may_be_unknown=masks.may_be_unknown)
+
+
+def case_from_array(
+    data: Any,
+    *,
+    spacing: Sequence[float] | None = None,
+    name: str = "image",
+    is_rgb: bool = False,
+    plane: Plane | None = None,
+) -> ArrayCase:
+    """Make a case of an array.
+
+    Args:
+        data: (y, x) or (z, y, x), grey; with a last axis of 3 or 4 colours when `is_rgb`. Anything that numpy can take
+            as an array; it is not copied where that can be avoided, and never written to.
+        spacing: the size of a pixel or voxel in mm along (y, x) or (z, y, x); None when it is unknown.
+        name: for messages and reports.
+        is_rgb: whether the last axis is colour: 8-bit, 16-bit, or from 0 to 1.
+        plane: direction of the slices, the array's axes taken as axial; None = along its first axis.
+
+    Returns:
+        The case; its `display` is the array itself, (1, y, x) for a picture.
+
+    Raises:
+        CaseError: several resolutions, more or fewer axes, complex numbers, no pixels; the message says what is
+            lacking.
+    """
+    if isinstance(data, Sequence):
+        msg = (
+            f"{name}: this image holds several resolutions (multiscale). "
+            "Choose an image layer with one resolution, or open the file itself."
+        )
+        raise CaseError(msg)
+    array = np.asarray(data)
+    axes = array.ndim - int(is_rgb)
+    if axes > 3:
+        msg = (
+            f"{name}: this image has {axes} axes ({_times(array.shape[:axes])}), as a time series or several channels "
+            "do. Split it (right-click the layer, Split Stack), and choose one volume."
+        )
+        raise CaseError(msg)
+    if axes < 2:
+        msg = f"{name}: this image has {axes} axis; a picture has two and a volume three. Choose another layer."
+        raise CaseError(msg)
+    if array.size == 0:
+        msg = f"{name}: this image has no pixels (its size is {_times(array.shape)}). Choose another layer."
+        raise CaseError(msg)
+    pixels = _bytes(array, name) if is_rgb else array
+    volume = pixels if axes == 3 else pixels[np.newaxis]
+    colour = tuple(range(3, volume.ndim))
+    stored = volume.transpose(2, 1, 0, *colour).view()
+    stored.flags.writeable = False  # the layer's pixels are not ours to repair in place
+    grid = _grid(stored, _millimetres(spacing, axes, name))
+    file_shape = grid.shape if axes == 3 else grid.shape[:2]
+    voxels = check(Voxels(path=Path(name), files=[], format="array", stored=stored, grid=grid, file_shape=file_shape))
+    return ArrayCase(voxels, name, plane or Plane.NATIVE)
+
+
+def _grid(stored: NDArray[Any], spacing: tuple[float, float, float] | None) -> Grid:
+    z, y, x = spacing or (1.0, 1.0, 1.0)
+    shape = (stored.shape[0], stored.shape[1], stored.shape[2])
+    return Grid(shape, np.diag([-x, -y, z, 1.0]), known=spacing is not None)
+
+
+def _millimetres(spacing: Sequence[float] | None, axes: int, name: str) -> tuple[float, float, float] | None:
+    if spacing is None:
+        return None
+    sizes = [float(size) for size in spacing]
+    if len(sizes) != axes or not all(np.isfinite(size) and size > 0 for size in sizes):
+        msg = (
+            f"{name}: {axes} positive voxel sizes are needed, not {_times(spacing)}. "
+            "Set the layer's scale to the voxel size in mm."
+        )
+        raise CaseError(msg)
+    # A picture is as thick as a file that says nothing would have it.
+    return (1.0, sizes[0], sizes[1]) if axes == 2 else (sizes[0], sizes[1], sizes[2])
+
+
+def _bytes(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Return colours as (..., 3) uint8; the opacity is dropped."""
+    if array.shape[-1] not in (3, 4):
+        msg = f"{name}: a colour image has 3 or 4 channels, not {array.shape[-1]}. Convert it to RGB or to grey."
+        raise CaseError(msg)
+    colours = array[..., :3]
+    if colours.dtype == np.uint8:
+        return np.asarray(colours, dtype=np.uint8)
+    if colours.dtype == np.uint16:
+        return np.asarray(colours >> 8, dtype=np.uint8)
+    if colours.dtype.kind == "f":
+        return np.asarray(np.rint(np.clip(np.nan_to_num(colours), 0, 1) * 255), dtype=np.uint8)
+    msg = f"{name}: colours of type {colours.dtype} are not supported. Convert the image to 8-bit RGB or to grey."
+    raise CaseError(msg)
+
+
+def _times(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:g}" for value in values)
+
+
+# The sample case: a T1 brain template with its grey and white matter, which nilearn carries (ICBM 152, 2009).
+
+
+GREY_MATTER, WHITE_MATTER = 1, 2
+CLASS_NAMES = {GREY_MATTER: "grey matter", WHITE_MATTER: "white matter"}
+LABELLED_SLICES = (20, 46, 72, 98, 124)
+"""Axial slices that the demo labels: evenly spread over the 140 of the sample."""
+
+# The cerebrum, with a margin of 8 voxels; below and above lie 49 slices with little or no brain.
+_CROP = (slice(19, 179), slice(20, 216), slice(10, 150))
+
+
+@dataclass(frozen=True)
+class BrainSample:
+    """The template at 1 mm, 160 x 196 x 140 voxels.
+
+    Attributes:
+        image: T1 contrast, uint8.
+        tissue: uint8, 0 background, 1 grey matter, 2 white matter: where its probability is at least one half.
+    """
+
+    image: nib.Nifti1Image
+    tissue: nib.Nifti1Image
+
+
+def brain_sample() -> BrainSample:
+    """Load the sample from the installed nilearn; nothing is downloaded.
+
+    Raises:
+        CaseError: nilearn is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from nilearn import datasets
+    except ImportError as error:
+        msg = 'The sample case comes with nilearn, which is not installed. Run: pip install "napari-dinoaugseg[demo]"'
+        raise CaseError(msg) from error
+    image = datasets.load_mni152_template(resolution=1).slicer[_CROP]
+    grey = datasets.load_mni152_gm_template(resolution=1).slicer[_CROP].get_fdata(dtype=np.float32)
+    white = datasets.load_mni152_wm_template(resolution=1).slicer[_CROP].get_fdata(dtype=np.float32)
+    tissue = np.zeros(grey.shape, np.uint8)
+    tissue[grey >= 0.5] = GREY_MATTER
+    tissue[white >= 0.5] = WHITE_MATTER
+    pixels = np.round(image.get_fdata(dtype=np.float32) * 255).astype(np.uint8)
+    return BrainSample(_nifti(pixels, image), _nifti(tissue, image))
+
+
+def sample_case() -> VolumeCase:
+    """The image of the sample as a case, without a file on the disk: axial slices, masks with its own affine.
+
+    Raises:
+        CaseError: nilearn is not installed.
+    """
+    image = brain_sample().image
+    shape = (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
+    voxels = Voxels(
+        path=Path("brain template"),
+        files=[],
+        format="nifti",
+        stored=np.asarray(image.dataobj),
+        grid=Grid(shape, np.asarray(image.affine, dtype=np.float64)),
+        file_shape=shape,
+        modality="MR",
+        header=image.header,
+    )
+    return VolumeCase(voxels)
+
+
+def _nifti(voxels: np.ndarray[Any, np.dtype[np.uint8]], like: nib.Nifti1Image) -> nib.Nifti1Image:
+    result = nib.Nifti1Image(voxels, like.affine)
+    result.header.set_xyzt_units("mm")
+    return result

@@ -1,0 +1,203 @@
+"""What a label number means, for the formats that can say it (DICOM SEG)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.case.geometry import Plane
+from napari_dinoaugseg.errors import LabelError
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One class of a mask.
+
+    Attributes:
+        number: its value in the mask, 1 to 65535.
+        name: for people.
+        colour: ``#rrggbb``; None leaves it to the viewer.
+        by_hand: whether a person drew all of it.
+    """
+
+    number: int
+    name: str
+    colour: str | None = None
+    by_hand: bool = False
+
+
+def described(numbers: list[int], segments: tuple[Segment, ...]) -> list[Segment]:
+    """Return a segment for each that is given or occurs, by number; one that nobody described is `class N`."""
+    known = {segment.number: segment for segment in segments}
+    return [known.get(number) or Segment(number, f"class {number}") for number in sorted({*numbers, *known} - {0})]
+
+
+# What every case is: a numbered series of 2-D images, and a place to write masks of exactly their geometry.
+
+
+UNKNOWN = 65535
+"""Value of a pixel of which a label image says nothing: learning ignores it."""
+
+# Gives the (H, W) label image of slice i in display orientation.
+MaskOf = Callable[[int], NDArray[np.integer[Any]]]
+# Gives the (H, W) confidence of slice i, from 0 to 1, in display orientation.
+ConfidenceOf = Callable[[int], NDArray[np.float32]]
+
+
+class ReadLabels(dict[int, NDArray[np.uint16]]):
+    """Label images (H, W) by slice number, as a file or a folder holds them, with what was read beside them.
+
+    Attributes:
+        notices: sentences that a person should read.
+        segments: name and colour of the labels, where the files have them.
+        may_be_unknown: whether `UNKNOWN` marks pixels that the labels leave open; otherwise it is a number like others.
+    """
+
+    def __init__(
+        self,
+        labels: Mapping[int, NDArray[np.uint16]],
+        *,
+        notices: Sequence[str] = (),
+        segments: Sequence[Segment] = (),
+        may_be_unknown: bool = False,
+    ) -> None:
+        super().__init__(labels)
+        self.notices = list(notices)
+        self.segments = tuple(segments)
+        self.may_be_unknown = may_be_unknown
+
+
+class Slices(ABC):
+    """A numbered series of 2-D images: what learning sees of a case.
+
+    Attributes:
+        kind: "volume" or "pictures".
+        n_slices: how many slices or pictures there are.
+        is_colour: whether slices are (H, W, 3).
+        modality: "CT", "MR"... where the file says so.
+    """
+
+    kind: Literal["volume", "pictures"]
+    n_slices: int
+    is_colour: bool
+    modality: str | None
+
+    @abstractmethod
+    def slice(self, i: int) -> NDArray[Any]:
+        """Return slice `i` as (H, W) or (H, W, 3): the file's own values (HU for CT), uint8 or float32."""
+
+    @abstractmethod
+    def slice_shape(self, i: int) -> tuple[int, int]:
+        """Return height and width of slice `i` in pixels, without decoding it."""
+
+    @abstractmethod
+    def slice_fingerprint(self, i: int) -> str:
+        """Return a hash (hex) of the pixels of slice `i`, and of where it lies in a volume: a key for caches."""
+
+    @property
+    @abstractmethod
+    def is_byte(self) -> bool:
+        """Whether every slice is stored as 8-bit values without scaling."""
+
+    @abstractmethod
+    def intensity_range(self) -> tuple[float, float]:
+        """Return the 0.5th and 99.5th percentile over the whole case, in the values of `slice`."""
+
+    def neighbours(self, i: int, distance: int = 1) -> tuple[int, int]:
+        """Return the numbers of two slices around slice `i` of a volume: so far away, or the first and the last one.
+
+        For pictures, which have nothing to do with one another, it is `i` itself.
+        """
+        if self.kind != "volume":
+            return i, i
+        return max(i - distance, 0), min(i + distance, self.n_slices - 1)
+
+
+class Case(Slices):
+    """Slices of one volume, or pictures, and a place to write masks of exactly their geometry.
+
+    Attributes:
+        name: the stem of the file or folder, for messages and reports; never a full path.
+        path: the file or folder.
+        plane: the direction of the slices; native for pictures.
+        notices: sentences that a person should read.
+        lacking: what its mask will lack, for a person; "" for nothing.
+        slice_distance: mm between neighbouring slices; None for pictures and where it is unknown.
+    """
+
+    name: str
+    path: Path
+    plane: Plane
+    notices: list[str]
+    lacking: str = ""
+    slice_distance: float | None
+
+    @abstractmethod
+    def slice_spacing(self, i: int) -> tuple[float, float] | None:
+        """Return the size of a pixel of slice `i` as (row, column) distance in mm; None when it is unknown."""
+
+    @abstractmethod
+    def slice_name(self, i: int) -> str:
+        """Return how slice `i` is called in messages: "slice 12", or the file name of a picture."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash (hex) of the pixels of the whole case; it does not depend on the name or the plane."""
+
+    @abstractmethod
+    def write_mask(self, path: Path, masks: MaskOf) -> None:
+        """Write a label image for every slice, in exactly the geometry that came in; whole or not at all."""
+
+    @abstractmethod
+    def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
+        """Write how sure the labels are, in the same geometry as `write_mask`."""
+
+    @abstractmethod
+    def check_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
+        """Raise `OutputError` when `write_mask(path)` could not succeed or would overwrite an input.
+
+        Args:
+            path: where the mask is to go.
+            inputs: further files and folders, beside the case's own, that must not be overwritten (labels, a model).
+        """
+
+    @abstractmethod
+    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> dict[int, NDArray[np.uint16]]:
+        """Read labels that somebody painted.
+
+        Args:
+            path: a label file of the same voxel grid, or for pictures a folder with masks for some of them.
+            slices: exactly these are labelled, all-background ones too; None takes every slice that is labelled.
+
+        Returns:
+            The (H, W) label image of each labelled slice, in display orientation, by slice number; a `ReadLabels`
+            where there are notices, names of labels, or pixels marked as `UNKNOWN`.
+
+        Raises:
+            LabelError: the labels do not fit the case, or are no labels.
+        """
+
+    def require_slices(self, slices: Sequence[int]) -> list[int]:
+        """Return the slice numbers sorted and once each.
+
+        Raises:
+            LabelError: there is none, or one is out of range.
+        """
+        slices = [int(i) for i in slices]
+        wrong = [i for i in slices if not 0 <= i < self.n_slices]
+        if wrong:
+            noun = "slice" if self.kind == "volume" else "picture"
+            numbers = f"they are numbered from 0 to {self.n_slices - 1}"
+            msg = f"{self.name}: there is no {noun} {wrong[0]}; {numbers}. Check the numbers."
+            raise LabelError(msg)
+        if not slices:
+            msg = f"{self.name}: no slice is named. Name at least one labelled slice."
+            raise LabelError(msg)
+        return sorted(set(slices))

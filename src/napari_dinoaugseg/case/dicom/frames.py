@@ -1,0 +1,451 @@
+"""Siemens mosaics: the slices of a volume (fMRI, diffusion) side by side as tiles of one image, taken apart.
+
+How many tiles there are and to which side the slices follow stands only in a private header (CSA), which nibabel reads.
+The position of a mosaic is where the corner of the whole mosaic would lie if it were centred on the slice: that of a
+tile lies half of the difference in size further in (nibabel, doc/source/dicom/dicom_mosaic.rst).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from napari_dinoaugseg.case.dicom.headers import (
+    EXPECTED,
+    FRAME_VECTORS,
+    GROUPS,
+    NO_IMAGES,
+    OF_THE_FILE,
+    Facts,
+    Slice,
+    class_name,
+    facts_of,
+    flat,
+    kind_of,
+    number,
+    numbers,
+    read_dataset,
+    read_header,
+    text,
+    value_of,
+)
+from napari_dinoaugseg.case.files import reading, unreadable
+from napari_dinoaugseg.errors import CaseError
+
+# Facts of ours about a tile: its first row and column in the mosaic.
+TILE = "MosaicTile"
+_PARALLEL = 0.99
+
+
+def is_mosaic(facts: Facts) -> bool:
+    """Tell whether an image calls itself a mosaic."""
+    kinds = facts.get("ImageType")
+    return isinstance(kinds, tuple) and "MOSAIC" in kinds and int(facts.get("NumberOfFrames") or 1) == 1
+
+
+def tiles_of(path: Path, facts: Facts) -> tuple[list[Slice], list[str]]:
+    """Return the slices of a mosaic in their order, and a notice.
+
+    Raises:
+        CaseError: the header does not say how the tiles are to be taken apart.
+    """
+    count, across = _private(path)
+    position, orientation = numbers(facts, "ImagePositionPatient", 3), numbers(facts, "ImageOrientationPatient", 6)
+    spacing, step = numbers(facts, "PixelSpacing", 2), number(facts, "SpacingBetweenSlices")
+    side = math.ceil(math.sqrt(count or 0))
+    rows, columns = int(facts["Rows"]), int(facts["Columns"])
+    whole = side > 0 and rows % side == 0 and columns % side == 0
+    if not whole or across is None or position is None or orientation is None or spacing is None or not step:
+        raise CaseError(_refused(path))
+    normal = np.cross(orientation[:3], orientation[3:])
+    if abs(float(normal @ across)) < _PARALLEL:
+        raise CaseError(_refused(path))
+    height, width = rows // side, columns // side
+    first = position + orientation[:3] * spacing[1] * (columns - width) / 2
+    first = first + orientation[3:] * spacing[0] * (rows - height) / 2
+    slices = []
+    for k in range(count):
+        place = first + k * abs(step) * np.sign(normal @ across) * normal
+        own: dict[str, Any] = {"ImagePositionPatient": tuple(float(x) for x in place), "Rows": height, "Columns": width}
+        slices.append(Slice(path, {**facts, **own, TILE: (k // side * height, k % side * width)}, None))
+    return slices, [f"the images are mosaics of {count} tiles of {width} x {height} pixels: the tiles are the slices"]
+
+
+def cut(slice_: Slice, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return the tile of a mosaic (row, column), or the whole image where it is none."""
+    if TILE not in slice_.facts:
+        return pixels
+    row, column = slice_.facts[TILE]
+    height, width = slice_.size
+    return pixels[row : row + height, column : column + width]
+
+
+def _private(path: Path) -> tuple[int, NDArray[np.float64] | None]:
+    """Return the number of tiles and the direction in which the slices follow (LPS), 0 and None where not said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # nibabel calls these readers experimental, when they are imported
+        from nibabel.nicom import csareader
+    try:
+        header = csareader.get_csa_header(read_dataset(path, stop_before_pixels=True))
+        if header is None:
+            return 0, None
+        count, across = csareader.get_n_mosaic(header), csareader.get_slice_normal(header)
+    except Exception:  # a private header of unknown origin: nibabel answers damage with almost any exception
+        return 0, None
+    return int(count or 0), None if across is None else np.asarray(across, dtype=float)
+
+
+def _refused(path: Path) -> str:
+    return (
+        f"{path}: this is a mosaic, with the slices of a volume as tiles of one image, and its header does not say how "
+        "to take it apart. Convert it to NIfTI, for example with dcm2niix."
+    )
+
+
+# Where the slices of a DICOM case came from: what a segmentation of it has to refer to.
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """The slices of one volume.
+
+    Attributes:
+        frames: file and frame (from 1; None for a file that is one image) of each slice, in stored order.
+        series: the SeriesInstanceUIDs: one, or one for each slice where a scanner gave each a series of its own.
+        instances: the SOPInstanceUID of the file of each slice, in stored order.
+        frame_of_reference: the FrameOfReferenceUID; empty when there is none or the slices do not share it.
+        problem: why no DICOM SEG can refer to these slices; None when one can.
+        at_one_place: whether the slices are frames of a loop, told apart by time and not by their place.
+    """
+
+    frames: tuple[tuple[Path, int | None], ...]
+    series: frozenset[str]
+    instances: tuple[str, ...]
+    frame_of_reference: str
+    problem: str | None
+    at_one_place: bool = False
+
+
+def source_of(ordered: Sequence[Slice], *, placed: bool, at_one_place: bool = False) -> DicomSource:
+    """Describe the slices of a case.
+
+    Args:
+        ordered: the slices in stored order.
+        placed: whether their place in the patient is known.
+        at_one_place: whether they are frames of a loop.
+    """
+    references = {str(slice_.facts.get("FrameOfReferenceUID", "")) for slice_ in ordered}
+    return DicomSource(
+        frames=tuple((slice_.path, slice_.frame) for slice_ in ordered),
+        series=frozenset(str(slice_.facts.get("SeriesInstanceUID", "")) for slice_ in ordered) - {""},
+        at_one_place=at_one_place,
+        instances=tuple(str(slice_.facts.get("SOPInstanceUID", "")) for slice_ in ordered),
+        frame_of_reference=references.pop() if len(references) == 1 else "",
+        problem=_problem(ordered, placed),
+    )
+
+
+def _problem(ordered: Sequence[Slice], placed: bool) -> str | None:
+    if not placed:
+        return "the images have no place in the patient"
+    if any(TILE in slice_.facts for slice_ in ordered):
+        return "its slices are tiles of mosaics, which have no number of their own"
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "FrameOfReferenceUID"):
+        if any(not slice_.facts.get(keyword) for slice_ in ordered):
+            return f"the images have no {keyword}"
+    if len({slice_.facts["FrameOfReferenceUID"] for slice_ in ordered}) > 1:
+        return "each image has a FrameOfReferenceUID of its own"
+    files = {slice_.path for slice_ in ordered}
+    if len(files) > 1 and any(slice_.frame is not None for slice_ in ordered):
+        return "the slices are frames of several files"
+    return None
+
+
+# The images of a DICOM file, each with its geometry, wherever the file keeps it.
+#
+# A file of one image has it at the top, frames of an enhanced object in functional groups (PS3.3 C.7.6.16). Older
+# multi-frame objects describe their first frame and how the others follow: nuclear medicine with the position in the
+# Detector Information Sequence and a signed Spacing Between Slices (C.8.4.8, C.8.4.11), others at the top with Spacing
+# Between Slices or a vector of slice locations. Pixel sizes stand in Pixel Spacing, or in what a detector, a film
+# scanner
+# or an ultrasound machine knows (10.7, C.8.5.5). Whatever has no place in the patient still has a pixel size then.
+
+
+PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
+_IN_VOLUME = dict(zip(PLACE, ("ImagePositionVolume", "ImageOrientationVolume"), strict=True))
+# Facts of ours: the frames follow against the normal of the first, and which one of a loop at one place this is.
+DESCENDING = "FramesDescend"
+FRAME_NUMBER = "FrameNumber"
+_WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+_SMALLEST_FRAME = 16  # bytes
+_OVER_TIME = frozenset({"FrameTime", "FrameTimeVector"})
+_ALONG_SLICES = frozenset({"SliceLocationVector", "GridFrameOffsetVector", "SliceVector"})
+_CENTIMETRES = 3  # Physical Units X Direction
+_TWO_DIMENSIONAL = 1  # Region Spatial Format
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One DICOM file that holds an image.
+
+    Attributes:
+        path: the file.
+        facts: what its header says as a whole.
+        slices: its images, in the order of the file.
+        has_place: whether it says where any of its images lies in the patient.
+        notices: what a person should know about its geometry.
+    """
+
+    path: Path
+    facts: Facts
+    slices: Sequence[Slice]
+    has_place: bool
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OtherFile:
+    """A DICOM file that holds no image.
+
+    Attributes:
+        path: the file.
+        kind: what it is, such as "a structured report (SR)".
+    """
+
+    path: Path
+    kind: str
+
+
+def read_image_file(path: Path) -> ImageFile | None:
+    """Read the header of an image; None for a DICOM object that is no image. Raises as `read_object`."""
+    found = read_object(path)
+    return found if isinstance(found, ImageFile) else None
+
+
+def read_object(path: Path) -> ImageFile | OtherFile:
+    """Read the header of a DICOM file.
+
+    Raises:
+        CaseError: not DICOM, damaged, a whole-slide image, or a mosaic that cannot be taken apart.
+    """
+    with reading(path, EXPECTED):
+        dataset = read_header(path, (*OF_THE_FILE, *GROUPS))
+        facts = facts_of(dataset, OF_THE_FILE)
+        kind = facts.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
+        sized = all(isinstance(facts.get(keyword), int) for keyword in ("Rows", "Columns"))
+        if not kind or (not sized and "Image Storage" in class_name(str(kind))):
+            raise CaseError(unreadable(path, EXPECTED))  # an image class without a size: the header is cut off
+        if not sized or facts.get("Modality") in NO_IMAGES:
+            return OtherFile(path, kind_of(str(kind), text(facts, "Modality")))
+        if kind == _WHOLE_SLIDE:
+            msg = f"{path}: this is a whole-slide image, cut into tiles. Export the region of interest as PNG or TIFF."
+            raise CaseError(msg)
+        if is_mosaic(facts):
+            slices, notices = tiles_of(path, facts)
+        else:
+            slices, notices = _images(path, dataset, facts)
+    has_place = any(keyword in slice_.facts for slice_ in slices for keyword in PLACE)
+    return ImageFile(path, facts, slices, has_place, tuple(notices))
+
+
+def slices_of(path: Path, dataset: Dataset) -> list[Slice]:
+    """Return the images of one file, each with its facts.
+
+    Args:
+        path: the file.
+        dataset: its header, with what `OF_GEOMETRY` and `GROUPS` name at least.
+
+    Raises:
+        CaseError: more or fewer frames are described than announced, or more than the file can hold.
+    """
+    return _images(path, dataset, facts_of(dataset, OF_THE_FILE))[0]
+
+
+def _images(path: Path, dataset: Dataset, facts: Facts) -> tuple[list[Slice], list[str]]:
+    """Return the images of one file, and notices about their geometry."""
+    count = int(facts.get("NumberOfFrames") or 1)
+    shared = flat(next(iter(value_of(dataset, GROUPS[0]) or ()), Dataset()))
+    groups = list(value_of(dataset, GROUPS[1]) or ())
+    if groups and len(groups) != count:
+        msg = f"{path}: it announces {count} frames but describes {len(groups)}. Export it again."
+        raise CaseError(msg)
+    each = [{**facts, **shared, **flat(group)} for group in groups] or [{**facts, **shared}]
+    _, notice = _pixel_spacing(each[0])
+    notices = [notice] if notice else []
+    each = [_with_pixel_spacing(found) for found in each]
+    if groups:
+        if PLACE[0] not in each[0] and _IN_VOLUME[PLACE[0]] in each[0]:
+            notices.append("the frames are placed in the volume of the ultrasound probe, not in the patient")
+            each = [_in_volume(found) for found in each]
+        return [Slice(path, found, number) for number, found in enumerate(each, start=1)], notices
+    if count <= 1:
+        return [Slice(path, _placed(each[0]), None)], notices
+    slices, notice = _alike(path, each[0], count)
+    return slices, [*notices, *([notice] if notice else [])]
+
+
+def _in_volume(facts: dict[str, Any]) -> dict[str, Any]:
+    """Take the place of a frame in the volume of an ultrasound probe for its place."""
+    return {**facts, **{keyword: facts[other] for keyword, other in _IN_VOLUME.items() if other in facts}}
+
+
+# --- frames that are not described one by one --------------------------------------------------------------------
+
+
+def _alike(path: Path, facts: Facts, count: int) -> tuple[list[Slice], str]:
+    """Return the frames of a file that describes the first and how the others follow, and a notice."""
+    # Even a compressed frame takes the header of its item and some bytes: more were never written.
+    if count > path.stat().st_size / _SMALLEST_FRAME:
+        msg = (
+            f"{path}: it announces {count} frames, more than fit into the file. It is damaged; copy or export it again."
+        )
+        raise CaseError(msg)
+    vectors = {keyword: found for keyword in FRAME_VECTORS if (found := numbers(facts, keyword, count)) is not None}
+    places, notice = _places(facts, count)
+    common = {keyword: value for keyword, value in facts.items() if keyword not in (*PLACE, *FRAME_VECTORS)}
+    slices = []
+    for k in range(count):
+        own = {keyword: float(vector[k]) for keyword, vector in vectors.items()}
+        slices.append(Slice(path, {**common, **own, **(places[k] if places else {})}, k + 1))
+    return slices, notice
+
+
+def _places(facts: Facts, count: int) -> tuple[list[dict[str, Any]], str]:
+    """Return position and orientation of each frame, none where the file does not say them, and a notice."""
+    origin = origin_of(facts)
+    if origin is None or _are_views(facts):
+        return [], ""
+    position, orientation = origin
+    across = np.cross(orientation[:3], orientation[3:])
+    common: dict[str, Any] = {PLACE[1]: tuple(float(x) for x in orientation)}
+    if over_time(facts):
+        return [{**common, PLACE[0]: tuple(float(x) for x in position), FRAME_NUMBER: k} for k in range(count)], ""
+    offsets, notice = frame_offsets(facts, count)
+    if offsets is None:
+        return [], ""
+    if offsets[-1] < offsets[0]:
+        common[DESCENDING] = True
+    return [{**common, PLACE[0]: tuple(float(x) for x in position + offset * across)} for offset in offsets], notice
+
+
+def origin_of(facts: Facts) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return position (3,) and orientation (6,) of the first image: at the top, or that of the first detector."""
+    detector = next(iter(facts.get("DetectorInformationSequence") or ()), None)
+    for found in (facts, facts_of(detector, PLACE) if isinstance(detector, Dataset) else {}):
+        position, orientation = numbers(found, PLACE[0], 3), numbers(found, PLACE[1], 6)
+        if position is not None and orientation is not None:
+            return position, orientation
+    return None
+
+
+def _placed(facts: dict[str, Any]) -> dict[str, Any]:
+    """Give a single image of nuclear medicine the place that stands with its detector."""
+    origin = None if any(keyword in facts for keyword in PLACE) or _are_views(facts) else origin_of(facts)
+    if origin is None:
+        return facts
+    return {**facts, **{keyword: tuple(float(x) for x in found) for keyword, found in zip(PLACE, origin, strict=True)}}
+
+
+def _are_views(facts: Facts) -> bool:
+    """Tell whether images of nuclear medicine are projections (planar, or views of a rotation), not slices."""
+    kinds = facts.get("ImageType")
+    return facts.get("Modality") == "NM" and isinstance(kinds, tuple) and len(kinds) > 2 and "RECON" not in kinds[2]
+
+
+def over_time(facts: Facts) -> bool:
+    """Tell whether the frames of a file follow one another in time (a loop): what Frame Increment Pointer says."""
+    pointers = facts.get("FrameIncrementPointer")
+    tags = pointers if isinstance(pointers, tuple | MultiValue) else () if pointers is None else (pointers,)
+    named = {keyword_for_tag(tag) for tag in tags}
+    if named & _ALONG_SLICES:
+        return False
+    return bool(named & _OVER_TIME) or (not named and any(keyword in facts for keyword in _OVER_TIME))
+
+
+def are_slices(facts: Facts) -> bool:
+    """Tell whether frames may lie beside one another: they are neither views nor frames of a loop."""
+    return not _are_views(facts) and not over_time(facts)
+
+
+def frame_offsets(facts: Facts, count: int) -> tuple[NDArray[np.float64] | None, str]:
+    """Return the distance of each frame from the first along the normal, in mm, and a notice; None where not said."""
+    for keyword in ("SliceLocationVector", "GridFrameOffsetVector"):
+        vector = numbers(facts, keyword, count)
+        if vector is not None:
+            return np.asarray(vector - vector[0]), ""
+    step, notice = number(facts, "SpacingBetweenSlices"), ""
+    if not step:
+        step = number(facts, "SliceThickness")
+        if not step or step < 0:
+            return None, ""
+        notice = f"the file does not say how far its frames lie apart: the slice thickness, {step:.3g} mm, is taken"
+    slices = numbers(facts, "SliceVector", count)
+    return step * (np.arange(count, dtype=np.float64) if slices is None else slices - slices[0]), notice
+
+
+# --- the size of a pixel -------------------------------------------------------------------------------------------
+
+
+def _with_pixel_spacing(facts: dict[str, Any]) -> dict[str, Any]:
+    """Fill in Pixel Spacing where the size of a pixel stands elsewhere."""
+    if "PixelSpacing" in facts:
+        return facts
+    found, _ = _pixel_spacing(facts)
+    return facts if found is None else {**facts, "PixelSpacing": found}
+
+
+def _pixel_spacing(facts: Facts) -> tuple[tuple[float, float] | None, str]:
+    """Return the distance of rows and of columns in mm, and which one that is where it is not the plain one."""
+    detector = _pair(facts, "ImagerPixelSpacing")
+    plain = _pair(facts, "PixelSpacing")
+    if plain is not None:
+        if detector is None or np.allclose(plain, detector, rtol=1e-3):
+            return plain, ""
+        return plain, f"the pixel size is the calibrated one, {_mm(plain)}; at the detector it is {_mm(detector)}"
+    if detector is not None:
+        return detector, f"the pixel size is that at the detector, {_mm(detector)}: it is used as such, uncorrected"
+    nominal = _pair(facts, "NominalScannedPixelSpacing")
+    if nominal is not None:
+        return nominal, f"the pixel size is the nominal one of the scanned film or screen, {_mm(nominal)}"
+    plane = _pair(facts, "ImagePlanePixelSpacing")
+    if plane is not None:
+        return plane, f"the pixel size is that in the plane of the image, {_mm(plane)}"
+    return _of_regions(facts)
+
+
+def _of_regions(facts: Facts) -> tuple[tuple[float, float] | None, str]:
+    """Return the pixel size of the two-dimensional regions of an ultrasound image, where they agree."""
+    sizes = []
+    for region in facts.get("SequenceOfUltrasoundRegions") or ():
+        units = [value_of(region, f"PhysicalUnits{axis}Direction") for axis in "XY"]
+        if units != [_CENTIMETRES] * 2 or value_of(region, "RegionSpatialFormat") not in (_TWO_DIMENSIONAL, None):
+            continue
+        deltas = facts_of(region, ("PhysicalDeltaY", "PhysicalDeltaX"))
+        size = [abs(number(deltas, keyword) or 0.0) * 10 for keyword in ("PhysicalDeltaY", "PhysicalDeltaX")]
+        if min(size) > 0:
+            sizes.append((size[0], size[1]))
+    if not sizes:
+        return None, ""
+    if not np.allclose(sizes, sizes[0], rtol=1e-3):
+        found = " and ".join(dict.fromkeys(_mm(size) for size in sizes))
+        return None, f"the regions of this ultrasound image have pixels of several sizes ({found}): none is used"
+    return sizes[0], f"the pixel size is that of the ultrasound region, {_mm(sizes[0])}"
+
+
+def _pair(facts: Facts, keyword: str) -> tuple[float, float] | None:
+    found = numbers(facts, keyword, 2)
+    return None if found is None or found.min() <= 0 else (float(found[0]), float(found[1]))
+
+
+def _mm(size: tuple[float, float]) -> str:
+    return f"{size[0]:.3g} x {size[1]:.3g} mm"

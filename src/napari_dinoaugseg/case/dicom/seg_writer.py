@@ -1,0 +1,317 @@
+"""Masks as DICOM SEG: one binary segment a class, in the patient, study and frame of reference of the source series.
+
+Class numbers may have gaps, but the segments of a binary SEG are numbered from 1 without any (PS3.3 C.8.20.2). So the
+number of a class is kept in its Segment Description (0062,0006), a standard attribute for what the writer wants to say
+about a segment, which archives keep where they may drop private ones; `dicom_seg` reads it back.
+
+Of the person, only what the standard demands of every object goes out (type 1 and 2 of the Patient and General Case
+modules: name, ID, birth date, sex; UIDs, date, time, ID and accession number of the case, referring physician), as it
+stands in the source, so that an archive files the segmentation with the case; and whether the source was
+de-identified. Neither who drew it nor where is written.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import PersonName
+
+from napari_dinoaugseg import __version__
+from napari_dinoaugseg.case.case import Segment, described
+from napari_dinoaugseg.case.dicom.frames import DicomSource, slices_of
+from napari_dinoaugseg.case.dicom.geometry import Header, parse
+from napari_dinoaugseg.case.dicom.headers import GROUPS, OF_GEOMETRY, property_of, read_header
+from napari_dinoaugseg.errors import CaseError, OutputError
+
+SOFTWARE = "napari-dinoaugseg"
+CLASS_NUMBER = "Class number {}"
+_SERIES_NUMBERS_ABOVE = 1000  # so that a viewer lists the segmentation after the images
+_LONGEST_LABEL = 64  # characters of the value representation LO
+
+# Type 2: empty where the source does not say.
+_PERSON = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+_CASE = ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
+_IF_PRESENT = (
+    *("IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "SeriesNumber"),
+)
+_IMAGE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality")
+_HEADER = tuple(dict.fromkeys((*_IMAGE, *OF_GEOMETRY, *GROUPS)))
+
+
+def seg_of(
+    path: Path, array: NDArray[np.uint8] | NDArray[np.uint16], source: DicomSource, segments: Sequence[Segment] = ()
+) -> Dataset:
+    """Return labels as a DICOM SEG that can be saved. Frames without a voxel of their segment are left out.
+
+    Args:
+        path: where it is to be written, for messages.
+        array: labels (i, j, k) in stored order: column, row, slice.
+        source: the slices the labels were drawn on.
+        segments: names and colours of the classes; those that do not occur are described too, without a frame.
+
+    Raises:
+        OutputError: there is no class at all, the source cannot be read any more, or its header forbids a SEG.
+    """
+    classes = described([int(number) for number in np.unique(array)], tuple(segments))
+    if not classes:
+        msg = f"{path}: a DICOM SEG needs at least one class, and nothing is labelled. Label something first."
+        raise OutputError(msg)
+    with _making(path):
+        headers = _headers(source)
+        number_of = _numbering(classes, int(array.max(initial=0)))
+        frames = _frames(array, source, len(headers), number_of.dtype, number_of.__getitem__)
+        described_classes = [_describe(n, entry) for n, entry in enumerate(classes, start=1)]
+        return _make(source, headers, frames, described_classes, "BINARY")
+
+
+def confidence_of(path: Path, array: NDArray[np.float32], source: DicomSource) -> Dataset:
+    """Return a confidence as a fractional DICOM SEG of one segment, in steps of 1/255.
+
+    Args:
+        path: where it is to be written, for messages.
+        array: (i, j, k) from 0 to 1, in stored order.
+        source: the slices it belongs to.
+
+    Raises:
+        OutputError: the source cannot be read any more, or its header forbids a SEG.
+    """
+    with _making(path):
+        headers = _headers(source)
+        frames = _frames(np.clip(array, 0, 1), source, len(headers), np.dtype(np.float32), np.asarray)
+        return _make(source, headers, frames, [_describe(1, Segment(1, "confidence"))], "FRACTIONAL")
+
+
+@contextmanager
+def _making(path: Path) -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Both libraries warn about every value of the source that is merely unusual.
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except OSError as error:
+            where = f"{error.filename}: {error.strerror}"
+            msg = f"{path}: the images that this mask belongs to cannot be read any more ({where}). Put them back."
+            raise OutputError(msg) from error
+        except (CaseError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
+            # What the libraries say when the header of the source is broken in a way that did not matter before.
+            detail = " ".join(str(error).split())[:160]
+            msg = f"{path}: these images cannot have a DICOM SEG ({detail}). Write .nii.gz instead."
+            raise OutputError(msg) from error
+
+
+def _headers(source: DicomSource) -> list[Header]:
+    """Read the places of all images again: each file of a series, or every frame of its one file."""
+    first, frame = source.frames[0]
+    if frame is not None:
+        return [parse(slice_) for slice_ in slices_of(first, read_header(first, _HEADER))]
+    return [parse(slices_of(path, read_header(path, _HEADER))[0]) for path, _ in source.frames]
+
+
+def _numbering(classes: Sequence[Segment], highest: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the segment number of each label up to `highest`."""
+    size = max(highest, classes[-1].number) + 1
+    number_of: NDArray[Any] = np.zeros(size, dtype=np.uint8 if len(classes) < 256 else np.uint16)
+    number_of[[entry.number for entry in classes]] = np.arange(1, len(classes) + 1)
+    return number_of
+
+
+def _frames(
+    array: NDArray[Any],
+    source: DicomSource,
+    count: int,
+    kind: np.dtype[Any],
+    convert: Callable[[NDArray[Any]], NDArray[Any]],
+) -> NDArray[Any]:
+    """Return images (image, row, column) in the order of the source; those that are no slice of it stay empty."""
+    frames = np.zeros((count, array.shape[1], array.shape[0]), dtype=kind)
+    for k, (_, frame) in enumerate(source.frames):
+        frames[k if frame is None else frame - 1] = convert(array[:, :, k].T)
+    return frames
+
+
+def _sources(headers: list[Header]) -> list[Dataset]:
+    """Return the images as highdicom needs them: no attribute more than goes out, and one exact orientation."""
+    person = _person(headers[0].path)
+    orientation = list(headers[0].facts["ImageOrientationPatient"])
+    if headers[0].frame is None:
+        singles = [_single(header, person, orientation) for header in headers]
+        for image in singles:
+            # highdicom takes images of one series only; the references are sorted again afterwards.
+            image.SeriesInstanceUID = singles[0].SeriesInstanceUID
+        return singles
+    return [_multi(headers, person, orientation)]
+
+
+def _person(path: Path) -> Dataset:
+    header = read_header(path, (*_PERSON, *_CASE, *_IF_PRESENT))
+    kept = Dataset()
+    for keyword in (*_PERSON, *_CASE):
+        value = header.get(keyword)
+        # Decoded here, since it goes out in UTF-8 whatever it came in.
+        setattr(kept, keyword, PersonName(str(value)) if isinstance(value, PersonName) else (value or None))
+    for keyword in _IF_PRESENT:
+        if header.get(keyword) not in (None, ""):
+            setattr(kept, keyword, header.get(keyword))
+    return kept
+
+
+def _image(header: Header, person: Dataset) -> Dataset:
+    image = Dataset()
+    image.update(person)
+    for keyword in _IMAGE:
+        setattr(image, keyword, header.facts.get(keyword))
+    image.Rows, image.Columns = header.size
+    return image
+
+
+def _single(header: Header, person: Dataset, orientation: list[Any]) -> Dataset:
+    image = _image(header, person)
+    image.ImagePositionPatient = list(header.facts["ImagePositionPatient"])
+    image.ImageOrientationPatient = orientation
+    image.PixelSpacing = list(header.facts["PixelSpacing"])
+    image.SliceThickness = header.facts.get("SliceThickness")
+    return image
+
+
+def _multi(headers: list[Header], person: Dataset, orientation: list[Any]) -> Dataset:
+    image = _image(headers[0], person)
+    image.NumberOfFrames = len(headers)
+    measures = highdicom.PixelMeasuresSequence(headers[0].facts["PixelSpacing"], headers[0].facts.get("SliceThickness"))
+    shared = Dataset()
+    shared.PixelMeasuresSequence = measures
+    shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", orientation)
+    image.SharedFunctionalGroupsSequence = [shared]
+    image.PerFrameFunctionalGroupsSequence = [_place(header) for header in headers]
+    return image
+
+
+def _place(header: Header) -> Dataset:
+    group = Dataset()
+    group.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", header.facts["ImagePositionPatient"])
+    return group
+
+
+def _make(
+    source: DicomSource,
+    headers: list[Header],
+    frames: NDArray[Any],
+    descriptions: list[highdicom.seg.SegmentDescription],
+    kind: str,
+) -> Dataset:
+    # highdicom wants each image at a place of its own: frames of a loop get one for the time being.
+    apart = [_shifted(header, k) for k, header in enumerate(headers)] if source.at_one_place else headers
+    sources = _sources(apart)
+    # An empty mask would keep every frame of every segment: one place is enough to say that nothing is there.
+    nothing: dict[str, Any] = {}
+    if not frames.any():
+        frames = frames[:1]
+        nothing = {"plane_positions": [_place(apart[0]).PlanePositionSequence], "omit_empty_frames": False}
+    made: Dataset = highdicom.seg.Segmentation(
+        source_images=sources,
+        pixel_array=frames,
+        segmentation_type=kind,
+        segment_descriptions=descriptions,
+        series_instance_uid=highdicom.UID(),
+        series_number=_SERIES_NUMBERS_ABOVE + int(sources[0].get("SeriesNumber") or 0),
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer=SOFTWARE,
+        manufacturer_model_name=SOFTWARE,
+        software_versions=__version__,
+        device_serial_number="0",  # type 1, and software has none
+        series_description=f"Segmentation ({SOFTWARE})",
+        content_label="SEGMENTATION",
+        specific_character_set="ISO_IR 192",
+        **nothing,
+    )
+    made.ContentCreatorName = None  # type 2: it has to be there, and who it was is nobody's business
+    if source.at_one_place:
+        _number_in_time(made, source, headers)
+    if len(source.series) > 1:
+        _refer_to_all_series(made, headers)
+    return made
+
+
+def _shifted(header: Header, k: int) -> Header:
+    place = [float(x) for x in header.position + k * header.normal]
+    return replace(header, facts={**header.facts, "ImagePositionPatient": place})
+
+
+def _number_in_time(made: Dataset, source: DicomSource, headers: list[Header]) -> None:
+    """Give the frames of a loop their place back, and number them in time (Temporal Position Index) instead."""
+    number_of = {n if frame is None else frame - 1: n + 1 for n, (_, frame) in enumerate(source.frames)}
+    first = headers[0]
+    for group in made.PerFrameFunctionalGroupsSequence:
+        place = np.array([float(x) for x in group.PlanePositionSequence[0].ImagePositionPatient])
+        k = round(float((place - first.position) @ first.normal))
+        group.PlanePositionSequence[0].ImagePositionPatient = list(headers[k].facts["ImagePositionPatient"])
+        content = group.FrameContentSequence[0]
+        content.TemporalPositionIndex = number_of.get(k, k + 1)
+        content.DimensionIndexValues = [int(content.DimensionIndexValues[0]), content.TemporalPositionIndex]
+    time = made.DimensionIndexSequence[1]
+    time.DimensionIndexPointer = tag_for_keyword("TemporalPositionIndex")
+    time.FunctionalGroupPointer = tag_for_keyword("FrameContentSequence")
+    time.DimensionDescriptionLabel = "Temporal Position Index"
+    made.pop("DimensionOrganizationType", None)
+    made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].pop("SpacingBetweenSlices", None)
+
+
+def _refer_to_all_series(made: Dataset, headers: list[Header]) -> None:
+    """Sort the references to images by their series, where a scanner gave each slice a series of its own."""
+    series_of = {str(header.facts["SOPInstanceUID"]): str(header.facts["SeriesInstanceUID"]) for header in headers}
+    groups: dict[str, list[Dataset]] = {}
+    for image in made.ReferencedSeriesSequence[0].ReferencedInstanceSequence:
+        groups.setdefault(series_of[str(image.ReferencedSOPInstanceUID)], []).append(image)
+    made.ReferencedSeriesSequence = []
+    for uid, images in groups.items():
+        item = Dataset()
+        item.SeriesInstanceUID, item.ReferencedInstanceSequence = uid, images
+        made.ReferencedSeriesSequence.append(item)
+
+
+def _describe(number: int, entry: Segment) -> highdicom.seg.SegmentDescription:
+    coded = property_of(entry.name)
+    method = {}
+    if not entry.by_hand:
+        method["algorithm_identification"] = highdicom.AlgorithmIdentificationSequence(
+            name=SOFTWARE, family=codes.DCM.ArtificialIntelligence, version=__version__
+        )
+    description = highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=_label(entry),
+        segmented_property_category=coded.category,
+        segmented_property_type=coded.type,
+        algorithm_type="MANUAL" if entry.by_hand else "SEMIAUTOMATIC",
+        display_color=_colour(entry),
+        **method,
+    )
+    if coded.side is not None:
+        side = highdicom.sr.CodedConcept.from_code(coded.side)
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+    description.SegmentDescription = CLASS_NUMBER.format(entry.number)
+    return description
+
+
+def _label(entry: Segment) -> str:
+    """Return the name as a value of LO: printable, without the backslash that separates values, not too long."""
+    text = "".join(c for c in entry.name.replace("\\", "/") if c.isprintable()).strip()
+    return text[:_LONGEST_LABEL].strip() or f"class {entry.number}"
+
+
+def _colour(entry: Segment) -> highdicom.color.CIELabColor | None:
+    if entry.colour is None:
+        return None
+    red, green, blue = bytes.fromhex(entry.colour.removeprefix("#"))
+    return highdicom.color.CIELabColor.from_rgb(red, green, blue)

@@ -1,0 +1,441 @@
+"""File names, and what a file really is: shared by every reader."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_dinoaugseg import disk
+from napari_dinoaugseg.errors import CaseError, DinoAugSegError, OutputError
+
+TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+# Suffixes of pictures by Pillow's name of the format; TIFF is read by tifffile.
+PICTURE_FORMATS: dict[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "TIFF": tuple(sorted(TIFF_SUFFIXES)),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "AVIF": (".avif",),
+    "TGA": (".tga",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "PCX": (".pcx",),
+    "QOI": (".qoi",),
+}
+FORMAT_OF = {suffix: name for name, suffixes in PICTURE_FORMATS.items() for suffix in suffixes}
+PICTURE_SUFFIXES = frozenset(FORMAT_OF)
+PICTURE_KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF, PPM, TGA, PCX or QOI"
+NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
+NRRD_SUFFIXES = frozenset({".nrrd", ".seg.nrrd"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+
+# Volumes that other programs read and can save as NIfTI: pairs of files, MetaImage, FreeSurfer, MINC, Philips.
+CONVERTIBLE_SUFFIXES = frozenset(
+    {".hdr", ".img", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".par", ".rec", ".gipl", ".vtk"}
+)
+
+GZIP = b"\x1f\x8b"
+"""The first bytes of a file that is packed with gzip."""
+
+# The first bytes of the files that people mistake for images, and what to call them.
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"BM", "a BMP picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (b"qoif", "a QOI picture"),
+    (b"NRRD", "a NRRD file"),
+    (GZIP, "a gzip archive"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"%PDF", "a PDF document"),
+)
+
+# Brands of ISO base media files (ISO/IEC 14496-12) that are pictures.
+_ISO_MEDIA = dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"), "a HEIC picture")
+
+
+_DOUBLE_SUFFIXES = (".nii.gz", ".seg.nrrd")
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix in lower case, `.nii.gz` and `.seg.nrrd` taken as one."""
+    name = path.name.lower()
+    return next((suffix for suffix in _DOUBLE_SUFFIXES if name.endswith(suffix)), Path(name).suffix)
+
+
+def stem_of(path: Path) -> str:
+    """Return the file name without its suffix, `.nii.gz` and `.seg.nrrd` taken as one."""
+    suffix = suffix_of(path)
+    return path.name[: -len(suffix)] if suffix in _DOUBLE_SUFFIXES else path.stem
+
+
+def name_of(path: Path) -> str:
+    """Return how a case is called: the name of its folder, or of its file without suffix."""
+    named = path if path.name not in ("", "..") else path.resolve()
+    return named.name if named.is_dir() else stem_of(named)
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that puts `slice 2` before `slice 10`."""
+    parts = re.split(r"(\d+)", text)
+    folded = tuple((0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts if part)
+    return (*folded, (-1, 0, text))
+
+
+def folded(name: str) -> str:
+    """Return a name as it is compared: letter case and the spelling of accents (Unicode NFC or NFD) do not count."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def is_hidden(path: Path, root: Path) -> bool:
+    """Tell whether a file, or a folder between it and `root`, is hidden (`.DS_Store`, `._scan.png`, `__MACOSX`)."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
+
+
+def listed(names: list[str], most: int = 3) -> str:
+    """Return a short list for a message: the first few names and how many more."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 file`, `3 files`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def endings_of(files: Iterable[Path]) -> str:
+    """Return how many files have which ending, the commonest first: `3 .heic, 1 .csv`."""
+    found = Counter(suffix_of(file) or "without an ending" for file in files)
+    return ", ".join(
+        f"{count} {ending}" for ending, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def what_it_is(path: Path) -> str | None:
+    """Say what a file is by its first bytes ("a web page", "a PNG picture"), or None when they tell nothing."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+    except OSError:
+        return None
+    if not head:
+        return "an empty file"
+    if head[128:132] == b"DICM":
+        return "a DICOM file"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "a WebP picture"
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        return "an AVIF picture" if brand in (b"avif", b"avis") else _ISO_MEDIA.get(brand, "a video")
+    if re.match(rb"\s*(<!doctype html|<html|<\?xml)", head, re.IGNORECASE):
+        return "a web page"
+    return next((name for magic, name in _MAGIC if head.startswith(magic)), None)
+
+
+def is_gzip(path: Path) -> bool:
+    """Tell whether a file is packed with gzip, whatever its name."""
+    with path.open("rb") as stream:
+        return stream.read(len(GZIP)) == GZIP
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file carries the DICOM magic (PS3.10, section 7.1)."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Tell whether a file is DICOM by its suffix or its first bytes; a damaged one with the suffix is meant as one."""
+    return path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path) or _is_bare_dicom(path)
+
+
+def _is_bare_dicom(path: Path) -> bool:
+    """Tell whether a file is a DICOM data set without preamble and magic, as programs before 1995 and exports write it.
+
+    Such a file begins with an element of group 0002 or 0008, whose length is a plausible number, in front of another
+    element of these groups.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(264)
+    except OSError:
+        return False
+    return len(head) >= 16 and any(_leads_to_element(head, order) for order in ("<", ">"))
+
+
+def _leads_to_element(head: bytes, order: str) -> bool:
+    group, element, length = struct.unpack_from(f"{order}HHI", head)
+    if group not in (0x0002, 0x0008) or element > 0x0100:
+        return False
+    if head[4:6].isalpha() and head[4:6].isupper():  # explicit: two letters, then a length of two bytes
+        (length,) = struct.unpack_from(f"{order}H", head, 6)
+    if 8 + length + 4 > len(head):
+        return False
+    (following,) = struct.unpack_from(f"{order}H", head, 8 + length)
+    return following in (0x0002, 0x0008)
+
+
+def require_file(path: Path) -> None:
+    """Raise `CaseError` unless `path` is a file that can be opened."""
+    if not path.exists():
+        msg = f"{path}: there is no such file or folder. Check the path."
+        raise CaseError(msg)
+    if not path.is_file():
+        msg = f"{path}: this is a folder, but a file was expected."
+        raise CaseError(msg)
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into a `CaseError` that names the file.
+
+    Decoders meet bytes of unknown origin, and answer damage with almost any exception (struct.error, KeyError,
+    zlib.error...): this is the one place where all of them mean "the file is damaged".
+    """
+    try:
+        yield
+    except DinoAugSegError:
+        raise
+    except MemoryError as error:
+        msg = f"{path}: there is not enough free memory for this image. Close other programs, or export a part of it."
+        raise CaseError(msg) from error
+    except PermissionError as error:
+        msg = f"{path}: no permission to read this file. Change its permissions or copy it elsewhere."
+        raise CaseError(msg) from error
+    except Exception as error:
+        raise CaseError(unreadable(path, expected, error)) from error
+
+
+def unreadable(path: Path, expected: str, error: Exception | None = None) -> str:
+    """Return the message for a file that is not what its name says, or that is damaged."""
+    found = what_it_is(path)
+    if found is not None and not _fits(found, expected):
+        return f"{path}: this is {found}, not {expected}. Give the real image, or its right suffix."
+    # A decoder may quote the file, whose bytes must not reach a terminal as escape codes.
+    detail = "".join(part if part.isprintable() else "?" for part in " ".join(str(error or "").split())[:160])
+    reason = f" ({detail})" if detail else ""
+    return f"{path}: cannot be read as {expected}{reason}. It is damaged or cut off; copy or export it again."
+
+
+def _fits(found: str, expected: str) -> bool:
+    """Tell whether what was found may well be what was expected, only broken."""
+    return found in expected or expected in found or (found == "a gzip archive" and "gzip" in expected)
+
+
+# Folders of pictures: what lies in them, walked through links, and what is left out, in words.
+
+
+@dataclass
+class Folder:
+    """What lies right in a folder, hidden files left out, each kind in natural order.
+
+    Attributes:
+        pictures: files that may be pictures, by their suffix.
+        others: other files.
+        folders: subfolders, links to folders among them.
+        broken: links that lead nowhere.
+    """
+
+    pictures: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    broken: list[Path] = field(default_factory=list)
+
+
+def look_into(folder: Path) -> Folder:
+    """List a folder. Raises CaseError when that is not allowed."""
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+    except OSError as error:
+        msg = f"{folder}: this folder cannot be read ({error.strerror}). Change its permissions or copy it elsewhere."
+        raise CaseError(msg) from error
+    found = Folder()
+    for path in entries:
+        if is_hidden(path, folder):
+            continue
+        if path.is_dir():
+            found.folders.append(path)
+        elif not path.exists():
+            found.broken.append(path)
+        elif path.is_file():
+            (found.pictures if suffix_of(path) in PICTURE_SUFFIXES else found.others).append(path)
+    return found
+
+
+def once(folders: Iterable[Path], seen: set[str]) -> Iterator[Path]:
+    """Yield the folders that were not walked yet; links may lead in a circle, or to one place twice."""
+    for folder in folders:
+        real = os.path.realpath(folder)
+        if real not in seen:
+            seen.add(real)
+            yield folder
+
+
+def each_folder(folder: Path) -> Iterator[Folder]:
+    """Yield what lies in a folder and in those below it, each folder once. Raises CaseError as `look_into`."""
+    seen = {os.path.realpath(folder)}
+    ahead = [folder]
+    while ahead:
+        found = look_into(ahead.pop(0))
+        yield found
+        ahead.extend(once(found.folders, seen))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files in a folder and below it, hidden ones left out, in the order of their paths."""
+    return sorted(path for found in each_folder(folder) for path in (*found.pictures, *found.others))
+
+
+def place_of(file: Path) -> tuple[str, str]:
+    """Return where a file lies, however its folder is reached; two links to one file are two places."""
+    return os.path.realpath(file.parent), file.name
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Tell whether a picture lies in a folder or below it."""
+    seen: set[str] = set()
+
+    def below(place: Path) -> bool:
+        found = look_into(place)
+        return bool(found.pictures) or any(below(sub) for sub in once(found.folders, seen))
+
+    seen.add(os.path.realpath(folder))
+    return below(folder)
+
+
+@dataclass
+class LeftOut:
+    """What a walk through a folder did not take.
+
+    Attributes:
+        others: files that are no pictures that can be read.
+        broken: links that lead nowhere.
+        masks: files beside pictures that are named as their masks.
+        mask_folders: folders that are named as holding masks.
+        below: folders with pictures, below one that holds pictures itself.
+    """
+
+    others: list[Path] = field(default_factory=list)
+    broken: list[Path] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
+    mask_folders: list[Path] = field(default_factory=list)
+    below: list[Path] = field(default_factory=list)
+
+    def sentences(self, name: str) -> list[str]:
+        """Return what was left out of the folder called `name`, for a person; nothing where that is nothing."""
+        said: list[str] = []
+        if self.others:
+            number = counted(len(self.others), "file")
+            said.append(f"{number} of other kinds in {name} left out: {endings_of(self.others)}")
+        if self.broken:
+            names = listed([path.name for path in self.broken])
+            said.append(f"{counted(len(self.broken), 'link')} in {name} that lead nowhere left out: {names}")
+        if self.masks:
+            names = listed([path.name for path in self.masks])
+            said.append(f"{counted(len(self.masks), 'file')} in {name} named as masks left out: {names}")
+        if self.mask_folders:
+            names = listed([path.name for path in self.mask_folders])
+            said.append(f"{counted(len(self.mask_folders), 'folder')} in {name} named as masks left out: {names}")
+        if self.below:
+            names = listed([path.name for path in self.below])
+            said.append(
+                f"{counted(len(self.below), 'folder')} in {name} left out, since pictures lie right in {name}: {names}"
+            )
+        return said
+
+
+# Writing results: checked before anything is computed, written whole or not at all.
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name in the same folder, and rename it to `path` when the block ends well.
+
+    A reader of `path` sees the old file or the new one, never a part. When the block raises, nothing is left.
+
+    Raises:
+        OutputError: the system refused to write (disk full, no permission, folder gone).
+    """
+    with _refusals(path), disk.replacing(path, suffix=suffix_of(path)) as temporary:
+        yield temporary
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, and move it, or its files one by one, to `path` when the block ends well.
+
+    A new folder appears whole. In a folder that exists, each file is replaced in one step and other files stay.
+
+    Raises:
+        OutputError: the system refused to write; the folder is as it was.
+    """
+    with _refusals(path), disk.replacing_folder(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(_refused(path, error)) from error
+
+
+def _refused(path: Path, error: OSError) -> str:
+    return f"{path}: cannot be written ({disk.reason(error)}). Choose another place or free some space."
+
+
+def check_parent(path: Path) -> None:
+    """Raise `OutputError` unless a file or folder can be made at `path`."""
+    parent = path.absolute().parent
+    if not parent.exists():
+        msg = f"{path}: the folder {parent} does not exist. Make it first, or choose another place."
+        raise OutputError(msg)
+    if not parent.is_dir():
+        msg = f"{path}: {parent} is a file, not a folder. Choose another place."
+        raise OutputError(msg)
+    check_writable(parent, path)
+
+
+def check_writable(folder: Path, path: Path) -> None:
+    """Raise `OutputError` unless files can be made in `folder`: an unnamed file is tried, since rights may lie."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        msg = f"{path}: the folder {folder} is not writable ({error.strerror}). Choose another place."
+        raise OutputError(msg) from error
+
+
+def is_same(a: Path, b: Path) -> bool:
+    """Tell whether two names mean one file or folder, whether it exists or not."""
+    try:
+        return a.samefile(b)
+    except OSError:
+        return os.path.realpath(a) == os.path.realpath(b)
+
+
+def check_not_input(path: Path, inputs: Sequence[Path]) -> None:
+    """Raise `OutputError` when writing `path` would overwrite one of the inputs."""
+    for given in inputs:
+        if is_same(path, given):
+            msg = f"{path}: this would overwrite an input. Choose another name for the result."
+            raise OutputError(msg)

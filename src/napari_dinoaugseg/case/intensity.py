@@ -1,0 +1,181 @@
+"""From the values of a scanner to the 0..1 that encoders take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.errors import SettingsError
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.case.case import Slices
+
+
+# Hounsfield units, as (lowest, highest), from the level and width that radiologists use.
+CT_WINDOWS: dict[str, tuple[float, float]] = {
+    "soft tissue": (-160.0, 240.0),
+    "mediastinum": (-125.0, 225.0),
+    "liver": (-60.0, 140.0),
+    "lung": (-1350.0, 150.0),
+    "bone": (-450.0, 1050.0),
+    "brain": (0.0, 80.0),
+    "stroke": (20.0, 60.0),
+    "angiography": (-50.0, 650.0),
+}
+# Air to dense bone: outside lie padding, metal and the table, which would take contrast from the organs.
+_CT_RANGE = (-1000.0, 600.0)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The values that become 0 and 1; what lies outside is clipped."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Refuse a window without width."""
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
+            msg = f"Give a window as two finite numbers, the lower one first, not {self.low:g} and {self.high:g}."
+            raise SettingsError(msg)
+
+    def apply(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `image` (any shape) scaled to 0..1 as float32."""
+        # Divided first: the width of a window may exceed float32.
+        scaled = (image.astype(np.float32) - np.float32(self.low)) / np.float32(self.high - self.low)
+        return np.clip(scaled, 0.0, 1.0, out=scaled)
+
+
+@dataclass(frozen=True)
+class SliceRange:
+    """Each slice or picture by itself, from its least value to its greatest, in steps of 1/255.
+
+    The authors of the paper scale so, all channels of a colour picture together. They add 1e-8 to the range, for slices
+    of one value, and cut off below to 8 bits: the greatest value becomes 1 in single precision, 254/255 in double.
+
+    Attributes:
+        within: values outside are clipped first; None = all values count.
+    """
+
+    within: Window | None = None
+
+    def apply(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `image` (any shape) scaled to 0..1 as float32; 0 where all values are equal."""
+        exact = image.dtype in (np.uint8, np.float32)  # in which case single precision is what the authors compute in
+        values = image.astype(np.float32 if exact else np.float64)
+        if self.within is not None:
+            values = np.clip(values, self.within.low, self.within.high)
+        low, high = values.min(), values.max()
+        levels = ((values - low) / (high - low + 1e-8) * 255).astype(np.uint8)
+        unit: NDArray[np.float32] = levels.astype(np.float32) / np.float32(255)
+        return unit
+
+
+Scale = Window | SliceRange | None
+"""How the values of a slice become 0..1; None where 8-bit values are taken as they are (divided by 255)."""
+
+
+def robust_range(values: NDArray[Any]) -> tuple[float, float]:
+    """Return the 0.5th and 99.5th percentile, or the extremes where these coincide (a nearly empty image)."""
+    low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
+    return (low, high) if low < high else (float(values.min()), float(values.max()))
+
+
+def choose_window(case: Slices, name: str = "auto") -> Window | None:
+    """Return how the grey values of a case become 0..1.
+
+    Args:
+        case: the case.
+        name: "auto", "percentiles", a name of `CT_WINDOWS`, or two numbers such as "-160,240".
+
+    Returns:
+        A window for the whole case, or None where 8-bit values are taken as they are (divided by 255): colour, and
+        8-bit pictures with "auto".
+
+    Raises:
+        SettingsError: no such window.
+    """
+    wanted = name.strip().lower().replace("_", " ").replace("-", " ") if "," not in name else name
+    if "," in name:
+        return _numbers(name)
+    if wanted not in ("auto", "percentiles", *CT_WINDOWS):
+        known = ", ".join(("auto", "percentiles", *CT_WINDOWS))
+        msg = f"There is no window {name!r}. Choose one of {known}, or two numbers such as -160,240."
+        raise SettingsError(msg)
+    if case.is_colour or (wanted == "auto" and case.kind == "pictures" and case.is_byte):
+        return None
+    if wanted in CT_WINDOWS:
+        return Window(*CT_WINDOWS[wanted])
+    low, high = case.intensity_range()
+    if wanted == "auto" and _is_hounsfield(case.modality, low, high):
+        low, high = max(low, _CT_RANGE[0]), min(high, _CT_RANGE[1])
+    return Window(low, high) if low < high else Window(low, low + max(1.0, abs(low) * 1e-3))
+
+
+def opening_window(case: Slices, chosen: str = "auto") -> str:
+    """Return the name of the window in which a case opens: soft tissue for a CT, "auto" otherwise.
+
+    Args:
+        case: the case.
+        chosen: the window of the case before; it stays where it means the same in this one.
+    """
+    if case.is_colour:
+        return "auto"
+    if case.modality == "CT" or (case.modality is None and _is_hounsfield(None, *case.intensity_range())):
+        return chosen if chosen in CT_WINDOWS else "soft tissue"
+    return chosen if chosen == "percentiles" else "auto"
+
+
+def choose_scale(case: Slices, window: str, scaling: str) -> Scale:
+    """Return how the values of a case become 0..1 for the encoder.
+
+    Args:
+        case: the case.
+        window: a name as of `choose_window`.
+        scaling: "window" for one window for all slices, "slice" for each slice by itself (`SliceRange`): then a window
+            other than "auto" tells only which values count.
+
+    Raises:
+        SettingsError: no such window.
+    """
+    if scaling != "slice":
+        return choose_window(case, window)
+    return SliceRange(None if window.strip().lower() == "auto" else choose_window(case, window))
+
+
+def _is_hounsfield(modality: str | None, low: float, high: float) -> bool:
+    """Tell whether values are Hounsfield units: the file says CT, or they reach from air to tissue."""
+    if modality is not None:
+        return modality == "CT" and low < _CT_RANGE[1] and high > _CT_RANGE[0]
+    return -3100.0 <= low <= -700.0 and 0.0 < high < 4100.0
+
+
+def _numbers(text: str) -> Window:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        msg = f"A window is two numbers such as -160,240, not {text!r}."
+        raise SettingsError(msg) from None
+    return Window(low, high)
+
+
+def to_unit_rgb(image: NDArray[Any], window: Scale) -> NDArray[np.float32]:
+    """Return a slice as encoders take it.
+
+    Args:
+        image: (H, W) or (H, W, 3), as `Case.slice` gives it.
+        window: the window for grey values; None divides by 255, as colour always is unless each slice is scaled by
+            itself.
+
+    Returns:
+        (3, H, W) float32 in 0..1; grey is repeated three times.
+    """
+    if image.ndim == 3 and isinstance(window, SliceRange):
+        return np.ascontiguousarray(np.moveaxis(window.apply(image), 2, 0))
+    if image.ndim == 3:
+        return np.ascontiguousarray(np.moveaxis(image, 2, 0), dtype=np.float32) / np.float32(255)
+    unit = window.apply(image) if window is not None else Window(0.0, 255.0).apply(image)
+    return np.repeat(unit[np.newaxis], 3, axis=0)

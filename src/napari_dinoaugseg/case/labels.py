@@ -1,0 +1,279 @@
+"""Label files of volumes: read, checked to be labels, and brought onto the grid of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.case.case import Segment
+from napari_dinoaugseg.case.dicom.frames import DicomSource
+from napari_dinoaugseg.case.dicom.seg import (
+    Labels,
+    SegLabels,
+    covering,
+    is_seg,
+    on_grid,
+    own_grid,
+    read_seg,
+    require_source,
+)
+from napari_dinoaugseg.case.geometry import Grid, Voxels, place_by
+from napari_dinoaugseg.case.nrrd import holds_segments, merge_layers, read_content, voxels_of
+from napari_dinoaugseg.case.volume_files import kind_of, read_volume_file
+from napari_dinoaugseg.errors import CaseError, LabelError, SeveralVolumesError
+
+HIGHEST_LABEL = int(np.iinfo(np.uint16).max)
+WHITE = 255
+# How far from a whole number a label may lie; what is further off was interpolated.
+_NEAR_WHOLE = 1e-3
+_SILENT = 1e-4  # rounding of float32
+# Labels that were packed with a slope are at most half of it off, and a little for the rounding of slope and intercept.
+# With a slope so coarse that anything would be near a label, nothing is.
+_ROUNDING = 1.01
+_FARTHEST_FROM_WHOLE = 0.25
+
+
+@dataclass(frozen=True)
+class LabelVolume:
+    """A label volume on its own.
+
+    Attributes:
+        mask: the labels (i, j, k) in stored order.
+        grids: the ways to read where it lies, by name, the one that is followed first.
+        segments: what the file says its labels mean.
+        notices: sentences that a person should read.
+    """
+
+    mask: Labels
+    grids: list[tuple[str, Grid]]
+    segments: tuple[Segment, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """Where it lies."""
+        return self.grids[0][1]
+
+
+def read_mask_volume(path: Path) -> tuple[Labels, Grid]:
+    """Read a label volume on its own.
+
+    Args:
+        path: a NIfTI, NRRD, DICOM SEG or multi-page TIFF file. A DICOM SEG reaches from its first to its last frame.
+
+    Returns:
+        The labels (i, j, k) in stored order, uint8 where they fit and uint16 otherwise, and their grid.
+
+    Raises:
+        LabelError: the file cannot be read, or what it holds are no labels (negative, fractional, NaN, over 65535).
+    """
+    volume = read_label_volume(Path(path))
+    return volume.mask, volume.grid
+
+
+def read_label_volume(path: Path, of_series: tuple[int, int] | None = None) -> LabelVolume:
+    """Read a label volume with what the file says its labels mean, and what a person should know.
+
+    Args:
+        path: as for `read_mask_volume`; the layers of a segmentation of 3D Slicer are merged.
+        of_series: the number of the volume that the image is, and of how many: labels for all of them are read too.
+
+    Raises:
+        LabelError: as of `read_mask_volume`; segments that overlap.
+    """
+    if is_seg(path):
+        labels = _read_seg(path)
+        grid = own_grid(labels)
+        return LabelVolume(_on_grid(labels, grid, path), [("geometry", grid)])
+    try:
+        voxels, segments, notices = _read_voxels(path, of_series)
+    except SeveralVolumesError as error:
+        msg = f"{path}: it holds {error.count} volumes, but labels are one. Save the volume that belongs to this image."
+        raise LabelError(msg) from error
+    except CaseError as error:
+        raise LabelError(str(error)) from error
+    if voxels.is_colour:
+        msg = f"{path}: it holds colours, not label numbers. Save the labels as whole numbers from 0 up."
+        raise LabelError(msg)
+    if voxels.non_finite:
+        msg = f"{path}: it holds NaN or infinite voxels, which are no labels. Save labels as whole numbers from 0 up."
+        raise LabelError(msg)
+    mask, rounded = _whole_numbers(path, voxels)
+    notices = [*notices, *rounded, *_white(path, mask, segments)]
+    return LabelVolume(mask, voxels.grids, tuple(segments), tuple(notices))
+
+
+def _read_voxels(path: Path, of_series: tuple[int, int] | None) -> tuple[Voxels, list[Segment], list[str]]:
+    """Return one volume, with segments and notices where the file is a segmentation of 3D Slicer."""
+    if kind_of(path) == "nrrd":
+        content = read_content(path)
+        if holds_segments(content):
+            mask, segments, notices = merge_layers(path, content)
+            return voxels_of(path, content, mask), segments, notices
+    number, count = of_series or (0, 1)
+    try:
+        voxels = read_volume_file(path)
+    except SeveralVolumesError as error:
+        if of_series is None or error.count != count:
+            raise
+    else:
+        if of_series is None or not voxels.grid.in_time or voxels.grid.shape[2] != count:
+            return voxels, [], []
+    taken = f"{path.name} holds labels for {count} volumes: those of number {number} are taken, as of the image."
+    return read_volume_file(path, number), [], [taken]
+
+
+def _white(path: Path, mask: Labels, segments: Sequence[Segment]) -> list[str]:
+    """Say what 255 is taken for: programs mean "inside" by it, or "unknown", and nothing in a volume says which."""
+    if any(segment.number == WHITE for segment in segments) or not (mask == WHITE).any():
+        return []
+    others = np.flatnonzero(np.bincount(mask.ravel(order="K"), minlength=WHITE + 1)[1:]) + 1
+    if len(others) == 1:
+        return [f"The labels of {path.name} are 0 and 255: they are one class, and its number is 255."]
+    return [
+        f"{path.name} holds 255 beside other labels: it is a class like the others. If it marks what is unknown, "
+        "save the labels without it."
+    ]
+
+
+def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -> LabelVolume:
+    """Read a DICOM SEG onto the grid of an image.
+
+    Args:
+        path: the file.
+        grid: of the image.
+        source: where the slices of the image came from; None when it is no DICOM series.
+        name: how messages call the image.
+
+    Returns:
+        The labels (i, j, k) in the stored order of the image, with their names.
+
+    Raises:
+        LabelError: the file cannot be read, is no segmentation, or belongs to another image or grid.
+    """
+    labels = _read_seg(path)
+    if source is not None:
+        require_source(labels, source)
+    return LabelVolume(_on_grid(labels, grid, name, source), [("geometry", grid)], labels.segments)
+
+
+@dataclass(frozen=True)
+class ComparedVolumes:
+    """Two label volumes on one grid.
+
+    Attributes:
+        first: the labels (i, j, k) of the one.
+        second: those of the other.
+        grid: of both.
+        notices: sentences that a person should read.
+    """
+
+    first: Labels
+    second: Labels
+    grid: Grid
+    notices: tuple[str, ...] = ()
+
+
+def read_mask_volumes(first: Path, second: Path) -> ComparedVolumes:
+    """Read two label volumes that are to be compared.
+
+    Args:
+        first: as for `read_mask_volume`.
+        second: likewise; its order of voxels is taken, unless it is a part of the grid of `first`. Where it is a DICOM
+            SEG, slices on which only `first` says something are added to it as background, since a SEG leaves out
+            slices on which nothing is labelled.
+
+    Raises:
+        LabelError: one cannot be read, or they do not lie on one grid.
+    """
+    together = f"{first} and {second} do not fit together"
+    if is_seg(second):
+        other = _read_seg(second)
+        if is_seg(first):
+            labels = _read_seg(first)
+            try:
+                grid = covering(own_grid(other), labels)
+            except LabelError as error:
+                msg = f"{together}: {error}. Compare masks of one image."
+                raise LabelError(msg) from error
+            return ComparedVolumes(_on_grid(labels, grid, second), _on_grid(other, grid, second), grid)
+        one = read_label_volume(first)
+        return ComparedVolumes(one.mask, _on_grid(other, one.grid, first), one.grid, one.notices)
+    truth = read_label_volume(second)
+    if is_seg(first):
+        return ComparedVolumes(_on_grid(_read_seg(first), truth.grid, second), truth.mask, truth.grid, truth.notices)
+    found = read_label_volume(first)
+    notices = [*found.notices, *truth.notices]
+    try:
+        # A mask that was cut to its labels is put on the whole one.
+        if found.mask.size > truth.mask.size:
+            placed, grid = place_by(truth.mask, truth.grids, found.grids)
+            masks = found.mask, placed.mask
+        else:
+            placed, grid = place_by(found.mask, found.grids, truth.grids)
+            masks = placed.mask, truth.mask
+    except LabelError as error:
+        msg = f"{together}: {error}. Compare masks of one image."
+        raise LabelError(msg) from error
+    return ComparedVolumes(*masks, grid, (*notices, *([placed.notice] if placed.notice else [])))
+
+
+def _read_seg(path: Path) -> SegLabels:
+    try:
+        return read_seg(path)
+    except CaseError as error:
+        raise LabelError(str(error)) from error
+
+
+def _on_grid(labels: SegLabels, grid: Grid, name: str | Path, source: DicomSource | None = None) -> Labels:
+    try:
+        return on_grid(labels, grid, source)
+    except LabelError as error:
+        msg = f"{labels.path}: this segmentation does not fit {name}: {error}. Give the one drawn on this image."
+        raise LabelError(msg) from error
+
+
+def _whole_numbers(path: Path, voxels: Voxels) -> tuple[Labels, list[str]]:
+    """Return the values as labels, and a notice where they had to be rounded.
+
+    One slab after the other, so that no float copy of the whole is made. Whole numbers that were packed with a slope (a
+    label image saved with the header of a CT) come back within half of it.
+    """
+    stored = voxels.stored
+    if stored.dtype in (np.uint8, np.uint16) and not voxels.is_scaled:
+        return np.asarray(stored), []
+    packed = voxels.is_scaled and stored.dtype.kind in "iu"
+    near = max(_NEAR_WHOLE, min(0.5 * abs(voxels.slope) * _ROUNDING, _FARTHEST_FROM_WHOLE)) if packed else _NEAR_WHOLE
+    labels: NDArray[Any] = np.zeros(stored.shape, dtype=np.uint8, order="F")
+    farthest, example = 0.0, 0.0
+    for k in range(stored.shape[2]):
+        values = stored[:, :, k] * np.float64(voxels.slope) + np.float64(voxels.intercept)
+        whole = np.rint(values)
+        off = np.abs(values - whole)
+        worst = int(off.argmax())
+        if off.flat[worst] > farthest:
+            farthest, example = float(off.flat[worst]), float(values.flat[worst])
+        if farthest > near:
+            msg = f"{path}: it holds {_digits(example)}, which is no label. Save labels as whole numbers from 0 up."
+            raise LabelError(msg)
+        low, high = float(whole.min()), float(whole.max())
+        if low < 0 or high > HIGHEST_LABEL:
+            odd = low if low < 0 else high
+            msg = f"{path}: it holds the label {odd:.0f}. Save labels as whole numbers from 0 to {HIGHEST_LABEL}."
+            raise LabelError(msg)
+        if high > 255 and labels.dtype == np.uint8:
+            labels = labels.astype(np.uint16, order="F")
+        labels[:, :, k] = whole
+    if farthest <= _SILENT:
+        return labels, []
+    return labels, [f"The labels of {path.name} are not quite whole numbers (such as {_digits(example)}): rounded."]
+
+
+def _digits(value: float) -> str:
+    """Return a number with as many digits as tell it from a whole one."""
+    return next((text for n in range(6, 17) if float(text := f"{value:.{n}g}") != round(value)), repr(value))

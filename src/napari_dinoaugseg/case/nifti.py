@@ -1,0 +1,397 @@
+"""NIfTI-1 and NIfTI-2 files, read and written with their own header."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.case.files import GZIP, is_gzip, reading, require_file, suffix_of, unreadable
+from napari_dinoaugseg.case.geometry import SAME_GRID, Grid, Voxels, apart, check, forward_in_time
+from napari_dinoaugseg.errors import CaseError, SeveralVolumesError
+
+# By the lowest three bits of xyzt_units: metres, millimetres, micrometres; anything else is taken as millimetres.
+_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
+# Deflate cannot pack tighter than about 1032 to 1: a header that asks for more is not to be believed.
+_MOST_PACKED = 1100
+# Bytes in front of the voxels and behind them: an extension may claim any length, and a packed file hold anything.
+_MOST_HEADER = 16 * 2**20
+_MOST_BEHIND = 2**20
+_CIFTI_INTENTS = range(3000, 3100)
+# Intents that make the trailing dimensions the parts of one voxel: matrices, vectors, colours.
+_COMPONENT_INTENTS = frozenset({1004, 1005, 1006, 1007, 1008, 1009, 1010, 2003, 2004})
+# What ITK takes as orthonormal and as one form (as tried).
+_ORTHOGONAL = 1e-4
+_ALIKE_FORMS = 1e-4
+
+
+def read_nifti(path: Path, component: int | None = None) -> Voxels:
+    """Read one volume of a NIfTI file in its stored type, whatever its name: packed with gzip or not.
+
+    Files that are not packed are memory-mapped. A chosen component of a 4-D file is read alone. Of a file (X, Y, 1, T)
+    the frames in time are the slices.
+
+    Args:
+        path: the file.
+        component: which volume of a file with more than three dimensions, counted over the trailing dimensions in
+            stored order (the fourth runs fastest).
+
+    Raises:
+        CaseError: the file is missing, damaged, not NIfTI, complex, empty, or 4-D and no component was chosen.
+    """
+    require_file(path)
+    packed = is_gzip(path)
+    expected = "a gzip-packed NIfTI file" if packed or suffix_of(path) == ".nii.gz" else "a NIfTI file"
+    with reading(path, expected):
+        header = _read_header(path, packed, expected)
+        sound = _sound(header)
+        file_shape = tuple(int(n) for n in sound.get_data_shape())
+        dtype = np.dtype(sound.get_data_dtype())
+        slope, intercept = _scaling(sound, dtype)
+        offset = int(sound.get_data_offset())
+    shape, trailing = _split_shape(path, file_shape, dtype)
+    frames = component is None and _is_in_time(header, shape, trailing)
+    if frames:
+        shape, trailing = (shape[0], shape[1], math.prod(trailing)), ()
+    index = choose_component(path, trailing, component)
+    step = math.prod(shape) * dtype.itemsize
+    total = step * math.prod(trailing)
+    with reading(path, expected):
+        read = _read_packed if packed else _map
+        stored = read(path, shape, dtype, offset, step * index, total)
+        place = _place(header, sound, shape, frames=frames)
+    # With a component chosen the mask is one volume; frames, and trailing dimensions of size one, are kept as they are.
+    mask_shape = file_shape if math.prod(trailing) == 1 else shape
+    return check(
+        Voxels(
+            path=path,
+            files=[path],
+            format="nifti",
+            stored=_channels_last(stored),
+            grid=place.grid,
+            file_shape=mask_shape,
+            slope=slope,
+            intercept=intercept,
+            header=header,
+            form=place.form,
+            other_grids=place.others,
+            itk_grid=place.itk,
+            of_series=(index, math.prod(trailing)) if math.prod(trailing) > 1 else None,
+            notices=[*_name_notices(path, packed), *place.notices],
+        )
+    )
+
+
+def _read_header(path: Path, packed: bool, expected: str) -> nib.Nifti1Header:
+    """Read the header as it stands, and its extensions, from the first bytes alone.
+
+    nibabel believes the length that an extension claims, and would unpack as much of a stranger's file into memory.
+
+    Raises:
+        CaseError: another format of nibabel's, or half of a pair of files.
+    """
+    with gzip.open(path, "rb") if packed else path.open("rb") as stream:
+        start = stream.read(nib.Nifti2Header.sizeof_hdr)
+        kinds = (nib.Nifti1Header, nib.Nifti2Header)
+        kind = next((kind for kind in kinds if kind.may_contain_header(start)), None)
+        if kind is None and packed and start.startswith(GZIP):
+            msg = f"{path}: it is packed with gzip twice. Unpack it once, and give what comes out."
+            raise CaseError(msg)
+        if kind is None:
+            raise CaseError(unreadable(path, expected))
+        plain = kind(start[: kind.sizeof_hdr], check=False)
+        offset = int(plain["vox_offset"])
+        if bytes(plain["magic"].item())[:3] != kind.single_magic[:3] or offset < kind.single_vox_offset:
+            msg = f"{path}: its header is one of a pair of files (.hdr and .img). Save the image as one .nii file."
+            raise CaseError(msg)
+        if offset > _MOST_HEADER:
+            msg = f"{path}: its header claims to be {offset >> 20} MiB long, so it is damaged. Export the image again."
+            raise CaseError(msg)
+        start += stream.read(max(offset - len(start), 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # extensions of odd length are kept as they are
+        header = kind.from_fileobj(io.BytesIO(start), check=False)
+    if int(header["intent_code"]) in _CIFTI_INTENTS:
+        msg = f"{path}: this is a CIFTI file (surfaces or connectivity), not an image. Give the volume as NIfTI."
+        raise CaseError(msg)
+    return header
+
+
+def _sound(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    """Return a copy in which nibabel has repaired what it can: to be read, never to be written.
+
+    A mask keeps the header as it was: programs differ in what they make of its faults, and must make the same of both.
+    """
+    sound = header.copy()
+    for code in ("qform_code", "sform_code"):
+        if int(sound[code]) not in sound._field_recoders[code].value_set():
+            sound[code] = 2 if int(sound[code]) > 0 else 0  # a form is there, aligned to something
+    with LoggingOutputSuppressor():
+        sound.check_fix()
+    return sound
+
+
+def _is_in_time(header: nib.Nifti1Header, shape: tuple[int, int, int], trailing: tuple[int, ...]) -> bool:
+    """Tell whether a file is 2D+t: one slice, many times, and not the components of a vector."""
+    many = bool(trailing) and trailing[0] > 1 and math.prod(trailing[1:]) == 1
+    return many and shape[2] == 1 and int(header["intent_code"]) not in _COMPONENT_INTENTS
+
+
+def _name_notices(path: Path, packed: bool) -> list[str]:
+    """Say so where the name tells of another kind of file than it is."""
+    suffix = suffix_of(path)
+    if suffix == (".nii.gz" if packed else ".nii"):
+        return []
+    is_what = "NIfTI packed with gzip" if packed else "NIfTI that is not packed"
+    return [f"{path.name} is {is_what}, whatever its name says, and is read as such"]
+
+
+def _scaling(header: nib.Nifti1Header, dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Return slope and intercept; the format says that they do not hold for colours."""
+    slope, intercept = header.get_slope_inter()
+    if slope is None or dtype.names is not None:
+        return 1.0, 0.0
+    return float(slope), float(0.0 if intercept is None else intercept)
+
+
+def _split_shape(
+    path: Path, file_shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """Return the three spatial axes (a 2-D file is one slice) and the trailing ones."""
+    if len(file_shape) < 2 or min(file_shape) < 1:
+        msg = f"{path}: the image has no pixels (its size is {file_shape}). Export it again."
+        raise CaseError(msg)
+    if dtype.kind == "c":
+        msg = f"{path}: it holds complex numbers, which have no one intensity. Export the magnitude image."
+        raise CaseError(msg)
+    padded = (*file_shape, 1)
+    return (padded[0], padded[1], padded[2]), file_shape[3:]
+
+
+def choose_component(path: Path, trailing: tuple[int, ...], component: int | None) -> int:
+    """Return which volume to read of a file with trailing dimensions.
+
+    Raises:
+        CaseError: there are several and none was chosen, or the chosen one does not exist.
+    """
+    count = math.prod(trailing)
+    if component is None:
+        if count > 1:
+            msg = (
+                f"{path}: it holds {count} volumes (time points or channels). "
+                f"Choose one with --component, from 0 to {count - 1}."
+            )
+            raise SeveralVolumesError(msg, count)
+        return 0
+    if not 0 <= component < count:
+        msg = f"{path}: there is no component {component}. Choose one with --component, from 0 to {count - 1}."
+        raise CaseError(msg)
+    return component
+
+
+def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int, start: int, total: int) -> NDArray[Any]:
+    """Map the voxels of an uncompressed file; writes stay in memory (mode c)."""
+    size = path.stat().st_size
+    if size < offset + total:
+        msg = f"{path}: the file is cut off: {size} bytes of {offset + total}. Copy or export it again."
+        raise CaseError(msg)
+    return np.memmap(path, dtype=dtype, mode="c", offset=offset + start, shape=shape, order="F")
+
+
+def _read_packed(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int, start: int, total: int
+) -> NDArray[Any]:
+    """Read the voxels of a .nii.gz straight into one array, then the rest of the stream to have its checksum tested."""
+    if total > path.stat().st_size * _MOST_PACKED:
+        msg = f"{path}: the file is cut off: it is too small for the size in its header. Copy or export it again."
+        raise CaseError(msg)
+    stored = np.empty(shape, dtype=dtype, order="F")
+    buffer = stored.reshape(-1, order="F").view(np.uint8).data
+    with gzip.open(path, "rb") as stream:
+        stream.seek(offset + start)
+        done = 0
+        while done < len(buffer):
+            count = stream.readinto(buffer[done : done + (1 << 24)])
+            if not count:
+                msg = f"{path}: the file is cut off: {done} bytes of {len(buffer)}. Copy or export it again."
+                raise CaseError(msg)
+            done += count
+        remaining = offset + total - stream.tell()
+        # What lies behind the volume is read for its checksum, but not without end.
+        while remaining >= -(total + _MOST_BEHIND) and (chunk := stream.read(1 << 20)):
+            remaining -= len(chunk)
+    if remaining > 0:
+        msg = f"{path}: the file is cut off: {remaining} bytes are missing. Copy or export it again."
+        raise CaseError(msg)
+    if remaining < -(total + _MOST_BEHIND):
+        msg = f"{path}: it holds far more than the {total} bytes that its header tells of. Export the image again."
+        raise CaseError(msg)
+    return stored
+
+
+def _channels_last(stored: NDArray[Any]) -> NDArray[Any]:
+    """Turn RGB24 and RGBA32 voxels into (i, j, k, 3); the opacity is dropped."""
+    if stored.dtype.names is None or stored.dtype.names[:3] != ("R", "G", "B"):
+        return stored
+    count = len(stored.dtype.names)
+    # The channels of a voxel lie side by side: look at the first axis, which is contiguous, as bytes.
+    flat = np.asarray(stored).reshape(-1, order="F").view(np.uint8).reshape(-1, count)
+    return flat.reshape((*stored.shape, count), order="F")[..., :3]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the voxels lie: the grid that is followed, where it was read, the other ways to read it, and ITK's."""
+
+    grid: Grid
+    form: str
+    others: list[tuple[str, Grid]]
+    itk: Grid | None
+    notices: list[str]
+
+
+def _place(header: nib.Nifti1Header, sound: nib.Nifti1Header, shape: tuple[int, int, int], *, frames: bool) -> _Place:
+    """Read where the voxels lie. nibabel's choice is followed: the sform, else the qform, else the voxel sizes."""
+    to_mm = np.diag([*[_MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)] * 3, 1.0])
+    q_code, s_code = int(sound["qform_code"]), int(sound["sform_code"])
+    form = "sform" if s_code > 0 else "qform" if q_code > 0 else "voxel sizes"
+
+    def grid_of(affine: NDArray[Any]) -> Grid:
+        grid = Grid(shape, to_mm @ np.asarray(affine, dtype=np.float64), oriented=form != "voxel sizes")
+        return forward_in_time(grid) if frames else grid
+
+    grid = grid_of(sound.get_best_affine())
+    notices = [f"the file holds {shape[2]} frames in time (2D+t): they are the slices"] if frames else []
+    others: list[tuple[str, Grid]] = []
+    if form == "voxel sizes":
+        notices.append("the header gives no orientation (qform and sform codes are 0): left and right are not certain")
+    if min(q_code, s_code) > 0:
+        qform, notice = _other_form(sound, grid, grid_of)
+        others.extend([("qform", qform)] if qform is not None else [])
+        notices.extend([notice] if notice else [])
+    itk = None
+    affine = _itk_affine(header, sound)
+    if affine is not None and grid.problem is None:
+        itk = grid_of(affine)
+        if apart(grid, itk)[1] <= SAME_GRID:
+            itk = None
+    if itk is not None:
+        others.append(("place in ITK", itk))
+        notices.extend(_itk_notices(header, grid, itk))
+    return _Place(grid, form, others, itk, notices)
+
+
+def _other_form(
+    sound: nib.Nifti1Header, grid: Grid, grid_of: Callable[[NDArray[Any]], Grid]
+) -> tuple[Grid | None, str]:
+    """Return where the qform puts the voxels, if it can be used, and a notice if that is not where the sform does."""
+    try:
+        qform = grid_of(sound.get_qform())
+    except ValueError:  # the quaternion is too long to be a rotation
+        return None, "the qform is no rotation: the sform is followed"
+    distance, voxels = apart(grid, qform)
+    if voxels <= SAME_GRID:
+        return qform, ""
+    finite = np.isfinite(distance)
+    amount = f"by up to {distance:.3g} mm" if finite else "(the qform holds numbers that are not finite)"
+    return qform if qform.problem is None else None, f"qform and sform disagree {amount}: the sform is followed"
+
+
+def _itk_affine(header: nib.Nifti1Header, sound: nib.Nifti1Header) -> NDArray[np.float64] | None:
+    """Return the affine (RAS, in the units of the file) that ITK makes of a header; None where it refuses.
+
+    As seen with SimpleITK 2.5: spacing is |pixdim|, 1 where that is 0 or NaN, whatever the sform says. Directions and
+    origin come from the sform when its code is 1 or it is the only one, else from the qform; without either, the axes
+    run to the left, back and head from 0. Where pixdim is negative, that axis is mirrored.
+    """
+    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    sizes = np.where(np.isfinite(pixdim) & (pixdim != 0), np.abs(pixdim), 1.0)
+    scales = np.where(pixdim < 0, -sizes, sizes)
+    q_code, s_code = int(sound["qform_code"]), int(sound["sform_code"])
+    qform = sform = None
+    if q_code > 0:
+        try:
+            qform = np.asarray(sound.get_qform(), dtype=np.float64)
+        except ValueError:
+            return None
+    if s_code > 0:
+        sform = np.asarray(sound.get_sform(), dtype=np.float64)
+        axes = _unit_columns(sform)
+        sheared = not np.isfinite(sform).all() or np.abs(axes.T @ axes - np.eye(3)).max() > _ORTHOGONAL
+        if sheared or (qform is not None and s_code != 1 and np.abs(qform - sform).max() > _ALIKE_FORMS):
+            sform = None
+    chosen = sform if sform is not None else qform
+    if chosen is None:
+        return None if s_code > 0 else np.diag([-scales[0], -scales[1], scales[2], 1.0])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = _unit_columns(chosen) * scales, chosen[:3, 3]
+    return affine
+
+
+def _unit_columns(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(all="ignore"):
+        return np.asarray(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+
+
+def _itk_notices(header: nib.Nifti1Header, grid: Grid, itk: Grid) -> list[str]:
+    """Say why ITK and 3D Slicer see the voxels elsewhere; a mask of the same format is seen where its image is."""
+    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if (pixdim < 0).any():
+        why = f"voxel sizes in the header are negative ({_listed(pixdim)}): they are read as positive"
+        then = "mirror these axes, so left and right are not certain"
+    elif any(n > 1 and abs(a - b) > 1e-3 * a for n, a, b in zip(grid.shape, grid.spacing, itk.spacing, strict=True)):
+        why = f"the voxel sizes in the header are not those of the affine ({_listed(grid.spacing)} mm)"
+        then = f"see voxels of {_listed(itk.spacing)} mm"
+    elif int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
+        return []
+    else:
+        why, then = "the header contradicts itself", "follow the other form"
+    return [f"{why}; ITK and 3D Slicer {then}. A mask in NIfTI lies on the image in every program"]
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return " x ".join(f"{number:.4g}" for number in numbers)
+
+
+def save_nifti(path: Path, array: NDArray[Any], grid: Grid, header: Any = None) -> None:
+    """Write an array in stored order (i, j, k) as NIfTI with slope 1 and intercept 0.
+
+    Args:
+        path: where to write; the suffix decides whether it is packed.
+        array: the mask or confidence in the shape of the file.
+        grid: its grid; written as sform and qform when no header is given.
+        header: a NIfTI header whose affine, codes, units and extensions are kept bit for bit.
+    """
+    if header is None:
+        image = nib.Nifti1Image(array, grid.affine)
+        image.set_sform(grid.affine, code=1)
+        image.set_qform(grid.affine, code=1)
+        image.header.set_xyzt_units("mm")
+    else:
+        kept = header.copy()
+        kept.set_data_dtype(array.dtype)
+        # What described the intensities of the image says nothing about labels.
+        kept.set_intent("none")
+        kept["cal_max"] = kept["cal_min"] = 0
+        kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+        # affine None: nibabel leaves the qform and the sform as they stand in the header, but repairs what it finds
+        # faulty. The mask has the faults of its image, so that every program makes the same of both.
+        with LoggingOutputSuppressor():
+            image = kind(array, None, kept)
+        for code in ("qform_code", "sform_code"):
+            image.header[code] = header[code]
+        axes = array.ndim + 1 if array.ndim < len(header.get_data_shape()) else None
+        image.header["pixdim"][:axes] = header["pixdim"][:axes]
+    image.header.set_slope_inter(1, 0)
+    with LoggingOutputSuppressor():
+        nib.save(image, path)

@@ -1,0 +1,170 @@
+"""Opening whatever a person names: the kind of case is told by what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_dinoaugseg.case.case import Case
+from napari_dinoaugseg.case.dicom.pictures import picture_case, single_pictures
+from napari_dinoaugseg.case.dicom.series import find_dicom, find_images, read_dicom
+from napari_dinoaugseg.case.files import (
+    DICOM_SUFFIXES,
+    NIFTI_SUFFIXES,
+    NRRD_SUFFIXES,
+    PICTURE_SUFFIXES,
+    LeftOut,
+    counted,
+    each_folder,
+    endings_of,
+    is_dicom,
+    is_hidden,
+    listed,
+    may_be_dicom,
+    name_of,
+    natural_key,
+    suffix_of,
+)
+from napari_dinoaugseg.case.geometry import Plane
+from napari_dinoaugseg.case.masks import MaskOptions
+from napari_dinoaugseg.case.pictures import PictureCase, survey_pictures
+from napari_dinoaugseg.case.tiff import is_stack
+from napari_dinoaugseg.case.volume import VolumeCase
+from napari_dinoaugseg.case.volume_files import read_volume_file
+from napari_dinoaugseg.errors import CaseError, SettingsError
+
+
+def open_case(
+    path: str | Path | Sequence[str | Path],
+    *,
+    plane: Plane | str | None = None,
+    series: str | None = None,
+    component: int | None = None,
+    masks: MaskOptions | None = None,
+) -> Case:
+    """Open an image or a set of images.
+
+    Args:
+        path: a NIfTI, NRRD, DICOM or TIFF file, a picture, a folder with DICOM slices or pictures, or a list of picture
+            or DICOM files. Several radiographs, photographs or stills in DICOM are pictures.
+        plane: direction of the slices of a volume; None takes the plane with the smallest pixels.
+        series: which series of a DICOM folder, by UID or a part of the description.
+        component: which volume of a file with time points or channels, or of a DICOM series with several cardiac
+            phases, time points or echoes; from 0.
+        masks: what a person says about masks of pictures; nothing for a volume.
+
+    Returns:
+        A `VolumeCase` or a `PictureCase`.
+
+    Raises:
+        CaseError: nothing there, not an image, damaged, or not one case; the message names the file.
+        SettingsError: no such plane.
+    """
+    wanted = _plane(plane)
+    if not isinstance(path, str | Path):
+        files = [Path(file) for file in path]
+        if len(files) != 1:
+            return _open_list(files, wanted, series, component, masks)
+        path = files[0]
+    path = Path(path)
+    if not path.exists():
+        msg = f"{path}: there is no such file or folder. Check the path."
+        raise CaseError(msg)
+    if path.is_dir():
+        return _open_folder(path, wanted, series, component, masks)
+    return _open_file(path, wanted, series, component, masks)
+
+
+def _plane(plane: Plane | str | None) -> Plane | None:
+    if plane is None or isinstance(plane, Plane):
+        return plane
+    try:
+        return Plane(plane.lower())
+    except ValueError:
+        msg = f"There is no plane {plane!r}. Choose one of {', '.join(Plane)}."
+        raise SettingsError(msg) from None
+
+
+def _open_file(
+    path: Path, plane: Plane | None, series: str | None, component: int | None, masks: MaskOptions | None
+) -> Case:
+    suffix = suffix_of(path)
+    if suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES | PICTURE_SUFFIXES and is_dicom(path)):
+        return _open_dicom(path, [path], plane, series, component, masks)
+    if suffix in PICTURE_SUFFIXES and not is_stack(path):
+        return PictureCase(path, [path], masks)
+    voxels = read_volume_file(path, component)
+    # A stack may know how large its voxels are, but not how it lies in the body: its pages are the slices.
+    return VolumeCase(voxels, plane or Plane.NATIVE if voxels.format == "tiff" else plane)
+
+
+def _open_dicom(
+    path: Path,
+    files: Sequence[Path],
+    plane: Plane | None,
+    series: str | None,
+    component: int | None,
+    masks: MaskOptions | None,
+) -> Case:
+    """Open one series as a volume, or several radiographs, photographs or stills as pictures."""
+    found = find_images(path, files)
+    pictures = single_pictures(found, series)
+    if pictures:
+        return picture_case(found, pictures, masks)
+    return VolumeCase(read_dicom(found, series, component), plane)
+
+
+def _beside_dicom(folder: Path, dicom: Sequence[Path]) -> list[str]:
+    """Name what lies beside the DICOM files and is left out: images of other formats, and links that lead nowhere."""
+    taken = set(dicom)
+    others = NIFTI_SUFFIXES | NRRD_SUFFIXES
+    left: list[str] = []
+    broken: list[Path] = []
+    for found in each_folder(folder):
+        images = [*found.pictures, *(path for path in found.others if suffix_of(path) in others)]
+        left.extend(path.name for path in images if path not in taken)
+        broken.extend(found.broken)
+    notices = LeftOut(broken=broken).sentences(name_of(folder))
+    if left:
+        notices.insert(0, f"{counted(len(left), 'file')} beside the DICOM images left out: {listed(left)}")
+    return notices
+
+
+def _open_list(
+    files: list[Path], plane: Plane | None, series: str | None, component: int | None, masks: MaskOptions | None
+) -> Case:
+    if not files:
+        msg = "The list of files is empty. Name at least one image."
+        raise CaseError(msg)
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        msg = f"{missing}: there is no such file. Check the path."
+        raise CaseError(msg)
+    if all(may_be_dicom(file) for file in files):
+        return _open_dicom(files[0].parent, files, plane, series, component, masks)
+    return PictureCase(files[0].parent, sorted(files, key=lambda file: natural_key(file.as_posix())), masks)
+
+
+def _open_folder(
+    folder: Path, plane: Plane | None, series: str | None, component: int | None, masks: MaskOptions | None
+) -> Case:
+    """Tell DICOM from pictures: what lies right in the folder decides, then what lies in its subfolders."""
+    own = [path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder)]
+    has_dicom = any(may_be_dicom(path) for path in own)
+    has_pictures = any(suffix_of(path) in PICTURE_SUFFIXES for path in own)
+    if has_dicom or not has_pictures:
+        dicom = find_dicom(folder)
+        if dicom:
+            case = _open_dicom(folder, dicom, plane, series, component, masks)
+            case.notices.extend(_beside_dicom(folder, dicom))
+            return case
+    pictures, left_out = survey_pictures(folder)
+    if pictures:
+        return PictureCase(folder, pictures, masks, left_out.sentences(name_of(folder)))
+    volumes = sorted(path.name for path in own if suffix_of(path) in NIFTI_SUFFIXES | NRRD_SUFFIXES)
+    if volumes:
+        msg = f"{folder}: a folder of volumes is not one case. Name one file, such as {volumes[0]}."
+    else:
+        others = f" ({endings_of(own)} lie here)" if own else ""
+        msg = f"{folder}: there is no image here{others}. Name a folder with DICOM slices, or pictures as PNG or JPEG."
+    raise CaseError(msg)

@@ -1,0 +1,317 @@
+"""Multi-page TIFF stacks. TIFF has no place for position and direction; ImageJ and OME add the size of a voxel."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.case.files import TIFF_SUFFIXES, reading, require_file, suffix_of
+from napari_dinoaugseg.case.geometry import Grid, Voxels, check
+from napari_dinoaugseg.case.nifti import choose_component
+from napari_dinoaugseg.errors import CaseError
+
+EXPECTED = "a TIFF picture"
+# tifffile's names of axes that number the pages of a stack, the likeliest first.
+_SLICE_AXES = "ZIQTR"
+# Millimetres in a unit of length, as ImageJ and OME write it.
+_MILLIMETRES = {
+    **dict.fromkeys(("nm", "nanometer", "nanometre", "nanometers"), 1e-6),
+    **dict.fromkeys(("um", "\N{MICRO SIGN}m", "\N{GREEK SMALL LETTER MU}m", "micron", "microns", "micrometer"), 1e-3),
+    **dict.fromkeys(("micrometre", "micrometers"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimetre", "millimeters"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimetre", "centimeters"), 10.0),
+    **dict.fromkeys(("m", "meter", "metre"), 1000.0),
+    **dict.fromkeys(("inch", "inches", "in"), 25.4),
+}
+# The tightest of the common packings (LZW) reaches about 2700 to 1; a few rare ones are tighter on empty pages.
+_MOST_PACKED = 3000
+_HARMLESS = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class VoxelSize:
+    """The size of a voxel as a TIFF file gives it.
+
+    Attributes:
+        x: distance of columns, in `unit`.
+        y: distance of rows.
+        z: distance of pages.
+        unit: as the file spells it.
+    """
+
+    x: float
+    y: float
+    z: float
+    unit: str
+
+    @property
+    def millimetres(self) -> tuple[float, float, float]:
+        """The size (x, y, z) in mm."""
+        unit = _MILLIMETRES[_plain(self.unit)]
+        return self.x * unit, self.y * unit, self.z * unit
+
+
+class _Complaints(logging.Handler):
+    """Keeps what tifffile only logs: a broken chain of pages gives fewer pages and no exception."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
+    """Open a TIFF file, and raise on leaving when tifffile met damage.
+
+    Raises:
+        CaseError: the file is damaged or no TIFF.
+    """
+    complaints, logger = _Complaints(), logging.getLogger("tifffile")
+    logger.addHandler(complaints)
+    try:
+        with reading(path, EXPECTED):
+            _require_whole_chain(path)
+            # OME-TIFF may name other files, and a stranger may name any: only this file is read.
+            with tifffile.TiffFile(path, _multifile=False) as tiff:
+                yield tiff
+                if complaints.messages:
+                    raise ValueError(complaints.messages[0])
+    finally:
+        logger.removeHandler(complaints)
+
+
+def _require_whole_chain(path: Path) -> None:
+    """Raise `ValueError` when the pages, each of which points at the next, form a ring or lead out of the file.
+
+    tifffile follows such chains for very long, some for ever.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(16)
+        order, version = {b"II": "<", b"MM": ">"}[head[:2]], head[2:4].strip(b"\0")
+        pointer, count, entry = ("Q", "Q", 20) if version == b"+" else ("I", "H", 12)
+        (place,) = struct.unpack_from(order + pointer, head, 8 if version == b"+" else 4)
+        seen: set[int] = set()
+        while place:
+            if place in seen or place >= size:
+                msg = f"page {len(seen)} does not lead to the next"
+                raise ValueError(msg)
+            seen.add(place)
+            stream.seek(place)
+            (entries,) = struct.unpack(order + count, stream.read(struct.calcsize(count)))
+            stream.seek(min(entries * entry, size), 1)
+            (place,) = struct.unpack(order + pointer, stream.read(struct.calcsize(pointer)))
+
+
+def require_plausible(path: Path, tiff: tifffile.TiffFile, claimed: int) -> None:
+    """Refuse pages that a file of this size cannot hold, before anything is allocated for them.
+
+    Args:
+        path: the file.
+        tiff: the same file, opened.
+        claimed: bytes of pixels that are about to be read.
+
+    Raises:
+        CaseError: a tag claims too much.
+    """
+    size = path.stat().st_size
+    most = max(_HARMLESS, _MOST_PACKED * size)
+    pages = list(tiff.pages)
+    # A tile or strip may claim to be larger than the page.
+    claims = (math.prod(page.chunks) * page.dtype.itemsize for page in pages if page.dtype is not None)
+    parts = (count for page in pages for count in page.databytecounts)
+    if max(claimed, *claims, 0) > most or any(count > size for count in parts):
+        msg = f"{path}: its tags tell of more pixels than a file of {size} bytes can hold. It is damaged or cut off."
+        raise CaseError(f"{msg} Export it again.")
+
+
+def count_pages(path: Path) -> int:
+    """Return how many images a TIFF file holds, previews of lower resolution not counted.
+
+    Raises:
+        CaseError: the file is damaged or no TIFF.
+    """
+    require_file(path)
+    with open_tiff(path) as tiff:
+        return count_planes(tiff)
+
+
+def count_planes(tiff: tifffile.TiffFile) -> int:
+    """Return how many images an open TIFF file holds, previews of lower resolution not counted."""
+    return sum(_planes(series) for series in tiff.series)
+
+
+def is_stack(path: Path) -> bool:
+    """Tell whether a file is a TIFF of several pages. Raises CaseError, as `count_pages`."""
+    return suffix_of(path) in TIFF_SUFFIXES and count_pages(path) > 1
+
+
+def _planes(series: tifffile.TiffPageSeries) -> int:
+    return int(np.prod([n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS"]))
+
+
+def read_tiff_stack(path: Path, component: int | None = None) -> Voxels:
+    """Read a multi-page TIFF: page k is slice k.
+
+    Args:
+        path: the .tif or .tiff file.
+        component: which channel or time point of a stack that has these beside its slices.
+
+    Raises:
+        CaseError: the file is damaged, its pages differ in size, or a component must be chosen.
+    """
+    require_file(path)
+    with open_tiff(path) as tiff:
+        if len(tiff.series) != 1:
+            msg = f"{path}: its pages differ in size or type. Save them as single pictures in a folder."
+            raise CaseError(msg)
+        series = tiff.series[0]
+        axes = series.axes
+        require_plausible(path, tiff, int(series.nbytes))
+        array = series.asarray()
+        size, notices = _voxel_size(path, tiff)
+    if "Y" not in axes or "X" not in axes or array.size == 0:
+        msg = f"{path}: the pages hold no pixels. Export the stack again."
+        raise CaseError(msg)
+    stored = _to_native(path, array, axes, component)
+    shape = (stored.shape[0], stored.shape[1], stored.shape[2])
+    x, y, z = size.millimetres if size is not None else (1.0, 1.0, 1.0)
+    # With axes to L, P and S, display order is page order and every page is shown as it is stored.
+    grid = Grid(shape, np.diag([-x, -y, z, 1.0]), known=size is not None)
+    voxels = Voxels(path=path, files=[path], format="tiff", stored=stored, grid=grid, file_shape=shape, header=size)
+    voxels.notices.extend(notices)
+    return check(voxels)
+
+
+def _voxel_size(path: Path, tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, list[str]]:
+    """Return the voxel size that ImageJ or OME wrote, and what a person should know about it."""
+    if tiff.is_imagej:
+        found, problem = _of_imagej(tiff)
+    elif tiff.is_ome:
+        found, problem = _of_ome(tiff)
+    else:
+        return None, []
+    if found is None:
+        return None, [f"{path.name}: {problem}, so distances are counted in voxels"] if problem else []
+    sizes = " x ".join(f"{value:.4g}" for value in found.millimetres)
+    said = f"{path.name}: voxels of {sizes} mm, {problem or 'as the file says'}"
+    return found, [f"{said}; TIFF says nothing about position and direction in the body"]
+
+
+def _of_imagej(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
+    facts, page = tiff.imagej_metadata or {}, tiff.pages.first
+    unit = str(facts.get("unit", "")).strip()
+    per_unit = [_per_unit(page.tags.get(name)) for name in ("XResolution", "YResolution")]
+    if not unit and int(getattr(page.tags.get("ResolutionUnit"), "value", 1)) in (2, 3) and "spacing" in facts:
+        unit = "inch" if int(page.tags["ResolutionUnit"].value) == 2 else "cm"
+    spacing = _number(facts.get("spacing", 1.0))
+    if _plain(unit) not in _MILLIMETRES:
+        measured = "spacing" in facts and spacing not in (None, 1.0)
+        named = f"the unit {unit!r}, which is no length" if unit and _plain(unit) not in _NO_UNIT else "no unit"
+        told = (measured or (unit and _plain(unit) not in _NO_UNIT)) and _plain(unit) not in ("pixel", "pixels")
+        return None, f"ImageJ gives its voxel size in {named}" if told else ""
+    if spacing is None or spacing == 0 or None in per_unit:
+        return None, "ImageJ gives a voxel size that is no positive number"
+    x, y = (1 / value for value in per_unit if value is not None)
+    # ImageJ writes no distance of slices where it is one unit.
+    problem = "" if "spacing" in facts else f"their depth taken as 1 {unit}, which ImageJ leaves out"
+    return VoxelSize(x, y, abs(spacing), unit), problem
+
+
+# What stands in the place of a unit where nothing was measured.
+_NO_UNIT = frozenset({"", "pixel", "pixels", "none", "null"})
+
+
+def _of_ome(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
+    images = tifffile.xml2dict(tiff.ome_metadata or "").get("OME", {}).get("Image", {})
+    pixels = (images[0] if isinstance(images, list) else images).get("Pixels", {})
+    given = {axis: pixels.get(f"PhysicalSize{axis}") for axis in "XYZ"}
+    if all(value is None for value in given.values()):
+        return None, ""
+    sizes = {axis: _number(value) for axis, value in given.items()}
+    # The schema of OME takes micrometres where no unit is named.
+    units = {axis: str(pixels.get(f"PhysicalSize{axis}Unit", "um")) for axis in "XYZ"}
+    lacking = [axis for axis, value in sizes.items() if not value or _plain(units[axis]) not in _MILLIMETRES]
+    if lacking:
+        return None, f"OME gives no usable voxel size along {', '.join(lacking)}"
+    x, y, z = (abs(sizes[axis] or 0.0) * _MILLIMETRES[_plain(units[axis])] for axis in "XYZ")
+    return VoxelSize(x, y, z, "mm"), ""
+
+
+def _plain(unit: str) -> str:
+    r"""Return a unit in small letters, with the escapes that ImageJ writes (`\u00B5m`) resolved."""
+    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), unit).strip().casefold()
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, or None."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _per_unit(tag: tifffile.TiffTag | None) -> float | None:
+    """Return the pixels in a unit, from a tag with a fraction; 1 without the tag, None for a broken one."""
+    if tag is None:
+        return 1.0
+    above, below = tag.value if isinstance(tag.value, tuple) else (tag.value, 1)
+    number = _number(above / below) if below else None
+    return number if number is not None and number > 0 else None
+
+
+def _to_native(path: Path, array: NDArray[Any], axes: str, component: int | None) -> NDArray[Any]:
+    """Bring the axes of a TIFF into the order (x, y, page[, colour])."""
+    colour = "S" in axes
+    others = [axis for axis in axes if axis not in "YXS"]
+    page = next((axis for axis in _SLICE_AXES if axis in others), others[0] if others else None)
+    rest = [axis for axis in others if axis != page]
+    if page is None:
+        array, axes, page = array[np.newaxis], f"Z{axes}", "Z"
+    order = [axes.index(axis) for axis in ("X", "Y", page, *rest, *("S" if colour else ""))]
+    moved = array.transpose(order)
+    trailing = moved.shape[3 : 3 + len(rest)]
+    chosen = moved
+    for n in np.unravel_index(choose_component(path, trailing, component), trailing) if rest else ():
+        chosen = chosen[:, :, :, n]
+    if not colour:
+        return chosen
+    if chosen.dtype != np.uint8 or chosen.shape[3] not in (3, 4):
+        msg = f"{path}: colour pages must be 8-bit RGB. Convert the stack to 8-bit RGB or to grey."
+        raise CaseError(msg)
+    return chosen[..., :3]
+
+
+def save_tiff_stack(path: Path, array: NDArray[Any], size: VoxelSize | None = None) -> None:
+    """Write an array in stored order (x, y, page) as a multi-page TIFF, one page per slice.
+
+    Args:
+        path: where to write.
+        array: labels, or a confidence as float32.
+        size: the size of a voxel, which is written as ImageJ does; None leaves it out.
+    """
+    pages = np.ascontiguousarray(array.transpose(2, 1, 0))
+    if size is not None:
+        unit = "".join(char if char.isascii() else f"\\u{ord(char):04X}" for char in size.unit)  # as ImageJ escapes
+        facts = {"axes": "ZYX", "spacing": size.z, "unit": unit}
+        per_unit = (1 / size.x, 1 / size.y)
+        tifffile.imwrite(path, pages, imagej=True, resolution=per_unit, metadata=facts, compression="zlib")
+        return
+    with tifffile.TiffWriter(path, bigtiff=pages.nbytes > 2**31) as writer:
+        for page in pages:
+            writer.write(page, photometric="minisblack", compression="zlib", metadata=None, software=False)

@@ -1,0 +1,294 @@
+"""A volume as a case: cut into slices along a plane, shown in display order, and written back in stored order."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.case.case import Case, ConfidenceOf, MaskOf, ReadLabels, Segment
+from napari_dinoaugseg.case.dicom.frames import DicomSource
+from napari_dinoaugseg.case.dicom.seg import is_seg
+from napari_dinoaugseg.case.files import TIFF_SUFFIXES, check_not_input, check_parent, name_of, suffix_of
+from napari_dinoaugseg.case.geometry import Grid, Layout, Plane, Voxels, finest_plane, place_by
+from napari_dinoaugseg.case.intensity import robust_range
+from napari_dinoaugseg.case.labels import LabelVolume, read_label_volume, read_seg_on
+from napari_dinoaugseg.case.writing import SEG_SUFFIXES, no_affine, no_seg, output_suffixes, save_volume
+from napari_dinoaugseg.errors import CaseError, LabelError, OutputError
+
+# Percentiles are taken from a regular sub-grid of about this many voxels.
+_SAMPLE = 2_000_000
+
+
+class VolumeCase(Case):
+    """Slices of one volume.
+
+    Voxels stay in their stored type; a slice is scaled when it is asked for.
+
+    Args:
+        voxels: what the reader of the format returned.
+        plane: the direction of the slices; None takes the plane with the smallest pixels.
+    """
+
+    kind: Literal["volume", "pictures"] = "volume"
+
+    def __init__(self, voxels: Voxels, plane: Plane | None = None) -> None:
+        self._voxels = voxels
+        self.path = voxels.path
+        self.name = name_of(voxels.path)
+        self.notices = list(voxels.notices)
+        self.is_colour = voxels.is_colour
+        self.modality = voxels.modality
+        if plane is None:
+            plane = finest_plane(voxels.grid) if voxels.grid.known else Plane.NATIVE
+        if voxels.grid.in_time and plane not in (Plane.NATIVE, finest_plane(voxels.grid)):
+            msg = f"{self.name}: its slices are frames, with no distance between them: no {plane} plane cuts them."
+            raise CaseError(msg)
+        self.plane = plane
+        self._display_layout = Layout.native() if plane is Plane.NATIVE else Layout.display(voxels.grid)
+        self._layout = self._display_layout.sliced(plane)
+        self._slices = self._layout.apply(voxels.stored)
+        self.n_slices = int(self._slices.shape[0])
+        spacing = self._layout.permuted(self.grid.spacing)
+        # A length in mm only along axes whose steps are known and even.
+        measured = [self.grid.has_size and (axis != 2 or self.grid.offsets is None) for axis in self._layout.axes]
+        self._pixel = (spacing[1], spacing[2]) if measured[1] and measured[2] else None
+        self.slice_distance = spacing[0] if measured[0] else None
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie, in stored order."""
+        return self._voxels.grid
+
+    @property
+    def is_byte(self) -> bool:
+        """Whether the voxels are stored as unscaled 8-bit numbers."""
+        return bool(self._voxels.stored.dtype == np.uint8) and not self._voxels.is_scaled
+
+    @cached_property
+    def display(self) -> NDArray[Any]:
+        """The whole volume as it is shown: (z, y, x) in LPS, or (k, j, i) for plane=native; colour adds an axis.
+
+        A view of the stored voxels where they are unscaled, else one float32 copy.
+        """
+        stored = self._voxels.stored
+        if self._voxels.is_scaled:
+            scaled = np.empty(stored.shape, dtype=np.float32, order="F")
+            for k in range(stored.shape[2]):
+                scaled[:, :, k] = self._voxels.values(stored[:, :, k])
+            stored = scaled
+        elif not stored.dtype.isnative:
+            stored = stored.astype(stored.dtype.newbyteorder("="), order="K")
+        return self._display_layout.apply(stored)
+
+    @property
+    def display_scale(self) -> tuple[float, float, float]:
+        """Voxel size of `display` in mm along (z, y, x): 1 where it is unknown, a mean where steps are uneven."""
+        if not self.grid.has_size:
+            return 1.0, 1.0, 1.0
+        return self._display_layout.permuted(self.grid.spacing)
+
+    def shows_alike(self, plane: Plane) -> bool:
+        """Tell whether `display` is the same array for another plane.
+
+        All planes but `native` show a volume upright, with the same order of axes; `native` shows it as it is stored.
+        """
+        if (self.plane is Plane.NATIVE) == (plane is Plane.NATIVE):
+            return True
+        return Layout.display(self.grid) == Layout.native()
+
+    def in_plane(self, plane: Plane) -> VolumeCase:
+        """Return the same volume cut along another plane: the same voxels, the same way back into the file."""
+        cut = copy.copy(self)
+        if not self.shows_alike(plane):
+            vars(cut).pop("display", None)  # computed for the other order of the axes
+        VolumeCase.__init__(cut, self._voxels, plane)
+        cut.name = self.name  # a case of a layer is called like the layer
+        return cut
+
+    def slice(self, i: int) -> NDArray[Any]:
+        """Return slice `i` as (H, W) or (H, W, 3), uint8 or float32, in the values of the file."""
+        # Always a copy: nobody can write into the case through a slice.
+        return np.array(self._voxels.values(self._slices[self._index(i)]), order="C")
+
+    def slice_shape(self, i: int) -> tuple[int, int]:
+        """Return height and width in pixels; every slice of a volume has the same."""
+        self._index(i)
+        return int(self._slices.shape[1]), int(self._slices.shape[2])
+
+    def slice_spacing(self, i: int) -> tuple[float, float] | None:
+        """Return (row, column) distance in mm."""
+        self._index(i)
+        return self._pixel
+
+    def slice_name(self, i: int) -> str:
+        """Return "slice 12"."""
+        return f"slice {self._index(i)}"
+
+    def slice_fingerprint(self, i: int) -> str:
+        """Return a hash of the values of slice `i`, its plane and its number."""
+        digest = hashlib.blake2b(digest_size=16)
+        pixels = self.slice(i)
+        digest.update(f"{self.plane} {i} {pixels.shape} {pixels.dtype}".encode())
+        digest.update(pixels.data)
+        return digest.hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the stored voxels, their scaling and the directions of the axes; neither name nor plane matter.
+
+        The directions belong to it because labels are kept in display order.
+        """
+        voxels, digest = self._voxels, hashlib.blake2b(digest_size=16)
+        stored = voxels.stored
+        kind = stored.dtype.newbyteorder("<").str
+        digest.update(f"{stored.shape} {kind} {voxels.slope!r} {voxels.intercept!r} {self.grid.axcodes}".encode())
+        for k in range(stored.shape[2]):
+            digest.update(np.ascontiguousarray(stored[:, :, k], dtype=stored.dtype.newbyteorder("<")).data)
+        return digest.hexdigest()
+
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        if self.is_colour:
+            return 0.0, 255.0
+        stored = self._voxels.stored
+        step = max(1, round((stored.size / _SAMPLE) ** (1 / 3)))
+        low, high = robust_range(self._voxels.values(stored[::step, ::step, ::step]))
+        return (low, high) if low < high else robust_range(self._voxels.values(stored))
+
+    def intensity_range(self) -> tuple[float, float]:
+        """Return the 0.5th and 99.5th percentile of the volume, from a regular sample of its voxels."""
+        return self._range
+
+    def _index(self, i: int) -> int:
+        if not 0 <= i < self.n_slices:
+            msg = f"slice {i} of {self.n_slices}"
+            raise IndexError(msg)
+        return i
+
+    def to_slices(self, native: NDArray[Any]) -> NDArray[Any]:
+        """Return a view (n_slices, H, W) of an array in stored order (i, j, k)."""
+        return self._layout.apply(native)
+
+    def restore(self, slices: NDArray[Any]) -> NDArray[Any]:
+        """Return a view in stored order (i, j, k) of slices (n_slices, H, W): the exact inverse of `to_slices`."""
+        return self._layout.invert(slices)
+
+    def write_mask(self, path: Path, masks: MaskOf, segments: Sequence[Segment] = ()) -> None:
+        """Write one label file on the case's grid, in the smallest unsigned type that holds its values.
+
+        Args:
+            path: one of `mask_suffixes`: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack, .dcm (DICOM SEG) for a
+                DICOM series; only .dcm and .tif where slices are not evenly spaced.
+            masks: gives the labels (H, W) of slice i, from 0 to 65535.
+            segments: what the labels mean, for DICOM SEG and `.seg.nrrd`; a label without is `class N` there.
+
+        Raises:
+            OutputError: the system refused to write, or DICOM SEG cannot hold this; nothing is left then.
+        """
+        native: NDArray[Any] = np.zeros(self.grid.shape, dtype=np.uint8, order="F")
+        for i in range(self.n_slices):
+            mask = np.asarray(masks(i))
+            if mask.size and int(mask.max()) > 255 and native.dtype == np.uint8:
+                native = native.astype(np.uint16, order="F")
+            self._put(native, i, mask)
+        save_volume(Path(path), native, self._voxels, segments)
+
+    def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
+        """Write one float32 file from 0 to 1 on the case's grid; DICOM SEG keeps it in steps of 1/255.
+
+        Args:
+            path: as for `write_mask`.
+            maps: gives the confidence (H, W) of slice i.
+
+        Raises:
+            OutputError: the system refused to write; nothing is left then.
+        """
+        native = np.zeros(self.grid.shape, dtype=np.float32, order="F")
+        for i in range(self.n_slices):
+            self._put(native, i, np.asarray(maps(i)))
+        save_volume(Path(path), native, self._voxels)
+
+    @property
+    def mask_suffixes(self) -> tuple[str, ...]:
+        """The suffixes that a mask may have, the most natural first."""
+        return output_suffixes(self._voxels)
+
+    def _put(self, native: NDArray[Any], i: int, image: NDArray[Any]) -> None:
+        if image.shape != self.slice_shape(i):
+            msg = f"slice {i} is {self.slice_shape(i)}, not {image.shape}"
+            raise ValueError(msg)
+        self._layout.apply(native)[i] = image
+
+    def check_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
+        """Raise `OutputError` when a mask could not be written to `path` or would overwrite an input."""
+        path = Path(path)
+        if path.is_dir():
+            msg = f"{path}: this is a folder, but the mask of a volume is one file. Name a file such as mask.nii.gz."
+            raise OutputError(msg)
+        if suffix_of(path) not in self.mask_suffixes:
+            if suffix_of(path) in SEG_SUFFIXES:
+                raise OutputError(no_seg(path, self._voxels))
+            if self.grid.is_uneven:
+                raise OutputError(no_affine(path, self._voxels))
+            msg = f"{path}: the mask of this case must end in {', '.join(self.mask_suffixes)}. Change the suffix."
+            raise OutputError(msg)
+        check_not_input(path, [*self._voxels.files, *inputs])
+        check_parent(path)
+
+    def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> ReadLabels:
+        """Read a label file of the same voxel grid.
+
+        Args:
+            path: NIfTI, NRRD or DICOM SEG (a TIFF stack for a TIFF stack, and for slices that are not evenly spaced);
+                stored order may differ by flips and permutation, and a part of the grid is put in its place. A DICOM
+                SEG must have been drawn on this series.
+            slices: exactly these are labelled, all-background ones too; None takes every slice with paint.
+
+        Returns:
+            The (H, W) label image by slice number, in display orientation, with names, colours and notices.
+
+        Raises:
+            LabelError: another shape or affine, no labels, only background, or a slice number out of range.
+        """
+        path = Path(path)
+        chosen = self.require_slices(slices) if slices is not None else None
+        if path.is_dir():
+            msg = f"{path}: this is a folder, but the labels of a volume are one file. Name the label file."
+            raise LabelError(msg)
+        unplaced = self._voxels.format == "tiff" or self.grid.offsets is not None
+        if suffix_of(path) in TIFF_SUFFIXES and self.grid.known and not unplaced:
+            msg = f"{path}: a TIFF file says nothing about position. Give the labels as NIfTI, NRRD or DICOM SEG."
+            raise LabelError(msg)
+        labels = self._native_labels(path)
+        painted = self.to_slices(labels.mask)
+        if chosen is None:
+            chosen = [i for i in range(self.n_slices) if painted[i].any()]
+            if not chosen:
+                msg = f"{path}: every voxel is background, so there is nothing to learn. Paint a few slices first."
+                raise LabelError(msg)
+        return ReadLabels(
+            {i: np.ascontiguousarray(painted[i], dtype=np.uint16) for i in chosen},
+            notices=labels.notices,
+            segments=labels.segments,
+        )
+
+    def _native_labels(self, path: Path) -> LabelVolume:
+        """Return the labels of a file in the stored order of this case."""
+        if is_seg(path):
+            header = self._voxels.header
+            return read_seg_on(path, self.grid, header if isinstance(header, DicomSource) else None, self.name)
+        labels = read_label_volume(path, self._voxels.of_series)
+        try:
+            placed, grid = place_by(labels.mask, labels.grids, self._voxels.grids)
+        except LabelError as error:
+            msg = f"{path}: these labels do not fit {self.name}: {error}. Give labels drawn on this image."
+            raise LabelError(msg) from error
+        notices = (*labels.notices, *([placed.notice] if placed.notice else []))
+        return LabelVolume(placed.mask, [("geometry", grid)], labels.segments, notices)

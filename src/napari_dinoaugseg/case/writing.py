@@ -1,0 +1,134 @@
+"""Writing an array in stored order into the kind of file that its name asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset
+
+from napari_dinoaugseg.case.case import Segment
+from napari_dinoaugseg.case.dicom.frames import DicomSource
+from napari_dinoaugseg.case.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, atomic_file, suffix_of
+from napari_dinoaugseg.case.geometry import Voxels
+from napari_dinoaugseg.case.masks import must_be_deep
+from napari_dinoaugseg.case.nifti import save_nifti
+from napari_dinoaugseg.case.nrrd import save_nrrd, slicer_pairs
+from napari_dinoaugseg.case.tiff import save_tiff_stack
+from napari_dinoaugseg.errors import OutputError
+
+SEG_SUFFIXES = frozenset({".dcm"})
+_PAGES = (".tif", ".tiff")
+
+
+def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
+    """Return the suffixes that a mask of this volume may have, the most natural first."""
+    medical = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd")
+    # One slice and many times, and a flat image, are kept as they are in their own format only.
+    if voxels.format == "nifti" and (voxels.grid.in_time or len(voxels.file_shape) == 2):
+        return medical[:2]
+    if voxels.format == "nrrd" and voxels.grid.in_time:
+        return medical[2:]
+    if voxels.format == "array" and len(voxels.file_shape) == 2:
+        return (".png", *medical)
+    has_seg = isinstance(voxels.header, DicomSource) and voxels.header.problem is None
+    seg = tuple(SEG_SUFFIXES) if has_seg else ()
+    if voxels.grid.is_uneven:
+        return (*seg, *_PAGES)
+    if voxels.format == "dicom":
+        return (*medical, *seg)
+    return (*_PAGES, *medical) if voxels.format == "tiff" else medical
+
+
+def no_seg(path: Path, voxels: Voxels) -> str:
+    """Return the message that says why the mask of this volume cannot be a DICOM SEG."""
+    why = "this case is no DICOM series"
+    if isinstance(voxels.header, DicomSource):
+        why = voxels.header.problem or why
+    instead = output_suffixes(voxels)[0]
+    return f"{path}: a DICOM SEG refers to the DICOM images it was drawn on, but {why}. Write {instead} instead."
+
+
+def no_affine(path: Path, voxels: Voxels) -> str:
+    """Return the message that says why the mask of this volume cannot be NIfTI or NRRD."""
+    pages = "a TIFF stack (.tif), whose pages are the slices"
+    ways = f"a DICOM SEG (.dcm), which keeps the place of each slice, or {pages}"
+    if ".dcm" not in output_suffixes(voxels):
+        ways = pages
+    return (
+        f"{path}: the slices of this case are not evenly spaced, and such a file can only say one distance for all. "
+        f"Write {ways}."
+    )
+
+
+def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Segment] = ()) -> None:
+    """Write an array that lies on the grid of `voxels`; in the same format, with its own header.
+
+    Args:
+        path: where to write; its suffix chooses the format.
+        array: (i, j, k) in stored order: labels, or a confidence from 0 to 1 as float32.
+        voxels: the volume it belongs to.
+        segments: what the labels mean, for DICOM SEG and `.seg.nrrd`.
+
+    Raises:
+        OutputError: the system refused to write, or DICOM SEG cannot hold this.
+    """
+    suffix = suffix_of(path)
+    if voxels.grid.is_uneven and suffix not in (*SEG_SUFFIXES, *_PAGES):
+        raise OutputError(no_affine(path, voxels))
+    with atomic_file(path) as temporary:
+        if suffix in NIFTI_SUFFIXES:
+            own = voxels.format == "nifti"
+            save_nifti(
+                temporary,
+                _shaped(array, voxels, own=own),
+                voxels.itk_grid or voxels.grid,
+                voxels.header if own else None,
+            )
+        elif suffix in NRRD_SUFFIXES:
+            own = voxels.format == "nrrd"
+            pairs = slicer_pairs(array, segments) if suffix == ".seg.nrrd" and array.dtype.kind == "u" else {}
+            save_nrrd(
+                temporary,
+                _shaped(array, voxels, own=own),
+                voxels.itk_grid or voxels.grid,
+                voxels.header if own else None,
+                pairs,
+            )
+        elif suffix in TIFF_SUFFIXES:
+            save_tiff_stack(temporary, array, voxels.header if voxels.format == "tiff" else None)
+        elif suffix in SEG_SUFFIXES:
+            _seg(path, array, voxels, segments).save_as(temporary)
+        elif suffix == ".png" and voxels.format == "array":
+            _save_png(temporary, array[:, :, 0].T)
+        else:
+            msg = f"no writer for {suffix}"
+            raise ValueError(msg)
+
+
+def _shaped(array: NDArray[Any], voxels: Voxels, *, own: bool) -> NDArray[Any]:
+    """Return an array in the shape of its file: that of the image in its own format, and flat where the image is."""
+    flat = len(voxels.file_shape) == 2
+    return array.reshape(voxels.file_shape, order="F") if own or flat or voxels.format == "array" else array
+
+
+def _seg(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Segment]) -> Dataset:
+    # highdicom takes half a second to import, and few masks go out as DICOM.
+    from napari_dinoaugseg.case.dicom.seg_writer import confidence_of, seg_of
+
+    if array.dtype.kind == "f":
+        return confidence_of(path, array, voxels.header)
+    return seg_of(path, array, voxels.header, segments)
+
+
+def _save_png(path: Path, image: NDArray[Any]) -> None:
+    """Write labels (H, W), or a confidence from 0 to 1 as 8-bit numbers."""
+    if image.dtype.kind == "f":
+        pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    else:
+        pixels = image.astype(np.uint16) if must_be_deep(set(np.unique(image).astype(int).tolist())) else image
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG")

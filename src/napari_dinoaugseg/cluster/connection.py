@@ -1,0 +1,134 @@
+"""The way to a scheduler of dask.distributed and to its workers, with what can go wrong on it in our own words."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from napari_dinoaugseg.errors import ClusterError, LostSchedulerError, one_line
+from napari_dinoaugseg.learning.memory import limit_to
+
+if TYPE_CHECKING:
+    from distributed import Client, Security
+
+
+INSTALL = 'pip install "napari-dinoaugseg[cluster]"'
+GPU = "GPU"
+"""The resource that a worker with a graphics card of its own declares."""
+_PATIENCE = 20.0  # seconds
+
+
+def is_installed() -> bool:
+    """Whether dask.distributed is there, with what encrypts the connections of workers on this machine."""
+    return all(importlib.util.find_spec(name) is not None for name in ("distributed", "cryptography"))
+
+
+def require_installed() -> None:
+    """Raise ClusterError unless dask.distributed is there."""
+    if not is_installed():
+        msg = f"Workers need dask.distributed, which is not installed. Use {INSTALL}."
+        raise ClusterError(msg)
+
+
+def hush() -> None:
+    """Let the library log nothing here: what goes wrong is told in our own words. Workers keep their logs."""
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def connect(address: str, *, security: Security | None = None) -> Client:
+    """A client of a scheduler that has a worker; to be closed.
+
+    Args:
+        address: such as ``tls://gpu-room:8786``.
+        security: certificates; None = as dask's configuration says.
+
+    Raises:
+        ClusterError: the scheduler cannot be reached, or has no worker.
+    """
+    from distributed import Client, Security
+
+    hush()
+    security = security or Security()
+    if address.startswith("tls://") and security.get_connection_args("client").get("ssl_context") is None:
+        msg = (
+            f"The scheduler at {address} cannot be reached: dask's configuration names no certificates for a client. "
+            "Add them (see docs/hospital.md)."
+        )
+        raise ClusterError(msg)
+    if security.require_encryption and not address.startswith("tls://"):
+        msg = (
+            f"{address}: dask's configuration asks for encryption. Use the scheduler's address that begins with tls://."
+        )
+        raise ClusterError(msg)
+    try:
+        client = Client(address, timeout=_PATIENCE, set_as_default=False, security=security, name="dinoaugseg")
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        why = one_line(str(error)) or type(error).__name__
+        msg = (
+            f"The scheduler at {address} cannot be reached ({why}).\n"
+            "Check the address, that it runs, and the certificates in dask's configuration (see docs/hospital.md)."
+        )
+        raise ClusterError(msg) from error
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError as error:
+        client.close()
+        msg = f"The scheduler at {address} has no worker. Check that one is running (see docs/hospital.md)."
+        raise ClusterError(msg) from error
+    return client
+
+
+def workers_of(client: Client, needs: dict[str, int]) -> list[str]:
+    """Addresses of the workers that have what is needed. Raises LostSchedulerError."""
+    if client.status != "running":
+        raise lost(client)
+    with losing(client):
+        known = client.scheduler_info(n_workers=-1)["workers"]
+    wants_gpu = GPU in needs
+    return [address for address, facts in known.items() if not wants_gpu or facts["resources"].get(GPU, 0) >= 1]
+
+
+def needs_of(client: Client) -> dict[str, int]:
+    """The resources that a piece of work takes up on a worker: a graphics card, where workers have one."""
+    return {GPU: 1} if workers_of(client, {GPU: 1}) else {}
+
+
+@contextmanager
+def losing(client: Client) -> Iterator[None]:
+    """Tell that the scheduler is lost."""
+    from concurrent.futures import CancelledError as Cancelled
+
+    from distributed import CancelledError
+
+    try:
+        yield
+    except (CancelledError, Cancelled, OSError) as error:
+        if isinstance(error, TimeoutError):
+            raise
+        raise lost(client) from error
+
+
+def lost(client: Client) -> LostSchedulerError:
+    """The error of a scheduler that does not answer any more."""
+    address = client.scheduler.address if client.scheduler is not None else "the scheduler"
+    return LostSchedulerError(f"The connection to the scheduler ({address}) is lost.")
+
+
+def require_version(wanted: str) -> None:
+    """On a worker: raise ClusterError unless it has this version of the program."""
+    found = version("napari-dinoaugseg")
+    if found != wanted:
+        msg = f"it has napari-dinoaugseg {found}, and this is {wanted}. Install the same version there."
+        raise ClusterError(msg)
+
+
+def respect_limit() -> None:
+    """On a worker: let features take their share of what it may use, not of what the machine has."""
+    from distributed import get_worker
+
+    limit_to(getattr(get_worker().memory_manager, "memory_limit", None))

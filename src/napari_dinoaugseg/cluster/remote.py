@@ -1,0 +1,544 @@
+"""What a worker does for the session of a person at another machine: it has the pixels, and learns as a session does.
+
+Nothing but pixels, labels and settings comes here; no name, no path, no header. Nothing is written to disk, and all of
+it is let go of when the session closes, or its machine does not answer any more.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinoaugseg.case import Case, Slices
+from napari_dinoaugseg.cluster.connection import (
+    connect,
+    losing,
+    lost,
+    needs_of,
+    require_installed,
+    require_version,
+    respect_limit,
+    workers_of,
+)
+from napari_dinoaugseg.errors import (
+    CheckpointError,
+    ClusterError,
+    DinoAugSegError,
+    LostSchedulerError,
+    TrainingError,
+    one_line,
+)
+from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress
+from napari_dinoaugseg.learning.memory import available_memory
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.native import importing_torch
+from napari_dinoaugseg.session.compute import Learnt, Place, engine_class
+from napari_dinoaugseg.session.labels import LabelClass, Labels, classes_of, to_plain
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from napari_dinoaugseg.model.checkpoint import Checkpoint
+    from napari_dinoaugseg.session.engine import Engine
+
+
+_TURN = 0.25  # seconds of work between two answers
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What there is to know of the slices beside their pixels; attributes as of `Slices`."""
+
+    kind: Literal["volume", "pictures"]
+    n_slices: int
+    is_colour: bool
+    is_byte: bool
+    modality: str | None
+    intensity_range: tuple[float, float]
+    shapes: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, slices: Slices) -> Facts:
+        """Those of a case."""
+        return cls(
+            kind=slices.kind,
+            n_slices=slices.n_slices,
+            is_colour=slices.is_colour,
+            is_byte=slices.is_byte,
+            modality=slices.modality,
+            intensity_range=(0.0, 255.0) if slices.is_colour else slices.intensity_range(),
+            shapes=tuple(slices.slice_shape(i) for i in range(slices.n_slices)),
+        )
+
+
+@dataclass(frozen=True)
+class SentSlice:
+    """A slice on its way: its number, fingerprint, and pixels as `pack` makes them."""
+
+    index: int
+    fingerprint: str
+    pixels: NDArray[Any]
+
+    @classmethod
+    def of(cls, slices: Slices, index: int) -> SentSlice:
+        """A slice of a case."""
+        return cls(index, slices.slice_fingerprint(index), pack(slices.slice(index)))
+
+
+def pack(image: NDArray[Any]) -> NDArray[Any]:
+    """The same values in half the bytes, where whole numbers were made float32."""
+    if image.dtype == np.float32:
+        with np.errstate(invalid="ignore"):
+            whole = image.astype(np.int16)
+        if np.array_equal(whole, image):
+            return whole
+    return image
+
+
+def unpack(pixels: NDArray[Any]) -> NDArray[Any]:
+    """What `pack` was given."""
+    return pixels.astype(np.float32) if pixels.dtype == np.int16 else pixels
+
+
+class SentSlices(Slices):
+    """Slices that were sent."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.kind, self.n_slices = facts.kind, facts.n_slices
+        self.is_colour, self.modality = facts.is_colour, facts.modality
+        self._facts = facts
+        self._sent: dict[int, SentSlice] = {}
+
+    def take(self, sent: Sequence[SentSlice]) -> None:
+        """Add slices."""
+        self._sent.update({one.index: one for one in sent})
+
+    def slice(self, i: int) -> NDArray[Any]:
+        """Return slice `i` as it was before it was sent."""
+        return unpack(self._sent[i].pixels)
+
+    def slice_shape(self, i: int) -> tuple[int, int]:
+        """Return height and width."""
+        return self._facts.shapes[i]
+
+    def slice_fingerprint(self, i: int) -> str:
+        """Return its hash."""
+        return self._sent[i].fingerprint
+
+    @property
+    def is_byte(self) -> bool:
+        """Whether they are stored as 8-bit values."""
+        return self._facts.is_byte
+
+    def intensity_range(self) -> tuple[float, float]:
+        """Return the percentiles of the whole case."""
+        return self._facts.intensity_range
+
+
+@dataclass(frozen=True)
+class State:
+    """How it stands with the work; attributes as of `Computing`."""
+
+    encoder_name: str
+    device_name: str
+    encoded: int
+    encode_seconds: float
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of a turn of work.
+
+    Attributes:
+        items: events and predictions, in their order.
+        done: whether that was all.
+        result: of the whole work, once it is done.
+        error: what ended it.
+        state: afterwards.
+        said: sentences for the person.
+    """
+
+    items: list[Event | Prediction]
+    done: bool
+    result: Learnt | None
+    error: DinoAugSegError | None
+    state: State
+    said: list[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call came to: a value or an error. An exception that travels bare would look like a lost worker."""
+
+    value: Any = None
+    error: DinoAugSegError | None = None
+
+
+def _answering(method: Callable[Concatenate[Desk, P], T]) -> Callable[Concatenate[Desk, P], Answer]:
+    @wraps(method)
+    def answer(desk: Desk, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+        try:
+            return Answer(method(desk, *args, **kwargs))
+        except Exception as error:  # handed over as a value
+            return Answer(error=_for_a_person(error))
+
+    return answer
+
+
+def _for_a_person(error: Exception) -> DinoAugSegError:
+    if isinstance(error, DinoAugSegError):
+        return error
+    return ClusterError(f"The worker failed ({one_line(f'{type(error).__name__}: {error}')}); see its log.")
+
+
+@dataclass
+class _Work:
+    """What is going on, to be drawn turn by turn."""
+
+    source: Generator[Event | Prediction, None, Any] | Iterator[Event | Prediction]
+    cancel: Cancel = field(default_factory=Cancel)
+
+
+class Desk:
+    """A worker's place for one session, as an actor of dask.distributed: it stays, and does one call at a time.
+
+    Work is drawn in turns, by the machine of the person: when that is gone, nothing goes on unseen.
+
+    Args:
+        facts: of the slices, which are sent after it.
+        version: of the program that asks.
+        size: bytes of all slices together.
+
+    Raises:
+        ClusterError: the worker has another version of the program, or no room for the slices.
+    """
+
+    def __init__(self, facts: Facts, version: str, size: int) -> None:
+        require_version(version)
+        respect_limit()
+        room = available_memory() // 2
+        if size > room:
+            msg = f"it has room for {room / 2**20:.0f} MB of slices, and the case takes {size / 2**20:.0f} MB."
+            raise ClusterError(msg)
+        self._slices = SentSlices(facts)
+        self._engine: Engine | None = None
+        self._said: list[str] = []
+        self._work: _Work | None = None
+
+    @_answering
+    def take(self, sent: list[SentSlice]) -> None:
+        """Take slices."""
+        self._slices.take(sent)
+
+    @_answering
+    def begin(self, settings: Settings, device: str) -> State:
+        """Load the encoder, once all slices are here."""
+        self._engine = engine_class()(
+            self._slices, settings, device=device, weights=None, cache=False, say=self._said.append
+        )
+        return self._state()
+
+    @_answering
+    def restore(self, checkpoint: Checkpoint, numbers: list[int], source: Path) -> None:
+        """As of `Computing`."""
+        self._ready().restore(checkpoint, numbers, source)
+
+    @_answering
+    def forget_decoder(self) -> None:
+        """As of `Computing`."""
+        self._ready().forget_decoder()
+
+    @_answering
+    def checkpoint(self, classes: list[LabelClass], settings: Settings) -> Checkpoint:
+        """As of `Computing`."""
+        return self._ready().checkpoint(classes, settings)
+
+    @_answering
+    def train(self, labels: dict[int, Labels], classes: list[LabelClass], settings: Settings) -> None:
+        """Begin to train; see `draw`."""
+        cancel = Cancel()
+        self._work = _Work(self._ready().train(labels, classes, settings, cancel), cancel)
+
+    @_answering
+    def predict(self, order: list[int], labels: dict[int, Labels], settings: Settings) -> None:
+        """Begin to predict; see `draw`."""
+        cancel = Cancel()
+        self._work = _Work(self._ready().predict(order, labels, settings, cancel), cancel)
+
+    @_answering
+    def draw(self, stop: bool) -> Drawn:
+        """Work on for a moment; ``stop`` asks the work to end at its next step."""
+        if self._work is None:
+            msg = "There is nothing to go on with."
+            raise ClusterError(msg)
+        if stop:
+            self._work.cancel.set()
+        items: list[Event | Prediction] = []
+        done, result, problem = False, None, None
+        until = time.monotonic() + _TURN
+        while not done and time.monotonic() < until:
+            try:
+                items.append(next(self._work.source))
+            except StopIteration as end:
+                done, result = True, end.value
+            except Exception as error:  # what came before it is handed over too
+                done, problem = True, _for_a_person(error)
+        if done:
+            self._work = None
+        said, self._said[:] = list(self._said), []
+        return Drawn(items, done, result, problem, self._state(), said)
+
+    def _ready(self) -> Engine:
+        if self._engine is None:
+            msg = "The worker was asked before it had begun."
+            raise ClusterError(msg)
+        return self._engine
+
+    def _state(self) -> State:
+        engine = self._ready()
+        return State(engine.encoder_name, engine.device_name, engine.encoded, engine.encode_seconds)
+
+
+# The computing part of a session on a worker of a scheduler: it does what `Engine` does, elsewhere.
+#
+# Only pixels, labels and settings travel there, masks, events and what was learnt travel back. The worker uses weights
+# of
+# its own. A worker or a scheduler that is lost ends in an error; what was learnt before is still here.
+
+
+_LOOK = 1.0  # seconds between looks at whether worker and scheduler are still there
+_PARCEL = 8 * 2**20  # bytes of slices that are sent at once
+
+
+class RemoteEngine:
+    """Encoder, features and decoder of one case on a worker.
+
+    The connection is made when it is first needed; the slices are sent then, which is told as progress.
+
+    Args:
+        case: whose slices.
+        settings: decide encoder, window and input size.
+        place: names the scheduler, and the device of the worker.
+        say: gets sentences for the person.
+
+    Raises on construction:
+        ClusterError: dask.distributed is not installed.
+    """
+
+    def __init__(self, case: Case, settings: Settings, place: Place, *, say: Callable[[str], None]) -> None:
+        require_installed()
+        if place.weights is not None:
+            say(f"The worker uses weights of its own, not {place.weights.name}.")
+        self._case, self._settings, self._place, self._say = case, settings, place, say
+        self._client: Client | None = None
+        self._desk: Any = None
+        self._held: Future | None = None  # the scheduler lets go of the desk when nobody holds this
+        self._address = ""  # of the worker
+        self._state: State | None = None
+        self._anew = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker has loaded the encoder."""
+        return self._state is not None
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder in use, as what it is."""
+        return self._state.encoder_name if self._state is not None else self._settings.encoder
+
+    @property
+    def device_name(self) -> str:
+        """Where it computes, with the word that it is not here."""
+        return f"{self._state.device_name if self._state is not None else self._place.device} (dask worker)"
+
+    @property
+    def encoded(self) -> int:
+        """How many slices and views passed the encoder."""
+        return self._state.encoded if self._state is not None else 0
+
+    @property
+    def encode_seconds(self) -> float:
+        """The time that took."""
+        return self._state.encode_seconds if self._state is not None else 0.0
+
+    # --- what it does -----------------------------------------------------------------------------------------------
+
+    def train(
+        self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
+    ) -> Generator[Event, None, Learnt]:
+        """As of `Computing`."""
+        yield from self._set_up(cancel)
+        if self._anew:
+            self._ask("forget_decoder")
+            self._anew = False
+        self._ask("train", labels, _nameless(classes), settings)
+        learnt: Learnt = yield from self._draw(cancel)
+        return learnt
+
+    def predict(
+        self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
+    ) -> Iterator[Event | Prediction]:
+        """As of `Computing`."""
+        yield from self._set_up(cancel)
+        self._ask("predict", list(order), labels, settings)
+        yield from self._draw(cancel)
+
+    def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
+        """As of `Computing`."""
+        with importing_torch():  # or a thread of dask's would, when it unpickles the answer
+            import napari_dinoaugseg.model.checkpoint  # noqa: F401
+        found: Checkpoint = self._ask("checkpoint", _nameless(classes), settings)
+        numbers = {entry["number"] for entry in found.classes}
+        return replace(found, classes=to_plain(entry for entry in classes if entry.number in numbers))
+
+    def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
+        """As of `Computing`. Connects, for only the worker knows whether its encoder is the right one."""
+        for event in self._set_up():
+            if isinstance(event, Notice):
+                self._say(event.text)
+        nameless = replace(checkpoint, classes=to_plain(classes_of(numbers)))
+        try:
+            self._ask("restore", nameless, list(numbers), Path("model"))
+        except CheckpointError as error:
+            msg = f"{source}: {str(error).removeprefix('model: ')}"
+            raise CheckpointError(msg) from error
+
+    def forget_decoder(self) -> None:
+        """As of `Computing`. The worker hears it with the next training: settings change where nobody may wait."""
+        self._anew = True
+
+    def close(self) -> None:
+        """Leave the scheduler; the worker lets go of everything."""
+        client, self._client, self._desk, self._held, self._state = self._client, None, None, None, None
+        if client is not None:  # a window must not wait for a scheduler that does not answer
+            threading.Thread(target=client.close, kwargs={"timeout": _LOOK}, name="leave-scheduler").start()
+
+    # --- the way there ----------------------------------------------------------------------------------------------
+
+    def _set_up(self, cancel: Cancel | None = None) -> Iterator[Event]:
+        """Connect, send the slices, have the encoder loaded; nothing where that is done."""
+        if self.is_ready:
+            return
+        self.close()  # what was begun and did not come to its end
+        address = str(self._place.scheduler)
+        yield Notice(f"Connecting to {address}…")
+        self._client = connect(address)
+        case, started = self._case, time.monotonic()
+        self._take_desk(self._client)
+        for parcel in _parcels(case):
+            self._ask("take", parcel)
+            yield Progress("send", parcel[-1].index + 1, case.n_slices, time.monotonic() - started)
+            if cancel:
+                self.close()
+                msg = "It was stopped before the worker had begun."
+                raise TrainingError(msg)
+        self._state = self._ask("begin", self._settings, self._place.device)
+
+    def _take_desk(self, client: Client) -> None:
+        facts = Facts.of(self._case)
+        size = sum(height * width for height, width in facts.shapes) * _bytes_a_pixel(self._case)
+        self._held = client.submit(
+            Desk, facts, version("napari-dinoaugseg"), size, actor=True, pure=False, resources=needs_of(client)
+        )
+        try:
+            with losing(client):
+                self._desk = self._held.result(timeout=60)
+        except LostSchedulerError:
+            raise
+        except DinoAugSegError as error:
+            msg = f"The worker cannot be used: {error}"
+            raise ClusterError(msg) from error
+        except TimeoutError as error:
+            msg = "No worker of the scheduler had time within a minute. Try again later, or compute on this computer."
+            raise ClusterError(msg) from error
+        except Exception as error:
+            why = one_line(f"{type(error).__name__}: {error}")
+            msg = f"The worker cannot be used ({why}). Install the same napari-dinoaugseg there."
+            raise ClusterError(msg) from error
+        self._address = self._desk._address
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        """Have the desk do something. Raises what it raised; LostSchedulerError when nobody answers."""
+        client, desk = self._client, self._desk
+        if client is None or desk is None:
+            msg = "The connection to the scheduler was closed."
+            raise LostSchedulerError(msg)
+        try:
+            with client.as_current():  # where an actor looks for its client
+                asked = getattr(desk, name)(*arguments)
+            answer: Answer = _wait_for(asked, lambda: self._require_worker(client))
+        except DinoAugSegError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:  # as dask has it when an actor's worker is gone
+            self._require_worker(client)
+            raise lost(client) from error
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+    def _require_worker(self, client: Client) -> None:
+        """Raise LostSchedulerError when the scheduler or the worker is gone."""
+        if self._address not in workers_of(client, {}) or self._held is None or self._held.status != "finished":
+            msg = "The worker that computed for this case ended. See its log; Train begins on another one."
+            raise LostSchedulerError(msg)
+
+    def _draw(self, cancel: Cancel | None) -> Generator[Any, None, Any]:
+        """What the work yields, and what it returns."""
+        while True:
+            drawn: Drawn = self._ask("draw", bool(cancel))
+            self._state = drawn.state
+            for sentence in drawn.said:
+                self._say(sentence)
+            yield from drawn.items
+            if drawn.error is not None:
+                raise drawn.error
+            if drawn.done:
+                return drawn.result
+
+
+def _wait_for(asked: Any, look: Callable[[], None]) -> Answer:
+    """The answer of an actor; ``look`` raises when none can come any more."""
+    while True:
+        try:
+            answer: Answer = asked.result(timeout=_LOOK)
+        except TimeoutError:
+            look()
+        else:
+            return answer
+
+
+def _nameless(classes: Iterable[LabelClass]) -> list[LabelClass]:
+    """The same numbers; what a person calls them stays here."""
+    return classes_of(entry.number for entry in classes)
+
+
+def _parcels(case: Case) -> Iterator[list[SentSlice]]:
+    """The slices in the order of their numbers, some megabytes at a time."""
+    parcel: list[SentSlice] = []
+    for index in range(case.n_slices):
+        parcel.append(SentSlice.of(case, index))
+        if sum(sent.pixels.nbytes for sent in parcel) >= _PARCEL:
+            yield parcel
+            parcel = []
+    if parcel:
+        yield parcel
+
+
+def _bytes_a_pixel(case: Case) -> int:
+    """At most."""
+    if case.is_colour:
+        return 3
+    return 1 if case.is_byte else 4

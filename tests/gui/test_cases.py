@@ -1,0 +1,313 @@
+"""What can be annotated, and what is said where something lacks."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_dinoaugseg.case import Plane
+from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError
+from napari_dinoaugseg.gui.controller import Controller
+from napari_dinoaugseg.gui.estimate import Pace, in_words, job
+from napari_dinoaugseg.learning.events import Progress
+from napari_dinoaugseg.learning.settings import Settings
+from tests.blobs import AFFINE, image_voxels
+from tests.gui.conftest import train, wait_idle
+
+
+def test_opening_the_panel_loads_no_pytorch(blob_files):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, napari_dinoaugseg.gui.panel, napari_dinoaugseg.hooks, napari_dinoaugseg.gui.controller;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_opening_in_the_background_shows_image_and_labels_in_millimetres(controller, blob_files, qtbot):
+    controller.open_path(blob_files[0], plane="axial")
+    assert controller.busy
+    wait_idle(qtbot, controller)
+    layers = controller.layers
+    assert [layer.name for layer in controller.viewer.layers] == ["image0", "prediction", "manual"]
+    assert all(np.allclose(layer.scale, (4, 1.1, 1.2)) for layer in controller.viewer.layers)
+    assert all(str(unit) == "millimeter" for unit in layers.manual.units)
+    assert controller.viewer.layers.selection.active is layers.manual
+    assert not layers.prediction.editable
+
+
+def test_no_image_and_a_layer_that_is_no_image_are_said(controller, said, panel):
+    panel.case.layer_button.click()
+    assert any("There is no image yet" in text for text in said)
+    controller.use_layer(controller.viewer.add_points([[1, 2]], name="marks"))
+    assert any("'marks' is no image" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "sentence"),
+    [
+        (np.zeros((2, 3, 20, 20)), {}, "has 4 axes"),
+        ([np.zeros((40, 40)), np.zeros((20, 20))], {"multiscale": True}, "several resolutions"),
+    ],
+)
+def test_layers_that_lack_something_say_what(controller, said, data, options, sentence):
+    controller.use_layer(controller.viewer.add_image(data, **options))
+    assert controller.session is None
+    assert any(sentence in text for text in said)
+
+
+def test_a_plain_array_works_with_its_scale(controller, panel, qtbot):
+    image = controller.viewer.add_image(np.moveaxis(image_voxels(), 2, 0), scale=(4, 1.2, 1.1), translate=(8, 0, 0))
+    panel.case.layer_button.click()
+    layer = controller.layers.manual
+    assert np.allclose(layer.scale, image.scale)
+    assert np.allclose(layer.translate, image.translate)
+    assert controller.session.case.slice_distance == 4
+    controller.go_to(8)
+    assert controller.current_slice == 8
+    layer.paint((8, 13, 15), 1)
+    controller.change_settings(steps=5)
+    train(qtbot, controller)
+    assert len(controller.session.labels.confidence) == 15
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+def test_a_two_dimensional_image(controller, qtbot, rgb):
+    random = np.random.default_rng(0)
+    data = random.integers(0, 255, (40, 50, 3) if rgb else (40, 50)).astype(np.uint8)
+    controller.use_layer(controller.viewer.add_image(data, rgb=rgb))
+    assert controller.session.case.n_slices == 1
+    controller.layers.manual.paint((0, 10, 10), 1)
+    controller.change_settings(steps=5)
+    train(qtbot, controller)
+    assert controller.session.labels.labelled == [0]
+    assert (controller.session.labels.manual(0)[10, 10]) == 1
+    assert "Export" in controller.advice
+
+
+def test_a_volume_of_one_slice(controller, tmp_path, qtbot):
+    import nibabel as nib
+
+    nib.save(nib.Nifti1Image(image_voxels()[:, :, 8:9], AFFINE), tmp_path / "one.nii.gz")
+    controller.open_path(tmp_path / "one.nii.gz", background=False)
+    controller.next_suggested()
+    controller.set_scribbles(True)
+    controller.layers.manual.paint((0, 5, 5), 1)
+    controller.change_settings(steps=5)
+    train(qtbot, controller)
+    assert 0 in controller.session.labels.confidence
+    assert controller.layers.prediction.data.any() or controller.session.labels.predicted(0) is not None
+
+
+def test_pictures_of_several_sizes_are_padded_and_cut_back(controller, tmp_path, qtbot):
+    random = np.random.default_rng(0)
+    for number, shape in enumerate([(40, 60, 3), (50, 30, 3), (40, 60, 3)]):
+        Image.fromarray(random.integers(0, 255, shape).astype(np.uint8)).save(tmp_path / f"p{number}.png")
+    controller.open_path(tmp_path, background=False)
+    layer = controller.layers.manual
+    assert layer.data.shape == (3, 50, 60)
+    layer.data[1] = 1  # beyond the picture as well
+    layer.refresh()
+    controller.flush()
+    manual = controller.session.labels.manual(1)
+    assert manual.shape == (50, 30)
+    assert (manual == 1).all()
+    controller.change_settings(steps=5)
+    train(qtbot, controller)
+    assert controller.session.labels.predicted(0).shape == (40, 60)
+
+
+def test_a_damaged_file_is_said(controller, tmp_path, qtbot, said, panel):
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"no image")
+    controller.open_path(bad)
+    wait_idle(qtbot, controller)
+    assert any("bad.nii.gz" in text for text in said)
+    assert panel.case.file_button.isEnabled()
+
+
+def test_several_series_are_a_list_to_choose_from(controller, panel, tmp_path, qtbot, monkeypatch):
+    from tests.case.builders import numbers, write_dicom
+
+    for number, (name, count) in enumerate([("scout", 3), ("T1 axial", 5)]):
+        volume = numbers((count, 8, 9), np.int16)
+        write_dicom(tmp_path / str(number), volume, series_uid=f"1.2.3.{number}", description=name)
+    asked = []
+
+    def choose(_parent, series):
+        asked.append([(entry.description, entry.slices) for entry in series])
+        return next(entry.uid for entry in series if entry.description == "T1 axial")
+
+    monkeypatch.setattr("napari_dinoaugseg.gui.case_section.ask_for_series", choose)
+    controller.open_path(tmp_path)
+    qtbot.waitUntil(lambda: controller.session is not None, timeout=10_000)
+    assert sorted(asked[0]) == [("T1 axial", 5), ("scout", 3)]
+    assert controller.session.case.n_slices == 5
+
+
+def test_several_volumes_ask_for_one(controller, tmp_path, qtbot, monkeypatch):
+    import nibabel as nib
+
+    voxels = np.stack([image_voxels(), image_voxels(1)], axis=3)
+    nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "two.nii.gz")
+    errors = []
+    controller.choice_needed.connect(lambda _, error: errors.append(error))
+    monkeypatch.setattr("napari_dinoaugseg.gui.case_section.ask_for_volume", lambda *_: 1)
+    controller.open_path(tmp_path / "two.nii.gz")
+    qtbot.waitUntil(lambda: controller.session is not None, timeout=10_000)
+    assert isinstance(errors[0], SeveralVolumesError)
+    assert not isinstance(errors[0], SeveralSeriesError)
+
+
+def test_a_series_that_was_chosen_stays_chosen_when_it_holds_several_phases(
+    controller, panel, tmp_path, qtbot, monkeypatch
+):
+    from tests.case.builders import numbers, write_dicom
+    from tests.case.test_dicom_phases import PHASES, write_phases
+
+    write_phases(tmp_path / "cine", lambda phase, k: {"TemporalPositionIdentifier": phase + 1})
+    write_dicom(tmp_path / "scout", numbers((3, 8, 9), np.int16), series_uid="1.2.3.4", description="scout")
+    asked = []
+
+    def choose_series(_parent, series):
+        asked.append("series")
+        return max(series, key=lambda entry: entry.slices).uid
+
+    def choose_volume(_parent, count):
+        asked.append(count)
+        return 2
+
+    monkeypatch.setattr("napari_dinoaugseg.gui.case_section.ask_for_series", choose_series)
+    monkeypatch.setattr("napari_dinoaugseg.gui.case_section.ask_for_volume", choose_volume)
+    controller.open_path(tmp_path)
+    qtbot.waitUntil(lambda: controller.session is not None or len(asked) > 2, timeout=10_000)
+    assert asked == ["series", len(PHASES)]
+    assert controller.session.case.n_slices == len(PHASES[2])
+
+
+def test_the_plane_changes_until_something_is_labelled(controller, case, said):
+    controller.change_plane(Plane.CORONAL)
+    assert controller.session.case.plane is Plane.CORONAL
+    assert controller.layers.axis == 1
+    assert tuple(controller.viewer.dims.order) == (1, 0, 2)
+    controller.mark_empty(3)
+    controller.change_plane(Plane.AXIAL)
+    assert controller.session.case.plane is Plane.CORONAL
+    assert any("plane cannot change" in text for text in said)
+
+
+def test_two_panels_of_a_viewer_are_one_and_closing_one_leaves_the_other(panel, controller, case, qtbot):
+    from napari_dinoaugseg.gui.panel import Panel
+
+    second = Panel(controller.viewer)
+    dock = controller.viewer.window.add_dock_widget(second, name="again")
+    assert second.controller is controller
+    controller.viewer.window.remove_dock_widget(dock)
+    second.deleteLater()
+    qtbot.wait(100)
+    assert not controller.closed
+    controller.mark_empty(3)
+    qtbot.wait(200)
+    assert panel.advice.text().startswith("Only background")
+
+
+def test_a_closed_panel_loses_nothing(panel, controller, case, qtbot):
+    from napari_dinoaugseg.gui.panel import Panel
+
+    controller.layers.manual.paint((8, 10, 10), 1)
+    viewer = controller.viewer
+    viewer.window.remove_dock_widget(panel)
+    panel.deleteLater()
+    qtbot.wait(100)
+    assert controller.users == 0
+    assert not controller.closed
+    again = Panel(viewer)
+    viewer.window.add_dock_widget(again, name="again")
+    assert again.controller is controller
+    again.controller.flush()
+    assert again.controller.session.labels.labelled == [8]
+    qtbot.wait(100)
+    assert "1 slice labelled" in again.advice.text()
+
+
+def test_two_viewers_have_a_case_each(controller, case, make_napari_viewer, blob_files):
+    other = Controller.of(make_napari_viewer())
+    assert other is not controller
+    other.open_path(blob_files[0], background=False, plane="coronal")
+    other.mark_empty(3)
+    assert controller.session.labels.labelled == []
+    assert other.session.labels.labelled == [3]
+    other.dispose()
+
+
+def test_the_window_is_shown_and_a_bad_one_is_refused(controller, case, said):
+    controller.change_settings(window="-10,500")
+    assert controller.layers.image.contrast_limits == [-10, 500]
+    controller.change_settings(input_size=65)
+    assert any("multiple of 32" in text for text in said)
+    assert controller.settings.input_size == 64
+
+
+def test_the_list_of_encoders_is_the_engines():
+    from napari_dinoaugseg.gui.case_section import NAMES
+    from napari_dinoaugseg.model.encoder import ENCODERS
+
+    assert set(NAMES) == {"auto", *ENCODERS}
+
+
+def test_the_state_of_the_weights_is_shown(controller, panel, case, qtbot):
+    qtbot.waitUntil(lambda: "on this machine" in panel.case.encoder.state.text(), timeout=20_000)
+    controller.change_settings(encoder="dinov3-convnext-large")
+    assert "downloads are switched off" in panel.case.encoder.state.text()
+    assert "785 MB" in panel.case.encoder.state.text()
+
+
+def test_the_estimate_follows_what_was_measured():
+    settings = Settings(steps=100, views=3, class_steps=0.1, warm_steps=0.5)
+    pace = Pace({"encode": 0.1, "train": 0.2, "predict": 0.05})
+    once = job(settings, None, 5, 40, kind="pictures", classes=1, warm=False)
+    assert pace.seconds(once) == pytest.approx(2 + 20 + 2)
+    warm = job(settings, None, 0, 40, kind="pictures", classes=2, warm=True)
+    assert pace.seconds(warm) == pytest.approx(11 + 2)
+    assert [in_words(seconds) for seconds in (3, 42, 200, 9000)] == [
+        "a few seconds",
+        "about 40 seconds",
+        "about 3 minutes",
+        "about 2.5 hours",
+    ]
+
+
+def test_the_first_steps_on_a_slow_machine_correct_the_time_of_all_that_follows():
+    slow = 7.3  # times the table
+    work = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False)
+    pace, each = Pace(), work.seconds["train"] * slow
+    for done in (1, 10):
+        event = Progress("train", done, int(work.units["train"]), 3.0 + done * each)  # the first one takes long
+        pace.note(event)
+    left = (work.units["train"] - 10) * each + work.units["predict"] * work.seconds["predict"] * slow
+    assert pace.left(work, event) == pytest.approx(left, rel=0.01)
+
+
+def test_encoding_promises_nothing_about_training():
+    work, pace = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False), Pace()
+    for done in (1, 60):
+        event = Progress("encode", done, 80, done * 0.2)
+        pace.note(event)
+    assert pace.left(work, event) is None
+    pace.measured["train"] = 0.1  # in the training before
+    assert pace.left(work, event) is not None
+
+
+def test_nothing_is_promised_before_anything_was_measured():
+    work = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False)
+    assert Pace().left(work, Progress("encode", 1, 80, 0.05)) is None
+
+
+def test_before_anything_is_measured_pictures_from_several_sides_take_longer():
+    def seconds(kind: str, **changes: bool) -> float:
+        settings = Settings(steps=1, views=0, **changes)
+        return Pace().seconds(job(settings, None, 0, 100, kind=kind, classes=1, warm=False))
+
+    assert seconds("pictures") > 2 * seconds("volume")
+    assert seconds("pictures", mirrors=False) == seconds("volume")
