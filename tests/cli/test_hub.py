@@ -115,7 +115,7 @@ def test_a_page_that_stands_before_the_network_is_not_taken_for_the_hub(
     hub: Hub, check: Callable[..., Outcome]
 ) -> None:
     hub.answers(200, Content_Type="text/html")
-    assert "is no model hub but, for example, the log-in page" in refused(check())
+    assert "is not a model hub but, for example, the log-in page" in refused(check())
 
 
 def test_a_hub_that_is_silent_is_given_up_when_the_person_says(hub: Hub, check: Callable[..., Outcome]) -> None:

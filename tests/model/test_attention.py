@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dinoaugseg.model import decoder
-from napari_dinoaugseg.model.decoder import attend
+from napari_dinoaugseg.model import attention
+from napari_dinoaugseg.model.attention import attend
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -44,12 +44,12 @@ def fused_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_attention_in_pieces_and_its_gradients_are_exact_to_the_rounding_of_bfloat16(
     n_queries: int, n_keys: int, channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder, "_PIECE", 6 * n_keys * 100)
-    decoder._rows.cache_clear()
+    monkeypatch.setattr(attention, "_PIECE", 6 * n_keys * 100)
+    attention._rows.cache_clear()
     inputs = tokens(n_queries, n_keys, channels)
     exact = with_gradients(lambda q, k, v: (q @ k.mT / channels**0.5).softmax(dim=-1) @ v, [t.double() for t in inputs])
     found = with_gradients(attend, inputs)
-    decoder._rows.cache_clear()
+    attention._rows.cache_clear()
     assert [each.dtype for each in found] == [torch.bfloat16] * 4
     for one, other in zip(found, exact, strict=True):
         if n_keys == 1 and other is not exact[0] and other is not exact[3]:  # nothing to choose: no gradient
@@ -62,18 +62,18 @@ def test_attention_in_pieces_and_its_gradients_are_exact_to_the_rounding_of_bflo
 def test_nothing_depends_on_how_large_the_pieces_are(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = tokens(240, 30, 16)
     whole = with_gradients(attend, inputs)
-    monkeypatch.setattr(decoder, "_PIECE", 1)
-    decoder._rows.cache_clear()
+    monkeypatch.setattr(attention, "_PIECE", 1)
+    attention._rows.cache_clear()
     by_rows = with_gradients(attend, inputs)
-    decoder._rows.cache_clear()
+    attention._rows.cache_clear()
     for one, other in zip(by_rows, whole, strict=True):
         assert distance(one, other.double()) < 0.01
 
 
 def test_pieces_are_as_large_as_memory_allows_and_all_of_one_size() -> None:
-    assert decoder._rows(36864, 4 * 2304) == 384
-    assert decoder._rows(1444, 8 * 361) == 1444
-    assert decoder._rows(13, 1 << 30) == 1
+    assert attention._rows(36864, 4 * 2304) == 384
+    assert attention._rows(1444, 8 * 361) == 1444
+    assert attention._rows(13, 1 << 30) == 1
 
 
 @pytest.mark.parametrize("size", [30.0, 300.0, 3e4])

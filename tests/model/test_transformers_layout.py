@@ -165,7 +165,7 @@ def a_part_is_empty_of_its_tensors(folder: Path) -> None:
     [
         (damaged_index, r"index\.json: the index of the weights is damaged\. Get it again"),
         (index_of_nothing, r"index\.json: the index of the weights is damaged\. Get it again"),
-        (index_of_another_folder, "names '../other.safetensors', which is no file of weights beside it"),
+        (index_of_another_folder, "names '../other.safetensors', which is not a weights file beside it"),
         (a_part_is_missing, r"model-00002\S+: the weights cannot be opened: there is no such file"),
         (a_part_is_a_pointer, r"model-00002\S+: the file does not hold weights: it is a Git LFS pointer"),
         (a_part_is_empty_of_its_tensors, r"1 of \d+ tensors are missing"),

@@ -197,7 +197,7 @@ def _silent() -> _Refusal:
 
 def _no_hub() -> _Refusal:
     return _Refusal(
-        f"what answers at {_host()} is no model hub but, for example, the log-in page of a network or proxy",
+        f"what answers at {_host()} is not a model hub but, for example, the log-in page of a network or proxy",
         "Open that address in a browser, and check HF_ENDPOINT if it is set.",
     )
 

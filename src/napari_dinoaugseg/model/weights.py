@@ -1,21 +1,4 @@
-"""Names of tensors: the layouts in which one encoder's weights are published, brought to timm's names.
-
-The same DINOv3 ConvNeXt is published three times, with the same values under other names:
-
-=============================================  ==============================  =====================================
-timm                                           Meta (``.pth``)                 transformers (``facebook/dinov3-…``)
-=============================================  ==============================  =====================================
-``stem.0``                                     ``downsample_layers.0.0``       ``stages.0.downsample_layers.0``
-``stages.1.downsample.0``                      ``downsample_layers.1.0``       ``stages.1.downsample_layers.0``
-``stages.0.blocks.0.conv_dw``                  ``stages.0.0.dwconv``           ``stages.0.layers.0.depthwise_conv``
-``stages.0.blocks.0.norm``                     ``stages.0.0.norm``             ``stages.0.layers.0.layer_norm``
-``stages.0.blocks.0.mlp.fc1``                  ``stages.0.0.pwconv1``          ``stages.0.layers.0.pointwise_conv1``
-``stages.0.blocks.0.gamma``                    ``stages.0.0.gamma``            ``stages.0.layers.0.gamma``
-``head.norm``                                  ``norm``, and ``norms.3``       ``layer_norm``
-=============================================  ==============================  =====================================
-
-The last norm stands behind the maps, and no map of ours passes it.
-"""
+"""Encoder weights from files, which may come from anybody: read without running their code, and matched by shape."""
 
 from __future__ import annotations
 
@@ -41,6 +24,24 @@ from napari_dinoaugseg.errors import WeightsError
 from napari_dinoaugseg.model.specs import ENCODERS, EncoderSpec, trunk_shapes
 
 Value = TypeVar("Value")
+
+# --- names of tensors, in the layouts in which the weights are published ----------------------------------------------
+#
+# The same DINOv3 ConvNeXt is published three times, with the same values under other names:
+#
+# =============================================  ==============================  =====================================
+# timm                                           Meta (``.pth``)                 transformers (``facebook/dinov3-…``)
+# =============================================  ==============================  =====================================
+# ``stem.0``                                     ``downsample_layers.0.0``       ``stages.0.downsample_layers.0``
+# ``stages.1.downsample.0``                      ``downsample_layers.1.0``       ``stages.1.downsample_layers.0``
+# ``stages.0.blocks.0.conv_dw``                  ``stages.0.0.dwconv``           ``stages.0.layers.0.depthwise_conv``
+# ``stages.0.blocks.0.norm``                     ``stages.0.0.norm``             ``stages.0.layers.0.layer_norm``
+# ``stages.0.blocks.0.mlp.fc1``                  ``stages.0.0.pwconv1``          ``stages.0.layers.0.pointwise_conv1``
+# ``stages.0.blocks.0.gamma``                    ``stages.0.0.gamma``            ``stages.0.layers.0.gamma``
+# ``head.norm``                                  ``norm``, and ``norms.3``       ``layer_norm``
+# =============================================  ==============================  =====================================
+#
+# The last norm stands behind the maps, and no map of ours passes it.
 
 # The first tensor of the network in each layout; what stands before it names the module that it was saved from.
 _FIRST = ("stem.0.weight", "downsample_layers.0.0.weight", "stages.0.downsample_layers.0.weight")
@@ -119,8 +120,7 @@ def efficientnet_lite0(tensors: Mapping[str, Value], expected: Sequence[str]) ->
     return dict(zip(expected, trunk.values(), strict=True))
 
 
-# What a file is that holds no weights of an encoder known here: its true name, and what to do instead.
-
+# --- files and networks that are not the weights of an encoder known here: their names, and what to do instead -------
 
 GET_WEIGHTS = "Give a .safetensors or .pth file with the weights of an encoder, or the folder of its repository"
 
@@ -286,7 +286,7 @@ def of_config(config: Mapping[str, Any], spec: EncoderSpec | None) -> Foreign | 
 
 
 def is_imagenet(config: Mapping[str, Any]) -> bool:
-    """Whether timm's ``config.json`` says that the weights were trained to tell the classes of ImageNet apart."""
+    """Whether timm's ``config.json`` says that the weights were trained to classify ImageNet."""
     return any(name in _timm_tag(config) for name in ("in1k", "in12k", "in22k", "in21k"))
 
 
@@ -296,8 +296,7 @@ def _timm_tag(config: Mapping[str, Any]) -> str:
     return tag if isinstance(tag, str) else ""
 
 
-# Encoder weights from files, which may come from anybody: read without running their code, and matched by shape.
-
+# --- files ----------------------------------------------------------------------------------------------------------
 
 _LITE0 = "efficientnet-lite0"
 _ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
@@ -317,7 +316,7 @@ _CLASSIFIERS = ("head.fc.weight", "head.weight", "classifier.weight")
 
 @dataclass(frozen=True)
 class _Content:
-    """What a weights file holds, and what is said about it.
+    """What a weights file holds, and what describes it.
 
     Attributes:
         path: the file.
@@ -406,7 +405,7 @@ def fit_weights(path: Path, spec: EncoderSpec | None = None) -> tuple[EncoderSpe
 
 
 def has_classifier(path: Path) -> bool:
-    """Whether the file also holds a layer that tells image classes apart, which no DINOv3 file does."""
+    """Whether the file also holds a layer that classifies images, which no DINOv3 file does."""
     return _classifier(read_tensors(path)) is not None
 
 
@@ -504,7 +503,7 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name in names:
         if not (isinstance(name, str) and name.isprintable() and name.endswith(_SUFFIXES) and Path(name).name == name):
-            msg = f"{index}: the index names '{name}', which is no file of weights beside it. Get it again."
+            msg = f"{index}: the index names '{name}', which is not a weights file beside it. Get it again."
             raise WeightsError(msg)
         tensors.update(_read(index.parent / name).tensors)
     return tensors
@@ -536,7 +535,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _require_tensors_in(archive: Path) -> None:
-    """Refuse a ZIP archive that is no file of tensors, by what it is."""
+    """Refuse a ZIP archive that does not hold tensors, and name what it is."""
     try:
         with zipfile.ZipFile(archive) as opened:
             found = of_archive(opened.namelist())
