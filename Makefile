@@ -1,12 +1,13 @@
 # `make run` and `make test` do all the set-up by themselves. What the variables are for: CONTRIBUTING.md.
 
 PYTHON ?= python3
-EXTRAS ?= pyqt5,offline,demo,dev
+EXTRAS ?= pyqt5,offline,demo,docs,dev
 VENV ?= .venv
 ARGS ?=
 
-# What `make run` starts: without a display the sample is segmented, with one napari opens with the panel and the sample.
-RUN := dinoaugseg demo --no-gui
+# What `make run` starts: with a display napari opens with the panel and the sample; without one the sample is segmented,
+# with the preset that takes seconds.
+RUN := dinoaugseg demo --no-gui --preset fast
 RUN_ON_DISPLAY := dinoaugseg demo
 
 ifeq ($(OS),Windows_NT)
@@ -27,10 +28,10 @@ DRAWN_HERE :=
 SCREEN :=
 endif
 
-.PHONY: help setup run test coverage test-qt6 faults fuzz check format docs clean screenshots
+.PHONY: help setup run test test-slow coverage test-qt6 faults fuzz check format docs clean screenshots
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.complete  ## make .venv and install all that is needed (run and test do it too)
 	@tools/system_libraries.sh
@@ -46,25 +47,30 @@ run: setup  ## open napari with the sample case; without a display, segment it
 	$(BIN)/$(RUN_HERE)
 
 # Two processes with one thread of arithmetic each: more would compete on a small machine. In the order of
-# tests/conftest.py, for otherwise the files with the fewest tests come last, and they are the slowest ones.
-test: setup  ## run the tests; arguments for pytest: make test ARGS="-k wavelet"
-	OMP_NUM_THREADS=1 $(DRAWN_HERE) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+# tests/conftest.py: the longest files first, so that in the end neither process waits for the other.
+PYTEST := OMP_NUM_THREADS=1 $(DRAWN_HERE) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: setup  ## run the tests, without the slow ones; arguments for pytest: make test ARGS="-k wavelet"
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: setup  ## run the slow tests: whole processes, clusters, long random runs, the documentation
+	$(PYTEST) -m slow $(ARGS)
 
 coverage: setup  ## run the tests; list what of the engine they do not reach, which may be 5 % of lines and branches
-	$(MAKE) test ARGS="--cov --cov-report= $(ARGS)"
+	$(PYTEST) --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --fail-under=95 \
 		--include="*/case/*,*/model/*,*/learning/*,*/session/*"
 
 # The same loop with the other Qt, in an environment of its own: two Qts in one process do not get on.
 test-qt6:  ## run the tests of the panel with PyQt6
-	QT_API=pyqt6 $(MAKE) test VENV=.venv-qt6 EXTRAS=pyqt6,offline,demo,dev ARGS="tests/gui tests/test_hooks.py $(ARGS)"
+	QT_API=pyqt6 $(MAKE) test VENV=.venv-qt6 EXTRAS=pyqt6,offline,demo,dev ARGS="-m '' tests/gui tests/test_hooks.py $(ARGS)"
 
-# What `make test` does in seconds, for as long as it takes: kills in the middle of the work, random sequences of deeds.
+# The same tests as in `make test-slow`, with many more kills and random sequences of actions.
 faults: setup  ## kill the program 200 times, attack the undo with 1,000 seeds
-	DINOAUGSEG_KILLS=200 DINOAUGSEG_UNDO_SEEDS=1000 $(MAKE) test ARGS="tests/faults tests/gui/test_undo_attacks.py $(ARGS)"
+	DINOAUGSEG_KILLS=200 DINOAUGSEG_UNDO_SEEDS=1000 $(PYTEST) tests/faults tests/gui/test_undo_attacks.py $(ARGS)
 
 fuzz: setup  ## feed 20,000 damaged files to each reader, or as many as in 10 minutes each
-	DINOAUGSEG_FUZZ_CASES=20000 DINOAUGSEG_FUZZ_SECONDS=600 $(MAKE) test ARGS="tests/fuzz $(ARGS)"
+	DINOAUGSEG_FUZZ_CASES=20000 DINOAUGSEG_FUZZ_SECONDS=600 $(PYTEST) tests/fuzz $(ARGS)
 
 check: setup  ## lint, check the format, the types and which part may import which
 	$(BIN)/ruff check
@@ -76,12 +82,12 @@ format: setup  ## sort the imports and format the code
 	$(BIN)/ruff check --select I --fix
 	$(BIN)/ruff format
 
-docs: setup  ## write docs/api.md from the docstrings
-	$(BIN)/python tools/api_page.py
+docs: setup  ## build the documentation as a site in site/, with the API from the docstrings
+	$(BIN)/mkdocs build --strict --quiet
 
 screenshots: setup  ## take the screenshots of docs/ again
 	$(SCREEN) $(BIN)/python tools/screenshots.py
 
 clean:  ## remove the environments, caches and build products
-	rm -rf .venv .venv-qt6 build dist htmlcov .coverage .coverage.* .*_cache .hypothesis src/*.egg-info
+	rm -rf .venv .venv-qt6 build dist site htmlcov .coverage .coverage.* .*_cache .hypothesis src/*.egg-info
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

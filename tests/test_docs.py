@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -20,7 +22,7 @@ from tests.docs.commands import (
     options_of_dask,
     options_of_ours,
 )
-from tests.docs.pages import API, PAGES, Block, anchors_of, blocks_of, emphasised_in, links_of, name_of, spans_of
+from tests.docs.pages import PAGES, Block, anchors_of, blocks_of, emphasised_in, links_of, name_of, spans_of
 from tests.docs.samples import QUICK, write_samples
 
 pytestmark = pytest.mark.slow
@@ -41,8 +43,7 @@ def run_block(block: Block, names: dict[str, object]) -> None:
     if block.language == "python":
         # Line numbers of the page stand in a traceback.
         code = compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
-        if block.page != API:  # that page lists signatures, and a test holds it to the sources
-            exec(code, names)
+        exec(code, names)
     elif block.language == "sh":
         for command in commands_in(block.code):
             try:
@@ -86,6 +87,17 @@ def test_links_lead_somewhere(page: Path):
         path = page if not target else page.parent / target
         assert path.exists(), f"{name_of(page)}: there is no {link}"
         assert not anchor or anchor in anchors_of(path), f"{name_of(page)}: there is no {link}"
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+    for name in ("case.opening.open_case", "session.session.Session.train", "learning.settings.Settings"):
+        assert f'id="napari_dinoaugseg.{name}"' in page
 
 
 def test_the_tutorial_calls_things_as_the_window_does():

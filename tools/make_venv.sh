@@ -64,7 +64,6 @@ else
     make_venv
 fi
 
-# One call, so that torch, torchvision and timm are chosen to fit each other.
-"$(venv_python)" -m pip install --editable ".[$extras]"
+"$(venv_python)" tools/install.py "$extras"
 
 echo "$folder" >"$stamp"

@@ -61,7 +61,7 @@ class Stage:
             toast.close()
         path = self.folder / f"{name}.png"
         self.window.grab().save(str(path))
-        print(path)  # noqa: T201 - this is a script
+        print(path)
 
     def show_section(self, title: str) -> None:
         """Unfold a section and scroll to it."""

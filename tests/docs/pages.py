@@ -13,7 +13,6 @@ from markdown_it.token import Token
 
 from tests.conftest import REPOSITORY
 
-API = REPOSITORY / "docs" / "api.md"
 PAGES = [
     *(REPOSITORY / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((REPOSITORY / "docs").rglob("*.md")),
