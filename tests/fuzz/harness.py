@@ -15,7 +15,7 @@ A target lies in a module under its name, so that the child finds it:
         fuzz(f"{__name__}:TARGET", record_property)
 
 More cases than in the daily run: DINOAUGSEG_FUZZ_CASES (how many) and DINOAUGSEG_FUZZ_SECONDS (how long at most), both
-for each target. One case alone, with its traceback: `python -m tests.fuzz tests.fuzz.test_fuzz_nifti:TARGET 17`.
+for each target. One case alone, with its traceback: `python -m tests.fuzz tests.fuzz.test_fuzz_images:NIFTI 17`.
 """
 
 from __future__ import annotations

@@ -29,23 +29,7 @@ from tests.fuzz.mutators import INTEGERS, Mutator, confused, damaged, pick
 
 ENTRY = "napari-dinoaugseg"
 MARKER = "DINOAUGSEG_FUZZ_MARKER"
-_DTYPES = (
-    "F64",
-    "F32",
-    "F16",
-    "BF16",
-    "I64",
-    "I32",
-    "I8",
-    "U8",
-    "BOOL",
-    "F8_E4M3",
-    "F8_E5M2",
-    "F8_E8M0",
-    "F4",
-    "C64",
-    "XX",
-)
+_DTYPES = ["F64", "F32", "F16", "BF16", "I64", "I32", "I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F4", "C64", "XX"]
 
 
 # --- safetensors: a length, JSON, and tensors ---
@@ -270,7 +254,7 @@ def test_damaged_weights_are_read_or_refused(kind: str, record_property: Callabl
     fuzz(f"{__name__}:{kind}", record_property)
 
 
-@pytest.mark.parametrize("number", range(40))
+@pytest.mark.parametrize("number", range(12))
 def test_the_pickles_of_this_test_are_dangerous(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opened as no one should, each makes its file: without this the test above would show nothing."""
     monkeypatch.setenv(MARKER, str(tmp_path / "marker"))
