@@ -129,16 +129,16 @@ def load_synapse(root: Path) -> DataSet:
     slices_at, volumes_at = folder_below(root, "train_npz"), folder_below(root, "test_vol_h5")
     if slices_at is not None and volumes_at is not None:
         slices: dict[str, list[Path]] = {}
-        for path in find(slices_at, r"sample\d+_slice\d+\.npz"):
+        for path in find(slices_at, r"case\d+_slice\d+\.npz"):
             slices.setdefault(path.stem.split("_")[0], []).append(path)
         pool = [VolumeSource(name, name, partial(_stack, name, paths, 8, UNIT)) for name, paths in slices.items()]
         test = [
             VolumeSource(path.name.split(".")[0], path.name.split(".")[0], partial(_synapse_volume, path))
-            for path in find(volumes_at, r"sample\d+(\.npy)?\.h5")
+            for path in find(volumes_at, r"case\d+(\.npy)?\.h5")
         ]
         return DataSet(pool, test, "as TransUNet prepared it", "the test volumes of TransUNet", True)
-    images = {f"sample{path.name[3:7]}": path for path in find(root, r"img\d{4}\.nii\.gz")}
-    masks = {f"sample{path.name[5:9]}": path for path in find(root, r"label\d{4}\.nii\.gz")}
+    images = {f"case{path.name[3:7]}": path for path in find(root, r"img\d{4}\.nii\.gz")}
+    masks = {f"case{path.name[5:9]}": path for path in find(root, r"label\d{4}\.nii\.gz")}
     found = [
         VolumeSource(name, name, partial(_btcv_volume, name, path, masks[name]))
         for name, path in images.items()

@@ -111,8 +111,3 @@ def test_without_a_test_list_pictures_are_tested_that_the_draw_left():
         assert len(draw.test) == MOST_TESTED
     (few,) = random_draws(PROTOCOLS["kvasir"], pictures(5), 3, 1)
     assert len(few.test) == 2
-
-
-def test_figures_of_the_nearest_experiment_are_shown():
-    tn3k = PROTOCOLS["tn3k"]
-    assert [tn3k.nearest(shots) for shots in (1, 25, 60, 63, 100, 500)] == [25, 25, 25, 100, 100, 100]

@@ -3,10 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from benchmarks import person_table, rows, tables
-from napari_dinoaugseg.errors import CaseError
+from benchmarks import person_table, rows
 
 
 def point(slices: int, strokes: int, dice: float, **seconds: float) -> rows.Row:
@@ -83,33 +80,6 @@ def test_without_painting_by_hand_there_is_no_share(tmp_path: Path) -> None:
     text = person_table.write([SUGGESTED], tmp_path).read_text(encoding="utf-8")
     assert cells(text, "Slices", "suggested")[:3] == ["3.0", "–", "–"]
     assert "painting by hand takes" not in text
-
-
-def test_the_file_tells_how_the_person_works_and_where_it_was_measured(tmp_path: Path) -> None:
-    text = person_table.write([SUGGESTED, BY_HAND], tmp_path).read_text(encoding="utf-8")
-    for told in (
-        "one press to release",
-        "commits abc1234",
-        "a processor",
-        "python -m benchmarks.simulated_person",
-        "h of",
-    ):
-        assert told in text
-    assert "la2018 (cardiac MRI: left atrium; one, 60 of 88 slices hold it)" in text
-
-
-def test_presets_are_kept_apart_and_each_has_its_picture(tmp_path: Path) -> None:
-    text = person_table.write([SUGGESTED, {**SUGGESTED, "preset": "fast"}], tmp_path).read_text(encoding="utf-8")
-    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
-    assert len(pictures) == 2
-    assert all(f"({name})" in text for name in pictures)
-    assert text.index("preset balanced") < text.index("preset fast")
-
-
-def test_other_results_are_left_to_the_other_tables(tmp_path: Path) -> None:
-    assert tables.write([SUGGESTED], tmp_path) == []
-    with pytest.raises(CaseError, match="simulated person"):
-        person_table.write([{**SUGGESTED, "benchmark": "few_shot"}], tmp_path)
 
 
 def test_the_command_reads_what_a_run_wrote(tmp_path: Path) -> None:

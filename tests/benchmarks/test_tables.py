@@ -111,13 +111,6 @@ def test_calibration_error_is_the_gap_weighted_by_pixels() -> None:
     assert expected_calibration_error([entry, entry]) == pytest.approx(0.25 * 0.15, abs=1e-6)
 
 
-@pytest.mark.parametrize(("confidence", "number"), [(0.0, 0), (0.06, 0), (0.07, 1), (0.5, 7), (1.0, 14)])
-def test_every_confidence_has_a_bin(confidence: float, number: int) -> None:
-    counted = Calibration()
-    counted.add(np.array([[confidence]], np.float32), np.array([[True]]))
-    assert np.flatnonzero(counted.pixels).tolist() == [number]
-
-
 def test_poor_slices_are_found_by_low_confidence() -> None:
     slices = [("a", 0, 0.9, 0.95), ("a", 1, 0.8, 0.9), ("a", 2, 0.85, 0.5), ("a", 3, 0.3, 0.1)]
     area, poor, total = auroc_of_poor_slices([row(slices=slices)])
@@ -143,13 +136,6 @@ def test_tables_say_what_was_measured_and_how(tmp_path: Path) -> None:
     assert len(pictures) == 4
     assert all(f"]({name})" in text for name in pictures)
     assert str(tmp_path) not in text
-
-
-def test_a_method_without_results_has_a_dash(tmp_path: Path) -> None:
-    (file,) = tables.write([row(), row("light", set="busi")], tmp_path)
-    text = file.read_text(encoding="utf-8")
-    assert "| ph2 | 5 | 90.0 | – |" in text
-    assert "| busi | 5 | – | 90.0 |" in text
 
 
 def test_tables_are_made_of_files_below_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,25 +115,6 @@ def assert_short(error: BaseException, path: Path) -> None:
     assert len(str(error).splitlines()) <= 2
 
 
-@pytest.mark.parametrize("name", ["timm.safetensors", "timm.pth"])
-@pytest.mark.parametrize("kept", [12, 4000, 1_000_000])
-def test_a_cut_file_is_refused(name: str, kept: int, weights_files: dict[str, Path], tmp_path: Path) -> None:
-    path = tmp_path / name
-    with weights_files[name].open("rb") as whole:
-        path.write_bytes(whole.read(kept))
-    with pytest.raises(WeightsError, match="cut or damaged") as caught:
-        load_encoder(TINY, weights=path)
-    assert_short(caught.value, path)
-
-
-def test_a_cut_file_of_the_older_torch_format_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "old.pth"
-    torch.save({"a": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(WeightsError, match="cut or damaged"):
-        load_encoder(TINY, weights=path)
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
