@@ -95,10 +95,11 @@ def column(index: int) -> np.ndarray:
 
 def headless(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[], None], Callable[[], None]]:
     from napari_dinoaugseg.case import open_case
+    from napari_dinoaugseg.session.compute import ComputeConfig
     from napari_dinoaugseg.session.session import Session
 
     with meter.stage("open"):
-        session = Session(open_case(image, plane="axial"), settings, device="cpu")
+        session = Session(open_case(image, plane="axial"), settings, ComputeConfig("cpu"))
     return session, lambda: None, lambda: None
 
 
@@ -130,7 +131,7 @@ def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[
 def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]:
     from napari_dinoaugseg.learning.events import Prediction
     from napari_dinoaugseg.learning.settings import Settings
-    from napari_dinoaugseg.session.compute import engine_class
+    from napari_dinoaugseg.session.local import engine_class
 
     image = folder / "volume.nii"
     write_volume(image, slices)

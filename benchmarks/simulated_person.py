@@ -44,6 +44,7 @@ from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.fallback import choose_device
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.evaluation import StrategyName, first_slices, next_slices
 from napari_dinoaugseg.session.labels import classes_of
 from napari_dinoaugseg.session.session import Session
@@ -288,7 +289,7 @@ def _session(sample: Sample, seed: int, options: PersonOptions) -> Session:
         options.preset, encoder=options.encoder, input_size=options.input_size, seed=seed, window="0,1"
     )  # the window of a MultiCase as a whole: its sample went through its own before
     case = MultiCase([sample], "volume", sample.name)
-    return Session(case, settings, device=options.device, weights=options.weights)
+    return Session(case, settings, ComputeConfig(options.device, options.weights))
 
 
 def _told(row: rows.Row) -> str:

@@ -106,9 +106,9 @@ import numpy as np
 from napari_dinoaugseg.errors import DinoAugSegError
 from napari_dinoaugseg.gui.encoder_choice import look_for_weights
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.computing import Place, computing
-from napari_dinoaugseg.session.libraries import engine_class, load_libraries
-from napari_dinoaugseg.session.predicting import SavedModel
+from napari_dinoaugseg.session.batch import SavedModel
+from napari_dinoaugseg.session.compute import ComputeConfig
+from napari_dinoaugseg.session.local import engine_class, load_libraries
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.case import case_from_array
 from napari_dinoaugseg.cli.encoders import run_encoders
@@ -122,7 +122,7 @@ class Watch:
         return None
 
 def session():
-    made = Session(case_from_array(np.zeros((3, 16, 16), np.float32)), Settings(), device="cpu", cache=False)
+    made = Session(case_from_array(np.zeros((3, 16, 16), np.float32)), Settings(), ComputeConfig("cpu", cache=False))
     made.labels.add_class("square")
     made.paint(0, np.eye(16, dtype=np.uint16))
     return made

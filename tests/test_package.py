@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
+import pytest
 from npe2 import PluginManifest
 from setuptools.config.setupcfg import read_configuration
 
@@ -31,6 +34,17 @@ def test_import_contracts_hold():
     done = run_python("from importlinter.cli import lint_imports\nraise SystemExit(lint_imports(no_cache=True))")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
+
+
+def test_no_module_imports_itself_through_others():
+    """Imports inside functions count as well; those for type checkers alone do not load anything."""
+    graph = grimp.build_graph("napari_dinoaugseg", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(imports) > 50
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules that import each other in a circle: {' -> '.join(error.args[1])}")
 
 
 def test_metadata_has_the_version_of_the_package():

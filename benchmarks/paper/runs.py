@@ -19,6 +19,7 @@ from benchmarks.paper.scores import Score, score
 from napari_dinoaugseg.cli.output import ProgressLine, tell
 from napari_dinoaugseg.learning.events import Event, Prediction
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import new_class
 from napari_dinoaugseg.session.session import Session
 
@@ -92,10 +93,8 @@ def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: S
     session = Session(
         collection.case,
         settings.with_changes(seed=draw.seed),
-        device=machine.device,
-        weights=machine.weights,
-        cache=machine.cache,
-        say=_tell_once,
+        ComputeConfig(machine.device, machine.weights, machine.cache),
+        notify=_tell_once,
     )
     session.labels.classes = [new_class(number, name) for number, name in protocol.classes.items()]
     for i, labels in collection.labelled():

@@ -16,7 +16,8 @@ from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.array import LABELLED_SLICES, brain_sample, sample_case
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.compute import load_libraries
+from napari_dinoaugseg.session.compute import ComputeConfig
+from napari_dinoaugseg.session.local import load_libraries
 from napari_dinoaugseg.session.session import Session
 
 PRESETS = ("fast", "balanced")
@@ -62,7 +63,7 @@ def on_made(preset: str, slices: int, device: str = "cpu") -> Figures:
 def _session(case: Case, preset: str, device: str) -> Session:
     settings = Settings.of_preset(preset, encoder="efficientnet-lite0")
     load_libraries(settings.encoder)
-    return Session(case, settings, device=device, cache=False)
+    return Session(case, settings, ComputeConfig(device, cache=False))
 
 
 def _round(session: Session, centre: int) -> tuple[float, float, float]:

@@ -45,13 +45,14 @@ _LABELLED = 5
 def train_seconds(data: Path | None, steps: int) -> float:
     """Seconds of a training without encoding, in this process, whose environment says how threads wait."""
     from napari_dinoaugseg.learning.settings import Settings
-    from napari_dinoaugseg.session.compute import load_libraries
+    from napari_dinoaugseg.session.compute import ComputeConfig
+    from napari_dinoaugseg.session.local import load_libraries
     from napari_dinoaugseg.session.session import Session
 
     case, truth = made_hippocampus() if data is None else first_hippocampus(data)
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", steps=steps)
     load_libraries(settings.encoder)
-    session = Session(case, settings, device="cpu", cache=False)
+    session = Session(case, settings, ComputeConfig("cpu", cache=False))
     for number in sorted({int(value) for value in np.unique(truth)} - {0}):
         session.labels.add_class(f"part {number}")
     holding = np.flatnonzero(truth.any(axis=(1, 2)))

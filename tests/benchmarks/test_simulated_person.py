@@ -19,6 +19,7 @@ from benchmarks.simulated_person import VolumeDice, Work, annotate, paint_by_han
 from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.session.session import Session
 
@@ -49,7 +50,7 @@ def work(sample: Sample) -> Work:
 @pytest.fixture
 def session(sample: Sample) -> Session:
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, window="0,1", **TINY)
-    return Session(MultiCase([sample], "volume", "balls"), settings, device="cpu")
+    return Session(MultiCase([sample], "volume", "balls"), settings, ComputeConfig("cpu"))
 
 
 @pytest.fixture(scope="module")

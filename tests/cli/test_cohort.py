@@ -14,12 +14,13 @@ import psutil
 import pytest
 from dask.system import CPU_COUNT
 
-from napari_dinoaugseg.session.batch import Plan, fingerprint_of, predict_here
+from napari_dinoaugseg.session.batch import BatchPlan, fingerprint_of, predict_here
 from napari_dinoaugseg.session.cohort import place_results
+from napari_dinoaugseg.session.compute import ComputeConfig
 from tests.blobs import write_case
 from tests.case.builders import listing
 from tests.cli.conftest import run_command
-from tests.schedulers import make_certificates, running_scheduler
+from tests.cluster.schedulers import make_certificates, running_scheduler
 
 CASES = 12
 PREDICT = ("predict", "cohort", "--model", "model.safetensors", "--device", "cpu", "--no-cache")
@@ -94,7 +95,7 @@ def test_a_worker_that_is_killed_costs_nothing(cohort):
     cases = [cohort / "cohort" / f"patient {number}.nii.gz" for number in range(CASES)]
     (cohort / "alone").mkdir()
     model = cohort / "model.safetensors"
-    plan = Plan(model, fingerprint_of(model), device="cpu", cache=False)
+    plan = BatchPlan(model, fingerprint_of(model), compute=ComputeConfig("cpu", cache=False))
     assert all(outcome.reason is None for _, outcome in predict_here(place_results(cases, cohort / "alone"), plan))
     assert masks(cohort / "out") == masks(cohort / "alone")
     assert len(masks(cohort / "out")) == CASES

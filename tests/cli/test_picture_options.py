@@ -109,7 +109,7 @@ def test_colours_and_names_of_a_table_become_classes(tmp_path: Path):
     write(tmp_path, tag=1, masks={"p0": mask})
     (tmp_path / "masks" / "labelmap.txt").write_text("background:0,0,0::\npolyp:200,40,0::\n")
     said: list[str] = []
-    session = Session(open_case(tmp_path / "scans"), say=said.append)
+    session = Session(open_case(tmp_path / "scans"), notify=said.append)
     assert session.load_labels(tmp_path / "masks") == [0]
     assert [(one.number, one.name, one.colour) for one in session.labels.classes] == [(1, "polyp", "#c82800")]
     assert said == ["Note: colours are explained by labelmap.txt: 1 polyp"]

@@ -13,6 +13,7 @@ import pytest
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.cli.app import app
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.export import write_report
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.session.store import SessionStore, new_session_folder
@@ -85,7 +86,7 @@ def test_what_is_written_names_no_patient(series, tmp_path, monkeypatch, caplog,
     arguments = ["segment", str(folder), "--labels", str(labels), "--out", str(written / "mask.nii.gz"), *outputs]
     app([*arguments, *options, "--json"], standalone_mode=False)
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=5)
-    session = Session(open_case(folder), settings, device="cpu")
+    session = Session(open_case(folder), settings, ComputeConfig("cpu"))
     session.load_labels(labels)
     list(session.train())
     list(session.predict(2))

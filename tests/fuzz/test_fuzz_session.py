@@ -14,6 +14,7 @@ from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.errors import CheckpointError
 from napari_dinoaugseg.model.checkpoint import Checkpoint
 from napari_dinoaugseg.model.decoder import Decoder
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.index import INDEX_NAME, Snapshot, model_name
 from napari_dinoaugseg.session.labels import to_plain
 from napari_dinoaugseg.session.session import Session
@@ -126,7 +127,7 @@ def _require_usable_model(session: Session) -> None:
     try:
         session.model  # noqa: B018
     except CheckpointError:
-        session.configure(session.settings.with_changes(width=40), device="cpu", weights=None)
+        session.configure(session.settings.with_changes(width=40), ComputeConfig("cpu"))
 
 
 TARGET = Target("session", seeds=seeds, mutate=damage, check=go_on)

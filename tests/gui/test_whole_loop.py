@@ -6,9 +6,9 @@ import pytest
 
 from napari_dinoaugseg.case.array import CLASS_NAMES, LABELLED_SLICES, brain_sample
 from napari_dinoaugseg.session.labels import Status
+from tests.cluster.schedulers import running_scheduler
 from tests.gui.conftest import dice, paint, wait_idle
 from tests.gui.test_painting import stroke
-from tests.schedulers import running_scheduler
 
 
 @pytest.mark.slow

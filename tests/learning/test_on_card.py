@@ -187,6 +187,7 @@ from pathlib import Path
 import torch
 from napari_dinoaugseg.learning import trainer
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.case import open_case
 from tests.blobs import LABELLED
@@ -202,7 +203,7 @@ def failing(self, *arguments):
 trainer._Run._step = failing
 case = open_case(Path(sys.argv[1]), plane="axial")
 settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=60, shows=0, class_steps=0.0)
-session = Session(case, settings, device="cuda", cache=False)
+session = Session(case, settings, ComputeConfig("cuda", cache=False))
 session.labels.add_class("bright")
 labels = case.read_labels(Path(sys.argv[2]), range(case.n_slices))
 for index in LABELLED:

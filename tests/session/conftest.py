@@ -4,6 +4,7 @@ import pytest
 
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import write_case
 
@@ -24,6 +25,8 @@ def quick():
 @pytest.fixture
 def new_session(blob_files, quick):
     def make(**options):
-        return Session(open_case(blob_files[0], plane="axial"), options.pop("settings", quick), device="cpu", **options)
+        chosen = {name: options.pop(name) for name in ("weights", "cache", "scheduler") if name in options}
+        config = ComputeConfig("cpu", **chosen)
+        return Session(open_case(blob_files[0], plane="axial"), options.pop("settings", quick), config, **options)
 
     return make

@@ -12,6 +12,7 @@ from napari_dinoaugseg.learning.events import Notice
 from napari_dinoaugseg.learning.train import Trained
 from napari_dinoaugseg.model.encoder import Encoder
 from napari_dinoaugseg.session import engine as module
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import LABELLED
 
@@ -46,7 +47,7 @@ def test_an_encoder_that_cannot_be_loaded_onto_the_device_goes_on_with_the_cpu(
 
     monkeypatch.setattr(Encoder, "to", refuse)
     said = []
-    session = Session(open_case(blob_files[0]), quick, say=said.append)
+    session = Session(open_case(blob_files[0]), quick, notify=said.append)
     assert session.engine.encoder.device == devices.CPU
     assert session.engine.device == decoder_on
     assert len(said) == 1
@@ -152,7 +153,7 @@ def test_other_neighbours_need_another_decoder(new_session, blob_files, quick):
     session = new_session(settings=quick.with_changes(steps=5))
     session.load_labels(blob_files[1], LABELLED)
     list(session.train())
-    session.configure(session.settings.with_changes(context=1), device="cpu", weights=None)
+    session.configure(session.settings.with_changes(context=1), ComputeConfig("cpu"))
     assert session.changes_since_training() == ["context"]
     assert session.engine.store.context == 0
     list(session.train())

@@ -41,7 +41,7 @@ def test_names_and_colours_become_those_of_the_classes_and_come_out_again(labels
 
 def test_a_name_that_a_person_gave_stays_and_a_sentence_says_so(labels, new_session):
     said = []
-    session = new_session(say=said.append)
+    session = new_session(notify=said.append)
     session.labels.classes = [LabelClass(1, "Lesion", "#123456")]
     session.load_labels(labels, [4])
     assert session.labels.classes[0] == LabelClass(1, "Lesion", "#123456")
@@ -50,7 +50,7 @@ def test_a_name_that_a_person_gave_stays_and_a_sentence_says_so(labels, new_sess
 
 def test_notices_of_the_labels_are_said(blob_files, new_session, tmp_path):
     said = []
-    session = new_session(say=said.append)
+    session = new_session(notify=said.append)
     path = tmp_path / "white.nii.gz"
     session.case.write_mask(path, lambda i: np.full(session.case.slice_shape(i), 255 * (i == 3), np.uint8))
     session.load_labels(path)

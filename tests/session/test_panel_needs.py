@@ -5,6 +5,7 @@ import pytest
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.events import Prediction
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import UNDO_LIMIT, LabelBook, SliceLabels, Status
 from napari_dinoaugseg.session.store import SessionStore
 from tests.session.test_session import drain
@@ -115,7 +116,7 @@ def trained(new_session, blob_files):
 def test_changed_settings_keep_the_model_until_the_next_training(trained, quick, changes, names):
     session, before = trained
     model = session.model
-    session.configure(quick.with_changes(**changes), device="cpu", weights=None)
+    session.configure(quick.with_changes(**changes), ComputeConfig("cpu"))
     assert session.is_trained
     assert session.model is model
     assert session.model_settings == quick
@@ -133,15 +134,15 @@ def test_changed_settings_keep_the_model_until_the_next_training(trained, quick,
 
 def test_settings_that_are_set_back_continue_the_model(trained, quick):
     session, _ = trained
-    session.configure(quick.with_changes(window="0,500", width=48), device="cpu", weights=None)
-    session.configure(quick, device="cpu", weights=None)
+    session.configure(quick.with_changes(window="0,500", width=48), ComputeConfig("cpu"))
+    session.configure(quick, ComputeConfig("cpu"))
     assert session.changes_since_training() == []
     assert drain(session.train()).steps < session.history[0].steps
 
 
 def test_a_training_from_scratch_that_learns_nothing_keeps_the_model(trained, quick):
     session, before = trained
-    session.configure(quick.with_changes(width=48), device="cpu", weights=None)
+    session.configure(quick.with_changes(width=48), ComputeConfig("cpu"))
     work = session.train()
     next(work)
     work.close()
@@ -153,7 +154,7 @@ def test_a_training_from_scratch_that_learns_nothing_keeps_the_model(trained, qu
 
 def test_a_kept_model_survives_saving_with_the_settings_it_was_trained_with(trained, new_session, quick, tmp_path):
     session, before = trained
-    session.configure(quick.with_changes(window="0,500", width=48), device="cpu", weights=None)
+    session.configure(quick.with_changes(window="0,500", width=48), ComputeConfig("cpu"))
     store = SessionStore(tmp_path / "saved", session.case)
     store.save(session.snapshot())
     store.close()
@@ -172,10 +173,10 @@ def test_a_kept_model_survives_saving_with_the_settings_it_was_trained_with(trai
 
 def test_a_saved_model_brings_the_window_that_it_saw(trained, new_session, quick, tmp_path):
     session, _ = trained
-    session.configure(quick.with_changes(window="0,500"), device="cpu", weights=None)
+    session.configure(quick.with_changes(window="0,500"), ComputeConfig("cpu"))
     drain(session.train())
     session.save_model(tmp_path / "model.safetensors")
-    session.configure(quick.with_changes(window="100,200"), device="cpu", weights=None)
+    session.configure(quick.with_changes(window="100,200"), ComputeConfig("cpu"))
     later = new_session()
     later.load_model(tmp_path / "model.safetensors")
     assert later.settings.window == "0,500"

@@ -14,6 +14,7 @@ from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.model.checkpoint import load_checkpoint, save_checkpoint
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import LABELLED
 
@@ -29,7 +30,7 @@ def masks_of(session: Session) -> dict[int, np.ndarray]:
 
 
 def trained(files: tuple[Path, Path], settings: Settings) -> Session:
-    session = Session(open_case(files[0], plane="axial"), settings, device="cpu", cache=False)
+    session = Session(open_case(files[0], plane="axial"), settings, ComputeConfig("cpu", cache=False))
     session.load_labels(files[1], LABELLED)
     list(session.train())
     return session
@@ -104,8 +105,8 @@ def test_a_model_of_other_scaling_is_not_continued_one_of_other_masks_or_precisi
     learnt.save_model(tmp_path / "paper.safetensors")
     session = new_session(settings=PAPER, cache=False)
     session.load_model(tmp_path / "paper.safetensors")
-    same = {"device": "cpu", "weights": None}
-    session.configure(session.settings.with_changes(resize="bilinear", precision="bfloat16", dice="squares"), **same)
+    same = ComputeConfig("cpu", cache=False)
+    session.configure(session.settings.with_changes(resize="bilinear", precision="bfloat16", dice="squares"), same)
     assert session.changes_since_training() == []
-    session.configure(session.settings.with_changes(scaling="window"), **same)
+    session.configure(session.settings.with_changes(scaling="window"), same)
     assert session.changes_since_training() == ["scaling"]

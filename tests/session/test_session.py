@@ -158,7 +158,7 @@ def test_a_model_of_other_encoder_weights_is_kept_until_something_new_is_learnt(
     snapshot = trained.snapshot()
     other = replace(snapshot.model, encoder={"name": "efficientnet-lite0", "fingerprint": "other weights"})
     said = []
-    session = new_session(say=said.append)
+    session = new_session(notify=said.append)
     session.resume(replace(snapshot, model=other))
 
     with pytest.raises(TrainingError, match="no trained model"):

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from napari_dinoaugseg.cli.output import CasesLine, print_json, print_text, tell
-from napari_dinoaugseg.cluster import connection
+from napari_dinoaugseg.cluster import connection, workers
 from napari_dinoaugseg.errors import ClusterError
 from napari_dinoaugseg.session.batch import (
+    BatchPlan,
     Outcome,
-    Plan,
-    Standing,
+    ResultState,
     fingerprint_of,
     look,
     predict_here,
     require_none_else,
 )
 from napari_dinoaugseg.session.cohort import Cohort, CohortCase, place_results, prepare_folder
+from napari_dinoaugseg.session.compute import ComputeConfig
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,16 @@ class CohortJob:
     device: str
     cache: bool
 
-    def plan(self) -> Plan:
+    def plan(self) -> BatchPlan:
         """What the workers are told. Raises CheckpointError when there is no model."""
-        return Plan(
+        return BatchPlan(
             model=self.model.absolute(),
             fingerprint=fingerprint_of(self.model),
             plane=None if self.plane is None else str(self.plane),
             series=self.series,
             component=self.component,
             window=self.window,
-            device=self.device,
-            weights=None if self.weights is None else self.weights.absolute(),
-            cache=self.cache,
+            compute=ComputeConfig(self.device, None if self.weights is None else self.weights.absolute(), self.cache),
         )
 
 
@@ -79,11 +78,11 @@ def run_cohort(job: CohortJob, *, as_json: bool) -> bool:
     cases = place_results([path.absolute() for path in job.found.cases], job.out.absolute())
     plan = job.plan()
     prepare_folder(job.out, job.path, cases)
-    standings = [(case, *look(case, plan.origin)) for case in cases]
+    states = [(case, *look(case, plan.provenance)) for case in cases]
     if not job.overwrite:
-        require_none_else(standings, job.out)
-    kept = (Standing.PRESENT,) if job.overwrite else (Standing.PRESENT, Standing.CHANGED)
-    rows = {case: Row(case, "present", why or None, None) for case, standing, why in standings if standing in kept}
+        require_none_else(states, job.out)
+    kept = (ResultState.PRESENT,) if job.overwrite else (ResultState.PRESENT, ResultState.CHANGED)
+    rows = {case: Row(case, "present", why or None, None) for case, state, why in states if state in kept}
     todo = [case for case in cases if case not in rows]
     tell(f"{len(cases)} cases: {len(rows)} were there already, {len(todo)} to predict.")
     if todo:
@@ -97,7 +96,7 @@ def run_cohort(job: CohortJob, *, as_json: bool) -> bool:
     return all(row.state != "failed" for row in table)
 
 
-def _predict(todo: list[CohortCase], plan: Plan, job: CohortJob) -> dict[CohortCase, Row]:
+def _predict(todo: list[CohortCase], plan: BatchPlan, job: CohortJob) -> dict[CohortCase, Row]:
     """What became of each case. When the workers are lost, the rest counts as failed."""
     rows: dict[CohortCase, Row] = {}
     lost = "not predicted"
@@ -124,7 +123,7 @@ def _predict(todo: list[CohortCase], plan: Plan, job: CohortJob) -> dict[CohortC
 
 @contextmanager
 def _results(
-    todo: list[CohortCase], plan: Plan, job: CohortJob, line: CasesLine
+    todo: list[CohortCase], plan: BatchPlan, job: CohortJob, line: CasesLine
 ) -> Iterator[Iterator[tuple[CohortCase, Outcome]]]:
     """The results as they come: from a scheduler, from workers here, or from this process."""
     if job.scheduler is None and not connection.is_installed():
@@ -134,10 +133,10 @@ def _results(
     if job.scheduler is not None:
         if not job.scheduler.startswith("tls://"):
             tell(f"Note: the connection to {job.scheduler} is not encrypted; see docs/hospital.md.")
-        workers = connection.connect(job.scheduler)
+        opened = connection.connect(job.scheduler)
     else:
-        workers = workers.local_workers(plan, len(todo), job.workers)
-    with workers as client, closing(workers.predict_on(client, todo, plan, say=line.tell)) as results:
+        opened = workers.local_workers(plan, len(todo), job.workers)
+    with opened as client, closing(workers.predict_on(client, todo, plan, say=line.tell)) as results:
         yield results
 
 

@@ -19,6 +19,7 @@ from napari_dinoaugseg.case.intensity import choose_window, to_unit_rgb
 from napari_dinoaugseg.cli.output import ProgressLine, print_json, print_text, tell
 from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.evaluation import evaluate
 from napari_dinoaugseg.session.session import Session
 
@@ -108,7 +109,7 @@ def run_demo(
     nib.save(sample.image, image)
     nib.save(sample.tissue, truth)
     case = open_case(image)
-    session = Session(case, settings, device=device, weights=weights, say=tell)
+    session = Session(case, settings, ComputeConfig(device, weights), notify=tell)
     started = time.monotonic()
     session.load_labels(truth, LABELLED_SLICES)
     tell(

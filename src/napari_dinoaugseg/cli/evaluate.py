@@ -13,6 +13,7 @@ from napari_dinoaugseg.cli.output import ProgressLine, parse_counts, parse_slice
 from napari_dinoaugseg.cli.segment import require_pictures
 from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.evaluation import (
     ClassResult,
     Evaluation,
@@ -130,7 +131,7 @@ def run_simulate(job: SimulateJob, *, as_json: bool) -> None:
     truth = case.read_labels(job.truth, None)
     for notice in truth.notices if isinstance(truth, ReadLabels) else ():
         tell(f"Note: {notice}")
-    session = Session(case, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
+    session = Session(case, settings, ComputeConfig(job.device, job.weights, job.cache), notify=tell)
     rounds: list[SimulatedRound] = []
 
     def events() -> Iterator[object]:

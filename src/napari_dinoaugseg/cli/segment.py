@@ -18,6 +18,7 @@ from napari_dinoaugseg.errors import LabelError, OutputError, SettingsError
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.batch import SavedModel
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.index import Round
 from napari_dinoaugseg.session.session import Session
 
@@ -82,7 +83,7 @@ def run_segment(job: SegmentJob, *, as_json: bool) -> None:
         check_model_output(
             job.model_out, [job.case, job.out, *([job.confidence_out] if job.confidence_out else []), *inputs]
         )
-    session = Session(case, settings, device=job.device, weights=job.weights, cache=job.cache, say=tell)
+    session = Session(case, settings, ComputeConfig(job.device, job.weights, job.cache), notify=tell)
     slices = parse_slices(job.slices) if job.slices is not None else None
     labelled = session.load_labels(job.labels, slices)
     if not session.labels.classes:
@@ -110,7 +111,7 @@ def run_predict(job: PredictJob, *, as_json: bool) -> None:
     started = time.monotonic()
     case = job.open()
     job.check_outputs(case, [job.model, *_files_of(job.weights)])
-    model = SavedModel(job.model, device=job.device, weights=job.weights, cache=job.cache, say=tell)
+    model = SavedModel(job.model, ComputeConfig(job.device, job.weights, job.cache), notify=tell)
     session = model.session(case, job.settings.get("window"))
     tell(f"{case.name}: {case.n_slices} slices; encoder {session.encoder_name}")
     confidence = Confidence(case) if job.confidence_out else None

@@ -41,8 +41,9 @@ from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction,
 from napari_dinoaugseg.learning.memory import available_memory
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.compute import Learnt, Place, engine_class
+from napari_dinoaugseg.session.compute import ComputeConfig, Notify, TrainingResult
 from napari_dinoaugseg.session.labels import LabelClass, Labels, classes_of, to_plain
+from napari_dinoaugseg.session.local import engine_class
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -58,7 +59,7 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
-class Facts:
+class SliceInfo:
     """What there is to know of the slices beside their pixels; attributes as of `Slices`."""
 
     kind: Literal["volume", "pictures"]
@@ -70,7 +71,7 @@ class Facts:
     shapes: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, slices: Slices) -> Facts:
+    def of(cls, slices: Slices) -> SliceInfo:
         """Those of a case."""
         return cls(
             kind=slices.kind,
@@ -112,10 +113,10 @@ def unpack(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels.astype(np.float32) if pixels.dtype == np.int16 else pixels
 
 
-class SentSlices(Slices):
+class ReceivedSlices(Slices):
     """Slices that were sent."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: SliceInfo) -> None:
         self.kind, self.n_slices = facts.kind, facts.n_slices
         self.is_colour, self.modality = facts.is_colour, facts.modality
         self._facts = facts
@@ -148,8 +149,8 @@ class SentSlices(Slices):
 
 
 @dataclass(frozen=True)
-class State:
-    """How it stands with the work; attributes as of `Computing`."""
+class EngineState:
+    """How it stands with the work; attributes as of `Compute`."""
 
     encoder_name: str
     device_name: str
@@ -158,7 +159,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Turn:
     """What came of a turn of work.
 
     Attributes:
@@ -172,9 +173,9 @@ class Drawn:
 
     items: list[Event | Prediction]
     done: bool
-    result: Learnt | None
+    result: TrainingResult | None
     error: DinoAugSegError | None
-    state: State
+    state: EngineState
     said: list[str]
 
 
@@ -186,11 +187,11 @@ class Answer:
     error: DinoAugSegError | None = None
 
 
-def _answering(method: Callable[Concatenate[Desk, P], T]) -> Callable[Concatenate[Desk, P], Answer]:
+def _answering(method: Callable[Concatenate[WorkerActor, P], T]) -> Callable[Concatenate[WorkerActor, P], Answer]:
     @wraps(method)
-    def answer(desk: Desk, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+    def answer(actor: WorkerActor, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
         try:
-            return Answer(method(desk, *args, **kwargs))
+            return Answer(method(actor, *args, **kwargs))
         except Exception as error:  # handed over as a value
             return Answer(error=_for_a_person(error))
 
@@ -211,7 +212,7 @@ class _Work:
     cancel: Cancel = field(default_factory=Cancel)
 
 
-class Desk:
+class WorkerActor:
     """A worker's place for one session, as an actor of dask.distributed: it stays, and does one call at a time.
 
     Work is drawn in turns, by the machine of the person: when that is gone, nothing goes on unseen.
@@ -225,14 +226,14 @@ class Desk:
         ClusterError: the worker has another version of the program, or no room for the slices.
     """
 
-    def __init__(self, facts: Facts, version: str, size: int) -> None:
+    def __init__(self, facts: SliceInfo, version: str, size: int) -> None:
         require_version(version)
         respect_limit()
         room = available_memory() // 2
         if size > room:
             msg = f"it has room for {room / 2**20:.0f} MB of slices, and the case takes {size / 2**20:.0f} MB."
             raise ClusterError(msg)
-        self._slices = SentSlices(facts)
+        self._slices = ReceivedSlices(facts)
         self._engine: Engine | None = None
         self._said: list[str] = []
         self._work: _Work | None = None
@@ -243,26 +244,25 @@ class Desk:
         self._slices.take(sent)
 
     @_answering
-    def begin(self, settings: Settings, device: str) -> State:
+    def begin(self, settings: Settings, device: str) -> EngineState:
         """Load the encoder, once all slices are here."""
-        self._engine = engine_class()(
-            self._slices, settings, device=device, weights=None, cache=False, say=self._said.append
-        )
+        config = ComputeConfig(device=device, cache=False)
+        self._engine = engine_class()(self._slices, settings, config, notify=self._said.append)
         return self._state()
 
     @_answering
     def restore(self, checkpoint: Checkpoint, numbers: list[int], source: Path) -> None:
-        """As of `Computing`."""
+        """As of `Compute`."""
         self._ready().restore(checkpoint, numbers, source)
 
     @_answering
     def forget_decoder(self) -> None:
-        """As of `Computing`."""
+        """As of `Compute`."""
         self._ready().forget_decoder()
 
     @_answering
     def checkpoint(self, classes: list[LabelClass], settings: Settings) -> Checkpoint:
-        """As of `Computing`."""
+        """As of `Compute`."""
         return self._ready().checkpoint(classes, settings)
 
     @_answering
@@ -278,7 +278,7 @@ class Desk:
         self._work = _Work(self._ready().predict(order, labels, settings, cancel), cancel)
 
     @_answering
-    def draw(self, stop: bool) -> Drawn:
+    def draw(self, stop: bool) -> Turn:
         """Work on for a moment; ``stop`` asks the work to end at its next step."""
         if self._work is None:
             msg = "There is nothing to go on with."
@@ -298,7 +298,7 @@ class Desk:
         if done:
             self._work = None
         said, self._said[:] = list(self._said), []
-        return Drawn(items, done, result, problem, self._state(), said)
+        return Turn(items, done, result, problem, self._state(), said)
 
     def _ready(self) -> Engine:
         if self._engine is None:
@@ -306,9 +306,9 @@ class Desk:
             raise ClusterError(msg)
         return self._engine
 
-    def _state(self) -> State:
+    def _state(self) -> EngineState:
         engine = self._ready()
-        return State(engine.encoder_name, engine.device_name, engine.encoded, engine.encode_seconds)
+        return EngineState(engine.encoder_name, engine.device_name, engine.encoded, engine.encode_seconds)
 
 
 # The computing part of a session on a worker of a scheduler: it does what `Engine` does, elsewhere.
@@ -330,23 +330,23 @@ class RemoteEngine:
     Args:
         case: whose slices.
         settings: decide encoder, window and input size.
-        place: names the scheduler, and the device of the worker.
-        say: gets sentences for the person.
+        config: names the scheduler, and the device of the worker.
+        notify: gets sentences for the person.
 
     Raises on construction:
         ClusterError: dask.distributed is not installed.
     """
 
-    def __init__(self, case: Case, settings: Settings, place: Place, *, say: Callable[[str], None]) -> None:
+    def __init__(self, case: Case, settings: Settings, config: ComputeConfig, *, notify: Notify) -> None:
         require_installed()
-        if place.weights is not None:
-            say(f"The worker uses weights of its own, not {place.weights.name}.")
-        self._case, self._settings, self._place, self._say = case, settings, place, say
+        if config.weights is not None:
+            notify(f"The worker uses weights of its own, not {config.weights.name}.")
+        self._case, self._settings, self._config, self._notify = case, settings, config, notify
         self._client: Client | None = None
-        self._desk: Any = None
-        self._held: Future | None = None  # the scheduler lets go of the desk when nobody holds this
+        self._actor: Any = None
+        self._held: Future | None = None  # the scheduler lets go of the actor when nobody holds this
         self._address = ""  # of the worker
-        self._state: State | None = None
+        self._state: EngineState | None = None
         self._anew = False
 
     @property
@@ -362,7 +362,7 @@ class RemoteEngine:
     @property
     def device_name(self) -> str:
         """Where it computes, with the word that it is not here."""
-        return f"{self._state.device_name if self._state is not None else self._place.device} (dask worker)"
+        return f"{self._state.device_name if self._state is not None else self._config.device} (dask worker)"
 
     @property
     def encoded(self) -> int:
@@ -378,26 +378,26 @@ class RemoteEngine:
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
-    ) -> Generator[Event, None, Learnt]:
-        """As of `Computing`."""
+    ) -> Generator[Event, None, TrainingResult]:
+        """As of `Compute`."""
         yield from self._set_up(cancel)
         if self._anew:
             self._ask("forget_decoder")
             self._anew = False
         self._ask("train", labels, _nameless(classes), settings)
-        learnt: Learnt = yield from self._draw(cancel)
+        learnt: TrainingResult = yield from self._draw(cancel)
         return learnt
 
     def predict(
         self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
     ) -> Iterator[Event | Prediction]:
-        """As of `Computing`."""
+        """As of `Compute`."""
         yield from self._set_up(cancel)
         self._ask("predict", list(order), labels, settings)
         yield from self._draw(cancel)
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
-        """As of `Computing`."""
+        """As of `Compute`."""
         with importing_torch():  # or a thread of dask's would, when it unpickles the answer
             import napari_dinoaugseg.model.checkpoint  # noqa: F401
         found: Checkpoint = self._ask("checkpoint", _nameless(classes), settings)
@@ -405,10 +405,10 @@ class RemoteEngine:
         return replace(found, classes=to_plain(entry for entry in classes if entry.number in numbers))
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
-        """As of `Computing`. Connects, for only the worker knows whether its encoder is the right one."""
+        """As of `Compute`. Connects, for only the worker knows whether its encoder is the right one."""
         for event in self._set_up():
             if isinstance(event, Notice):
-                self._say(event.text)
+                self._notify(event.text)
         nameless = replace(checkpoint, classes=to_plain(classes_of(numbers)))
         try:
             self._ask("restore", nameless, list(numbers), Path("model"))
@@ -417,12 +417,12 @@ class RemoteEngine:
             raise CheckpointError(msg) from error
 
     def forget_decoder(self) -> None:
-        """As of `Computing`. The worker hears it with the next training: settings change where nobody may wait."""
+        """As of `Compute`. The worker hears it with the next training: settings change where nobody may wait."""
         self._anew = True
 
     def close(self) -> None:
         """Leave the scheduler; the worker lets go of everything."""
-        client, self._client, self._desk, self._held, self._state = self._client, None, None, None, None
+        client, self._client, self._actor, self._held, self._state = self._client, None, None, None, None
         if client is not None:  # a window must not wait for a scheduler that does not answer
             threading.Thread(target=client.close, kwargs={"timeout": _LOOK}, name="leave-scheduler").start()
 
@@ -433,11 +433,11 @@ class RemoteEngine:
         if self.is_ready:
             return
         self.close()  # what was begun and did not come to its end
-        address = str(self._place.scheduler)
+        address = str(self._config.scheduler)
         yield Notice(f"Connecting to {address}…")
         self._client = connect(address)
         case, started = self._case, time.monotonic()
-        self._take_desk(self._client)
+        self._start_actor(self._client)
         for parcel in _parcels(case):
             self._ask("take", parcel)
             yield Progress("send", parcel[-1].index + 1, case.n_slices, time.monotonic() - started)
@@ -445,17 +445,17 @@ class RemoteEngine:
                 self.close()
                 msg = "It was stopped before the worker had begun."
                 raise TrainingError(msg)
-        self._state = self._ask("begin", self._settings, self._place.device)
+        self._state = self._ask("begin", self._settings, self._config.device)
 
-    def _take_desk(self, client: Client) -> None:
-        facts = Facts.of(self._case)
+    def _start_actor(self, client: Client) -> None:
+        facts = SliceInfo.of(self._case)
         size = sum(height * width for height, width in facts.shapes) * _bytes_a_pixel(self._case)
         self._held = client.submit(
-            Desk, facts, version("napari-dinoaugseg"), size, actor=True, pure=False, resources=needs_of(client)
+            WorkerActor, facts, version("napari-dinoaugseg"), size, actor=True, pure=False, resources=needs_of(client)
         )
         try:
             with losing(client):
-                self._desk = self._held.result(timeout=60)
+                self._actor = self._held.result(timeout=60)
         except LostSchedulerError:
             raise
         except DinoAugSegError as error:
@@ -468,17 +468,17 @@ class RemoteEngine:
             why = one_line(f"{type(error).__name__}: {error}")
             msg = f"The worker cannot be used ({why}). Install the same napari-dinoaugseg there."
             raise ClusterError(msg) from error
-        self._address = self._desk._address
+        self._address = self._actor._address
 
     def _ask(self, name: str, *arguments: Any) -> Any:
-        """Have the desk do something. Raises what it raised; LostSchedulerError when nobody answers."""
-        client, desk = self._client, self._desk
-        if client is None or desk is None:
+        """Have the actor do something. Raises what it raised; LostSchedulerError when nobody answers."""
+        client, actor = self._client, self._actor
+        if client is None or actor is None:
             msg = "The connection to the scheduler was closed."
             raise LostSchedulerError(msg)
         try:
             with client.as_current():  # where an actor looks for its client
-                asked = getattr(desk, name)(*arguments)
+                asked = getattr(actor, name)(*arguments)
             answer: Answer = _wait_for(asked, lambda: self._require_worker(client))
         except DinoAugSegError:
             raise
@@ -498,10 +498,10 @@ class RemoteEngine:
     def _draw(self, cancel: Cancel | None) -> Generator[Any, None, Any]:
         """What the work yields, and what it returns."""
         while True:
-            drawn: Drawn = self._ask("draw", bool(cancel))
+            drawn: Turn = self._ask("draw", bool(cancel))
             self._state = drawn.state
             for sentence in drawn.said:
-                self._say(sentence)
+                self._notify(sentence)
             yield from drawn.items
             if drawn.error is not None:
                 raise drawn.error

@@ -19,7 +19,7 @@ from napari_dinoaugseg.cluster.connection import GPU, hush, losing, needs_of, re
 from napari_dinoaugseg.errors import ClusterError, DinoAugSegError, LostSchedulerError, SettingsError, one_line
 from napari_dinoaugseg.learning.memory import available_memory
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.batch import Outcome, Plan, batch_of
+from napari_dinoaugseg.session.batch import BatchPlan, Outcome, batch_of
 from napari_dinoaugseg.session.cohort import CohortCase
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ Results = Generator[tuple[CohortCase, Outcome], None, None]
 
 
 @contextmanager
-def local_workers(plan: Plan, cases: int, wanted: int | None = None) -> Iterator[Client]:
+def local_workers(plan: BatchPlan, cases: int, wanted: int | None = None) -> Iterator[Client]:
     """Workers on this machine, ended with the block. Only this program can talk to them: with keys made for it.
 
     Args:
@@ -102,7 +102,7 @@ def local_workers(plan: Plan, cases: int, wanted: int | None = None) -> Iterator
     from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
     hush()
-    gpus = _gpus(plan.device)
+    gpus = _gpus(plan.compute.device)
     share = share_machine(cases, cores=dask.system.CPU_COUNT, memory=available_memory(), gpus=len(gpus), wanted=wanted)
     security = Security.temporary()
     common = {
@@ -153,7 +153,7 @@ def worker_options(share: Share, gpus: list[str]) -> list[dict[str, Any]]:
 
 
 def predict_on(
-    client: Client, cases: Iterable[CohortCase], plan: Plan, *, say: Callable[[str], None] = lambda _: None
+    client: Client, cases: Iterable[CohortCase], plan: BatchPlan, *, say: Callable[[str], None] = lambda _: None
 ) -> Results:
     """Predict cases on the workers of a client, as many at a time as there are workers; each as it is done.
 
@@ -204,7 +204,7 @@ def predict_on(
             client.cancel(list(running))
 
 
-def _predict(case: CohortCase, plan: Plan) -> Outcome:
+def _predict(case: CohortCase, plan: BatchPlan) -> Outcome:
     """What a worker does."""
     respect_limit()
     with _ONE_CASE:
@@ -213,7 +213,7 @@ def _predict(case: CohortCase, plan: Plan) -> Outcome:
         return batch.predict(case)
 
 
-def _ready(plan: Plan, case: CohortCase, wanted: str) -> None:
+def _ready(plan: BatchPlan, case: CohortCase, wanted: str) -> None:
     """Whether a worker can do it; raises when not. The model is loaded then."""
     require_version(wanted)
     for path in (plan.model, case.path, case.mask.parent):
@@ -225,7 +225,7 @@ def _ready(plan: Plan, case: CohortCase, wanted: str) -> None:
     batch_of(plan).load()
 
 
-def _require_ready(client: Client, plan: Plan, case: CohortCase) -> None:
+def _require_ready(client: Client, plan: BatchPlan, case: CohortCase) -> None:
     """Raise when a worker cannot do what will be asked of it."""
     wanted = version("napari-dinoaugseg")
     needs = needs_of(client)

@@ -11,6 +11,7 @@ from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.case import Case, Plane, choose_window, open_case
 from napari_dinoaugseg.case.intensity import opening_window
+from napari_dinoaugseg.cluster import compute_for
 from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, shows_alike
@@ -20,6 +21,7 @@ from napari_dinoaugseg.gui.saving import Loaded, Looked, SessionActions, look_fo
 from napari_dinoaugseg.gui.widgets import as_sentence
 from napari_dinoaugseg.gui.work_actions import TRAINING, WorkActions
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.session import Session
 
 if TYPE_CHECKING:
@@ -162,14 +164,10 @@ class CaseActions(WorkActions):
             self.sessions.offer(looked)
 
     def _new_session(self, case: Case) -> Session:
-        return Session(
-            case,
-            self.settings,
-            device=self.device,
-            weights=self.weights,
-            scheduler=self.scheduler or None,
-            say=self.say_from_work,
-        )
+        return Session(case, self.settings, self._compute_config(), make_compute=compute_for, notify=self.say_from_work)
+
+    def _compute_config(self) -> ComputeConfig:
+        return ComputeConfig(self.device, self.weights, scheduler=self.scheduler or None)
 
     def resume(self, loaded: Loaded) -> None:
         """Go on with a session that was saved; only look at it where another window writes it.
@@ -307,7 +305,7 @@ class CaseActions(WorkActions):
             self.view_window = settings.window
             self.window_changed.emit()
         if self.session is not None:
-            self.session.configure(settings, device=self.device, weights=self.weights, scheduler=self.scheduler or None)
+            self.session.configure(settings, self._compute_config())
         self.settings = settings
         if encoder_before != settings.encoder:
             self.encoder_in_use = None

@@ -45,7 +45,7 @@ from napari_dinoaugseg.gui.widgets import (
 )
 from napari_dinoaugseg.gui.windows import WINDOWS, show_window
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.compute import load_libraries
+from napari_dinoaugseg.session.local import load_libraries
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller

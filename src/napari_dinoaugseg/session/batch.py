@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, OutputErr
 from napari_dinoaugseg.learning.events import Notice
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.cohort import CohortCase
+from napari_dinoaugseg.session.compute import ComputeConfig, Notify
 from napari_dinoaugseg.session.export import write_report
 from napari_dinoaugseg.session.saved_model import require_fitting
 from napari_dinoaugseg.session.session import Session
@@ -34,23 +35,13 @@ class SavedModel:
 
     Args:
         path: what ``segment --model-out`` or the panel wrote.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
-        cache: keep features on disk.
-        say: gets sentences for the person.
+        config: where to compute, and with which files.
+        notify: gets sentences for the person.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str = "auto",
-        weights: Path | None = None,
-        cache: bool = True,
-        say: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, path: Path, config: ComputeConfig | None = None, *, notify: Notify = lambda _: None) -> None:
         self.path = path
-        self._device, self._weights, self._cache, self._say = device, weights, cache, say
+        self._config, self._notify = config or ComputeConfig(), notify
         self._loaded: tuple[Checkpoint, Encoder] | None = None
 
     def load(self) -> None:
@@ -74,14 +65,7 @@ class SavedModel:
             SettingsError: the window does not suit the case.
         """
         checkpoint, encoder = self._parts()
-        session = Session(
-            case,
-            device=self._device,
-            weights=self._weights,
-            cache=self._cache,
-            encoder=encoder,
-            say=self._say,
-        )
+        session = Session(case, config=self._config, encoder=encoder, notify=self._notify)
         session.use_model(checkpoint, self.path, window=window)
         return session
 
@@ -99,8 +83,8 @@ class SavedModel:
 
             checkpoint = load_checkpoint(self.path)
             settings = require_fitting(checkpoint, self.path, (), "auto")[1]
-            choose_device(self._device)
-            encoder = read_encoder(settings.encoder, self._weights, self._say)
+            choose_device(self._config.device)
+            encoder = read_encoder(settings.encoder, self._config.weights, self._notify)
             require_encoder(checkpoint, encoder, self.path)
             self._loaded = (checkpoint, encoder)
         return self._loaded
@@ -123,7 +107,7 @@ _LARGEST_REPORT = 64 * 2**20  # bytes
 _ENTRY = "prediction"
 
 
-class Standing(StrEnum):
+class ResultState(StrEnum):
     """What there is of a case's results."""
 
     OPEN = "open"  # nothing, or an unfinished attempt
@@ -133,7 +117,7 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """What a mask comes from, besides its case.
 
     Attributes:
@@ -145,34 +129,34 @@ class Origin:
     options: str
 
 
-def look(case: CohortCase, origin: Origin) -> tuple[Standing, str]:
+def look(case: CohortCase, provenance: Provenance) -> tuple[ResultState, str]:
     """What there is of a case's results, and, when it is something else, what is different.
 
     A case whose files have the sizes and times that the report tells is taken for the same; otherwise their bytes are
     compared, so that a copied cohort counts as the same and a corrected header does not.
     """
     if not case.mask.exists():
-        return Standing.OPEN, ""
+        return ResultState.OPEN, ""
     entry = _read(case.report)
     if entry is None:
-        return Standing.OTHER, "without a report of a prediction"
+        return ResultState.OTHER, "without a report of a prediction"
     if entry.get("mask") is None:
-        return Standing.OPEN, ""
-    if entry.get("model") != origin.model:
-        return Standing.OTHER, "of another model"
-    if entry.get("options") != origin.options:
-        return Standing.OTHER, "of other options"
+        return ResultState.OPEN, ""
+    if entry.get("model") != provenance.model:
+        return ResultState.OTHER, "of another model"
+    if entry.get("options") != provenance.options:
+        return ResultState.OTHER, "of other options"
     files = _files(case.path)
     if entry.get("stamp") != _stamp(files) and entry.get("content") != _content(files):
-        return Standing.OTHER, "of a case that has changed since"
+        return ResultState.OTHER, "of a case that has changed since"
     if entry["mask"] != _content(_files(case.mask)):
-        return Standing.CHANGED, "its mask was changed since"
-    return Standing.PRESENT, ""
+        return ResultState.CHANGED, "its mask was changed since"
+    return ResultState.PRESENT, ""
 
 
-def require_none_else(found: Iterable[tuple[CohortCase, Standing, str]], out: Path) -> None:
+def require_none_else(found: Iterable[tuple[CohortCase, ResultState, str]], out: Path) -> None:
     """Refuse to mix: raise OutputError when ``out`` holds masks that come from something else."""
-    others = [(case, why) for case, standing, why in found if standing is Standing.OTHER]
+    others = [(case, why) for case, state, why in found if state is ResultState.OTHER]
     if others:
         names = listed([case.mask.name for case, _ in others])
         reasons = ", ".join(sorted({why for _, why in others}))
@@ -183,23 +167,23 @@ def require_none_else(found: Iterable[tuple[CohortCase, Standing, str]], out: Pa
         raise OutputError(msg)
 
 
-class Attempt:
+class ResultWriter:
     """The results of one case on their way to the disk; begun before the case is opened.
 
     Args:
         case: the case and its places.
-        origin: what its mask comes from.
+        provenance: what its mask comes from.
 
     Raises:
         OSError: the case's files cannot be read.
     """
 
-    def __init__(self, case: CohortCase, origin: Origin) -> None:
+    def __init__(self, case: CohortCase, provenance: Provenance) -> None:
         self._case = case
         files = _files(case.path)
         self._entry = {
-            "model": origin.model,
-            "options": origin.options,
+            "model": provenance.model,
+            "options": provenance.options,
             "stamp": _stamp(files),
             "content": _content(files),
         }
@@ -266,7 +250,7 @@ def _hash(parts: Iterator[bytes]) -> str:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """How every case of a cohort is predicted; plain values, for it travels to other machines.
 
     Attributes:
@@ -276,9 +260,7 @@ class Plan:
         series: which DICOM series.
         component: which time point or channel.
         window: of intensities; None = the one that the model was trained with.
-        device: where to compute.
-        weights: a file with encoder weights.
-        cache: keep features on disk.
+        compute: where to compute, and with which files.
     """
 
     model: Path
@@ -287,15 +269,13 @@ class Plan:
     series: str | None = None
     component: int | None = None
     window: str | None = None
-    device: str = "auto"
-    weights: Path | None = None
-    cache: bool = True
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     @property
-    def origin(self) -> Origin:
+    def provenance(self) -> Provenance:
         """What the masks come from."""
         options = json.dumps([self.plane, self.series, self.component, self.window])
-        return Origin(self.fingerprint, hashlib.blake2b(options.encode(), digest_size=16).hexdigest())
+        return Provenance(self.fingerprint, hashlib.blake2b(options.encode(), digest_size=16).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -316,12 +296,10 @@ class Outcome:
 class Batch:
     """A model, loaded once, and the cases that it is used on."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: BatchPlan) -> None:
         self._plan = plan
         self._said: list[str] = []
-        self._model = SavedModel(
-            plan.model, device=plan.device, weights=plan.weights, cache=plan.cache, say=self._said.append
-        )
+        self._model = SavedModel(plan.model, plan.compute, notify=self._said.append)
 
     def load(self) -> None:
         """Load model and encoder, unless that was done before.
@@ -354,8 +332,8 @@ class Batch:
         # Opened first: it says best what is wrong with a file.
         case = open_case(place.path, plane=plan.plane, series=plan.series, component=plan.component)
         notices.extend(case.notices)
-        case.check_output(place.mask, [plan.model, *([plan.weights] if plan.weights else [])])
-        attempt = Attempt(place, plan.origin)
+        case.check_output(place.mask, [plan.model, *([plan.compute.weights] if plan.compute.weights else [])])
+        attempt = ResultWriter(place, plan.provenance)
         session = self._model.session(case, plan.window)
         for event in session.predict():
             if isinstance(event, Notice):
@@ -364,12 +342,12 @@ class Batch:
 
 
 @lru_cache(maxsize=1)
-def batch_of(plan: Plan) -> Batch:
+def batch_of(plan: BatchPlan) -> Batch:
     """The batch of this process: a worker keeps its model from one case to the next."""
     return Batch(plan)
 
 
-def predict_here(cases: Iterable[CohortCase], plan: Plan) -> Generator[tuple[CohortCase, Outcome], None, None]:
+def predict_here(cases: Iterable[CohortCase], plan: BatchPlan) -> Generator[tuple[CohortCase, Outcome], None, None]:
     """Predict one case after the other in this process.
 
     Raises:

@@ -1,4 +1,8 @@
-"""PyTorch and what is built on it take seconds to import: once, and before a person waits where there is time."""
+"""Where and with what a session computes: the choice, and the protocol of whatever does it.
+
+A session knows only this protocol. `session.local` makes the engine of this computer, `cluster.compute_for` that or one
+on a worker of a scheduler; the command and the panel hand one of the two to the session.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +14,25 @@ from typing import TYPE_CHECKING, Protocol
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.labels import LabelClass, Labels
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
     from napari_dinoaugseg.model.encoder import Encoder
-    from napari_dinoaugseg.session.engine import Engine
 
-
-def engine_class() -> type[Engine]:
-    """The engine, with PyTorch."""
-    with importing_torch():
-        from napari_dinoaugseg.session.engine import Engine
-
-        return Engine
-
-
-def load_libraries(encoder: str) -> None:
-    """Import all that the first training needs; reads neither weights nor cases.
-
-    Args:
-        encoder: name of the one that will be used.
-    """
-    engine_class()
-    with importing_torch():
-        from napari_dinoaugseg.model.specs import trunk_shapes
-        from napari_dinoaugseg.model.wtaug import WTAug
-
-        trunk_shapes(encoder)
-        WTAug()
-
-
-# Where a session computes: in this process, or on a worker of a scheduler; both can do the same.
-
-
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
+"""Gets a sentence for the person."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where to compute, and with what.
+class ComputeConfig:
+    """Where to compute, and with which files.
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
-        cache: keep features on disk; workers of a scheduler never do.
-        scheduler: the address of a scheduler of dask.distributed; None = this process.
+        cache: keep features on disk, so that the next session encodes nothing; workers of a scheduler never do.
+        scheduler: the address of a scheduler of dask.distributed, one of whose workers computes; None = this process.
     """
 
     device: str = "auto"
@@ -66,12 +42,12 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What a training came to.
+class TrainingResult:
+    """The outcome of a training.
 
     Attributes:
-        steps: how many were made.
-        final_loss: the smoothed loss at its end; None when no step was made.
+        steps: optimisation steps that were made.
+        final_loss: the smoothed loss at the end; None when no step was made.
         seconds: without encoding.
     """
 
@@ -80,8 +56,12 @@ class Learnt:
     seconds: float
 
 
-class Computing(Protocol):
-    """The part of a session that computes. Errors as of `engine.Engine`; of `remote.RemoteEngine` ClusterError too."""
+class Compute(Protocol):
+    """The part of a session that computes: encoder, features and decoder of one case.
+
+    Implementations raise DeviceError, WeightsError and SettingsError when what they need is not available;
+    `cluster.remote.RemoteEngine` raises ClusterError as well.
+    """
 
     @property
     def is_ready(self) -> bool:
@@ -89,11 +69,11 @@ class Computing(Protocol):
 
     @property
     def encoder_name(self) -> str:
-        """The encoder in use, as what it is."""
+        """The encoder in use, never ``auto``."""
 
     @property
     def device_name(self) -> str:
-        """Where it computes."""
+        """The device in use, for example ``cpu`` or ``cuda``."""
 
     @property
     def encoded(self) -> int:
@@ -101,49 +81,47 @@ class Computing(Protocol):
 
     @property
     def encode_seconds(self) -> float:
-        """The time that took."""
+        """How long encoding took so far."""
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
-    ) -> Generator[Event, None, Learnt]:
-        """Train on labelled slices; goes on from what was learnt before when it has the same classes."""
+    ) -> Generator[Event, None, TrainingResult]:
+        """Train on labelled slices; continues the present decoder when it has the same classes."""
 
     def predict(
         self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
     ) -> Iterator[Event | Prediction]:
-        """Predict slices beside labelled ones."""
+        """Predict slices in the given order; the labelled ones help."""
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
-        """What was learnt, with all that is needed to use it."""
+        """The trained decoder with everything that is needed to use it."""
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
-        """Use what was learnt before, with these class numbers; ``source`` is its file, for messages."""
+        """Use a decoder that was trained before, with these class numbers; ``source`` is its file, for messages."""
 
     def forget_decoder(self) -> None:
-        """Start the next training anew."""
+        """Start the next training from scratch."""
 
     def close(self) -> None:
-        """Let go of what is held elsewhere."""
+        """Release what is held on other machines."""
 
 
-def computing(case: Case, settings: Settings, place: Place, *, encoder: Encoder | None, say: Say) -> Computing:
-    """What computes for a case at a place. PyTorch is loaded here, not before.
+class MakeCompute(Protocol):
+    """Makes what computes for a case; PyTorch is imported here, not before."""
 
-    Args:
-        case: whose slices.
-        settings: decide encoder, window and input size.
-        place: where.
-        encoder: one that is loaded already, for use in this process.
-        say: gets sentences for the person.
+    def __call__(
+        self, case: Case, settings: Settings, config: ComputeConfig, *, encoder: Encoder | None, notify: Notify
+    ) -> Compute:
+        """Make it.
 
-    Raises:
-        DeviceError, WeightsError, SettingsError: what it needs cannot be had.
-        ClusterError: dask.distributed is not installed.
-    """
-    if place.scheduler is not None:
-        from napari_dinoaugseg.cluster.remote import RemoteEngine
+        Args:
+            case: whose slices.
+            settings: decide encoder, window and input size.
+            config: where to compute, and with which files.
+            encoder: one that is loaded already, for use in this process.
+            notify: gets sentences for the person.
 
-        return RemoteEngine(case, settings, place, say=say)
-    return engine_class()(
-        case, settings, device=place.device, weights=place.weights, cache=place.cache, encoder=encoder, say=say
-    )
+        Raises:
+            DeviceError, WeightsError, SettingsError: something that it needs is not available.
+            ClusterError: dask.distributed is not installed.
+        """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,14 +24,19 @@ from napari_dinoaugseg.learning.train import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
 from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder, resolve_encoder
-from napari_dinoaugseg.session.compute import Learnt
+from napari_dinoaugseg.session.compute import ComputeConfig, Notify, TrainingResult
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, to_plain
 
 
 class Engine:
     """Encoder, features and decoder for one case.
 
-    The arguments are those of a session. An ``encoder`` that is loaded already is used when it is the asked-for one.
+    Args:
+        case: whose slices.
+        settings: decide encoder, window and input size.
+        config: device, encoder weights and cache; a scheduler is not looked at.
+        notify: gets sentences for the person.
+        encoder: one that is loaded already, used when it is the one that the settings ask for.
 
     Raises on construction:
         DeviceError, WeightsError, SettingsError: the device, the encoder's weights or the window cannot be had.
@@ -41,25 +46,24 @@ class Engine:
         self,
         case: Slices,
         settings: Settings,
+        config: ComputeConfig,
         *,
-        device: str,
-        weights: Path | None,
-        cache: bool,
-        say: Callable[[str], None],
+        notify: Notify,
         encoder: Encoder | None = None,
     ) -> None:
-        self._device = choose_device(device)
+        self._device = choose_device(config.device)
         scale = choose_scale(case, settings.window, settings.scaling)
-        name = resolve_encoder(settings.encoder, weights=weights, device_type=self.device.type, say=say)
-        loaded = encoder if encoder is not None and encoder.spec.name == name else read_encoder(name, weights, say)
-        self.encoder = _placed(loaded, self._device, say)
+        name = resolve_encoder(settings.encoder, weights=config.weights, device_type=self.device.type, say=notify)
+        if encoder is None or encoder.spec.name != name:
+            encoder = read_encoder(name, config.weights, notify)
+        self.encoder = _placed(encoder, self._device, notify)
         self.store = FeatureStore(
             case,
             self.encoder,
             input_size=settings.input_size,
             window=scale,
             context=neighbour_distance(case, scale, settings.context),
-            cache=FeatureCache() if cache else None,
+            cache=FeatureCache() if config.cache else None,
             exact=settings.precision == "float32",
         )
         self.case = case
@@ -98,7 +102,7 @@ class Engine:
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
-    ) -> Generator[Event, None, Learnt]:
+    ) -> Generator[Event, None, TrainingResult]:
         """Train on labelled slices; goes on from the decoder at hand when it has the same classes."""
         numbers = [entry.number for entry in classes]
         warm = self.decoder if self.numbers == numbers else None
@@ -115,7 +119,7 @@ class Engine:
         )
         self.decoder, self.numbers, self._device = trained.decoder, numbers, trained.device
         self._use_input_size(trained.input_size)
-        return Learnt(trained.steps, trained.final_loss, trained.seconds)
+        return TrainingResult(trained.steps, trained.final_loss, trained.seconds)
 
     def predict(
         self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
@@ -209,7 +213,7 @@ class Engine:
             self.store = self.store.resized(input_size)
 
 
-def read_encoder(name: str, weights: Path | None, say: Callable[[str], None]) -> Encoder:
+def read_encoder(name: str, weights: Path | None, notify: Notify) -> Encoder:
     """The encoder, on the CPU.
 
     Raises:
@@ -217,7 +221,7 @@ def read_encoder(name: str, weights: Path | None, say: Callable[[str], None]) ->
         DeviceError: there is not enough memory for it.
     """
     try:
-        return load_encoder(name, weights=weights, say=say)
+        return load_encoder(name, weights=weights, say=notify)
     except (RuntimeError, MemoryError) as error:
         if trouble_of(error) != "memory":
             raise
@@ -236,7 +240,7 @@ def require_encoder(checkpoint: Checkpoint, encoder: Encoder, source: Path) -> N
         raise CheckpointError(msg)
 
 
-def _placed(encoder: Encoder, device: torch.device, say: Callable[[str], None]) -> Encoder:
+def _placed(encoder: Encoder, device: torch.device, notify: Notify) -> Encoder:
     """The encoder on the device, or on the CPU where it does not fit or the device fails; that is said."""
     try:
         return encoder.to(device)
@@ -246,9 +250,9 @@ def _placed(encoder: Encoder, device: torch.device, say: Callable[[str], None]) 
             raise
     if trouble == "device":
         give_up(device)
-        say(f"The device '{device}' failed ({why}); going on with the CPU.")
+        notify(f"The device '{device}' failed ({why}); going on with the CPU.")
     else:
-        say(f"The encoder does not fit into the memory of the device '{device}'; it goes on with the CPU.")
+        notify(f"The encoder does not fit into the memory of the device '{device}'; it goes on with the CPU.")
     encoder.restart_on_cpu()
     free_memory(device)
     return encoder

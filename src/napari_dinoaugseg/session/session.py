@@ -7,7 +7,7 @@ engine is loaded when training or prediction first needs it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from napari_dinoaugseg.learning.query import Suggestion, suggest
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.agreement import agreement
-from napari_dinoaugseg.session.compute import Computing, Place, computing
+from napari_dinoaugseg.session.compute import Compute, ComputeConfig, MakeCompute, Notify
 from napari_dinoaugseg.session.index import Round, Snapshot
 from napari_dinoaugseg.session.labels import (
     UNKNOWN,
@@ -40,6 +40,7 @@ from napari_dinoaugseg.session.labels import (
     with_segments,
     write_mask,
 )
+from napari_dinoaugseg.session.local import local_engine
 from napari_dinoaugseg.session.saved_model import require_fitting
 
 if TYPE_CHECKING:
@@ -80,12 +81,11 @@ class Session:
     Args:
         case: what is annotated.
         settings: how to learn.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
-        cache: keep features on disk, so that the next session encodes nothing.
-        scheduler: the address of a scheduler of dask.distributed, one of whose workers computes; None = this machine.
+        config: where to compute, and with which files.
+        make_compute: makes what computes; the default is the engine of this computer. `cluster.compute_for` also
+            understands a configuration with a scheduler.
         encoder: one that is loaded already, for work on one case after the other; None = loaded when first needed.
-        say: gets sentences for the person (a fallback taken, a licence).
+        notify: gets sentences for the person (a fallback taken, a licence).
 
     The settings are those of the next training. A trained model keeps the recipe (settings and encoder weights) with
     which it was trained, and predicts with that, until the next training replaces it.
@@ -100,23 +100,22 @@ class Session:
         self,
         case: Case,
         settings: Settings | None = None,
+        config: ComputeConfig | None = None,
         *,
-        device: str = "auto",
-        weights: Path | None = None,
-        cache: bool = True,
-        scheduler: str | None = None,
+        make_compute: MakeCompute = local_engine,
         encoder: Encoder | None = None,
-        say: Callable[[str], None] = lambda _: None,
+        notify: Notify = lambda _: None,
     ) -> None:
         self.case = case
         self.settings = settings or Settings()
         self.labels = LabelBook(case.slice_shape, case.n_slices)
         self._structure = Structure()
         self.history: list[Round] = []
-        self._place = Place(device, weights, cache, scheduler)
+        self._config = config or ComputeConfig()
+        self._make_compute = make_compute
         self._encoder = encoder
-        self._say = say
-        self._engine: Computing | None = None
+        self._notify = notify
+        self._engine: Compute | None = None
         self._engine_recipe: Recipe | None = None  # whose features the engine makes
         self._model: Checkpoint | Path | None = None  # the trained decoder, also before the engine is built
         self._model_recipe: Recipe | None = None
@@ -140,7 +139,7 @@ class Session:
         taken = self.take_labels(loaded, path)
         if isinstance(loaded, ReadLabels):
             for notice in [*loaded.notices, *names_kept(self.labels.classes, loaded.segments)]:
-                self._say(f"Note: {notice}")
+                self._notify(f"Note: {notice}")
         return taken
 
     def take_labels(self, loaded: Mapping[int, Labels], path: Path) -> list[int]:
@@ -174,7 +173,7 @@ class Session:
     # --- learning ---------------------------------------------------------------------------------------------------
 
     @property
-    def engine(self) -> Computing:
+    def engine(self) -> Compute:
         """The computing part, for the trained model if there is one; built on first use.
 
         Raises:
@@ -185,34 +184,36 @@ class Session:
     @property
     def _next_recipe(self) -> Recipe:
         """What the next training uses."""
-        return Recipe(self.settings, self._place.weights)
+        return Recipe(self.settings, self._config.weights)
 
-    def _engine_for(self, recipe: Recipe) -> Computing:
+    def _engine_for(self, recipe: Recipe) -> Compute:
         """The engine that makes the features of a recipe; it holds the trained model where that is of this recipe."""
         built = self._engine_recipe
         if self._engine is not None and (built is None or not built.has_features_of(recipe)):
             self.close()
             self._encoder = None
         if self._engine is None:
-            place = replace(self._place, weights=recipe.weights)
-            self._engine = computing(self.case, recipe.settings, place, encoder=self._encoder, say=self._say)
+            config = replace(self._config, weights=recipe.weights)
+            self._engine = self._new_engine(recipe.settings, config)
             self._engine_recipe = recipe
             if self._model_recipe is not None and not self._model_recipe.differences(recipe):
                 with self._losing_workers():
                     self._restore_model(self._engine)
         return self._engine
 
-    def configure(self, settings: Settings, *, device: str, weights: Path | None, scheduler: str | None = None) -> None:
+    def _new_engine(self, settings: Settings, config: ComputeConfig) -> Compute:
+        return self._make_compute(self.case, settings, config, encoder=self._encoder, notify=self._notify)
+
+    def configure(self, settings: Settings, config: ComputeConfig) -> None:
         """Choose how to learn from now on; labels, predictions and the trained model stay. Not while work runs.
 
         The model goes on predicting with the settings it was trained with. Whether the next training can continue it,
-        :meth:`changes_since_training` tells. Arguments as of the session.
+        :meth:`changes_since_training` tells.
         """
-        place = replace(self._place, device=device, weights=weights, scheduler=scheduler)
-        if replace(place, weights=None) != replace(self._place, weights=None):
+        if replace(config, weights=None) != replace(self._config, weights=None):
             self.close()
             self._encoder = None
-        self.settings, self._place = settings, place
+        self.settings, self._config = settings, config
 
     def changes_since_training(self) -> list[str]:
         """Names of changed settings because of which the next training starts from scratch; empty if it continues."""
@@ -433,8 +434,8 @@ class Session:
         adopted = self.settings.with_changes(
             **{name: getattr(settings, name) for name in kept}, window=window or settings.window
         )
-        recipe = Recipe(adopted, self._place.weights)
-        engine = computing(self.case, adopted, self._place, encoder=self._encoder, say=self._say)
+        recipe = Recipe(adopted, self._config.weights)
+        engine = self._new_engine(adopted, self._config)
         try:
             engine.restore(checkpoint, [entry.number for entry in classes], path)
         except BaseException:
@@ -479,7 +480,7 @@ class Session:
         self._model, self._unusable = snapshot.model, None
         # Before models kept their settings, a model of other settings than the session's was never saved.
         trained_with = snapshot.model_settings or snapshot.settings
-        self._model_recipe = None if snapshot.model is None else Recipe(trained_with, self._place.weights)
+        self._model_recipe = None if snapshot.model is None else Recipe(trained_with, self._config.weights)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -492,7 +493,7 @@ class Session:
             self.close()
             raise
 
-    def _restore_model(self, engine: Computing) -> None:
+    def _restore_model(self, engine: Compute) -> None:
         """Give a new engine what was learnt before it was built; what does not fit any more is said, and left."""
         source = self._model if isinstance(self._model, Path) else self.case.path
         try:
@@ -502,4 +503,4 @@ class Session:
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
             self._model, self._unusable = None, self._model
             self._model_recipe = None
-            self._say(f"What was learnt before cannot be used any more; train again. ({error})")
+            self._notify(f"What was learnt before cannot be used any more; train again. ({error})")

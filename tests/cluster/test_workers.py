@@ -17,7 +17,7 @@ from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 from napari_dinoaugseg.cluster import connection, workers
 from napari_dinoaugseg.errors import CheckpointError, ClusterError
 from napari_dinoaugseg.learning import memory
-from napari_dinoaugseg.session.batch import Outcome, Plan
+from napari_dinoaugseg.session.batch import BatchPlan, Outcome
 from napari_dinoaugseg.session.cohort import place_results
 
 
@@ -56,7 +56,7 @@ def cases(tmp_path):
 
 @pytest.fixture
 def plan(tmp_path):
-    return Plan(tmp_path / "model.safetensors", "fingerprint")
+    return BatchPlan(tmp_path / "model.safetensors", "fingerprint")
 
 
 @pytest.fixture

@@ -14,15 +14,16 @@ from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CheckpointError, OutputError
 from napari_dinoaugseg.session.batch import (
     Batch,
-    Origin,
-    Plan,
-    Standing,
+    BatchPlan,
+    Provenance,
+    ResultState,
     fingerprint_of,
     look,
     predict_here,
     require_none_else,
 )
 from napari_dinoaugseg.session.cohort import place_results
+from napari_dinoaugseg.session.compute import ComputeConfig
 from tests.blobs import LABELLED, truth_voxels, write_case
 from tests.case.builders import listing
 
@@ -36,7 +37,7 @@ def model_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     image, truth = write_case(folder)
     settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=5, views=1)
-    session = Session(open_case(image, plane="axial"), settings, device="cpu", cache=False)
+    session = Session(open_case(image, plane="axial"), settings, ComputeConfig("cpu", cache=False))
     session.load_labels(truth, LABELLED)
     list(session.train())
     session.save_model(folder / "model.safetensors")
@@ -47,7 +48,7 @@ def model_file(tmp_path_factory):
 def plan(model_file, tmp_path):
     shutil.copy(model_file, tmp_path / "model.safetensors")
     model = tmp_path / "model.safetensors"
-    return Plan(model, fingerprint_of(model), device="cpu", cache=False)
+    return BatchPlan(model, fingerprint_of(model), compute=ComputeConfig("cpu", cache=False))
 
 
 @pytest.fixture
@@ -67,8 +68,8 @@ def done(plan, cases):
     return case
 
 
-def standing(case, plan, **changes) -> Standing:
-    return look(case, Origin(**{**vars(plan.origin), **changes}))[0]
+def state(case, plan, **changes) -> ResultState:
+    return look(case, Provenance(**{**vars(plan.provenance), **changes}))[0]
 
 
 def test_a_mask_gets_a_report_that_names_no_patient(done, plan, tmp_path):
@@ -83,12 +84,12 @@ def test_a_mask_gets_a_report_that_names_no_patient(done, plan, tmp_path):
 
 
 def test_what_is_there_is_known_again(done, plan, cases):
-    assert standing(done, plan) is Standing.PRESENT
-    assert standing(cases[1], plan) is Standing.OPEN
-    assert standing(done, plan, model="another") is Standing.OTHER
-    assert standing(done, plan, options="others") is Standing.OTHER
+    assert state(done, plan) is ResultState.PRESENT
+    assert state(cases[1], plan) is ResultState.OPEN
+    assert state(done, plan, model="another") is ResultState.OTHER
+    assert state(done, plan, options="others") is ResultState.OTHER
     os.utime(done.path, (1, 1))  # a copy with the same content
-    assert standing(done, plan) is Standing.PRESENT
+    assert state(done, plan) is ResultState.PRESENT
 
 
 def test_a_case_with_a_corrected_header_is_another(done, plan):
@@ -96,12 +97,12 @@ def test_a_case_with_a_corrected_header_is_another(done, plan):
     affine = image.affine.copy()
     affine[0, 3] += 1
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), done.path)
-    assert look(done, plan.origin) == (Standing.OTHER, "of a case that has changed since")
+    assert look(done, plan.provenance) == (ResultState.OTHER, "of a case that has changed since")
 
 
 def test_a_mask_that_somebody_changed_is_told_apart(done, plan):
     done.mask.write_bytes(done.mask.read_bytes() + b"0")
-    assert standing(done, plan) is Standing.CHANGED
+    assert state(done, plan) is ResultState.CHANGED
 
 
 @pytest.mark.parametrize("report", [None, "no json", "{}", '{"prediction": 3}', "[]"])
@@ -109,8 +110,8 @@ def test_a_mask_without_a_sound_report_is_somebody_elses(report, done, plan):
     done.report.unlink()
     if report is not None:
         done.report.write_text(report)
-    found = look(done, plan.origin)
-    assert found[0] is Standing.OTHER
+    found = look(done, plan.provenance)
+    assert found[0] is ResultState.OTHER
     with pytest.raises(OutputError, match=r"image0.nii.gz is there already, without a report.*--overwrite"):
         require_none_else([(done, *found)], done.mask.parent)
 
@@ -123,10 +124,10 @@ def test_a_program_that_died_between_mask_and_report_left_an_unfinished_attempt(
     with pytest.raises(KeyboardInterrupt):
         list(predict_here(cases[:1], plan))
     assert cases[0].mask.exists()
-    assert standing(cases[0], plan) is Standing.OPEN
+    assert state(cases[0], plan) is ResultState.OPEN
     monkeypatch.undo()
     list(predict_here(cases[:1], plan))
-    assert standing(cases[0], plan) is Standing.PRESENT
+    assert state(cases[0], plan) is ResultState.PRESENT
 
 
 def test_a_mask_that_cannot_be_written_leaves_nothing(plan, cases, monkeypatch):

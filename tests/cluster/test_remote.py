@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 
 from napari_dinoaugseg.case import case_from_array, open_case
-from napari_dinoaugseg.cluster import connection, remote
-from napari_dinoaugseg.cluster.remote import Desk, Facts, SentSlice, SentSlices
+from napari_dinoaugseg.cluster import compute_for, connection, remote
+from napari_dinoaugseg.cluster.remote import ReceivedSlices, SentSlice, SliceInfo, WorkerActor
 from napari_dinoaugseg.errors import CheckpointError, ClusterError, DinoAugSegError, LostSchedulerError, TrainingError
 from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
 from napari_dinoaugseg.model.checkpoint import save_checkpoint
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import Status
 from tests.blobs import LABELLED, LEFT_OUT
-from tests.schedulers import make_certificates, running_scheduler
+from tests.cluster.schedulers import make_certificates, running_scheduler
 from tests.session.test_session import drain
 
 
@@ -45,7 +46,7 @@ def labelled(new_session, blob_files):
     made = []
 
     def make(**options):
-        session = new_session(cache=False, **options)
+        session = new_session(cache=False, make_compute=compute_for, **options)
         session.load_labels(blob_files[1], LABELLED)
         made.append(session)
         return session
@@ -53,6 +54,10 @@ def labelled(new_session, blob_files):
     yield make
     for session in made:
         session.close()
+
+
+def at(scheduler) -> ComputeConfig:
+    return ComputeConfig("cpu", cache=False, scheduler=scheduler.address)
 
 
 def stages(events) -> list[str]:
@@ -117,7 +122,7 @@ def test_another_architecture_starts_from_scratch_there(labelled, scheduler, qui
     session = labelled(scheduler=scheduler.address)
     drain(session.train())
     wider = quick.with_changes(width=48)
-    session.configure(wider, device="cpu", weights=None, scheduler=scheduler.address)
+    session.configure(wider, at(scheduler))
     assert session.changes_since_training() == ["width"]
     assert stages(session.train()) == ["train"]
     assert session.history[-1].steps == session.history[0].steps
@@ -130,7 +135,7 @@ def test_what_was_learnt_there_goes_on_here(labelled, scheduler, quick):
     drain(session.train())
     list(session.predict())
     there = [session.labels.result(i) for i in LEFT_OUT]
-    session.configure(quick, device="cpu", weights=None)
+    session.configure(quick, ComputeConfig("cpu", cache=False))
     assert session.is_trained
     list(session.predict())
     assert all(np.array_equal(session.labels.result(i), mask) for i, mask in zip(LEFT_OUT, there, strict=True))
@@ -170,7 +175,10 @@ def test_pictures_of_several_sizes_in_colour(scheduler, quick, tmp_path, new_ses
         pixels[8:28, 10:30, 0] = 255
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
     session = type(new_session())(
-        open_case(tmp_path / "pictures"), quick, device="cpu", cache=False, scheduler=scheduler.address
+        open_case(tmp_path / "pictures"),
+        quick,
+        at(scheduler),
+        make_compute=compute_for,
     )
     session.labels.add_class()
     mask = np.zeros((40, 48), np.uint16)
@@ -188,7 +196,7 @@ def test_losing_the_worker_or_the_scheduler_ends_in_a_sentence_and_loses_nothing
     with running_scheduler(tmp_path, "--nthreads", 1, "--no-nanny", OMP_NUM_THREADS="1") as running:
         session = labelled(scheduler=running.address)
         drain(session.train())
-        session.configure(quick.with_changes(steps=50_000), device="cpu", weights=None, scheduler=running.address)
+        session.configure(quick.with_changes(steps=50_000), at(running))
         training = session.train()
         until(training, "train")
         getattr(running, victim).kill()
@@ -197,7 +205,7 @@ def test_losing_the_worker_or_the_scheduler_ends_in_a_sentence_and_loses_nothing
         assert not session.is_ready
         assert session.is_trained
         assert session.labels.labelled == list(LABELLED)
-        session.configure(quick, device="cpu", weights=None)
+        session.configure(quick, ComputeConfig("cpu", cache=False))
         list(session.predict())
         assert all(session.labels.status(i) is Status.PREDICTED for i in LEFT_OUT)
 
@@ -251,7 +259,7 @@ def test_without_dask_it_is_said_how_to_get_it(labelled, monkeypatch):
 def test_a_file_with_weights_stays_here(labelled, monkeypatch, tmp_path):
     said = []
     monkeypatch.setattr(connection, "_PATIENCE", 0.5)
-    session = labelled(scheduler="tcp://127.0.0.1:9", weights=tmp_path / "mine.safetensors", say=said.append)
+    session = labelled(scheduler="tcp://127.0.0.1:9", weights=tmp_path / "mine.safetensors", notify=said.append)
     with pytest.raises(ClusterError, match="cannot be reached"):
         drain(session.train())
     assert said == ["The worker uses weights of its own, not mine.safetensors."]
@@ -290,7 +298,7 @@ def test_pixels_travel_unchanged_and_whole_numbers_in_half_the_bytes(image):
 
 def test_neither_names_nor_paths_travel(blob_files):
     case = open_case(blob_files[0])
-    sent = pickle.dumps((Facts.of(case), [SentSlice.of(case, i) for i in range(case.n_slices)]))
+    sent = pickle.dumps((SliceInfo.of(case), [SentSlice.of(case, i) for i in range(case.n_slices)]))
     for word in (case.name, str(case.path), str(case.path.parent), ".nii"):
         assert word.encode() not in sent
 
@@ -298,7 +306,7 @@ def test_neither_names_nor_paths_travel(blob_files):
 def test_slices_arrive_in_parcels_and_are_what_they_were(monkeypatch):
     monkeypatch.setattr(remote, "_PARCEL", 3000)
     case = case_from_array(np.random.default_rng(0).normal(size=(7, 20, 30)).astype(np.float32))
-    arrived = SentSlices(Facts.of(case))
+    arrived = ReceivedSlices(SliceInfo.of(case))
     parcels = list(remote._parcels(case))
     assert [len(parcel) for parcel in parcels] == [2, 2, 2, 1]
     for parcel in parcels:
@@ -312,12 +320,12 @@ def test_slices_arrive_in_parcels_and_are_what_they_were(monkeypatch):
     assert arrived.is_byte == case.is_byte
 
 
-# --- the desk -------------------------------------------------------------------------------------------------------
+# --- the actor -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def facts(blob_files):
-    return Facts.of(open_case(blob_files[0]))
+    return SliceInfo.of(open_case(blob_files[0]))
 
 
 @pytest.fixture
@@ -329,21 +337,21 @@ def on_worker(monkeypatch):
 def test_a_worker_without_room_or_of_another_version_says_so(facts, monkeypatch):
     monkeypatch.setattr(remote, "available_memory", lambda: 64 * 2**20)
     with pytest.raises(ClusterError, match="room for 32 MB of slices, and the case takes 40 MB"):
-        Desk(facts, connection.version("napari-dinoaugseg"), 40 * 2**20)
+        WorkerActor(facts, connection.version("napari-dinoaugseg"), 40 * 2**20)
     with pytest.raises(ClusterError, match="Install the same version"):
-        Desk(facts, "0.0.1", 0)
+        WorkerActor(facts, "0.0.1", 0)
 
 
 @pytest.mark.usefixtures("on_worker")
 def test_a_desk_that_is_asked_out_of_turn_answers_with_an_error(facts, quick):
-    made = Desk(facts, connection.version("napari-dinoaugseg"), 0)
+    made = WorkerActor(facts, connection.version("napari-dinoaugseg"), 0)
     assert "before it had begun" in str(made.train({}, [], quick).error)
     assert "nothing to go on with" in str(made.draw(False).error)
 
 
 @pytest.mark.usefixtures("on_worker")
 def test_what_nobody_foresaw_is_an_answer_too(facts, monkeypatch):
-    made = Desk(facts, connection.version("napari-dinoaugseg"), 0)
+    made = WorkerActor(facts, connection.version("napari-dinoaugseg"), 0)
 
     def failing():
         yield Notice("first")
