@@ -129,7 +129,6 @@ def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[
 
 
 def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]:
-    from napari_dinoaugseg.learning.events import Prediction
     from napari_dinoaugseg.learning.settings import Settings
     from napari_dinoaugseg.session.local import engine_class
 
@@ -153,7 +152,7 @@ def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]
             pass
     kept = session.engine.store.memory_used
     with meter.stage("predict"):
-        count = sum(isinstance(item, Prediction) for item in session.predict(slices // 2))
+        count = len({item.index for item in session.predict(slices // 2)})
     with meter.stage("show"):
         show()
     with meter.stage("export"):

@@ -41,7 +41,6 @@ from benchmarks.one_volume import VOLUMES, holding
 from benchmarks.person_brush import correct
 from benchmarks.samples import SETS, Sample, load_set
 from napari_dinoaugseg.errors import SettingsError
-from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.fallback import choose_device
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
 from napari_dinoaugseg.session.compute import ComputeConfig
@@ -207,9 +206,8 @@ def _learn(work: Work, session: Session, centre: int) -> dict[str, float]:
     started = time.monotonic()
     for event in session.train():
         raise_on_notice(event)
-    for item in session.predict(centre):
-        if not isinstance(item, Prediction):
-            raise_on_notice(item)
+    for _ in session.predict(centre, report=raise_on_notice):
+        pass
     seconds = {**session.seconds, "all": time.monotonic() - started}
     for index in session.labels.open_slices:
         work.dice.set(index, session.labels.result(index))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.methods.problem import Learnt, Limit, Problem, raise_on_notice
 from napari_dinoaugseg.learning.events import Cancel, Prediction, Progress
-from napari_dinoaugseg.learning.predict import mirrors_of, predict
+from napari_dinoaugseg.learning.predict import choose_tta, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import Trained, fit
 
@@ -17,23 +17,19 @@ def learn(problem: Problem, settings: Settings) -> Learnt:
     trained, seconds = _train(problem, settings)
 
     labelled = {example.index: example.target for example in problem.examples}
-    mirrors = mirrors_of(problem.store, settings, problem.n_classes)
+    tta = choose_tta(problem.store, settings, problem.n_classes)
 
     def masks(order: Sequence[int]) -> Iterator[Prediction]:
-        work = predict(
+        return predict(
             problem.store,
             trained.decoder,
             order,
             labelled=labelled,
-            mirrors=mirrors,
+            tta=tta,
             resize=settings.resize,
             device=problem.device,
+            report=raise_on_notice,
         )
-        for item in work:
-            if isinstance(item, Prediction):
-                yield item
-            else:
-                raise_on_notice(item)
 
     planned = settings.planned_steps(problem.n_classes, len(problem.examples), warm=False)
     encoded = min(len(problem.labelled) * (1 + settings.views), planned * settings.batch_size)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.multi_case import MultiCase
 from napari_dinoaugseg.errors import TrainingError
-from napari_dinoaugseg.learning.augmentation import View, freedom_of, views_for
+from napari_dinoaugseg.learning.augmentation import View, symmetry_of, views_for
 from napari_dinoaugseg.learning.events import Event, Notice, Prediction
 from napari_dinoaugseg.learning.features import FeatureStore, SliceView
 from napari_dinoaugseg.learning.train import Example, resize_target
@@ -45,7 +45,7 @@ class Problem:
     def views(self, count: int) -> tuple[View | None, ...]:
         """The plain slice and ``count`` views, as the program makes them."""
         images = (self.store.image(i) for i in self.labelled)
-        return views_for(count, self.seed, freedom_of(self.case.kind, images, self.n_classes))
+        return views_for(count, self.seed, symmetry_of(self.case.kind, images, self.n_classes))
 
     @property
     def examples(self) -> list[Example]:

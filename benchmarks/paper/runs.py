@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from benchmarks.paper.draws import Draw
 from benchmarks.paper.protocols import Protocol
 from benchmarks.paper.scores import Score, score
 from napari_dinoaugseg.cli.output import ProgressLine, tell
-from napari_dinoaugseg.learning.events import Event, Prediction
+from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import new_class
@@ -103,7 +103,7 @@ def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: S
     with ProgressLine().live() as line:
         trained = line.run(session.train())
     with ProgressLine().live() as line:
-        scores = line.run(_predict(session, collection, list(protocol.classes)))
+        scores = _predict(session, collection, list(protocol.classes), line)
     seconds = {**session.seconds, "total": time.monotonic() - started}
     return Result(
         draw,
@@ -118,20 +118,22 @@ def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: S
     )
 
 
-def _predict(session: Session, collection: Collection, numbers: list[int]) -> Generator[Event, None, Scores]:
+def _predict(session: Session, collection: Collection, numbers: list[int], line: ProgressLine) -> Scores:
     """Predict what is not labelled, and score a sample as soon as all of its slices are there."""
     scores: dict[str, dict[int, Score]] = {}
     masks: dict[int, NDArray[np.uint8]] = {}
     samples = collection.tested()
     name, slices, truth = next(samples)
-    for item in session.predictions():  # in the order of the case, which is that of the samples
-        if not isinstance(item, Prediction):
-            yield item
-            continue
+
+    def take(item: Prediction) -> None:
+        nonlocal name, slices, truth
         masks[item.index] = item.classes.astype(np.uint8)
         if len(masks) < len(slices):
-            continue
+            return
         found = np.stack([masks.pop(i) for i in slices])
         scores[name] = score(found.reshape(truth.shape), truth, numbers)
         name, slices, truth = next(samples, ("", range(0), truth))
+
+    # They come in the order of the case, which is that of the samples.
+    line.follow(session.predictions(report=line.show), take)
     return scores

@@ -17,9 +17,8 @@ from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, result_of, store_for
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.array import LABELLED_SLICES, brain_sample, sample_case
-from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.predict import mirrors_of, predict
+from napari_dinoaugseg.learning.predict import choose_tta, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import Example, fit
 
@@ -75,9 +74,9 @@ def a_preset(name: str, data: Path | None, preset: str, share: float = 1.0, devi
     trained = result_of(fit(store, examples, settings, n_classes=n_classes))
     seconds = time.perf_counter() - started
     labelled = {example.index: example.target for example in examples}
-    mirrors = mirrors_of(store, settings, n_classes)
-    items = predict(store, trained.decoder, list(truth), labelled=labelled, mirrors=mirrors)
-    found = {item.index: item.classes for item in items if isinstance(item, Prediction)}
+    tta = choose_tta(store, settings, n_classes)
+    items = predict(store, trained.decoder, list(truth), labelled=labelled, tta=tta)
+    found = {item.index: item.classes for item in items}
     return {"seconds": round(seconds, 2), "steps": trained.steps, "dice": _percent(found, truth)}
 
 

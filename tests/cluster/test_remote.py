@@ -15,7 +15,7 @@ from napari_dinoaugseg.case import case_from_array, open_case
 from napari_dinoaugseg.cluster import compute_for, connection, remote
 from napari_dinoaugseg.cluster.remote import ReceivedSlices, SentSlice, SliceInfo, WorkerActor
 from napari_dinoaugseg.errors import CheckpointError, ClusterError, DinoAugSegError, LostSchedulerError, TrainingError
-from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
+from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.model.checkpoint import save_checkpoint
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import Status
@@ -185,7 +185,7 @@ def test_pictures_of_several_sizes_in_colour(scheduler, quick, tmp_path, new_ses
     mask[8:28, 10:30] = 1
     session.paint(0, mask)
     drain(session.train())
-    masks = [item for item in session.predict() if isinstance(item, Prediction)]
+    masks = list(session.predict())
     session.close()
     assert [mask.classes.shape for mask in masks] == [(48, 40), (64, 64)]
 

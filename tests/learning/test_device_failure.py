@@ -12,8 +12,8 @@ from napari_dinoaugseg.case.intensity import choose_window
 from napari_dinoaugseg.errors import DeviceError
 from napari_dinoaugseg.learning import fallback as devices
 from napari_dinoaugseg.learning import train
-from napari_dinoaugseg.learning.events import Notice, Prediction, Progress
-from napari_dinoaugseg.learning.fallback import CPU, choose_device, free_memory, trouble_of, usable
+from napari_dinoaugseg.learning.events import Notice, Progress
+from napari_dinoaugseg.learning.fallback import CPU, choose_device, classify_error, free_memory, usable
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.predict import predict
 from napari_dinoaugseg.learning.train import fit
@@ -42,7 +42,7 @@ def card(monkeypatch):
     """The card is there, and has not failed yet."""
     monkeypatch.setattr(devices, "_failed", set())
     monkeypatch.setattr(torch.mps, "empty_cache", lambda: None)
-    monkeypatch.setattr(train, "_HOLD_EVERY", 2)
+    monkeypatch.setattr(train, "_SAVE_EVERY", 2)
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     gc.freeze()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # else a moved parameter would stay on the CPU
@@ -77,17 +77,17 @@ def texts(events):
 
 @pytest.mark.parametrize("text", FAILURES.values(), ids=FAILURES)
 def test_failures_of_devices_are_known(text):
-    assert trouble_of(RuntimeError(text)) == "device"
+    assert classify_error(RuntimeError(text)).kind == "device"
 
 
 def test_an_operation_that_apple_does_not_offer_is_left_to_the_cpu():
     text = "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."
-    assert trouble_of(NotImplementedError(text)) == "device"
+    assert classify_error(NotImplementedError(text)).kind == "device"
 
 
 def test_a_mistake_of_ours_is_not_taken_for_a_failure():
     text = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
-    assert trouble_of(RuntimeError(text)) is None
+    assert classify_error(RuntimeError(text)) is None
 
 
 def test_the_card_does_the_work_while_it_is_sound(store_on, examples, settings):
@@ -114,7 +114,8 @@ def test_a_training_outlives_the_card(store_on, examples, settings):
             store = store_on(CARD)
             events, trained = run(fit(store, examples, settings, n_classes=3))
             again, second = run(fit(store, examples, settings, n_classes=3, warm_start=trained.decoder, device=CARD))
-            items = list(predict(store, trained.decoder, range(4), device=CARD))
+            items = []
+            masks = list(predict(store, trained.decoder, range(4), device=CARD, report=items.append))
             assert store.encoder.device == CPU
         assert card.failures == 1, "something of the card was touched after it had failed"
         assert (trained.steps, trained.device, second.device) == (STEPS, CPU, CPU)
@@ -122,14 +123,14 @@ def test_a_training_outlives_the_card(store_on, examples, settings):
         assert len(texts(events)) == 1
         assert "failed (CUDA error: device-side assert triggered); going on with the" in texts(events)[0]
         assert texts(again) == texts(items) == []
-        assert len([item for item in items if isinstance(item, Prediction)]) == 4
+        assert len(masks) == 4
 
 
 def test_what_was_learnt_before_the_failure_is_kept(store_on, examples, settings, monkeypatch):
     step, calls = train._Run._step, []
 
     def breaking(self, *arguments):
-        calls.append(self.plan.device)
+        calls.append(self.size.device)
         if len(calls) == 4:
             raise BROKEN
         return step(self, *arguments)
@@ -145,8 +146,7 @@ def test_what_was_learnt_before_the_failure_is_kept(store_on, examples, settings
 @pytest.mark.parametrize("context", [0, 1])
 def test_a_prediction_outlives_the_card_and_the_masks_are_the_same(store_on, examples, settings, context):
     trained = run(fit(store_on(CPU), examples, settings, n_classes=3))[1]
-    undisturbed = predict(store_on(CPU, context), trained.decoder, range(6))
-    expected = [item for item in undisturbed if isinstance(item, Prediction)]
+    expected = list(predict(store_on(CPU, context), trained.decoder, range(6)))
     with FakeCard() as counting:
         store = store_on(CARD, context)
         first = counting.operations + 1
@@ -154,8 +154,8 @@ def test_a_prediction_outlives_the_card_and_the_masks_are_the_same(store_on, exa
     for at in (first, (first + counting.operations) // 2, counting.operations):
         devices._failed.clear()
         with FakeCard(BROKEN, at, None) as card:
-            items = list(predict(store_on(CARD, context), trained.decoder, range(6)))
-        found = [item for item in items if isinstance(item, Prediction)]
+            items = []
+            found = list(predict(store_on(CARD, context), trained.decoder, range(6), report=items.append))
         assert card.failures == 1
         assert [item.index for item in found] == list(range(6))
         assert np.mean([np.mean(a.classes != b.classes) for a, b in zip(found, expected, strict=True)]) < 1e-3

@@ -1,4 +1,4 @@
-"""Islands: what is predicted far from every mark."""
+"""Components: what is predicted far from every mark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from benchmarks.one_volume import even_slices, holding
 from benchmarks.samples import load_set
 from napari_dinoaugseg.learning.events import Prediction
-from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, Islands, islands_of
+from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, ComponentFilter, component_filter
 
 SHAPE = (8, 200, 240)  # coarser than a pixel
 NEAR, FAR = np.s_[40:80, 40:90], np.s_[150:190, 180:230]
@@ -28,12 +28,12 @@ def prediction(index, classes, sure=0.6):
 
 def clean(predictions, labelled):
     """What is left of the masks, by slice number."""
-    islands = Islands(SHAPE, labelled)
+    components = ComponentFilter(SHAPE, labelled)
     for item in predictions:
-        islands.note(item)
-    wrong = islands.find()
+        components.add(item)
+    wrong = components.find()
     return {
-        item.index: islands.without(item, wrong[item.index]) if item.index in wrong else item for item in predictions
+        item.index: components.remove(item, wrong[item.index]) if item.index in wrong else item for item in predictions
     }
 
 
@@ -145,8 +145,8 @@ def test_the_removed_pixels_count_as_doubtful_and_the_given_mask_is_not_touched(
     ],
 )
 def test_islands_are_looked_for_only_where_the_whole_volume_is_known_and_something_is_marked(order, labelled):
-    assert islands_of(SHAPE, order, labelled) is None
-    assert islands_of(SHAPE, range(8), {2: said(mask(NEAR))}) is not None
+    assert component_filter(SHAPE, order, labelled) is None
+    assert component_filter(SHAPE, range(8), {2: said(mask(NEAR))}) is not None
 
 
 def test_of_true_atria_and_a_true_spleen_nothing_goes_with_three_marked_slices(shared_data):
@@ -155,8 +155,8 @@ def test_of_true_atria_and_a_true_spleen_nothing_goes_with_three_marked_slices(s
     for sample in samples:
         truth = [np.asarray(labels, np.uint16) for labels in sample.truth]
         marked = even_slices(holding(sample), 3, draw=0)
-        islands = Islands((len(truth), *truth[0].shape), {i: said(truth[i]) for i in marked})
+        components = ComponentFilter((len(truth), *truth[0].shape), {i: said(truth[i]) for i in marked})
         for i, labels in enumerate(truth):
             if i not in marked:
-                islands.note(prediction(i, labels, sure=0.7))
-        assert not islands.find(), sample.name
+                components.add(prediction(i, labels, sure=0.7))
+        assert not components.find(), sample.name

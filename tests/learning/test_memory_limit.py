@@ -13,19 +13,17 @@ import pytest
 CHILD = """
 import json, resource, sys
 import numpy as np, torch
-from napari_dinoaugseg.learning import device
-from napari_dinoaugseg.learning.device import NoRoomError
+from napari_dinoaugseg.learning import fallback
 from napari_dinoaugseg.learning.events import Notice
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.prediction import Prediction
-from napari_dinoaugseg.learning.predictor import predict
+from napari_dinoaugseg.learning.predict import predict
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.trainer import Example, fit
+from napari_dinoaugseg.learning.train import Example, fit
 from napari_dinoaugseg.model.encoder import load_encoder
 from napari_dinoaugseg.case import case_from_array
 from napari_dinoaugseg.case.intensity import choose_window
 
-device._WAIT = 0.0
+fallback._WAIT = 0.0
 torch.set_num_threads(1)
 voxels = np.random.default_rng(0).integers(0, 100, (8, 300, 400)).astype(np.int16)
 voxels[:, 50:150, 100:200] += 300
@@ -64,8 +62,11 @@ def train(told):
 
 
 def predicting(told):
-    _, found = follow(predict(store(), decoder, range(8), batch_size=8), told)
-    return sum(isinstance(item, Prediction) for item in found) == 8
+    def report(event):
+        if isinstance(event, Notice):
+            told.append(event.text)
+
+    return len(list(predict(store(), decoder, range(8), batch_size=8, report=report))) == 8
 
 
 def used():

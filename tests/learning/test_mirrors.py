@@ -6,10 +6,9 @@ import torch
 from PIL import Image
 
 from napari_dinoaugseg.case import open_case
-from napari_dinoaugseg.learning.augmentation import mirrors_for
-from napari_dinoaugseg.learning.events import Prediction
+from napari_dinoaugseg.learning.augmentation import tta_views
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.predict import mirrors_of, predict
+from napari_dinoaugseg.learning.predict import choose_tta, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import new_decoder
 
@@ -30,13 +29,12 @@ def decoder(encoder):
 
 
 def masks(store, decoder, mirrors):
-    found = predict(store, decoder, [0, 1], mirrors=mirrors)
-    return [item for item in found if isinstance(item, Prediction)]
+    return list(predict(store, decoder, [0, 1], tta=mirrors))
 
 
-@pytest.mark.parametrize("freedom", ["sides", "any"])
-def test_a_mirrored_picture_gets_the_mirrored_mask(pictures, decoder, freedom):
-    mirrored = masks(pictures, decoder, mirrors_for(freedom))
+@pytest.mark.parametrize("symmetry", ["sides", "any"])
+def test_a_mirrored_picture_gets_the_mirrored_mask(pictures, decoder, symmetry):
+    mirrored = masks(pictures, decoder, tta_views(symmetry))
     first, second = (item.pixel_confidence for item in mirrored)
     assert np.allclose(first, second[:, ::-1], atol=1e-4)
     alone = [item.pixel_confidence for item in masks(pictures, decoder, ())]
@@ -45,13 +43,13 @@ def test_a_mirrored_picture_gets_the_mirrored_mask(pictures, decoder, freedom):
 
 def test_each_mirrored_view_is_encoded_once(pictures, decoder):
     for _ in range(2):
-        masks(pictures, decoder, mirrors_for("any"))
+        masks(pictures, decoder, tta_views("any"))
         assert pictures.encoded == 8
 
 
 def test_only_pictures_that_may_be_mirrored_are_and_only_where_it_is_wanted(pictures, make_store):
-    assert mirrors_of(pictures, Settings(), 2) == mirrors_for("any")
-    assert mirrors_of(pictures, Settings(), 3) == ()  # they may be left and right
-    assert mirrors_of(pictures, Settings.of_preset("fast"), 2) == ()
-    assert mirrors_of(pictures, Settings.of_preset("paper"), 2) == ()
-    assert mirrors_of(make_store(), Settings(), 2) == ()
+    assert choose_tta(pictures, Settings(), 2) == tta_views("any")
+    assert choose_tta(pictures, Settings(), 3) == ()  # they may be left and right
+    assert choose_tta(pictures, Settings.of_preset("fast"), 2) == ()
+    assert choose_tta(pictures, Settings.of_preset("paper"), 2) == ()
+    assert choose_tta(make_store(), Settings(), 2) == ()

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from napari_dinoaugseg.case.intensity import choose_window
-from napari_dinoaugseg.learning.events import Notice, Prediction, Progress
+from napari_dinoaugseg.learning.events import Notice, Progress
 from napari_dinoaugseg.learning.fallback import CPU, free_memory
-from napari_dinoaugseg.learning.features import FeatureStore, Resident
+from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.predict import predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import RandomStream, RecordedStep, Step, fit, new_decoder, resize_target
@@ -71,9 +71,9 @@ def test_what_stays_on_the_card_is_what_the_store_gives(store_on_card):
     store = store_on_card()
     pairs = [(0, None), (3, None), (0, None)]
     expected = store.batch(pairs, CARD)
-    resident = Resident(store, CARD)
+    cached = GpuFeatureCache(store, CARD)
     for _ in range(2):
-        found = resident.batch(pairs)
+        found = cached.batch(pairs)
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
         assert {stage.device.type for stage in found} == {"cuda"}
 
@@ -174,33 +174,34 @@ def test_a_card_without_room_still_ends_in_masks(store_on_card, examples, quick,
     settings = quick.with_changes(input_size=384, batch_size=16, steps=12, views=0, width=256, fuse_from=4)
     tight(leave)
     events, trained = run(fit(store, examples, settings, n_classes=3))
-    items = list(predict(store, trained.decoder, range(6)))
+    items = []
+    found = list(predict(store, trained.decoder, range(6), report=items.append))
     assert all("emory ran out" in text for text in notices(events) + notices(items))
     assert notices(events)
     assert trained.steps == settings.planned_steps(3, 3, warm=False)
-    assert sum(isinstance(item, Prediction) for item in items) == 6
+    assert len(found) == 6
 
 
 FAILING = """
 import sys
 from pathlib import Path
 import torch
-from napari_dinoaugseg.learning import trainer
+from napari_dinoaugseg.learning import train
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.case import open_case
 from tests.blobs import LABELLED
 
-step, calls = trainer._Run._step, []
+step, calls = train._Run._step, []
 
 def failing(self, *arguments):
-    calls.append(self.plan.device.type)
+    calls.append(self.size.device.type)
     if len(calls) == 45:  # an index out of range stops the card for the whole process
         torch.zeros(2, device="cuda")[torch.tensor([9], device="cuda")]
     return step(self, *arguments)
 
-trainer._Run._step = failing
+train._Run._step = failing
 case = open_case(Path(sys.argv[1]), plane="axial")
 settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, steps=60, shows=0, class_steps=0.0)
 session = Session(case, settings, ComputeConfig("cuda", cache=False))
@@ -209,7 +210,7 @@ labels = case.read_labels(Path(sys.argv[2]), range(case.n_slices))
 for index in LABELLED:
     session.paint(index, (labels[index] == 1).astype("uint16"))
 told = [event.text for event in session.train() if hasattr(event, "text")]
-told += [event.text for event in session.predict(8) if hasattr(event, "text")]
+list(session.predict(8, report=lambda event: told.append(event.text) if hasattr(event, "text") else None))
 dice = []
 for index in session.labels.open_slices:
     found, truth = session.labels.result(index) == 1, labels[index] == 1

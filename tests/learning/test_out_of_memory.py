@@ -9,8 +9,8 @@ import torch
 
 from napari_dinoaugseg.learning import train
 from napari_dinoaugseg.learning.cache import FeatureCache
-from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
-from napari_dinoaugseg.learning.fallback import CPU, NoRoomError, is_hosts, trouble_of
+from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.learning.fallback import CPU, NoRoomError, classify_error
 from napari_dinoaugseg.learning.predict import predict
 from napari_dinoaugseg.learning.train import fit
 from tests.learning.fake_device import Failing
@@ -42,19 +42,19 @@ def _free_quickly():
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_every_kind_of_lack_of_memory_is_known(error):
-    assert trouble_of(error) == "memory"
+    assert classify_error(error).kind == "memory"
 
 
 def test_the_machines_memory_is_told_from_the_cards():
     card = torch.device("cuda")
-    told = {name: is_hosts(error, card) for name, error in ERRORS.items()}
+    told = {name: classify_error(error, card).on_host for name, error in ERRORS.items()}
     assert [name for name, hosts in told.items() if hosts] == ["of Python", "of the CPU", "of oneDNN", "of Windows"]
-    assert all(is_hosts(error, CPU) for error in ERRORS.values())
+    assert all(classify_error(error, CPU).on_host for error in ERRORS.values())
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("out of memory"), KeyError("cuda")])
 def test_other_errors_tell_nothing_of_memory(error):
-    assert trouble_of(error) is None
+    assert classify_error(error) is None
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def stages(make_store, examples, quick):
         return run(fit(store, examples, settings.with_changes(average=0.0), n_classes=3))
 
     def predicted(store):
-        items = list(predict(store, trained, NEEDED))
-        return items, [item for item in items if isinstance(item, Prediction)]
+        events = []
+        return events, list(predict(store, trained, NEEDED, report=events.append))
 
     return {
         "encode": (lambda: make_store(batch_size=4), encode),
@@ -135,7 +135,7 @@ def test_what_was_encoded_with_less_memory_is_the_same(make_store):
 
 
 def test_a_training_goes_on_from_what_was_learnt(make_store, examples, quick, monkeypatch):
-    monkeypatch.setattr(train, "_HOLD_EVERY", 5)
+    monkeypatch.setattr(train, "_SAVE_EVERY", 5)
     step, calls = train._Run._step, []
 
     def hungry(self, batch, targets, optimiser):
@@ -156,7 +156,7 @@ def test_a_training_goes_on_from_what_was_learnt(make_store, examples, quick, mo
 
 
 def test_stopping_after_memory_ran_out_keeps_what_was_learnt(make_store, examples, quick, monkeypatch):
-    monkeypatch.setattr(train, "_HOLD_EVERY", 2)
+    monkeypatch.setattr(train, "_SAVE_EVERY", 2)
     step, cancel, calls = train._Run._step, Cancel(), []
 
     def hungry(*arguments):

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from napari_dinoaugseg.learning.features import Resident, device_budget
+from napari_dinoaugseg.learning.features import GpuFeatureCache, device_budget
 
 CPU = torch.device("cpu")
 WANTED = [(0, None), (3, None), (0, None)]
@@ -33,22 +33,22 @@ def size_of(store) -> int:
 @pytest.mark.parametrize("room", [0, 2**30])
 def test_a_batch_is_that_of_the_store(store, room):
     expected = store.batch(WANTED, CPU)
-    found = Resident(store, CPU, room).batch(WANTED)
+    found = GpuFeatureCache(store, CPU, room).batch(WANTED)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_what_is_on_the_device_is_not_asked_for_again(store):
-    resident = Resident(store, CPU, 2**30)
+    cached = GpuFeatureCache(store, CPU, 2**30)
     for _ in range(3):
-        resident.batch(WANTED)
+        cached.batch(WANTED)
     assert store.asked == {0: 1, 3: 1}
 
 
 def test_no_more_stays_than_there_is_room_for(store):
-    resident = Resident(store, CPU, size_of(store))
+    cached = GpuFeatureCache(store, CPU, size_of(store))
     store.asked.clear()
     for _ in range(3):
-        resident.batch([(0, None), (3, None)])
+        cached.batch([(0, None), (3, None)])
     assert store.asked == {0: 1, 3: 3}
 
 

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from napari_dinoaugseg.errors import TrainingError
+from napari_dinoaugseg.learning import fallback
 from napari_dinoaugseg.learning import predict as predicting
 from napari_dinoaugseg.learning import train as steps
-from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress, nearest_first
+from napari_dinoaugseg.learning.events import Cancel, Notice, Progress, nearest_first
 from napari_dinoaugseg.learning.fallback import NoRoomError
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.metrics import dice
@@ -27,7 +28,7 @@ def run(work):
 
 
 def masks(store, decoder, indices=LEFT_OUT):
-    found = {item.index: item for item in predict(store, decoder, indices) if isinstance(item, Prediction)}
+    found = {item.index: item for item in predict(store, decoder, indices)}
     return np.stack([found[index].classes for index in indices])
 
 
@@ -226,7 +227,7 @@ def test_predictions_come_nearest_first_at_the_slices_own_size(trained, case):
     store, decoder = trained
     order = nearest_first(range(16), 9)
     assert order[:5] == [9, 8, 10, 7, 11]
-    found = [item for item in predict(store, decoder, order) if isinstance(item, Prediction)]
+    found = list(predict(store, decoder, order))
     assert [item.index for item in found] == order
     for item in found:
         assert item.classes.shape == item.pixel_confidence.shape == case.slice_shape(item.index)
@@ -240,7 +241,7 @@ def test_predicting_can_be_stopped_between_batches(trained):
     for item in predict(store, decoder, range(16), cancel=cancel):
         found.append(item)
         cancel.set()
-    assert 3 <= len([item for item in found if isinstance(item, Prediction)]) <= 4  # a neighbour may be lacking
+    assert 3 <= len(found) <= 4  # a neighbour may be lacking
 
 
 def test_prediction_does_not_depend_on_what_else_is_in_the_batch(trained):
@@ -260,9 +261,9 @@ def test_prediction_survives_out_of_memory(trained, monkeypatch):
         return batch(wanted, device)
 
     monkeypatch.setattr(store, "batch", small_only)
-    items = list(predict(store, decoder, range(6)))
-    assert len([item for item in items if isinstance(item, Prediction)]) == 6
-    assert len([item for item in items if isinstance(item, Notice)]) == 2
+    events = []
+    assert len(list(predict(store, decoder, range(6), report=events.append))) == 6
+    assert len([event for event in events if isinstance(event, Notice)]) == 2
 
 
 def test_prediction_without_room_for_one_slice_gives_way_step_by_step_and_says_what_to_do(trained, monkeypatch):
@@ -273,9 +274,10 @@ def test_prediction_without_room_for_one_slice_gives_way_step_by_step_and_says_w
         raise MemoryError
 
     monkeypatch.setattr(predicting._Work, "_logits", refuse)
-    said = []
+    events = []
     with pytest.raises(NoRoomError, match="not enough memory to predict one slice"):
-        said.extend(event.text.partition("; ")[2] for event in predict(store, decoder, range(6)))
+        list(predict(store, decoder, range(6), report=events.append))
+    said = [event.text.partition("; ")[2] for event in events]
     smaller = ["going on with 2 slices at a time.", "going on with 1 slices at a time."]
     assert said[:3] == [*smaller, "going on with fewer features in memory."]
     assert set(said[3:]) == {"going on with fewer features in memory.", "trying once more."}
@@ -284,19 +286,20 @@ def test_prediction_without_room_for_one_slice_gives_way_step_by_step_and_says_w
 
 def test_a_card_without_room_for_one_slice_leaves_prediction_to_the_cpu(trained, monkeypatch):
     store, decoder = trained
-    on_any = predicting._Work._predict
+    on_any = predicting._Work.predict
 
     def not_on_the_card(work, *arguments):
         if work.device.type != "cpu":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return on_any(work, *arguments)
 
-    monkeypatch.setattr(predicting._Work, "_predict", not_on_the_card)
-    monkeypatch.setattr(predicting, "free_memory", lambda device: None)
-    items = list(predict(store, decoder, range(6), device=torch.device("mps"), batch_size=1))
-    said = [item.text for item in items if isinstance(item, Notice)]
+    monkeypatch.setattr(predicting._Work, "predict", not_on_the_card)
+    monkeypatch.setattr(fallback, "free_memory", lambda device: None)
+    events = []
+    found = list(predict(store, decoder, range(6), device=torch.device("mps"), batch_size=1, report=events.append))
+    said = [event.text for event in events if isinstance(event, Notice)]
     assert said == ["Memory ran out in prediction; going on with the CPU."]
-    assert len([item for item in items if isinstance(item, Prediction)]) == 6
+    assert len(found) == 6
 
 
 def test_stopping_while_slices_are_encoded_leaves_their_prediction(trained, monkeypatch):
@@ -308,7 +311,7 @@ def test_stopping_while_slices_are_encoded_leaves_their_prediction(trained, monk
         cancel.set()
 
     monkeypatch.setattr(store, "prepare", stop)
-    assert not [item for item in predict(store, decoder, range(6), cancel=cancel) if isinstance(item, Prediction)]
+    assert not list(predict(store, decoder, range(6), cancel=cancel))
 
 
 def test_labels_of_one_volume_say_nothing_of_another(make_store, trained, examples, case, monkeypatch):
@@ -318,16 +321,15 @@ def test_labels_of_one_volume_say_nothing_of_another(make_store, trained, exampl
     # Slices 0 to 7 are one volume, and 8 to 15 another.
     inside = lambda i, d=1: tuple(min(max(n, i // 8 * 8), i // 8 * 8 + 7) for n in neighbours(i, d))  # noqa: E731
     monkeypatch.setattr(case, "neighbours", inside)
-    items = predict(store, decoder, order, labelled=labelled)
-    assert [item.index for item in items if isinstance(item, Prediction)] == order
+    assert [item.index for item in predict(store, decoder, order, labelled=labelled)] == order
 
 
 def test_slices_with_islands_come_again_without_them(make_store, trained, examples):
     labelled = {example.index: example.target for example in examples}
     decoder, order = trained[1], [index for index in range(16) if index not in labelled]
     store = make_store(context=1)
-    plain = [item for item in predict(store, decoder, order) if isinstance(item, Prediction)]
-    found = [item for item in predict(store, decoder, order, labelled=labelled) if isinstance(item, Prediction)]
+    plain = list(predict(store, decoder, order))
+    found = list(predict(store, decoder, order, labelled=labelled))
     assert [item.index for item in found[: len(order)]] == order
     again = found[len(order) :]
     assert again
@@ -343,7 +345,7 @@ def test_stopping_leaves_out_slices_that_would_come_again(make_store, trained, e
     decoder, order = trained[1], [index for index in range(16) if index not in labelled]
     cancel, found = Cancel(), []
     for item in predict(make_store(context=1), decoder, order, labelled=labelled, cancel=cancel):
-        found += [item.index] if isinstance(item, Prediction) else []
+        found.append(item.index)
         if len(found) == len(order):
             cancel.set()
     assert found == order
@@ -356,11 +358,11 @@ def test_slices_that_come_again_are_the_same_whether_their_logits_were_kept(
     labelled = {example.index: example.target for example in examples}
     decoder, order = trained[1], [index for index in range(16) if index not in labelled]
     store, decoded = make_store(context=1), []
-    expected = [item for item in predict(store, decoder, order, labelled=labelled) if isinstance(item, Prediction)]
+    expected = list(predict(store, decoder, order, labelled=labelled))
     monkeypatch.setattr("napari_dinoaugseg.learning.predict._KEPT", room)
     batch = store.batch
     monkeypatch.setattr(store, "batch", lambda wanted, device: decoded.extend(wanted) or batch(wanted, device))
-    found = [item for item in predict(store, decoder, order, labelled=labelled) if isinstance(item, Prediction)]
+    found = list(predict(store, decoder, order, labelled=labelled))
     again = len(found) - len(order)
     assert again
     assert len(decoded) >= len(found) if room == 0 else len(decoded) <= 16

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 import torch
 
-from napari_dinoaugseg.learning.augmentation import Freedom, View, freedom_of, mirrors_for, views_for
+from napari_dinoaugseg.learning.augmentation import Symmetry, View, symmetry_of, tta_views, views_for
 
 
 def disc(size=64):
@@ -19,12 +19,12 @@ def test_a_view_is_the_same_every_time_and_differs_from_the_next():
     assert not torch.allclose(first, View(1, seed=4).of_image(image))
 
 
-@pytest.mark.parametrize("freedom", get_args(Freedom))
-def test_image_and_labels_move_together(freedom):
+@pytest.mark.parametrize("symmetry", get_args(Symmetry))
+def test_image_and_labels_move_together(symmetry):
     labels = disc()
     image = labels.float().expand(3, -1, -1).clone()
     for number in range(1, 9):
-        view = View(number, freedom=freedom)
+        view = View(number, symmetry=symmetry)
         seen, moved = view.of_image(image)[0], view.of_labels(labels)
         middle = (seen.min() + seen.max()) / 2
         disagree = ((seen > middle) != (moved > 0)).float().mean()
@@ -51,7 +51,7 @@ def test_the_plain_slice_comes_first_and_every_key_differs():
     views = views_for(4, 1, "any")
     assert views[0] is None
     assert len({view.key for view in views[1:]}) == 4
-    assert len({View(1, freedom=freedom).key for freedom in get_args(Freedom)}) == 3
+    assert len({View(1, symmetry=symmetry).key for symmetry in get_args(Symmetry)}) == 3
 
 
 def towards(view, size=64):
@@ -67,11 +67,11 @@ def towards(view, size=64):
     ]
 
 
-def test_each_freedom_exchanges_the_sides_that_it_may():
-    for freedom, expected in (("upright", {(True, True)}), ("sides", {(True, True), (False, True)})):
-        seen = {tuple(step > 0 for step in towards(View(number, freedom=freedom))) for number in range(1, 33)}
+def test_each_symmetry_exchanges_the_sides_that_it_may():
+    for symmetry, expected in (("upright", {(True, True)}), ("sides", {(True, True), (False, True)})):
+        seen = {tuple(step > 0 for step in towards(View(number, symmetry=symmetry))) for number in range(1, 33)}
         assert seen == expected
-    turned = [towards(View(number, freedom="any")) for number in range(1, 33)]
+    turned = [towards(View(number, symmetry="any")) for number in range(1, 33)]
     assert {down > 0 for _, down in turned} == {True, False}
 
 
@@ -80,17 +80,17 @@ def test_pictures_of_one_structure_turn_as_freely_as_their_kind_allows():
     colour[0] += 0.3
     marked = grey.clone()
     marked[:, 0, 0] = torch.tensor([1.0, 0.0, 0.0])
-    assert freedom_of("pictures", [colour], 2) == "any"
-    assert freedom_of("pictures", [grey, marked], 2) == "sides"
-    assert freedom_of("pictures", [colour], 3) == "upright"
-    assert freedom_of("volume", [grey], 2) == "upright"
+    assert symmetry_of("pictures", [colour], 2) == "any"
+    assert symmetry_of("pictures", [grey, marked], 2) == "sides"
+    assert symmetry_of("pictures", [colour], 3) == "upright"
+    assert symmetry_of("volume", [grey], 2) == "upright"
 
 
 def test_mirrored_twice_is_as_it_was_and_each_mirror_is_another():
     image = torch.rand(3, 8, 8)
-    mirrors = mirrors_for("any")
-    assert [len(mirrors_for(freedom)) for freedom in ("upright", "sides", "any")] == [0, 1, 3]
+    mirrors = tta_views("any")
+    assert [len(tta_views(symmetry)) for symmetry in ("upright", "sides", "any")] == [0, 1, 3]
     for mirror in mirrors:
         assert torch.equal(mirror.of_image(mirror.of_image(image)), image)
-    assert torch.equal(mirrors_for("sides")[0].of_image(image), image[:, :, [*range(7, -1, -1)]])
+    assert torch.equal(tta_views("sides")[0].of_image(image), image[:, :, [*range(7, -1, -1)]])
     assert len({mirror.key for mirror in mirrors}) == 3

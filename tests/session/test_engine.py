@@ -113,7 +113,7 @@ def test_what_was_learnt_at_a_smaller_size_is_used_at_that_size(trained_small, n
     later.resume(trained_small.snapshot())
     assert later.settings.input_size == 64
     assert later.engine.store.input_size == 32
-    assert len(list(later.predict(8))) > 13
+    assert {item.index for item in later.predict(8)} == set(later.labels.open_slices)
 
 
 def test_the_decoder_stays_on_the_cpu(trained_small):

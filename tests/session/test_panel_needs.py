@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import UNDO_LIMIT, LabelBook, SliceLabels, Status
 from napari_dinoaugseg.session.store import SessionStore
@@ -85,11 +84,11 @@ def test_predictions_are_handed_out_and_kept_by_whoever_owns_the_book(new_sessio
     session = new_session()
     session.load_labels(blob_files[1], [4, 8])
     drain(session.train())
-    items = [item for item in session.predictions(8) if isinstance(item, Prediction)]
+    items = list(session.predictions(8))
     assert session.labels.confidence == {}
     session.labels.remove_class(3, erase=True)
     for item in items:
-        session.keep(item)
+        session.store_prediction(item)
     assert sorted(session.labels.confidence) == session.labels.open_slices
     assert not any((session.labels.predicted(i) == 3).any() for i in session.labels.open_slices)
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from napari_dinoaugseg.case import open_case
-from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.model.checkpoint import load_checkpoint, save_checkpoint
 from napari_dinoaugseg.session.compute import ComputeConfig
@@ -26,7 +25,7 @@ PAPER = Settings.of_preset("paper", encoder="efficientnet-lite0", input_size=64,
 
 
 def masks_of(session: Session) -> dict[int, np.ndarray]:
-    return {item.index: item.classes for item in session.predictions(8) if isinstance(item, Prediction)}
+    return {item.index: item.classes for item in session.predictions(8)}
 
 
 def trained(files: tuple[Path, Path], settings: Settings) -> Session:

@@ -6,7 +6,7 @@ import pytest
 
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import CheckpointError, LabelError, TrainingError
-from napari_dinoaugseg.learning.events import Cancel, Prediction, Progress
+from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.session.labels import UNKNOWN, Status
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import LABELLED, LEFT_OUT, write_case
@@ -74,7 +74,7 @@ def test_a_saved_model_predicts_the_next_case(trained, tmp_path, quick):
     session = Session(open_case(image, plane="axial"), quick)
     session.load_model(model)
     assert [entry.number for entry in session.labels.classes] == [1, 3]
-    found = [item for item in session.predict() if isinstance(item, Prediction)]
+    found = list(session.predict())
     assert len(found) == 16
     true = session.case.read_labels(truth, range(16))
     overlap = sum(((session.labels.result(i) == 1) & (true[i] == 1)).sum() for i in range(16))
@@ -105,9 +105,8 @@ def test_stopping_a_prediction_keeps_the_masks_that_came(trained):
     for index in LEFT_OUT:
         trained.labels.reject(index)
     cancel = Cancel()
-    for item in trained.predict(8, cancel=cancel):
-        if isinstance(item, Progress):
-            cancel.set()
+    for _ in trained.predict(8, report=lambda _: cancel.set(), cancel=cancel):
+        pass
     kept = [i for i in range(16) if trained.labels.status(i) is Status.PREDICTED]
     assert kept
     assert len(kept) < len(LEFT_OUT)

@@ -117,7 +117,7 @@ def run_demo(
     )
     with ProgressLine().live() as line:
         line.run(session.train())
-        line.follow(session.predict(case.n_slices // 2))
+        line.follow(session.predict(case.n_slices // 2, report=line.show))
     session.export(mask)
     seconds = {stage: round(value, 3) for stage, value in session.seconds.items()}
     seconds["total"] = round(time.monotonic() - started, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,15 +133,8 @@ def run_simulate(job: SimulateJob, *, as_json: bool) -> None:
         tell(f"Note: {notice}")
     session = Session(case, settings, ComputeConfig(job.device, job.weights, job.cache), notify=tell)
     rounds: list[SimulatedRound] = []
-
-    def events() -> Iterator[object]:
-        for event in simulate(session, truth, counts, job.strategy, job.seed):
-            if isinstance(event, SimulatedRound):
-                rounds.append(event)
-            yield event
-
     with ProgressLine().live() as line:
-        line.follow(events())
+        line.follow(simulate(session, truth, counts, job.strategy, job.seed, report=line.show), rounds.append)
     if as_json:
         print_json({"rounds": [_round_as_json(entry) for entry in rounds], "strategy": str(job.strategy)})
         return

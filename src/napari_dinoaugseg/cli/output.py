@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
@@ -66,6 +66,7 @@ def parse_counts(text: str, rounds: int) -> list[int]:
 _VERBS: dict[Stage, str] = {"send": "sending", "encode": "encoding", "train": "training", "predict": "predicting"}
 _UNITS: dict[Stage, str] = {"send": "slices", "encode": "images", "train": "steps", "predict": "slices"}
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -120,10 +121,10 @@ class ProgressLine(_Line):
         self._tasks: dict[Stage, TaskID] = {}
         self._last: dict[Stage, ProgressEvent] = {}
 
-    def follow(self, events: Iterable[object]) -> None:
-        """Run through an iterator of events, showing them."""
-        for event in events:
-            self._show(event)
+    def follow(self, items: Iterable[Item], take: Callable[[Item], object] = lambda _: None) -> None:
+        """Hand over each item of work that reports to :meth:`show`."""
+        for item in items:
+            take(item)
         self._finish()
 
     def run(self, work: Generator[object, None, Result]) -> Result:
@@ -135,9 +136,10 @@ class ProgressLine(_Line):
                 self._finish()
                 result: Result = stop.value
                 return result
-            self._show(event)
+            self.show(event)
 
-    def _show(self, event: object) -> None:
+    def show(self, event: object) -> None:
+        """Show progress or a notice."""
         if isinstance(event, Notice):
             self._console.print(event.text, highlight=False)
         if not isinstance(event, ProgressEvent):

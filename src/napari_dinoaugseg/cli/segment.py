@@ -172,15 +172,12 @@ def _predict(session: Session, line: ProgressLine, centre: int, confidence: Conf
     """Predict what is not labelled, or not wholly; returns the slices."""
     predicted: set[int] = set()
 
-    def counted() -> Any:
-        for item in session.predict(centre):
-            if isinstance(item, Prediction):
-                predicted.add(item.index)
-                if confidence is not None:
-                    confidence.keep(item)
-            yield item
+    def take(prediction: Prediction) -> None:
+        predicted.add(prediction.index)
+        if confidence is not None:
+            confidence.keep(prediction)
 
-    line.follow(counted())
+    line.follow(session.predict(centre, report=line.show), take)
     return predicted
 
 

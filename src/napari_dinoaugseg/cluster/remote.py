@@ -37,7 +37,7 @@ from napari_dinoaugseg.errors import (
     TrainingError,
     one_line,
 )
-from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress
+from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress, Report
 from napari_dinoaugseg.learning.memory import available_memory
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
@@ -236,6 +236,7 @@ class WorkerActor:
         self._slices = ReceivedSlices(facts)
         self._engine: Engine | None = None
         self._said: list[str] = []
+        self._reported: list[Event | Prediction] = []  # by a prediction, since its last item
         self._work: _Work | None = None
 
     @_answering
@@ -275,7 +276,8 @@ class WorkerActor:
     def predict(self, order: list[int], labels: dict[int, Labels], settings: Settings) -> None:
         """Begin to predict; see `draw`."""
         cancel = Cancel()
-        self._work = _Work(self._ready().predict(order, labels, settings, cancel), cancel)
+        source = self._ready().predict(order, labels, settings, self._reported.append, cancel)
+        self._work = _Work(source, cancel)
 
     @_answering
     def draw(self, stop: bool) -> Turn:
@@ -289,12 +291,15 @@ class WorkerActor:
         done, result, problem = False, None, None
         until = time.monotonic() + _TURN
         while not done and time.monotonic() < until:
+            found: list[Event | Prediction] = []
             try:
-                items.append(next(self._work.source))
+                found.append(next(self._work.source))
             except StopIteration as end:
                 done, result = True, end.value
-            except Exception as error:  # what came before it is handed over too
+            except Exception as error:  # the items before it are handed over too
                 done, problem = True, _for_a_person(error)
+            items += [*self._reported, *found]
+            self._reported.clear()
         if done:
             self._work = None
         said, self._said[:] = list(self._said), []
@@ -389,12 +394,22 @@ class RemoteEngine:
         return learnt
 
     def predict(
-        self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
-    ) -> Iterator[Event | Prediction]:
+        self,
+        order: Sequence[int],
+        labels: dict[int, Labels],
+        settings: Settings,
+        report: Report,
+        cancel: Cancel | None,
+    ) -> Iterator[Prediction]:
         """As of `Compute`."""
-        yield from self._set_up(cancel)
+        for event in self._set_up(cancel):
+            report(event)
         self._ask("predict", list(order), labels, settings)
-        yield from self._draw(cancel)
+        for item in self._draw(cancel):
+            if isinstance(item, Prediction):
+                yield item
+            else:
+                report(item)
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """As of `Compute`."""

@@ -13,6 +13,17 @@ from napari_dinoaugseg.learning.events import Cancel
 Handler = Callable[[Any], None]
 
 
+class Relay:
+    """Takes events in the thread of the work and hands them to the thread of the interface, once the work has begun."""
+
+    def __init__(self) -> None:
+        self.emit: Handler = lambda _: None
+
+    def __call__(self, event: object) -> None:
+        """Hand over an event; it is lost before the work has begun."""
+        self.emit(event)
+
+
 class Work:
     """One running piece of work.
 
@@ -24,6 +35,7 @@ class Work:
         on_error: gets the exception that ended it.
         on_end: called last, whatever happened.
         cancel: set to ask for the stop.
+        relay: where the work reports events that it does not yield.
     """
 
     def __init__(
@@ -36,6 +48,7 @@ class Work:
         on_error: Handler,
         on_end: Callable[[], None],
         cancel: Cancel,
+        relay: Relay | None = None,
     ) -> None:
         from napari.qt.threading import create_worker
 
@@ -61,6 +74,8 @@ class Work:
         self._worker.yielded.connect(on_event)
         self._worker.returned.connect(done)
         self._worker.aborted.connect(self._aborted)
+        if relay is not None:
+            relay.emit = self._worker.yielded.emit
         self._worker.start()
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.errors import CaseError, ClusterError, TrainingError
 from napari_dinoaugseg.gui.core import in_the_panels_words
-from napari_dinoaugseg.gui.jobs import Work
+from napari_dinoaugseg.gui.jobs import Relay, Work
 from napari_dinoaugseg.gui.label_actions import LabelActions
 from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
 from napari_dinoaugseg.session.index import Round
@@ -104,8 +104,8 @@ class WorkActions(LabelActions):
             msg = "There is no trained model yet. Label a few slices and train, or load a saved model."
             raise TrainingError(msg)
         self.flush()
-        cancel = Cancel()
-        predictions = session.predictions(self.current_slice, cancel=cancel)
+        cancel, relay = Cancel(), Relay()
+        predictions = session.predictions(self.current_slice, report=relay, cancel=cancel)
         started = time.monotonic()
 
         def done(_: object) -> None:
@@ -116,7 +116,7 @@ class WorkActions(LabelActions):
                 self.said.emit(f"{count} slices predicted in {time.monotonic() - started:.0f} s.")
             self.predictions_changed.emit(-1)
 
-        self._start(PREDICTING, lambda: predictions, done, cancel)
+        self._start(PREDICTING, lambda: predictions, done, cancel, relay=relay)
 
     # --- in the background ------------------------------------------------------------------------------------------
 
@@ -155,6 +155,7 @@ class WorkActions(LabelActions):
         done: Callable[[Any], None],
         cancel: Cancel,
         failed: Callable[[Exception], None] | None = None,
+        relay: Relay | None = None,
     ) -> None:
         session = self.session
 
@@ -185,7 +186,14 @@ class WorkActions(LabelActions):
         self.set_interrupted("")
         self.work_name = name
         self._work = Work(
-            name, source, on_event=on_event, on_done=on_done, on_error=on_error, on_end=on_end, cancel=cancel
+            name,
+            source,
+            on_event=on_event,
+            on_done=on_done,
+            on_error=on_error,
+            on_end=on_end,
+            cancel=cancel,
+            relay=relay,
         )
         self.work_started.emit(name)
 
@@ -223,7 +231,7 @@ class WorkActions(LabelActions):
         elif isinstance(event, Notice):
             self.notice.emit(event.text)
         elif isinstance(event, Prediction) and session is self.session and session is not None:
-            session.keep(event)
+            session.store_prediction(event)
             if self.layers is not None:
                 self.layers.keep_confidence(event)
                 self.layers.show_predictions([event.index])

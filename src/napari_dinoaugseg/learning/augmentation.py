@@ -1,7 +1,7 @@
-"""Views of a slice: the same anatomy, seen a little differently, to learn from; or mirrored, to be sure of a mask.
+"""Augmentation of images before the encoder, for training and at test time; and the neighbouring slices of 2.5D.
 
-WT-Aug perturbs features and is redrawn at every step; a view perturbs the image before the encoder, and is encoded
-once. A view is determined by its number and the seed alone, so that its features can be kept.
+WT-Aug perturbs features and is redrawn at every step; a view perturbs the image, and is encoded once. A view is
+determined by its number and the seed alone, so that its features can be kept.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor
 from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.case.intensity import Scale, to_unit_rgb
 
-Freedom = Literal["upright", "sides", "any"]
-"""How the world may be turned: not at all, as where left and right are different organs; left and right exchanged, as
-in ultrasound, where the probe is always above; or anyhow, as for a polyp or a mole."""
+Symmetry = Literal["upright", "sides", "any"]
+"""Which transformed images are as likely as the original: none, where left and right are different organs; left and
+right exchanged, as in ultrasound, where the probe is always above; any rotation or reflection, as for a polyp."""
 
 
 @dataclass(frozen=True)
 class _Range:
-    """How far views go.
+    """How far augmented views go.
 
     Attributes:
         angle: degrees to either side.
@@ -46,7 +46,7 @@ class _Range:
 
 
 # Pictures are taken from any distance and show their structure anywhere; slices of one volume are alike in both.
-_RANGES: dict[Freedom, _Range] = {
+_RANGES: dict[Symmetry, _Range] = {
     "upright": _Range(20, 0.25, 0.1, 0.1, 0.025, (False, False)),
     "sides": _Range(20, 0.5, 0.15, 0.25, 0.025, (True, False)),
     "any": _Range(180, 0.5, 0.15, 0.25, 0.03, (True, True)),
@@ -64,17 +64,17 @@ class View:
     Attributes:
         number: 1, 2, …; together with ``seed`` it fixes every random choice.
         seed: of the training that asked for it.
-        freedom: how far it may go.
+        symmetry: of the images.
     """
 
     number: int
     seed: int = 0
-    freedom: Freedom = "upright"
+    symmetry: Symmetry = "upright"
 
     @property
     def key(self) -> str:
         """Text that names the view in caches."""
-        return f"view-{self.number}-{self.seed}-{self.freedom}"
+        return f"view-{self.number}-{self.seed}-{self.symmetry}"
 
     def of_image(self, image: Tensor) -> Tensor:
         """The view of an image (3, S, S) in 0 to 1: warped, and changed in brightness, contrast and tint.
@@ -99,7 +99,7 @@ class View:
 
     def _grid(self, random: np.random.Generator, size: int) -> Tensor:
         """Sampling positions (1, S, S, 2): rotation, scale, shear, shift, flips, and a smooth elastic displacement."""
-        limits = _RANGES[self.freedom]
+        limits = _RANGES[self.symmetry]
         angle = np.deg2rad(random.uniform(-limits.angle, limits.angle))
         scale = np.exp(random.uniform(-limits.scale, limits.scale))
         stretch = np.exp(random.uniform(-limits.stretch, limits.stretch))
@@ -118,7 +118,7 @@ class View:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A slice mirrored, for prediction.
+    """A mirrored slice, for test-time augmentation.
 
     Attributes:
         axes: which of (rows, columns) run backwards, of the last two axes.
@@ -136,16 +136,16 @@ class Mirror:
         return image.flip(self.axes)
 
 
-_MIRRORS: dict[Freedom, tuple[Mirror, ...]] = {
+_MIRRORS: dict[Symmetry, tuple[Mirror, ...]] = {
     "upright": (),
     "sides": (Mirror((-1,)),),
     "any": (Mirror((-1,)), Mirror((-2,)), Mirror((-2, -1))),
 }
 
 
-def mirrors_for(freedom: Freedom) -> tuple[Mirror, ...]:
-    """The mirrored views that are as likely as the slice itself, and that training has shown too."""
-    return _MIRRORS[freedom]
+def tta_views(symmetry: Symmetry) -> tuple[Mirror, ...]:
+    """The views for test-time augmentation: as likely as the slice itself, and shown in training too."""
+    return _MIRRORS[symmetry]
 
 
 def _change_brightness(image: Tensor, random: np.random.Generator) -> Tensor:
@@ -160,13 +160,13 @@ def _change_brightness(image: Tensor, random: np.random.Generator) -> Tensor:
     return ((changed - changed.mean()) * contrast + changed.mean() + shift).clamp(0, 1)
 
 
-def views_for(count: int, seed: int, freedom: Freedom) -> tuple[View | None, ...]:
+def views_for(count: int, seed: int, symmetry: Symmetry) -> tuple[View | None, ...]:
     """The plain slice (None) and ``count`` augmented views of it."""
-    return (None, *(View(number, seed, freedom) for number in range(1, count + 1)))
+    return (None, *(View(number, seed, symmetry) for number in range(1, count + 1)))
 
 
-def freedom_of(kind: str, images: Iterable[Tensor], n_classes: int) -> Freedom:
-    """How far views of slices may go.
+def symmetry_of(kind: str, images: Iterable[Tensor], n_classes: int) -> Symmetry:
+    """The symmetry of slices.
 
     Args:
         kind: of the case, "volume" or "pictures".
@@ -179,7 +179,7 @@ def freedom_of(kind: str, images: Iterable[Tensor], n_classes: int) -> Freedom:
     return "any" if np.mean(saturation) > _COLOURFUL else "sides"
 
 
-# With which neighbours a slice goes to the encoder, in the channels in which colour would be.
+# 2.5D: neighbouring slices as the three input channels of the encoder.
 #
 # Where slices are thin, the next ones show where a border goes on, and those a little farther off show it more clearly;
 # where slices are thick, the next one is another picture.
@@ -195,12 +195,12 @@ _PAIRS = 16  # to look at, evenly over the volume
 
 
 def neighbour_distance(case: Slices, window: Scale, wanted: int | None = None) -> int:
-    """How far the neighbours are that a slice is encoded with, in slices; 0 = it is encoded alone.
+    """The distance of the neighbours that a slice is encoded with in 2.5D, in slices; 0 = it is encoded alone.
 
     Args:
         case: the case. Pictures have no neighbours, and colour has no channels left.
         window: how its grey values become 0 to 1.
-        wanted: what the person says; None takes the farthest neighbours that are alike.
+        wanted: the setting; None takes the farthest neighbours that are alike.
     """
     if case.kind != "volume" or case.is_colour:
         return 0

@@ -1,9 +1,9 @@
-"""What the work in the background tells while it goes on."""
+"""Events of work in the background: progress, notices, the request to stop, and the prediction of a slice."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,9 +18,9 @@ class Progress:
     """One step forward.
 
     Attributes:
-        stage: what is being done.
-        done: how many units are done: slices (send, predict), slices and views of them (encode), or steps (train).
-        total: how many there are in this stage.
+        stage: the kind of work.
+        done: units done: slices (send, predict), slices and views of them (encode), or steps (train).
+        total: units in this stage.
         elapsed: seconds since the stage began.
         loss: training loss of the last step, smoothed; only in ``train``.
         learning_rate: of the last step; only in ``train``.
@@ -42,7 +42,7 @@ class Progress:
 
     @property
     def words(self) -> str:
-        """What is being done, for the person: ``encoding image 5 of 64 (60 of them augmented views)``."""
+        """The work in words, for the person: ``encoding image 5 of 64 (60 of them augmented views)``."""
         if self.stage == "train":
             return f"training, step {self.done} of {self.total}"
         if self.stage == "encode":
@@ -65,6 +65,12 @@ class Notice:
 
 
 Event = Progress | Notice
+Report = Callable[[Event], None]
+"""Gets progress and notices, in the thread of the work."""
+
+
+def ignore(_: Event) -> None:
+    """The report of work whose progress interests nobody."""
 
 
 class Cancel:
@@ -81,9 +87,6 @@ class Cancel:
         return self._event.is_set()
 
 
-# What a prediction is, and in which order predictions come.
-
-
 @dataclass(frozen=True)
 class Prediction:
     """The mask of one slice.
@@ -91,9 +94,9 @@ class Prediction:
     Attributes:
         index: slice number.
         classes: (H, W) class indices, 0 = background, at the slice's own size.
-        pixel_confidence: (H, W) float32, probability of the chosen class, from 1 / K to 1; less where an island
-            was taken out.
-        confidence: of the whole slice, 0 to 1: the Dice that the probabilities lead one to expect.
+        pixel_confidence: (H, W) float32, probability of the chosen class, from 1 / K to 1; less where a
+            component was removed.
+        confidence: of the whole slice, 0 to 1: the Dice to expect from the probabilities.
     """
 
     index: int

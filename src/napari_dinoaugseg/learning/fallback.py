@@ -1,28 +1,28 @@
-"""Where to compute, and what to do when its memory runs out or it fails."""
+"""Devices, and the one ladder by which work continues when memory runs out or a device fails.
+
+Encoding, training and prediction each name their rungs, what can be made smaller; the rest is the same for all three:
+first the rungs, then the CPU, then waiting for memory that another program may release. Each step is one notice.
+"""
 
 from __future__ import annotations
 
 import gc
 import re
 import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import torch
 
 from napari_dinoaugseg.errors import DeviceError, TrainingError
 from napari_dinoaugseg.learning.events import Notice
 
-if TYPE_CHECKING:
-    from napari_dinoaugseg.learning.features import FeatureStore
-
-
+T = TypeVar("T")
+Y = TypeVar("Y")
 CPU = torch.device("cpu")
 
-Trouble = Literal["memory", "device"]
-"""What keeps a computation from going on where it is: too little memory, or a device that answers no more."""
-
-# oneDNN, which computes convolutions on a CPU, has no other words for a lack of memory than those of its last line.
+# oneDNN, which computes convolutions on a CPU, reports a lack of memory only in the words of the last line.
 _HOST_MEMORY = re.compile(
     r"defaultcpuallocator|(can't|cannot) allocate memory|bad.?alloc"
     r"|could not (create|execute) a (primitive|memory object)"
@@ -36,31 +36,11 @@ _DEVICE = re.compile(
 # An error on a device leaves its context unusable until the process ends, so this is a fact about the process.
 _failed: set[str] = set()
 
-
-_WAIT, _WAITS = 1.0, 3  # seconds, and how often
-
-
-class Patience:
-    """Waiting for memory when nothing smaller is left to try: another program may give some back."""
-
-    def __init__(self) -> None:
-        self._waits = 0
-
-    def once_more(self) -> bool:
-        """Wait a moment; False when that was done often enough."""
-        if self._waits == _WAITS:
-            return False
-        self._waits += 1
-        time.sleep(_WAIT)
-        return True
-
-    def renew(self) -> None:
-        """Things go on: be ready to wait again."""
-        self._waits = 0
+_WAIT, _WAITS = 1.0, 3  # seconds, and how often to wait for memory
 
 
 class NoRoomError(TrainingError):
-    """Memory ran out at the smallest that a part of the work can be made."""
+    """Memory ran out although a part of the work was as small as it can be."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -102,63 +82,41 @@ def give_up(device: torch.device) -> None:
     _failed.add(device.type)
 
 
-def trouble_of(error: BaseException) -> Trouble | None:
-    """What an exception says about where it was computed; None when it tells of something else."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "memory"
-    if not isinstance(error, RuntimeError):
-        return None
-    text = str(error).lower()
-    if _MEMORY.search(text):
-        return "memory"
-    return "device" if _DEVICE.search(text) else None
-
-
-def is_hosts(error: BaseException, device: torch.device) -> bool:
-    """Whether memory that ran out while computing on ``device`` was the machine's, not that of its graphics card."""
-    return device.type == "cpu" or isinstance(error, MemoryError) or bool(_HOST_MEMORY.search(str(error).lower()))
-
-
-class Diagnosis(NamedTuple):
-    """What stopped a computation; holds nothing of the exception, and so nothing of what its frames hold.
+@dataclass(frozen=True)
+class Failure:
+    """Why a computation stopped. Holds nothing of the exception, and so nothing of what its frames hold.
 
     Attributes:
-        trouble: with memory, or with the device.
-        hosts: whether memory that ran out was the machine's.
-        why: the first line of the error.
+        kind: too little memory, or an unresponsive device.
+        on_host: whether the memory was the machine's, not that of its graphics card.
+        is_smallest: whether a part of the work was already as small as it can be (NoRoomError).
+        reason: the first line of the error.
     """
 
-    trouble: Trouble
-    hosts: bool
-    why: str
+    kind: Literal["memory", "device"]
+    on_host: bool
+    is_smallest: bool
+    reason: str
 
 
-def diagnose(error: Exception, device: torch.device) -> Diagnosis:
-    """What stopped a computation on ``device``, when it can go on with less or elsewhere.
-
-    Raises:
-        the error itself: it tells neither of memory nor of a device.
-        DeviceError: a device's failure reaches the CPU as well.
-    """
-    trouble = trouble_of(error)
-    if trouble is None:
-        raise error
-    if trouble == "device" and device.type == "cpu":
-        raise cpu_failed(error) from error
-    return Diagnosis(trouble, is_hosts(error, device), reason(error))
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error, for a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def cpu_failed(error: BaseException) -> DeviceError:
-    """What to tell when a device's error comes while the CPU computes: PyTorch answers nothing else in this process."""
-    return DeviceError(
-        f"A device failed ({reason(error)}), and the CPU cannot go on in this program either. "
-        "Save your work, start the program again, and choose the device cpu."
-    )
+def classify_error(error: BaseException, device: torch.device = CPU) -> Failure | None:
+    """Why a computation on ``device`` stopped; None for an error of neither memory nor a device."""
+    text = str(error).lower()
+    is_smallest = isinstance(error, NoRoomError)
+    kind: Literal["memory", "device"]
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or is_smallest:
+        kind = "memory"
+    elif not isinstance(error, RuntimeError):
+        return None
+    elif _MEMORY.search(text):
+        kind = "memory"
+    elif _DEVICE.search(text):
+        kind = "device"
+    else:
+        return None
+    on_host = device.type == "cpu" or isinstance(error, MemoryError) or bool(_HOST_MEMORY.search(text))
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return Failure(kind, on_host, is_smallest, reason)
 
 
 def free_memory(device: torch.device) -> None:
@@ -172,66 +130,108 @@ def free_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-# What a training makes of the machine, and what it gives up when memory runs out or a device fails.
+Rung = Callable[[Failure], str | None]
+"""Makes the work smaller and returns how it continues ("2 slices at a time"); None when it cannot, or need not."""
 
 
-_SMALLEST_INPUT = 128
+class Fallback:
+    """The ladder of one piece of work.
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What fits into memory.
-
-    Attributes:
-        batch_size: slices a step.
-        input_size: side of the square that a slice is resized to.
-        device: where the decoder is.
-        patience: of this training.
+    Args:
+        stage: for the sentences: "while encoding", "in training".
+        device: where the work runs now.
+        rungs: what can be made smaller, in the order in which it is given up.
+        use_cpu: moves the work to the CPU; nothing on the old device is touched when that has failed.
+        too_large: the sentence of the NoRoomError at the end of the ladder.
+        on_cpu: what continues on the CPU, for the sentences.
     """
 
-    batch_size: int
-    input_size: int
-    device: torch.device
-    patience: Patience = field(default_factory=Patience, compare=False)
+    def __init__(
+        self,
+        stage: str,
+        device: Callable[[], torch.device],
+        rungs: Sequence[Rung],
+        use_cpu: Callable[[], None],
+        too_large: Callable[[], str],
+        on_cpu: str = "the CPU",
+    ) -> None:
+        self._stage, self._device, self._rungs = stage, device, rungs
+        self._use_cpu, self._too_large, self._on_cpu = use_cpu, too_large, on_cpu
+        self._waits = 0
 
-    def after(self, error: Exception, store: FeatureStore) -> tuple[Plan, Notice]:
-        """The next rung of the ladder: half the batch, fewer features in memory, half the input, the CPU, waiting.
-
-        Args:
-            error: what stopped the work.
-            store: lets go of features, or of its device.
+    def run(self, attempt: Callable[[], T], notify: Callable[[Notice], None]) -> T:
+        """Call ``attempt`` until it succeeds, a rung further down each time.
 
         Raises:
-            the error itself: it tells neither of memory nor of a device.
-            NoRoomError: there is no further rung.
-            DeviceError: the device's failure reaches the CPU as well.
+            NoRoomError: there is no further rung, or a part of the work found none.
+            DeviceError: a device's failure reaches the CPU as well.
         """
-        if isinstance(error, NoRoomError):  # a single slice could not be encoded: a smaller batch is no help
-            return self._smaller_input(error)
-        found = diagnose(error, self.device)
-        if found.trouble == "device":
-            return self._without_device(found.why, store)
-        if self.batch_size > 1:
-            plan = replace(self, batch_size=self.batch_size // 2)
-            return plan, Notice(f"Memory ran out in training; going on with {plan.batch_size} slices a step.")
-        if found.hosts and store.let_go():
-            return self, Notice("Memory ran out in training; going on with fewer features in memory.")
-        return self._smaller_input(error)
+        while True:
+            try:
+                result = attempt()
+            except (RuntimeError, MemoryError) as error:
+                failure = self._classify(error)
+            else:
+                self._waits = 0
+                return result
+            # Only here the exception is gone, and with it what its frames held.
+            notify(self._step_down(failure))
 
-    def _smaller_input(self, error: Exception) -> tuple[Plan, Notice]:
-        if self.input_size > _SMALLEST_INPUT:
-            size = max(_SMALLEST_INPUT, self.input_size // 2 // 32 * 32)
-            return replace(self, input_size=size), Notice(
-                f"Memory ran out in training; going on at {size} x {size} pixels."
+    def stream(self, attempt: Callable[[], Generator[Y, None, T]]) -> Generator[Y | Notice, None, T]:
+        """As :meth:`run`, for work that yields. When a part of the work finds no room, the whole is made smaller."""
+        while True:
+            try:
+                # Without a name of its own, the attempt and what it holds are gone when the next one begins.
+                return (yield from attempt())
+            except (RuntimeError, MemoryError, NoRoomError) as error:
+                failure = self._classify(error)
+            yield self._step_down(failure)
+
+    def _classify(self, error: Exception) -> Failure:
+        """As :func:`classify_error`. Raises the error itself where there is nothing to fall back to."""
+        failure = classify_error(error, self._device())
+        if failure is None:
+            raise error
+        if failure.kind == "device" and self._device().type == "cpu":
+            msg = (
+                f"A device failed ({failure.reason}), and the CPU cannot go on in this program either. "
+                "Save your work, start the program again, and choose the device cpu."
             )
-        if self.device.type != "cpu":
-            return replace(self, device=CPU), Notice("Memory ran out in training; going on with the CPU.")
-        if not isinstance(error, NoRoomError) and self.patience.once_more():
-            return self, Notice("Memory ran out in training; trying once more.")
-        msg = "There is not enough memory to train even at the smallest size. Close other programs and try again."
-        raise NoRoomError(msg) from error
+            raise DeviceError(msg) from error
+        return failure
 
-    def _without_device(self, why: str, store: FeatureStore) -> tuple[Plan, Notice]:
-        give_up(self.device)
-        store.leave_device()
-        return replace(self, device=CPU), Notice(f"The device '{self.device}' failed ({why}); going on with the CPU.")
+    def _step_down(self, failure: Failure) -> Notice:
+        device = self._device()
+        if failure.kind == "device":
+            give_up(device)
+            self._use_cpu()
+            free_memory(device)
+            return Notice(f"The device '{device}' failed ({failure.reason}); going on with {self._on_cpu}.")
+        free_memory(device)
+        for rung in self._rungs:
+            smaller = rung(failure)
+            if smaller is not None:
+                return Notice(f"Memory ran out {self._stage}; going on {smaller}.")
+        if device.type != "cpu":
+            self._use_cpu()
+            free_memory(device)
+            return Notice(f"Memory ran out {self._stage}; going on with {self._on_cpu}.")
+        if failure.is_smallest or self._waits == _WAITS:
+            raise NoRoomError(self._too_large())
+        self._waits += 1
+        time.sleep(_WAIT)
+        return Notice(f"Memory ran out {self._stage}; trying once more.")
+
+
+def fewer_features(let_go: Callable[[], bool]) -> Rung:
+    """The rung on which features kept in the machine's memory are released, where it is that memory which is short.
+
+    Args:
+        let_go: releases some; False when there are none.
+    """
+
+    def rung(failure: Failure) -> str | None:
+        wanted = failure.on_host and not failure.is_smallest
+        return "with fewer features in memory" if wanted and let_go() else None
+
+    return rung

@@ -21,7 +21,7 @@ from napari_dinoaugseg.case.intensity import Scale, SliceRange, to_unit_rgb
 from napari_dinoaugseg.learning.augmentation import Mirror, View
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
-from napari_dinoaugseg.learning.fallback import NoRoomError, Patience, diagnose, free_memory, give_up
+from napari_dinoaugseg.learning.fallback import Failure, Fallback, fewer_features
 from napari_dinoaugseg.learning.memory import SHARE, feature_budget
 from napari_dinoaugseg.model.encoder import Encoder
 
@@ -80,7 +80,7 @@ class FeatureStore:
         self._memory: OrderedDict[str, list[Tensor]] = OrderedDict()
         self._bytes = 0
         self._notices: list[Notice] = []
-        self._patience = Patience()
+        self._tried = 1  # slices in the last batch
         self._cache_problem_told = False
         self._fingerprints: dict[int, str] = {}
 
@@ -119,18 +119,17 @@ class FeatureStore:
     def features(self, index: int, view: View | Mirror | None = None) -> list[Tensor]:
         """The four encoder maps of a slice, (C, S/stride, S/stride) on the CPU, finest first; float16, or float32."""
         maps = self._find(self._key(index, view))
-        while maps is None:
-            encoded = self._try_to_encode([(index, view)])
-            maps = encoded[0] if encoded else None
+        if maps is None:
+            (maps,) = self._encode_next([(index, view)])
         return maps
 
     def notices(self) -> Iterator[Notice]:
-        """What happened since this was last asked that the person should know: less memory, another device."""
+        """The notices since the last call: less memory, another device."""
         while self._notices:
             yield self._notices.pop(0)
 
     def let_go(self) -> bool:
-        """Keep a quarter of it in memory, since memory is short. False when there is nothing to let go of."""
+        """Keep only a quarter of the features in memory, which is short. False when there are none."""
         if not self._memory:
             return False
         self._budget = self._bytes // 4
@@ -152,13 +151,14 @@ class FeatureStore:
         return [stage.to(device, non_blocking=True).float() for stage in stacked]
 
     def prepare(self, wanted: Iterable[SliceView], cancel: Cancel | None = None) -> Iterator[Event]:
-        """Encode what is not at hand, in batches, and tell the progress.
+        """Encode what is neither in memory nor on disk, in batches; yields progress and notices.
 
-        When memory runs out, the batch is halved, then features in memory are let go of, and in the end the encoder
+        When memory runs out, the batch is halved, then features in memory are released, and in the end the encoder
         moves to the CPU.
 
         Raises:
             NoRoomError: not even one slice can be encoded.
+            DeviceError: a device's failure reaches the CPU as well.
         """
         missing = [pair for pair in dict.fromkeys(wanted) if not self._has(self._key(*pair))]
         views = sum(view is not None for _, view in missing)
@@ -167,12 +167,9 @@ class FeatureStore:
         if missing:
             yield Progress("encode", 0, len(missing), 0.0, views=views)
         while done < len(missing) and not cancel:
-            chunk = missing[done : done + self._batch_size]
-            encoded = self._try_to_encode(chunk)
+            done += len(self._encode_next(missing[done:]))
             yield from self.notices()
-            if encoded:
-                done += len(chunk)
-                yield Progress("encode", done, len(missing), time.monotonic() - started, views=views)
+            yield Progress("encode", done, len(missing), time.monotonic() - started, views=views)
         if self._cache is not None and self._cache.problem and not self._cache_problem_told:
             self._cache_problem_told = True
             yield Notice(self._cache.problem)
@@ -193,21 +190,24 @@ class FeatureStore:
             return F.interpolate(levels, size=size, mode="bilinear", antialias=True, align_corners=False)[0] / 255
         return F.interpolate(rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
 
-    def _try_to_encode(self, pairs: Sequence[SliceView]) -> list[list[Tensor]] | None:
-        """The maps; None when it has to be tried again, with less at a time or elsewhere, of which a notice tells."""
-        try:
-            maps = self._encode(pairs)
-            self._patience.renew()
-            return maps
-        except (RuntimeError, MemoryError) as error:
-            found = diagnose(error, self.encoder.device)
-        # Only here the exception is gone, and with it what its frames held.
-        failed = found.trouble == "device"
-        self._notices.append(self._change_device(found.why) if failed else self._make_room(len(pairs), found.hosts))
-        return None
+    def _encode_next(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:
+        """The maps of the first pairs, as many as fit at once."""
+        # Made for each call: kept in an attribute, it would be a reference cycle that keeps the features alive.
+        fallback = Fallback(
+            "while encoding",
+            lambda: self.encoder.device,
+            [self._smaller_batch, fewer_features(self.let_go)],
+            self.leave_device,
+            lambda: (
+                f"There is not enough memory to encode a slice at {self.input_size} x {self.input_size} pixels. "
+                "Close other programs, or choose a smaller encoder or input size."
+            ),
+            on_cpu="the encoder on the CPU",
+        )
+        return fallback.run(lambda: self._encode(pairs[: self._batch_size]), self._notices.append)
 
     def _encode(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:
-        started = time.monotonic()
+        started, self._tried = time.monotonic(), len(pairs)
         images = []
         for index, view in pairs:
             image = self.image(index)
@@ -268,36 +268,11 @@ class FeatureStore:
             _, oldest = self._memory.popitem(last=False)
             self._bytes -= _size(oldest)
 
-    def _make_room(self, tried: int, hosts: bool) -> Notice:
-        """One rung down the out-of-memory ladder; ``tried``: slices at once; ``hosts``: the machine's memory is short.
-
-        Raises:
-            NoRoomError: there is no further rung.
-        """
-        device = self.encoder.device
-        free_memory(device)
-        if tried > 1:
-            self._batch_size = tried // 2
-            return Notice(f"Memory ran out while encoding; going on with {self._batch_size} slices at a time.")
-        if hosts and self.let_go():
-            return Notice("Memory ran out while encoding; going on with fewer features in memory.")
-        if device.type != "cpu":
-            self.leave_device()
-            free_memory(device)
-            return Notice("Memory ran out while encoding; going on with the encoder on the CPU.")
-        if self._patience.once_more():
-            return Notice("Memory ran out while encoding; trying once more.")
-        msg = (
-            f"There is not enough memory to encode a slice at {self.input_size} x {self.input_size} pixels. "
-            "Close other programs, or choose a smaller encoder or input size."
-        )
-        raise NoRoomError(msg)
-
-    def _change_device(self, why: str) -> Notice:
-        device = self.encoder.device
-        give_up(device)
-        self.leave_device()
-        return Notice(f"The device '{device}' failed ({why}); going on with the encoder on the CPU.")
+    def _smaller_batch(self, _: Failure) -> str | None:
+        if self._tried == 1:
+            return None
+        self._batch_size = self._tried // 2
+        return f"with {self._batch_size} slices at a time"
 
     def _key(self, index: int, view: View | Mirror | None) -> str:
         """What the features depend on, as a hexadecimal name. Bump the leading number when the preparation changes."""
@@ -335,11 +310,8 @@ def _size(maps: list[Tensor]) -> int:
     return sum(stage.nbytes for stage in maps)
 
 
-# Features that stay on the graphics card while a training shows them again and again.
-
-
-class Resident:
-    """The batches of a training: what is shown goes to the device once, as long as there is room for it.
+class GpuFeatureCache:
+    """The batches of a training, whose features stay on the graphics card as long as there is room for them.
 
     Args:
         store: features of the case.
@@ -351,18 +323,18 @@ class Resident:
     def __init__(self, store: FeatureStore, device: torch.device, room: int | None = None) -> None:
         self._store, self._device = store, device
         self._room = device_budget(device) if room is None else room
-        self._held: dict[SliceView, list[Tensor]] = {}
+        self._kept: dict[SliceView, list[Tensor]] = {}
 
     def batch(self, wanted: Sequence[SliceView]) -> list[Tensor]:
         """The maps of several slices stacked, (B, C, h, w) float32 on the device."""
-        every = [self._held.get(pair) or self._bring(pair) for pair in wanted]
+        every = [self._kept.get(pair) or self._bring(pair) for pair in wanted]
         return [torch.stack(stage).float() for stage in zip(*every, strict=True)]
 
     def _bring(self, pair: SliceView) -> list[Tensor]:
         maps = [stage.to(self._device) for stage in self._store.features(*pair)]
         size = sum(stage.nbytes for stage in maps)
         if size <= self._room:
-            self._held[pair] = maps
+            self._kept[pair] = maps
             self._room -= size
         return maps
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from napari_dinoaugseg.learning.events import Prediction
 
 UNKNOWN_TARGET = -1
-"""Target value of a pixel that the person left open; the loss does not see it."""
+"""Target value of an unlabelled pixel; the loss ignores it."""
 
 _STRIP = 32 * 2**20  # bytes of probabilities at a time
 
@@ -81,7 +81,7 @@ def enlarged(logits: Tensor, shape: tuple[int, int], strip: int = _STRIP) -> Ite
 
 
 class _Amounts:
-    """What the probabilities of a slice add up to, class by class."""
+    """Sums of the probabilities of a slice, class by class."""
 
     def __init__(self, n_classes: int) -> None:
         self.expected = np.zeros(n_classes)  # pixels, by the probabilities
@@ -112,7 +112,7 @@ class _Amounts:
         return float(np.mean(2 * self.agreed[in_sight] / (self.expected + self.chosen)[in_sight]))
 
 
-# Predictions of a volume that agree with the slices beside them, while slices come one by one in any order.
+# Probabilities of a volume averaged with those of neighbouring slices, while slices come one by one in any order.
 
 
 _WEIGHT = 0.5
@@ -138,7 +138,7 @@ class Smoothing:
         self._probabilities: dict[int, Tensor] = {}
 
     def add(self, index: int, logits: Tensor) -> None:
-        """Take the prediction of a slice, (K, h, w); it is kept on the CPU, where no failing device takes it along."""
+        """Take the prediction of a slice, (K, h, w); kept on the CPU, where a failing device does not destroy it."""
         self._probabilities[index] = logits.softmax(dim=0).cpu()
 
     def ready(self) -> list[int]:
@@ -159,7 +159,7 @@ class Smoothing:
         return mixed.clamp_min_(torch.finfo(mixed.dtype).tiny).log_()
 
     def let_go(self, index: int) -> None:
-        """Forget what was kept for this slice alone: its mask is made. Only in the order of `ready`."""
+        """Drop what was kept for this slice alone: its mask is made. Only in the order of `ready`."""
         self._waiting.remove(index)
         for used in (index, *self._beside[index]):
             self._uses[used] -= 1
@@ -167,37 +167,35 @@ class Smoothing:
                 del self._probabilities[used]
 
 
-# Finds what a model sees of a structure far from all that the person marked of it.
+# Connected components of a predicted volume that belong to no label.
 #
 # Where a few slices of a volume are labelled, each of them with the structure, a model has seen no slice without it,
-# and
-# finds something in those as well. What is not connected with a mark, through all slices, and not quite sure, is wrong.
-# So is what comes up beyond the outermost marks, where no mark holds the model, and does not lie on the structure of
-# the
-# slice before: there a structure ends, and the model goes on with what lies beside its end. Thin structures are left
-# alone: the copy of the volume on which all this is done is too coarse to follow them.
+# and finds some of it in those as well. A component that is not connected to a labelled region, through all slices, and
+# whose confidence is not high, is wrong. So is what appears beyond the outermost labelled slices, where no label holds
+# the model, and does not lie on the structure of the slice before: there a structure ends, and the model goes on with
+# the tissue beside its end. Thin structures are left alone: the coarse copy of the volume cannot follow them.
 
 
 _SURE = 0.8
-"""Mean probability from which on an island stays: a second organ may be in no labelled slice. In trials on the left
-atrium, the hippocampus and the spleen nothing of a less certain island was true."""
+"""Mean probability from which on a component stays: a second organ may be in no labelled slice. In trials on the left
+atrium, the hippocampus and the spleen nothing of a less certain component was true."""
 _QUITE_SURE = 0.95
-"""Mean probability from which on a part beyond the outermost marks stays, whatever it lies on."""
+"""Mean probability from which on a part beyond the outermost labelled slices stays, whatever it lies on."""
 _LIES_ON = 0.8
 """Share of such a part that has to lie on the structure of the slice before, or beside it by a coarse pixel."""
 _WIDE = 3
-"""Coarse pixels that a class is at least across, at its widest place in half of the marked slices, to be followed."""
-_SIDE = 96  # rows and columns at most of the coarse volume in which islands are looked for
+"""Coarse pixels that a class is at least across, at its widest in half of the labelled slices, to be followed."""
+_SIDE = 96  # rows and columns at most of the coarse volume in which components are looked for
 _TOUCHING = np.ones((3, 3, 3), bool)  # corners count: a coarse volume breaks what is thin
 _BESIDE = _TOUCHING[0]
 
 
-class Islands:
-    """A coarse copy of a volume's masks.
+class ComponentFilter:
+    """Removes predicted components that are not connected to any labelled region, on a coarse copy of the masks.
 
     Args:
         shape: (slices, rows, columns) of the volume.
-        labelled: what the person said, (H, W) class indices or `UNKNOWN_TARGET` by slice number.
+        labelled: labels by slice number, (H, W) class indices or `UNKNOWN_TARGET`.
     """
 
     def __init__(self, shape: tuple[int, int, int], labelled: Mapping[int, NDArray[np.int16]]) -> None:
@@ -205,54 +203,54 @@ class Islands:
         coarse = (shape[0], -(-shape[1] // self._step), -(-shape[2] // self._step))
         self._classes = np.zeros(coarse, np.uint16)
         self._sure = np.ones(coarse, np.float16)
-        self._said = np.full(coarse, UNKNOWN_TARGET, np.int16)
+        self._labels = np.full(coarse, UNKNOWN_TARGET, np.int16)
         self._scribbled: dict[int, NDArray[np.int16]] = {}
         self._widths: dict[int, list[float]] = defaultdict(list)
         for index, labels in labelled.items():
-            self._said[index] = self._coarse(labels)
+            self._labels[index] = self._coarse(labels)
             if (labels == UNKNOWN_TARGET).any():
                 self._scribbled[index] = labels
             else:
                 self._measure(labels)
-        known = self._said != UNKNOWN_TARGET
-        self._classes[known] = self._said[known]
+        known = self._labels != UNKNOWN_TARGET
+        self._classes[known] = self._labels[known]
 
-    def note(self, prediction: Prediction) -> None:
-        """Take over the mask of a slice, where the person did not say what is there."""
+    def add(self, prediction: Prediction) -> None:
+        """Take over the mask of a slice, where it is not labelled."""
         i = prediction.index
         if i in self._scribbled:
-            said = self._scribbled[i]
-            self._measure(np.where(said == UNKNOWN_TARGET, prediction.classes, said))
-        left_open = self._said[i] == UNKNOWN_TARGET
+            labels = self._scribbled[i]
+            self._measure(np.where(labels == UNKNOWN_TARGET, prediction.classes, labels))
+        left_open = self._labels[i] == UNKNOWN_TARGET
         self._classes[i][left_open] = self._coarse(prediction.classes)[left_open]
         self._sure[i][left_open] = self._coarse(prediction.pixel_confidence)[left_open]
 
     def find(self) -> Mapping[int, NDArray[np.bool_]]:
-        """The slices with islands, and where they are, as :meth:`without` takes it."""
+        """The slices with unconnected components, and where they are, as :meth:`remove` takes it."""
         wrong = np.zeros(self._classes.shape, bool)
-        for number in np.unique(self._said[self._said > 0]):  # of a class without a mark nothing is known
+        for number in np.unique(self._labels[self._labels > 0]):  # a class without a label cannot be judged
             if np.median(self._widths.get(int(number), [0.0])) < _WIDE * self._step:
                 continue
             parts, count = ndimage.label(self._classes == number, _TOUCHING)
             sure = ndimage.mean(self._sure.astype(np.float32), parts, np.arange(count + 1))
             stays = sure >= _SURE
-            stays[parts[self._said == number]] = True
+            stays[parts[self._labels == number]] = True
             stays[0] = True
             wrong |= ~stays[parts] | self._loose(int(number))
         return {int(i): wrong[i] for i in np.flatnonzero(wrong.any(axis=(1, 2)))}
 
     def _measure(self, labels: NDArray[np.integer]) -> None:
-        """Note how many pixels each class is across, at its widest place in a marked slice."""
+        """Measure how many pixels each class is across, at its widest place in a labelled slice."""
         for number, place in enumerate(ndimage.find_objects(np.maximum(labels, 0)), start=1):
             if place is not None:
                 depths = ndimage.distance_transform_edt(np.pad(labels[place] == number, 1))
                 self._widths[number].append(2 * depths.max() - 1)
 
     def _loose(self, number: int) -> NDArray[np.bool_]:
-        """Where a class goes on beyond its outermost marks without lying on itself."""
+        """Where a class continues beyond its outermost labelled slices without lying on itself."""
         holds, loose = self._classes == number, np.zeros(self._classes.shape, bool)
-        marked = np.flatnonzero((self._said == number).any(axis=(1, 2)))
-        for way in (range(marked[0], -1, -1), range(marked[-1], len(holds))):
+        labelled = np.flatnonzero((self._labels == number).any(axis=(1, 2)))
+        for way in (range(labelled[0], -1, -1), range(labelled[-1], len(holds))):
             before = holds[way[0]]
             for i in way[1:]:
                 parts, count = ndimage.label(holds[i], _BESIDE)
@@ -263,30 +261,32 @@ class Islands:
                 loose[i] = holds[i] & ~before
         return loose
 
-    def without(self, prediction: Prediction, wrong: NDArray[np.bool_]) -> Prediction:
-        """The prediction of a slice with background in the place of its islands; what is joined with other parts stays.
+    def remove(self, prediction: Prediction, wrong: NDArray[np.bool_]) -> Prediction:
+        """The prediction of a slice with background in place of its unconnected components.
+
+        A component of the slice that is only partly wrong stays.
 
         Args:
             prediction: of a slice that `find` named.
-            wrong: where its islands are.
+            wrong: where they are, at the coarse size.
         """
         classes, sure = prediction.classes.copy(), prediction.pixel_confidence.copy()
         for number in np.unique(self._coarse(classes)[wrong]):
             parts, _ = ndimage.label(prediction.classes == number)
             coarse = self._coarse(parts)
             gone = np.setdiff1d(coarse[wrong], coarse[~wrong])
-            island = np.isin(parts, gone[gone > 0])
-            classes[island], sure[island] = 0, 1 - sure[island]
+            unconnected = np.isin(parts, gone[gone > 0])
+            classes[unconnected], sure[unconnected] = 0, 1 - sure[unconnected]
         return replace(prediction, classes=classes, pixel_confidence=sure)
 
     def _coarse(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
         return image[:: self._step, :: self._step]
 
 
-def islands_of(
+def component_filter(
     shape: tuple[int, int, int], order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]
-) -> Islands | None:
-    """To look for islands with; None when nothing is marked, or some slice is neither labelled nor predicted."""
+) -> ComponentFilter | None:
+    """A filter for a volume; None when nothing is labelled, or some slice is neither labelled nor predicted."""
     if not any((labels > 0).any() for labels in labelled.values()) or {*order, *labelled} != {*range(shape[0])}:
         return None
-    return Islands(shape, labelled)
+    return ComponentFilter(shape, labelled)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_dinoaugseg.learning.augmentation import Mirror, freedom_of, mirrors_for
-from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress
-from napari_dinoaugseg.learning.fallback import CPU, NoRoomError, Patience, diagnose, free_memory, give_up, usable
+from napari_dinoaugseg.learning.augmentation import Mirror, symmetry_of, tta_views
+from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress, Report, ignore
+from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, free_memory, usable
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.postprocessing import Islands, Smoothing, islands_of, mask_of
+from napari_dinoaugseg.learning.postprocessing import ComponentFilter, Smoothing, component_filter, mask_of
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import on_host, with_weights
 from napari_dinoaugseg.model.decoder import Decoder
@@ -32,101 +32,117 @@ def predict(
     order: Sequence[int],
     *,
     labelled: Mapping[int, NDArray[np.int16]] = NOTHING,
-    mirrors: Sequence[Mirror] = (),
+    tta: Sequence[Mirror] = (),
     resize: Resize = "bilinear",
     device: torch.device | None = None,
     batch_size: int = 4,
+    report: Report = ignore,
     cancel: Cancel | None = None,
-) -> Iterator[Event | Prediction]:
+) -> Iterator[Prediction]:
     """Predict slices in the given order, encoding those that are not in the store.
 
-    Yields events and a :class:`Prediction` for each slice. The logits are enlarged to the slice's own size before the
-    class is chosen, so that contours are smooth at full resolution, unless ``resize`` says otherwise. Where slices are
-    seen with their neighbours, they are also mixed with their neighbours' predictions, and in the end those with
-    islands (see `learning.islands`) come a second time, without them. When memory runs out, the batch is halved, then
-    the CPU takes over, as it does when the device fails; a notice says so.
+    The logits are enlarged to the slice's own size before the class is chosen, so that contours are smooth at full
+    resolution, unless ``resize`` says otherwise. In 2.5D, a slice's probabilities are also mixed with those of its
+    neighbours, and in the end the slices with components that are not connected to a label (see
+    `postprocessing.ComponentFilter`) come a second time, without them. When memory runs out, the batch is halved, then
+    the CPU takes over, as it does when the device fails; a notice reports it.
 
     Args:
         store: features of the case.
-        decoder: what was learnt; stays where it is, a copy works on the device.
+        decoder: a trained one; it stays where it is, a copy works on the device.
         order: slice numbers.
-        labelled: what the person said of slices of this volume: (H, W) class indices, or `UNKNOWN_TARGET`.
-        mirrors: mirrored views whose predictions are mixed with that of the slice; each is encoded as well.
+        labelled: labels of slices of this volume: (H, W) class indices, or `UNKNOWN_TARGET`.
+        tta: test-time augmentation: mirrored views whose predictions are averaged with that of the slice; each is
+            encoded as well.
         resize: "nearest" chooses the class at the store's input size, and resizes the mask to the nearest pixel.
         device: default: that of the encoder.
         batch_size: slices at once.
+        report: gets progress and notices, in the thread that draws the predictions.
         cancel: asks for the stop from another thread.
+
+    Yields:
+        A prediction for each slice.
 
     Raises:
         NoRoomError: memory runs out with one slice at a time on the CPU.
         DeviceError: the device's failure reaches the CPU as well.
     """
-    islands = _islands(store, order, labelled)
-    keeps = 0 if islands is None else _KEPT
+    components = _component_filter(store, order, labelled)
+    keeps = 0 if components is None else _KEPT
     square = store.input_size if resize == "nearest" else None
-    work = _Work(store, decoder, device or store.encoder.device, batch_size, mirrors, square, keeps)
+    work = _Work(store, decoder, device or store.encoder.device, batch_size, tta, square, keeps)
     started, done = time.monotonic(), 0
-    for item in _masks(work, order, cancel):
-        yield item
-        if isinstance(item, Prediction):
-            done += 1
-            if islands is not None:
-                islands.note(item)
-            yield Progress("predict", done, len(order), time.monotonic() - started)
-    if islands is not None and done == len(order):
-        wrong = islands.find()
-        for item in _once_more(work, list(wrong), cancel):
-            yield islands.without(item, wrong[item.index]) if isinstance(item, Prediction) else item
+    for prediction in _masks(work, order, report, cancel):
+        done += 1
+        if components is not None:
+            components.add(prediction)
+        report(Progress("predict", done, len(order), time.monotonic() - started))
+        yield prediction
+    if components is not None and done == len(order):
+        wrong = components.find()
+        for prediction in _once_more(work, list(wrong), report, cancel):
+            yield components.remove(prediction, wrong[prediction.index])
 
 
-def mirrors_of(store: FeatureStore, settings: Settings, n_classes: int) -> tuple[Mirror, ...]:
-    """The mirrored views with which slices are predicted: where they are as likely, and the settings want them."""
+def choose_tta(store: FeatureStore, settings: Settings, n_classes: int) -> tuple[Mirror, ...]:
+    """The views for test-time augmentation: mirrored ones are as likely as the slice, and the settings want them."""
     if not settings.mirrors:
         return ()
     images = (store.image(index) for index in range(store.case.n_slices))
-    return mirrors_for(freedom_of(store.case.kind, images, n_classes))
+    return tta_views(symmetry_of(store.case.kind, images, n_classes))
 
 
-def _islands(store: FeatureStore, order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]) -> Islands | None:
+def _component_filter(
+    store: FeatureStore, order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]
+) -> ComponentFilter | None:
     case = store.case
+    # A case of several volumes (the benchmarks make such) has neighbours inside each volume only.
     one_volume = all(case.neighbours(i)[1] == i + 1 for i in range(case.n_slices - 1))
     if not (store.context and labelled and one_volume):
         return None
-    return islands_of((case.n_slices, *case.slice_shape(0)), order, labelled)
+    return component_filter((case.n_slices, *case.slice_shape(0)), order, labelled)
 
 
-def _masks(work: _Work, order: Sequence[int], cancel: Cancel | None) -> Iterator[Notice | Prediction]:
-    """The masks of slices in the given order, and what the person should know."""
+def _masks(work: _Work, order: Sequence[int], report: Report, cancel: Cancel | None) -> Iterator[Prediction]:
+    """The masks of slices in the given order."""
     store = work.store
     smoothing = Smoothing(order, store.case.neighbours if store.context else lambda _: ())
-    predicted = 0
-    while predicted < len(smoothing.schedule) and not cancel:
-        chunk = smoothing.schedule[predicted : predicted + work.batch_size]
-        seen = [(i, view) for i in chunk for view in (None, *work.mirrors)]
-        yield from (event for event in store.prepare(seen, cancel) if isinstance(event, Notice))
-        if cancel:
-            return
-        results = work.try_to_predict(chunk, smoothing)
-        yield from store.notices()
-        yield from work.notices()
-        if results is None:
-            continue
-        predicted += len(chunk)
-        yield from results
+    left = smoothing.schedule
+    fallback = Fallback(
+        "in prediction",
+        lambda: work.device,
+        [work.smaller_batch, fewer_features(store.let_go)],
+        work.use_cpu,
+        lambda: "There is not enough memory to predict one slice. Close other programs and predict again.",
+    )
+
+    def attempt() -> tuple[int, list[Prediction]]:
+        chunk = left[: work.batch_size]
+        for event in store.prepare([(i, view) for i in chunk for view in (None, *work.tta)], cancel):
+            if isinstance(event, Notice):
+                report(event)
+        return (0, []) if cancel else (len(chunk), work.predict(chunk, smoothing))
+
+    while left and not cancel:
+        done, found = fallback.run(attempt, report)
+        left = left[done:]
+        for notice in store.notices():
+            report(notice)
+        yield from found
 
 
-def _once_more(work: _Work, order: Sequence[int], cancel: Cancel | None) -> Iterator[Notice | Prediction]:
-    """The masks of slices that were predicted before: from the logits that were kept, else anew."""
+def _once_more(work: _Work, order: Sequence[int], report: Report, cancel: Cancel | None) -> Iterator[Prediction]:
+    """The masks of slices that were predicted before: from the logits that were kept, or predicted again."""
     for index in order:
         if cancel:
             return
         if index in work.kept:
             yield work.mask(work.kept[index], index)
-    yield from _masks(work, [index for index in order if index not in work.kept], cancel)
+    yield from _masks(work, [index for index in order if index not in work.kept], report, cancel)
 
 
 class _Work:
-    """What prediction makes of the machine.
+    """A prediction on the machine.
 
     Attributes:
         kept: logits of slices, on the CPU, as many as there is room for.
@@ -138,41 +154,25 @@ class _Work:
         decoder: Decoder,
         device: torch.device,
         batch_size: int,
-        mirrors: Sequence[Mirror],
+        tta: Sequence[Mirror],
         square: int | None,
         keeps: int,
     ) -> None:
         self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
-        self.mirrors = mirrors
+        self.tta = tta
         self.kept: dict[int, Tensor] = {}
         self._square = square
         self._room = keeps
         self._copy: Decoder | None = None
-        self._notices: list[Notice] = []
-        self._patience = Patience()
-
-    def notices(self) -> Iterator[Notice]:
-        while self._notices:
-            yield self._notices.pop(0)
 
     def mask(self, logits: Tensor, index: int) -> Prediction:
         """The mask of a slice, at its own size."""
         return mask_of(logits, index, self.store.case.slice_shape(index), square=self._square)
 
-    def try_to_predict(self, chunk: list[int], smoothing: Smoothing) -> list[Prediction] | None:
-        """The masks that are ready then; None when it has to be tried again, of which a notice tells."""
-        if usable(self.device) != self.device:  # it failed while encoding, which was told
-            self._go_on_with_cpu()
-        try:
-            return self._predict(chunk, smoothing)
-        except (RuntimeError, MemoryError) as error:
-            found = diagnose(error, self.device)
-        # Only here the exception is gone, and with it what its frames held.
-        failed = found.trouble == "device"
-        self._notices.append(self._change_device(found.why) if failed else self._make_room(found.hosts))
-        return None
-
-    def _predict(self, chunk: list[int], smoothing: Smoothing) -> list[Prediction]:
+    def predict(self, chunk: Sequence[int], smoothing: Smoothing) -> list[Prediction]:
+        """The masks that are complete once these slices are predicted."""
+        if usable(self.device) != self.device:  # it failed while encoding, which was reported
+            self._leave_device()
         if self._copy is None:
             self._copy = with_weights(self.decoder.arguments, on_host(self.decoder.state_dict())).to(self.device).eval()
         with torch.inference_mode():
@@ -187,45 +187,36 @@ class _Work:
             self._keep(index, values)
         return masks
 
-    def _logits(self, decoder: Decoder, chunk: list[int]) -> Tensor:
-        """(B, K, h, w) of the slices; with mirrored views the logarithm of the mean probability."""
+    def smaller_batch(self, _: Failure) -> str | None:
+        """A rung of the ladder."""
+        if self.batch_size == 1:
+            return None
+        self.batch_size //= 2
+        return f"with {self.batch_size} slices at a time"
+
+    def use_cpu(self) -> None:
+        """Continue on the CPU; features that are lacking are encoded there as well when the device has failed."""
+        if usable(self.device) != self.device:
+            self.store.leave_device()
+        self._leave_device()
+
+    def _leave_device(self) -> None:
+        before, self.device, self._copy = self.device, CPU, None
+        free_memory(before)
+
+    def _logits(self, decoder: Decoder, chunk: Sequence[int]) -> Tensor:
+        """(B, K, h, w) of the slices; with test-time augmentation the logarithm of the mean probability."""
         logits: Tensor = decoder(self.store.batch([(index, None) for index in chunk], self.device), None).float()
-        if not self.mirrors:
+        if not self.tta:
             return logits
         probability = logits.softmax(dim=1)
-        for mirror in self.mirrors:
+        for mirror in self.tta:
             seen = decoder(self.store.batch([(index, mirror) for index in chunk], self.device), None).float()
             probability += mirror.of_image(seen.softmax(dim=1))
-        probability /= 1 + len(self.mirrors)
+        probability /= 1 + len(self.tta)
         return probability.clamp_min_(torch.finfo(probability.dtype).tiny).log_()
 
     def _keep(self, index: int, logits: Tensor) -> None:
         if logits.nbytes <= self._room:
             self.kept[index] = logits
             self._room -= logits.nbytes
-
-    def _make_room(self, hosts: bool) -> Notice:
-        free_memory(self.device)
-        if self.batch_size > 1:
-            self.batch_size //= 2
-            return Notice(f"Memory ran out in prediction; going on with {self.batch_size} slices at a time.")
-        if hosts and self.store.let_go():
-            return Notice("Memory ran out in prediction; going on with fewer features in memory.")
-        if self.device.type != "cpu":
-            self._go_on_with_cpu()
-            return Notice("Memory ran out in prediction; going on with the CPU.")
-        if self._patience.once_more():
-            return Notice("Memory ran out in prediction; trying once more.")
-        msg = "There is not enough memory to predict one slice. Close other programs and predict again."
-        raise NoRoomError(msg)
-
-    def _change_device(self, why: str) -> Notice:
-        device = self.device
-        give_up(device)
-        self._go_on_with_cpu()
-        self.store.leave_device()
-        return Notice(f"The device '{device}' failed ({why}); going on with the CPU.")
-
-    def _go_on_with_cpu(self) -> None:
-        before, self.device, self._copy = self.device, CPU, None
-        free_memory(before)

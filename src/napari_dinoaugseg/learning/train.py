@@ -1,4 +1,8 @@
-"""Reproducible randomness beside other code that draws."""
+"""Training of the decoder on cached features.
+
+`fit` is the loop; below it the step (WT-Aug, decoder, loss, optimiser), the loss, the state that outlives a failed
+attempt, and the random stream.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -17,203 +21,312 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from napari_dinoaugseg.errors import TrainingError
-from napari_dinoaugseg.learning.augmentation import View, freedom_of, views_for
+from napari_dinoaugseg.learning.augmentation import View, symmetry_of, views_for
 from napari_dinoaugseg.learning.events import Cancel, Event, Progress
-from napari_dinoaugseg.learning.fallback import NoRoomError, Plan, free_memory, usable
-from napari_dinoaugseg.learning.features import FeatureStore, Resident
+from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, usable
+from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, nearest_pixels
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.wtaug import WTAug
 
-
-class RandomStream:
-    """A random state of PyTorch's own for one piece of work.
-
-    What others draw meanwhile changes nothing here, and what is drawn here changes nothing for them.
-    """
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=self._devices):
-            # Not torch.manual_seed, which asks every device, also one that failed.
-            torch.default_generator.manual_seed(seed)
-            for device in self._devices:
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            self._state = self._get()
-
-    @contextmanager
-    def use(self) -> Iterator[None]:
-        """PyTorch draws from this stream inside the block."""
-        with torch.random.fork_rng(devices=self._devices):
-            torch.set_rng_state(self._state[0])
-            for device, value in zip(self._devices, self._state[1:], strict=True):
-                torch.cuda.set_rng_state(value, device)
-            yield
-            self._state = self._get()
-
-    def _get(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
-
-
-# What was learnt so far, on the host: nothing that happens to a device takes it away.
+_SAVE_EVERY = 20  # steps, after which the weights are copied to the host
+_SMALLEST_INPUT = 128  # pixels
+TrainingView = tuple[int, View | None]
+_WARM_UP = 0.1  # share of a one-cycle schedule in which the learning rate rises
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trained decoder and how it came about.
+class Example:
+    """A labelled slice.
 
     Attributes:
-        decoder: in evaluation mode, on the CPU: whatever happens to a device later, it is not lost.
-        input_size: the input size it was trained at; smaller than asked for when memory ran out.
-        device: where it was trained in the end; the CPU when the device failed or was too small.
-        steps: optimisation steps done; fewer than asked for when the training was stopped.
-        final_loss: smoothed training loss at the end; None when no step was done.
-        seconds: of the optimisation alone, without the encoding.
+        index: its number in the case.
+        target: (H, W) int16 class indices, 0 = background, 1 … K; ``UNKNOWN_TARGET`` where it is not labelled.
     """
 
-    decoder: Decoder
+    index: int
+    target: np.ndarray[tuple[int, int], np.dtype[np.int16]]
+
+
+def new_decoder(channels: Sequence[int], n_classes: int, settings: Settings) -> Decoder:
+    """An untrained decoder for encoder maps of these channels. Its weights come from PyTorch's random state."""
+    return Decoder(
+        channels,
+        n_classes,
+        width=settings.width,
+        rope=settings.rotary,
+        norm=settings.norm,
+        fuse=settings.fuse,
+        add_query=settings.add_query,
+        blocks=settings.blocks,
+        head=settings.head,
+        heads=4 if settings.width is None else max(1, settings.width // 16),
+        attention_strides=[stride for stride in (16, 8, 4) if stride >= settings.fuse_from],
+    )
+
+
+def fit(
+    store: FeatureStore,
+    examples: Sequence[Example],
+    settings: Settings,
+    *,
+    n_classes: int,
+    device: torch.device | None = None,
+    warm_start: Decoder | None = None,
+    cancel: Cancel | None = None,
+) -> Generator[Event, None, Trained]:
+    """Train a decoder on labelled slices (paper, section 3; loss and optimiser from ``settings``).
+
+    Yields an event for every encoded batch and every step, and returns the result. Stopping by ``cancel`` takes effect
+    before the next step and returns what has been learnt so far. When memory runs out, the batch is halved, then the
+    input size, then the CPU takes over, as it does when a device fails; a notice reports each step, and the training
+    continues from the last saved state. The caller's random state is left as it was.
+
+    Args:
+        store: features of the case.
+        examples: at least one labelled slice.
+        settings: sizes, steps, seed.
+        n_classes: with the background, at least 2.
+        device: default: that of the encoder.
+        warm_start: continue this decoder (a copy of it) with ``warm_steps`` of the steps.
+        cancel: asks for the stop from another thread.
+
+    Raises:
+        TrainingError: no labelled slice, stopped before anything was learnt, or out of memory at the smallest size.
+        DeviceError: a device's failure reaches the CPU as well.
+    """
+    if not examples:
+        msg = "No slice is labelled. Paint at least one slice, then train."
+        raise TrainingError(msg)
+    size = _Size(settings.batch_size, store.input_size, device or store.encoder.device)
+    saved: list[TrainingState] = []  # at most one; outlives the attempt that filled it
+
+    def attempt() -> Generator[Event, None, Trained]:
+        nonlocal store
+        yield from store.notices()
+        size.device = usable(size.device)
+        if store.input_size != size.input_size:
+            store = store.resized(size.input_size)
+        return (yield from _Run(store, examples, settings, size, n_classes, warm_start, saved).events(cancel))
+
+    def use_cpu() -> None:
+        if usable(size.device) != size.device:
+            store.leave_device()
+        size.device = CPU
+
+    fallback = Fallback(
+        "in training",
+        lambda: size.device,
+        [size.smaller_batch, fewer_features(lambda: store.let_go()), size.smaller_input],
+        use_cpu,
+        lambda: "There is not enough memory to train even at the smallest size. Close other programs and try again.",
+    )
+    return (yield from fallback.stream(attempt))
+
+
+@dataclass
+class _Size:
+    """What a training takes of the machine.
+
+    Attributes:
+        batch_size: slices a step.
+        input_size: side of the square that a slice is resized to.
+        device: where the decoder is.
+    """
+
+    batch_size: int
     input_size: int
     device: torch.device
-    steps: int
-    final_loss: float | None
-    seconds: float
+
+    def smaller_batch(self, failure: Failure) -> str | None:
+        """A rung of the ladder; no help where a single slice could not be encoded."""
+        if failure.is_smallest or self.batch_size == 1:
+            return None
+        self.batch_size //= 2
+        return f"with {self.batch_size} slices a step"
+
+    def smaller_input(self, _: Failure) -> str | None:
+        """A rung of the ladder."""
+        if self.input_size <= _SMALLEST_INPUT:
+            return None
+        self.input_size = max(_SMALLEST_INPUT, self.input_size // 2 // 32 * 32)
+        return f"at {self.input_size} x {self.input_size} pixels"
 
 
-@dataclass(frozen=True)
-class Held:
-    """What was learnt up to a step.
+class _Run:
+    """One attempt at a training, of a size that fits into memory."""
 
-    Attributes:
-        arguments: of the decoder.
-        weights: of the decoder, by name.
-        averaged: state of their moving average; None without one.
-        input_size: at which it was learnt.
-        steps: done so far.
-        loss: smoothed.
-        seconds: so far.
+    def __init__(
+        self,
+        store: FeatureStore,
+        examples: Sequence[Example],
+        settings: Settings,
+        size: _Size,
+        n_classes: int,
+        warm_start: Decoder | None,
+        saved: list[TrainingState],
+    ) -> None:
+        self.store, self.examples, self.settings, self.size = store, examples, settings, size
+        self.random = RandomStream(settings.seed, size.device)
+        self.choose = np.random.default_rng(settings.seed)
+        images = (store.image(example.index) for example in examples)
+        self.views = views_for(settings.views, settings.seed, symmetry_of(store.case.kind, images, n_classes))
+        self.n_classes = n_classes
+        self.steps = settings.planned_steps(n_classes, len(examples), warm=warm_start is not None)
+        self.saved = saved
+        # At another input size all steps are repeated, from the weights that were learnt.
+        self.done = saved[0].steps if saved and saved[0].input_size == size.input_size else 0
+        self.smooth = saved[0].loss if self.done else None
+        with self.random.use():
+            decoder = self._start_from(warm_start)
+        self.decoder = decoder.to(size.device).train()
+        self.averaged = self._averaged()
+        self.features = GpuFeatureCache(store, size.device)
+
+    def events(self, cancel: Cancel | None) -> Generator[Event, None, Trained]:
+        batches = list(self._batches())
+        # Of many labelled slices a short training shows a part of the views only: the others need not be encoded.
+        shown = sorted({pair for batch in batches for pair in batch}, key=self._rank)
+        yield from self.store.prepare(shown, cancel)
+        plain = self._plain_targets()
+        targets = {(index, view): view.of_labels(plain[index]) if view else plain[index] for index, view in shown}
+        optimiser, schedule = self._optimiser()
+        kind = RecordedStep if is_recorded(self.size.device) else Step
+        step = kind(self.decoder, optimiser, self.settings, self._class_weights(list(plain.values())))
+        self.started = time.monotonic() - (self.saved[0].seconds if self.saved else 0.0)
+        for batch in batches:
+            if cancel:
+                break
+            with self.random.use():
+                loss = self._step(batch, targets, step)
+            rate = float(optimiser.param_groups[0]["lr"])
+            schedule.step()
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.decoder)
+            self.smooth = loss if self.smooth is None else 0.9 * self.smooth + 0.1 * loss
+            self.done += 1
+            if self.done % _SAVE_EVERY == 0:
+                self._save()
+            yield from self.store.notices()
+            yield Progress("train", self.done, self.steps, time.monotonic() - self.started, self.smooth, rate)
+        if self.done:
+            self._save()
+        if not self.saved:
+            msg = "Training was stopped before it had begun."
+            raise TrainingError(msg)
+        return self.saved[0].trained(self.size.device)
+
+    def _start_from(self, warm_start: Decoder | None) -> Decoder:
+        if self.saved:
+            return self.saved[0].decoder()
+        if warm_start is not None:
+            return with_weights(warm_start.arguments, on_host(warm_start.state_dict()))
+        return new_decoder(self.store.encoder.channels, self.n_classes, self.settings)
+
+    def _save(self) -> None:
+        """Copy the state to the host. Only a whole copy replaces the last: a device may fail meanwhile."""
+        averaged = None if self.averaged is None else on_host(self.averaged.state_dict())
+        weights, seconds = on_host(self.decoder.state_dict()), time.monotonic() - self.started
+        self.saved[:] = [
+            TrainingState(
+                self.decoder.arguments, weights, averaged, self.store.input_size, self.done, self.smooth, seconds
+            )
+        ]
+
+    def _step(self, batch: list[TrainingView], targets: dict[TrainingView, Tensor], step: Step) -> float:
+        target = torch.stack([targets[pair] for pair in batch]).to(self.size.device).long()
+        return step(self.features.batch(batch), target)
+
+    def _plain_targets(self) -> dict[int, Tensor]:
+        """The labels of each slice at the input size."""
+        size, as_pillow = self.store.input_size, self.settings.resize == "nearest"
+        return {
+            example.index: resize_target(
+                torch.from_numpy(np.ascontiguousarray(example.target)), size, as_pillow=as_pillow
+            )
+            for example in self.examples
+        }
+
+    def _class_weights(self, plain: Sequence[Tensor]) -> Tensor | None:
+        # With one or two classes the Dice half of the loss balances well, and weights only make the masks too large.
+        power = self.settings.class_balance * min(1.0, (self.n_classes - 2) / 8)
+        if not power:
+            return None
+        return balanced_weights(plain, self.n_classes, power).to(self.size.device)
+
+    def _rank(self, pair: TrainingView) -> tuple[int, int]:
+        """Slice by slice, and the slice itself before its views."""
+        index, view = pair
+        return index, view.number if view else 0
+
+    def _batches(self) -> Iterator[list[TrainingView]]:
+        """Slices in a random order, each as often as any other, each time in a random view."""
+        queue: list[int] = []
+        for _ in range(self.done, self.steps):
+            while len(queue) < self.size.batch_size:
+                queue += self.choose.permutation(len(self.examples)).tolist()
+            chosen, queue = queue[: self.size.batch_size], queue[self.size.batch_size :]
+            views = self.choose.integers(len(self.views), size=len(chosen))
+            yield [(self.examples[n].index, self.views[v]) for n, v in zip(chosen, views, strict=True)]
+
+    def _optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        settings = self.settings
+        kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+        device, recorded = self.size.device, is_recorded(self.size.device)
+        # A recorded step reads its rate from the card, where the schedule puts it.
+        rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
+        optimiser = kind(
+            self.decoder.parameters(),
+            lr=rate,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+            capturable=recorded,
+        )
+        _skip_graph_check(optimiser)
+        if settings.schedule == "constant":
+            return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
+        done = self.done  # by an attempt before this one
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: _one_cycle((done + step) / self.steps)
+        )
+
+    def _averaged(self) -> AveragedModel | None:
+        """The moving average of the weights; a young one forgets faster, so that a short training is not held back."""
+        decay = self.settings.average
+        if not decay:
+            return None
+
+        def blend(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+            keep = min(decay, (1 + int(count)) / (10 + int(count)))
+            with torch.no_grad():  # all at once: on a graphics card one by one would take longer than the step
+                if averages[0].is_floating_point():
+                    torch._foreach_lerp_(list(averages), list(current), 1 - keep)
+                else:  # BatchNorm's counters
+                    torch._foreach_copy_(list(averages), list(current))
+
+        averaged = AveragedModel(self.decoder, multi_avg_fn=blend, use_buffers=True)
+        if self.done and self.saved[0].averaged is not None:
+            averaged.load_state_dict(self.saved[0].averaged)
+        return averaged
+
+
+def _skip_graph_check(optimiser: torch.optim.Optimizer) -> None:
+    """Keep an optimiser from asking the graphics card, at each step, whether the step is being recorded.
+
+    A card that failed answers with its error, also where the optimiser works on the CPU; and those that are recorded
+    are made for it.
     """
-
-    arguments: Mapping[str, Any]
-    weights: dict[str, Tensor]
-    averaged: dict[str, Tensor] | None
-    input_size: int
-    steps: int
-    loss: float | None
-    seconds: float
-
-    def decoder(self) -> Decoder:
-        """The decoder as it was, to be trained on."""
-        return with_weights(self.arguments, on_host(self.weights))
-
-    def trained(self, device: torch.device) -> Trained:
-        """As the result of a training that ended on ``device``."""
-        best = self.weights
-        if self.averaged is not None:
-            best = {name.removeprefix("module."): v for name, v in self.averaged.items() if name.startswith("module.")}
-        decoder = with_weights(self.arguments, best).eval()
-        return Trained(decoder, self.input_size, device, self.steps, self.loss, self.seconds)
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+        if hasattr(optimiser, name):
+            setattr(optimiser, name, lambda: None)
 
 
-def with_weights(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> Decoder:
-    """A decoder that takes these weights as they are, drawing no random numbers for its own."""
-    with torch.device("meta"):
-        decoder = Decoder(**arguments)
-    decoder.load_state_dict(state, strict=True, assign=True)
-    return decoder
-
-
-def on_host(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, also of what is there already."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
-
-
-# The loss of the paper: half cross-entropy, half soft Dice, over the pixels whose class is known.
-
-
-_SMOOTH = 1e-5
-
-Denominator = Literal["squares", "sums"]
-
-
-def segmentation_loss(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    absent_in_dice: bool,
-    dice: Denominator = "squares",
-    class_weights: Tensor | None = None,
-) -> Tensor:
-    """0.5 cross-entropy + 0.5 soft Dice, background included.
-
-    With probabilities p, truth t and ε = 1e-5, the Dice of a class over the batch is (2 Σpt + ε) / (Σp² + Σt + ε), or
-    with ``dice="sums"``, as the authors of the paper compute it, (2 Σpt + ε) / (Σp + Σt + ε).
-
-    Args:
-        logits: (B, K, H, W).
-        target: (B, H, W) whole numbers, 0 to K - 1, or :data:`UNKNOWN_TARGET`.
-        absent_in_dice: count the classes that the batch does not hold, as the authors do. With many classes and a few
-            slices most are absent, and their term is then noise: cross-entropy alone keeps them down.
-        dice: what stands below in the Dice.
-        class_weights: (K,) for the cross-entropy, see :func:`balanced_weights`; None = all alike.
-
-    Returns:
-        A number, 0 or more. 0 when every pixel is unknown.
-    """
-    # No branch here depends on a value: a graphics card would have to be waited for, and could not record a step.
-    logits = logits.float()
-    truth = (target[..., None] == torch.arange(logits.shape[1], device=target.device)).movedim(-1, 1).float()
-    counts = truth.sum(dim=(0, 2, 3))
-    weight = counts if class_weights is None else counts * class_weights
-    cross_entropy = F.cross_entropy(
-        logits, target, weight=class_weights, ignore_index=UNKNOWN_TARGET, reduction="sum"
-    ) / weight.sum().clamp(min=_SMOOTH)
-    probability = logits.softmax(dim=1) * (target != UNKNOWN_TARGET)[:, None]
-    scores = _soft_dice(probability, truth, counts, dice)
-    if absent_in_dice:
-        return 0.5 * cross_entropy + 0.5 * (1 - scores.mean())
-    present = counts > 0
-    return 0.5 * cross_entropy + 0.5 * ((1 - scores) * present).sum() / present.sum().clamp(min=1)
-
-
-def balanced_weights(targets: Iterable[Tensor], n_classes: int, power: float) -> Tensor:
-    """Weights (K,) by which rare classes are heard beside large ones: frequency ** -power, on average 1 a pixel.
-
-    With two dozen organs in a few slices the small ones are a fraction of a percent of the pixels; unweighted, a short
-    training never finds them. Classes that do not occur weigh 1.
-    """
-    counts = torch.zeros(n_classes)
-    for target in targets:
-        counts += torch.bincount(target[target != UNKNOWN_TARGET].long(), minlength=n_classes)
-    share = counts / counts.sum().clamp(min=1)
-    weights = torch.where(counts > 0, share.clamp(min=1e-9) ** -power, torch.ones(n_classes))
-    return weights / (weights * share).sum().clamp(min=1e-9)
-
-
-def _soft_dice(probability: Tensor, truth: Tensor, counts: Tensor, denominator: Denominator) -> Tensor:
-    """(K,) of maps (B, K, H, W) that are 0 where the class is unknown; ``counts``: pixels of each class."""
-    overlap = (probability * truth).sum(dim=(0, 2, 3))
-    amount = probability.square() if denominator == "squares" else probability
-    size = amount.sum(dim=(0, 2, 3)) + counts
-    return (2 * overlap + _SMOOTH) / (size + _SMOOTH)
-
-
-def resize_target(target: Tensor, size: int, *, as_pillow: bool = False) -> Tensor:
-    """A target (H, W) at (size, size), each pixel the nearest one: no class is mixed with another.
-
-    Args:
-        target: whole numbers.
-        size: side of the square.
-        as_pillow: of two pixels that are equally near, take the one that Pillow takes.
-    """
-    if target.shape == (size, size):
-        return target
-    if as_pillow:
-        rows, columns = (torch.from_numpy(nearest_pixels(length, size)).long() for length in target.shape)
-        return target[rows[:, None], columns]
-    resized = F.interpolate(target[None, None].to(torch.float32), size=(size, size), mode="nearest-exact")
-    return resized[0, 0].to(target.dtype)
+def _one_cycle(progress: float) -> float:
+    """Factor on the peak learning rate at a share of the training: a short rise, then a cosine down to zero."""
+    if progress < _WARM_UP:
+        return 0.1 + 0.9 * progress / _WARM_UP
+    return 0.5 * (1 + float(np.cos(np.pi * (progress - _WARM_UP) / (1 - _WARM_UP))))
 
 
 # One optimisation step: WT-Aug, decoder, loss, optimiser.
@@ -222,7 +335,9 @@ def resize_target(target: Tensor, size: int, *, as_pillow: bool = False) -> Tens
 # long as they do. There the step is recorded once as a CUDA graph, and played back.
 
 
-_USUAL = 2  # steps of a kind that go the usual way before one is recorded: libraries choose their kernels in them
+_USUAL = 2
+"""Steps of a kind that are not recorded before one is: in the first ones libraries choose their kernels, which is not
+allowed inside a recording."""
 
 
 class Step:
@@ -361,260 +476,193 @@ def _bfloat16_is_fast() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-# Training of the decoder on cached features: a generator of events that returns the trained decoder.
+# The loss of the paper: half cross-entropy, half soft Dice, over the pixels whose class is known.
 
 
-_HOLD_EVERY = 20  # steps, after which the weights are copied to the host
-TrainingView = tuple[int, View | None]
-_WARM_UP = 0.1  # share of a one-cycle schedule in which the learning rate rises
+_SMOOTH = 1e-5
+
+Denominator = Literal["squares", "sums"]
+
+
+def segmentation_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    absent_in_dice: bool,
+    dice: Denominator = "squares",
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """0.5 cross-entropy + 0.5 soft Dice, background included.
+
+    With probabilities p, truth t and ε = 1e-5, the Dice of a class over the batch is (2 Σpt + ε) / (Σp² + Σt + ε), or
+    with ``dice="sums"``, as the authors of the paper compute it, (2 Σpt + ε) / (Σp + Σt + ε).
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W) whole numbers, 0 to K - 1, or :data:`UNKNOWN_TARGET`.
+        absent_in_dice: count the classes that the batch does not hold, as the authors do. With many classes and a few
+            slices most are absent, and their term is then noise: cross-entropy alone keeps them down.
+        dice: what stands below in the Dice.
+        class_weights: (K,) for the cross-entropy, see :func:`balanced_weights`; None = all alike.
+
+    Returns:
+        A number, 0 or more. 0 when every pixel is unknown.
+    """
+    # No branch here depends on a value: a graphics card would have to be waited for, and could not record a step.
+    logits = logits.float()
+    truth = (target[..., None] == torch.arange(logits.shape[1], device=target.device)).movedim(-1, 1).float()
+    counts = truth.sum(dim=(0, 2, 3))
+    weight = counts if class_weights is None else counts * class_weights
+    cross_entropy = F.cross_entropy(
+        logits, target, weight=class_weights, ignore_index=UNKNOWN_TARGET, reduction="sum"
+    ) / weight.sum().clamp(min=_SMOOTH)
+    probability = logits.softmax(dim=1) * (target != UNKNOWN_TARGET)[:, None]
+    scores = _soft_dice(probability, truth, counts, dice)
+    if absent_in_dice:
+        return 0.5 * cross_entropy + 0.5 * (1 - scores.mean())
+    present = counts > 0
+    return 0.5 * cross_entropy + 0.5 * ((1 - scores) * present).sum() / present.sum().clamp(min=1)
+
+
+def balanced_weights(targets: Iterable[Tensor], n_classes: int, power: float) -> Tensor:
+    """Weights (K,) by which rare classes are heard beside large ones: frequency ** -power, on average 1 a pixel.
+
+    With two dozen organs in a few slices the small ones are a fraction of a percent of the pixels; unweighted, a short
+    training never finds them. Classes that do not occur weigh 1.
+    """
+    counts = torch.zeros(n_classes)
+    for target in targets:
+        counts += torch.bincount(target[target != UNKNOWN_TARGET].long(), minlength=n_classes)
+    share = counts / counts.sum().clamp(min=1)
+    weights = torch.where(counts > 0, share.clamp(min=1e-9) ** -power, torch.ones(n_classes))
+    return weights / (weights * share).sum().clamp(min=1e-9)
+
+
+def _soft_dice(probability: Tensor, truth: Tensor, counts: Tensor, denominator: Denominator) -> Tensor:
+    """(K,) of maps (B, K, H, W) that are 0 where the class is unknown; ``counts``: pixels of each class."""
+    overlap = (probability * truth).sum(dim=(0, 2, 3))
+    amount = probability.square() if denominator == "squares" else probability
+    size = amount.sum(dim=(0, 2, 3)) + counts
+    return (2 * overlap + _SMOOTH) / (size + _SMOOTH)
+
+
+def resize_target(target: Tensor, size: int, *, as_pillow: bool = False) -> Tensor:
+    """A target (H, W) at (size, size), each pixel the nearest one: no class is mixed with another.
+
+    Args:
+        target: whole numbers.
+        size: side of the square.
+        as_pillow: of two pixels that are equally near, take the one that Pillow takes.
+    """
+    if target.shape == (size, size):
+        return target
+    if as_pillow:
+        rows, columns = (torch.from_numpy(nearest_pixels(length, size)).long() for length in target.shape)
+        return target[rows[:, None], columns]
+    resized = F.interpolate(target[None, None].to(torch.float32), size=(size, size), mode="nearest-exact")
+    return resized[0, 0].to(target.dtype)
+
+
+# The state of a training on the host, where a failing device does not destroy it.
 
 
 @dataclass(frozen=True)
-class Example:
-    """A labelled slice.
+class Trained:
+    """A trained decoder and its training.
 
     Attributes:
-        index: its number in the case.
-        target: (H, W) int16 class indices, 0 = background, 1 … K; ``UNKNOWN_TARGET`` where the person left it open.
+        decoder: in evaluation mode, on the CPU, where a failing device does not destroy it.
+        input_size: the input size it was trained at; smaller than asked for when memory ran out.
+        device: where it was trained in the end; the CPU when the device failed or was too small.
+        steps: optimisation steps done; fewer than asked for when the training was stopped.
+        final_loss: smoothed training loss at the end; None when no step was done.
+        seconds: of the optimisation alone, without the encoding.
     """
 
-    index: int
-    target: np.ndarray[tuple[int, int], np.dtype[np.int16]]
+    decoder: Decoder
+    input_size: int
+    device: torch.device
+    steps: int
+    final_loss: float | None
+    seconds: float
 
 
-def new_decoder(channels: Sequence[int], n_classes: int, settings: Settings) -> Decoder:
-    """An untrained decoder for encoder maps of these channels. Its weights come from PyTorch's random state."""
-    return Decoder(
-        channels,
-        n_classes,
-        width=settings.width,
-        rope=settings.rotary,
-        norm=settings.norm,
-        fuse=settings.fuse,
-        add_query=settings.add_query,
-        blocks=settings.blocks,
-        head=settings.head,
-        heads=4 if settings.width is None else max(1, settings.width // 16),
-        attention_strides=[stride for stride in (16, 8, 4) if stride >= settings.fuse_from],
-    )
+@dataclass(frozen=True)
+class TrainingState:
+    """A training at a step.
 
-
-def fit(
-    store: FeatureStore,
-    examples: Sequence[Example],
-    settings: Settings,
-    *,
-    n_classes: int,
-    device: torch.device | None = None,
-    warm_start: Decoder | None = None,
-    cancel: Cancel | None = None,
-) -> Generator[Event, None, Trained]:
-    """Train a decoder on labelled slices (paper, section 3; loss and optimiser from ``settings``).
-
-    Yields an event for every encoded batch and every step, and returns the result. Stopping by ``cancel`` takes effect
-    before the next step and returns what has been learnt so far. When memory runs out, the batch is halved, then the
-    input size, then the CPU takes over, as it does when a device fails; a notice says so each time, and the training
-    goes on from what was learnt. The caller's random state is left as it was.
-
-    Args:
-        store: features of the case.
-        examples: at least one labelled slice.
-        settings: sizes, steps, seed.
-        n_classes: with the background, at least 2.
-        device: default: that of the encoder.
-        warm_start: go on from this decoder (a copy of it) with ``warm_steps`` of the steps.
-        cancel: asks for the stop from another thread.
-
-    Raises:
-        TrainingError: no labelled slice, stopped before anything was learnt, or out of memory at the smallest size.
+    Attributes:
+        arguments: of the decoder.
+        weights: of the decoder, by name.
+        averaged: state of their moving average; None without one.
+        input_size: at which it was learnt.
+        steps: done so far.
+        loss: smoothed.
+        seconds: so far.
     """
-    if not examples:
-        msg = "No slice is labelled. Paint at least one slice, then train."
-        raise TrainingError(msg)
-    plan = Plan(settings.batch_size, store.input_size, device or store.encoder.device)
-    held: list[Held] = []  # at most one; outlives the attempt that filled it
-    while True:
-        plan = replace(plan, device=usable(plan.device))
-        try:
-            if store.input_size != plan.input_size:
-                store = store.resized(plan.input_size)
-            # Without a name of its own, the attempt and what it holds are gone when the next one begins.
-            return (yield from _Run(store, examples, settings, plan, n_classes, warm_start, held).events(cancel))
-        except (RuntimeError, MemoryError, NoRoomError) as error:
-            plan, notice = plan.after(error, store)
-        free_memory(plan.device)
-        yield from store.notices()
-        yield notice
+
+    arguments: Mapping[str, Any]
+    weights: dict[str, Tensor]
+    averaged: dict[str, Tensor] | None
+    input_size: int
+    steps: int
+    loss: float | None
+    seconds: float
+
+    def decoder(self) -> Decoder:
+        """The decoder as it was, to be trained on."""
+        return with_weights(self.arguments, on_host(self.weights))
+
+    def trained(self, device: torch.device) -> Trained:
+        """As the result of a training that ended on ``device``."""
+        best = self.weights
+        if self.averaged is not None:
+            best = {name.removeprefix("module."): v for name, v in self.averaged.items() if name.startswith("module.")}
+        decoder = with_weights(self.arguments, best).eval()
+        return Trained(decoder, self.input_size, device, self.steps, self.loss, self.seconds)
 
 
-class _Run:
-    """One attempt at a training, with everything that fits into memory by its plan."""
-
-    def __init__(
-        self,
-        store: FeatureStore,
-        examples: Sequence[Example],
-        settings: Settings,
-        plan: Plan,
-        n_classes: int,
-        warm_start: Decoder | None,
-        held: list[Held],
-    ) -> None:
-        self.store, self.examples, self.settings, self.plan = store, examples, settings, plan
-        self.random = RandomStream(settings.seed, plan.device)
-        self.choose = np.random.default_rng(settings.seed)
-        images = (store.image(example.index) for example in examples)
-        self.views = views_for(settings.views, settings.seed, freedom_of(store.case.kind, images, n_classes))
-        self.n_classes = n_classes
-        self.steps = settings.planned_steps(n_classes, len(examples), warm=warm_start is not None)
-        self.held = held
-        # At another input size the steps are made anew, from the weights that were learnt.
-        self.done = held[0].steps if held and held[0].input_size == plan.input_size else 0
-        self.smooth = held[0].loss if self.done else None
-        with self.random.use():
-            decoder = self._start_from(warm_start)
-        self.decoder = decoder.to(plan.device).train()
-        self.averaged = self._averaged()
-        self.features = Resident(store, plan.device)
-
-    def events(self, cancel: Cancel | None) -> Generator[Event, None, Trained]:
-        batches = list(self._batches())
-        # Of many labelled slices a short training shows a part of the views only: the others need not be encoded.
-        shown = sorted({pair for batch in batches for pair in batch}, key=self._rank)
-        yield from self.store.prepare(shown, cancel)
-        plain = self._plain_targets()
-        targets = {(index, view): view.of_labels(plain[index]) if view else plain[index] for index, view in shown}
-        optimiser, schedule = self._optimiser()
-        kind = RecordedStep if is_recorded(self.plan.device) else Step
-        step = kind(self.decoder, optimiser, self.settings, self._class_weights(list(plain.values())))
-        self.started = time.monotonic() - (self.held[0].seconds if self.held else 0.0)
-        for batch in batches:
-            if cancel:
-                break
-            with self.random.use():
-                loss = self._step(batch, targets, step)
-            rate = float(optimiser.param_groups[0]["lr"])
-            schedule.step()
-            if self.averaged is not None:
-                self.averaged.update_parameters(self.decoder)
-            self.smooth = loss if self.smooth is None else 0.9 * self.smooth + 0.1 * loss
-            self.done += 1
-            if self.done % _HOLD_EVERY == 0:
-                self._hold()
-            yield from self.store.notices()
-            yield Progress("train", self.done, self.steps, time.monotonic() - self.started, self.smooth, rate)
-        if self.done:
-            self._hold()
-        if not self.held:
-            msg = "Training was stopped before it had begun."
-            raise TrainingError(msg)
-        return self.held[0].trained(self.plan.device)
-
-    def _start_from(self, warm_start: Decoder | None) -> Decoder:
-        if self.held:
-            return self.held[0].decoder()
-        if warm_start is not None:
-            return with_weights(warm_start.arguments, on_host(warm_start.state_dict()))
-        return new_decoder(self.store.encoder.channels, self.n_classes, self.settings)
-
-    def _hold(self) -> None:
-        """Copy what was learnt to the host. Only a whole copy replaces the last one: a device may fail meanwhile."""
-        averaged = None if self.averaged is None else on_host(self.averaged.state_dict())
-        weights, seconds = on_host(self.decoder.state_dict()), time.monotonic() - self.started
-        self.held[:] = [
-            Held(self.decoder.arguments, weights, averaged, self.store.input_size, self.done, self.smooth, seconds)
-        ]
-
-    def _step(self, batch: list[TrainingView], targets: dict[TrainingView, Tensor], step: Step) -> float:
-        target = torch.stack([targets[pair] for pair in batch]).to(self.plan.device).long()
-        return step(self.features.batch(batch), target)
-
-    def _plain_targets(self) -> dict[int, Tensor]:
-        """The labels of each slice at the input size."""
-        size, as_pillow = self.store.input_size, self.settings.resize == "nearest"
-        return {
-            example.index: resize_target(
-                torch.from_numpy(np.ascontiguousarray(example.target)), size, as_pillow=as_pillow
-            )
-            for example in self.examples
-        }
-
-    def _class_weights(self, plain: Sequence[Tensor]) -> Tensor | None:
-        # With one or two classes the Dice half of the loss balances well, and weights only make the masks too large.
-        power = self.settings.class_balance * min(1.0, (self.n_classes - 2) / 8)
-        if not power:
-            return None
-        return balanced_weights(plain, self.n_classes, power).to(self.plan.device)
-
-    def _rank(self, pair: TrainingView) -> tuple[int, int]:
-        """Slice by slice, and the slice itself before its views."""
-        index, view = pair
-        return index, view.number if view else 0
-
-    def _batches(self) -> Iterator[list[TrainingView]]:
-        """Slices in a random order, each as often as any other, each time in a random view."""
-        queue: list[int] = []
-        for _ in range(self.done, self.steps):
-            while len(queue) < self.plan.batch_size:
-                queue += self.choose.permutation(len(self.examples)).tolist()
-            chosen, queue = queue[: self.plan.batch_size], queue[self.plan.batch_size :]
-            views = self.choose.integers(len(self.views), size=len(chosen))
-            yield [(self.examples[n].index, self.views[v]) for n, v in zip(chosen, views, strict=True)]
-
-    def _optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        settings = self.settings
-        kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
-        device, recorded = self.plan.device, is_recorded(self.plan.device)
-        # A recorded step reads its rate from the card, where the schedule puts it.
-        rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
-        optimiser = kind(
-            self.decoder.parameters(),
-            lr=rate,
-            weight_decay=settings.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-            capturable=recorded,
-        )
-        _skip_graph_check(optimiser)
-        if settings.schedule == "constant":
-            return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
-        done = self.done  # by an attempt before this one
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: _one_cycle((done + step) / self.steps)
-        )
-
-    def _averaged(self) -> AveragedModel | None:
-        """The moving average of the weights; a young one forgets faster, so that a short training is not held back."""
-        decay = self.settings.average
-        if not decay:
-            return None
-
-        def blend(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-            keep = min(decay, (1 + int(count)) / (10 + int(count)))
-            with torch.no_grad():  # all at once: on a graphics card one by one would take longer than the step
-                if averages[0].is_floating_point():
-                    torch._foreach_lerp_(list(averages), list(current), 1 - keep)
-                else:  # BatchNorm's counters
-                    torch._foreach_copy_(list(averages), list(current))
-
-        averaged = AveragedModel(self.decoder, multi_avg_fn=blend, use_buffers=True)
-        if self.done and self.held[0].averaged is not None:
-            averaged.load_state_dict(self.held[0].averaged)
-        return averaged
+def with_weights(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> Decoder:
+    """A decoder that takes these weights as they are, drawing no random numbers for its own."""
+    with torch.device("meta"):
+        decoder = Decoder(**arguments)
+    decoder.load_state_dict(state, strict=True, assign=True)
+    return decoder
 
 
-def _skip_graph_check(optimiser: torch.optim.Optimizer) -> None:
-    """Keep an optimiser from asking the graphics card, at each step, whether the step is being recorded.
+def on_host(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, also of what is there already."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
-    A card that failed answers with its error, also where the optimiser works on the CPU; and those that are recorded
-    are made for it.
+
+# Reproducible randomness beside other code that draws.
+
+
+class RandomStream:
+    """A random state of PyTorch's own for one piece of work.
+
+    What others draw meanwhile changes nothing here, and what is drawn here changes nothing for them.
     """
-    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
-        if hasattr(optimiser, name):
-            setattr(optimiser, name, lambda: None)
 
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=self._devices):
+            # Not torch.manual_seed, which asks every device, also one that failed.
+            torch.default_generator.manual_seed(seed)
+            for device in self._devices:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            self._state = self._get()
 
-def _one_cycle(progress: float) -> float:
-    """Factor on the peak learning rate at a share of the training: a short rise, then a cosine down to zero."""
-    if progress < _WARM_UP:
-        return 0.1 + 0.9 * progress / _WARM_UP
-    return 0.5 * (1 + float(np.cos(np.pi * (progress - _WARM_UP) / (1 - _WARM_UP))))
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """PyTorch draws from this stream inside the block."""
+        with torch.random.fork_rng(devices=self._devices):
+            torch.set_rng_state(self._state[0])
+            for device, value in zip(self._devices, self._state[1:], strict=True):
+                torch.cuda.set_rng_state(value, device)
+            yield
+            self._state = self._get()
+
+    def _get(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]

@@ -17,7 +17,7 @@ from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case, open_case
 from napari_dinoaugseg.case.files import atomic_file, is_hidden, listed
 from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, OutputError, one_line
-from napari_dinoaugseg.learning.events import Notice
+from napari_dinoaugseg.learning.events import Event, Notice
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.cohort import CohortCase
 from napari_dinoaugseg.session.compute import ComputeConfig, Notify
@@ -335,9 +335,13 @@ class Batch:
         case.check_output(place.mask, [plan.model, *([plan.compute.weights] if plan.compute.weights else [])])
         attempt = ResultWriter(place, plan.provenance)
         session = self._model.session(case, plan.window)
-        for event in session.predict():
+
+        def report(event: Event) -> None:
             if isinstance(event, Notice):
                 notices.append(event.text)
+
+        for _ in session.predict(report=report):
+            pass
         attempt.write(session)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from napari_dinoaugseg.case import Case
-from napari_dinoaugseg.learning.events import Cancel, Event, Prediction
+from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.labels import LabelClass, Labels
 
@@ -89,9 +89,14 @@ class Compute(Protocol):
         """Train on labelled slices; continues the present decoder when it has the same classes."""
 
     def predict(
-        self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
-    ) -> Iterator[Event | Prediction]:
-        """Predict slices in the given order; the labelled ones help."""
+        self,
+        order: Sequence[int],
+        labels: dict[int, Labels],
+        settings: Settings,
+        report: Report,
+        cancel: Cancel | None,
+    ) -> Iterator[Prediction]:
+        """Predict slices in the given order; ``report`` gets progress and notices."""
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """The trained decoder with everything that is needed to use it."""

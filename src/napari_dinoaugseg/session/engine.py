@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from napari_dinoaugseg.case.intensity import choose_scale
 from napari_dinoaugseg.errors import CheckpointError, DeviceError, TrainingError
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from napari_dinoaugseg.learning.cache import FeatureCache
-from napari_dinoaugseg.learning.events import Cancel, Event, Prediction
-from napari_dinoaugseg.learning.fallback import choose_device, free_memory, give_up, reason, trouble_of, usable
+from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report
+from napari_dinoaugseg.learning.fallback import choose_device, classify_error, free_memory, give_up, usable
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
-from napari_dinoaugseg.learning.predict import mirrors_of, predict
+from napari_dinoaugseg.learning.predict import choose_tta, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
@@ -39,7 +40,8 @@ class Engine:
         encoder: one that is loaded already, used when it is the one that the settings ask for.
 
     Raises on construction:
-        DeviceError, WeightsError, SettingsError: the device, the encoder's weights or the window cannot be had.
+        DeviceError, WeightsError: the device or the encoder's weights are not available.
+        SettingsError: the window is not valid for the case.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        """Where the decoder works: as chosen, until that device failed or was too small."""
+        """The decoder's device: as chosen, until it failed or was too small."""
         return usable(self._device)
 
     @property
@@ -82,28 +84,28 @@ class Engine:
 
     @property
     def encoder_name(self) -> str:
-        """The encoder in use, as what it is."""
+        """The encoder in use, never ``auto``."""
         return self.encoder.spec.name
 
     @property
     def device_name(self) -> str:
-        """Where it computes: ``cpu``, ``cuda``, ``mps``."""
+        """The device in use: ``cpu``, ``cuda``, ``mps``."""
         return str(self.device)
 
     @property
     def encoded(self) -> int:
-        """How many slices and views passed the encoder so far; 0 when all features were at hand."""
+        """How many slices and views passed the encoder so far; 0 when all features were cached."""
         return self.store.encoded
 
     @property
     def encode_seconds(self) -> float:
-        """The time that took."""
+        """How long encoding took so far."""
         return self.store.encode_seconds
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
     ) -> Generator[Event, None, TrainingResult]:
-        """Train on labelled slices; goes on from the decoder at hand when it has the same classes."""
+        """Train on labelled slices; continues the present decoder when it has the same classes."""
         numbers = [entry.number for entry in classes]
         warm = self.decoder if self.numbers == numbers else None
         examples = [Example(index, _to_indices(values, numbers)) for index, values in sorted(labels.items())]
@@ -122,29 +124,31 @@ class Engine:
         return TrainingResult(trained.steps, trained.final_loss, trained.seconds)
 
     def predict(
-        self, order: Sequence[int], labels: dict[int, Labels], settings: Settings, cancel: Cancel | None
-    ) -> Iterator[Event | Prediction]:
-        """Predict slices beside labelled ones; what comes out holds class numbers, not indices."""
+        self,
+        order: Sequence[int],
+        labels: dict[int, Labels],
+        settings: Settings,
+        report: Report,
+        cancel: Cancel | None,
+    ) -> Iterator[Prediction]:
+        """Predict slices in the given order; the predictions hold class numbers, not indices."""
         if self.decoder is None:
             msg = "There is no trained model yet. Label a few slices and train, or load a saved model."
             raise TrainingError(msg)
         values = np.array([0, *self.numbers], dtype=np.uint16)
         labelled = {index: _to_indices(labels[index], self.numbers) for index in labels}
-        mirrors = mirrors_of(self.store, settings, len(self.numbers) + 1)
-        for item in predict(
+        for found in predict(
             self.store,
             self.decoder,
             order,
             labelled=labelled,
-            mirrors=mirrors,
+            tta=choose_tta(self.store, settings, len(self.numbers) + 1),
             resize=settings.resize,
             device=self.device,
+            report=report,
             cancel=cancel,
         ):
-            if isinstance(item, Prediction):
-                yield Prediction(item.index, values[item.classes], item.pixel_confidence, item.confidence)
-            else:
-                yield item
+            yield replace(found, classes=values[found.classes])
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """The decoder with all that is needed to use it on the next case; no weights of the encoder."""
@@ -196,11 +200,11 @@ class Engine:
         self._use_precision(checkpoint.settings.get("precision"))
 
     def forget_decoder(self) -> None:
-        """Start the next training anew; encoder and features stay."""
+        """Start the next training from scratch; encoder and features stay."""
         self.decoder, self.numbers = None, []
 
     def close(self) -> None:
-        """Nothing is held elsewhere."""
+        """Nothing is held on other machines."""
 
     def _use_precision(self, precision: object) -> None:
         """Keep features in single precision from now on, or in half, as a model was or is to be trained with."""
@@ -217,13 +221,14 @@ def read_encoder(name: str, weights: Path | None, notify: Notify) -> Encoder:
     """The encoder, on the CPU.
 
     Raises:
-        WeightsError: its weights cannot be had.
+        WeightsError: its weights are not available.
         DeviceError: there is not enough memory for it.
     """
     try:
         return load_encoder(name, weights=weights, say=notify)
     except (RuntimeError, MemoryError) as error:
-        if trouble_of(error) != "memory":
+        failure = classify_error(error)
+        if failure is None or failure.kind != "memory":
             raise
         msg = f"There is not enough memory to load {name}. Close other programs, or choose a smaller encoder."
         raise DeviceError(msg) from error
@@ -241,16 +246,16 @@ def require_encoder(checkpoint: Checkpoint, encoder: Encoder, source: Path) -> N
 
 
 def _placed(encoder: Encoder, device: torch.device, notify: Notify) -> Encoder:
-    """The encoder on the device, or on the CPU where it does not fit or the device fails; that is said."""
+    """The encoder on the device, or, with a notice, on the CPU where it does not fit or the device fails."""
     try:
         return encoder.to(device)
     except (RuntimeError, MemoryError) as error:
-        trouble, why = trouble_of(error), reason(error)
-        if trouble is None or device.type == "cpu":
+        failure = classify_error(error, device)
+        if failure is None or device.type == "cpu":
             raise
-    if trouble == "device":
+    if failure.kind == "device":
         give_up(device)
-        notify(f"The device '{device}' failed ({why}); going on with the CPU.")
+        notify(f"The device '{device}' failed ({failure.reason}); going on with the CPU.")
     else:
         notify(f"The encoder does not fit into the memory of the device '{device}'; it goes on with the CPU.")
     encoder.restart_on_cpu()

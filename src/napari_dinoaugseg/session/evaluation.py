@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.case.geometry import Layout, finest_plane
 from napari_dinoaugseg.case.labels import read_mask_volumes
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.learning.events import Event, Prediction
+from napari_dinoaugseg.learning.events import Report, ignore
 from napari_dinoaugseg.learning.metrics import Score, mean_of, score
 from napari_dinoaugseg.session.labels import UNKNOWN, Labels, classes_of
 from napari_dinoaugseg.session.session import Session
@@ -238,9 +238,15 @@ class SimulatedRound:
 
 
 def simulate(
-    session: Session, truth: Mapping[int, Labels], counts: Sequence[int], strategy: StrategyName, seed: int = 0
-) -> Generator[Event | Prediction | SimulatedRound, None, None]:
-    """Play ``len(counts)`` rounds, labelling ``counts[r]`` slices in round r; yields events and one result a round.
+    session: Session,
+    truth: Mapping[int, Labels],
+    counts: Sequence[int],
+    strategy: StrategyName,
+    seed: int = 0,
+    *,
+    report: Report = ignore,
+) -> Iterator[SimulatedRound]:
+    """Play ``len(counts)`` rounds, labelling ``counts[r]`` slices in round r; yields one result a round.
 
     The first slices are spread evenly over those that hold the structure (``random``: drawn from them), for that is
     where a person starts who scrolls through the case. After that the strategy picks among all slices.
@@ -252,6 +258,7 @@ def simulate(
         counts: slices to label in each round.
         strategy: ``suggested`` takes the session's suggestions, ``even`` halves the largest gaps, ``random`` draws.
         seed: of the drawing.
+        report: gets progress and notices.
 
     Raises:
         LabelError: the truth holds nothing.
@@ -272,8 +279,10 @@ def simulate(
         for index in chosen:
             session.paint(index, _true_slice(session, truth, index))
         started = time.monotonic()
-        yield from session.train()
-        yield from session.predict(chosen[0] if chosen else 0)
+        for event in session.train():
+            report(event)
+        for _ in session.predict(chosen[0] if chosen else 0, report=report):
+            pass
         yield SimulatedRound(session.labels.labelled, _dice(session, truth), time.monotonic() - started)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.errors import CheckpointError, ClusterError, LabelError, TrainingError
-from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, nearest_first
+from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report, ignore, nearest_first
 from napari_dinoaugseg.learning.query import Suggestion, suggest
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
@@ -292,44 +292,51 @@ class Session:
         self.history.append(done)
         return done
 
-    def predict(self, centre: int = 0, *, cancel: Cancel | None = None) -> Iterator[Event | Prediction]:
+    def predict(
+        self, centre: int = 0, *, report: Report = ignore, cancel: Cancel | None = None
+    ) -> Iterator[Prediction]:
         """Predict the slices that are not labelled, nearest to ``centre`` first; the masks go into the label book.
 
         Args:
             centre: the slice the person looks at.
+            report: gets progress and notices, in the thread that draws the predictions.
             cancel: asks for the stop; the masks that came so far stay.
+
+        Yields:
+            A prediction for each slice; one whose mask was corrected by those of its neighbours comes a second time.
 
         Raises:
             TrainingError: there is no trained decoder yet.
         """
-        for item in self.predictions(centre, cancel=cancel):
-            if isinstance(item, Prediction):
-                self.keep(item)
-            yield item
+        for prediction in self.predictions(centre, report=report, cancel=cancel):
+            self.store_prediction(prediction)
+            yield prediction
 
-    def predictions(self, centre: int = 0, *, cancel: Cancel | None = None) -> Iterator[Event | Prediction]:
-        """Like :meth:`predict`, but the masks are only handed out: whoever owns the label book keeps them.
+    def predictions(
+        self, centre: int = 0, *, report: Report = ignore, cancel: Cancel | None = None
+    ) -> Iterator[Prediction]:
+        """As :meth:`predict`, but the label book is not touched: its owner calls :meth:`store_prediction`.
 
-        Which slices are wanted is decided at the call; the rest may run in another thread.
+        The slices are chosen at the call; the rest may run in another thread.
         """
         order = nearest_first(self.labels.open_slices, centre)
-        return self._predictions(order, self._truths(), self._model_recipe or self._next_recipe, cancel)
+        return self._predictions(order, self._truths(), self._model_recipe or self._next_recipe, report, cancel)
 
     def _truths(self) -> dict[int, Labels]:
         return {index: self.labels.truth(index) for index in self.labels.labelled}
 
     def _predictions(
-        self, order: list[int], labels: dict[int, Labels], recipe: Recipe, cancel: Cancel | None
-    ) -> Iterator[Event | Prediction]:
+        self, order: list[int], labels: dict[int, Labels], recipe: Recipe, report: Report, cancel: Cancel | None
+    ) -> Iterator[Prediction]:
         engine = self._engine_for(recipe)
         started, encoding = time.monotonic(), engine.encode_seconds
         with self._losing_workers():
-            yield from engine.predict(order, labels, recipe.settings, cancel)
+            yield from engine.predict(order, labels, recipe.settings, report, cancel)
         encode = engine.encode_seconds - encoding
         self.seconds["encode"] += encode
         self.seconds["predict"] += time.monotonic() - started - encode
 
-    def keep(self, prediction: Prediction) -> None:
+    def store_prediction(self, prediction: Prediction) -> None:
         """Put a predicted mask into the label book. Classes that were removed meanwhile become background."""
         known = [0, *(entry.number for entry in self.labels.classes)]
         classes = np.where(np.isin(prediction.classes, known), prediction.classes, 0)
