@@ -12,7 +12,8 @@ from PIL import Image
 from napari_dinoaugseg import __version__
 from napari_dinoaugseg.case import case_from_array, open_case
 from napari_dinoaugseg.errors import OutputError
-from napari_dinoaugseg.session.export import MANUAL_ONLY, class_volumes, make_report, write_report
+from napari_dinoaugseg.session.export import MANUAL_ONLY, make_report, write_report
+from napari_dinoaugseg.session.pixel_counts import volumes_ml
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_case
 
@@ -66,7 +67,9 @@ def test_volumes_are_those_of_the_mask(new_session, blob_files):
         count = int((truth == entry["number"]).sum())
         assert entry["pixels"] == count
         assert entry["volume_ml"] == pytest.approx(count * voxel_ml, abs=1e-3)
-    assert class_volumes(session) == pytest.approx({n: (truth == n).sum() * voxel_ml for n in (1, 3)})
+    assert volumes_ml(session.case, session.pixel_counts.total(session.labels)) == pytest.approx(
+        {n: (truth == n).sum() * voxel_ml for n in (1, 3)}
+    )
     assert report["encoder"] is None
 
 
@@ -96,7 +99,7 @@ def test_pictures_have_no_millilitres(tmp_path, quick):
     assert report["classes"][0]["volume_ml"] is None
     assert report["case"]["size"] is None
     assert report["case"]["spacing_mm"] is None
-    assert class_volumes(session) is None
+    assert volumes_ml(session.case, session.pixel_counts.total(session.labels)) is None
 
 
 def test_a_folder_that_is_not_there_is_said(new_session, tmp_path):

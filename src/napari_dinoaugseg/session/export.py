@@ -23,6 +23,7 @@ from napari_dinoaugseg.case.case import MaskOf
 from napari_dinoaugseg.case.files import atomic_file, check_parent, stem_of, suffix_of
 from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.session.labels import LabelClass, Labels, Status, is_by_hand, to_plain, write_mask
+from napari_dinoaugseg.session.pixel_counts import volumes_ml
 from napari_dinoaugseg.session.session import EVERYTHING, Session
 
 _PACKAGES = ("napari-dinoaugseg", "napari", "torch", "timm", "numpy", "nibabel")
@@ -43,8 +44,9 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
         (None when nothing was learnt), ``settings``, ``rounds``, ``versions``, ``created`` (ISO 8601).
     """
     wanted = tuple(include)
-    pixels, millilitres = _amounts(session, wanted)
     book, case = session.labels, session.case
+    pixels = session.pixel_counts.total(book, wanted)
+    millilitres = volumes_ml(case, pixels)
     by_status = {status: [i for i in range(case.n_slices) if book.status(i) is status] for status in EVERYTHING}
     return {
         "format": "napari-dinoaugseg report, version 1",
@@ -102,31 +104,6 @@ def write_report(
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def class_volumes(session: Session, include: Iterable[Status] = EVERYTHING) -> dict[int, float] | None:
-    """Volume of each class in millilitres, by number; None where the voxel size is unknown (pictures)."""
-    return _amounts(session, tuple(include))[1]
-
-
-def _amounts(session: Session, include: tuple[Status, ...]) -> tuple[dict[int, int], dict[int, float] | None]:
-    """Pixels of each class, and millilitres where sizes are known."""
-    case, pixels = session.case, dict[int, int]()
-    millilitres: dict[int, float] | None = None if case.slice_distance is None else {}
-    for index in range(case.n_slices):
-        if session.labels.status(index) is Status.EMPTY:
-            continue
-        counts = np.bincount(session.labels.result(index, include).reshape(-1))
-        spacing = case.slice_spacing(index)
-        for number in np.flatnonzero(counts).tolist():
-            if number == 0:
-                continue
-            count = int(counts[number])
-            pixels[number] = pixels.get(number, 0) + count
-            if millilitres is not None and spacing is not None and case.slice_distance is not None:
-                added = count * spacing[0] * spacing[1] * case.slice_distance / 1000
-                millilitres[number] = millilitres.get(number, 0.0) + added
-    return pixels, millilitres
 
 
 def _case(case: Case) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from napari_dinoaugseg.session.labels import (
     LabelClass,
     Labels,
     Status,
-    Structure,
     classes_to_learn,
     is_by_hand,
     names_kept,
@@ -41,13 +40,14 @@ from napari_dinoaugseg.session.labels import (
     write_mask,
 )
 from napari_dinoaugseg.session.local import local_engine
+from napari_dinoaugseg.session.pixel_counts import EVERY_STATUS, PixelCounts
 from napari_dinoaugseg.session.saved_model import require_fitting
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
     from napari_dinoaugseg.model.encoder import Encoder
 
-EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
+EVERYTHING = EVERY_STATUS
 INPUT = ("encoder", "window", "input_size", "context", "scaling")
 """Settings that decide what features are."""
 ARCHITECTURE = ("width", "head", "rotary", "norm", "blocks", "fuse", "fuse_from", "add_query")
@@ -92,6 +92,7 @@ class Session:
 
     Attributes:
         labels: the label book.
+        pixel_counts: counts the pixels of its classes.
         history: one entry a training.
         seconds: of the last training and the predictions after it, by stage: ``encode``, ``train``, ``predict``.
     """
@@ -109,7 +110,7 @@ class Session:
         self.case = case
         self.settings = settings or Settings()
         self.labels = LabelBook(case.slice_shape, case.n_slices)
-        self._structure = Structure()
+        self.pixel_counts = PixelCounts()
         self.history: list[Round] = []
         self._config = config or ComputeConfig()
         self._make_compute = make_compute
@@ -348,7 +349,7 @@ class Session:
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
-        amounts = self._structure.amounts(self.labels) if self.case.kind == "volume" else None
+        amounts = self.pixel_counts.foreground(self.labels) if self.case.kind == "volume" else None
         return suggest(self.case.n_slices, self.labels.labelled, self.labels.confidence, count, amounts)
 
     # --- facts ------------------------------------------------------------------------------------------------------
