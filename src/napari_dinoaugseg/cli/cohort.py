@@ -136,7 +136,7 @@ def _results(
         opened = connection.connect(job.scheduler)
     else:
         opened = workers.local_workers(plan, len(todo), job.workers)
-    with opened as client, closing(workers.predict_on(client, todo, plan, say=line.tell)) as results:
+    with opened as client, closing(workers.predict_on(client, todo, plan, notify=line.tell)) as results:
         yield results
 
 

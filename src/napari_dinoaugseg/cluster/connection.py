@@ -1,4 +1,4 @@
-"""The way to a scheduler of dask.distributed and to its workers, with what can go wrong on it in our own words."""
+"""The connection to a scheduler of dask.distributed and to its workers, with our own error messages."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _PATIENCE = 20.0  # seconds
 
 
 def is_installed() -> bool:
-    """Whether dask.distributed is there, with what encrypts the connections of workers on this machine."""
+    """Whether dask.distributed is installed, and the package that encrypts connections to workers on this machine."""
     return all(importlib.util.find_spec(name) is not None for name in ("distributed", "cryptography"))
 
 
 def require_installed() -> None:
-    """Raise ClusterError unless dask.distributed is there."""
+    """Raise ClusterError unless dask.distributed is installed."""
     if not is_installed():
         msg = f"Workers need dask.distributed, which is not installed. Use {INSTALL}."
         raise ClusterError(msg)
 
 
 def hush() -> None:
-    """Let the library log nothing here: what goes wrong is told in our own words. Workers keep their logs."""
+    """Silence the library's logs in this process: its errors reach the person as ours. Workers keep their logs."""
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -45,7 +45,7 @@ def connect(address: str, *, security: Security | None = None) -> Client:
 
     Args:
         address: such as ``tls://gpu-room:8786``.
-        security: certificates; None = as dask's configuration says.
+        security: certificates; None = those of dask's configuration.
 
     Raises:
         ClusterError: the scheduler cannot be reached, or has no worker.
@@ -84,7 +84,7 @@ def connect(address: str, *, security: Security | None = None) -> Client:
 
 
 def workers_of(client: Client, needs: dict[str, int]) -> list[str]:
-    """Addresses of the workers that have what is needed. Raises LostSchedulerError."""
+    """Addresses of the workers with the needed resources. Raises LostSchedulerError."""
     if client.status != "running":
         raise lost(client)
     with losing(client):
@@ -94,13 +94,13 @@ def workers_of(client: Client, needs: dict[str, int]) -> list[str]:
 
 
 def needs_of(client: Client) -> dict[str, int]:
-    """The resources that a piece of work takes up on a worker: a graphics card, where workers have one."""
+    """The resources that a piece of work occupies on a worker: a graphics card, where workers have one."""
     return {GPU: 1} if workers_of(client, {GPU: 1}) else {}
 
 
 @contextmanager
 def losing(client: Client) -> Iterator[None]:
-    """Tell that the scheduler is lost."""
+    """Turn the library's errors about a lost connection into LostSchedulerError."""
     from concurrent.futures import CancelledError as Cancelled
 
     from distributed import CancelledError
@@ -114,7 +114,7 @@ def losing(client: Client) -> Iterator[None]:
 
 
 def lost(client: Client) -> LostSchedulerError:
-    """The error of a scheduler that does not answer any more."""
+    """The error for an unresponsive scheduler."""
     address = client.scheduler.address if client.scheduler is not None else "the scheduler"
     return LostSchedulerError(f"The connection to the scheduler ({address}) is lost.")
 
@@ -128,7 +128,7 @@ def require_version(wanted: str) -> None:
 
 
 def respect_limit() -> None:
-    """On a worker: let features take their share of what it may use, not of what the machine has."""
+    """On a worker: give features a share of its memory limit, not of the machine's memory."""
     from distributed import get_worker
 
     limit_to(getattr(get_worker().memory_manager, "memory_limit", None))

@@ -1,7 +1,8 @@
-"""What a worker does for the session of a person at another machine: it has the pixels, and learns as a session does.
+"""The engine of a session on a worker of a scheduler: an actor on the worker, and its counterpart on this machine.
 
-Nothing but pixels, labels and settings comes here; no name, no path, no header. Nothing is written to disk, and all of
-it is let go of when the session closes, or its machine does not answer any more.
+Only pixels, labels and settings travel to the worker: no name, no path, no header. It writes nothing to disk, and drops
+everything when the session closes or its machine is unresponsive. Masks, events and the trained decoder travel back.
+The worker uses encoder weights of its own. A lost worker or scheduler ends in an error; the last model is kept here.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class SliceInfo:
-    """What there is to know of the slices beside their pixels; attributes as of `Slices`."""
+    """The attributes of `Slices`, without the pixels."""
 
     kind: Literal["volume", "pictures"]
     n_slices: int
@@ -72,7 +73,7 @@ class SliceInfo:
 
     @classmethod
     def of(cls, slices: Slices) -> SliceInfo:
-        """Those of a case."""
+        """The attributes of a case."""
         return cls(
             kind=slices.kind,
             n_slices=slices.n_slices,
@@ -86,7 +87,7 @@ class SliceInfo:
 
 @dataclass(frozen=True)
 class SentSlice:
-    """A slice on its way: its number, fingerprint, and pixels as `pack` makes them."""
+    """A slice in transit: its number, fingerprint, and pixels as `pack` makes them."""
 
     index: int
     fingerprint: str
@@ -99,7 +100,7 @@ class SentSlice:
 
 
 def pack(image: NDArray[Any]) -> NDArray[Any]:
-    """The same values in half the bytes, where whole numbers were made float32."""
+    """The same values in half the bytes, where whole numbers are stored as float32."""
     if image.dtype == np.float32:
         with np.errstate(invalid="ignore"):
             whole = image.astype(np.int16)
@@ -109,17 +110,17 @@ def pack(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def unpack(pixels: NDArray[Any]) -> NDArray[Any]:
-    """What `pack` was given."""
+    """Undo `pack`."""
     return pixels.astype(np.float32) if pixels.dtype == np.int16 else pixels
 
 
 class ReceivedSlices(Slices):
-    """Slices that were sent."""
+    """Slices that were received."""
 
-    def __init__(self, facts: SliceInfo) -> None:
-        self.kind, self.n_slices = facts.kind, facts.n_slices
-        self.is_colour, self.modality = facts.is_colour, facts.modality
-        self._facts = facts
+    def __init__(self, info: SliceInfo) -> None:
+        self.kind, self.n_slices = info.kind, info.n_slices
+        self.is_colour, self.modality = info.is_colour, info.modality
+        self._info = info
         self._sent: dict[int, SentSlice] = {}
 
     def take(self, sent: Sequence[SentSlice]) -> None:
@@ -132,7 +133,7 @@ class ReceivedSlices(Slices):
 
     def slice_shape(self, i: int) -> tuple[int, int]:
         """Return height and width."""
-        return self._facts.shapes[i]
+        return self._info.shapes[i]
 
     def slice_fingerprint(self, i: int) -> str:
         """Return its hash."""
@@ -141,16 +142,16 @@ class ReceivedSlices(Slices):
     @property
     def is_byte(self) -> bool:
         """Whether they are stored as 8-bit values."""
-        return self._facts.is_byte
+        return self._info.is_byte
 
     def intensity_range(self) -> tuple[float, float]:
         """Return the percentiles of the whole case."""
-        return self._facts.intensity_range
+        return self._info.intensity_range
 
 
 @dataclass(frozen=True)
 class EngineState:
-    """How it stands with the work; attributes as of `Compute`."""
+    """The state of the engine; attributes as of `Compute`."""
 
     encoder_name: str
     device_name: str
@@ -160,15 +161,15 @@ class EngineState:
 
 @dataclass(frozen=True)
 class Turn:
-    """What came of a turn of work.
+    """The outcome of a turn of work.
 
     Attributes:
         items: events and predictions, in their order.
-        done: whether that was all.
+        done: whether the work has ended.
         result: of the whole work, once it is done.
-        error: what ended it.
+        error: the one that ended it.
         state: afterwards.
-        said: sentences for the person.
+        notices: sentences for the person.
     """
 
     items: list[Event | Prediction]
@@ -176,12 +177,12 @@ class Turn:
     result: TrainingResult | None
     error: DinoAugSegError | None
     state: EngineState
-    said: list[str]
+    notices: list[str]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call came to: a value or an error. An exception that travels bare would look like a lost worker."""
+    """The outcome of a call: a value or an error. A bare exception would look like a lost worker."""
 
     value: Any = None
     error: DinoAugSegError | None = None
@@ -206,36 +207,36 @@ def _for_a_person(error: Exception) -> DinoAugSegError:
 
 @dataclass
 class _Work:
-    """What is going on, to be drawn turn by turn."""
+    """Work in progress, drawn turn by turn."""
 
     source: Generator[Event | Prediction, None, Any] | Iterator[Event | Prediction]
     cancel: Cancel = field(default_factory=Cancel)
 
 
 class WorkerActor:
-    """A worker's place for one session, as an actor of dask.distributed: it stays, and does one call at a time.
+    """The engine of one session on a worker, as an actor of dask.distributed: it stays, and does one call at a time.
 
-    Work is drawn in turns, by the machine of the person: when that is gone, nothing goes on unseen.
+    The machine of the person draws the work in turns: when that machine is gone, the work stops.
 
     Args:
-        facts: of the slices, which are sent after it.
-        version: of the program that asks.
+        info: of the slices, which are sent after it.
+        version: of the program on the person's machine.
         size: bytes of all slices together.
 
     Raises:
         ClusterError: the worker has another version of the program, or no room for the slices.
     """
 
-    def __init__(self, facts: SliceInfo, version: str, size: int) -> None:
+    def __init__(self, info: SliceInfo, version: str, size: int) -> None:
         require_version(version)
         respect_limit()
         room = available_memory() // 2
         if size > room:
             msg = f"it has room for {room / 2**20:.0f} MB of slices, and the case takes {size / 2**20:.0f} MB."
             raise ClusterError(msg)
-        self._slices = ReceivedSlices(facts)
+        self._slices = ReceivedSlices(info)
         self._engine: Engine | None = None
-        self._said: list[str] = []
+        self._notices: list[str] = []
         self._reported: list[Event | Prediction] = []  # by a prediction, since its last item
         self._work: _Work | None = None
 
@@ -248,7 +249,7 @@ class WorkerActor:
     def begin(self, settings: Settings, device: str) -> EngineState:
         """Load the encoder, once all slices are here."""
         config = ComputeConfig(device=device, cache=False)
-        self._engine = engine_class()(self._slices, settings, config, notify=self._said.append)
+        self._engine = engine_class()(self._slices, settings, config, notify=self._notices.append)
         return self._state()
 
     @_answering
@@ -281,7 +282,7 @@ class WorkerActor:
 
     @_answering
     def draw(self, stop: bool) -> Turn:
-        """Work on for a moment; ``stop`` asks the work to end at its next step."""
+        """Work for a moment; ``stop`` asks the work to end at its next step."""
         if self._work is None:
             msg = "There is nothing to go on with."
             raise ClusterError(msg)
@@ -302,8 +303,8 @@ class WorkerActor:
             self._reported.clear()
         if done:
             self._work = None
-        said, self._said[:] = list(self._said), []
-        return Turn(items, done, result, problem, self._state(), said)
+        notices, self._notices[:] = list(self._notices), []
+        return Turn(items, done, result, problem, self._state(), notices)
 
     def _ready(self) -> Engine:
         if self._engine is None:
@@ -316,11 +317,7 @@ class WorkerActor:
         return EngineState(engine.encoder_name, engine.device_name, engine.encoded, engine.encode_seconds)
 
 
-# The computing part of a session on a worker of a scheduler: it does what `Engine` does, elsewhere.
-#
-# Only pixels, labels and settings travel there, masks, events and what was learnt travel back. The worker uses weights
-# of
-# its own. A worker or a scheduler that is lost ends in an error; what was learnt before is still here.
+# On the machine of the person.
 
 
 _LOOK = 1.0  # seconds between looks at whether worker and scheduler are still there
@@ -330,7 +327,7 @@ _PARCEL = 8 * 2**20  # bytes of slices that are sent at once
 class RemoteEngine:
     """Encoder, features and decoder of one case on a worker.
 
-    The connection is made when it is first needed; the slices are sent then, which is told as progress.
+    The connection is made on first use; the slices are sent then, with progress.
 
     Args:
         case: whose slices.
@@ -349,10 +346,10 @@ class RemoteEngine:
         self._case, self._settings, self._config, self._notify = case, settings, config, notify
         self._client: Client | None = None
         self._actor: Any = None
-        self._held: Future | None = None  # the scheduler lets go of the actor when nobody holds this
+        self._held: Future | None = None  # the scheduler drops the actor when nobody holds this
         self._address = ""  # of the worker
         self._state: EngineState | None = None
-        self._anew = False
+        self._from_scratch = False
 
     @property
     def is_ready(self) -> bool:
@@ -361,12 +358,12 @@ class RemoteEngine:
 
     @property
     def encoder_name(self) -> str:
-        """The encoder in use, as what it is."""
+        """The encoder in use; that of the settings before the worker has loaded one."""
         return self._state.encoder_name if self._state is not None else self._settings.encoder
 
     @property
     def device_name(self) -> str:
-        """Where it computes, with the word that it is not here."""
+        """The device in use, marked as a worker's."""
         return f"{self._state.device_name if self._state is not None else self._config.device} (dask worker)"
 
     @property
@@ -376,22 +373,22 @@ class RemoteEngine:
 
     @property
     def encode_seconds(self) -> float:
-        """The time that took."""
+        """How long encoding took."""
         return self._state.encode_seconds if self._state is not None else 0.0
 
-    # --- what it does -----------------------------------------------------------------------------------------------
+    # --- computing -----------------------------------------------------------------------------------------------
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
     ) -> Generator[Event, None, TrainingResult]:
         """As of `Compute`."""
         yield from self._set_up(cancel)
-        if self._anew:
+        if self._from_scratch:
             self._ask("forget_decoder")
-            self._anew = False
+            self._from_scratch = False
         self._ask("train", labels, _nameless(classes), settings)
-        learnt: TrainingResult = yield from self._draw(cancel)
-        return learnt
+        result: TrainingResult = yield from self._draw(cancel)
+        return result
 
     def predict(
         self,
@@ -420,7 +417,7 @@ class RemoteEngine:
         return replace(found, classes=to_plain(entry for entry in classes if entry.number in numbers))
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
-        """As of `Compute`. Connects, for only the worker knows whether its encoder is the right one."""
+        """As of `Compute`. Connects, because only the worker knows whether its encoder is the right one."""
         for event in self._set_up():
             if isinstance(event, Notice):
                 self._notify(event.text)
@@ -432,22 +429,22 @@ class RemoteEngine:
             raise CheckpointError(msg) from error
 
     def forget_decoder(self) -> None:
-        """As of `Compute`. The worker hears it with the next training: settings change where nobody may wait."""
-        self._anew = True
+        """As of `Compute`. The worker learns it with the next training: settings change where nobody may wait."""
+        self._from_scratch = True
 
     def close(self) -> None:
-        """Leave the scheduler; the worker lets go of everything."""
+        """Leave the scheduler; the worker drops everything."""
         client, self._client, self._actor, self._held, self._state = self._client, None, None, None, None
         if client is not None:  # a window must not wait for a scheduler that does not answer
             threading.Thread(target=client.close, kwargs={"timeout": _LOOK}, name="leave-scheduler").start()
 
-    # --- the way there ----------------------------------------------------------------------------------------------
+    # --- connection ----------------------------------------------------------------------------------------------
 
     def _set_up(self, cancel: Cancel | None = None) -> Iterator[Event]:
-        """Connect, send the slices, have the encoder loaded; nothing where that is done."""
+        """Connect, send the slices, have the encoder loaded; no-op once that is done."""
         if self.is_ready:
             return
-        self.close()  # what was begun and did not come to its end
+        self.close()  # an unfinished attempt
         address = str(self._config.scheduler)
         yield Notice(f"Connecting to {address}…")
         self._client = connect(address)
@@ -463,10 +460,10 @@ class RemoteEngine:
         self._state = self._ask("begin", self._settings, self._config.device)
 
     def _start_actor(self, client: Client) -> None:
-        facts = SliceInfo.of(self._case)
-        size = sum(height * width for height, width in facts.shapes) * _bytes_a_pixel(self._case)
+        info = SliceInfo.of(self._case)
+        size = sum(height * width for height, width in info.shapes) * _bytes_a_pixel(self._case)
         self._held = client.submit(
-            WorkerActor, facts, version("napari-dinoaugseg"), size, actor=True, pure=False, resources=needs_of(client)
+            WorkerActor, info, version("napari-dinoaugseg"), size, actor=True, pure=False, resources=needs_of(client)
         )
         try:
             with losing(client):
@@ -486,7 +483,7 @@ class RemoteEngine:
         self._address = self._actor._address
 
     def _ask(self, name: str, *arguments: Any) -> Any:
-        """Have the actor do something. Raises what it raised; LostSchedulerError when nobody answers."""
+        """Call the actor. Raises its error, or LostSchedulerError when it is unresponsive."""
         client, actor = self._client, self._actor
         if client is None or actor is None:
             msg = "The connection to the scheduler was closed."
@@ -497,7 +494,7 @@ class RemoteEngine:
             answer: Answer = _wait_for(asked, lambda: self._require_worker(client))
         except DinoAugSegError:
             raise
-        except (OSError, RuntimeError, ValueError) as error:  # as dask has it when an actor's worker is gone
+        except (OSError, RuntimeError, ValueError) as error:  # dask raises these when an actor's worker is gone
             self._require_worker(client)
             raise lost(client) from error
         if answer.error is not None:
@@ -511,11 +508,11 @@ class RemoteEngine:
             raise LostSchedulerError(msg)
 
     def _draw(self, cancel: Cancel | None) -> Generator[Any, None, Any]:
-        """What the work yields, and what it returns."""
+        """Yield the items of the work, and return its result."""
         while True:
             drawn: Turn = self._ask("draw", bool(cancel))
             self._state = drawn.state
-            for sentence in drawn.said:
+            for sentence in drawn.notices:
                 self._notify(sentence)
             yield from drawn.items
             if drawn.error is not None:
@@ -525,7 +522,7 @@ class RemoteEngine:
 
 
 def _wait_for(asked: Any, look: Callable[[], None]) -> Answer:
-    """The answer of an actor; ``look`` raises when none can come any more."""
+    """The answer of an actor; ``look`` raises when none can come."""
     while True:
         try:
             answer: Answer = asked.result(timeout=_LOOK)
@@ -536,7 +533,7 @@ def _wait_for(asked: Any, look: Callable[[], None]) -> Answer:
 
 
 def _nameless(classes: Iterable[LabelClass]) -> list[LabelClass]:
-    """The same numbers; what a person calls them stays here."""
+    """The same numbers; the names stay on this machine."""
     return classes_of(entry.number for entry in classes)
 
 

@@ -1,4 +1,8 @@
-"""How many workers fit a machine."""
+"""A cohort on workers of dask.distributed: some on this machine, or those of a scheduler.
+
+Paths and options travel to the workers, sentences and seconds come back: the workers read the cases and write the
+masks.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +25,7 @@ from napari_dinoaugseg.learning.memory import available_memory
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.batch import BatchPlan, Outcome, batch_of
 from napari_dinoaugseg.session.cohort import CohortCase
+from napari_dinoaugseg.session.compute import Notify
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -32,7 +37,7 @@ _MEMORY = 4 * 2**30  # bytes; a CT of 300 slices takes 3 GB
 
 @dataclass(frozen=True)
 class Share:
-    """What each worker of a machine gets.
+    """The share of a machine that each worker gets.
 
     Attributes:
         workers: how many there are.
@@ -72,14 +77,8 @@ def share_machine(cases: int, *, cores: int, memory: int, gpus: int, wanted: int
     return Share(workers, max(1, cores // workers), memory // workers)
 
 
-# A cohort on workers of dask.distributed: some on this machine, or those of a scheduler.
-#
-# Paths and options travel to the workers, sentences and seconds come back: the workers read the cases and write the
-# masks themselves.
-
-
 _LOOK = 2.0  # seconds between looks at who joined or left
-_ONE_CASE = Lock()  # for a worker with several threads that joins when the others were looked at
+_ONE_CASE = Lock()  # for a worker with several threads that joins after the others were checked
 
 Results = Generator[tuple[CohortCase, Outcome], None, None]
 
@@ -89,13 +88,13 @@ def local_workers(plan: BatchPlan, cases: int, wanted: int | None = None) -> Ite
     """Workers on this machine, ended with the block. Only this program can talk to them: with keys made for it.
 
     Args:
-        plan: says on what device they compute.
+        plan: names the device.
         cases: how many there are to predict.
         wanted: how many workers; None = as many as fit.
 
     Raises:
         SettingsError: more are wanted than fit.
-        DeviceError: the device is not there.
+        DeviceError: the device is not available.
     """
     import dask.config
     import dask.system
@@ -153,7 +152,7 @@ def worker_options(share: Share, gpus: list[str]) -> list[dict[str, Any]]:
 
 
 def predict_on(
-    client: Client, cases: Iterable[CohortCase], plan: BatchPlan, *, say: Callable[[str], None] = lambda _: None
+    client: Client, cases: Iterable[CohortCase], plan: BatchPlan, *, notify: Notify = lambda _: None
 ) -> Results:
     """Predict cases on the workers of a client, as many at a time as there are workers; each as it is done.
 
@@ -164,7 +163,7 @@ def predict_on(
         client: see :func:`local_workers` and `connection.connect`.
         cases: what to predict; the workers must see the same paths.
         plan: how.
-        say: gets sentences for the person.
+        notify: gets sentences for the person.
 
     Raises:
         ClusterError: a worker cannot do this, or the scheduler is lost; what was handed out until then is done.
@@ -178,13 +177,13 @@ def predict_on(
     _require_ready(client, plan, waiting[0])
     needs = needs_of(client)
     running: dict[Future, CohortCase] = {}
-    told = False
+    reported = False
     try:
         while waiting or running:
             workers = len(workers_of(client, needs))
-            if not workers and not told:
-                say("No worker is left; waiting for one. Ctrl+C stops, and the same command goes on later.")
-            told = not workers
+            if not workers and not reported:
+                notify("No worker is left; waiting for one. Ctrl+C stops, and the same command goes on later.")
+            reported = not workers
             # No more than one each: when a worker dies, the scheduler suspects all that was handed to it.
             while waiting and len(running) < workers:
                 case = waiting.popleft()
@@ -205,7 +204,7 @@ def predict_on(
 
 
 def _predict(case: CohortCase, plan: BatchPlan) -> Outcome:
-    """What a worker does."""
+    """Runs on a worker."""
     respect_limit()
     with _ONE_CASE:
         batch = batch_of(plan)
@@ -214,7 +213,7 @@ def _predict(case: CohortCase, plan: BatchPlan) -> Outcome:
 
 
 def _ready(plan: BatchPlan, case: CohortCase, wanted: str) -> None:
-    """Whether a worker can do it; raises when not. The model is loaded then."""
+    """Runs on a worker: raise unless it can predict the case. Loads the model."""
     require_version(wanted)
     for path in (plan.model, case.path, case.mask.parent):
         if not path.exists():
@@ -226,7 +225,7 @@ def _ready(plan: BatchPlan, case: CohortCase, wanted: str) -> None:
 
 
 def _require_ready(client: Client, plan: BatchPlan, case: CohortCase) -> None:
-    """Raise when a worker cannot do what will be asked of it."""
+    """Raise when a worker cannot predict the cases."""
     wanted = version("napari-dinoaugseg")
     needs = needs_of(client)
     wide = [address for address, threads in client.nthreads().items() if threads > 1]
@@ -257,7 +256,7 @@ def _require_ready(client: Client, plan: BatchPlan, case: CohortCase) -> None:
 
 
 def _outcome(future: Future, client: Client) -> Outcome:
-    """What became of a case: what its worker says, or why no worker lived to say it."""
+    """The worker's result, or why every worker died."""
     from distributed import KilledWorker
 
     with losing(client):

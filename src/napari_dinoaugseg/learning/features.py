@@ -34,14 +34,15 @@ _FLOAT16_MAX = 65504.0
 class FeatureStore:
     """Encoder features of one case at one input size, in memory and on disk.
 
-    When memory runs out, or a device fails, encoding goes on with less: see :meth:`notices`.
+    When memory runs out, or a device fails, encoding continues with less: see :meth:`notices`.
 
     Args:
         case: whose slices.
         encoder: what makes the features.
         input_size: side of the square that a slice is resized to.
         window: how intensities become 0 to 1; None = as they are.
-        context: distance of the neighbours that a grey slice is encoded with, see `learning.context`; 0 = it is alone.
+        context: distance of the neighbours that a grey slice is encoded with (2.5D, see
+            `augmentation.neighbour_distance`); 0 = it is alone.
         cache: where features are kept on disk; None = nowhere.
         memory_budget: bytes of features to keep in memory; None = a share of what the machine has left.
         batch_size: slices encoded at once; None = as many as suits the encoder's device.
@@ -90,15 +91,15 @@ class FeatureStore:
         return self._bytes
 
     def resized(self, input_size: int) -> FeatureStore:
-        """A store of the same slices and encoder at another input size. This one lets go of what it kept in memory."""
+        """A store of the same slices and encoder at another input size. This one empties its memory."""
         return self._changed(input_size=input_size)
 
     def with_context(self, context: int) -> FeatureStore:
-        """A store of the same case and encoder with other neighbours. This one lets go of what it kept in memory."""
+        """A store of the same case and encoder with other neighbours. This one empties its memory."""
         return self._changed(context=context)
 
     def with_precision(self, *, exact: bool) -> FeatureStore:
-        """A store of the same case and encoder in another precision. This one lets go of what it kept in memory."""
+        """A store of the same case and encoder in another precision. This one empties its memory."""
         return self._changed(exact=exact)
 
     def _changed(self, **changes: int | bool) -> FeatureStore:
@@ -146,7 +147,7 @@ class FeatureStore:
         """The maps of several slices stacked, (B, C, h, w) float32 on ``device``."""
         every = [self.features(index, view) for index, view in wanted]
         stacked = [torch.stack(stage) for stage in zip(*every, strict=True)]
-        if device.type == "cuda":  # from page-locked memory the copy goes on while the card works
+        if device.type == "cuda":  # from page-locked memory the copy overlaps with computation
             stacked = [stage.pin_memory() for stage in stacked]
         return [stage.to(device, non_blocking=True).float() for stage in stacked]
 
@@ -275,7 +276,7 @@ class FeatureStore:
         return f"with {self._batch_size} slices at a time"
 
     def _key(self, index: int, view: View | Mirror | None) -> str:
-        """What the features depend on, as a hexadecimal name. Bump the leading number when the preparation changes."""
+        """A hash (hex) of all that the features depend on. Bump the leading number when the preparation changes."""
         parts = (
             "1",
             self._fingerprint(index),
@@ -295,7 +296,7 @@ class FeatureStore:
         return before, index, after
 
     def _fingerprint(self, index: int) -> str:
-        """Of its slices' pixels, which are read and hashed once: every step asks for the key of every slice in it."""
+        """The hash of its slices' pixels, computed once: every step asks for the key of every slice in it."""
         for i in self._slices(index):
             if i not in self._fingerprints:
                 self._fingerprints[i] = self.case.slice_fingerprint(i)
@@ -315,7 +316,7 @@ class GpuFeatureCache:
 
     Args:
         store: features of the case.
-        device: where the training goes on.
+        device: of the training.
         room: bytes to take on the device; None = a quarter of what is free there, and nothing where the device works
             in the machine's own memory.
     """

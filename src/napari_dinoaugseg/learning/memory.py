@@ -1,4 +1,4 @@
-"""How much memory there is to use."""
+"""How much memory is available."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _limit: int | None = None
 
 
 def limit_to(size: int | None) -> None:
-    """Let this process take so many bytes at most, because others share the machine with it; None = as many as it has.
+    """Limit this process to so many bytes, because others share the machine with it; None = no limit.
 
-    A fact about the process, as that it is one of several workers.
+    A property of the process, for example of one of several workers.
     """
     global _limit
     _limit = size
@@ -26,7 +26,7 @@ def available_memory(group: Path = _GROUP) -> int:
     """Bytes that can be taken without swapping: what the machine has left, or a container or this process may take.
 
     Args:
-        group: the folder in which Linux tells the limits of a container.
+        group: the folder in which Linux keeps the limits of a container.
     """
     left = _available(group)
     if _limit is None:

@@ -1,4 +1,4 @@
-"""Which slice is worth labelling next: where the model is unsure, and far from what it has seen."""
+"""The query strategy: which slice to label next, by the model's uncertainty and the distance to labelled slices."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Suggestion:
 
 
 _BESIDE = 2
-"""Slices: so near a structure there may be more of it that is not seen yet."""
+"""Slices: this near to a structure there may be more of it that is not seen yet."""
 
 _ANYWHERE = 0.03
 """Weight of a slice far from all structure that is known, relative to the slice that shows most of it."""
 
 _REACH = 0.25
-"""Share of the slices with structure, or of all: so far from a labelled slice it tells nothing any more."""
+"""Share of the slices with structure, or of all: beyond this distance a label carries no information."""
 
 
 def suggest(
@@ -46,20 +46,20 @@ def suggest(
 ) -> list[Suggestion]:
     """The ``count`` slices to label next, best first; fewer when fewer are unlabelled.
 
-    In a volume a labelled slice tells of those around it as well, the less the further they are. The slice that comes
-    next is the one that tells most: the sum, over the slices around it, of what is not told by a labelled or already
-    suggested one, times the root of the doubt (1 - confidence) about that slice, times the structure there. The root,
-    because doubts differ more than errors do; the structure, because a few pixels at the end of an organ add little to
-    the whole. Before the first prediction slices are in doubt and may hold structure all alike. Pictures count by their
-    own doubt and by their distance to the nearest labelled or suggested one.
+    In a volume a label informs about the slices around it as well, less with distance. The next slice is the one that
+    informs most: the sum, over the slices around it, of the information that no labelled or already suggested slice
+    gives, times the root of that slice's uncertainty (1 - confidence), times the structure there. The root, because
+    uncertainties differ more than errors do; the structure, because a few pixels at the end of an organ add little to
+    the whole. Before the first prediction all slices are equally uncertain and may hold structure. Pictures count by
+    their own uncertainty and by their distance to the nearest labelled or suggested one.
 
     Args:
         n_slices: of the case.
         labelled: slices with manual or accepted labels.
         confidence: of predicted slices, 0 to 1.
         count: how many to suggest.
-        amounts: pixels of structure in the slices that are labelled or predicted; None where slices do not belong
-            together, as pictures.
+        amounts: pixels of structure in the slices that are labelled or predicted; None for pictures, which are
+            independent.
     """
     taken = set(labelled)
     doubt = np.array([max(0.0, 1 - confidence.get(index, 0.0)) for index in range(n_slices)])  # rounding may exceed 1
@@ -89,22 +89,22 @@ def _distances(n_slices: int, taken: Collection[int]) -> NDArray[np.intp]:
 
 
 def _alone(doubt: NDArray[np.float64], worst: float, distances: NDArray[np.intp]) -> NDArray[np.float64]:
-    """What slices are worth by themselves."""
+    """The value of slices by themselves."""
     if worst <= 0:
         return distances.astype(float)
-    return doubt / worst * np.minimum(1.0, distances / (_REACH * len(doubt)))  # further brings no more news
+    return doubt / worst * np.minimum(1.0, distances / (_REACH * len(doubt)))  # further adds nothing
 
 
 def _around(doubt: NDArray[np.float64], amounts: Mapping[int, int], distances: NDArray[np.intp]) -> NDArray[np.float64]:
-    """What each slice would tell of those around it that is not told yet."""
+    """The information that each slice would add about those around it."""
     reach = max(2.0, _REACH * (sum(amount > 0 for amount in amounts.values()) or len(doubt)))
     aside = int(reach)
-    tells = 1 - np.abs(np.arange(-aside, aside + 1)) / reach
-    told, needed = (
-        sliding_window_view(np.pad(values, aside), len(tells))
+    informs = 1 - np.abs(np.arange(-aside, aside + 1)) / reach
+    known, needed = (
+        sliding_window_view(np.pad(values, aside), len(informs))
         for values in (np.maximum(0.0, 1 - distances / reach), np.sqrt(doubt) * _weights(len(doubt), amounts))
     )
-    return np.asarray((np.maximum(0.0, tells - told) * needed).sum(axis=1))
+    return np.asarray((np.maximum(0.0, informs - known) * needed).sum(axis=1))
 
 
 def _weights(n_slices: int, amounts: Mapping[int, int]) -> NDArray[np.float64]:

@@ -392,7 +392,7 @@ class RecordedStep(Step):
 
     The optimiser is capturable and its rate a tensor on the card: what the schedule puts there, a recording reads.
     Nothing in a step may depend on values that the processor would have to wait for. Where recording fails, for lack
-    of memory or on a driver that cannot, steps go on the usual way.
+    of memory or on a driver that cannot, steps run unrecorded.
     """
 
     def __init__(
@@ -428,7 +428,7 @@ class RecordedStep(Step):
         pool = next((recording.graph.pool() for recording in self._recordings.values()), None)
         try:
             graph = torch.cuda.CUDAGraph()
-            # Other threads go on using the card: only what this one does may not disturb the recording.
+            # Other threads keep using the card: only what this one does may disturb the recording.
             with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
                 loss = self._compute(inputs, labels, fires)
         except RuntimeError:
@@ -525,7 +525,7 @@ def segmentation_loss(
 
 
 def balanced_weights(targets: Iterable[Tensor], n_classes: int, power: float) -> Tensor:
-    """Weights (K,) by which rare classes are heard beside large ones: frequency ** -power, on average 1 a pixel.
+    """Weights (K,) by which rare classes count beside large ones: frequency ** -power, on average 1 a pixel.
 
     With two dozen organs in a few slices the small ones are a fraction of a percent of the pixels; unweighted, a short
     training never finds them. Classes that do not occur weigh 1.

@@ -1,4 +1,4 @@
-"""A saved model at work: loaded once, used on one case after the other."""
+"""A saved model, loaded once and used on one case after the other; and the state of its results on disk."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class SavedModel:
         self._loaded: tuple[Checkpoint, Encoder] | None = None
 
     def load(self) -> None:
-        """Read the model and its encoder, unless that was done before.
+        """Read the model and its encoder on the first call.
 
         Raises:
             CheckpointError: no model file, damaged, or of another encoder than the weights are.
-            WeightsError, DeviceError: the encoder's weights or the device cannot be had.
+            WeightsError, DeviceError: the encoder's weights or the device are not available.
         """
         self._parts()
 
@@ -100,7 +100,7 @@ def fingerprint_of(path: Path) -> str:
         raise CheckpointError(msg) from error
 
 
-# What is predicted already: masks with a report that tells from which model and which files they come.
+# Results on disk: masks with a report that names the model and the files they come from.
 
 
 _LARGEST_REPORT = 64 * 2**20  # bytes
@@ -108,17 +108,17 @@ _ENTRY = "prediction"
 
 
 class ResultState(StrEnum):
-    """What there is of a case's results."""
+    """The state of a case's results on disk."""
 
     OPEN = "open"  # nothing, or an unfinished attempt
     PRESENT = "present"  # mask and report, of the same model, options and files
     CHANGED = "changed"  # the same, but somebody changed the mask since
-    OTHER = "other"  # something else: of another model, other options, other files, or without a report
+    OTHER = "other"  # of another model, other options, other files, or without a report
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a mask comes from, besides its case.
+    """The source of a mask, besides its case.
 
     Attributes:
         model: a hash of the model file.
@@ -130,9 +130,9 @@ class Provenance:
 
 
 def look(case: CohortCase, provenance: Provenance) -> tuple[ResultState, str]:
-    """What there is of a case's results, and, when it is something else, what is different.
+    """The state of a case's results and, when they come from something else, the difference.
 
-    A case whose files have the sizes and times that the report tells is taken for the same; otherwise their bytes are
+    A case whose files have the sizes and times of the report counts as the same; otherwise their bytes are
     compared, so that a copied cohort counts as the same and a corrected header does not.
     """
     if not case.mask.exists():
@@ -168,7 +168,7 @@ def require_none_else(found: Iterable[tuple[CohortCase, ResultState, str]], out:
 
 
 class ResultWriter:
-    """The results of one case on their way to the disk; begun before the case is opened.
+    """Writes the results of one case; made before the case is opened.
 
     Args:
         case: the case and its places.
@@ -191,7 +191,7 @@ class ResultWriter:
     def write(self, session: Session) -> None:
         """Write the mask and its report.
 
-        A mask is never beside a report of something else: before it is written, its report says that it is unfinished.
+        A mask never lies beside a report of something else: before it is written, its report marks it as unfinished.
 
         Raises:
             OutputError: the system refused to write.
@@ -203,7 +203,7 @@ class ResultWriter:
             session.export(mask)
         except OutputError:
             if not mask.exists():
-                with contextlib.suppress(OSError):  # the first error tells more
+                with contextlib.suppress(OSError):  # the first error is the useful one
                     report.unlink()
             raise
         seconds = {stage: round(value, 3) for stage, value in session.seconds.items()}
@@ -212,7 +212,7 @@ class ResultWriter:
 
 
 def _read(report: Path) -> dict[str, Any] | None:
-    """What a report tells of a prediction; None when it is none of ours."""
+    """The prediction's entry of a report; None if the file is not one of ours."""
     try:
         if report.stat().st_size > _LARGEST_REPORT:
             return None
@@ -246,7 +246,7 @@ def _hash(parts: Iterator[bytes]) -> str:
     return digest.hexdigest()
 
 
-# One case after the other with one model: what every process that predicts a cohort does.
+# One case after the other with one model, in every process that predicts a cohort.
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class BatchPlan:
 
     Attributes:
         model: the model file.
-        fingerprint: a hash of that file, see `predicting.fingerprint_of`.
+        fingerprint: a hash of that file, see `fingerprint_of`.
         plane: slicing plane, by name; None = the one with the finest pixels.
         series: which DICOM series.
         component: which time point or channel.
@@ -273,14 +273,14 @@ class BatchPlan:
 
     @property
     def provenance(self) -> Provenance:
-        """What the masks come from."""
+        """The source of the masks."""
         options = json.dumps([self.plane, self.series, self.component, self.window])
         return Provenance(self.fingerprint, hashlib.blake2b(options.encode(), digest_size=16).hexdigest())
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case.
+    """The outcome of a case.
 
     Attributes:
         reason: why it failed, in one line; None when mask and report are written.
@@ -298,11 +298,11 @@ class Batch:
 
     def __init__(self, plan: BatchPlan) -> None:
         self._plan = plan
-        self._said: list[str] = []
-        self._model = SavedModel(plan.model, plan.compute, notify=self._said.append)
+        self._notices: list[str] = []
+        self._model = SavedModel(plan.model, plan.compute, notify=self._notices.append)
 
     def load(self) -> None:
-        """Load model and encoder, unless that was done before.
+        """Load model and encoder on the first call.
 
         Raises:
             CheckpointError: the model cannot be used, or is not the one that was planned with.
@@ -323,13 +323,13 @@ class Batch:
             reason = str(error)
         except Exception as error:  # whatever it is, the other cases can do without this one
             reason = f"{type(error).__name__}: {error}"
-        said = [*self._said, *notices]
-        self._said.clear()
-        return Outcome(one_line(reason) if reason is not None else None, time.monotonic() - started, tuple(said))
+        collected = [*self._notices, *notices]
+        self._notices.clear()
+        return Outcome(one_line(reason) if reason is not None else None, time.monotonic() - started, tuple(collected))
 
     def _predict(self, place: CohortCase, notices: list[str]) -> None:
         plan = self._plan
-        # Opened first: it says best what is wrong with a file.
+        # Opened first: its errors are the clearest about a file.
         case = open_case(place.path, plane=plan.plane, series=plan.series, component=plan.component)
         notices.extend(case.notices)
         case.check_output(place.mask, [plan.model, *([plan.compute.weights] if plan.compute.weights else [])])

@@ -43,7 +43,7 @@ class Cohort:
 
     Attributes:
         cases: files and folders, as `open_case` takes them, in natural order (a list keeps its own).
-        notices: what was left out.
+        notices: sentences about files that are not cases.
     """
 
     cases: list[Path]
@@ -82,7 +82,7 @@ def find_cohort(path: Path, *, wanted: bool | None = None, series: str | None = 
         wanted: True = it is a cohort, False = it is one case. None = a text file is a cohort, and so is a folder that
             cannot be one case: with NIfTI or NRRD files, or with DICOM of several examinations.
         series: the DICOM series that was asked for; a folder of several ones is one case then.
-        out: where the results go; it is no case, even inside the folder. The name of a file asks for one case.
+        out: where the results go; never taken as a case, even inside the folder. A file name asks for one case.
 
     Raises:
         CaseError: it may be one case or a cohort, holds no case, or the list cannot be read.
@@ -171,7 +171,7 @@ def _read_list(path: Path) -> list[Path]:
 
 
 class _Inside:
-    """What lies right in a folder, sorted by what it could be."""
+    """The direct contents of a folder, sorted by kind."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -191,7 +191,7 @@ class _Inside:
         self.others = [path for path in files if path not in {*known, *self.loops, *self.slices}]
 
     def is_cohort(self, series: str | None) -> bool:
-        """Whether this cannot be one case. Raises CaseError when it is not clear."""
+        """Whether this cannot be one case. Raises CaseError when it is ambiguous."""
         loose = [path.name for path in (*self.pictures, *self.slices)]
         if self.volumes and loose:
             volumes = listed([path.name for path in self.volumes], 1)
@@ -245,12 +245,12 @@ class _Inside:
 def _is_stack(path: Path) -> bool:
     try:
         return is_stack(path)
-    except CaseError:  # damaged: told when it is opened
+    except CaseError:  # damaged: reported when it is opened
         return False
 
 
 def _multi_frame(files: Iterable[Path]) -> dict[Path, ImageFile | None] | None:
-    """The headers of multi-frame files, None for a damaged one, of which its opening tells; None with a single slice.
+    """The headers of multi-frame files (None for a damaged one, reported on opening); None with a single slice.
 
     A folder of slices is recognised by the first of them: the headers of the others are not read for that.
     """
@@ -302,13 +302,13 @@ def _holds_case(folder: Path) -> bool:
 
 
 def _is_volume(dicom: Iterable[Path]) -> bool:
-    """Whether DICOM files are a volume and not pictures, as far as the first ones with an image tell."""
+    """Whether DICOM files are a volume and not pictures, judged by the first ones with an image."""
     pictures = loops = 0
     for path in dicom:
         try:
             image = _read(path)
         except CaseError:
-            return True  # which its opening tells
+            return True  # reported on opening
         if image is None:
             continue
         if image.has_place or not (is_picture(image) or len(image.slices) > 1):

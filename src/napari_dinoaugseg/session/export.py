@@ -1,4 +1,4 @@
-"""What was done, for the records: a JSON file that says how a mask came about.
+"""Masks on disk, and the report beside them: a JSON file that records how a mask was made.
 
 It names neither files nor folders: file names of medical images often hold the name of a patient. The case is known by
 its fingerprint, the slices by their numbers.

@@ -1,4 +1,4 @@
-"""Whether a saved model can be used in a session: its classes, its settings, its encoder."""
+"""Whether a saved model fits a session: its classes, its settings, its encoder."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ _NO_SECONDS = {"encode": 0.0, "train": 0.0, "predict": 0.0}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a model was, or will be, trained with: the settings, and the file of encoder weights (None = the usual)."""
+    """The settings of a training, and its file of encoder weights (None = the default ones)."""
 
     settings: Settings
     weights: Path | None
@@ -117,10 +117,10 @@ class Session:
         self._encoder = encoder
         self._notify = notify
         self._engine: Compute | None = None
-        self._engine_recipe: Recipe | None = None  # whose features the engine makes
+        self._engine_recipe: Recipe | None = None  # of the engine's features
         self._model: Checkpoint | Path | None = None  # the trained decoder, also before the engine is built
         self._model_recipe: Recipe | None = None
-        self._unusable: Checkpoint | Path | None = None  # learnt with other weights of the encoder, which may come back
+        self._unusable: Checkpoint | Path | None = None  # kept: its encoder weights may become available again
         self.seconds = dict(_NO_SECONDS)
 
     # --- labelling --------------------------------------------------------------------------------------------------
@@ -175,16 +175,16 @@ class Session:
 
     @property
     def engine(self) -> Compute:
-        """The computing part, for the trained model if there is one; built on first use.
+        """What computes, for the trained model if there is one; built on first use.
 
         Raises:
-            DeviceError, WeightsError, SettingsError, ClusterError: what it needs cannot be had.
+            DeviceError, WeightsError, SettingsError, ClusterError: something that it needs is not available.
         """
         return self._engine or self._engine_for(self._model_recipe or self._next_recipe)
 
     @property
     def _next_recipe(self) -> Recipe:
-        """What the next training uses."""
+        """The recipe of the next training."""
         return Recipe(self.settings, self._config.weights)
 
     def _engine_for(self, recipe: Recipe) -> Compute:
@@ -208,8 +208,8 @@ class Session:
     def configure(self, settings: Settings, config: ComputeConfig) -> None:
         """Choose how to learn from now on; labels, predictions and the trained model stay. Not while work runs.
 
-        The model goes on predicting with the settings it was trained with. Whether the next training can continue it,
-        :meth:`changes_since_training` tells.
+        The model keeps predicting with the settings of its training; :meth:`changes_since_training` names those that
+        keep the next training from continuing it.
         """
         if replace(config, weights=None) != replace(self._config, weights=None):
             self.close()
@@ -244,15 +244,15 @@ class Session:
     def train(self, cancel: Cancel | None = None) -> Generator[Event, None, Round]:
         """Learn from the labelled slices; continues the trained model unless :meth:`changes_since_training` names any.
 
-        The labels are taken over at the call; what is painted while the training runs counts in the next one. The
-        events may be drawn from another thread: the label book is not touched any more.
+        The labels are copied at the call; what is painted while the training runs counts in the next one. The events
+        may be drawn from another thread, which does not touch the label book.
 
         Yields events; returns the round. When it is stopped, what has been learnt so far is kept.
 
         Raises:
             TrainingError: nothing is labelled, or only background.
-            WeightsError, DeviceError, ClusterError: the encoder, the device or a worker cannot be had, or a worker is
-                lost (while drawing events).
+            WeightsError, DeviceError, ClusterError: the encoder, the device or a worker is not available, or a worker
+                is lost (while drawing events).
         """
         labels = self._truths()
         classes = classes_to_learn(self.labels.classes, labels.values())
@@ -352,21 +352,21 @@ class Session:
         amounts = self.pixel_counts.foreground(self.labels) if self.case.kind == "volume" else None
         return suggest(self.case.n_slices, self.labels.labelled, self.labels.confidence, count, amounts)
 
-    # --- facts ------------------------------------------------------------------------------------------------------
+    # --- state ------------------------------------------------------------------------------------------------------
 
     @property
     def encoder_name(self) -> str:
-        """The encoder in use, as what it is."""
+        """The encoder in use, never ``auto``."""
         return self.engine.encoder_name
 
     @property
     def device_name(self) -> str:
-        """Where it computes: ``cpu``, ``cuda``, ``mps``, and whether that is a worker's."""
+        """The device in use: ``cpu``, ``cuda``, ``mps``, and whether it is a worker's."""
         return self.engine.device_name
 
     @property
     def encoded(self) -> int:
-        """How many slices and views passed the encoder so far; 0 when all features were at hand."""
+        """How many slices and views passed the encoder so far; 0 when all features were cached."""
         return self.engine.encoded
 
     # --- results ----------------------------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ class Session:
         Args:
             path: a file for a volume, a folder for pictures.
             include: which slices count; the others come out as background.
-            keep_unknown: pixels left open on slices labelled by hand stay `UNKNOWN`, which masks of pictures can say;
+            keep_unknown: pixels left open on slices labelled by hand stay `UNKNOWN`, which masks of pictures can hold;
                 else they are filled from the prediction.
             reviewed_only: background on slices that nobody has looked at, see :meth:`LabelBook.unseen`.
 
@@ -413,7 +413,7 @@ class Session:
         save_checkpoint(path, replace(model, classes=[now.get(entry["number"], entry) for entry in model.classes]))
 
     def load_model(self, path: Path, *, window: str | None = None) -> Settings:
-        """Take over a saved decoder: its architecture and classes, the window it saw, and its encoder.
+        """Use a saved decoder: its architecture and classes, the window it saw, and its encoder.
 
         Classes that the session has already must be the model's.
 
@@ -426,7 +426,7 @@ class Session:
 
         Raises:
             CheckpointError: no model file, another encoder, or other classes. The session stays as it was.
-            WeightsError: the weights of the model's encoder cannot be had.
+            WeightsError: the weights of the model's encoder are not available.
         """
         with importing_torch():
             from napari_dinoaugseg.model.checkpoint import load_checkpoint
@@ -490,11 +490,11 @@ class Session:
         trained_with = snapshot.model_settings or snapshot.settings
         self._model_recipe = None if snapshot.model is None else Recipe(trained_with, self._config.weights)
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- private -----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _losing_workers(self) -> Iterator[None]:
-        """What was on a worker that is lost is had again when it is next needed; what was learnt before is here."""
+        """Drop the engine when its worker is lost; it is rebuilt on next use, with the model that is kept here."""
         try:
             yield
         except ClusterError:
@@ -502,7 +502,7 @@ class Session:
             raise
 
     def _restore_model(self, engine: Compute) -> None:
-        """Give a new engine what was learnt before it was built; what does not fit any more is said, and left."""
+        """Give the trained model to a new engine; one that no longer fits is kept aside, with a notice."""
         source = self._model if isinstance(self._model, Path) else self.case.path
         try:
             model = self.model
