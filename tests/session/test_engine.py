@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from napari_dinoaugseg.case import open_case
-from napari_dinoaugseg.errors import DeviceError, TrainingError
+from napari_dinoaugseg.errors import ClusterError, DeviceError, TrainingError
 from napari_dinoaugseg.learning import fallback as devices
 from napari_dinoaugseg.learning.events import Notice
 from napari_dinoaugseg.learning.train import Trained
@@ -158,3 +158,9 @@ def test_other_neighbours_need_another_decoder(new_session, blob_files, quick):
     assert session.engine.store.context == 0
     list(session.train())
     assert session.engine.store.context == 1
+
+
+def test_a_session_that_was_given_no_cluster_refuses_a_scheduler(blob_files, quick):
+    session = Session(open_case(blob_files[0]), quick, ComputeConfig(scheduler="tcp://127.0.0.1:9"))
+    with pytest.raises(ClusterError, match="computes on this computer only"):
+        _ = session.engine
