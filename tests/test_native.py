@@ -104,7 +104,7 @@ import os, sys, threading, warnings
 from pathlib import Path
 import numpy as np
 from napari_dinoaugseg.errors import DinoAugSegError
-from napari_dinoaugseg.gui.encoder_choice import look_for_weights
+from napari_dinoaugseg.gui.case_section import look_for_weights
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.batch import SavedModel
 from napari_dinoaugseg.session.compute import ComputeConfig
