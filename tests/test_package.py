@@ -30,6 +30,28 @@ def test_importing_the_package_loads_nothing_heavy():
     assert done.stdout.split() == []
 
 
+def test_public_names_are_imported_when_they_are_used():
+    from napari_dinoaugseg.case import open_case
+    from napari_dinoaugseg.learning.settings import Settings
+    from napari_dinoaugseg.session.labels import LabelBook
+    from napari_dinoaugseg.session.session import Session
+
+    own = {"open_case": open_case, "Session": Session, "Settings": Settings, "LabelBook": LabelBook}
+    assert {name: getattr(napari_dinoaugseg, name) for name in napari_dinoaugseg.__all__} == own
+    assert set(own) < set(dir(napari_dinoaugseg))
+    with pytest.raises(AttributeError, match="has no attribute 'open_study'"):
+        napari_dinoaugseg.open_study  # noqa: B018
+
+
+def test_settings_and_opening_a_case_load_neither_torch_nor_napari():
+    done = run_python(
+        "import sys; from napari_dinoaugseg import open_case, Settings\n"
+        "print(*sorted({'torch', 'napari', 'qtpy'} & set(sys.modules)))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
 def test_import_contracts_hold():
     done = run_python("from importlinter.cli import lint_imports\nraise SystemExit(lint_imports(no_cache=True))")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -65,30 +65,17 @@ def test_a_scaling_beyond_float32_is_replaced_and_said(tmp_path: Path) -> None:
     assert np.array_equal(nib.load(path).dataobj.get_unscaled(), array)
 
 
-def test_an_extension_may_claim_any_length_and_is_not_unpacked(tmp_path: Path) -> None:
-    path = write_nifti(tmp_path / "image.nii.gz", numbers((4, 5, 6)))
-    patched(path, 108, "f", 368.0)
-    patched(path, 348, "4B2i", 1, 0, 0, 0, 2**31 - 16, 6)
-    path.write_bytes(path.read_bytes() + gzip.compress(bytes(2**26)) * 2)
-    with pytest.raises(CaseError, match=r"image\.nii\.gz: cannot be read as a gzip-packed NIfTI file"):
-        open_case(path)
-
-
 @pytest.mark.parametrize("name", ["image.nii", "image.nii.gz"])
 def test_a_header_that_claims_to_be_huge_is_refused(name: str, tmp_path: Path) -> None:
     path = patched(write_nifti(tmp_path / name, numbers((4, 5, 6))), 108, "f", 2.0**30)
-    with pytest.raises(CaseError, match="its header claims to be 1024 MiB long"):
+    with pytest.raises(CaseError, match=r"image\.nii.* cut off"):
         open_case(path)
 
 
-def test_a_packed_file_with_far_more_than_its_header_tells_is_refused(tmp_path: Path) -> None:
+def test_what_follows_the_voxels_of_a_packed_file_is_ignored(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "image.nii.gz", numbers((4, 5, 6)))
-    whole = path.read_bytes()
-    path.write_bytes(whole + gzip.compress(bytes(1000)))  # padding is harmless
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(1000)))
     assert volume(path).n_slices == 6
-    path.write_bytes(whole + gzip.compress(bytes(2**22)))
-    with pytest.raises(CaseError, match="holds far more than the 240 bytes that its header tells of"):
-        open_case(path)
 
 
 def test_sizes_that_overflow_64_bits_are_refused(tmp_path: Path) -> None:

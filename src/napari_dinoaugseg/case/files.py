@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
+
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CaseError, DinoAugSegError, OutputError
 
@@ -191,6 +193,17 @@ def _leads_to_element(head: bytes, order: str) -> bool:
         return False
     (following,) = struct.unpack_from(f"{order}H", head, 8 + length)
     return following in (0x0002, 0x0008)
+
+
+def require_memory(path: Path, nbytes: int) -> None:
+    """Raise `CaseError` when a header announces more bytes of pixels than this machine has memory for."""
+    most = psutil.virtual_memory().total
+    if nbytes > most:
+        msg = (
+            f"{path}: its header announces {nbytes / 1e9:.3g} GB of pixels, but this machine has {most / 1e9:.3g} GB of "
+            "memory. The file is cut off or damaged, or needs a larger machine."
+        )
+        raise CaseError(msg)
 
 
 def require_file(path: Path) -> None:

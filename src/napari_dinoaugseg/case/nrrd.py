@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import Segment, described
-from napari_dinoaugseg.case.files import reading, require_file
+from napari_dinoaugseg.case.files import reading, require_file, require_memory
 from napari_dinoaugseg.case.geometry import Grid, Voxels, check, forward_in_time
 from napari_dinoaugseg.case.nifti import choose_component
 from napari_dinoaugseg.errors import CaseError, LabelError
@@ -50,9 +50,6 @@ _UNPACKERS: dict[str, Callable[..., Any]] = {
     "bzip2": bz2.open,
     "bz2": bz2.open,
 }
-_LONGEST_LINE = 2**20
-# Bytes in front of the voxels of a packed file that says that they are at its end.
-_MOST_SKIPPED = 2**20
 
 
 @dataclass(frozen=True)
@@ -141,6 +138,7 @@ def read_content(path: Path) -> NrrdContent:
         if not sizes or min(sizes) < 1:
             msg = f"{path}: the image has no voxels (its size is {tuple(sizes)}). Export it again."
             raise CaseError(msg)
+        require_memory(path, math.prod(sizes))  # of one byte each, at least
         array = _read_array(path, header, stream)
         spatial, other = _axes(path, header, array.ndim)
         array = array.transpose(spatial + other)
@@ -170,7 +168,7 @@ def read_content(path: Path) -> NrrdContent:
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:
     """Yield the lines of a header as text: pynrrd drops what is not ASCII, and a micrometre would become a metre."""
-    while line := stream.readline(_LONGEST_LINE):
+    while line := stream.readline():
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError:
@@ -184,36 +182,19 @@ def _read_array(path: Path, header: Mapping[str, Any], stream: IO[bytes]) -> NDA
         msg = f"{path}: its header skips more lines than the file has. It is damaged; export the image again."
         raise CaseError(msg)
     unpacker = _UNPACKERS.get(header["encoding"])
-    if unpacker is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # numpy only warns of text that is no number
-            return np.asarray(nrrd.read_data(header, stream, str(path)))
-    for _ in range(lines):
-        stream.readline()
-    return _unpack(path, header, unpacker(stream))
-
-
-def _unpack(path: Path, header: Mapping[str, Any], stream: IO[bytes]) -> NDArray[Any]:
-    """Read packed voxels: pynrrd would unpack a stranger's file without end before it looks at the size."""
-    # pynrrd's table of types, asked by way of an array of one number.
-    one = {"dimension": 1, "sizes": np.array([1]), "encoding": "raw"}
-    probe = nrrd.read_data({**header, **one, "byte skip": 0, "line skip": 0}, io.BytesIO(bytes(16)))
-    sizes = [int(n) for n in header["sizes"]]
-    if len(sizes) != int(header["dimension"]):
-        msg = f"{len(sizes)} sizes for {header['dimension']} axes"
+    if unpacker is not None:
+        # Unpacked here, since pynrrd skips bytes both in front of packed voxels and behind.
+        for _ in range(lines):
+            stream.readline()
+        stream = io.BytesIO(unpacker(stream).read())
+        header = {**header, "encoding": "raw", "line skip": 0, "lineskip": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # numpy only warns of text that is no number
+        array = np.asarray(nrrd.read_data(header, stream, str(path)))
+    if unpacker is not None and stream.read(1):
+        msg = f"it holds more than the {array.nbytes} bytes that its header announces"
         raise ValueError(msg)
-    size = math.prod(sizes) * probe.dtype.itemsize
-    skip = int(header.get("byte skip", header.get("byteskip", 0)))
-    most = size + (_MOST_SKIPPED if skip < 0 else skip)
-    buffer = bytearray()
-    while len(buffer) <= most and (chunk := stream.read(min(1 << 24, most + 1 - len(buffer)))):
-        buffer += chunk
-    start = len(buffer) - size if skip < 0 else skip
-    if len(buffer) > most or len(buffer) != start + size or start < 0:
-        found = "more" if len(buffer) > most else f"only {len(buffer)}"
-        msg = f"{path}: its header tells of {size} bytes, but there are {found}. It is damaged; export it again."
-        raise CaseError(msg)
-    return np.frombuffer(buffer, probe.dtype, offset=start).reshape(sizes, order="F")
+    return array
 
 
 def _axes(path: Path, header: Mapping[str, Any], ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

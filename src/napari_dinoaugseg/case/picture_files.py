@@ -16,8 +16,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from napari_dinoaugseg.case.files import FORMAT_OF, PICTURE_KINDS, reading, require_file, suffix_of
-from napari_dinoaugseg.case.tiff import count_planes, open_tiff, require_plausible
+from napari_dinoaugseg.case.files import FORMAT_OF, PICTURE_KINDS, reading, require_file, require_memory, suffix_of
+from napari_dinoaugseg.case.tiff import count_planes, open_tiff
 from napari_dinoaugseg.errors import CaseError
 
 _EXPECTED = {
@@ -35,7 +35,6 @@ _EXPECTED = {
     "QOI": "a QOI picture",
 }
 _ORIENTATION_TAG = 274
-_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26
 # EXIF orientation (TIFF 6.0, tag 274) as: transpose the stored array, then flip its rows, then its columns.
 _TURNS: dict[int, tuple[bool, bool, bool]] = {
     1: (False, False, False),
@@ -115,21 +114,16 @@ def decode(path: Path) -> Picture:
 
 @contextmanager
 def _quietly(path: Path) -> Iterator[None]:
-    """Turn Pillow's warning of a decompression bomb into an error (a few bytes may unpack to gigabytes).
-
-    Its other warnings are about details such as broken EXIF data: nothing that a person could do anything about.
-    """
+    """Refuse what Pillow holds for too many pixels, and silence its warnings about details such as broken EXIF data."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise CaseError(_too_large(path)) from error
-
-
-def _too_large(path: Path) -> str:
-    return f"{path}: it has more than {_MOST_PIXELS // 10**6} million pixels. Export it smaller, or cut a part out."
+        most = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        msg = f"{path}: it has more than {most} million pixels. Export it smaller, or cut a part out."
+        raise CaseError(msg) from error
 
 
 def _decode_pillow(path: Path, kind: str) -> Picture:
@@ -137,7 +131,6 @@ def _decode_pillow(path: Path, kind: str) -> Picture:
     if kind not in Image.OPEN:
         msg = f"{path}: the installed Pillow was built without {kind}. Save the picture as PNG."
         raise CaseError(msg)
-    # From memory: a chunk may claim any length, and a read from disk allocates it beforehand.
     content = path.read_bytes()
     with _quietly(path), Image.open(io.BytesIO(content), formats=[kind]) as image:
         deep = kind == "PNG" and _is_deep_colour(content)
@@ -248,9 +241,7 @@ def _decode_tiff(path: Path) -> Picture:
     # tifffile: Pillow refuses three samples with a black-is-zero colour space, and 16-bit signed pixels.
     with open_tiff(path) as tiff:
         page = tiff.pages.first
-        if page.imagewidth * page.imagelength * page.imagedepth > _MOST_PIXELS:
-            raise CaseError(_too_large(path))
-        require_plausible(path, tiff, int(page.nbytes))
+        require_memory(path, int(page.nbytes))
         tag = page.tags.get(_ORIENTATION_TAG)
         value = int(tag.value) if tag is not None else 1
         orientation = Orientation(value if value in _TURNS else 1)

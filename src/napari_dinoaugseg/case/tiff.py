@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case.files import TIFF_SUFFIXES, reading, require_file, suffix_of
+from napari_dinoaugseg.case.files import TIFF_SUFFIXES, reading, require_file, require_memory, suffix_of
 from napari_dinoaugseg.case.geometry import Grid, Voxels, check
 from napari_dinoaugseg.case.nifti import choose_component
 from napari_dinoaugseg.errors import CaseError
@@ -34,9 +33,6 @@ _MILLIMETRES = {
     **dict.fromkeys(("m", "meter", "metre"), 1000.0),
     **dict.fromkeys(("inch", "inches", "in"), 25.4),
 }
-# The tightest of the common packings (LZW) reaches about 2700 to 1; a few rare ones are tighter on empty pages.
-_MOST_PACKED = 3000
-_HARMLESS = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -83,60 +79,13 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     complaints, logger = _Complaints(), logging.getLogger("tifffile")
     logger.addHandler(complaints)
     try:
-        with reading(path, EXPECTED):
-            _require_whole_chain(path)
-            # OME-TIFF may name other files, and a stranger may name any: only this file is read.
-            with tifffile.TiffFile(path, _multifile=False) as tiff:
-                yield tiff
-                if complaints.messages:
-                    raise ValueError(complaints.messages[0])
+        # OME-TIFF may name other files: only this one is read.
+        with reading(path, EXPECTED), tifffile.TiffFile(path, _multifile=False) as tiff:
+            yield tiff
+            if complaints.messages:
+                raise ValueError(complaints.messages[0])
     finally:
         logger.removeHandler(complaints)
-
-
-def _require_whole_chain(path: Path) -> None:
-    """Raise `ValueError` when the pages, each of which points at the next, form a ring or lead out of the file.
-
-    tifffile follows such chains for very long, some for ever.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        head = stream.read(16)
-        order, version = {b"II": "<", b"MM": ">"}[head[:2]], head[2:4].strip(b"\0")
-        pointer, count, entry = ("Q", "Q", 20) if version == b"+" else ("I", "H", 12)
-        (place,) = struct.unpack_from(order + pointer, head, 8 if version == b"+" else 4)
-        seen: set[int] = set()
-        while place:
-            if place in seen or place >= size:
-                msg = f"page {len(seen)} does not lead to the next"
-                raise ValueError(msg)
-            seen.add(place)
-            stream.seek(place)
-            (entries,) = struct.unpack(order + count, stream.read(struct.calcsize(count)))
-            stream.seek(min(entries * entry, size), 1)
-            (place,) = struct.unpack(order + pointer, stream.read(struct.calcsize(pointer)))
-
-
-def require_plausible(path: Path, tiff: tifffile.TiffFile, claimed: int) -> None:
-    """Refuse pages that a file of this size cannot hold, before anything is allocated for them.
-
-    Args:
-        path: the file.
-        tiff: the same file, opened.
-        claimed: bytes of pixels that are about to be read.
-
-    Raises:
-        CaseError: a tag claims too much.
-    """
-    size = path.stat().st_size
-    most = max(_HARMLESS, _MOST_PACKED * size)
-    pages = list(tiff.pages)
-    # A tile or strip may claim to be larger than the page.
-    claims = (math.prod(page.chunks) * page.dtype.itemsize for page in pages if page.dtype is not None)
-    parts = (count for page in pages for count in page.databytecounts)
-    if max(claimed, *claims, 0) > most or any(count > size for count in parts):
-        msg = f"{path}: its tags tell of more pixels than a file of {size} bytes can hold. It is damaged or cut off."
-        raise CaseError(f"{msg} Export it again.")
 
 
 def count_pages(path: Path) -> int:
@@ -181,7 +130,7 @@ def read_tiff_stack(path: Path, component: int | None = None) -> Voxels:
             raise CaseError(msg)
         series = tiff.series[0]
         axes = series.axes
-        require_plausible(path, tiff, int(series.nbytes))
+        require_memory(path, int(series.nbytes))
         array = series.asarray()
         size, notices = _voxel_size(path, tiff)
     if "Y" not in axes or "X" not in axes or array.size == 0:
