@@ -1,4 +1,4 @@
-"""An array that is in memory already (an image layer of the viewer) as a case.
+"""A case from an array in memory (an image layer of the viewer), and the sample case.
 
 Such an array has a voxel size at best, and no position in the body. Its masks are written with a diagonal affine whose
 first two axes point to the patient's left and back, the third to the head: what ITK takes for "no direction given", and
@@ -89,8 +89,7 @@ def case_from_array(
         The case; its `display` is the array itself, (1, y, x) for a picture.
 
     Raises:
-        CaseError: several resolutions, more or fewer axes, complex numbers, no pixels; the message says what is
-            lacking.
+        CaseError: several resolutions, more or fewer axes, complex numbers, or no pixels.
     """
     if isinstance(data, Sequence):
         msg = (
@@ -163,8 +162,7 @@ def _times(values: Sequence[float]) -> str:
     return " x ".join(f"{value:g}" for value in values)
 
 
-# The sample case: a T1 brain template with its grey and white matter, which nilearn carries (ICBM 152, 2009).
-
+# --- the sample: a T1 brain template with its grey and white matter, which nilearn carries (ICBM 152, 2009) ---
 
 GREY_MATTER, WHITE_MATTER = 1, 2
 CLASS_NAMES = {GREY_MATTER: "grey matter", WHITE_MATTER: "white matter"}

@@ -1,4 +1,4 @@
-"""What a label number means, for the formats that can say it (DICOM SEG)."""
+"""What every case offers: a numbered series of 2-D images, their labels, and a way to write masks of their geometry."""
 
 from __future__ import annotations
 
@@ -33,16 +33,13 @@ class Segment:
 
 
 def described(numbers: list[int], segments: tuple[Segment, ...]) -> list[Segment]:
-    """Return a segment for each that is given or occurs, by number; one that nobody described is `class N`."""
+    """Return a segment for each number that is given or described, in order; one without a description is `class N`."""
     known = {segment.number: segment for segment in segments}
     return [known.get(number) or Segment(number, f"class {number}") for number in sorted({*numbers, *known} - {0})]
 
 
-# What every case is: a numbered series of 2-D images, and a place to write masks of exactly their geometry.
-
-
 UNKNOWN = 65535
-"""Value of a pixel of which a label image says nothing: learning ignores it."""
+"""Value of a pixel without a label: training ignores it."""
 
 # Gives the (H, W) label image of slice i in display orientation.
 MaskOf = Callable[[int], NDArray[np.integer[Any]]]
@@ -51,7 +48,7 @@ ConfidenceOf = Callable[[int], NDArray[np.float32]]
 
 
 class ReadLabels(dict[int, NDArray[np.uint16]]):
-    """Label images (H, W) by slice number, as a file or a folder holds them, with what was read beside them.
+    """Label images (H, W) by slice number, read from a file or folder, with notices and the names of the labels.
 
     Attributes:
         notices: sentences that a person should read.
@@ -144,12 +141,12 @@ class Case(Slices):
 
     @abstractmethod
     def slice_name(self, i: int) -> str:
-        """Return how slice `i` is called in messages: "slice 12", or the file name of a picture."""
+        """Return the name of slice `i` for messages: "slice 12", or the file name of a picture."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash (hex) of the pixels of the whole case; it does not depend on the name or the plane."""
+        """A hash (hex) of the pixels of the whole case, independent of its name and plane."""
 
     @abstractmethod
     def write_mask(self, path: Path, masks: MaskOf) -> None:
@@ -157,7 +154,7 @@ class Case(Slices):
 
     @abstractmethod
     def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
-        """Write how sure the labels are, in the same geometry as `write_mask`."""
+        """Write the confidence of the labels, in the geometry of `write_mask`."""
 
     @abstractmethod
     def check_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
@@ -170,18 +167,18 @@ class Case(Slices):
 
     @abstractmethod
     def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> dict[int, NDArray[np.uint16]]:
-        """Read labels that somebody painted.
+        """Read painted labels.
 
         Args:
             path: a label file of the same voxel grid, or for pictures a folder with masks for some of them.
-            slices: exactly these are labelled, all-background ones too; None takes every slice that is labelled.
+            slices: take exactly these as labelled, all-background ones too; None = every slice that is labelled.
 
         Returns:
             The (H, W) label image of each labelled slice, in display orientation, by slice number; a `ReadLabels`
             where there are notices, names of labels, or pixels marked as `UNKNOWN`.
 
         Raises:
-            LabelError: the labels do not fit the case, or are no labels.
+            LabelError: the labels do not fit the case, or hold values that are not labels.
         """
 
     def require_slices(self, slices: Sequence[int]) -> list[int]:

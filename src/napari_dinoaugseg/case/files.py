@@ -1,4 +1,4 @@
-"""File names, and what a file really is: shared by every reader."""
+"""Files as every reader and writer needs them: suffixes, what a file holds, walks through folders, safe writing."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def stem_of(path: Path) -> str:
 
 
 def name_of(path: Path) -> str:
-    """Return how a case is called: the name of its folder, or of its file without suffix."""
+    """Return the name of a case: that of its folder, or of its file without suffix."""
     named = path if path.name not in ("", "..") else path.resolve()
     return named.name if named.is_dir() else stem_of(named)
 
@@ -105,7 +105,7 @@ def folded(name: str) -> str:
 
 
 def is_hidden(path: Path, root: Path) -> bool:
-    """Tell whether a file, or a folder between it and `root`, is hidden (`.DS_Store`, `._scan.png`, `__MACOSX`)."""
+    """Return whether a file, or a folder between it and `root`, is hidden (`.DS_Store`, `._scan.png`, `__MACOSX`)."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
 
 
@@ -129,7 +129,7 @@ def endings_of(files: Iterable[Path]) -> str:
 
 
 def what_it_is(path: Path) -> str | None:
-    """Say what a file is by its first bytes ("a web page", "a PNG picture"), or None when they tell nothing."""
+    """Return what a file is by its first bytes ("a web page", "a PNG picture"); None if unknown."""
     try:
         with path.open("rb") as stream:
             head = stream.read(512)
@@ -150,13 +150,13 @@ def what_it_is(path: Path) -> str | None:
 
 
 def is_gzip(path: Path) -> bool:
-    """Tell whether a file is packed with gzip, whatever its name."""
+    """Return whether a file is packed with gzip, whatever its name."""
     with path.open("rb") as stream:
         return stream.read(len(GZIP)) == GZIP
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file carries the DICOM magic (PS3.10, section 7.1)."""
+    """Return whether a file carries the DICOM magic (PS3.10, section 7.1)."""
     try:
         with path.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"
@@ -165,12 +165,12 @@ def is_dicom(path: Path) -> bool:
 
 
 def may_be_dicom(path: Path) -> bool:
-    """Tell whether a file is DICOM by its suffix or its first bytes; a damaged one with the suffix is meant as one."""
+    """Return whether a file is DICOM by its suffix, even if damaged, or by its first bytes."""
     return path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path) or _is_bare_dicom(path)
 
 
 def _is_bare_dicom(path: Path) -> bool:
-    """Tell whether a file is a DICOM data set without preamble and magic, as programs before 1995 and exports write it.
+    """Return whether a file is a DICOM data set without preamble and magic, as old programs and some exports write it.
 
     Such a file begins with an element of group 0002 or 0008, whose length is a plausible number, in front of another
     element of these groups.
@@ -200,8 +200,8 @@ def require_memory(path: Path, nbytes: int) -> None:
     most = psutil.virtual_memory().total
     if nbytes > most:
         msg = (
-            f"{path}: its header announces {nbytes / 1e9:.3g} GB of pixels, but this machine has {most / 1e9:.3g} GB of "
-            "memory. The file is cut off or damaged, or needs a larger machine."
+            f"{path}: its header announces {nbytes / 1e9:.3g} GB of pixels, but this machine has {most / 1e9:.3g} GB "
+            "of memory. The file is cut off or damaged, or needs a larger machine."
         )
         raise CaseError(msg)
 
@@ -218,10 +218,10 @@ def require_file(path: Path) -> None:
 
 @contextmanager
 def reading(path: Path, expected: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into a `CaseError` that names the file.
+    """Raise any exception of a decoder as a `CaseError` that names the file.
 
     Decoders meet bytes of unknown origin, and answer damage with almost any exception (struct.error, KeyError,
-    zlib.error...): this is the one place where all of them mean "the file is damaged".
+    zlib.error...): here all of them mean "the file is damaged".
     """
     try:
         yield
@@ -249,11 +249,11 @@ def unreadable(path: Path, expected: str, error: Exception | None = None) -> str
 
 
 def _fits(found: str, expected: str) -> bool:
-    """Tell whether what was found may well be what was expected, only broken."""
+    """Return whether what was found may well be what was expected, only broken."""
     return found in expected or expected in found or (found == "a gzip archive" and "gzip" in expected)
 
 
-# Folders of pictures: what lies in them, walked through links, and what is left out, in words.
+# --- folders ---
 
 
 @dataclass
@@ -323,7 +323,7 @@ def place_of(file: Path) -> tuple[str, str]:
 
 
 def holds_pictures(folder: Path) -> bool:
-    """Tell whether a picture lies in a folder or below it."""
+    """Return whether a picture lies in a folder or below it."""
     seen: set[str] = set()
 
     def below(place: Path) -> bool:
@@ -336,10 +336,10 @@ def holds_pictures(folder: Path) -> bool:
 
 @dataclass
 class LeftOut:
-    """What a walk through a folder did not take.
+    """What a walk through a folder leaves out.
 
     Attributes:
-        others: files that are no pictures that can be read.
+        others: files that are not readable pictures.
         broken: links that lead nowhere.
         masks: files beside pictures that are named as their masks.
         mask_folders: folders that are named as holding masks.
@@ -353,7 +353,7 @@ class LeftOut:
     below: list[Path] = field(default_factory=list)
 
     def sentences(self, name: str) -> list[str]:
-        """Return what was left out of the folder called `name`, for a person; nothing where that is nothing."""
+        """Return notices about what is left out of the folder called `name`."""
         said: list[str] = []
         if self.others:
             number = counted(len(self.others), "file")
@@ -375,12 +375,12 @@ class LeftOut:
         return said
 
 
-# Writing results: checked before anything is computed, written whole or not at all.
+# --- writing: checked before anything is computed, then whole or not at all ---
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name in the same folder, and rename it to `path` when the block ends well.
+    """Yield a temporary name in the same folder, and rename it to `path` if the block succeeds.
 
     A reader of `path` sees the old file or the new one, never a part. When the block raises, nothing is left.
 
@@ -393,7 +393,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, and move it, or its files one by one, to `path` when the block ends well.
+    """Yield a temporary folder beside `path`, and move it, or its files one by one, to `path` if the block succeeds.
 
     A new folder appears whole. In a folder that exists, each file is replaced in one step and other files stay.
 
@@ -439,7 +439,7 @@ def check_writable(folder: Path, path: Path) -> None:
 
 
 def is_same(a: Path, b: Path) -> bool:
-    """Tell whether two names mean one file or folder, whether it exists or not."""
+    """Return whether two names mean one file or folder, whether it exists or not."""
     try:
         return a.samefile(b)
     except OSError:

@@ -24,7 +24,7 @@ from napari_dinoaugseg.errors import CaseError, LabelError
 # converters round positions: most pairs of image and mask differ by some 1e-4 of a voxel.
 SAME_GRID = 1e-2
 # Up to this share of a voxel every voxel still has one counterpart beyond doubt: quaternions and rounded directions add
-# up to a few hundredths over a few hundred voxels. A sentence says so.
+# up to a few hundredths over a few hundred voxels. A notice reports it.
 NEAR_GRID = 0.25
 # A part of a grid lies a whole number of voxels from its beginning; anything else was resampled.
 _WHOLE = 0.05
@@ -92,7 +92,7 @@ class Grid:
 
     @property
     def problem(self) -> str | None:
-        """Why this grid cannot be used, or None."""
+        """Why this grid cannot be used; None if it can."""
         if not np.isfinite(self.affine).all():
             return "its affine holds numbers that are not finite"
         sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
@@ -209,7 +209,7 @@ def align(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> NDArray[Any]:
 
 
 def place(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> Placed:
-    """Put a mask on the grid of its image voxel for voxel; nothing is ever interpolated.
+    """Reorder a mask so that it lies on the grid of its image, voxel for voxel; nothing is interpolated.
 
     Args:
         mask: (i, j, k) in the stored order of `grid`.
@@ -245,7 +245,7 @@ def place(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> Placed:
     own = np.linalg.inv(between) @ _restoring(layout, mask.shape)
     if reordered.shape == to_grid.shape:
         return Placed(reordered, _require_near(own, to_grid), turned)
-    if grid.offsets is not None or to_grid.offsets is not None:  # there is no place to tell which frames these are
+    if grid.offsets is not None or to_grid.offsets is not None:  # nothing identifies the frames
         raise LabelError(_sizes(reordered.shape[:3], to_grid.shape))
     part = _as_part(reordered, own, to_grid)
     return Placed(part.mask, part.notice, turned)
@@ -310,7 +310,7 @@ def _require_near(own: NDArray[np.float64], to_grid: Grid) -> str:
 
 
 def _as_part(mask: NDArray[Any], own: NDArray[np.float64], to_grid: Grid) -> Placed:
-    """Put a mask of another size on the grid of the image, by whole voxels."""
+    """Crop or pad a mask of another size to the grid of the image, by whole voxels."""
     shape = mask.shape[:3]
     corners = _corners(shape)
     moved = (own @ corners - corners)[:3]
@@ -343,7 +343,7 @@ def _as_part(mask: NDArray[Any], own: NDArray[np.float64], to_grid: Grid) -> Pla
 def place_by(
     mask: NDArray[Any], grids: Sequence[tuple[str, Grid]], to_grids: Sequence[tuple[str, Grid]]
 ) -> tuple[Placed, Grid]:
-    """Put a mask on an image where the headers of either can be read in several ways (a sform and another qform).
+    """Place a mask on an image where either header can be read in several ways (sform and qform differ).
 
     Args:
         mask: (i, j, k) in stored order.
@@ -386,15 +386,12 @@ def _times(values: Sequence[float]) -> str:
     return " x ".join(f"{value:.4g}" for value in values)
 
 
-# What a reader of volumes hands over: stored voxels, how they scale, where they lie, and the header to write back.
-
-
 Format = Literal["nifti", "nrrd", "dicom", "tiff", "array"]
 
 
 @dataclass
 class Voxels:
-    """One volume as its file stores it.
+    """One volume as its file stores it: what each reader returns.
 
     Attributes:
         path: the file or the folder.
@@ -457,10 +454,10 @@ class Voxels:
 
 
 def check(voxels: Voxels) -> Voxels:
-    """Refuse what is no image, and replace the voxels that are no numbers.
+    """Refuse voxels that are not an image, and replace those that are not finite.
 
     NaN and -inf become the lowest value of the volume, +inf the highest; a notice says how many. Numbers beyond the
-    range of float32 count as infinite: they are no intensities of a scanner.
+    range of float32 count as infinite.
 
     Raises:
         CaseError: complex or empty data, a broken affine, or no finite voxel at all.
@@ -481,7 +478,7 @@ def check(voxels: Voxels) -> Voxels:
 
 
 def _may_overflow(voxels: Voxels) -> bool:
-    """Tell whether the scaling takes some whole number of the stored type beyond the range of float32."""
+    """Return whether the scaling takes some whole number of the stored type beyond the range of float32."""
     if not voxels.is_scaled or voxels.stored.dtype.kind == "b":
         return False
     limits = np.iinfo(voxels.stored.dtype)

@@ -1,4 +1,4 @@
-"""From the values of a scanner to the 0..1 that encoders take."""
+"""Scale the values of a scanner to the 0..1 that encoders take."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def choose_scale(case: Slices, window: str, scaling: str) -> Scale:
         case: the case.
         window: a name as of `choose_window`.
         scaling: "window" for one window for all slices, "slice" for each slice by itself (`SliceRange`): then a window
-            other than "auto" tells only which values count.
+            other than "auto" only limits which values count.
 
     Raises:
         SettingsError: no such window.
@@ -147,7 +147,7 @@ def choose_scale(case: Slices, window: str, scaling: str) -> Scale:
 
 
 def _is_hounsfield(modality: str | None, low: float, high: float) -> bool:
-    """Tell whether values are Hounsfield units: the file says CT, or they reach from air to tissue."""
+    """Return whether values are Hounsfield units: the file says CT, or they reach from air to tissue."""
     if modality is not None:
         return modality == "CT" and low < _CT_RANGE[1] and high > _CT_RANGE[0]
     return -3100.0 <= low <= -700.0 and 0.0 < high < 4100.0

@@ -1,4 +1,4 @@
-"""Label files of volumes: read, checked to be labels, and brought onto the grid of the image."""
+"""Read label files of volumes, check that they hold labels, and place them on the grid of the image."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_mask_volume(path: Path) -> tuple[Labels, Grid]:
         The labels (i, j, k) in stored order, uint8 where they fit and uint16 otherwise, and their grid.
 
     Raises:
-        LabelError: the file cannot be read, or what it holds are no labels (negative, fractional, NaN, over 65535).
+        LabelError: the file cannot be read, or holds other values than labels (negative, fractional, NaN, over 65535).
     """
     volume = read_label_volume(Path(path))
     return volume.mask, volume.grid
@@ -129,7 +129,7 @@ def _read_voxels(path: Path, of_series: tuple[int, int] | None) -> tuple[Voxels,
 
 
 def _white(path: Path, mask: Labels, segments: Sequence[Segment]) -> list[str]:
-    """Say what 255 is taken for: programs mean "inside" by it, or "unknown", and nothing in a volume says which."""
+    """Return a notice about 255, which is "inside" or "unknown" for some programs; a volume does not say which."""
     if any(segment.number == WHITE for segment in segments) or not (mask == WHITE).any():
         return []
     others = np.flatnonzero(np.bincount(mask.ravel(order="K"), minlength=WHITE + 1)[1:]) + 1
@@ -147,14 +147,14 @@ def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -
     Args:
         path: the file.
         grid: of the image.
-        source: where the slices of the image came from; None when it is no DICOM series.
+        source: where the slices of the image came from; None if it is not a DICOM series.
         name: how messages call the image.
 
     Returns:
         The labels (i, j, k) in the stored order of the image, with their names.
 
     Raises:
-        LabelError: the file cannot be read, is no segmentation, or belongs to another image or grid.
+        LabelError: the file cannot be read, is not a segmentation, or belongs to another image or grid.
     """
     labels = _read_seg(path)
     if source is not None:

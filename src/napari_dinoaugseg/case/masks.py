@@ -1,7 +1,12 @@
-"""Grey values between black and white in a mask: classes, or the fringe of a binary mask.
+"""Masks of pictures: what their pixels mean, one by one and as a folder.
 
-Smoothing, resizing and JPEG leave values between 0 and 255 where black meets white, within the 8 x 8 pixels of a block
-of JPEG, and some public sets have wider bands of varying values there. Classes are areas of one value, anywhere.
+Masks come in many encodings: 0 and 255, label numbers, 1 bit, RGB with equal channels, a palette, colours with a table,
+opacity, even JPEG. A folder is judged as a whole, so that one empty mask among binary ones is binary too, and 255 means
+the same in all.
+
+Grey values between black and white are classes, or the fringe of a binary mask. Smoothing, resizing and JPEG leave
+values between 0 and 255 where black meets white, within the 8 x 8 pixels of a block of JPEG, and some public sets
+have wider bands of varying values there. Classes are areas of one value, anywhere.
 """
 
 from __future__ import annotations
@@ -115,7 +120,7 @@ def _pixels_like_class(mask: NDArray[np.uint8], middle: NDArray[np.bool_]) -> in
 
 
 def is_two_valued(mask: NDArray[Any]) -> bool:
-    """Tell whether a mask (H, W) from a lossy file is black and white but for the noise of its packing.
+    """Return whether a mask (H, W) from a lossy file is black and white but for the noise of its packing.
 
     All black is; so is a mask whose values between lie where black meets white.
     """
@@ -148,7 +153,7 @@ def _solid(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return same
 
 
-# Masks that are coded in colours, and the file beside them that explains the colours.
+# --- masks coded in colours, and the table beside them ---
 #
 # CVAT and Datumaro write `labelmap.txt` beside masks in the format of Pascal VOC (`polyp:128,0,0::`), and
 # `label_colors.txt` beside those of CamVid (`128 0 0 polyp`).
@@ -221,7 +226,7 @@ def find_table(mask: Path) -> ColourTable | None:
     """Return the table that explains a mask: beside it, or in the folder above, where CVAT puts it.
 
     Raises:
-        LabelError: a line that is no colour with a name, or one colour with two names.
+        LabelError: a line is not a colour with a name, or a colour has two names.
     """
     for folder in (mask.absolute().parent, mask.absolute().parent.parent):
         for name in TABLES:
@@ -254,12 +259,7 @@ def _read_table(path: Path) -> ColourTable:
     return ColourTable(path, names)
 
 
-# Masks of pictures: what their pixels mean, and a folder of them.
-#
-# People save masks in every way: 0 and 255, label numbers, 1 bit, RGB with equal channels, a palette, colours with a
-# table, opacity, even JPEG. A folder is judged as a whole, so that one empty mask among binary ones is binary too, and
-# 255 means the same in all.
-
+# --- a folder of masks ---
 
 Lie = Literal["seen", "stored"]
 """How a mask lies on a picture with an orientation: on the picture as it is seen, or on its pixels as stored."""
@@ -268,20 +268,20 @@ WHITE = 255
 _CUT = 128
 # Equal channels come back from a lossy file a few steps apart, since colour is kept coarsely.
 _COLOUR_NOISE = 48
-# More grey values or colours than any set of classes under a varying opacity: a photograph.
+# More grey values or colours than any set of classes has: a photograph.
 _PHOTOGRAPH = 64
 
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """What a person says about masks of pictures.
+    """How to read masks of pictures, where their files leave it open.
 
     Attributes:
         orientation: how masks without an orientation of their own lie on a picture that has one: on the picture as it
             is `seen` or as it is `stored`. Where the size of a mask fits only one of them, that one is taken anyway.
-            None leaves it to the other masks of the folder, and is as seen where these do not tell.
+            None leaves it to the other masks of the folder, and defaults to as seen.
         ignore: "255": 255 beside other labels is unknown; "none": it is a class. None = unknown in 8-bit masks, a class
-            in 16-bit ones, which nobody saves as black and white.
+            in 16-bit ones, which are not black and white.
     """
 
     orientation: Lie | None = None
@@ -348,7 +348,7 @@ def _walk(folder: Path, left_out: LeftOut, seen: set[str]) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Read:
-    """The numbers (H, W) of one mask, uint8 or uint16, and where in the file they stood."""
+    """The label numbers (H, W) of one mask, uint8 or uint16, and where in the file they come from."""
 
     values: NDArray[Any]
     source: Literal["grey", "lossy", "palette", "colours"]
@@ -391,7 +391,7 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
         self._judge(census, facts)
 
     def _judge(self, census: Census, facts: _Facts) -> None:
-        """Decide what the values of the folder mean, and say what is not plain."""
+        """Decide what the values of the folder mean, and report what is ambiguous."""
         where = next(iter(self._files.values())).parent if self._files else Path()
         goes_on = max(facts.deep - {UNKNOWN}, default=0) > WHITE
         self._is_cut = census.whites > 0 and not goes_on and census.is_fringe
@@ -462,7 +462,7 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
                 self.notices.append(f"{counted(len(paths), 'mask')} {what}: {listed([path.name for path in paths])}")
 
     def _named(self, facts: _Facts, classes: set[int]) -> tuple[Segment, ...]:
-        """Return what the labels are called: by the colours of palettes, else by their place in the table."""
+        """Return the names of the labels: by the colours of palettes, else by their order in the table."""
         tables = [table for table in self._tables.values() if table is not None]
         if not tables:
             return ()
@@ -481,7 +481,7 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
         """Return the numbers of one mask.
 
         Raises:
-            LabelError: colours that nothing explains, or numbers that are no labels.
+            LabelError: colours without a table, or numbers that are not labels.
         """
         if picture.palette is not None and picture.numbers is not None:
             return self._read_palette(path, picture.numbers, picture.palette)
@@ -578,7 +578,7 @@ class _Facts:
     _explained_by: dict[int, Path] = field(default_factory=dict)
 
     def add(self, path: Path, picture: Picture, read: _Read) -> None:
-        """Take a mask in. Raises LabelError where two palettes contradict each other."""
+        """Add a mask. Raises LabelError if its palette contradicts that of another."""
         for flag, paths in (
             (read.source == "lossy", self.lossy),
             (read.from_alpha, self.from_alpha),
@@ -644,7 +644,7 @@ def read_mask_folder(path: Path | Sequence[Path], options: MaskOptions | None = 
 
 
 def _are_even_steps(classes: set[int]) -> bool:
-    """Tell whether labels together with 0 and 255 are a few steps of grey, such as 0, 85, 170, 255."""
+    """Return whether labels together with 0 and 255 are a few steps of grey, such as 0, 85, 170, 255."""
     steps = np.diff(sorted({0, *classes, WHITE}))
     return 2 <= len(steps) <= 8 and int(np.ptp(steps)) <= 1
 
@@ -657,7 +657,7 @@ def _decode(path: Path) -> Picture:
 
 
 def _is_in_alpha(pixels: NDArray[Any], visible: NDArray[np.bool_], *, explained: bool) -> bool:
-    """Tell whether the opacity holds the mask: colours are one and the same, or a photograph, or black on nothing."""
+    """Return whether the opacity holds the mask: colours are one and the same, or a photograph, or black on nothing."""
     flat = pixels.reshape(visible.size, -1)
     if (flat == flat[0]).all():
         return True
@@ -682,5 +682,5 @@ def _whole_numbers(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def must_be_deep(labels: set[int]) -> bool:
-    """Tell whether masks with these labels are written as 16 bit though 8 would do: there 255 would mean unknown."""
+    """Return whether masks with these labels are written as 16 bit though 8 would do: there 255 would mean unknown."""
     return max(labels - {UNKNOWN}, default=0) == WHITE and not labels <= {0, WHITE}

@@ -1,4 +1,4 @@
-"""Which mask belongs to which picture: by name, since nothing inside the files tells.
+"""Match masks with pictures by name, since the files themselves do not say which belong together.
 
 A mask has the stem of its picture, or that stem followed by a word such as `_mask`, `_lesion` or ` Annotation`. Tools
 name them in ways of their own: nnU-Net adds the channel to the picture (`pat_000_0000.png` for `pat_000.png`),
@@ -21,7 +21,7 @@ _WORDS = (
     "masks?|lesions?|annotations?|annotated|segmentations?|segmented|seg|labels?|labelmap|gt|groundtruth|ground|truth|"
     "manual|roi|contours?"
 )
-# One or more such words, each after a separator, and perhaps a number (several masks for one picture).
+# One or more such words, each after a separator, optionally a number (several masks for one picture).
 _TAIL = re.compile(rf"(?:[_\-\s.]+(?:{_WORDS}))+(?:[_\-\s.]*\d+)?", re.IGNORECASE)
 _MASK_FOLDER = re.compile(
     r"(?:.*[_\-\s.])?(?:masks?|labels?|annotations?|seg(?:mentations?)?|ground[_\-\s]?truths?|gt)"
@@ -30,17 +30,17 @@ _MASK_FOLDER = re.compile(
     r"|\w*annot",
     re.IGNORECASE,
 )
-# Of two folders that say the same in different ways, the second is for the eye only, or numbers objects, not classes.
+# Of two such folders the second is for viewing only, or numbers objects instead of classes.
 _RIVALS = (("masks_machine", "masks_human"), ("segmentationclass", "segmentationobject"))
 
 
 def is_mask_folder(name: str) -> bool:
-    """Tell whether a folder is named as one that holds masks: `masks`, `labels`, `2d_masks`, `groundtruth`..."""
+    """Return whether a folder is named as one that holds masks: `masks`, `labels`, `2d_masks`, `groundtruth`..."""
     return _MASK_FOLDER.fullmatch(name) is not None
 
 
 def outdone(names: Iterable[str]) -> set[str]:
-    """Return those of the mask folders lying together that another one of them makes superfluous."""
+    """Return the mask folders that a better one beside them replaces."""
     known = {folded(name): name for name in names}
     return {known[worse] for better, worse in _RIVALS if better in known and worse in known}
 
@@ -52,7 +52,7 @@ def base_stems(stem: str) -> list[str]:
 
 
 def _begins_tail(stem: str, n: int) -> bool:
-    """Tell whether the separators in front of a mask word begin at `n`."""
+    """Return whether the separators in front of a mask word begin at `n`."""
     return re.match(r"[_\-\s.]", stem[n - 1]) is None or re.match(r"[_\-\s.]", stem[n]) is not None
 
 
@@ -103,7 +103,7 @@ def match_masks(masks: Iterable[str], pictures: Iterable[str], notices: list[str
     Args:
         masks: names of masks.
         pictures: names of pictures (or of the masks of another folder), in their order.
-        notices: gets a sentence for each way of naming that is not plain.
+        notices: receives a sentence for each special naming scheme.
 
     Returns:
         The name of the picture by the name of its mask; masks that match nothing are left out. An exact name wins over
@@ -168,7 +168,7 @@ def _in_order_of_tasks(
 
 
 def one_mask_each(matches: Mapping[str, str]) -> dict[str, str]:
-    """Turn mask -> picture into picture -> mask.
+    """Invert mask -> picture to picture -> mask.
 
     Raises:
         LabelError: a picture has several masks.

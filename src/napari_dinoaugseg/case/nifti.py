@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 files, read and written with their own header."""
+"""Read NIfTI-1 and NIfTI-2 files, and write masks with the header of their image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _CIFTI_INTENTS = range(3000, 3100)
 # Intents that make the trailing dimensions the parts of one voxel: matrices, vectors, colours.
 _COMPONENT_INTENTS = frozenset({1004, 1005, 1006, 1007, 1008, 1009, 1010, 2003, 2004})
-# What ITK takes as orthonormal and as one form (as tried).
+# Tolerances of ITK for orthonormal axes and for equal forms, found by trial.
 _ORTHOGONAL = 1e-4
 _ALIKE_FORMS = 1e-4
 
@@ -124,9 +124,9 @@ def _read_header(path: Path, packed: bool, expected: str) -> nib.Nifti1Header:
 
 
 def _sound(header: nib.Nifti1Header) -> nib.Nifti1Header:
-    """Return a copy in which nibabel has repaired what it can: to be read, never to be written.
+    """Return a copy that nibabel has repaired where it can: for reading only.
 
-    A mask keeps the header as it was: programs differ in what they make of its faults, and must make the same of both.
+    A mask keeps the original header, so that each program interprets its faults alike for image and mask.
     """
     sound = header.copy()
     for code in ("qform_code", "sform_code"):
@@ -138,13 +138,13 @@ def _sound(header: nib.Nifti1Header) -> nib.Nifti1Header:
 
 
 def _is_in_time(header: nib.Nifti1Header, shape: tuple[int, int, int], trailing: tuple[int, ...]) -> bool:
-    """Tell whether a file is 2D+t: one slice, many times, and not the components of a vector."""
+    """Return whether a file is 2D+t: one slice, many times, and not the components of a vector."""
     many = bool(trailing) and trailing[0] > 1 and math.prod(trailing[1:]) == 1
     return many and shape[2] == 1 and int(header["intent_code"]) not in _COMPONENT_INTENTS
 
 
 def _name_notices(path: Path, packed: bool) -> list[str]:
-    """Say so where the name tells of another kind of file than it is."""
+    """Return a notice when the suffix does not fit the content."""
     suffix = suffix_of(path)
     if suffix == (".nii.gz" if packed else ".nii"):
         return []
@@ -153,7 +153,7 @@ def _name_notices(path: Path, packed: bool) -> list[str]:
 
 
 def _scaling(header: nib.Nifti1Header, dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return slope and intercept; the format says that they do not hold for colours."""
+    """Return slope and intercept; the format does not scale colours."""
     slope, intercept = header.get_slope_inter()
     if slope is None or dtype.names is not None:
         return 1.0, 0.0
@@ -237,7 +237,7 @@ def _channels_last(stored: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the voxels lie: the grid that is followed, where it was read, the other ways to read it, and ITK's."""
+    """The grid that is followed, the form it comes from, the other ways to read the header, and ITK's grid."""
 
     grid: Grid
     form: str
@@ -247,7 +247,7 @@ class _Place:
 
 
 def _place(header: nib.Nifti1Header, sound: nib.Nifti1Header, shape: tuple[int, int, int], *, frames: bool) -> _Place:
-    """Read where the voxels lie. nibabel's choice is followed: the sform, else the qform, else the voxel sizes."""
+    """Return where the voxels lie. As in nibabel, the sform decides, else the qform, else the voxel sizes."""
     to_mm = np.diag([*[_MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)] * 3, 1.0])
     q_code, s_code = int(sound["qform_code"]), int(sound["sform_code"])
     form = "sform" if s_code > 0 else "qform" if q_code > 0 else "voxel sizes"
@@ -330,7 +330,7 @@ def _unit_columns(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _itk_notices(header: nib.Nifti1Header, grid: Grid, itk: Grid) -> list[str]:
-    """Say why ITK and 3D Slicer see the voxels elsewhere; a mask of the same format is seen where its image is."""
+    """Return why ITK and 3D Slicer see the voxels elsewhere; they see a mask in NIfTI where they see its image."""
     pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     if (pixdim < 0).any():
         why = f"voxel sizes in the header are negative ({_listed(pixdim)}): they are read as positive"

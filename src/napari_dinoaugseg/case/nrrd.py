@@ -1,4 +1,4 @@
-"""NRRD files (attached header), as 3D Slicer and ITK write them."""
+"""Read and write NRRD files with an attached header, and segmentations of 3D Slicer (`.seg.nrrd`)."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def _read_array(path: Path, header: Mapping[str, Any], stream: IO[bytes]) -> NDA
         stream = io.BytesIO(unpacker(stream).read())
         header = {**header, "encoding": "raw", "line skip": 0, "lineskip": 0}
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # numpy only warns of text that is no number
+        warnings.simplefilter("error", DeprecationWarning)  # numpy only warns of text that is not a number
         array = np.asarray(nrrd.read_data(header, stream, str(path)))
     if unpacker is not None and stream.read(1):
         msg = f"it holds more than the {array.nbytes} bytes that its header announces"
@@ -198,7 +198,7 @@ def _read_array(path: Path, header: Mapping[str, Any], stream: IO[bytes]) -> NDA
 
 
 def _axes(path: Path, header: Mapping[str, Any], ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tell the spatial axes from the others (time, channels), by their directions, then by their kinds."""
+    """Return the spatial axes and the others (time, channels), by their directions, else by their kinds."""
     kinds = [str(kind).lower() for kind in header.get("kinds", [])]
     if "space directions" in header:
         directions = np.asarray(header["space directions"], dtype=float)
@@ -215,13 +215,13 @@ def _axes(path: Path, header: Mapping[str, Any], ndim: int) -> tuple[tuple[int, 
 
 
 def _pad(array: NDArray[Any], spatial: int) -> tuple[NDArray[Any], tuple[int, int, int]]:
-    """Give a 2-D image a third axis."""
+    """Return the array and its spatial shape, with a third axis of one for a 2-D image."""
     padded = array if spatial == 3 else np.expand_dims(array, 2)
     return padded, (padded.shape[0], padded.shape[1], padded.shape[2])
 
 
 def _is_colour(header: Mapping[str, Any], axis: int, array: NDArray[Any]) -> bool:
-    """Tell whether the last axis is the colour of a voxel."""
+    """Return whether the last axis is the colour of a voxel."""
     kinds = [str(kind).lower() for kind in header.get("kinds", [])]
     named = bool(kinds) and kinds[axis] in _COLOUR_KINDS
     return named and array.dtype == np.uint8 and array.shape[-1] in (3, 4)
@@ -230,7 +230,7 @@ def _is_colour(header: Mapping[str, Any], axis: int, array: NDArray[Any]) -> boo
 def _is_in_time(
     header: Mapping[str, Any], shape: tuple[int, int, int], spatial: tuple[int, ...], other: tuple[int, ...]
 ) -> bool:
-    """Tell whether a file is 2D+t: one slice, and one more axis behind those in space that is time."""
+    """Return whether a file is 2D+t: one slice, and one more axis behind those in space that is time."""
     if shape[2] != 1 or len(other) != 1 or other[0] < max(spatial) or int(header["sizes"][other[0]]) == 1:
         return False
     kinds = [str(kind).lower() for kind in header.get("kinds", [])]
@@ -295,7 +295,7 @@ def _first_voxel(header: Mapping[str, Any], spatial: tuple[int, ...], spacings: 
 
 
 def _units(given: Any, axes: Iterable[int], notices: list[str]) -> list[float]:
-    """Return millimetres in the unit of each axis; what is no unit of length counts as mm, and is said."""
+    """Return the millimetres in the unit of each axis; an unknown unit counts as mm, with a notice."""
     if given is None:
         return [1.0 for _ in axes]
     words = given.split() if isinstance(given, str) else given
@@ -386,10 +386,10 @@ def lps_fields(grid: Grid, ndim: int) -> dict[str, Any]:
     }
 
 
-# Segmentations of 3D Slicer (`.seg.nrrd`): a NRRD file that keeps name, colour and layer of each segment.
+# --- segmentations of 3D Slicer ---
 #
-# The pairs of key and value are those that 3D Slicer documents for its segmentation file format. Segments that overlap
-# lie in different layers, a further axis of the array, and segments of different layers may share a label value.
+# Keys and values are those of 3D Slicer's segmentation file format. Segments that overlap lie in different layers (a
+# further axis of the array), and segments of different layers may share a label value.
 
 
 _KEY = re.compile(r"Segment(\d+)_(\w+)")
@@ -397,7 +397,7 @@ _KEY = re.compile(r"Segment(\d+)_(\w+)")
 
 @dataclass(frozen=True)
 class _Stored:
-    """One segment as the file has it: its name, its colour, and the layer and value of its voxels."""
+    """One segment of the file: its name and colour, and the layer and value of its voxels."""
 
     name: str
     colour: str | None
@@ -406,12 +406,12 @@ class _Stored:
 
 
 def holds_segments(content: NrrdContent) -> bool:
-    """Tell whether a NRRD file is a segmentation of 3D Slicer."""
+    """Return whether a NRRD file is a segmentation of 3D Slicer."""
     return any(_KEY.fullmatch(str(key)) for key in content.header)
 
 
 def merge_layers(path: Path, content: NrrdContent) -> tuple[NDArray[Any], list[Segment], list[str]]:
-    """Bring the layers of a segmentation into one array of labels.
+    """Merge the layers of a segmentation into one array of labels.
 
     Args:
         path: the file, for messages.

@@ -1,4 +1,4 @@
-"""Opening whatever a person names: the kind of case is told by what is there."""
+"""Open a file, folder or list of files as a case; what it holds decides the kind of case."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def open_case(
         series: which series of a DICOM folder, by UID or a part of the description.
         component: which volume of a file with time points or channels, or of a DICOM series with several cardiac
             phases, time points or echoes; from 0.
-        masks: what a person says about masks of pictures; nothing for a volume.
+        masks: how to read masks of pictures; ignored for a volume.
 
     Returns:
         A `VolumeCase` or a `PictureCase`.
@@ -115,7 +115,7 @@ def _open_dicom(
 
 
 def _beside_dicom(folder: Path, dicom: Sequence[Path]) -> list[str]:
-    """Name what lies beside the DICOM files and is left out: images of other formats, and links that lead nowhere."""
+    """Return notices about what is left out beside DICOM files: images of other formats and broken links."""
     taken = set(dicom)
     others = NIFTI_SUFFIXES | NRRD_SUFFIXES
     left: list[str] = []
@@ -148,7 +148,7 @@ def _open_list(
 def _open_folder(
     folder: Path, plane: Plane | None, series: str | None, component: int | None, masks: MaskOptions | None
 ) -> Case:
-    """Tell DICOM from pictures: what lies right in the folder decides, then what lies in its subfolders."""
+    """Open a folder of DICOM files or pictures: the files right in it decide, then those in its subfolders."""
     own = [path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder)]
     has_dicom = any(may_be_dicom(path) for path in own)
     has_pictures = any(suffix_of(path) in PICTURE_SUFFIXES for path in own)

@@ -1,4 +1,4 @@
-"""One picture file: its pixels, the numbers that a mask holds, and the orientation in which it is meant to be seen."""
+"""Decode one picture file: its pixels, its label numbers if it is a mask, and its EXIF orientation."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ _TURNS: dict[int, tuple[bool, bool, bool]] = {
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored picture is turned to be seen, after its EXIF tag, and exactly back."""
+    """The EXIF orientation of a picture, and its exact inverse."""
 
     tag: int = 1
 
     def show(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Return a view of a stored (row, column[, channel]) array as it is meant to be seen."""
+        """Return a view of a stored (row, column[, channel]) array, turned upright."""
         transpose, rows, columns = _TURNS[self.tag]
         shown = stored.swapaxes(0, 1) if transpose else stored
         return shown[:: -1 if rows else 1, :: -1 if columns else 1]
 
     def store(self, shown: NDArray[Any]) -> NDArray[Any]:
-        """Return a view of a shown array as it is stored: the exact inverse of `show`."""
+        """Return a view of an upright array in stored order: the exact inverse of `show`."""
         transpose, rows, columns = _TURNS[self.tag]
         turned = shown[:: -1 if rows else 1, :: -1 if columns else 1]
         return turned.swapaxes(0, 1) if transpose else turned
 
     def shown_shape(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """Return (height, width) as seen."""
+        """Return (height, width) of the upright picture."""
         return (stored[1], stored[0]) if _TURNS[self.tag][0] else stored
 
 
@@ -114,7 +114,7 @@ def decode(path: Path) -> Picture:
 
 @contextmanager
 def _quietly(path: Path) -> Iterator[None]:
-    """Refuse what Pillow holds for too many pixels, and silence its warnings about details such as broken EXIF data."""
+    """Refuse pictures that are too large for Pillow; silence its warnings about details such as EXIF data."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -187,7 +187,7 @@ def _numbers_of(image: Image.Image, maxval: int | None) -> tuple[NDArray[Any] | 
 
 
 def _shows_grey(palette: NDArray[np.uint8], numbers: NDArray[Any] | None) -> bool:
-    """Tell whether all colours that are used are grey."""
+    """Return whether all colours that are used are grey."""
     used = np.unique(numbers) if numbers is not None else np.zeros(0, int)
     colours = palette[used[used < len(palette)]]
     return bool((colours == colours[:, :1]).all())
@@ -200,7 +200,7 @@ def _maxval(content: bytes) -> int | None:
 
 
 def _is_deep_colour(content: bytes) -> bool:
-    """Tell whether a PNG has 16-bit colours, or 16-bit grey with opacity: Pillow keeps their upper eight bits only."""
+    """Return whether a PNG has 16-bit colours, or 16-bit grey with opacity, of which Pillow keeps 8 bits."""
     return len(content) > 25 and content[24] == 16 and content[25] in (2, 4, 6)
 
 
@@ -221,13 +221,13 @@ def _telling(alpha: NDArray[Any] | None) -> NDArray[Any] | None:
 
 
 def _is_lossy(kind: str, content: bytes) -> bool:
-    """Tell whether the packing of a file changes values."""
+    """Return whether the packing of a file changes values."""
     if kind == "WEBP":
         # RIFF chunks "VP8L" hold lossless pixels, "VP8 " lossy ones (RFC 9649); extended files have a header before.
         lossy, lossless = content.find(b"VP8 ", 12), content.find(b"VP8L", 12)
         return lossless < 0 or 0 <= lossy < lossless
     if kind == "JPEG2000":
-        # Coding style (ISO/IEC 15444-1, A.6.1): the last byte of its fixed part tells the wavelet, 0 = irreversible.
+        # Coding style (ISO/IEC 15444-1, A.6.1): the last byte of its fixed part names the wavelet, 0 = irreversible.
         place = content.find(b"\xff\x52", max(content.find(b"\xff\x4f\xff\x51"), 0))
         return 0 <= place < len(content) - 13 and content[place + 13] == 0
     return kind in ("JPEG", "AVIF")
@@ -275,7 +275,7 @@ def _decode_tiff(path: Path) -> Picture:
 
 
 def _tidy(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Bring the samples of a TIFF page into (H, W) or (H, W, 3) of uint8."""
+    """Return the samples of a TIFF page as (H, W), or as (H, W, 3) uint8."""
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype.kind not in "iuf" or pixels.size == 0:

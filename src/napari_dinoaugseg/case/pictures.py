@@ -62,7 +62,7 @@ _SAMPLE = 2_000_000
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is kept of a picture once it was seen to decode."""
+    """Facts about a picture, kept once it has been decoded."""
 
     shape: tuple[int, int]
     orientation: Orientation
@@ -78,13 +78,13 @@ class _Facts:
 class PictureCase(Case):
     """A folder or list of pictures, whose sizes may differ.
 
-    Every file is decoded once on opening, so that a damaged one is known before anybody waits for a training.
+    Every file is decoded once on opening, so that a damaged one is found before training.
 
     Args:
         path: the folder or file that was asked for.
         files: the picture files, in the order of their numbers.
-        masks: what a person says about masks of these pictures.
-        notices: what a person should know about how the files were found.
+        masks: how to read masks of these pictures.
+        notices: sentences about how the files were found.
         decoder: reads one file.
         names: the name of each picture without its suffix, by which masks are matched; None takes the file names.
 
@@ -125,7 +125,7 @@ class PictureCase(Case):
         self.notices = [*notices, *self._peculiarities()]
 
     def _peculiarities(self) -> list[str]:
-        """Return what a person should know about the pictures themselves."""
+        """Return notices about the pictures themselves."""
         said: list[str] = []
 
         def of(chosen: Callable[[_Facts], bool]) -> list[str]:
@@ -248,7 +248,7 @@ class PictureCase(Case):
     def _write(
         self, path: Path, pixels: Callable[[int], NDArray[Any]], deepen: Callable[[], bool] = lambda: False
     ) -> None:
-        """Write one PNG per picture; when all are seen, `deepen` tells whether they have to be 16-bit."""
+        """Write one PNG per picture; after the last, `deepen` decides whether all have to be 16-bit."""
         with atomic_folder(path) as folder:
             targets = self.outputs(folder)
             unknown: list[Path] = []
@@ -350,21 +350,21 @@ class PictureCase(Case):
                 raise LabelError(msg)
             return read_mask_folder(folder, self._options)
         found = mask_files(folder)
-        # Where masks lie among the pictures, the pictures are no masks, not even those without a mask.
+        # Among pictures and their masks, a picture without a mask is not a mask.
         own = {place_of(file) for file in self.pictures}
         files = {name: file for name, file in found.files.items() if place_of(file) not in own}
         if not files:
             msg = f"{folder}: there is no mask here, only pictures. Name the folder with the masks."
             raise LabelError(msg)
-        if folder.resolve() not in (self.path.resolve(), self.root.resolve()):  # else told when it was opened
+        if folder.resolve() not in (self.path.resolve(), self.root.resolve()):  # else reported on opening
             notices.extend(found.left_out.sentences(folder.name))
         return MaskFolder(files, self._options)
 
     def _lies_of(self, given: Mapping[int, list[str]], masks: MaskFolder, notices: list[str]) -> dict[str, Lie]:
-        """Return how each mask lies on its picture, and remember that for the masks that are written.
+        """Return how each mask lies on its picture, and keep it for the masks to be written.
 
         A mask with an orientation of its own lies on the picture as seen. Else the size settles it, where height and
-        width change places and differ; the others lie as the person says, or as those that are settled, or as seen.
+        width change places and differ; the others follow the option, else the settled ones, else lie as seen.
         """
         lies: dict[str, Lie] = {}
         settled: dict[Lie, int] = {"seen": 0, "stored": 0}
@@ -439,7 +439,7 @@ class PictureCase(Case):
 
 
 def _orientation_notices(said: Lie | None, told: Lie | None, settled: Mapping[Lie, int], undecided: int) -> list[str]:
-    """Return how masks of turned pictures were taken, for a person."""
+    """Return notices about how masks of turned pictures are read."""
     words = {"seen": "as every viewer shows it", "stored": "as it is stored"}
     notices = [
         f"{counted(number, 'mask')} fit{'s' if number == 1 else ''} the turned picture only {words[lie]}"
@@ -624,7 +624,7 @@ def _examine(file: Path, decoder: Callable[[Path], Picture]) -> _Facts:
 
 
 def _visible(picture: Picture) -> tuple[NDArray[Any], Literal["none", "left out", "shown"]]:
-    """Return the pixels that show the picture: its opacity where its colours are all the same; and what became of it.
+    """Return the pixels to show, its opacity where its colours are all the same, and how the opacity is used.
 
     Opacity is 8-bit, and 16-bit in some TIFF and PNG files, which is brought to 8.
     """

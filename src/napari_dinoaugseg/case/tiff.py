@@ -1,4 +1,4 @@
-"""Multi-page TIFF stacks. TIFF has no place for position and direction; ImageJ and OME add the size of a voxel."""
+"""Read and write multi-page TIFF stacks. TIFF has no position or direction; ImageJ and OME add the voxel size."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class VoxelSize:
 
 
 class _Complaints(logging.Handler):
-    """Keeps what tifffile only logs: a broken chain of pages gives fewer pages and no exception."""
+    """Collect what tifffile only logs: a broken chain of pages gives fewer pages and no exception."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -71,10 +71,10 @@ class _Complaints(logging.Handler):
 
 @contextmanager
 def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
-    """Open a TIFF file, and raise on leaving when tifffile met damage.
+    """Open a TIFF file; raise on exit if tifffile logged an error.
 
     Raises:
-        CaseError: the file is damaged or no TIFF.
+        CaseError: the file is damaged or not TIFF.
     """
     complaints, logger = _Complaints(), logging.getLogger("tifffile")
     logger.addHandler(complaints)
@@ -92,7 +92,7 @@ def count_pages(path: Path) -> int:
     """Return how many images a TIFF file holds, previews of lower resolution not counted.
 
     Raises:
-        CaseError: the file is damaged or no TIFF.
+        CaseError: the file is damaged or not TIFF.
     """
     require_file(path)
     with open_tiff(path) as tiff:
@@ -105,7 +105,7 @@ def count_planes(tiff: tifffile.TiffFile) -> int:
 
 
 def is_stack(path: Path) -> bool:
-    """Tell whether a file is a TIFF of several pages. Raises CaseError, as `count_pages`."""
+    """Return whether a file is a TIFF of several pages. Raises CaseError, as `count_pages`."""
     return suffix_of(path) in TIFF_SUFFIXES and count_pages(path) > 1
 
 
@@ -181,7 +181,7 @@ def _of_imagej(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
     return VoxelSize(x, y, abs(spacing), unit), problem
 
 
-# What stands in the place of a unit where nothing was measured.
+# Placeholders for a unit where nothing was measured.
 _NO_UNIT = frozenset({"", "pixel", "pixels", "none", "null"})
 
 
@@ -225,7 +225,7 @@ def _per_unit(tag: tifffile.TiffTag | None) -> float | None:
 
 
 def _to_native(path: Path, array: NDArray[Any], axes: str, component: int | None) -> NDArray[Any]:
-    """Bring the axes of a TIFF into the order (x, y, page[, colour])."""
+    """Return the array with its axes in the order (x, y, page[, colour])."""
     colour = "S" in axes
     others = [axis for axis in axes if axis not in "YXS"]
     page = next((axis for axis in _SLICE_AXES if axis in others), others[0] if others else None)

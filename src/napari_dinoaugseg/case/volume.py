@@ -95,7 +95,7 @@ class VolumeCase(Case):
         return self._display_layout.permuted(self.grid.spacing)
 
     def shows_alike(self, plane: Plane) -> bool:
-        """Tell whether `display` is the same array for another plane.
+        """Return whether `display` is the same array for another plane.
 
         All planes but `native` show a volume upright, with the same order of axes; `native` shows it as it is stored.
         """
@@ -114,7 +114,7 @@ class VolumeCase(Case):
 
     def slice(self, i: int) -> NDArray[Any]:
         """Return slice `i` as (H, W) or (H, W, 3), uint8 or float32, in the values of the file."""
-        # Always a copy: nobody can write into the case through a slice.
+        # A copy, so that writing to a slice does not change the case.
         return np.array(self._voxels.values(self._slices[self._index(i)]), order="C")
 
     def slice_shape(self, i: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A volume that is one file, read by what it holds: names lie."""
+"""Read a volume from one file. The content decides the format, since suffixes are often wrong."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Kind = Literal["nifti", "nrrd", "tiff"]
 
 
 def read_volume_file(path: Path, component: int | None = None) -> Voxels:
-    """Read a volume that is one file: by its first bytes, and by its suffix where these tell nothing.
+    """Read a volume from one file: its first bytes decide the format, else its suffix.
 
     Raises:
-        CaseError: it is missing or damaged, or no volume.
+        CaseError: the file is missing or damaged, or is not a volume.
     """
     kind = kind_of(path)
     if kind == "nifti":
@@ -54,7 +54,7 @@ def kind_of(path: Path) -> Kind | None:
     suffix = suffix_of(path)
     if suffix in TIFF_SUFFIXES:
         return "tiff"
-    # Of a pair of files the halves look like whole ones.
+    # Each half of a pair of files (.hdr and .img) looks like a whole NIfTI file.
     found = None if suffix in CONVERTIBLE_SUFFIXES else _kind_by_content(path)
     if found is not None:
         return found

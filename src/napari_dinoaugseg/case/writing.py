@@ -1,4 +1,4 @@
-"""Writing an array in stored order into the kind of file that its name asks for."""
+"""Write an array in stored order to the format that the suffix names."""
 
 from __future__ import annotations
 

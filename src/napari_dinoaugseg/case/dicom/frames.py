@@ -1,8 +1,15 @@
-"""Siemens mosaics: the slices of a volume (fMRI, diffusion) side by side as tiles of one image, taken apart.
+"""The images of a DICOM file with their geometry: frames, tiles of mosaics, and what a segmentation refers to.
 
-How many tiles there are and to which side the slices follow stands only in a private header (CSA), which nibabel reads.
-The position of a mosaic is where the corner of the whole mosaic would lie if it were centred on the slice: that of a
-tile lies half of the difference in size further in (nibabel, doc/source/dicom/dicom_mosaic.rst).
+A file of one image has its geometry at the top, frames of an enhanced object in functional groups (PS3.3 C.7.6.16).
+Older multi-frame objects describe their first frame and how the others follow: nuclear medicine with the position in
+the Detector Information Sequence and a signed Spacing Between Slices (C.8.4.8, C.8.4.11), others at the top with
+Spacing Between Slices or a vector of slice locations. Pixel sizes stand in Pixel Spacing, or in what a detector, a film
+scanner or an ultrasound machine knows (10.7, C.8.5.5), even where there is no place in the patient.
+
+A Siemens mosaic holds the slices of a volume (fMRI, diffusion) as tiles of one image. The number of tiles and the
+direction of the slices stand only in a private header (CSA), which nibabel reads. The position of a mosaic is where the
+corner of the whole mosaic would lie if it were centred on the slice: that of a tile lies half of the difference in size
+further in (nibabel, doc/source/dicom/dicom_mosaic.rst).
 """
 
 from __future__ import annotations
@@ -42,13 +49,13 @@ from napari_dinoaugseg.case.dicom.headers import (
 from napari_dinoaugseg.case.files import reading, unreadable
 from napari_dinoaugseg.errors import CaseError
 
-# Facts of ours about a tile: its first row and column in the mosaic.
+# Our own fact about a tile: its first row and column in the mosaic.
 TILE = "MosaicTile"
 _PARALLEL = 0.99
 
 
 def is_mosaic(facts: Facts) -> bool:
-    """Tell whether an image calls itself a mosaic."""
+    """Return whether an image calls itself a mosaic."""
     kinds = facts.get("ImageType")
     return isinstance(kinds, tuple) and "MOSAIC" in kinds and int(facts.get("NumberOfFrames") or 1) == 1
 
@@ -112,7 +119,7 @@ def _refused(path: Path) -> str:
     )
 
 
-# Where the slices of a DICOM case came from: what a segmentation of it has to refer to.
+# --- what a segmentation refers to ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class DicomSource:
         instances: the SOPInstanceUID of the file of each slice, in stored order.
         frame_of_reference: the FrameOfReferenceUID; empty when there is none or the slices do not share it.
         problem: why no DICOM SEG can refer to these slices; None when one can.
-        at_one_place: whether the slices are frames of a loop, told apart by time and not by their place.
+        at_one_place: whether the slices are frames of a loop, which differ in time and not in place.
     """
 
     frames: tuple[tuple[Path, int | None], ...]
@@ -171,19 +178,11 @@ def _problem(ordered: Sequence[Slice], placed: bool) -> str | None:
     return None
 
 
-# The images of a DICOM file, each with its geometry, wherever the file keeps it.
-#
-# A file of one image has it at the top, frames of an enhanced object in functional groups (PS3.3 C.7.6.16). Older
-# multi-frame objects describe their first frame and how the others follow: nuclear medicine with the position in the
-# Detector Information Sequence and a signed Spacing Between Slices (C.8.4.8, C.8.4.11), others at the top with Spacing
-# Between Slices or a vector of slice locations. Pixel sizes stand in Pixel Spacing, or in what a detector, a film
-# scanner
-# or an ultrasound machine knows (10.7, C.8.5.5). Whatever has no place in the patient still has a pixel size then.
-
+# --- the images of a file ------------------------------------------------------------------------------------------
 
 PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
 _IN_VOLUME = dict(zip(PLACE, ("ImagePositionVolume", "ImageOrientationVolume"), strict=True))
-# Facts of ours: the frames follow against the normal of the first, and which one of a loop at one place this is.
+# Our own facts: the frames follow against the normal of the first, and which one of a loop at one place this is.
 DESCENDING = "FramesDescend"
 FRAME_NUMBER = "FrameNumber"
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -295,7 +294,7 @@ def _images(path: Path, dataset: Dataset, facts: Facts) -> tuple[list[Slice], li
 
 
 def _in_volume(facts: dict[str, Any]) -> dict[str, Any]:
-    """Take the place of a frame in the volume of an ultrasound probe for its place."""
+    """Return the facts with the place in the volume of the ultrasound probe as the place of the frame."""
     return {**facts, **{keyword: facts[other] for keyword, other in _IN_VOLUME.items() if other in facts}}
 
 
@@ -349,7 +348,7 @@ def origin_of(facts: Facts) -> tuple[NDArray[np.float64], NDArray[np.float64]] |
 
 
 def _placed(facts: dict[str, Any]) -> dict[str, Any]:
-    """Give a single image of nuclear medicine the place that stands with its detector."""
+    """Return the facts of a single image of nuclear medicine with the position of its detector."""
     origin = None if any(keyword in facts for keyword in PLACE) or _are_views(facts) else origin_of(facts)
     if origin is None:
         return facts
@@ -357,13 +356,13 @@ def _placed(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _are_views(facts: Facts) -> bool:
-    """Tell whether images of nuclear medicine are projections (planar, or views of a rotation), not slices."""
+    """Return whether images of nuclear medicine are projections (planar, or views of a rotation), not slices."""
     kinds = facts.get("ImageType")
     return facts.get("Modality") == "NM" and isinstance(kinds, tuple) and len(kinds) > 2 and "RECON" not in kinds[2]
 
 
 def over_time(facts: Facts) -> bool:
-    """Tell whether the frames of a file follow one another in time (a loop): what Frame Increment Pointer says."""
+    """Return whether the frames of a file follow one another in time (a loop): what Frame Increment Pointer says."""
     pointers = facts.get("FrameIncrementPointer")
     tags = pointers if isinstance(pointers, tuple | MultiValue) else () if pointers is None else (pointers,)
     named = {keyword_for_tag(tag) for tag in tags}
@@ -373,7 +372,7 @@ def over_time(facts: Facts) -> bool:
 
 
 def are_slices(facts: Facts) -> bool:
-    """Tell whether frames may lie beside one another: they are neither views nor frames of a loop."""
+    """Return whether frames may lie beside one another: they are neither views nor frames of a loop."""
     return not _are_views(facts) and not over_time(facts)
 
 
@@ -397,7 +396,7 @@ def frame_offsets(facts: Facts, count: int) -> tuple[NDArray[np.float64] | None,
 
 
 def _with_pixel_spacing(facts: dict[str, Any]) -> dict[str, Any]:
-    """Fill in Pixel Spacing where the size of a pixel stands elsewhere."""
+    """Return the facts with Pixel Spacing filled in from the other attributes that give it."""
     if "PixelSpacing" in facts:
         return facts
     found, _ = _pixel_spacing(facts)

@@ -1,4 +1,4 @@
-"""Where the slices of a DICOM series lie: sorted by position along the normal, and refused when they make no volume.
+"""Place the slices of a DICOM series: split into volumes, sorted along the normal, refused where they form no volume.
 
 Names and rules are those of DICOM PS3.3: Image Plane Module (C.7.6.2). Coordinates are in mm, LPS.
 """
@@ -28,7 +28,7 @@ _ORTHONORMAL = 1e-2
 _OFF_EVEN = 0.1
 # Rounding explains no more than this share of a step: beyond it, a slice might as well be missing.
 _MOST_ROUNDING = 0.25
-# From this share of a step on, a person is told that the even places are not those of the file.
+# From this share of a step on, a notice says that the even places are not those of the file.
 _WORTH_TELLING = 0.02
 # Slices less apart (in mm) lie at one position.
 SAME_PLACE = 1e-3
@@ -137,7 +137,7 @@ def stack(headers: list[Header]) -> Stack:
 
 
 def loop(ordered: list[Header]) -> Stack:
-    """Put frames that lie at one place one behind the other in the order that is given: 1 mm stands for their distance.
+    """Stack frames that lie at one place in the given order, 1 mm apart for want of a distance.
 
     Raises:
         CaseError: mixed directions, sizes or spacings.
@@ -160,12 +160,12 @@ def require_alike(first: Header, header: Header) -> None:
 
 
 def are_alike(first: Header, header: Header) -> bool:
-    """Tell whether two slices have one direction, size and pixel spacing."""
+    """Return whether two slices have one direction, size and pixel spacing."""
     return not _difference(first, header)
 
 
 def _difference(first: Header, header: Header) -> str:
-    """Name what differs between two slices; empty where nothing does."""
+    """Return what differs between two slices; "" if nothing does."""
     if np.abs(header.orientation - first.orientation).max() > _SAME_DIRECTION:
         return "direction"
     if header.size != first.size:
@@ -209,7 +209,7 @@ def _line(heights: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def is_even(headers: list[Header]) -> bool:
-    """Tell whether slices, several of which may lie at one position, lie on evenly spaced places, three at least."""
+    """Return whether slices, several of which may lie at one position, lie on evenly spaced places, three at least."""
     if not headers:
         return False
     normal = headers[0].normal
@@ -241,7 +241,7 @@ def _unit(headers: list[Header]) -> float:
 
 
 def _rounded(off: float, mean: float) -> str:
-    """Say that rounded positions count as even, and which distance is used: the one that ITK computes as well."""
+    """Return the notice about rounded positions, with the distance that is used; ITK computes the same."""
     return (
         f"the positions of the slices lie up to {off:.2g} mm off even steps, as rounding leaves them: {mean:.4g} mm, "
         "the mean from the first to the last slice, is taken as the distance of slices"
@@ -249,7 +249,7 @@ def _rounded(off: float, mean: float) -> str:
 
 
 def _uneven(ordered: list[Header], steps: NDArray[np.float64]) -> str:
-    """Say where slices are missing, or that they are unevenly spaced on purpose."""
+    """Return the notice about missing slices, or about slices that are unevenly spaced on purpose."""
     usual = _usual(steps)
     counts = np.rint(steps / usual)
     gaps = np.flatnonzero(counts > 1)
@@ -271,7 +271,7 @@ def _missing(count: int) -> str:
 
 
 def _both(a: Header, b: Header) -> str:
-    """Name two slices, the folder once where it is the same, and so the file."""
+    """Return the names of two slices, with a shared folder or file named once."""
     if a.path == b.path:
         return f"{a.path}, frames {a.frame} and {b.frame}" if a.frame != b.frame else f"{a.path} and itself"
     return f"{a.place} and {b.short_place if a.path.parent == b.path.parent else b.place}"
@@ -324,14 +324,10 @@ def _affine(first: Header, step: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 
-# Several volumes in one DICOM series: cardiac phases, time points, echoes, stacks of a multi-frame file.
+# --- several volumes in one series: cardiac phases, time points, echoes, stacks of a multi-frame file ---
 #
-# The slices are split only where that leaves whole volumes, one slice for each position. What cannot be split so is
-# left
-# as it is, and refused with the slices named when it is sorted. Images of one slice over time are a loop: its frames
-# are
-# the slices of the case.
-
+# Slices are split only into whole volumes, one slice for each position; others are left together, and `stack` refuses
+# them by name. Images of one slice over time are a loop, whose frames are the slices of the case.
 
 # What all slices of one volume share, the clearest first. Real numbers are compared exactly: they were copied.
 _SHARED = (
@@ -342,7 +338,7 @@ _SHARED = (
 )
 # What grows from volume to volume at each position, though it differs between positions too.
 _ORDER = ("TriggerTime", "AcquisitionTime", "FrameAcquisitionDateTime", "InstanceNumber")
-# What tells the frames of a loop in time, the clearest first; and what makes two loops of one slice.
+# What orders the frames of a loop, the clearest first; and what makes two loops of one slice.
 _TIMES = (
     *(FRAME_NUMBER, "TemporalPositionIndex", "TemporalPositionIdentifier", "NominalCardiacTriggerDelayTime"),
     *("TriggerTime", "TimeSlotVector", "FrameAcquisitionDateTime", "AcquisitionTime", "InstanceNumber"),
@@ -385,7 +381,7 @@ def choose_volume(path: Path, headers: list[Header], component: int | None) -> C
 
     Raises:
         SeveralVolumesError: there are several and none was chosen.
-        CaseError: there is no such volume.
+        CaseError: `component` is out of range.
     """
     found = _split(headers)
     count = len(found.volumes)

@@ -1,7 +1,7 @@
-"""What DICOM headers say, as plain values: read once, laid flat for the frames of a multi-frame file, never trusted.
+"""DICOM headers as plain values, one mapping for each frame; the codes of segments; and names of other objects.
 
 Attributes and their places are those of DICOM PS3.3: General Image, Image Plane (C.7.6.2) and Multi-frame Functional
-Groups (C.7.6.16). A value that cannot be understood counts as missing, and whoever needs it refuses the file by name.
+Groups (C.7.6.16). A value that cannot be decoded counts as missing.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def read_dataset(path: Path, **options: Any) -> Dataset:
 
 
 def number(facts: Facts, keyword: str) -> float | None:
-    """Return a finite number; None where there is none."""
+    """Return a finite number; None if there is none."""
     value = facts.get(keyword)
     try:
         found = float(value)  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def number(facts: Facts, keyword: str) -> float | None:
 
 
 def numbers(facts: Facts, keyword: str, count: int) -> NDArray[np.float64] | None:
-    """Return so many finite numbers; None where these are not there."""
+    """Return `count` finite numbers; None if there are none, or another number of them."""
     value = facts.get(keyword)
     try:
         found = np.array([float(part) for part in (value if isinstance(value, tuple) else (value,))])
@@ -166,7 +166,7 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
     return tuple(value) if isinstance(value, MultiValue | list) else value  # a list for some damaged types
 
 
-# Codes for what a segment shows, found by its name.
+# --- codes for the name of a segment ---
 #
 # DICOM SEG needs a coded category and type for each segment (PS3.3 C.8.20.2). The codes are those of the context groups
 # of DICOM PS3.16, as pydicom carries them: CID 7150 categories, CID 7192 anatomical structures, CID 7166 tissues, and
@@ -235,7 +235,7 @@ def _known() -> dict[str, Property]:
     }
 
 
-# What a DICOM object is, in words: most objects of a case are no images, and a message has to name what they are.
+# --- what an object without an image is, in words, for messages ---
 #
 # Classes are those of DICOM PS3.4, annex B.5; their names end in "Storage".
 
@@ -275,7 +275,7 @@ _BY_MODALITY = {
     "DOC": "a document inside DICOM",
     "PLAN": "a radiotherapy plan or record (RTPLAN)",
 }
-# Objects of these modalities may have rows and columns but are no acquired images.
+# Objects of these modalities are not acquired images, even with rows and columns.
 NO_IMAGES = frozenset(_BY_MODALITY)
 
 
@@ -285,7 +285,7 @@ def class_name(sop_class: str) -> str:
 
 
 def kind_of(sop_class: str, modality: str) -> str:
-    """Return what an object that is no image is, such as "a structured report (SR)".
+    """Return what an object without an image is, such as "a structured report (SR)".
 
     Args:
         sop_class: its SOP Class UID; may be empty.
@@ -301,7 +301,7 @@ def kind_of(sop_class: str, modality: str) -> str:
 
 
 def advice_on(kind: str) -> str:
-    """Return what a person can do with an object that was given as an image."""
+    """Return what to do with an object that was given as an image."""
     if "RTSTRUCT" in kind:
         return "Contours cannot be read yet: convert them to DICOM SEG or NIfTI, for example with 3D Slicer."
     if "SEG" in kind:

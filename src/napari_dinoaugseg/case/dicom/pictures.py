@@ -1,6 +1,6 @@
-"""Radiographs, photographs and ultrasound stills in DICOM: several of them are a case of pictures.
+"""Open several radiographs, photographs or ultrasound stills in DICOM as a case of pictures.
 
-They say nothing about a place in the patient and need not have one size, so they are no slices of a volume.
+They have no position in the patient and may differ in size, so they are not slices of a volume.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from napari_dinoaugseg.case.picture_files import Orientation, Picture
 from napari_dinoaugseg.case.pictures import PictureCase
 from napari_dinoaugseg.errors import CaseError
 
-# A slice of these that has no place has lost it.
+# Images of these classes are slices, even if their position is lost.
 _SLICES = frozenset(
     {
         *(CTImageStorage, EnhancedCTImageStorage, MRImageStorage, EnhancedMRImageStorage),
@@ -51,7 +51,7 @@ def single_pictures(found: Found, series: str | None) -> list[ImageFile]:
 
 
 def is_picture(image: ImageFile) -> bool:
-    """Tell whether a file is one image that is no slice of a volume."""
+    """Return whether a file is one image that is no slice of a volume."""
     return len(image.slices) == 1 and not image.has_place and text(image.facts, "SOPClassUID") not in _SLICES
 
 
@@ -61,7 +61,7 @@ def picture_case(found: Found, images: list[ImageFile], masks: MaskOptions | Non
     Args:
         found: the images.
         images: those that are the pictures.
-        masks: what a person says about masks of these pictures.
+        masks: how to read masks of these pictures.
 
     Raises:
         CaseError: damaged pixels, two different files that call themselves the same image, or two with one name.

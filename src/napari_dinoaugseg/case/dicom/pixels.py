@@ -1,7 +1,7 @@
-"""JPEG processes that pydicom's own plugins leave out: lossless and 12-bit JPEG, decoded by imagecodecs.
+"""The pixels of DICOM slices, decoded one by one and rescaled to values such as Hounsfield units.
 
-Scanners and archives write lossless JPEG (process 14) widely. The function is registered with pydicom as a decoding
-plugin, which it asks after its own.
+Lossless and 12-bit JPEG, which pydicom's own plugins leave out, are decoded by imagecodecs: scanners and archives write
+lossless JPEG (process 14) widely. `decode_frame` is registered with pydicom as a plugin, tried after its own.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from napari_dinoaugseg.errors import CaseError
 
 _LABEL = "imagecodecs"
 _PROCESSES = (JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)
-# What pydicom asks of a module with a plugin, by its name.
+# pydicom looks for this name in a module with a plugin.
 DECODER_DEPENDENCIES = dict.fromkeys(_PROCESSES, ("numpy", "imagecodecs"))
 
 
 def is_available(uid: str) -> bool:
-    """Tell pydicom whether this decoder can be used for a transfer syntax."""
+    """Return whether this decoder can be used for a transfer syntax; pydicom asks."""
     return uid in DECODER_DEPENDENCIES and bool(imagecodecs.JPEG.available)
 
 
@@ -49,7 +49,7 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
 
     Args:
         source: the JPEG stream.
-        runner: what pydicom knows about the frame; told how the result is laid out.
+        runner: pydicom's options of the frame; the layout of the result is set here.
 
     Returns:
         The pixels, little endian, row by row, colours beside each other.
@@ -63,14 +63,11 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
 
 
 def register() -> None:
-    """Have pydicom know this decoder; once is enough."""
+    """Register this decoder with pydicom."""
     for uid in _PROCESSES:
         decoder = get_decoder(uid)
         if _LABEL not in decoder.available_plugins and is_available(uid):
             decoder.add_plugin(_LABEL, (__name__, decode_frame.__name__))
-
-
-# The pixels of DICOM slices: decoded one by one, and rescaled to values such as Hounsfield units.
 
 
 register()  # when this module is imported, which happens once: pydicom's registry takes no two at a time
@@ -184,7 +181,7 @@ def _in_bytes(slice_: Slice, pixels: NDArray[Any]) -> NDArray[Any]:
     """Return colours (row, column, 3) in 8 bits, as everything behind takes them."""
     if pixels.dtype == np.uint8 or pixels.dtype.kind != "u":
         return pixels
-    # The colours of a palette have 16 bits whatever the pixels have.
+    # Colours of a palette have 16 bits, independent of the bits of the pixels.
     bits = 16 if text(slice_.facts, "PhotometricInterpretation") == "PALETTE COLOR" else _bits(slice_, pixels)
     return (pixels >> max(0, bits - 8)).astype(np.uint8)
 
@@ -195,7 +192,7 @@ def _bits(slice_: Slice, pixels: NDArray[Any]) -> int:
 
 
 def is_inverted(slice_: Slice) -> bool:
-    """Tell whether the lowest value is meant to be seen as white."""
+    """Return whether the lowest value is meant to be seen as white."""
     return text(slice_.facts, "PhotometricInterpretation") == "MONOCHROME1"
 
 
@@ -220,7 +217,7 @@ def open_pixels(path: Path) -> Dataset:
     """Read a whole file; its pixels stay encoded.
 
     Raises:
-        CaseError: there are no pixels, or they are a video.
+        CaseError: the file has no pixels, or holds a video.
     """
     dataset = read_dataset(path)
     syntax = dataset.file_meta.get("TransferSyntaxUID") if "file_meta" in vars(dataset) else None

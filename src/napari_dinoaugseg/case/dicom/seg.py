@@ -1,7 +1,11 @@
-"""DICOM SEG as labels: placed by the position of its frames, whatever their order, and checked against the series.
+"""Read DICOM SEG as labels, placed on the slices of an image by the position of its frames.
 
-Attributes are those of DICOM PS3.3 C.8.20 (Segmentation). A fractional segmentation is taken only where it is binary in
-fact; where it says "perhaps", the threshold is the person's choice, so it is refused.
+Attributes are those of DICOM PS3.3 C.8.20 (Segmentation). A fractional segmentation is read only if it is binary in
+fact: any other needs a threshold, which a person has to choose.
+
+A SEG leaves out slices without labels, so it says less about its grid than a volume does. Its frames are placed on the
+slices of the image one by one. highdicom's `Volume.match_geometry` (0.28) does not serve here: it returns a volume of
+another shape for finer pixels and for frames outside the image, and refuses positions that are rounded to 0.1 mm.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ from napari_dinoaugseg.errors import LabelError
 EXPECTED = "a DICOM segmentation"
 _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation Storage, younger than pydicom's table
 _HIGHEST = int(np.iinfo(np.uint16).max)
-# As `dicom_seg_writer` words it.
+# As `seg_writer` writes it.
 _CLASS_NUMBER = re.compile(r"Class number (\d{1,5})")
 
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -89,7 +93,7 @@ class _Class:
 
 
 def is_seg(path: Path) -> bool:
-    """Tell whether a file of labels is to be read by `read_seg`: it calls itself DICOM, or is, whatever its name."""
+    """Return whether a file of labels is to be read by `read_seg`: it calls itself DICOM, or is, whatever its name."""
     suffix = suffix_of(path)
     return suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES and is_dicom(path))
 
@@ -98,8 +102,8 @@ def read_seg(path: Path) -> SegLabels:
     """Read a DICOM SEG.
 
     Raises:
-        CaseError: the file is damaged, or no DICOM.
-        LabelError: no segmentation, a fractional one, overlapping segments, or frames without a place.
+        CaseError: the file is damaged or not DICOM.
+        LabelError: not a segmentation, a fractional one, overlapping segments, or frames without a position.
     """
     require_file(path)
     with warnings.catch_warnings():
@@ -135,7 +139,7 @@ def read_seg(path: Path) -> SegLabels:
 
 
 def _require_segmentation(path: Path) -> None:
-    """Raise `LabelError` for a DICOM object of another kind, whose name it says."""
+    """Raise `LabelError` for a DICOM object of another kind, by its name."""
     header = read_header(path, ("SOPClassUID",))
     kind = text({"uid": header.get("SOPClassUID")}, "uid")
     if kind in (SegmentationStorage, _LABEL_MAP):
@@ -321,12 +325,7 @@ def _references(dataset: Dataset) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(series - {""}), frozenset(instances - {""})
 
 
-# DICOM SEG on a voxel grid: that of an image, or one of its own.
-#
-# A SEG leaves out slices on which nothing is labelled, so it says less about its grid than a volume does. Its frames
-# are
-# put on the slices of the image one by one, by their position.
-
+# --- on a grid: that of an image, or its own -----------------------------------------------------------------------
 
 # A frame may lie this share of a voxel off: the grid of a series is drawn through positions that are often rounded to
 # 0.1 mm or coarser, and the frames of its segmentation repeat those.

@@ -1,8 +1,8 @@
-"""Masks as DICOM SEG: one binary segment a class, in the patient, study and frame of reference of the source series.
+"""Write masks as DICOM SEG: a binary segment for each class, in the study and frame of reference of the source series.
 
 Class numbers may have gaps, but the segments of a binary SEG are numbered from 1 without any (PS3.3 C.8.20.2). So the
-number of a class is kept in its Segment Description (0062,0006), a standard attribute for what the writer wants to say
-about a segment, which archives keep where they may drop private ones; `dicom_seg` reads it back.
+number of a class is kept in its Segment Description (0062,0006), a standard attribute, which archives keep where they
+may drop private ones; `seg` reads it back.
 
 Of the person, only what the standard demands of every object goes out (type 1 and 2 of the Patient and General Case
 modules: name, ID, birth date, sex; UIDs, date, time, ID and accession number of the case, referring physician), as it
@@ -62,7 +62,7 @@ def seg_of(
         segments: names and colours of the classes; those that do not occur are described too, without a frame.
 
     Raises:
-        OutputError: there is no class at all, the source cannot be read any more, or its header forbids a SEG.
+        OutputError: there is no class, the source can no longer be read, or its header does not allow a SEG.
     """
     classes = described([int(number) for number in np.unique(array)], tuple(segments))
     if not classes:
@@ -85,7 +85,7 @@ def confidence_of(path: Path, array: NDArray[np.float32], source: DicomSource) -
         source: the slices it belongs to.
 
     Raises:
-        OutputError: the source cannot be read any more, or its header forbids a SEG.
+        OutputError: the source can no longer be read, or its header does not allow a SEG.
     """
     with _making(path):
         headers = _headers(source)
@@ -159,7 +159,7 @@ def _person(path: Path) -> Dataset:
     kept = Dataset()
     for keyword in (*_PERSON, *_CASE):
         value = header.get(keyword)
-        # Decoded here, since it goes out in UTF-8 whatever it came in.
+        # Decoded here, since it is written in UTF-8.
         setattr(kept, keyword, PersonName(str(value)) if isinstance(value, PersonName) else (value or None))
     for keyword in _IF_PRESENT:
         if header.get(keyword) not in (None, ""):
@@ -236,7 +236,7 @@ def _make(
         specific_character_set="ISO_IR 192",
         **nothing,
     )
-    made.ContentCreatorName = None  # type 2: it has to be there, and who it was is nobody's business
+    made.ContentCreatorName = None  # type 2: it has to be there, but the name stays private
     if source.at_one_place:
         _number_in_time(made, source, headers)
     if len(source.series) > 1:
@@ -250,7 +250,7 @@ def _shifted(header: Header, k: int) -> Header:
 
 
 def _number_in_time(made: Dataset, source: DicomSource, headers: list[Header]) -> None:
-    """Give the frames of a loop their place back, and number them in time (Temporal Position Index) instead."""
+    """Restore the position of the frames of a loop, and number them in time (Temporal Position Index) instead."""
     number_of = {n if frame is None else frame - 1: n + 1 for n, (_, frame) in enumerate(source.frames)}
     first = headers[0]
     for group in made.PerFrameFunctionalGroupsSequence:

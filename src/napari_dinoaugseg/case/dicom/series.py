@@ -1,4 +1,7 @@
-"""Which images of a series are its volume, and what is left out of it, by name.
+"""Read one DICOM series as a volume: find the files, choose a series, and leave out what is not part of its volume.
+
+A series is a file for each slice, or frames of one file (Enhanced CT and MR, nuclear medicine). One file without a
+place in the patient (an ultrasound loop, a radiograph, a screen shot) is a stack of its frames.
 
 Scanners and archives put more into a series than the slices of one volume (a localizer, a screen capture, a dose
 report), and people copy files twice. Others give each slice a series of its own.
@@ -48,7 +51,7 @@ _MOST_NAMES = 5
 
 @dataclass
 class Series:
-    """Images that a person would call one series.
+    """Images of one series, or of several that each hold one slice of a volume.
 
     Attributes:
         uids: the SeriesInstanceUIDs; several where each slice has one of its own.
@@ -135,7 +138,7 @@ def _copies(images: Sequence[ImageFile | Header]) -> list[str]:
 
 
 def _same(first: ImageFile, other: ImageFile) -> bool:
-    """Tell whether two files hold the same image: byte for byte, or with the same pixels in the same place."""
+    """Return whether two files hold the same image: byte for byte, or with the same pixels in the same place."""
     if filecmp.cmp(first.path, other.path, shallow=False):
         return True
     if any(first.facts.get(name) != other.facts.get(name) for name in (*PLACE, "PixelSpacing", "Rows", "Columns")):
@@ -163,7 +166,7 @@ def without_resent(headers: Sequence[Header]) -> tuple[list[Header], list[str]]:
     return left, _copies(copies)
 
 
-# --- what is no slice of the volume --------------------------------------------------------------------------------
+# --- images outside the volume -------------------------------------------------------------------------------------
 
 
 def of_one_volume(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
@@ -230,7 +233,7 @@ def _headers(image: ImageFile) -> list[Header]:
 
 
 def _is_other_kind(page: ImageFile, slice_: ImageFile) -> bool:
-    """Tell whether an image without a place is of another kind than the slices: a screen capture, a report."""
+    """Return whether an image without a place is of another kind than the slices: a screen capture, a report."""
     return any(
         text(page.facts, name) != text(slice_.facts, name)
         for name in ("SOPClassUID", "PhotometricInterpretation", "Rows", "Columns")
@@ -247,10 +250,7 @@ def _left_out(one: str, several: str, images: Sequence[ImageFile | Header]) -> l
     return [f"{len(files)} {one if len(files) == 1 else several} left out: {names} ({', '.join(kinds)})"]
 
 
-# DICOM: found in a folder, a series chosen, and read as one volume.
-#
-# A series is a file for each slice, or frames of one file (Enhanced CT and MR, nuclear medicine). One file without a
-# place in the patient (an ultrasound loop, a radiograph, a screen shot) is a stack of its frames.
+# --- finding, choosing, reading ------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -275,7 +275,7 @@ def find_dicom(folder: Path) -> list[Path]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what pydicom says about every value that is merely unusual, at the moment it is looked at."""
+    """Silence pydicom's warnings about unusual values, which come when a value is first read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -417,7 +417,7 @@ def _arrange(path: Path, chosen: list[ImageFile], component: int | None) -> _Vol
     return _Volume(placed.ordered, grid, notices, at_one_place=bool(volume.loop))
 
 
-# How a notice calls what orders the frames of a loop.
+# Words for what orders the frames of a loop, for notices.
 _WORDS = {FRAME_NUMBER: "the file"}
 
 
