@@ -75,9 +75,12 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that hold slow tests: in the end no process is left alone with one of them."""
+    """Begin with the longest files, so that in the end neither process waits for the other.
+
+    They are those with slow tests, then those of the panel, where each test makes a viewer.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, "gui" not in item.path.parts))
 
 
 _FIGURES = {"fuzz": "fuzz", "figures": "attacks survived"}  # what tests record of long runs, and how it is headed

@@ -53,6 +53,7 @@ FEW = ("--sets", "cvc_clinicdb", "--shots", "2", "--draws", "1")
 QUICK = ("--methods", "unet", "--seconds", "1e-6")  # one step, and nothing to encode for it
 
 
+@pytest.mark.slow
 def test_methods_learn_from_few_pictures(run) -> None:
     found = {
         row["method"]: row
@@ -73,6 +74,7 @@ def test_methods_learn_from_few_pictures(run) -> None:
     assert {name: row["encoded"] for name, row in found.items()} == {"balanced": 4, "forest": 16, "linear": 16}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(few_shot.command, *FEW, "--methods", "forest", "--seconds", "1e-6")
     file = tmp_path / "out" / rows.FILE

@@ -107,6 +107,7 @@ def click(qtbot, viewer, x: int, y: int) -> None:
     qtbot.mouseRelease(native, Qt.MouseButton.LeftButton, pos=where)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plane", list(EXPECTED))
 def test_strokes_land_where_the_cursor_is_and_the_head_is_up(window, tmp_path, qtbot, plane):
     viewer, path = window.viewer, tmp_path / "marked.nii"
@@ -139,6 +140,7 @@ def test_all_48_stored_orders_are_displayed_alike_and_a_stroke_finds_its_way_bac
         assert np.argwhere(case.restore(stroke)).tolist() == [list(mark)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plane", ["coronal", "native"])
 def test_letters_and_strokes_follow_rolled_and_transposed_axes(window, opened, qtbot, plane):
     controller = opened(plane, axes=(2, 0, 1), flips=(1, -1, 1))

@@ -12,7 +12,7 @@ from napari_dinoaugseg.session.labels import UNKNOWN
 from tests.gui.conftest import paint
 from tests.gui.test_painting import stroke
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 def roll(controller, qtbot) -> None:

@@ -27,6 +27,8 @@ PROMISED = 2.0  # seconds: what a crash may cost
 PATIENT = 20_000  # ms: a busy machine is slow
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+pytestmark = pytest.mark.slow  # the tests wait for the disk, as a person does
+
 
 @pytest.fixture
 def another(make_napari_viewer, qtbot):

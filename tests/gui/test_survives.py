@@ -15,7 +15,7 @@ import pytest
 TIMES = int(os.environ.get("DINOAUGSEG_TIMES", "1"))
 ROUNDS = 3 if TIMES == 1 else 20
 
-pytestmark = pytest.mark.timeout(600 * TIMES)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 * TIMES)]
 
 
 @pytest.fixture(scope="module")
