@@ -15,6 +15,6 @@ elif len(sys.argv) == 3:
     folder = Path(tempfile.mkdtemp(prefix="dinoaugseg-fuzz-again-"))
     write(target.case(int(sys.argv[2])), folder)
     sys.stdout.write(f"files: {folder}\n")
-    sys.stdout.write("\n".join(judge(lambda: target.check(folder))) + "\n")
+    sys.stdout.write("\n".join(judge(lambda: target.check(folder), own=target.own)) + "\n")
 else:
     sys.exit(__doc__)

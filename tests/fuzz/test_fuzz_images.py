@@ -317,12 +317,12 @@ def check_labels(folder: Path) -> None:
     read(open_case(image), masks)
 
 
-NIFTI = Target("nifti", niftis, damage, check_image)
-NRRD = Target("nrrd", nrrds, damage, check_image)
-PICTURES = Target("pictures", pictures, damage, check_image)
-SERIES = Target("DICOM series", series, damage, lambda folder: open_fully(folder / "case", folder), cases=150)
-SEGMENTATIONS = Target("DICOM segmentations", segmentations, damage, check_segmentation, cases=150)
-LABELS = Target("labels", labels, damage, check_labels)
+NIFTI = Target("nifti", niftis, damage, check_image, own=True)
+NRRD = Target("nrrd", nrrds, damage, check_image, own=True)
+PICTURES = Target("pictures", pictures, damage, check_image, own=True)
+SERIES = Target("DICOM series", series, damage, lambda folder: open_fully(folder / "case", folder), cases=150, own=True)
+SEGMENTATIONS = Target("DICOM segmentations", segmentations, damage, check_segmentation, cases=150, own=True)
+LABELS = Target("labels", labels, damage, check_labels, own=True)
 
 
 @pytest.mark.parametrize("kind", ["NIFTI", "NRRD", "PICTURES", "SERIES", "SEGMENTATIONS", "LABELS"])

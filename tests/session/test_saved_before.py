@@ -14,6 +14,7 @@ import pytest
 
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import UNKNOWN, Status
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.session.store import SessionStore
@@ -37,7 +38,7 @@ def session(case, tmp_path) -> Session:
     finally:
         store.close()
     assert problems == []
-    made = Session(case, device="cpu")
+    made = Session(case, config=ComputeConfig("cpu"))
     made.resume(snapshot)
     return made
 
@@ -65,7 +66,7 @@ def test_the_labels_are_as_they_were(session, case):
 def test_its_model_predicts_what_it_predicted_then(session, case, source):
     predicted = {index: session.labels.predicted(index) for index in (2, 5, 10, 13)}
     if source == "the model file":
-        session = Session(case, Settings.of_preset("fast"), device="cpu")
+        session = Session(case, Settings.of_preset("fast"), ComputeConfig("cpu"))
         session.load_model(SAVED / "model.safetensors")
         assert [entry.name for entry in session.labels.classes] == ["Herz – links", "class 3"]
 
