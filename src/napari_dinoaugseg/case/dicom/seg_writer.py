@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import PersonName
 
-from napari_dinoaugseg import __version__
 from napari_dinoaugseg.case.case import Segment, described
 from napari_dinoaugseg.case.dicom.frames import DicomSource, slices_of
 from napari_dinoaugseg.case.dicom.geometry import Header, parse
@@ -229,7 +229,7 @@ def _make(
         instance_number=1,
         manufacturer=SOFTWARE,
         manufacturer_model_name=SOFTWARE,
-        software_versions=__version__,
+        software_versions=version("napari-dinoaugseg"),
         device_serial_number="0",  # type 1, and software has none
         series_description=f"Segmentation ({SOFTWARE})",
         content_label="SEGMENTATION",
@@ -286,7 +286,7 @@ def _describe(number: int, entry: Segment) -> highdicom.seg.SegmentDescription:
     method = {}
     if not entry.by_hand:
         method["algorithm_identification"] = highdicom.AlgorithmIdentificationSequence(
-            name=SOFTWARE, family=codes.DCM.ArtificialIntelligence, version=__version__
+            name=SOFTWARE, family=codes.DCM.ArtificialIntelligence, version=version("napari-dinoaugseg")
         )
     description = highdicom.seg.SegmentDescription(
         segment_number=number,
