@@ -92,7 +92,8 @@ def run(text: str, command: list[str], log: IO[str], variables: Mapping[str, str
         if sys.stdout.isatty():
             print(f"\r{text} ... {time.monotonic() - start:.0f} s", end="", flush=True)
     result = "done" if process.returncode == 0 else "failed"
-    print(f"\r{text} ... {result} in {time.monotonic() - start:.0f} s", flush=True)
+    shown = f"\r{text} ..." if sys.stdout.isatty() else ""
+    print(f"{shown} {result} in {time.monotonic() - start:.0f} s", flush=True)
     return process.returncode == 0
 
 
