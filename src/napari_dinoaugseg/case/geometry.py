@@ -29,6 +29,21 @@ NEAR_GRID = 0.25
 # A part of a grid lies a whole number of voxels from its beginning; anything else was resampled.
 _WHOLE = 0.05
 
+MM_PER_UNIT: dict[str, float] = {
+    name: length
+    for length, names in (
+        (1e-6, "nm nanometer nanometre nanometers nanometres"),
+        (1e-3, "um \N{MICRO SIGN}m \N{GREEK SMALL LETTER MU}m micron microns"),
+        (1e-3, "micrometer micrometre micrometers micrometres"),
+        (1.0, "mm millimeter millimetre millimeters millimetres"),
+        (10.0, "cm centimeter centimetre centimeters centimetres"),
+        (1000.0, "m meter metre meters metres"),
+        (25.4, "inch inches in"),
+    )
+    for name in names.split()
+}
+"""Millimetres in a unit of length, as ImageJ, OME and NRRD write it in lower case."""
+
 
 class Plane(StrEnum):
     """The direction in which a volume is cut into slices."""

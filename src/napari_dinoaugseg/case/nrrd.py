@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import Segment, described
 from napari_dinoaugseg.case.files import reading, require_file, require_memory
-from napari_dinoaugseg.case.geometry import Grid, Voxels, check, forward_in_time
+from napari_dinoaugseg.case.geometry import MM_PER_UNIT, Grid, Voxels, check, forward_in_time
 from napari_dinoaugseg.case.nifti import choose_component
 from napari_dinoaugseg.errors import CaseError, LabelError
 
@@ -32,14 +32,6 @@ _TO_RAS: dict[str, tuple[int, int, int]] = {
     "las": (-1, 1, 1),
     "left-posterior-superior": (-1, -1, 1),
     "lps": (-1, -1, 1),
-}
-_MM_PER_UNIT: dict[str, float] = {
-    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-6),
-    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer", "micrometers"), 1e-3),
-    **dict.fromkeys(("micrometre", "micrometres"), 1e-3),
-    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
-    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
-    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
 }
 _COLOUR_KINDS = frozenset({"rgb-color", "rgba-color"})
 _TIME_KINDS = frozenset({"time", "domain", "space", "none", "???"})
@@ -300,10 +292,10 @@ def _units(given: Any, axes: Iterable[int], notices: list[str]) -> list[float]:
         return [1.0 for _ in axes]
     words = given.split() if isinstance(given, str) else given
     names = [str(words[n]).strip().strip('"').lower() for n in axes]
-    unknown = sorted({name for name in names if name not in _MM_PER_UNIT and name.strip("?") not in ("", "none")})
+    unknown = sorted({name for name in names if name not in MM_PER_UNIT and name.strip("?") not in ("", "none")})
     if unknown:
         notices.append(f"the file measures in {', '.join(map(repr, unknown))}, which is no length: taken as mm")
-    return [_MM_PER_UNIT.get(name, 1.0) for name in names]
+    return [MM_PER_UNIT.get(name, 1.0) for name in names]
 
 
 def _geometry_fields(header: Mapping[str, Any], axes: Sequence[int]) -> dict[str, Any]:

@@ -16,23 +16,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.files import TIFF_SUFFIXES, reading, require_file, require_memory, suffix_of
-from napari_dinoaugseg.case.geometry import Grid, Voxels, check
+from napari_dinoaugseg.case.geometry import MM_PER_UNIT, Grid, Voxels, check
 from napari_dinoaugseg.case.nifti import choose_component
 from napari_dinoaugseg.errors import CaseError
 
 EXPECTED = "a TIFF picture"
 # tifffile's names of axes that number the pages of a stack, the likeliest first.
 _SLICE_AXES = "ZIQTR"
-# Millimetres in a unit of length, as ImageJ and OME write it.
-_MILLIMETRES = {
-    **dict.fromkeys(("nm", "nanometer", "nanometre", "nanometers"), 1e-6),
-    **dict.fromkeys(("um", "\N{MICRO SIGN}m", "\N{GREEK SMALL LETTER MU}m", "micron", "microns", "micrometer"), 1e-3),
-    **dict.fromkeys(("micrometre", "micrometers"), 1e-3),
-    **dict.fromkeys(("mm", "millimeter", "millimetre", "millimeters"), 1.0),
-    **dict.fromkeys(("cm", "centimeter", "centimetre", "centimeters"), 10.0),
-    **dict.fromkeys(("m", "meter", "metre"), 1000.0),
-    **dict.fromkeys(("inch", "inches", "in"), 25.4),
-}
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,7 @@ class VoxelSize:
     @property
     def millimetres(self) -> tuple[float, float, float]:
         """The size (x, y, z) in mm."""
-        unit = _MILLIMETRES[_plain(self.unit)]
+        unit = MM_PER_UNIT[_plain(self.unit)]
         return self.x * unit, self.y * unit, self.z * unit
 
 
@@ -88,25 +78,18 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
         logger.removeHandler(complaints)
 
 
-def count_pages(path: Path) -> int:
-    """Return how many images a TIFF file holds, previews of lower resolution not counted.
-
-    Raises:
-        CaseError: the file is damaged or not TIFF.
-    """
-    require_file(path)
-    with open_tiff(path) as tiff:
-        return count_planes(tiff)
-
-
 def count_planes(tiff: tifffile.TiffFile) -> int:
     """Return how many images an open TIFF file holds, previews of lower resolution not counted."""
     return sum(_planes(series) for series in tiff.series)
 
 
 def is_stack(path: Path) -> bool:
-    """Return whether a file is a TIFF of several pages. Raises CaseError, as `count_pages`."""
-    return suffix_of(path) in TIFF_SUFFIXES and count_pages(path) > 1
+    """Return whether a file is a TIFF of several pages. Raises CaseError if it is damaged or not TIFF."""
+    if suffix_of(path) not in TIFF_SUFFIXES:
+        return False
+    require_file(path)
+    with open_tiff(path) as tiff:
+        return count_planes(tiff) > 1
 
 
 def _planes(series: tifffile.TiffPageSeries) -> int:
@@ -168,7 +151,7 @@ def _of_imagej(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
     if not unit and int(getattr(page.tags.get("ResolutionUnit"), "value", 1)) in (2, 3) and "spacing" in facts:
         unit = "inch" if int(page.tags["ResolutionUnit"].value) == 2 else "cm"
     spacing = _number(facts.get("spacing", 1.0))
-    if _plain(unit) not in _MILLIMETRES:
+    if _plain(unit) not in MM_PER_UNIT:
         measured = "spacing" in facts and spacing not in (None, 1.0)
         named = f"the unit {unit!r}, which is no length" if unit and _plain(unit) not in _NO_UNIT else "no unit"
         told = (measured or (unit and _plain(unit) not in _NO_UNIT)) and _plain(unit) not in ("pixel", "pixels")
@@ -194,10 +177,10 @@ def _of_ome(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
     sizes = {axis: _number(value) for axis, value in given.items()}
     # The schema of OME takes micrometres where no unit is named.
     units = {axis: str(pixels.get(f"PhysicalSize{axis}Unit", "um")) for axis in "XYZ"}
-    lacking = [axis for axis, value in sizes.items() if not value or _plain(units[axis]) not in _MILLIMETRES]
+    lacking = [axis for axis, value in sizes.items() if not value or _plain(units[axis]) not in MM_PER_UNIT]
     if lacking:
         return None, f"OME gives no usable voxel size along {', '.join(lacking)}"
-    x, y, z = (abs(sizes[axis] or 0.0) * _MILLIMETRES[_plain(units[axis])] for axis in "XYZ")
+    x, y, z = (abs(sizes[axis] or 0.0) * MM_PER_UNIT[_plain(units[axis])] for axis in "XYZ")
     return VoxelSize(x, y, z, "mm"), ""
 
 

@@ -6,9 +6,8 @@ Names and rules are those of DICOM PS3.3: Image Plane Module (C.7.6.2). Coordina
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -344,7 +343,6 @@ _TIMES = (
     *("TriggerTime", "TimeSlotVector", "FrameAcquisitionDateTime", "AcquisitionTime", "InstanceNumber"),
 )
 _CONTRASTS = ("EchoNumbers", "EchoTime", "EffectiveEchoTime", "DiffusionBValue", "ImageType", "FrameType")
-_Key = Callable[[Header], Any]
 
 
 @dataclass(frozen=True)
@@ -437,13 +435,13 @@ def _split_stack(headers: list[Header]) -> _Split:
         loops = _loops(headers)
         if loops is not None:
             return loops
-    for name, key in _keys(_SHARED):
-        volumes = _shared(places, key)
+    for name in _SHARED:
+        volumes = _shared(places, name)
         if volumes is not None:
-            values = [f"{key(volume[0])!s}" for volume in volumes]
+            values = [str(volume[0].facts.get(name)) for volume in volumes]
             return _Split(volumes, f"images at the same position, told apart by {name}: {listed(values)}")
-    for name, key in _keys(_ORDER):
-        volumes = _ordered(places, key)
+    for name in _ORDER:
+        volumes = _ordered(places, name)
         if volumes is not None:
             return _Split(volumes, f"images at the same position, in the order of {name}")
     return _Split([headers], "")
@@ -457,11 +455,11 @@ def _loops(headers: list[Header]) -> _Split | None:
     groups = list(contrasts.values())
     if len({len(group) for group in groups}) > 1 or len(groups[0]) < 2:
         return None
-    for name, key in _keys(_TIMES):
-        values = [{key(header) for header in group} for group in groups]
+    for name in _TIMES:
+        values = [{header.facts.get(name) for header in group} for group in groups]
         if all(None not in found and len(found) == len(groups[0]) for found in values):
-            volumes = [_in_order(group, key) for group in groups]
-            names = [name for n, name in enumerate(_CONTRASTS) if len({found[n] for found in contrasts}) > 1]
+            volumes = [_in_order(group, name) for group in groups]
+            names = [contrast for n, contrast in enumerate(_CONTRASTS) if len({found[n] for found in contrasts}) > 1]
             return _Split(volumes, f"loops at the same position, told apart by {listed(names)}", name)
     return None
 
@@ -490,14 +488,6 @@ def _places(headers: list[Header]) -> list[list[Header]] | None:
     return groups
 
 
-def _keys(names: Sequence[str]) -> list[tuple[str, _Key]]:
-    return [(name, partial(_fact, name)) for name in names]
-
-
-def _fact(name: str, header: Header) -> Any:
-    return header.facts.get(name)
-
-
 def _by_value(headers: Sequence[Header], name: str) -> list[list[Header]] | None:
     """Group slices by a value; None unless all of them have it."""
     groups: dict[Hashable, list[Header]] = {}
@@ -509,32 +499,32 @@ def _by_value(headers: Sequence[Header], name: str) -> list[list[Header]] | None
     return [groups[value] for value in sorted(groups, key=_sortable)]
 
 
-def _shared(places: list[list[Header]], key: _Key) -> list[list[Header]] | None:
+def _shared(places: list[list[Header]], name: str) -> list[list[Header]] | None:
     """Split by a value that all slices of a volume share; None unless that gives whole volumes."""
-    values = sorted({key(header) for header in places[0]}, key=_sortable)
+    values = sorted({header.facts.get(name) for header in places[0]}, key=_sortable)
     if None in values or len(values) != len(places[0]):
         return None
     volumes: dict[Any, list[Header]] = {value: [] for value in values}
     for place in places:
-        if {key(header) for header in place} != set(values):
+        if {header.facts.get(name) for header in place} != set(values):
             return None
         for header in place:
-            volumes[key(header)].append(header)
+            volumes[header.facts.get(name)].append(header)
     return list(volumes.values())
 
 
-def _ordered(places: list[list[Header]], key: _Key) -> list[list[Header]] | None:
+def _ordered(places: list[list[Header]], name: str) -> list[list[Header]] | None:
     """Split by rank at each position; None unless the values differ there."""
     for place in places:
-        values = {key(header) for header in place}
+        values = {header.facts.get(name) for header in place}
         if None in values or len(values) != len(place):
             return None
-    ranked = [_in_order(place, key) for place in places]
+    ranked = [_in_order(place, name) for place in places]
     return [list(volume) for volume in zip(*ranked, strict=True)]
 
 
-def _in_order(headers: Sequence[Header], key: _Key) -> list[Header]:
-    return sorted(headers, key=lambda header: _sortable(key(header)))
+def _in_order(headers: Sequence[Header], name: str) -> list[Header]:
+    return sorted(headers, key=lambda header: _sortable(header.facts.get(name)))
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

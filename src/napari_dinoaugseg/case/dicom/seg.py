@@ -84,14 +84,6 @@ class SegLabels:
     sources: tuple[Image, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Class:
-    """A segment: its number in masks, and its name."""
-
-    number: int
-    name: str
-
-
 def is_seg(path: Path) -> bool:
     """Return whether a file of labels is to be read by `read_seg`: it calls itself DICOM, or is, whatever its name."""
     suffix = suffix_of(path)
@@ -133,7 +125,7 @@ def read_seg(path: Path) -> SegLabels:
         series=series,
         instances=instances,
         frame_of_reference=frame_of_reference,
-        segments=tuple(Segment(entry.number, entry.name) for entry in classes.values()),
+        segments=tuple(classes.values()),
         sources=sources,
     )
 
@@ -171,10 +163,10 @@ def require_source(labels: SegLabels, source: DicomSource) -> None:
         raise LabelError(msg)
 
 
-def _classes(path: Path, dataset: Dataset) -> dict[int, _Class]:
+def _classes(path: Path, dataset: Dataset) -> dict[int, Segment]:
     """Return the class of each segment number; the numbers of a mask of ours are those it was written from."""
     segments = list(dataset.get("SegmentSequence") or ())
-    classes: dict[int, _Class] = {}
+    classes: dict[int, Segment] = {}
     ours: dict[int, int] = {}
     for segment in segments:
         own = int(segment.SegmentNumber)
@@ -182,7 +174,7 @@ def _classes(path: Path, dataset: Dataset) -> dict[int, _Class]:
         if own in classes:
             msg = f"{path}: two segments have the number {own}. Export the segmentation again."
             raise LabelError(msg)
-        classes[own] = _Class(own, name)
+        classes[own] = Segment(own, name)
         written = _CLASS_NUMBER.fullmatch(str(segment.get("SegmentDescription") or ""))
         if written is not None and 0 < int(written[1]) <= _HIGHEST:
             ours[own] = int(written[1])
@@ -190,7 +182,7 @@ def _classes(path: Path, dataset: Dataset) -> dict[int, _Class]:
         msg = f"{path}: it describes no segment. Export the segmentation again."
         raise LabelError(msg)
     if len(set(ours.values())) == len(classes):
-        return {own: _Class(ours[own], entry.name) for own, entry in classes.items()}
+        return {own: Segment(ours[own], entry.name) for own, entry in classes.items()}
     return classes
 
 
@@ -237,7 +229,7 @@ def _fill(
     headers: Sequence[Header],
     places: Sequence[int],
     count: int,
-    classes: dict[int, _Class],
+    classes: dict[int, Segment],
 ) -> Labels:
     """Return the labels (column, row, slice) of all frames together."""
     names = {entry.number: entry.name for entry in classes.values()}
@@ -280,7 +272,7 @@ def empty_mask(path: Path, shape: tuple[int, int, int], highest: int) -> Labels:
 
 
 def _labels(
-    path: Path, dataset: Dataset, headers: Sequence[Header], classes: dict[int, _Class]
+    path: Path, dataset: Dataset, headers: Sequence[Header], classes: dict[int, Segment]
 ) -> Iterator[NDArray[np.uint16]]:
     """Yield the class numbers (row, column) of each frame."""
     kind = str(dataset.get("SegmentationType", "LABELMAP"))
@@ -304,7 +296,7 @@ def _labels(
         yield np.where(pixels != 0, np.uint16(classes[own].number), np.uint16(0))
 
 
-def _label_map(dataset: Dataset, classes: dict[int, _Class]) -> NDArray[np.uint16]:
+def _label_map(dataset: Dataset, classes: dict[int, Segment]) -> NDArray[np.uint16]:
     """Return the class number of each pixel value; 0, and what pads the image, are background."""
     number_of = np.arange(_HIGHEST + 1, dtype=np.uint16)
     for own, entry in classes.items():
