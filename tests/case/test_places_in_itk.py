@@ -100,7 +100,7 @@ def test_a_mask_of_any_nifti_header_lies_where_itk_sees_the_image_and_labels_fro
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     space=st.sampled_from(["LPS", "RAS", "las", "left-posterior-superior", "scanner-xyz", None]),
-    unit=st.sampled_from([None, "mm", "um", "\u00b5m", "microns", "cm", "m", "???", "furlong"]),
+    unit=st.sampled_from([None, "mm", "um", "\u00b5m", "microns", "cm", "m", "inch", "???", "furlong"]),
     signs=st.tuples(*[st.sampled_from([1, -1])] * 3),
     begins=st.sampled_from([None, (1.0, -2.0, 3.0)]),
     centering=st.sampled_from([None, "cell", "node"]),
@@ -131,7 +131,9 @@ def test_a_mask_of_any_nrrd_header_lies_where_itk_sees_the_image_and_labels_from
             (folder / "image.nrrd").write_bytes(head + b"\n" + line.encode() + b"\n\n" + data)
         seen = sitk.ReadImage(str(folder / "image.nrrd"))
         case = volume(folder / "image.nrrd")
-        millimetres = {"um": 1e-3, "\u00b5m": 1e-3, "microns": 1e-3, "cm": 10.0, "m": 1000.0}.get(unit or "", 1.0)
+        millimetres = {"um": 1e-3, "\u00b5m": 1e-3, "microns": 1e-3, "cm": 10.0, "m": 1000.0, "inch": 25.4}.get(
+            unit or "", 1.0
+        )
         assert np.allclose(case.grid.spacing, np.multiply(SIZES, millimetres))
         assert any("unit of length" in notice for notice in case.notices) == (millimetres != 1.0)
         assert any("'furlong', which is no length" in notice for notice in case.notices) == (unit == "furlong")
