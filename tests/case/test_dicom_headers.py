@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,18 @@ def test_a_scaling_beyond_all_integers_gives_real_numbers(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("keyword", [b"\x20\x00\x0e\x00", b"\x08\x00\x60\x00"])
-def test_a_length_beyond_the_end_is_refused_by_name(keyword: bytes, tmp_path: Path) -> None:
+def test_a_length_beyond_the_end_asks_for_no_memory(keyword: bytes, tmp_path: Path) -> None:
+    """A damaged length of four bytes can claim 4 GiB."""
     path = write_dicom(tmp_path / "ct", VOLUME[:1])[0]
     data = path.read_bytes()
     start = data.index(keyword)
     path.write_bytes(data[: start + 4] + b"OB\x00\x00\xf0\xff\xff\xff" + data[start + 8 :])
+    tracemalloc.start()
     with pytest.raises(CaseError, match=r"IM000\.dcm"):
         open_case(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
 
 
 def test_a_file_without_meta_information_is_decoded_as_it_was_parsed(tmp_path: Path) -> None:

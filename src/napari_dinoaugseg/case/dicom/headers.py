@@ -6,6 +6,7 @@ Groups (C.7.6.16). A value that cannot be decoded counts as missing.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,8 +112,22 @@ def read_header(path: Path, keywords: Sequence[str]) -> Dataset:
 
 def read_dataset(path: Path, **options: Any) -> Dataset:
     """Read a file with pydicom, which takes `options`. Damage shows as almost any exception: use it in `reading`."""
-    # A file from before the preamble was required still names its class.
-    return pydicom.dcmread(path, force=not is_dicom(path), **options)
+    with _Bounded(path) as stream:
+        # A file from before the preamble was required still names its class.
+        return pydicom.dcmread(stream, force=not is_dicom(path), **options)
+
+
+class _Bounded(io.BufferedReader):
+    """A file whose reads never ask for more than it holds: a damaged length would allocate up to 4 GiB otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most `size` bytes."""
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def number(facts: Facts, keyword: str) -> float | None:
