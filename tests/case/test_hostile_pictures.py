@@ -64,6 +64,17 @@ def test_a_tiff_that_announces_more_than_the_memory_holds_is_refused(tmp_path: P
     refused(tmp_path / "a.tif", r"a\.tif: its header announces .* GB of pixels, but this machine has")
 
 
+def test_a_tiff_strip_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((80, 80), np.uint16), compression="zlib", metadata=None)
+    refused(retagged(tmp_path / "a.tif", 279, 2**31), r"a\.tif: cannot be read .*strip or tile announces more")
+
+
+def test_a_tile_far_larger_than_its_page_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY, tile=(16, 16), compression="zlib", metadata=None)
+    retagged(retagged(tmp_path / "a.tif", 322, 2**20), 323, 2**12)
+    refused(tmp_path / "a.tif", r"a\.tif: cannot be read .*strip or tile announces more")
+
+
 @pytest.mark.parametrize("target", ["first page", "itself", "outside"])
 def test_a_broken_chain_of_pages_is_refused(target: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tif"

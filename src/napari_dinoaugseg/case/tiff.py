@@ -24,6 +24,8 @@ EXPECTED = "a TIFF picture"
 # tifffile's names of axes that number the pages of a stack, the likeliest first.
 _SLICE_AXES = "ZIQTR"
 
+_LARGE_PART = 64 * 2**20  # bytes: a tile may be larger than a small page
+
 
 @dataclass(frozen=True)
 class VoxelSize:
@@ -71,11 +73,23 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     try:
         # OME-TIFF may name other files: only this one is read.
         with reading(path, EXPECTED), tifffile.TiffFile(path, _multifile=False) as tiff:
+            _require_parts(path, tiff)
             yield tiff
             if complaints.messages:
                 raise ValueError(complaints.messages[0])
     finally:
         logger.removeHandler(complaints)
+
+
+def _require_parts(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Raise `ValueError` when damage makes a strip or tile longer than the file, or far larger than its page."""
+    size = path.stat().st_size
+    pages = (page for series in tiff.series for page in series.pages if page is not None)  # a ring has no end
+    for page in pages:
+        part = math.prod(page.chunks) * page.dtype.itemsize if page.dtype is not None else 0
+        if max(page.databytecounts, default=0) > size or part > max(page.nbytes, _LARGE_PART):
+            msg = "a strip or tile announces more than there is"
+            raise ValueError(msg)
 
 
 def count_planes(tiff: tifffile.TiffFile) -> int:
