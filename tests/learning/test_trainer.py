@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from napari_dinoaugseg.errors import TrainingError
-from napari_dinoaugseg.learning import fallback
 from napari_dinoaugseg.learning import predict as predicting
 from napari_dinoaugseg.learning import train as steps
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress, nearest_first
@@ -294,7 +293,7 @@ def test_a_card_without_room_for_one_slice_leaves_prediction_to_the_cpu(trained,
         return on_any(work, *arguments)
 
     monkeypatch.setattr(predicting._Work, "predict", not_on_the_card)
-    monkeypatch.setattr(fallback, "free_memory", lambda device: None)
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: None)
     events = []
     found = list(predict(store, decoder, range(6), device=torch.device("mps"), batch_size=1, report=events.append))
     said = [event.text for event in events if isinstance(event, Notice)]
