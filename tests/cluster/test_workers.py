@@ -127,7 +127,7 @@ def test_a_case_that_kills_its_workers_fails_alone(cases, plan, monkeypatch):
 
     monkeypatch.setattr(workers, "_predict", predict)
     monkeypatch.setattr(workers, "_require_ready", lambda *_: None)
-    on_cpu = replace(plan, device="cpu")
+    on_cpu = replace(plan, compute=replace(plan.compute, device="cpu"))
     with workers.local_workers(on_cpu, len(cases), 1) as client:
         results = {case.name: outcome.reason for case, outcome in workers.predict_on(client, cases, on_cpu)}
     assert "4 workers ended while they worked on it" in results.pop("4")

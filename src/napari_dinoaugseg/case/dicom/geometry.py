@@ -251,6 +251,8 @@ def _uneven(ordered: list[Header], steps: NDArray[np.float64]) -> str:
     """Return the notice about missing slices, or about slices that are unevenly spaced on purpose."""
     usual = _usual(steps)
     counts = np.rint(steps / usual)
+    if counts.min() >= 1:
+        usual = float(steps.sum() / counts.sum())  # rounded positions leave a single step less certain than their mean
     gaps = np.flatnonzero(counts > 1)
     regular = counts.min() >= 1 and np.abs(steps / usual - counts).max() <= _MOST_ROUNDING
     kept = "the slices that are there can be labelled, but no NIfTI or NRRD file can hold their places"
