@@ -181,7 +181,7 @@ def annotate(
         max_slices: after which the person gives up.
         seed: of the strategy.
     """
-    session.labels.classes = classes_of(work.dice.numbers)
+    session.labels.replace_classes(classes_of(work.dice.numbers))
     random = np.random.default_rng(seed)
     chosen = first_slices(holding(work.sample), 1, "even", random)
     while chosen:

@@ -96,7 +96,7 @@ def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: S
         ComputeConfig(machine.device, machine.weights, machine.cache),
         notify=_tell_once,
     )
-    session.labels.classes = [new_class(number, name) for number, name in protocol.classes.items()]
+    session.labels.replace_classes([new_class(number, name) for number, name in protocol.classes.items()])
     for i, labels in collection.labelled():
         session.paint(i, labels.astype(np.uint16))
     labelled = len(session.labels.labelled)

@@ -40,7 +40,7 @@ def labelled(opened, section, truth_slices):
     for index in (9, 10):
         book.set_prediction(index, truth_slices(index), 0.9)
     book.accept(9)
-    opened.layers.write_labels([4, 8, 9])
+    opened.layers.show_labels([4, 8, 9])
     for index in (9, 10):  # somebody looks at them
         opened.go_to(index)
     section.refresh()

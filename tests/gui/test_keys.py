@@ -36,7 +36,7 @@ def predicted(opened, truth_slices):
     book.add_class(number=3)
     for index in (2, 8):
         opened.session.paint(index, truth_slices(index))
-    opened.layers.write_labels([2, 8])
+    opened.layers.show_labels([2, 8])
     book.set_prediction(5, truth_slices(5), 0.9)
     opened.layers.show_predictions([5])
     opened.go_to(5)

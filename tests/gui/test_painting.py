@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 
-from napari_dinoaugseg.gui.display import BACKGROUND
-from napari_dinoaugseg.session.labels import UNKNOWN, Status
+from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN, Status
 from tests.gui.conftest import paint
 
 
@@ -38,7 +37,7 @@ def test_a_stroke_of_the_mouse_paints_and_reaches_the_session(controller, case, 
 
 def test_strokes_are_taken_over_soon_but_not_one_by_one(controller, case, qtbot):
     taken = []
-    controller.layers.labels_taken.connect(taken.append)
+    controller.layers.painting.taken.connect(taken.append)
     controller.go_to(8)
     for column in (5, 15, 25):
         controller.layers.manual.paint((8, 10, column), 1)

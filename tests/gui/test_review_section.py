@@ -31,7 +31,7 @@ def predicted(opened, section, truth_slices):
     book.add_class(number=3)
     opened.layers.show_colours()
     opened.session.paint(8, truth_slices(8))
-    opened.layers.write_labels([8])
+    opened.layers.show_labels([8])
     for index, confidence in ((3, 0.6), (5, 0.9), (6, 0.97)):
         book.set_prediction(index, truth_slices(index), confidence)
     opened.layers.show_predictions([3, 5, 6])
@@ -224,7 +224,7 @@ def test_agreement_is_a_curve_over_trainings(opened, section, wait, truth_slices
     opened.session.labels.add_class(number=3)
     for index in (4, 8, 11):
         opened.session.paint(index, truth_slices(index))
-    opened.layers.write_labels([4, 8, 11])
+    opened.layers.show_labels([4, 8, 11])
     opened.train()
     wait(opened)
     section.refresh()

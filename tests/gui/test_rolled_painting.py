@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_dinoaugseg.gui import layers
-from napari_dinoaugseg.gui.display import BACKGROUND
-from napari_dinoaugseg.session.labels import UNKNOWN
+from napari_dinoaugseg.gui import painting
+from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN
 from tests.gui.conftest import paint
 from tests.gui.test_painting import stroke
 
@@ -177,7 +176,7 @@ def test_what_is_taken_over_in_the_middle_of_a_stroke_counts_alike(controller, c
 
 def test_what_napari_tells_of_a_stroke_is_not_relied_on(controller, case, monkeypatch, qtbot):
     """It is napari's own affair; without it the slices are compared."""
-    monkeypatch.setattr(layers, "slices_of_edits", lambda event, axis: None)
+    monkeypatch.setattr(painting, "slices_of_edits", lambda event, axis: None)
     controller.go_to(3)
     stroke(qtbot, controller.viewer)
     roll(controller, qtbot)

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from napari_dinoaugseg.gui.controller import Controller
-from napari_dinoaugseg.gui.display import BACKGROUND
-from napari_dinoaugseg.gui.history import LIMIT
-from napari_dinoaugseg.session.labels import UNKNOWN, Status
+from napari_dinoaugseg.session.labels import BACKGROUND, UNDO_LIMIT, UNKNOWN, Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -169,10 +167,11 @@ def test_a_removed_class_comes_back_under_its_name_though_its_number_was_given_a
     controller.rename_class(3, "vessel")
     controller.remove_class(3)
     book.add_class("nerve", 3)
-    layers.undo()
-    assert [entry.name for entry in book.classes if entry.number == 3] == ["vessel"]
-    layers.redo()
-    assert [entry.name for entry in book.classes if entry.number == 3] == ["nerve"]
+    names = []
+    for step in (layers.undo, layers.undo, layers.redo, layers.redo):
+        step()
+        names.append([entry.name for entry in book.classes if entry.number == 3])
+    assert names == [[], ["vessel"], [], ["nerve"]]
 
 
 def test_a_rejection_taken_back_leaves_a_newer_prediction(controller, layers, book):
@@ -248,45 +247,102 @@ def test_a_script_that_takes_a_stroke_back_stays_in_step_with_the_key(controller
     assert book.labelled == [4, 8]
 
 
-def test_a_history_that_napari_dropped_changes_nothing(controller, layers, book):
+def test_napari_keeps_no_history_of_its_own_and_ours_needs_none(controller, layers, book):
     put(layers, 4, slice(2, 5), 1)
-    controller.flush()
+    assert not layers.manual._undo_history
     layers.manual.editable = False  # napari forgets its history then
     layers.manual.editable = True
-    layers.undo()
-    assert book.labelled == [4]
     put(layers, 5, slice(2, 5), 1)
     layers.undo()
-    assert book.labelled == [4]
-
-
-def test_what_napari_cannot_do_again_leaves_the_way_back(controller, layers, book):
-    put(layers, 4, slice(2, 5), 1)
-    put(layers, 5, slice(2, 5), 1)
-    layers.undo()
-    layers.manual._redo_history.clear()  # a stroke that is broken off with Escape does that
-    layers.redo()
-    assert book.labelled == [4]
     layers.undo()
     assert book.labelled == []
+    layers.redo()
+    assert book.labelled == [4]
+    assert not layers.manual._undo_history
+    assert not layers.manual._redo_history
 
 
 def test_more_steps_than_are_kept(controller, layers, book):
     after = [layers.manual.data.copy()]  # each step
-    for number in range(105):
+    for number in range(UNDO_LIMIT + 5):
         put(layers, number % 16, slice(number // 16, number // 16 + 1), 1)
         after.append(layers.manual.data.copy())
-        if number % 10 == 0:
-            predict(book, 15)
-            controller.reject(15)  # a step that napari knows nothing of
-            after.append(after[-1])
-    for _ in range(200):
+    for _ in range(2 * UNDO_LIMIT):
         layers.undo()
-    assert np.array_equal(layers.manual.data, after[-1 - LIMIT])
-    assert book.labelled == [index for index in range(16) if after[-1 - LIMIT][index].any()]
-    for _ in range(200):
+    assert np.array_equal(layers.manual.data, after[-1 - UNDO_LIMIT])
+    assert book.labelled == [index for index in range(16) if after[-1 - UNDO_LIMIT][index].any()]
+    for _ in range(2 * UNDO_LIMIT):
         layers.redo()
     assert np.array_equal(layers.manual.data, after[-1])
+
+
+def test_the_view_goes_to_the_slice_that_is_undone(controller, layers, book, qtbot):
+    put(layers, 4, slice(2, 5), 1)
+    controller.go_to(12)
+    layers.undo()
+    assert controller.current_slice == 4
+    controller.go_to(12)
+    layers.redo()
+    assert controller.current_slice == 4
+
+
+def test_of_many_slices_the_nearest_is_shown_unless_one_is_in_view(controller, layers, book):
+    for index in (2, 5, 8):
+        predict(book, index)
+    controller.accept_above(0.5)
+    controller.go_to(7)
+    layers.undo()
+    assert controller.current_slice == 8
+    controller.go_to(2)
+    layers.redo()
+    assert controller.current_slice == 2
+
+
+@pytest.mark.parametrize("kind", ["manual", "prediction", "image"])
+def test_the_keys_undo_on_every_layer_of_the_case(controller, layers, book, kind):
+    put(layers, 4, slice(2, 5), 1)
+    layer = getattr(layers, kind)
+    for keys, labelled in (("Ctrl+Z", []), ("Ctrl+Y", [4]), ("Ctrl+Z", []), ("Ctrl+Shift+Z", [4])):
+        next(action for bound, action in layer.keymap.items() if str(bound) == keys)(layer)
+        assert book.labelled == labelled
+
+
+def test_names_colours_and_new_classes_are_undone_too(controller, layers, book):
+    controller.rename_class(3, "vessel")
+    controller.recolour_class(3, "#123456")
+    controller.add_class("nerve")
+    assert controller.selected_class == 2
+    layers.undo()
+    assert [entry.number for entry in book.classes] == [1, 3]
+    assert controller.selected_class == 1  # the brush never holds a class that is gone
+    layers.undo()
+    layers.undo()
+    assert [entry.name for entry in book.classes] == ["class 1", "class 3"]
+
+
+def test_the_history_outlives_the_layer(controller, layers, book):
+    put(layers, 4, slice(2, 5), 1)
+    put(layers, 5, slice(2, 5), BACKGROUND)
+    before = layers.manual.data.copy()
+    controller.viewer.layers.remove(layers.manual)
+    controller.restore_layers()
+    assert np.array_equal(layers.manual.data, before)
+    layers.undo()
+    layers.undo()
+    assert book.labelled == []
+    assert not layers.manual.data.any()
+
+
+def test_a_stroke_that_is_looked_at_while_it_is_drawn_is_undone_as_one(controller, layers, book):
+    layers.painting._drawing = True  # as between the press and the release of a mouse button
+    with layers.manual.block_history():
+        for column in (3, 8, 13):
+            layers.manual.paint((4, 10, column), 1)
+            controller.flush()
+    layers.painting._drawing = False
+    assert (book.manual(4) == 1).any()
+    layers.undo()
+    assert book.labelled == []
 
 
 def test_a_layer_that_is_not_ours_any_more_has_naparis_own_undo(controller, layers, book):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from napari_dinoaugseg.case import open_case
-from napari_dinoaugseg.gui import layers
+from napari_dinoaugseg.gui import painting
 from napari_dinoaugseg.gui.controller import Controller
 from tests.gui.undo_attack import Attack, actions_of
 
@@ -39,7 +39,7 @@ def cases(tmp_path):
 @pytest.fixture
 def attack(make_napari_viewer, monkeypatch, tmp_path, cases):
     """Runs the actions of a seed, or some of them; returns what went wrong, or an empty text."""
-    monkeypatch.setattr(layers, "_SETTLE", 1)  # ms; nobody wants to wait here
+    monkeypatch.setattr(painting, "_SETTLE", 1)  # ms; nobody wants to wait here
     monkeypatch.setattr("napari.utils.notifications.show_error", lambda sentence: None)
     controller = Controller.of(make_napari_viewer())
     gc.collect()

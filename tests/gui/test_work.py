@@ -91,11 +91,11 @@ def test_paint_while_training_is_kept_and_counts_in_the_next_round(labelled, tru
     controller.layers.manual.paint((8, 3, 3), 1)
     wait_idle(qtbot, controller)
     book = controller.session.labels
-    assert controller.session.history[0].labelled == list(LABELLED)
+    assert controller.session.history[0].labelled == LABELLED
     assert np.array_equal(book.manual(2), truth[2])
     assert book.manual(8)[3, 3] == 1
     train(qtbot, controller)
-    assert controller.session.history[1].labelled == [2, *LABELLED]
+    assert controller.session.history[1].labelled == (2, *LABELLED)
 
 
 def test_layers_deleted_and_renamed_while_training(labelled, truth, qtbot, said):

@@ -89,7 +89,9 @@ class Attack(Watched):
             self.take_back("undo")
         self.look()
         assert all(a.same(b) for a, b in zip(end.slices, self.model.slices, strict=True))
-        assert end.layer is None or np.array_equal(end.layer, self.layer())
+        if self.manual is not None:
+            for index, seen in enumerate(self.layer()):
+                assert end.layer[index] is None or np.array_equal(end.layer[index], seen)
 
     # --- details ----------------------------------------------------------------------------------------------------
 
@@ -114,13 +116,8 @@ class Attack(Watched):
         after = self.layer()
         self.say(f"{text} with {number}, {(after != before).sum()} pixels")
         assert (after[after != before] == number).all()
-        emptied = any(was.any() and not now.any() for was, now in zip(before, after, strict=True))
-        new = number not in (0, BACKGROUND, *self.model.classes)
         changed = sum((was != now).any() for was, now in zip(before, after, strict=True))
         self.model.painted(after, across=not self.upright or max(changed, reaches) > 1)
-        if emptied or new:
-            # Nobody is quick enough to paint an erased slice anew, or to erase a new class, before it was looked at.
-            self.controller.flush()
 
     def refusable(self, done: bool, action, *args) -> None:
         """What the model refuses, the panel refuses too, with a sentence."""
@@ -277,10 +274,7 @@ class Attack(Watched):
             self.controller._show_labels(chosen)
             self.controller._classes_were_changed()
         self.say(list(loaded))
-        self.model.former.pop(8, None)
-        for labels in loaded.values():
-            self.model.meet(labels)
-        self.model.say(loaded)
+        self.model.say(loaded, meet=True)
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
@@ -299,13 +293,13 @@ class Attack(Watched):
         number = self.any_class()
         self.refusable(number in self.model.classes, self.controller.rename_class, number, "other")
         if number in self.model.classes:
-            self.model.classes[number] = ("other", self.model.classes[number][1])
+            self.model.name_class(number, name="other")
 
     def recolour(self) -> None:
         number, colour = self.any_class(), f"#{self.rng.randrange(2**24):06x}"
         self.refusable(number in self.model.classes, self.controller.recolour_class, number, colour)
         if number in self.model.classes:
-            self.model.classes[number] = (self.model.classes[number][0], colour)
+            self.model.name_class(number, colour=colour)
 
     def remove_class(self) -> None:
         number, erase = self.any_class(), self.rng.random() < 0.7
@@ -333,15 +327,13 @@ class Attack(Watched):
     def lose(self) -> None:
         if self.manual is not None:
             self.controller.viewer.layers.remove(self.manual)
-            self.model.layer = None
-            self.model.end_history()
+            self.model.gone = True
 
     def misfit(self) -> None:
         if self.manual is not None:
             self.controller.flush()
             self.manual.data = np.zeros((2, 3, 4), np.uint16)
-            self.model.layer = None
-            self.model.end_history()
+            self.model.gone = True
 
     def lose_prediction(self) -> None:
         layer = self.controller.layers.prediction
@@ -349,9 +341,7 @@ class Attack(Watched):
             self.controller.viewer.layers.remove(layer)
 
     def restore(self) -> None:
-        if self.model.layer is None:
-            self.model.layer = np.zeros(self.model.shape, np.uint16)
-            self.model.end_history()
+        self.model.gone = False
         self.controller.restore_layers()
 
     def undo(self) -> None:
@@ -364,5 +354,5 @@ class Attack(Watched):
 
     def wait(self) -> None:
         """Until the timers did what they do."""
-        while self.controller.layers._timer.isActive():
+        while self.controller.layers.painting._timer.isActive():
             QApplication.processEvents()

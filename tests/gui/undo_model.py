@@ -1,8 +1,8 @@
 """What a person expects of labels and undo, told as plainly as possible: whole copies of everything, step by step.
 
-It shares no code with the panel. A slice is nothing, painted or accepted. A step is whatever changed what was said of
-slices, a rejection, or a removed class; undo gives exactly what was there before the step. Not steps: predictions that
-arrive, the names and colours of classes, new classes, the mode for scribbles, moving about.
+It shares no code with the panel. A slice is nothing, painted or accepted. A step is whatever changed the labels of
+slices or the classes, or a rejection; undo gives exactly what was there before the step, and shows a slice that it
+changed. Not steps: predictions that arrive, the mode for scribbles, moving about, a layer that leaves or comes back.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ NOTHING = Slice()
 @dataclass
 class Moment:
     slices: list[Slice]
-    layer: np.ndarray | None  # (N, H, W) as it was seen; None while the layer is gone
+    classes: dict[int, tuple[str, str]]
+    layer: list[np.ndarray | None]  # (H, W) of each slice as it was seen; None = changed while the layer was gone
+
+
+Prediction = tuple[np.ndarray, float]
 
 
 @dataclass
@@ -42,13 +46,16 @@ class Step:
     after: Moment
     back: Callable[[], None] = field(default=lambda: None)
     again: Callable[[], None] = field(default=lambda: None)
+    rejected: int | None = None
+    erased: dict[int, tuple[Prediction, Prediction]] = field(default_factory=dict)  # by the classes: was, left
 
 
 class Model:
     def __init__(self, shape: tuple[int, int, int], classes: dict[int, tuple[str, str]]) -> None:
         self.shape = shape
         self.slices = [NOTHING] * shape[0]
-        self.layer: np.ndarray | None = np.zeros(shape, np.uint16)
+        self.layer: list[np.ndarray | None] = list(np.zeros(shape, np.uint16))
+        self.gone = False  # whether the layer left the viewer
         self.predicted: dict[int, tuple[np.ndarray, float]] = {}
         self.classes = dict(classes)
         self.former: dict[int, tuple[str, str]] = {}
@@ -59,55 +66,88 @@ class Model:
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def moment(self) -> Moment:
-        return Moment(list(self.slices), None if self.layer is None else self.layer.copy())
+        return Moment(list(self.slices), dict(self.classes), list(self.layer))
 
     def step(self, before: Moment, step: Step | None = None) -> None:
-        """After a change: it is a step when something was said anew; `step` makes it one in any case."""
+        """After a change: it is a step when labels or classes differ; `step` makes it one in any case."""
         for index, (was, now) in enumerate(zip(before.slices, self.slices, strict=True)):
             if was.same(now):
                 self.slices[index] = was
-        if step is None and all(was is now for was, now in zip(before.slices, self.slices, strict=True)):
+            elif self.gone:
+                self.layer[index] = None
+        same = all(was is now for was, now in zip(before.slices, self.slices, strict=True))
+        if step is None and same and before.classes == self.classes:
             return
         step = step or Step(before, before)
+        self.let_predictions_follow(step)
         step.before, step.after = before, self.moment()
         self.done = [*self.done, step][-LIMIT:]
         self.undone = []
 
-    def undo(self) -> bool:
-        if self.done:
-            step = self.done.pop()
-            self.undone.append(step)
-            self.slices, self.layer = list(step.before.slices), step.before.layer
-            step.back()
-            return True
-        return False
+    def let_predictions_follow(self, step: Step) -> None:
+        """They lose classes that are gone, and get back what the step took from them, where no newer one came."""
+        for index, (was, left) in step.erased.items():
+            if self.predicted.get(index) is left:
+                self.predicted[index] = was
+        step.erased = {}
+        for index, (labels, sure) in list(self.predicted.items()):
+            known = np.isin(labels, [0, *self.classes])
+            if not known.all():
+                left = (np.where(known, labels, 0).astype(np.uint16), sure)
+                step.erased[index] = (self.predicted[index], left)
+                self.predicted[index] = left
 
-    def redo(self) -> bool:
-        if self.undone:
-            step = self.undone.pop()
-            self.done.append(step)
-            self.slices, self.layer = list(step.after.slices), step.after.layer
-            step.again()
-            return True
-        return False
+    def undo(self) -> set[int] | None:
+        """Returns the slices one of which is to be seen; None when there was nothing to undo."""
+        if not self.done:
+            return None
+        step = self.done.pop()
+        self.undone.append(step)
+        return self.go(step, step.after, step.before, step.back)
+
+    def redo(self) -> set[int] | None:
+        if not self.undone:
+            return None
+        step = self.undone.pop()
+        self.done.append(step)
+        return self.go(step, step.before, step.after, step.again)
+
+    def go(self, step: Step, start: Moment, end: Moment, predictions: Callable[[], None]) -> set[int]:
+        """Only what the step changed: a slice that it left alone is seen as it is seen now."""
+        changed = {
+            index
+            for index in range(self.shape[0])
+            if start.slices[index] is not end.slices[index] or not same_pixels(start.layer[index], end.layer[index])
+        }
+        held = dict(self.predicted)
+        self.slices, self.classes = list(end.slices), dict(end.classes)
+        for index in changed:
+            self.layer[index] = end.layer[index]
+        predictions()
+        self.let_predictions_follow(step)
+        if changed:
+            return changed
+        return {i for i in {*held, *self.predicted} if held.get(i) is not self.predicted.get(i)} | (
+            {step.rejected} - {None}
+        )
 
     def saw(self, layer: np.ndarray) -> None:
-        """What the layer holds after an action; whether it shows what was said is checked where it was looked at."""
-        self.layer = layer.copy()
+        """What the layer holds after an action; whether it shows the labels is checked where it was looked at."""
+        self.layer = [one.copy() for one in layer]
         if self.done and not self.undone:
-            self.done[-1].after.layer = self.layer
+            self.done[-1].after.layer = list(self.layer)
 
     # --- painting ---------------------------------------------------------------------------------------------------
 
     def painted(self, layer: np.ndarray, *, across: bool = False) -> None:
         """A stroke, or another array, made this of the layer; a stroke across slices says nothing of their rest."""
-        assert self.layer is not None
+        assert not self.gone
         before = self.moment()
         changed = [i for i in range(self.shape[0]) if not np.array_equal(layer[i], self.layer[i])]
         for index in changed:
             self.meet(layer[index])
             self.slices[index] = self.reading(index, layer[index], across)
-        self.layer = layer.copy()
+        self.layer = [one.copy() for one in layer]
         if changed:
             self.step(before, Step(before, before))
 
@@ -161,7 +201,7 @@ class Model:
         again()
         if self.slices[index].kind == "accepted":
             self.slices[index] = NOTHING
-        self.step(before, Step(before, before, back, again))
+        self.step(before, Step(before, before, back, again, index))
         return True
 
     def copy(self, index: int, overwrite: bool) -> bool:
@@ -191,9 +231,11 @@ class Model:
         self.slices[index] = NOTHING
         self.step(before)
 
-    def say(self, labels: dict[int, np.ndarray]) -> None:
-        """Whole slices, painted: filled between, loaded."""
+    def say(self, labels: dict[int, np.ndarray], *, meet: bool = False) -> None:
+        """Whole slices, painted: filled between, or loaded with classes of their own."""
         before = self.moment()
+        for number in {int(n) for one in labels.values() for n in np.unique(one)} - {0} if meet else ():
+            self.classes.setdefault(number, default_class(number))
         for index, one in labels.items():
             self.slices[index] = Slice("painted", one)
         self.step(before)
@@ -212,26 +254,33 @@ class Model:
     # --- classes, predictions, layers ---------------------------------------------------------------------------------
 
     def add_class(self, name: str) -> int:
+        before = self.moment()
         number = next(n for n in range(1, 99) if n not in self.classes)
         self.classes[number] = (name, default_class(number)[1])
+        self.step(before)
         return number
+
+    def name_class(self, number: int, name: str | None = None, colour: str | None = None) -> None:
+        before = self.moment()
+        was = self.classes[number]
+        self.classes[number] = (name or was[0], colour or was[1])
+        self.step(before)
 
     def remove_class(self, number: int, erase: bool) -> bool:
         holds = any(one.kind == "painted" and (one.labels == number).any() for one in self.slices)
         if holds and not erase:
             return False
         before = self.moment()
-        removal = Removal(self, number)
-        removal.again()
+        self.former[number] = self.classes.pop(number)
         for index, one in enumerate(self.slices):
             if one.labels is not None and (one.labels == number).any():
                 self.slices[index] = self.without(index, one, number)
-        self.step(before, Step(before, before, removal.back, removal.again))
+        self.step(before)
         return True
 
     def without(self, index: int, one: Slice, number: int) -> Slice:
         """What is left of a slice in the layer decides whether it is labelled at all."""
-        values = self.layer[index] if self.layer is not None else shown(one.labels)
+        values = self.layer[index] if self.layer[index] is not None else shown(one.labels)
         if np.isin(values, [0, number]).all():
             return NOTHING
         gone = OPEN if one.scribbled else 0
@@ -240,42 +289,9 @@ class Model:
     def predict(self, index: int, labels: np.ndarray, confidence: float) -> None:
         self.predicted[index] = (np.where(np.isin(labels, list(self.classes)), labels, 0).astype(np.uint16), confidence)
 
-    def end_history(self) -> None:
-        """The layer went or came: its undo with it, and whether a slice without open pixels was scribbled once."""
-        self.done, self.undone = [], []
-        self.slices = [
-            Slice(one.kind, one.labels, one.kind == "painted" and bool((one.labels == OPEN).any()))
-            for one in self.slices
-        ]
 
-
-class Removal:
-    """Of a class, from predictions too: undo brings it back in those that are still what the removal left."""
-
-    def __init__(self, model: Model, number: int) -> None:
-        self.model, self.number = model, number
-        self.entry = model.former[number] = model.classes[number]
-        self.later: tuple[str, str] | None = None  # a new class with its number
-        self.erased: dict[int, tuple[tuple[np.ndarray, float], tuple[np.ndarray, float]]] = {}
-
-    def again(self) -> None:
-        self.model.classes.pop(self.number)
-        self.erased = {}
-        for index, was in list(self.model.predicted.items()):
-            labels, sure = was
-            if (labels == self.number).any():
-                left = (np.where(labels == self.number, 0, labels).astype(np.uint16), sure)
-                self.erased[index] = (was, left)
-                self.model.predicted[index] = left
-        if self.later is not None:
-            self.model.classes[self.number] = self.later
-
-    def back(self) -> None:
-        self.later = self.model.classes.get(self.number)
-        self.model.classes[self.number] = self.entry
-        for index, (was, left) in self.erased.items():
-            if self.model.predicted.get(index) is left:
-                self.model.predicted[index] = was
+def same_pixels(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def shown(labels: np.ndarray) -> np.ndarray:

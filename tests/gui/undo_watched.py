@@ -36,6 +36,7 @@ class Watched:
         self.book = self.controller.session.labels
         self.book.add_class()
         self.book.add_class("vessel")
+        self.book.forget_history()
         self.model = Model(
             (self.case.n_slices, *self.case.slice_shape(0)),
             {entry.number: (entry.name, entry.colour) for entry in self.book.classes},
@@ -60,12 +61,13 @@ class Watched:
         self.log[-1] += f" {text}"
 
     def see(self) -> None:
-        assert (self.manual is None) == (self.model.layer is None)
+        assert (self.manual is None) == self.model.gone
         assert not [sentence for sentence in self.failed if "unforeseen" in sentence], self.failed
         if self.manual is not None:
             seen = self.layer()
             for index in range(len(seen)):
-                if not np.array_equal(seen[index], self.model.layer[index]):
+                expected = self.model.layer[index]
+                if expected is None or not np.array_equal(seen[index], expected):
                     assert shows(seen[index], self.model.slices[index]), f"the layer does not show slice {index}"
             self.model.saw(seen)
 
@@ -105,7 +107,7 @@ class Watched:
     def take_back(self, way: str) -> None:
         """By the key, by a script on the layer, or by ours: all the same."""
         layer = self.manual or self.controller.layers.prediction
-        key = {"undo": "Ctrl+Z", "redo": "Ctrl+Shift+Z"}[way]
+        key = {"undo": "Ctrl+Z", "redo": self.rng.choice(["Ctrl+Shift+Z", "Ctrl+Y"])}[way]
         how = self.rng.choice(["ours", "key", "script"])
         if how == "key" and layer is not None:
             next(action for keys, action in layer.keymap.items() if str(keys) == key)(layer)
@@ -113,9 +115,17 @@ class Watched:
             getattr(self.manual, way)()
         else:
             getattr(self.controller.layers, way)()
-        getattr(self.model, way)()
+        changed = getattr(self.model, way)()
+        here = self.controller.current_slice
+        assert not changed or here in changed, f"{way} changed {changed}, and slice {here} is in view"
         if self.manual is not None:
-            assert np.array_equal(self.layer(), self.model.layer), f"{way} gives other pixels"
+            for index, seen in enumerate(self.layer()):
+                expected = self.model.layer[index]
+                if expected is None:
+                    assert shows(seen, self.model.slices[index]), f"{way}: the layer does not show slice {index}"
+                    self.model.layer[index] = seen.copy()
+                else:
+                    assert np.array_equal(seen, expected), f"{way} gives other pixels on slice {index}"
 
 
 def shows(values: np.ndarray, one) -> bool:

@@ -48,10 +48,12 @@ def test_the_mask_holds_what_was_asked_for(session, tmp_path, include, slices):
 
 
 def test_one_file_per_class(session, tmp_path):
-    session.labels.classes = [
-        type(entry)(entry.number, name, entry.colour)
-        for entry, name in zip(session.labels.classes, ("Left / Ventricle", "Myocardium"), strict=True)
-    ]
+    session.labels.replace_classes(
+        [
+            type(entry)(entry.number, name, entry.colour)
+            for entry, name in zip(session.labels.classes, ("Left / Ventricle", "Myocardium"), strict=True)
+        ]
+    )
     path = tmp_path / "mask.nii.gz"
     expected = [tmp_path / "mask_left-ventricle.nii.gz", tmp_path / "mask_myocardium.nii.gz"]
     assert planned_files(session, path, per_class=True) == expected
@@ -65,7 +67,7 @@ def test_one_file_per_class(session, tmp_path):
 
 
 def test_classes_of_one_name_get_their_number(session, tmp_path):
-    session.labels.classes = [type(entry)(entry.number, "???", entry.colour) for entry in session.labels.classes]
+    session.labels.replace_classes([type(entry)(entry.number, "???", entry.colour) for entry in session.labels.classes])
     names = [path.name for path in planned_files(session, tmp_path / "a.b.nrrd", per_class=True)]
     assert names == ["a.b_class.nrrd", "a.b_class-3.nrrd"]
 

@@ -56,7 +56,7 @@ def test_a_changed_model_is_refused_and_the_session_stays_as_it_was(model, new_s
         assert "forged.safetensors" in str(caught.value)
         assert len(str(caught.value).splitlines()) <= 2
         assert session.settings == before
-        assert session.labels.classes == []
+        assert session.labels.classes == ()
 
 
 def test_a_model_comes_back_with_the_settings_of_its_training(model, new_session, quick):

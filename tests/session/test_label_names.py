@@ -30,7 +30,7 @@ def test_names_and_colours_become_those_of_the_classes_and_come_out_again(labels
     session = new_session()
     session.labels.add_class()  # as the panel does; it has no name of its own yet
     session.load_labels(labels, [4, 8])
-    assert session.labels.classes == [LabelClass(1, "Tumour", "#e61a1a"), LabelClass(3, "Kidney left", "#1ae61a")]
+    assert session.labels.classes == (LabelClass(1, "Tumour", "#e61a1a"), LabelClass(3, "Kidney left", "#1ae61a"))
     session.export(tmp_path / "mask.seg.nrrd")
     read = session.case.read_labels(tmp_path / "mask.seg.nrrd")
     assert [(entry.number, entry.name, entry.colour) for entry in read.segments] == [
@@ -42,7 +42,7 @@ def test_names_and_colours_become_those_of_the_classes_and_come_out_again(labels
 def test_a_name_that_a_person_gave_stays_and_a_sentence_says_so(labels, new_session):
     said = []
     session = new_session(notify=said.append)
-    session.labels.classes = [LabelClass(1, "Lesion", "#123456")]
+    session.labels.replace_classes([LabelClass(1, "Lesion", "#123456")])
     session.load_labels(labels, [4])
     assert session.labels.classes[0] == LabelClass(1, "Lesion", "#123456")
     assert said == ["Note: Class 1 keeps its name 'Lesion'; the label file calls it 'Tumour'."]
@@ -59,10 +59,10 @@ def test_notices_of_the_labels_are_said(blob_files, new_session, tmp_path):
 
 def test_labels_that_are_refused_change_no_class(labels, new_session, tmp_path):
     session = new_session()
-    session.labels.classes = [new_class(1)]
+    session.labels.replace_classes([new_class(1)])
     with pytest.raises(LabelError, match="65535"):
         session.take_labels({0: np.full(session.case.slice_shape(0), 65535, np.uint16)}, labels)
-    assert session.labels.classes == [new_class(1)]
+    assert session.labels.classes == (new_class(1),)
 
 
 def test_a_mask_is_compared_with_a_truth_that_was_cut_to_its_labels(blob_files, tmp_path):

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, SliceLabels, Status, classes_of, foreign_values
+from napari_dinoaugseg.session import labels as labels_module
+from napari_dinoaugseg.session.labels import (
+    BACKGROUND,
+    UNKNOWN,
+    LabelBook,
+    Status,
+    classes_of,
+    foreign_values,
+    from_canvas,
+    to_canvas,
+)
 
 SHAPE = (4, 5)
 
@@ -15,7 +25,8 @@ SHAPE = (4, 5)
 @pytest.fixture
 def book():
     book = LabelBook(lambda _: SHAPE, 6)
-    book.classes = classes_of([1, 2, 9])
+    book.replace_classes(classes_of([1, 2, 9]))
+    book.forget_history()
     return book
 
 
@@ -94,7 +105,7 @@ def test_removing_a_class_with_paint_asks_and_undo_brings_both_back(book):
     with pytest.raises(LabelError, match="holds paint"):
         book.remove_class(9)
     book.remove_class(9, erase=True)
-    assert (book.manual(0) == 0).all()
+    assert book.status(0) is Status.EMPTY  # nothing else was painted there
     book.undo()
     assert (book.manual(0) == 9).all()
     assert [entry.number for entry in book.classes] == [1, 2, 9]
@@ -167,29 +178,169 @@ def test_a_class_removed_again_is_taken_from_predictions_that_came_meanwhile(boo
     assert (book.predicted(0) == 0).all()
 
 
-def test_what_holds_a_class_that_is_gone_is_not_put_back(book):
-    book.set_manual(0, full(9))
-    said = book.of_slice(0)
-    book.remove_class(9, erase=True)
-    with pytest.raises(LabelError, match="no class"):
-        book.put_back(0, said)
-    assert (book.manual(0) == 0).all()
-
-
-def test_what_is_put_back_cannot_change_behind_its_back_either(book):
-    mine = full(1)
-    book.put_back(0, SliceLabels(manual=mine))
-    mine[:] = 7
-    assert (book.manual(0) == 1).all()
-
-
-def test_a_prediction_of_another_models_classes_is_not_taken_as_a_label(book):
+def test_classes_of_another_model_take_the_others_out_of_predictions(book):
     book.set_prediction(0, full(9), 0.8)
-    book.classes = classes_of([1, 2])
-    for take in (book.accept, book.copy_to_manual):
-        with pytest.raises(LabelError, match="no class"):
-            take(0)
+    book.replace_classes(classes_of([1, 2]))
+    assert not book.predicted(0).any()
+    book.undo()
+    assert (book.predicted(0) == 9).all()
+
+
+def test_classes_that_labels_hold_are_not_replaced(book):
+    book.set_manual(3, full(9))
+    with pytest.raises(LabelError, match="Class 9 is on slice 3"):
+        book.replace_classes(classes_of([1, 2]))
+    assert [entry.number for entry in book.classes] == [1, 2, 9]
+
+
+def test_classes_cannot_be_changed_from_outside(book):
+    with pytest.raises(AttributeError):
+        book.classes = ()
+
+
+def test_a_rejection_done_again_throws_a_newer_prediction_away_and_gives_it_back(book):
+    book.set_prediction(0, full(1), 0.8)
+    book.reject(0)
+    book.set_prediction(0, full(2), 0.3)
+    book.undo()
+    changed = book.redo()
+    assert changed.predictions == {0}
+    assert book.predicted(0) is None
+    book.undo()
+    assert (book.predicted(0) == 2).all()
+
+
+def test_loading_labels_of_many_slices_with_their_classes_is_one_action(book):
+    book.label({0: full(4), 3: full(1)}, classes=classes_of([1, 2, 4, 9]))
+    assert book.labelled == [0, 3]
+    changed = book.undo()
+    assert (changed.labels, changed.classes) == ({0, 3}, True)
     assert book.labelled == []
+    assert [entry.number for entry in book.classes] == [1, 2, 9]
+
+
+def test_nothing_is_taken_over_when_one_of_many_slices_does_not_fit(book):
+    with pytest.raises(LabelError, match="no class"):
+        book.label({0: full(1), 3: full(7)})
+    assert book.labelled == []
+
+
+def test_a_whole_slice_that_was_shown_as_painted_unseen_comes_back_unseen_or_seen_as_it_was(book):
+    book.set_manual(1, full(1))
+    book.clear(1)
+    book.set_manual(1, full(2), seen=False)
+    assert book.unseen() == [1]
+    book.undo()
+    book.undo()
+    assert book.unseen() == []  # this one was painted by hand
+
+
+def test_paint_comes_back_pixel_by_pixel_as_it_was_on_the_canvas(book):
+    canvas = full(0)
+    canvas[0], canvas[1] = 1, BACKGROUND
+    book.paint({2: canvas})
+    assert set(np.unique(book.manual(2))) == {0, 1}
+    more = canvas.copy()
+    more[3] = 2
+    assert book.paint({2: more}).labels == {2}
+    book.undo()
+    assert np.array_equal(book.canvas(2), canvas)
+
+
+def test_paint_on_scribbles_stays_scribbles_and_a_whole_slice_whole(book):
+    canvas = full(0)
+    canvas[0] = 1
+    book.paint({0: canvas}, scribbles=True)
+    book.paint({1: canvas})
+    canvas[1] = 2
+    book.paint({0: canvas})
+    book.paint({1: canvas}, scribbles=True)
+    assert (book.manual(0)[2:] == UNKNOWN).all()
+    assert (book.manual(1)[2:] == 0).all()
+
+
+def test_a_number_that_is_no_class_becomes_one_with_the_paint_and_goes_with_it(book):
+    book.rename_class(9, "vessel")
+    book.remove_class(9)
+    canvas = full(0)
+    canvas[0], canvas[1] = 9, 300
+    book.paint({0: canvas})
+    assert {entry.number: entry.name for entry in book.classes}.items() >= {9: "vessel", 300: "class 300"}.items()
+    book.undo()
+    assert [entry.number for entry in book.classes] == [1, 2]
+
+
+def test_a_stroke_that_was_read_in_parts_is_one_action(book):
+    for row in range(3):
+        canvas = book.canvas(0).copy()
+        canvas[row] = 1
+        book.paint({0: canvas}, continues=True)
+    book.undo()
+    assert book.labelled == []
+    book.redo()
+    assert (book.manual(0)[:3] == 1).all()
+
+
+def test_what_was_done_during_a_stroke_is_no_part_of_it(book):
+    book.set_prediction(1, full(2), 0.9)
+    canvas = full(0)
+    canvas[0] = 1
+    book.paint({0: canvas})
+    book.accept(1)
+    canvas[1] = 1
+    book.paint({0: canvas}, continues=True)
+    book.undo()
+    assert book.labelled == [0, 1]
+    book.undo()
+    assert book.labelled == [0]
+
+
+def test_a_stroke_that_is_broken_off_leaves_no_action_and_an_accepted_slice_accepted(book):
+    book.set_prediction(0, full(2), 0.9)
+    book.accept(0)
+    book.lay_out(0, explicit=False)
+    canvas = book.canvas(0).copy()
+    canvas[0] = 1
+    book.paint({0: canvas})
+    book.paint({0: full(2)}, continues=True)
+    assert book.status(0) is Status.ACCEPTED
+    book.undo()
+    assert book.status(0) is Status.PREDICTED
+
+
+def test_the_history_holds_no_more_bytes_than_allowed_but_always_the_last_action(book, monkeypatch):
+    monkeypatch.setattr(labels_module, "UNDO_BYTES", 3 * full(0).nbytes)
+    for number in range(10):
+        book.set_manual(0, full(1 + number % 2))
+    undone = 0
+    while book.undo():
+        undone += 1
+    assert undone == 3
+    book.label({i: full(1 + i % 2) for i in range(6)})
+    book.label({i: full(2 - i % 2) for i in range(6)})
+    assert book.undo().labels == set(range(6))
+
+
+@pytest.mark.parametrize(
+    ("labels", "scribbles"),
+    [
+        ([[0, 1], [2, 0]], False),
+        ([[0, 1], [UNKNOWN, UNKNOWN]], True),
+        ([[0, 0], [0, 0]], False),
+        ([[0, 0], [0, 0]], True),
+    ],
+)
+def test_labels_come_back_from_the_canvas_as_they_went_in(labels, scribbles):
+    labels = np.array(labels, np.uint16)
+    assert np.array_equal(from_canvas(to_canvas(labels, (2, 2)), scribbles=scribbles), labels)
+    explicit = to_canvas(labels, (2, 2), explicit=True)
+    assert np.array_equal(from_canvas(explicit, scribbles=True), labels)
+
+
+def test_a_slice_without_labels_is_a_canvas_of_zeros_and_an_empty_one_is_painted_background():
+    assert not to_canvas(None, (2, 2)).any()
+    assert from_canvas(np.zeros((2, 2), np.uint16), scribbles=False) is None
+    assert (to_canvas(np.zeros((2, 2), np.uint16), (2, 2)) == BACKGROUND).all()
 
 
 @dataclass(frozen=True)
@@ -199,6 +350,13 @@ class Moment:
     manual: dict[int, np.ndarray]
     accepted: dict[int, np.ndarray]
     names: dict[int, str]
+    scribbled: frozenset[int] = frozenset()
+
+    def same(self, other):
+        return self.names == other.names and all(
+            mine.keys() == theirs.keys() and all(np.array_equal(mine[i], theirs[i]) for i in mine)
+            for mine, theirs in ((self.manual, other.manual), (self.accepted, other.accepted))
+        )
 
 
 class BookAttack(RuleBasedStateMachine):
@@ -210,8 +368,10 @@ class BookAttack(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.book = LabelBook(lambda _: SHAPE, 6)
-        self.book.classes = classes_of([1, 2, 9])
+        self.book.replace_classes(classes_of([1, 2, 9]))
+        self.book.forget_history()
         self.moments = [Moment({}, {}, {n: f"class {n}" for n in (1, 2, 9)})]
+        self.canvases = [self.canvas()]  # of all slices, by moment
         self.at = 0
         self.latest = {}  # the confidence with which each slice was last predicted
 
@@ -219,25 +379,35 @@ class BookAttack(RuleBasedStateMachine):
     def now(self):
         return self.moments[self.at]
 
-    def then(self, manual=None, accepted=None, names=None):
-        """A change was made: nothing can be redone, and what was not named stays."""
+    def canvas(self):
+        return np.stack([self.book.canvas(index) for index in range(6)])
+
+    def then(self, manual=None, accepted=None, names=None, scribbled=None, *, painted=False):
+        """A change was made: nothing can be redone, and what was not named stays. What changed nothing is no step."""
         before = self.now
-        del self.moments[self.at + 1 :]
-        self.moments.append(
-            Moment(
-                before.manual if manual is None else manual,
-                before.accepted if accepted is None else accepted,
-                before.names if names is None else names,
-            )
+        after = Moment(
+            before.manual if manual is None else manual,
+            before.accepted if accepted is None else accepted,
+            before.names if names is None else names,
+            before.scribbled if scribbled is None else frozenset(scribbled),
         )
+        if not painted and after.same(before):
+            return
+        del self.moments[self.at + 1 :], self.canvases[self.at + 1 :]
+        self.moments.append(after)
+        self.canvases.append(self.canvas())
         self.at += 1
 
-    def painted(self, index, labels):
+    def labelled(self, index, labels, scribbled=False, *, painted=False):
+        was = self.now.manual.get(index)
+        if not painted and was is not None and np.array_equal(was, labels):
+            return
         rest = {i: one for i, one in self.now.accepted.items() if i != index}
-        self.then({**self.now.manual, index: labels}, rest)
+        flags = self.now.scribbled | {index} if scribbled else self.now.scribbled - {index}
+        self.then({**self.now.manual, index: labels}, rest, scribbled=flags, painted=painted)
 
     @rule(index=slices, value=values, rows=st.integers(0, 4))
-    def paint(self, index, value, rows):
+    def set_manual(self, index, value, rows):
         labels = full(0)
         labels[:rows] = value
         if value != UNKNOWN and value not in self.now.names:
@@ -245,29 +415,37 @@ class BookAttack(RuleBasedStateMachine):
                 self.book.set_manual(index, full(value))
             return
         self.book.set_manual(index, labels)
-        self.painted(index, labels)
+        self.labelled(index, labels, scribbled=value == UNKNOWN and rows > 0)
+
+    @rule(index=slices, value=st.sampled_from([0, 1, 2, BACKGROUND]), row=st.integers(0, 3), scribbles=st.booleans())
+    def paint(self, index, value, row, scribbles):
+        if value not in (0, BACKGROUND, *self.now.names):
+            return
+        canvas = self.book.canvas(index).copy()
+        unchanged = (canvas[row] == value).all()
+        canvas[row] = value
+        self.book.paint({index: canvas}, scribbles=scribbles)
+        if unchanged:
+            return
+        if not canvas.any():
+            without = [{i: one for i, one in d.items() if i != index} for d in (self.now.manual, self.now.accepted)]
+            self.then(*without, scribbled=self.now.scribbled - {index}, painted=True)
+            return
+        fresh = index not in self.now.manual and index not in self.now.accepted
+        scribbled = scribbles if fresh else index in self.now.scribbled
+        labels = np.where(canvas == 0, UNKNOWN if scribbled else 0, np.where(canvas == BACKGROUND, 0, canvas))
+        self.labelled(index, labels.astype(np.uint16), scribbled=scribbled, painted=True)
 
     @rule(index=slices)
     def empty(self, index):
         self.book.mark_empty(index)
-        self.painted(index, full(0))
+        self.labelled(index, full(0))
 
     @rule(index=slices)
     def clear(self, index):
         self.book.clear(index)
-        self.then(
-            *({i: one for i, one in layer.items() if i != index} for layer in (self.now.manual, self.now.accepted))
-        )
-
-    @rule(index=slices, other=slices)
-    def put_back(self, index, other):
-        said = self.book.of_slice(other)
-        self.book.put_back(index, said)
-        layers = []
-        for layer, labels in ((self.now.manual, said.manual), (self.now.accepted, said.accepted)):
-            rest = {i: one for i, one in layer.items() if i != index}
-            layers.append(rest if labels is None else {**rest, index: labels.copy()})
-        self.then(*layers)
+        without = [{i: one for i, one in d.items() if i != index} for d in (self.now.manual, self.now.accepted)]
+        self.then(*without, scribbled=self.now.scribbled - {index})
 
     @rule(index=slices, value=values, confidence=st.sampled_from([0.25, 0.5, 0.75]))
     def predict(self, index, value, confidence):
@@ -286,8 +464,7 @@ class BookAttack(RuleBasedStateMachine):
         ]
         taken = {i: self.book.predicted(i).copy() for i in expected}
         assert self.book.accept_above(threshold) == expected
-        if expected:
-            self.then(accepted={**self.now.accepted, **taken})
+        self.then(accepted={**self.now.accepted, **taken})
 
     @rule(index=slices)
     def accept(self, index):
@@ -300,9 +477,10 @@ class BookAttack(RuleBasedStateMachine):
 
     @rule(index=slices)
     def reject(self, index):
+        thrown = self.book.predicted(index) is not None
         self.book.reject(index)
         assert self.book.predicted(index) is None
-        self.then(accepted={i: one for i, one in self.now.accepted.items() if i != index})
+        self.then(accepted={i: one for i, one in self.now.accepted.items() if i != index}, painted=thrown)
 
     @rule(index=slices, overwrite=st.booleans())
     def copy(self, index, overwrite):
@@ -313,7 +491,7 @@ class BookAttack(RuleBasedStateMachine):
             return
         labels = source.copy()
         self.book.copy_to_manual(index, overwrite=overwrite)
-        self.painted(index, labels)
+        self.labelled(index, labels)
 
     @rule(number=st.sampled_from([None, 2, 9]))
     def add_class(self, number):
@@ -336,33 +514,43 @@ class BookAttack(RuleBasedStateMachine):
             with pytest.raises(LabelError, match="holds paint"):
                 self.book.remove_class(number)
             return
+        before = self.canvas()
         self.book.remove_class(number, erase=erase)
-        erased = [
-            {i: np.where(one == number, 0, one) for i, one in layer.items()}
-            for layer in (self.now.manual, self.now.accepted)
-        ]
-        self.then(*erased, {n: name for n, name in self.now.names.items() if n != number})
+        if number not in self.now.names:
+            return
+        layers, flags = ({}, {}), set(self.now.scribbled)
+        for layer, made in zip((self.now.manual, self.now.accepted), layers, strict=True):
+            for i, one in layer.items():
+                if not (one == number).any():
+                    made[i] = one
+                elif (~np.isin(before[i], [0, number])).any():  # something else is on the canvas
+                    made[i] = np.where(one == number, UNKNOWN if i in flags else 0, one)
+                else:
+                    flags.discard(i)
+        self.then(*layers, {n: name for n, name in self.now.names.items() if n != number}, scribbled=flags)
 
     @rule()
     def undo(self):
-        assert self.book.undo() == (self.at > 0)
+        assert bool(self.book.undo()) == (self.at > 0)
         self.at = max(0, self.at - 1)
+        assert np.array_equal(self.canvas(), self.canvases[self.at])
 
     @rule()
     def redo(self):
-        assert self.book.redo() == (self.at + 1 < len(self.moments))
+        assert bool(self.book.redo()) == (self.at + 1 < len(self.moments))
         self.at = min(len(self.moments) - 1, self.at + 1)
+        assert np.array_equal(self.canvas(), self.canvases[self.at])
 
     @invariant()
-    def the_book_says_what_the_person_said(self):
+    def the_book_holds_what_a_person_expects(self):
         for index in range(6):
-            said = self.book.of_slice(index)
-            for labels, expected in (
-                (said.manual, self.now.manual.get(index)),
-                (said.accepted, self.now.accepted.get(index)),
+            labels = self.book.of_slice(index)
+            for found, expected in (
+                (labels.manual, self.now.manual.get(index)),
+                (labels.accepted, self.now.accepted.get(index)),
             ):
-                assert (labels is None) == (expected is None)
-                assert labels is None or np.array_equal(labels, expected)
+                assert (found is None) == (expected is None)
+                assert found is None or np.array_equal(found, expected)
         assert {entry.number: entry.name for entry in self.book.classes} == self.now.names
 
     @invariant()

@@ -10,7 +10,7 @@ def mask(*values: int) -> np.ndarray:
 
 def test_the_labels_of_a_slice_count_before_its_prediction():
     book = LabelBook([(1, 4)] * 5, 5)
-    book.classes = [new_class(number) for number in (1, 2, 3)]
+    book.replace_classes([new_class(number) for number in (1, 2, 3)])
     book.set_prediction(0, mask(1, 1, 1, 0), 0.5)
     book.set_prediction(1, mask(2, 0, 0, 0), 0.5)
     book.set_manual(0, mask(1, UNKNOWN, 0, 0))
@@ -25,7 +25,7 @@ def test_the_labels_of_a_slice_count_before_its_prediction():
 
 def test_every_class_of_the_exported_mask_is_counted_and_only_what_changed_is_counted_again(monkeypatch):
     book = LabelBook([(1, 4)] * 3, 3)
-    book.classes = [new_class(number) for number in (1, 2, 3)]
+    book.replace_classes([new_class(number) for number in (1, 2, 3)])
     book.set_manual(0, mask(1, UNKNOWN, UNKNOWN, 0))
     book.set_prediction(1, mask(2, 2, 0, 0), 0.5)
     counts, asked, result = PixelCounts(), [], book.result

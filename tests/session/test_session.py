@@ -133,7 +133,7 @@ def test_labels_that_do_not_fit_change_nothing(new_session, tmp_path):
     session = new_session()
     with pytest.raises(LabelError, match=r"other\.nii\.gz"):
         session.load_labels(tmp_path / "other.nii.gz")
-    assert session.labels.classes == []
+    assert session.labels.classes == ()
     assert session.labels.labelled == []
 
 

@@ -68,7 +68,7 @@ def snapshot_of(case, *, seed: int = 0, view=None) -> Snapshot:
         book.set_prediction(index, labels_of(seed + index + 10, (0, 1, 4)), 0.25 * index)
     book.see(1)
     book.accept(2)
-    session.history.append(Round([0, 3], 90, 0.21, {"encode": 1.0, "train": 2.0, "predict": 0.5}, 0.75))
+    session.history.append(Round((0, 3), 90, 0.21, {"encode": 1.0, "train": 2.0, "predict": 0.5}, 0.75))
     return session.snapshot(view if view is not None else {"slice": 4})
 
 

@@ -16,7 +16,7 @@ from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralSeriesErro
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, shows_alike
 from napari_dinoaugseg.gui.guards import ViewGuard
-from napari_dinoaugseg.gui.layers import CaseLayers, ReadOnlyLayers
+from napari_dinoaugseg.gui.layers import CaseLayers
 from napari_dinoaugseg.gui.saving import Loaded, Looked, SessionActions, look_for_sessions
 from napari_dinoaugseg.gui.widgets import as_sentence
 from napari_dinoaugseg.gui.work_actions import TRAINING, WorkActions
@@ -103,6 +103,7 @@ class CaseActions(WorkActions):
                     book.rename_class(number, name)
                 else:
                     book.add_class(name, number)
+            book.forget_history()  # the sample comes with its classes
             self._classes_were_changed()
 
         self._open("the sample", sample_case, then=done)
@@ -154,7 +155,7 @@ class CaseActions(WorkActions):
         self.settings = self.settings.with_changes(window=window)
         session = self._new_session(case)
         session.labels.add_class()
-        self._begin(session, image, CaseLayers, window)
+        self._begin(session, image, window)
         self.saving.follow(session)
         for notice in case.notices:
             self.notice.emit(as_sentence(in_the_panels_words(notice)))
@@ -181,9 +182,8 @@ class CaseActions(WorkActions):
             session.labels.add_class()
         self.settings, self.encoder_in_use = session.settings, None
         self.scribbles = bool(loaded.snapshot.view.get("scribbles"))
-        kind = ReadOnlyLayers if loaded.store.reason else CaseLayers
         window = _window_in(loaded.snapshot.view, loaded.case) or self.settings.window
-        self._begin(session, self._image_for(loaded.case.plane), kind, window, read_only=loaded.store.reason)
+        self._begin(session, self._image_for(loaded.case.plane), window, read_only=loaded.store.reason)
         self.saving.follow(session, loaded.store)
         self.settings_changed.emit()
 
@@ -191,7 +191,6 @@ class CaseActions(WorkActions):
         self,
         session: Session,
         image: Image | None,
-        layers: type[CaseLayers],
         window: str,
         *,
         read_only: str = "",
@@ -205,7 +204,7 @@ class CaseActions(WorkActions):
         for layer in leaving:
             layer.name = f"{layer.name} (leaving)"  # else napari numbers the new layers
         self.session, self.read_only, self.view_window = session, read_only, window
-        self.layers = layers(self.viewer, session, image, window)
+        self.layers = CaseLayers(self.viewer, session, image, window, read_only=bool(read_only))
         self._follow_layers()
         self.layers.window_moved.connect(self._on_window_moved)
         self.layers.show()

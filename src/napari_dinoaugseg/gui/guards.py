@@ -21,8 +21,8 @@ from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication, QOpenGLWidget
 
-from napari_dinoaugseg.gui.display import BACKGROUND
 from napari_dinoaugseg.gui.widgets import confirmed
+from napari_dinoaugseg.session.labels import BACKGROUND
 
 if TYPE_CHECKING:
     import napari

@@ -1,27 +1,26 @@
-"""What a person can do with labels and classes. The label book changes first, then the layers follow, undoably."""
+"""What a person can do with labels and classes: each is an action of the label book, which the layers then show."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.gui.core import ControllerCore
 from napari_dinoaugseg.gui.guards import FillGuard, Tools
-from napari_dinoaugseg.gui.history import Step
 from napari_dinoaugseg.gui.orientation import Looking
-from napari_dinoaugseg.gui.takeback import ClassRemoval, Rejection
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Status
+from napari_dinoaugseg.session.labels import UNKNOWN, Changed, LabelBook, Status
 
 if TYPE_CHECKING:
     import napari
 
 
 class LabelActions(ControllerCore):
-    """Part of the controller. Errors become sentences (``failed``); results are said (``said``)."""
+    """Part of the controller. Errors become sentences (``failed``), results too (``said``)."""
 
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__(viewer)
+        self._numbers: list[int] = []  # of the classes as they were last shown
         self._looking = Looking(self)
         self._fill_guard = FillGuard(self)
         self.tools = Tools(self)
@@ -60,13 +59,11 @@ class LabelActions(ControllerCore):
     def _accept(self, which: list[int] | float) -> None:
         """Accept these slices, or all that are at least so certain."""
         book = self._book_now()
-        if book is None or self.layers is None:
+        if book is None:
             return
         indices = which if isinstance(which, list) else self.certain_slices(which)
         done = book.accept_all(indices)
-        # The slice may be out of view when this is taken back.
-        also = Step(back=(partial(self.layers.go_to, done[0]),)) if len(done) == 1 else None
-        self._show_labels(done, also)
+        self._show_labels(done)
         if not indices:
             self.said.emit("No slice is that certain yet.")
         elif not done:
@@ -77,18 +74,14 @@ class LabelActions(ControllerCore):
     def _reject(self, index: int) -> None:
         self.require_view(index)
         book = self._book_now()
-        if book is None or self.layers is None:
+        if book is None:
             return
         if book.predicted(index) is None:
             msg = "This slice has no prediction to reject."
             raise LabelError(msg)
-        rejection = Rejection(book, index)
-        rejection.again()
-        tell = partial(self.predictions_changed.emit, index)
-        self.layers.write_labels([index], Step((rejection.back, tell), (rejection.again, tell)))
-        self.layers.show_predictions([index])
-        self.labels_changed.emit()
-        tell()
+        book.reject(index)
+        self._show_labels([index])
+        self.predictions_changed.emit(index)
         self.said.emit("Prediction rejected. Ctrl+Z takes it back.")
 
     def _copy_to_manual(self, index: int, overwrite: bool) -> None:
@@ -107,7 +100,7 @@ class LabelActions(ControllerCore):
     # --- slices -----------------------------------------------------------------------------------------------------
 
     def mark_empty(self, index: int) -> None:
-        """Say that a slice holds none of the classes. Refused where something is painted."""
+        """Label a slice as background only. Refused where something is painted."""
         self.guarded(self._mark_empty, index)
 
     def clear(self, index: int) -> None:
@@ -127,7 +120,7 @@ class LabelActions(ControllerCore):
         self.scribbles = on
         self.flush()
         if self.layers is not None:
-            self.layers.scribbles = on
+            self.layers.painting.scribbles = on
         if not on and self.selected_class == -1:
             self.select_class(1)
         self.settings_changed.emit()
@@ -167,8 +160,7 @@ class LabelActions(ControllerCore):
             raise LabelError(msg)
         spacing = self.session.case.slice_spacing(here) if self.session is not None else None
         filled = fill_between(first, last, above - below - 1, spacing)
-        for index in between:
-            book.set_manual(index, filled[index - below - 1], seen=False)
+        book.label({index: filled[index - below - 1] for index in between}, seen=False)
         self._show_labels(between)
         self.said.emit(f"{len(between)} slices filled as a starting point: check them. Ctrl+Z takes it back.")
 
@@ -178,6 +170,16 @@ class LabelActions(ControllerCore):
             self.layers.back_to_plane()
 
     # --- classes ----------------------------------------------------------------------------------------------------
+
+    def undo(self) -> None:
+        """Undo the last action on labels or classes, and show the slice that it changed."""
+        if self.layers is not None:
+            self.layers.undo()
+
+    def redo(self) -> None:
+        """Do again what was undone last."""
+        if self.layers is not None:
+            self.layers.redo()
 
     def add_class(self, name: str | None = None) -> None:
         """Add a class with the next free number, and select it."""
@@ -189,15 +191,16 @@ class LabelActions(ControllerCore):
 
     def rename_class(self, number: int, name: str) -> None:
         """Give a class another name."""
-        book = self._book_now()
-        if book is not None:
-            self.guarded(book.rename_class, number, name)
-            self._classes_were_changed()
+        self._change_class(lambda book: book.rename_class(number, name))
 
     def recolour_class(self, number: int, colour: str) -> None:
         """Give a class another colour, ``#rrggbb``."""
+        self._change_class(lambda book: book.recolour_class(number, colour))
+
+    def _change_class(self, change: Callable[[LabelBook], Any]) -> None:
         book = self._book_now()
-        if book is not None and self.guarded(book.recolour_class, number, colour):
+        if book is not None:
+            self.guarded(change, book)
             self._classes_were_changed()
 
     def class_holds_paint(self, number: int) -> list[int]:
@@ -218,17 +221,12 @@ class LabelActions(ControllerCore):
 
     def _remove_class(self, number: int, erase: bool) -> None:
         book = self._book_now()
-        entry = next((entry for entry in book.classes if entry.number == number), None) if book is not None else None
-        if book is None or self.layers is None or entry is None:
+        if book is None or self.session is None:
             return
-        removal = ClassRemoval(book, entry)
-        removal.again(erase=erase)
-        tell = self._predictions_and_classes_were_changed
-        self.layers.erase_class(entry, Step((removal.back, tell), (removal.again, tell)))
-        tell()
-        self.labels_changed.emit()
-        if self.selected_class == number:
-            self.select_class(book.classes[0].number if book.classes else 0)
+        book.remove_class(number, erase=erase)
+        self._show_labels(list(range(self.session.case.n_slices)))
+        self.predictions_changed.emit(-1)
+        self._classes_were_changed()
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -237,37 +235,47 @@ class LabelActions(ControllerCore):
         self.flush()
         return self.session.labels if self.session is not None else None
 
-    def _show_labels(self, indices: list[int], also: Step | None = None) -> None:
+    def _show_labels(self, indices: list[int]) -> None:
         if self.layers is not None:
-            self.layers.write_labels(indices, also)
-            self.layers.show_predictions(indices)
+            self.layers.show_labels(indices)
         self.labels_changed.emit()
 
     def _classes_were_changed(self) -> None:
         if self.layers is not None:
             self.layers.show_colours()
+        before, self._numbers = self._numbers, self._numbers_now()
+        if self.selected_class in before and self.selected_class not in self._numbers:
+            self.select_class(self._numbers[0] if self._numbers else 0)
         self.classes_changed.emit()
 
-    def _predictions_and_classes_were_changed(self) -> None:
-        if self.layers is not None and self.session is not None:
-            self.layers.show_predictions(range(self.session.case.n_slices))
-        self.predictions_changed.emit(-1)
-        self._classes_were_changed()
+    def _numbers_now(self) -> list[int]:
+        return [entry.number for entry in self.session.labels.classes] if self.session is not None else []
 
     def _follow_layers(self) -> None:
         """Listen to the layers of a new case."""
         if self.layers is None:
             return
-        self.layers.scribbles = self.scribbles
-        self.layers.labels_taken.connect(self._on_labels_taken)
-        self.layers.painted_across.connect(self._on_painted_across)
+        self._numbers = self._numbers_now()
+        painting = self.layers.painting
+        painting.scribbles = self.scribbles
+        painting.taken.connect(self._on_labels_taken)
+        painting.went_across.connect(self._on_painted_across)
+        painting.classes_found.connect(self._classes_were_changed)
+        painting.failed.connect(self.tell_error)
+        painting.label_selected.connect(self._on_label_selected)
+        self.layers.undone.connect(self._on_undone)
         self.layers.turned.connect(self.view_turned.emit)
-        self.layers.classes_found.connect(self._classes_were_changed)
         # psygnal probes the signature of an `emit` by emitting.
         self.layers.slice_changed.connect(lambda index: self.slice_changed.emit(index))
         self.layers.lost.connect(self._on_layer_lost)
-        self.layers.failed.connect(self.tell_error)
-        self.layers.label_selected.connect(self._on_label_selected)
+
+    def _on_undone(self, changed: Changed) -> None:
+        if changed.classes:
+            self._classes_were_changed()
+        if changed.labels:
+            self.labels_changed.emit()
+        if changed.predictions:
+            self.predictions_changed.emit(min(changed.predictions) if len(changed.predictions) == 1 else -1)
 
     def _on_labels_taken(self, indices: list[int]) -> None:
         if self.layers is not None:

@@ -14,14 +14,14 @@ from napari.layers import Image
 
 from napari_dinoaugseg.case import Case, Plane, VolumeCase
 from napari_dinoaugseg.case.array import ArrayCase
-from napari_dinoaugseg.gui.display import axis_order, is_scribbled
+from napari_dinoaugseg.gui.display import axis_order
 from napari_dinoaugseg.gui.saving import camera_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dinoaugseg.gui.core import ControllerCore
-    from napari_dinoaugseg.gui.layers import LayerStack
+    from napari_dinoaugseg.gui.layers import CaseLayers
 
 
 Directions = tuple[str, str, str]
@@ -80,7 +80,7 @@ class Orientation:
     A person may turn the camera as well: the letters follow, and that is what they find when the case has left.
     """
 
-    def __init__(self, layers: LayerStack) -> None:
+    def __init__(self, layers: CaseLayers) -> None:
         self._layers = layers
         case = layers.case
         self._directions = directions_of(case)
@@ -260,9 +260,9 @@ class Looking:
             return  # another cut through the volume, or a rendering of it
         book, here = controller.session.labels, controller.current_slice
         said = book.of_slice(here)
-        # Of a slice that is labelled as a whole only the labels are drawn, see `LayerStack.show_predictions`.
+        # Of a slice that is labelled as a whole only the labels are drawn, see `CaseLayers.show_predictions`.
         drawn = [layers.manual] if not said.is_empty else []
-        if said.is_empty or is_scribbled(said):
+        if said.is_empty or said.is_open:
             drawn.append(layers.prediction)
         if all(layer is not None and layer.visible for layer in drawn):
             book.see(here)

@@ -16,7 +16,7 @@ from napari_dinoaugseg.gui.label_actions import LabelActions
 from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
 from napari_dinoaugseg.session.index import Round
 from napari_dinoaugseg.session.labels import LabelBook, Labels, Status, names_kept
-from napari_dinoaugseg.session.session import EVERYTHING
+from napari_dinoaugseg.session.session import EVERYTHING, PreparedModel
 
 if TYPE_CHECKING:
     import napari
@@ -315,25 +315,23 @@ class WorkActions(LabelActions):
             session = self._session_now()
             self._require_idle()
             self.require_writable()
-            before = list(session.labels.classes)
-            if not session.labels.labelled:
-                session.labels.classes = []  # nothing depends on them yet, and the model brings its own
+            brings_classes = not session.labels.labelled  # nothing depends on the session's own yet
 
             def source() -> Iterator[Any]:
                 yield Notice("Loading the model…")
-                try:
-                    session.load_model(path)
-                finally:
-                    session.labels.classes = session.labels.classes or before
+                return session.prepare_model(path, brings_classes=brings_classes)
 
-            def done(_: object) -> None:
+            def done(prepared: PreparedModel) -> None:
+                if session is not self.session:
+                    prepared.engine.close()
+                    return
+                self.flush()
+                session.adopt_model(prepared)
                 self.encoder_in_use = session.encoder_name
                 self.settings = session.settings
                 self.settings_changed.emit()
                 self._classes_were_changed()
-                if self.selected_class not in {entry.number for entry in session.labels.classes}:
-                    self.select_class(session.labels.classes[0].number)
-                if predict and session is self.session:
+                if predict:
                     self._predict()
 
             self._start("Loading the model", source, done, Cancel())

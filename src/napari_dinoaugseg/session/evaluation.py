@@ -268,7 +268,7 @@ def simulate(
         msg = "The true mask holds only background; there is nothing to simulate."
         raise LabelError(msg)
     numbers = {int(value) for labels in truth.values() for value in np.unique(labels)} - {UNKNOWN}
-    session.labels.classes = classes_of(numbers, truth.segments if isinstance(truth, ReadLabels) else ())
+    session.labels.replace_classes(classes_of(numbers, truth.segments if isinstance(truth, ReadLabels) else ()))
     random = np.random.default_rng(seed)
     for number, count in enumerate(counts):
         chosen = (

@@ -102,7 +102,7 @@ def _hash(content: bytes) -> str:
 # What a session is at one moment: what is written to disk, and what a session goes on from.
 
 
-@dataclass
+@dataclass(frozen=True)
 class Round:
     """One training and what it cost.
 
@@ -115,10 +115,10 @@ class Round:
             predicted slice was corrected.
     """
 
-    labelled: list[int]
+    labelled: tuple[int, ...]
     steps: int
     final_loss: float | None
-    seconds: dict[str, float]
+    seconds: Mapping[str, float]
     agreement: float | None
 
 
@@ -312,7 +312,7 @@ def _unseen(value: Any) -> dict[str, list[int]]:
 def _rounds(value: Any) -> list[Round]:
     return [
         Round(
-            labelled=[int(number) for number in entry["labelled"]],
+            labelled=tuple(int(number) for number in entry["labelled"]),
             steps=int(entry["steps"]),
             final_loss=_optional(entry["final_loss"]),
             seconds={str(stage): _finite(seconds) for stage, seconds in entry["seconds"].items()},

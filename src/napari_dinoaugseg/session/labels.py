@@ -1,4 +1,4 @@
-"""The classes that a person labels: number, name, colour."""
+"""Labels: the classes, the codes of labels, and the label book, which holds all labels of a case and their history."""
 
 from __future__ import annotations
 
@@ -125,47 +125,133 @@ def classes_to_learn(classes: Iterable[LabelClass], labelled: Collection[NDArray
     return list(classes)
 
 
-# The label book: what a person painted, what they accepted and what was predicted, slice by slice, kept apart.
+# Label codes, the one table of them. A label is a 16-bit number, and two of them depend on where it stands:
 #
-# No prediction ever touches a manual label. Every change goes through one method that remembers what was there, so that
-# all of them can be undone. Arrays are kept read-only: what is in the book cannot change behind its back.
+#   value       in the book                            on the canvas (napari's layer)    for the loss
+#   0           background                             nothing painted                   background
+#   1 to 65534  the class                              the class                         the class
+#   65535       UNKNOWN, a pixel that scribbles left   BACKGROUND, painted as such       ignored
+#
+# A canvas has a code for "nothing painted", because that is what an eraser leaves. A canvas of zeros is therefore a
+# slice without labels, and a canvas of BACKGROUND is a slice that is labelled and holds no class.
 
 
-__all__ = ["UNKNOWN", "BookContent", "LabelBook", "Labels", "SliceLabels", "Status"]
-# UNKNOWN: a pixel that the person left open (scribbles). The loss ignores it, a prediction fills it.
+__all__ = ["UNKNOWN", "BookContent", "Changed", "LabelBook", "Labels", "SliceLabels", "Status"]
 
-UNDO_LIMIT = 200
-"""How many changes can be taken back; each may hold copies of slices."""
+BACKGROUND = 65535
+"""Painted background on a canvas. No class can have this number."""
+
+UNDO_LIMIT = 100
+"""How many actions can be undone."""
+UNDO_BYTES = 512 * 2**20
+"""How many bytes of labels the history may hold; the last action is always kept."""
 
 Labels = NDArray[np.uint16]
 Entry = tuple[str, int]
 """A layer (``manual``, ``accepted``, ``predicted``) and a slice."""
 
 
-@dataclass(frozen=True)
-class _Change:
-    """New contents of some slices (None = nothing there), and the classes, where they change."""
-
-    slices: dict[Entry, Labels | None]
-    classes: list[LabelClass] | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class SliceLabels:
-    """What a person has said about a slice: (H, W) arrays, None = nothing."""
+    """The labels of a slice that somebody painted or accepted. Arrays are (H, W) and read-only.
+
+    Attributes:
+        manual: painted labels, None without any.
+        accepted: an accepted prediction, None without one.
+        scribbled: whether unpainted pixels are unknown instead of background.
+        canvas: the labels as the canvas shows them; None = as :func:`to_canvas` writes them.
+        seen: False for labels that were computed and that nobody has looked at.
+    """
 
     manual: Labels | None = None
     accepted: Labels | None = None
+    scribbled: bool = False
+    canvas: Labels | None = None
+    seen: bool = True
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was said."""
+        """Whether the slice has no labels."""
         return self.manual is None and self.accepted is None
+
+    @property
+    def labels(self) -> Labels | None:
+        """The labels that count: painted ones, else accepted ones."""
+        return self.manual if self.manual is not None else self.accepted
+
+    @property
+    def is_open(self) -> bool:
+        """Whether scribbles left pixels of the slice unknown."""
+        return self.manual is not None and bool((self.manual == UNKNOWN).any())
+
+
+def to_canvas(labels: Labels | None, shape: tuple[int, int], *, explicit: bool = False) -> Labels:
+    """The canvas (H, W) of a slice with these labels.
+
+    Args:
+        labels: as in the book; None = no labels.
+        shape: (H, W).
+        explicit: write background as BACKGROUND everywhere, so that it stands out beside scribbled slices.
+    """
+    if labels is None:
+        return np.zeros(shape, np.uint16)
+    unknown = labels == UNKNOWN
+    if explicit or unknown.any() or not labels.any():
+        return np.where(unknown, 0, np.where(labels == 0, BACKGROUND, labels)).astype(np.uint16)
+    return labels
+
+
+def from_canvas(canvas: NDArray[np.integer], *, scribbles: bool) -> Labels | None:
+    """The labels (H, W) that a canvas means; None where nothing is painted.
+
+    Args:
+        canvas: (H, W).
+        scribbles: unpainted pixels are unknown; otherwise they are background.
+    """
+    if not canvas.any():
+        return None
+    labels = canvas.astype(np.uint16)
+    labels[canvas == BACKGROUND] = 0
+    if scribbles:
+        labels[canvas == 0] = UNKNOWN
+    return labels
+
+
+def same_labels(one: Labels | None, other: Labels | None) -> bool:
+    """Whether both are the same labels, or none."""
+    if one is None or other is None:
+        return one is other
+    return one is other or np.array_equal(one, other)
+
+
+# The label book: what a person painted, what they accepted and what was predicted, slice by slice, kept apart.
+#
+# No prediction ever touches a manual label. Every change of labels and classes is an action that can be undone, and
+# this is the only history there is: the window shows the book and undoes through it. Arrays are read-only, so what is
+# in the book cannot change behind its back.
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What an action, or its undo, changed.
+
+    Attributes:
+        labels: the slices whose painted or accepted labels changed.
+        predictions: the slices whose prediction changed.
+        classes: whether the classes changed.
+    """
+
+    labels: frozenset[int] = frozenset()
+    predictions: frozenset[int] = frozenset()
+    classes: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.labels or self.predictions or self.classes)
 
 
 @dataclass(frozen=True)
 class BookContent:
-    """All that a label book holds but what can be undone. The arrays are the book's own: (H, W) uint16, read-only.
+    """All that a label book holds except its history. The arrays are the book's own: (H, W) uint16, read-only.
 
     Attributes:
         classes: ascending by number.
@@ -181,7 +267,7 @@ class BookContent:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was said of any slice, and nothing predicted."""
+        """Whether no slice has labels or a prediction."""
         return not any(self.layers.values())
 
 
@@ -195,6 +281,7 @@ class Status(StrEnum):
 
 
 _EVERY_STATUS = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
+_NOTHING = SliceLabels()
 
 
 def foreign_values(labels: NDArray[np.integer], numbers: Collection[int]) -> list[int]:
@@ -209,52 +296,101 @@ def foreign_values(labels: NDArray[np.integer], numbers: Collection[int]) -> lis
     return [int(value) for value in np.unique(labels) if not allowed[value]]
 
 
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    """The prediction of a slice."""
+
+    labels: Labels
+    confidence: float
+    seen: bool
+
+
+@dataclass(eq=False)
+class _Action:
+    """One change. It holds the other side of it: what undo puts back, and after an undo what redo puts back.
+
+    Attributes:
+        slices: the labels of the slices that change.
+        classes: the classes; None where they do not change.
+        rejects: the slice whose prediction is thrown away.
+        thrown: that prediction.
+        erased: predictions that lost a class, as they were, with the labels that were left of them.
+    """
+
+    slices: dict[int, SliceLabels] = field(default_factory=dict)
+    classes: tuple[LabelClass, ...] | None = None
+    rejects: int | None = None
+    thrown: _Predicted | None = None
+    erased: dict[int, tuple[_Predicted, Labels]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the arrays that it holds."""
+        held = [one for labels in self.slices.values() for one in (labels.manual, labels.accepted, labels.canvas)]
+        held += [was.labels for was, _ in self.erased.values()]
+        held += [self.thrown.labels] if self.thrown is not None else []
+        return sum({id(one): one.nbytes for one in held if one is not None}.values())
+
+
 class LabelBook:
-    """Labels of a case with ``shapes[i]`` = (H, W) of slice i."""
+    """Labels of a case with ``shapes[i]`` = (H, W) of slice i, and the history of their changes.
+
+    Its methods that change labels or classes are actions: :meth:`undo` takes back the last one exactly, except that a
+    prediction that came since stays. An action that changes nothing leaves no trace. Predictions arrive outside the
+    history. A book belongs to one thread.
+    """
 
     def __init__(self, shapes: Sequence[tuple[int, int]] | Callable[[int], tuple[int, int]], n_slices: int) -> None:
         self._shape_of = shapes if callable(shapes) else shapes.__getitem__
         self.n_slices = n_slices
-        self.classes: list[LabelClass] = []
-        self._layers: dict[str, dict[int, Labels]] = {"manual": {}, "accepted": {}, "predicted": {}}
-        self._confidence: dict[int, float] = {}
-        self._unseen: set[Entry] = set()  # filled by the model or by interpolation, and not looked at since
-        self._undo: list[_Change] = []
-        self._redo: list[_Change] = []
+        self._classes: tuple[LabelClass, ...] = ()
+        self._slices: dict[int, SliceLabels] = {}  # without empty ones
+        self._predicted: dict[int, _Predicted] = {}
+        self._former: dict[int, LabelClass] = {}  # removed classes, for paint with their number
+        self._undo: list[_Action] = []
+        self._redo: list[_Action] = []
+        self._painted: _Action | None = None  # the last one that paint may continue
 
     # --- looking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """The classes, ascending by number."""
+        return self._classes
 
     def status(self, index: int) -> Status:
         """What is known of a slice."""
         self._check_index(index)
-        for status in (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED):
-            if index in self._layers[status]:
-                return status
-        return Status.EMPTY
+        labels = self._slices.get(index, _NOTHING)
+        if labels.manual is not None:
+            return Status.MANUAL
+        if labels.accepted is not None:
+            return Status.ACCEPTED
+        return Status.PREDICTED if index in self._predicted else Status.EMPTY
 
     def manual(self, index: int) -> Labels | None:
         """What the person painted, (H, W) read-only; None when the slice is not labelled by hand."""
-        return self._layers["manual"].get(index)
+        return self._slices.get(index, _NOTHING).manual
 
     def predicted(self, index: int) -> Labels | None:
         """The last prediction, (H, W) read-only."""
-        return self._layers["predicted"].get(index)
+        found = self._predicted.get(index)
+        return found.labels if found is not None else None
 
     @property
     def labelled(self) -> list[int]:
         """Slices to learn from: manual and accepted ones."""
-        return sorted({*self._layers["manual"], *self._layers["accepted"]})
+        return sorted(self._slices)
 
     @property
     def confidence(self) -> Mapping[int, float]:
         """Confidence of the predicted slices, 0 to 1."""
-        return {index: value for index, value in self._confidence.items() if index in self._layers["predicted"]}
+        return {index: one.confidence for index, one in self._predicted.items()}
 
     @property
     def open_slices(self) -> list[int]:
         """Slices that a prediction can add to: those not labelled, and those with pixels left open."""
-        labelled = set(self.labelled)
-        return [i for i in range(self.n_slices) if i not in labelled or self._has_unknown(i)]
+        return [i for i in range(self.n_slices) if i not in self._slices or self._slices[i].is_open]
 
     def shape(self, index: int) -> tuple[int, int]:
         """(H, W) of a slice."""
@@ -262,21 +398,43 @@ class LabelBook:
         return self._shape_of(index)
 
     def of_slice(self, index: int) -> SliceLabels:
-        """What the person has said about a slice, to be put back later with :meth:`put_back`."""
+        """The painted or accepted labels of a slice."""
         self._check_index(index)
-        return SliceLabels(self._layers["manual"].get(index), self._layers["accepted"].get(index))
+        return self._slices.get(index, _NOTHING)
+
+    def canvas(self, index: int) -> Labels:
+        """The canvas (H, W) of a slice, in the codes of the table above; read-only."""
+        labels = self.of_slice(index)
+        if labels.canvas is not None:
+            return labels.canvas
+        if labels.is_empty:
+            return np.broadcast_to(np.uint16(0), self._shape_of(index))
+        return to_canvas(labels.labels, self._shape_of(index))
+
+    def lay_out(self, index: int, *, explicit: bool) -> None:
+        """Decide how the canvas of a slice shows labels that were not painted on it; it stays so. Not an action.
+
+        Args:
+            index: the slice.
+            explicit: see :func:`to_canvas`.
+        """
+        labels = self.of_slice(index)
+        if not labels.is_empty and labels.canvas is None:
+            canvas = _frozen(to_canvas(labels.labels, self._shape_of(index), explicit=explicit))
+            self._slices[index] = replace(labels, canvas=canvas)
 
     def holds_paint(self, number: int) -> list[int]:
         """The slices on which a person painted a class."""
-        return sorted(index for index, labels in self._layers["manual"].items() if (labels == number).any())
+        painted = ((index, one.manual) for index, one in self._slices.items() if one.manual is not None)
+        return sorted(index for index, labels in painted if (labels == number).any())
 
     def truth(self, index: int) -> Labels:
         """What a labelled slice teaches, (H, W), with UNKNOWN where it was left open."""
-        for layer in ("manual", "accepted"):
-            if index in self._layers[layer]:
-                return self._layers[layer][index]
-        msg = f"Slice {index} is not labelled."
-        raise LabelError(msg)
+        labels = self._slices.get(index, _NOTHING).labels
+        if labels is None:
+            msg = f"Slice {index} is not labelled."
+            raise LabelError(msg)
+        return labels
 
     def result(self, index: int, include: Iterable[Status] = _EVERY_STATUS, *, reviewed_only: bool = False) -> Labels:
         """The mask of a slice, (H, W): manual exactly as painted, else accepted, else predicted, else background.
@@ -289,14 +447,14 @@ class LabelBook:
             reviewed_only: background instead of labels that nobody has looked at, see :meth:`unseen`.
         """
         wanted = set(include)
-        fill = self._layers["predicted"].get(index) if Status.PREDICTED in wanted else None
-        if reviewed_only and ("predicted", index) in self._unseen:
+        fill = self.predicted(index) if Status.PREDICTED in wanted else None
+        if reviewed_only and not self.is_seen("predicted", index):
             fill = None
         for layer in _EVERY_STATUS:
-            labels = self._layers[layer].get(index) if layer in wanted else None
+            labels = self._layer(layer, index) if layer in wanted else None
             if labels is None:
                 continue
-            if reviewed_only and (layer, index) in self._unseen:
+            if reviewed_only and not self.is_seen(layer, index):
                 break
             unknown = labels == UNKNOWN
             return np.where(unknown, 0 if fill is None else fill, labels).astype(np.uint16) if unknown.any() else labels
@@ -306,13 +464,18 @@ class LabelBook:
 
     def see(self, index: int) -> bool:
         """A person looks at a slice with all that is on it now. Returns whether something on it was unseen."""
-        here = {(layer, index) for layer in self._layers} & self._unseen
-        self._unseen -= here
-        return bool(here)
+        unseen = False
+        if index in self._slices and not self._slices[index].seen:
+            self._slices[index], unseen = replace(self._slices[index], seen=True), True
+        if index in self._predicted and not self._predicted[index].seen:
+            self._predicted[index], unseen = replace(self._predicted[index], seen=True), True
+        return unseen
 
     def is_seen(self, layer: str, index: int) -> bool:
         """Whether a person has looked at what a layer holds on a slice."""
-        return (layer, index) not in self._unseen
+        if layer == "predicted":
+            return index not in self._predicted or self._predicted[index].seen
+        return self._layer(layer, index) is None or self._slices[index].seen
 
     def unseen(self, include: Iterable[Status] = _EVERY_STATUS) -> list[int]:
         """The slices whose :meth:`result` holds something that nobody has looked at.
@@ -321,22 +484,29 @@ class LabelBook:
         scribbles; or a slice that was filled by interpolation.
         """
         wanted = set(include)
-        return [index for index in sorted({index for _, index in self._unseen}) if self._is_unseen(index, wanted)]
+        return [index for index in sorted({*self._slices, *self._predicted}) if self._is_unseen(index, wanted)]
 
     def _is_unseen(self, index: int, wanted: set[Status]) -> bool:
-        top = next((layer for layer in _EVERY_STATUS if layer in wanted and index in self._layers[layer]), None)
+        top = next((one for one in _EVERY_STATUS if one in wanted and self._layer(one, index) is not None), None)
         if top is None or not self.is_seen(top, index):
             return top is not None
-        is_filled = Status.PREDICTED in wanted and index in self._layers["predicted"] and self._has_unknown(index)
-        return top is Status.MANUAL and is_filled and not self.is_seen("predicted", index)
+        if top is not Status.MANUAL or Status.PREDICTED not in wanted or self.is_seen("predicted", index):
+            return False
+        return self._slices[index].is_open
 
     # --- as a whole -------------------------------------------------------------------------------------------------
 
     def content(self) -> BookContent:
         """All that is in the book now; later changes do not reach it."""
-        layers = {layer: dict(slices) for layer, slices in self._layers.items()}
-        unseen = frozenset((layer, index) for layer, index in self._unseen if index in layers[layer])
-        return BookContent(tuple(self.classes), layers, dict(self._confidence), unseen)
+        layers: dict[str, dict[int, Labels]] = {"manual": {}, "accepted": {}, "predicted": {}}
+        for index, one in self._slices.items():
+            if one.manual is not None:
+                layers["manual"][index] = one.manual
+            if one.accepted is not None:
+                layers["accepted"][index] = one.accepted
+        layers["predicted"] = {index: predicted.labels for index, predicted in self._predicted.items()}
+        unseen = {(layer, index) for layer in layers for index in layers[layer] if not self.is_seen(layer, index)}
+        return BookContent(self._classes, layers, dict(self.confidence), frozenset(unseen))
 
     def take_content(self, content: BookContent) -> None:
         """Replace everything by what :meth:`content` gave; there is nothing to undo afterwards.
@@ -346,74 +516,136 @@ class LabelBook:
                 stays as it was.
         """
         made = LabelBook(self._shape_of, self.n_slices)
-        made.classes = list(content.classes)
-        for layer in made._layers:
-            given = content.layers.get(layer, {})
+        made._classes = tuple(content.classes)
+        for given in content.layers.values():
             for index, labels in given.items():
                 made._require_fitting(index, labels)
-                made._layers[layer][index] = labels  # the same array: whoever kept it knows it again
-        self.classes, self._layers = made.classes, made._layers
-        self._confidence = {index: content.confidence.get(index, 0.0) for index in self._layers["predicted"]}
-        made_by_model = {(layer, index) for layer in ("accepted", "predicted") for index in self._layers[layer]}
-        # Where nobody recorded what was looked at, nothing of the model counts as seen.
-        self._unseen = made_by_model if content.unseen is None else set(content.unseen)
-        self._undo.clear()
-        self._redo.clear()
+        manual, accepted, predicted = (content.layers.get(name, {}) for name in ("manual", "accepted", "predicted"))
 
-    # --- a person's changes -----------------------------------------------------------------------------------------
+        def seen(layer: str, index: int) -> bool:
+            # Where nobody recorded what was looked at, nothing of the model counts as seen.
+            return layer == "manual" if content.unseen is None else (layer, index) not in content.unseen
 
-    def set_manual(self, index: int, labels: NDArray[np.integer], *, seen: bool = True) -> None:
-        """Put what the person painted on a slice; an all-background slice counts as labelled.
+        # The same arrays: the store recognises by them what it has written already.
+        for index in {*manual, *accepted}:
+            labels = SliceLabels(manual.get(index), accepted.get(index), seen=True)
+            layer = "manual" if labels.manual is not None else "accepted"
+            made._slices[index] = replace(labels, scribbled=labels.is_open, seen=seen(layer, index))
+        for index, one in predicted.items():
+            made._predicted[index] = _Predicted(one, content.confidence.get(index, 0.0), seen("predicted", index))
+        self._classes, self._slices, self._predicted = made._classes, made._slices, made._predicted
+        self._former.clear()
+        self.forget_history()
+
+    # --- labels -----------------------------------------------------------------------------------------------------
+
+    def paint(
+        self, canvases: Mapping[int, NDArray[np.integer]], *, scribbles: bool = False, continues: bool = False
+    ) -> Changed:
+        """Read what a person painted, in one action. A number that is no class becomes one: no paint is refused.
+
+        A slice that has labels stays what it is, scribbled or labelled as a whole.
 
         Args:
-            index: the slice.
-            labels: (H, W).
+            canvases: (H, W) by slice, in the codes of a canvas.
+            scribbles: whether slices without labels begin as scribbles.
+            continues: this is more of the stroke that the last call took, if nothing else was done since.
+
+        Raises:
+            LabelError: another shape, a value that no class can have, or no such slice; nothing is changed.
+        """
+        slices: dict[int, SliceLabels] = {}
+        new: set[int] = set()
+        for index, values in canvases.items():
+            self._require_shape(index, values)
+            before = self.of_slice(index)
+            if np.array_equal(values, self.canvas(index)):
+                continue
+            new.update(foreign_values(values, [entry.number for entry in self._classes]))
+            canvas = _frozen(np.array(values, dtype=np.uint16))
+            scribbled = scribbles if before.is_empty else before.scribbled
+            labels = canvas if not scribbled and canvas.max() < BACKGROUND else from_canvas(canvas, scribbles=scribbled)
+            if labels is None or not canvas.any():
+                slices[index] = _NOTHING
+            else:
+                slices[index] = SliceLabels(manual=_frozen(labels), scribbled=scribbled, canvas=canvas)
+        met = [self._former.get(number) or new_class(number) for number in sorted(new)]
+        classes = tuple(sorted([*self._classes, *met], key=lambda entry: entry.number)) if met else None
+        action = _Action(slices, classes)
+        first = self._painted if continues and self._undo and self._undo[-1] is self._painted else None
+        done = self._do(action)
+        if done and first is not None:
+            self._undo.pop()
+            self._join(first, action)
+        elif done:
+            self._painted = action
+        return done
+
+    def label(
+        self,
+        slices: Mapping[int, NDArray[np.integer]],
+        *,
+        classes: Iterable[LabelClass] | None = None,
+        seen: bool = True,
+    ) -> Changed:
+        """Set the manual labels of slices in one action; an all-background slice counts as labelled.
+
+        Args:
+            slices: (H, W) by slice, with UNKNOWN where a pixel is left open.
+            classes: the classes from now on; None = they stay.
             seen: False for labels that were computed and that nobody has looked at yet.
 
         Raises:
-            LabelError: another shape, or a value that is neither background, a class, nor UNKNOWN.
+            LabelError: another shape, or a value that is neither background, a class, nor UNKNOWN; nothing is changed.
         """
-        self._apply({("manual", index): self._checked(index, labels), ("accepted", index): None})
-        self._note("manual", index, seen=seen)
+        known = self._classes if classes is None else _ordered(classes)
+        numbers = [entry.number for entry in known]
+        made = {}
+        for index, labels in slices.items():
+            kept = self._checked(index, labels, numbers)
+            one = SliceLabels(manual=kept, seen=seen)
+            made[index] = replace(one, scribbled=one.is_open)
+        done = self._do(_Action(self._differing(made), known if known != self._classes else None))
+        if seen:
+            for index in made:
+                if not self._slices[index].seen:
+                    self._slices[index] = replace(self._slices[index], seen=True)
+        return done
+
+    def set_manual(self, index: int, labels: NDArray[np.integer], *, seen: bool = True) -> None:
+        """Set the manual labels of one slice, see :meth:`label`."""
+        self.label({index: labels}, seen=seen)
 
     def mark_empty(self, index: int) -> None:
-        """Say that a slice holds none of the classes."""
-        self.set_manual(index, np.zeros(self._shape_of(index), np.uint16))
+        """Label a slice as background only."""
+        self._check_index(index)
+        self.label({index: np.zeros(self._shape_of(index), np.uint16)})
 
     def clear(self, index: int) -> None:
-        """Take manual and accepted labels off a slice."""
+        """Remove manual and accepted labels of a slice."""
         self._check_index(index)
-        self._apply({("manual", index): None, ("accepted", index): None})
-
-    def put_back(self, index: int, said: SliceLabels) -> None:
-        """Set what the person has said about a slice, as :meth:`of_slice` gave it: an undo kept elsewhere.
-
-        Raises:
-            LabelError: it holds a class that was removed since.
-        """
-        self._check_index(index)
-        manual, accepted = (None if one is None else self._checked(index, one) for one in (said.manual, said.accepted))
-        self._apply({("manual", index): manual, ("accepted", index): accepted if manual is None else None})
+        self._do(_Action(self._differing({index: _NOTHING})))
 
     def accept(self, index: int) -> None:
         """Take the prediction of a slice as its label. Manual labels stay what they are."""
         self.accept_all([index])
 
     def accept_all(self, indices: Iterable[int]) -> list[int]:
-        """Accept several predictions in one undoable step; returns those that were accepted.
+        """Accept several predictions in one action; returns those that were accepted.
 
         Slices with manual labels are left out. Raises LabelError when a slice has no prediction.
         """
-        chosen = [index for index in indices if index not in self._layers["manual"]]
+        chosen = [index for index in indices if self.manual(index) is None]
+        numbers = [entry.number for entry in self._classes]
+        made = {}
         for index in chosen:
             self._check_index(index)
-            if index not in self._layers["predicted"]:
+            predicted = self._predicted.get(index)
+            if predicted is None:
                 msg = f"Slice {index} has no prediction to accept. Train first."
                 raise LabelError(msg)
-        if chosen:
-            self._apply({("accepted", i): self._checked(i, self._layers["predicted"][i]) for i in chosen})
-            for index in chosen:
-                self._note("accepted", index, seen=self.is_seen("predicted", index))
+            made[index] = SliceLabels(accepted=self._checked(index, predicted.labels, numbers), seen=predicted.seen)
+        self._do(_Action(self._differing(made)))
         return chosen
 
     def accept_above(self, confidence: float) -> list[int]:
@@ -429,45 +661,38 @@ class LabelBook:
     def reject(self, index: int) -> None:
         """Throw away the prediction of a slice, and its acceptance."""
         self._check_index(index)
-        self._apply({("accepted", index): None, ("predicted", index): None})
+        accepted = self.of_slice(index).accepted
+        slices = {} if accepted is None or self.manual(index) is not None else {index: _NOTHING}
+        self._do(_Action(slices, rejects=index if index in self._predicted else None))
 
     def copy_to_manual(self, index: int, *, overwrite: bool = False) -> None:
         """Take the prediction as a starting point for correction by hand.
 
         Raises:
-            LabelError: no prediction; or manual labels are there and ``overwrite`` was not said.
+            LabelError: no prediction; or the slice has manual labels and `overwrite` is False.
         """
-        self._check_index(index)
-        if index in self._layers["manual"] and not overwrite:
+        labels = self.of_slice(index)
+        if labels.manual is not None and not overwrite:
             msg = f"Slice {index} has manual labels. Copying the prediction would overwrite them."
             raise LabelError(msg)
-        layer = "accepted" if index in self._layers["accepted"] else "predicted"
-        source = self._layers[layer].get(index)
+        source = labels.accepted if labels.accepted is not None else self.predicted(index)
         if source is None:
             msg = f"Slice {index} has no prediction to copy. Train first."
             raise LabelError(msg)
-        self._apply({("manual", index): self._checked(index, source), ("accepted", index): None})
-        self._note("manual", index, seen=self.is_seen(layer, index))
-
-    def undo(self) -> bool:
-        """Take back the last change of the person; False when there is none."""
-        return self._swap(self._undo, self._redo)
-
-    def redo(self) -> bool:
-        """Do again what was taken back; False when there is nothing."""
-        return self._swap(self._redo, self._undo)
+        seen = labels.seen if labels.accepted is not None else self.is_seen("predicted", index)
+        self.label({index: source}, seen=seen)
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
     def add_class(self, name: str | None = None, number: int | None = None) -> LabelClass:
         """A new class with the next free number. Raises LabelError when the number is taken or out of range."""
-        taken = {entry.number for entry in self.classes}
+        taken = {entry.number for entry in self._classes}
         chosen = number if number is not None else next(n for n in range(1, len(taken) + 2) if n not in taken)
         if chosen in taken:
             msg = f"There is a class number {chosen} already."
             raise LabelError(msg)
         added = new_class(chosen, name)
-        self._apply({}, sorted([*self.classes, added], key=lambda entry: entry.number))
+        self.replace_classes([*self._classes, added])
         return added
 
     def rename_class(self, number: int, name: str) -> None:
@@ -481,63 +706,201 @@ class LabelBook:
         """Give a class another colour, ``#rrggbb``. Raises LabelError for another colour or no such class."""
         self._replace_class(number, colour=colour)
 
-    def remove_class(self, number: int, *, erase: bool = False) -> None:
-        """Remove a class; its pixels become background, which ``undo`` brings back.
+    def replace_classes(self, classes: Iterable[LabelClass]) -> None:
+        """Have these classes from now on. Predictions lose classes that are not among them.
 
         Raises:
-            LabelError: the class holds paint and ``erase`` was not said.
+            LabelError: labelled slices hold a class that is not among them; nothing is changed.
+        """
+        chosen = _ordered(classes)
+        numbers = [entry.number for entry in chosen]
+        for number in sorted({entry.number for entry in self._classes} - set(numbers)):
+            held = [i for i, one in self._slices.items() if one.labels is not None and (one.labels == number).any()]
+            if held:
+                msg = f"Class {number} is on slice {min(held)}. Remove the class with its labels first."
+                raise LabelError(msg)
+        self._do(_Action(classes=chosen if chosen != self._classes else None))
+
+    def remove_class(self, number: int, *, erase: bool = False) -> None:
+        """Remove a class from labels and predictions. A slice that held nothing else is not labelled any more.
+
+        Raises:
+            LabelError: the class holds paint and `erase` is False.
         """
         if self.holds_paint(number) and not erase:
             msg = f"Class {number} holds paint. Removing it would erase that paint."
             raise LabelError(msg)
-        self._apply({}, [entry for entry in self.classes if entry.number != number])
+        gone = next((entry for entry in self._classes if entry.number == number), None)
+        if gone is None:
+            return
+        self._former[number] = gone
+        slices = {
+            index: self._without(index, one, number)
+            for index, one in self._slices.items()
+            if one.labels is not None and (one.labels == number).any()
+        }
+        self._do(_Action(slices, tuple(entry for entry in self._classes if entry.number != number)))
 
-    # --- the model's changes ----------------------------------------------------------------------------------------
+    # --- predictions ------------------------------------------------------------------------------------------------
 
     def set_prediction(self, index: int, labels: NDArray[np.integer], confidence: float, *, seen: bool = False) -> None:
-        """Keep the prediction of a slice; replaces the last one, touches nothing else, and no undo takes it back.
+        """Keep the prediction of a slice; it replaces the last one, touches no label, and no undo removes it.
 
         Args:
             index: the slice.
             labels: (H, W).
             confidence: 0 to 1.
-            seen: True for one that comes back after a person has looked at it.
+            seen: whether a person has looked at it.
 
         Raises:
             LabelError: another shape, or a value that is no class.
         """
-        self._layers["predicted"][index] = self._checked(index, labels)
-        self._confidence[index] = confidence
-        self._note("predicted", index, seen=seen)
-        for change in (*self._undo, *self._redo):
-            change.slices.pop(("predicted", index), None)
+        kept = self._checked(index, labels, [entry.number for entry in self._classes])
+        self._predicted[index] = _Predicted(kept, confidence, seen)
+
+    # --- history ----------------------------------------------------------------------------------------------------
+
+    def undo(self) -> Changed | None:
+        """Take back the last action; returns what that changed, None when there is nothing to undo."""
+        if not self._undo:
+            return None
+        action = self._undo.pop()
+        self._redo.append(action)
+        return self._exchange(action, undoing=True)
+
+    def redo(self) -> Changed | None:
+        """Do again what was undone last; returns what that changed, None when there is nothing to redo."""
+        if not self._redo:
+            return None
+        action = self._redo.pop()
+        self._undo.append(action)
+        return self._exchange(action, undoing=False)
+
+    def forget_history(self) -> None:
+        """What was done so far cannot be undone any more: it is what a person starts with."""
+        self._undo.clear()
+        self._redo.clear()
+
+    def _do(self, action: _Action) -> Changed:
+        """Carry out a new action, which holds the state to reach, and remember it."""
+        if not action.slices and action.classes is None and action.rejects is None:
+            return Changed()
+        done = self._exchange(action, undoing=False)
+        self._undo.append(action)
+        self._redo.clear()
+        self._trim()
+        return done
+
+    def _trim(self) -> None:
+        """Forget the oldest actions when there are too many, or when they hold too much."""
+        del self._undo[:-UNDO_LIMIT]
+        sizes = [action.size for action in self._undo]
+        held = sum(sizes)
+        while held > UNDO_BYTES and len(self._undo) > 1:
+            held -= sizes.pop(0)
+            del self._undo[0]
+
+    def _join(self, first: _Action, more: _Action) -> None:
+        """Make one action of two that painted. A stroke that was broken off leaves none."""
+        first.slices = {**more.slices, **first.slices}
+        first.classes = more.classes if first.classes is None else first.classes
+        as_before = first.classes in (None, self._classes) and all(
+            same_labels(self.of_slice(index).canvas, before.canvas) and self.of_slice(index).is_empty == before.is_empty
+            for index, before in first.slices.items()
+        )
+        if as_before:
+            self._undo.remove(first)
+            self._exchange(first, undoing=True)
+
+    def _exchange(self, action: _Action, *, undoing: bool) -> Changed:
+        """Put what the action holds into the book, and let it hold what was there."""
+        predictions: set[int] = set()
+        if action.classes is not None:
+            before, self._classes = self._classes, action.classes
+            action.classes = before
+            predictions |= self._let_predictions_follow(action)
+        for index, labels in list(action.slices.items()):
+            action.slices[index] = self._slices.pop(index, _NOTHING)
+            if not labels.is_empty:
+                self._slices[index] = labels
+        if action.rejects is not None:
+            predictions.add(action.rejects)
+            if not undoing:
+                action.thrown = self._predicted.pop(action.rejects, None)
+            elif action.thrown is not None:
+                self._predicted.setdefault(action.rejects, action.thrown)  # a newer one stays
+        return Changed(frozenset(action.slices), frozenset(predictions), action.classes is not None)
+
+    def _let_predictions_follow(self, action: _Action) -> set[int]:
+        """Predictions lose classes that are gone, and get back what this action erased where no newer one came."""
+        changed = set()
+        for index, (was, left) in action.erased.items():
+            now = self._predicted.get(index)
+            if now is not None and now.labels is left:
+                self._predicted[index] = replace(was, seen=now.seen)
+                changed.add(index)
+        action.erased = {}
+        numbers = [entry.number for entry in self._classes]
+        if {entry.number for entry in action.classes or ()} <= set(numbers):
+            return changed
+        for index, one in list(self._predicted.items()):
+            foreign = foreign_values(one.labels, numbers)
+            if foreign:
+                left = _frozen(np.where(np.isin(one.labels, foreign), 0, one.labels).astype(np.uint16))
+                action.erased[index] = (one, left)
+                self._predicted[index] = replace(one, labels=left)
+                changed.add(index)
+        return changed
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _note(self, layer: str, index: int, *, seen: bool) -> None:
-        if seen:
-            self._unseen.discard((layer, index))
-        else:
-            self._unseen.add((layer, index))
+    def _layer(self, layer: str, index: int) -> Labels | None:
+        if layer == "predicted":
+            return self.predicted(index)
+        labels = self._slices.get(index, _NOTHING)
+        return labels.manual if layer == "manual" else labels.accepted
 
-    def _checked(self, index: int, labels: NDArray[np.integer]) -> Labels:
-        self._require_fitting(index, labels)
+    def _differing(self, slices: dict[int, SliceLabels]) -> dict[int, SliceLabels]:
+        """Those that differ from what is in the book."""
+        found = {}
+        for index, labels in slices.items():
+            now = self.of_slice(index)
+            if not (same_labels(now.manual, labels.manual) and same_labels(now.accepted, labels.accepted)):
+                found[index] = labels
+        return found
+
+    def _without(self, index: int, labels: SliceLabels, number: int) -> SliceLabels:
+        """The labels of a slice without a class; what is left on the canvas decides whether there are any."""
+        canvas = self.canvas(index)
+        canvas = _frozen(np.where(canvas == number, 0, canvas).astype(np.uint16))
+        manual = from_canvas(canvas, scribbles=labels.scribbled)
+        if manual is None:
+            return _NOTHING
+        if labels.accepted is None or labels.manual is not None:
+            return replace(labels, manual=_frozen(manual), canvas=canvas)
+        accepted = np.where(labels.accepted == number, 0, labels.accepted).astype(np.uint16)
+        return replace(labels, accepted=_frozen(accepted), canvas=canvas)
+
+    def _checked(self, index: int, labels: NDArray[np.integer], numbers: Collection[int]) -> Labels:
+        self._require_fitting(index, labels, numbers)
         kept = labels.astype(np.uint16, copy=False)
         if kept is labels and kept.base is None and not kept.flags.writeable:
             return kept  # nobody can change it any more
-        kept = np.array(labels, dtype=np.uint16)
-        kept.setflags(write=False)
-        return kept
+        return _frozen(np.array(labels, dtype=np.uint16))
 
-    def _require_fitting(self, index: int, labels: NDArray[np.integer]) -> None:
+    def _require_fitting(self, index: int, labels: NDArray[np.integer], numbers: Collection[int] | None = None) -> None:
+        self._require_shape(index, labels)
+        known = [entry.number for entry in self._classes] if numbers is None else numbers
+        foreign = foreign_values(labels, known)
+        if foreign:
+            msg = f"Labels for slice {index} hold the value {foreign[0]}, which is no class."
+            raise LabelError(msg)
+
+    def _require_shape(self, index: int, labels: NDArray[np.integer]) -> None:
         self._check_index(index)
         shape = self._shape_of(index)
         if labels.shape != shape:
             msg = f"Labels for slice {index} have the shape {labels.shape}; the slice has {shape}."
-            raise LabelError(msg)
-        foreign = foreign_values(labels, [entry.number for entry in self.classes])
-        if foreign:
-            msg = f"Labels for slice {index} hold the value {foreign[0]}, which is no class."
             raise LabelError(msg)
 
     def _check_index(self, index: int) -> None:
@@ -545,51 +908,20 @@ class LabelBook:
             msg = f"There is no slice {index}; the case has slices 0 to {self.n_slices - 1}."
             raise LabelError(msg)
 
-    def _has_unknown(self, index: int) -> bool:
-        manual = self._layers["manual"].get(index)
-        return manual is not None and bool((manual == UNKNOWN).any())
-
-    def _erased(self, classes: list[LabelClass]) -> dict[Entry, Labels]:
-        """What becomes of slices with a class that is not among these; predictions with it may have come any time."""
-        gone = sorted({entry.number for entry in self.classes} - {entry.number for entry in classes})
-        return {
-            (layer, index): self._checked(index, np.where(np.isin(labels, gone), 0, labels))
-            for layer, slices in self._layers.items()
-            for index, labels in slices.items()
-            if gone and np.isin(labels, gone).any()
-        }
-
     def _replace_class(self, number: int, **changes: Any) -> None:
-        if number not in {entry.number for entry in self.classes}:
+        if number not in {entry.number for entry in self._classes}:
             msg = f"There is no class number {number}."
             raise LabelError(msg)
-        self._apply({}, [replace(entry, **changes) if entry.number == number else entry for entry in self.classes])
+        self.replace_classes(replace(one, **changes) if one.number == number else one for one in self._classes)
 
-    def _apply(self, slices: dict[Entry, Labels | None], classes: list[LabelClass] | None = None) -> None:
-        self._undo.append(self._exchange(_Change(slices, classes)))
-        del self._undo[:-UNDO_LIMIT]
-        self._redo.clear()
 
-    def _swap(self, source: list[_Change], target: list[_Change]) -> bool:
-        if not source:
-            return False
-        target.append(self._exchange(source.pop()))
-        return True
+def _ordered(classes: Iterable[LabelClass]) -> tuple[LabelClass, ...]:
+    return tuple(sorted(classes, key=lambda entry: entry.number))
 
-    def _exchange(self, change: _Change) -> _Change:
-        """Carry out a change and return the one that reverts it."""
-        before: dict[Entry, Labels | None] = {}
-        erased = {} if change.classes is None else self._erased(change.classes)
-        for (layer, index), labels in {**erased, **change.slices}.items():
-            before[layer, index] = self._layers[layer].get(index)
-            if labels is None:
-                self._layers[layer].pop(index, None)
-            else:
-                self._layers[layer][index] = labels
-        reverted = _Change(before, None if change.classes is None else self.classes)
-        if change.classes is not None:
-            self.classes = change.classes
-        return reverted
+
+def _frozen(labels: Labels) -> Labels:
+    labels.setflags(write=False)
+    return labels
 
 
 # A mask with what its labels mean, for the formats that keep it (DICOM SEG).

@@ -75,6 +75,27 @@ class Recipe:
         return names if self.weights == other.weights else [*names, "weights"]
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedModel:
+    """A saved model that fits a session and is ready to predict, see :meth:`Session.prepare_model`.
+
+    Attributes:
+        path: its file.
+        checkpoint: its contents.
+        classes: what it predicts.
+        settings: with which it was trained.
+        recipe: with which the session will use it.
+        engine: computes with it; close it when the model is not adopted.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+    classes: list[LabelClass]
+    settings: Settings
+    recipe: Recipe
+    engine: Compute
+
+
 class Session:
     """A case, its labels, and a decoder that learns from them.
 
@@ -94,7 +115,8 @@ class Session:
         labels: the label book.
         pixel_counts: counts the pixels of its classes.
         history: one entry a training.
-        seconds: of the last training and the predictions after it, by stage: ``encode``, ``train``, ``predict``.
+        seconds: of the last training and the predictions after it, by stage: ``encode``, ``train``, ``predict``; a new
+            mapping after each.
     """
 
     def __init__(
@@ -121,7 +143,8 @@ class Session:
         self._model: Checkpoint | Path | None = None  # the trained decoder, also before the engine is built
         self._model_recipe: Recipe | None = None
         self._unusable: Checkpoint | Path | None = None  # kept: its encoder weights may become available again
-        self.seconds = dict(_NO_SECONDS)
+        self.seconds: Mapping[str, float] = dict(_NO_SECONDS)
+        self._round: Round | None = None  # the entry of the history that gets the seconds of the next predictions
 
     # --- labelling --------------------------------------------------------------------------------------------------
 
@@ -159,12 +182,10 @@ class Session:
         if read.may_be_unknown:
             numbers.discard(UNKNOWN)
         try:
-            self.labels.classes = with_segments(self.labels.classes, numbers, read.segments)
+            self.labels.label(loaded, classes=with_segments(self.labels.classes, numbers, read.segments))
         except LabelError as error:
             msg = f"{path}: {error}"
             raise LabelError(msg) from error
-        for index, labels in loaded.items():
-            self.labels.set_manual(index, labels)
         return sorted(loaded)
 
     def paint(self, index: int, labels: NDArray[np.integer]) -> None:
@@ -280,18 +301,16 @@ class Session:
                 self.close()  # the engine may hold a half-trained decoder; the model that is kept is restored on demand
             raise
         self._model, self._model_recipe, self._unusable = model, recipe, None
-        done = Round(
-            labelled=sorted(labels),
+        self.seconds = {"encode": engine.encode_seconds - before, "train": trained.seconds, "predict": 0.0}
+        self._round = Round(
+            labelled=tuple(sorted(labels)),
             steps=trained.steps,
             final_loss=trained.final_loss,
-            seconds=dict(_NO_SECONDS),
+            seconds=self.seconds,
             agreement=agreement,
         )
-        self.seconds = done.seconds
-        self.seconds["encode"] = engine.encode_seconds - before
-        self.seconds["train"] = trained.seconds
-        self.history.append(done)
-        return done
+        self.history.append(self._round)
+        return self._round
 
     def predict(
         self, centre: int = 0, *, report: Report = ignore, cancel: Cancel | None = None
@@ -334,8 +353,10 @@ class Session:
         with self._losing_workers():
             yield from engine.predict(order, labels, recipe.settings, report, cancel)
         encode = engine.encode_seconds - encoding
-        self.seconds["encode"] += encode
-        self.seconds["predict"] += time.monotonic() - started - encode
+        before, predicting = self.seconds, time.monotonic() - started - encode
+        self.seconds = {**before, "encode": before["encode"] + encode, "predict": before["predict"] + predicting}
+        if self._round is not None:  # a snapshot may hold the round: it gets another in its place
+            self.history[-1] = self._round = replace(self._round, seconds=self.seconds)
 
     def store_prediction(self, prediction: Prediction) -> None:
         """Put a predicted mask into the label book. Classes that were removed meanwhile become background."""
@@ -428,34 +449,70 @@ class Session:
             CheckpointError: no model file, another encoder, or other classes. The session stays as it was.
             WeightsError: the weights of the model's encoder are not available.
         """
-        with importing_torch():
-            from napari_dinoaugseg.model.checkpoint import load_checkpoint
-
-        return self.use_model(load_checkpoint(path), path, window=window)
+        return self.adopt_model(self.prepare_model(path, window=window))
 
     def use_model(self, checkpoint: Checkpoint, path: Path, *, window: str | None = None) -> Settings:
         """Like :meth:`load_model`, with a model that was read from ``path`` already."""
-        present = [entry.number for entry in self.labels.classes]
+        return self.adopt_model(self._prepared(checkpoint, path, window, brings_classes=False))
+
+    def prepare_model(self, path: Path, *, window: str | None = None, brings_classes: bool = False) -> PreparedModel:
+        """The slow part of :meth:`load_model`, which changes nothing: it may run in another thread.
+
+        Args:
+            path: what :meth:`save_model` wrote.
+            window: as of :meth:`load_model`.
+            brings_classes: the model's classes may take the place of other ones of the session.
+
+        Raises:
+            As :meth:`load_model`.
+        """
+        with importing_torch():
+            from napari_dinoaugseg.model.checkpoint import load_checkpoint
+
+        return self._prepared(load_checkpoint(path), path, window, brings_classes=brings_classes)
+
+    def _prepared(
+        self, checkpoint: Checkpoint, path: Path, window: str | None, *, brings_classes: bool
+    ) -> PreparedModel:
+        present = [] if brings_classes else [entry.number for entry in self.labels.classes]
         classes, settings = require_fitting(checkpoint, path, present, self.settings.encoder)
         # The decoder fits one encoder, one kind of input, one architecture; how to train on stays the person's choice.
         kept = ("encoder", "input_size", "context", "scaling", "mirrors", "resize", *ARCHITECTURE)
         adopted = self.settings.with_changes(
             **{name: getattr(settings, name) for name in kept}, window=window or settings.window
         )
-        recipe = Recipe(adopted, self._config.weights)
         engine = self._new_engine(adopted, self._config)
         try:
             engine.restore(checkpoint, [entry.number for entry in classes], path)
         except BaseException:
             engine.close()
             raise
+        return PreparedModel(path, checkpoint, classes, settings, Recipe(adopted, self._config.weights), engine)
+
+    def adopt_model(self, prepared: PreparedModel) -> Settings:
+        """Take over a model that :meth:`prepare_model` made. Call it where the labels are changed.
+
+        Returns:
+            The settings with which the model was trained.
+
+        Raises:
+            CheckpointError: slices were labelled with other classes meanwhile. The session stays as it was.
+        """
+        book, classes = self.labels, prepared.classes
+        try:
+            if book.labelled:
+                present = [entry.number for entry in book.classes]
+                require_fitting(prepared.checkpoint, prepared.path, present, self.settings.encoder)
+            if [entry.number for entry in book.classes] != [entry.number for entry in classes]:
+                book.replace_classes(classes)
+        except BaseException:
+            prepared.engine.close()
+            raise
         self.close()
-        self._engine, self._engine_recipe = engine, recipe
-        self._model, self._model_recipe, self._unusable = checkpoint, recipe, None
-        self.settings = adopted
-        if not present:
-            self.labels.classes = classes
-        return settings
+        self._engine, self._engine_recipe = prepared.engine, prepared.recipe
+        self._model, self._model_recipe, self._unusable = prepared.checkpoint, prepared.recipe, None
+        self.settings = prepared.recipe.settings
+        return prepared.settings
 
     @property
     def model(self) -> Checkpoint | None:
@@ -484,7 +541,7 @@ class Session:
         """
         self.labels.take_content(snapshot.book)
         self.close()
-        self.settings, self.history = snapshot.settings, list(snapshot.history)
+        self.settings, self.history, self._round = snapshot.settings, list(snapshot.history), None
         self._model, self._unusable = snapshot.model, None
         # Before models kept their settings, a model of other settings than the session's was never saved.
         trained_with = snapshot.model_settings or snapshot.settings
