@@ -105,7 +105,8 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
     from napari_dinoaugseg.case.array import case_from_array
     from napari_dinoaugseg.errors import LabelError
-    from napari_dinoaugseg.gui.display import BACKGROUND, case_in, spacing_in
+    from napari_dinoaugseg.gui.display import case_in, spacing_in
+    from napari_dinoaugseg.session.labels import BACKGROUND
 
     name = str(attributes.get("name", "labels"))
     if isinstance(data, Sequence):

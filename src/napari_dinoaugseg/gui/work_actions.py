@@ -312,12 +312,12 @@ class WorkActions(LabelActions):
         """Take over a saved model in the background, and predict the open case with it."""
 
         def start() -> None:
-            session = self._session_now()
+            session: Session = self._session_now()
             self._require_idle()
             self.require_writable()
             brings_classes = not session.labels.labelled  # nothing depends on the session's own yet
 
-            def source() -> Iterator[Any]:
+            def source() -> Generator[Any, None, PreparedModel]:
                 yield Notice("Loading the model…")
                 return session.prepare_model(path, brings_classes=brings_classes)
 

@@ -528,9 +528,9 @@ class LabelBook:
 
         # The same arrays: the store recognises by them what it has written already.
         for index in {*manual, *accepted}:
-            labels = SliceLabels(manual.get(index), accepted.get(index), seen=True)
-            layer = "manual" if labels.manual is not None else "accepted"
-            made._slices[index] = replace(labels, scribbled=labels.is_open, seen=seen(layer, index))
+            both = SliceLabels(manual.get(index), accepted.get(index))
+            layer = "manual" if both.manual is not None else "accepted"
+            made._slices[index] = replace(both, scribbled=both.is_open, seen=seen(layer, index))
         for index, one in predicted.items():
             made._predicted[index] = _Predicted(one, content.confidence.get(index, 0.0), seen("predicted", index))
         self._classes, self._slices, self._predicted = made._classes, made._slices, made._predicted
