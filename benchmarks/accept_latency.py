@@ -30,6 +30,7 @@ def measure(n_slices: int, n_predicted: int, size: int) -> dict[str, dict[str, f
     import napari
 
     from napari_dinoaugseg.case import case_from_array
+    from napari_dinoaugseg.gui.core import Change
     from napari_dinoaugseg.gui.panel import Panel
 
     viewer = napari.Viewer()
@@ -37,19 +38,19 @@ def measure(n_slices: int, n_predicted: int, size: int) -> dict[str, dict[str, f
     viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
     controller = panel.controller
     voxels = np.random.default_rng(0).integers(0, 200, (n_slices, size, size)).astype(np.int16)
-    controller.set_case(case_from_array(voxels, name="noise", spacing=(1.0, 1.0, 1.0)))
+    controller.cases.begin(case_from_array(voxels, name="noise", spacing=(1.0, 1.0, 1.0)))
     for _ in range(CLASSES - 1):
-        controller.add_class()
+        controller.labels.add_class()
     first = (n_slices - n_predicted) // 2
     for index in range(first, first + n_predicted):
         controller.session.labels.set_prediction(index, discs(size, index), 0.95)
     controller.layers.show_predictions(range(n_slices))
-    controller.predictions_changed.emit(-1)
+    controller.touch(Change.PREDICTIONS)
     pump(3)
     result: dict[str, dict[str, float]] = {}
     for _ in range(ROUNDS):
         for name, action in (
-            ("accept", lambda: controller.accept_above(0.5)),
+            ("accept", lambda: controller.labels.accept_above(0.5)),
             ("undo", controller.layers.undo),
             ("redo", controller.layers.redo),
             ("undo again", controller.layers.undo),

@@ -60,15 +60,15 @@ def measure(preset: str) -> dict[str, dict[str, float]]:
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
     controller = panel.controller
-    controller.change_settings(preset=preset, encoder="efficientnet-lite0")
+    controller.setup.change(preset=preset, encoder="efficientnet-lite0")
     stage = {"now": "opening"}  # the case is read and drawn, and PyTorch is loaded in the background
     gaps = Gaps(lambda: stage["now"])
-    controller.open_sample()
-    wait(lambda: controller.session is not None and not controller.busy)
+    controller.cases.open_sample()
+    wait(lambda: controller.session is not None and not controller.jobs.busy)
     pump(5)
     gaps.pause()
     truth = controller.session.case.to_slices(np.asarray(brain_sample().tissue.dataobj))
-    controller.add_class("white matter")
+    controller.labels.add_class("white matter")
     for index in LABELLED:
         controller.layers.manual.data[index] = truth[index]
     controller.layers.manual.refresh()
@@ -87,12 +87,10 @@ def measure(preset: str) -> dict[str, dict[str, float]]:
         stage["now"] = event.stage  # type: ignore[attr-defined]
 
     controller.progressed.connect(follow)
-    finished = []
-    controller.work_finished.connect(lambda: finished.append(controller.last_stage))
     stage["now"] = "starting"  # the encoder is loaded
-    controller.train()
+    controller.jobs.train()
     next_stroke = time.monotonic() + 0.5
-    while "predict" not in finished:
+    while controller.jobs.busy or controller.jobs.last_stage != "predict":
         QApplication.processEvents()
         if time.monotonic() > next_stroke:
             draw_stroke(controller, strokes, stage["now"])

@@ -114,9 +114,9 @@ def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[
         panel = Panel(viewer)
         viewer.window.add_dock_widget(panel)
     with meter.stage("open"):
-        panel.controller.settings = settings
-        panel.controller.use_device("cpu")
-        panel.controller.open_path(image, background=False, plane="axial")
+        panel.controller.setup.settings = settings
+        panel.controller.setup.use_device("cpu")
+        panel.controller.cases.open_path(image, background=False, plane="axial")
         QApplication.processEvents()
 
     def show() -> None:

@@ -15,7 +15,7 @@ from npe2 import PluginManager, PluginManifest
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import CaseError, LabelError, OutputError
 from napari_dinoaugseg.gui.display import case_metadata, case_of, spacing_in
-from napari_dinoaugseg.gui.preferences import Preferences, apply_offline, preferences
+from napari_dinoaugseg.gui.setup import Preferences, apply_offline, preferences
 from napari_dinoaugseg.hooks import get_dicom_reader, get_volume_reader, write_labels
 from tests.case.builders import OBLIQUE, numbers, write_dicom, write_nifti
 
@@ -230,7 +230,7 @@ def test_a_new_panel_begins_with_what_is_preferred(viewer):
     page.device, page.encoder = "cpu", "efficientnet-lite0"
     try:
         _, panel = viewer.window.add_plugin_dock_widget(PLUGIN)
-        assert (panel.controller.device, panel.controller.settings.encoder) == ("cpu", "efficientnet-lite0")
+        assert (panel.controller.setup.device, panel.controller.setup.settings.encoder) == ("cpu", "efficientnet-lite0")
     finally:
         page.device, page.encoder = "auto", "auto"
 

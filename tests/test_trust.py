@@ -94,9 +94,9 @@ viewer = napari.Viewer()
 panel = Panel(viewer)
 viewer.window.add_dock_widget(panel)
 control = panel.controller
-control.change_settings(encoder="efficientnet-lite0", input_size=64, steps=20, views=1)
-control.use_device("cpu")
-control.open_path(Path("image.nii.gz"), background=False, plane="axial")
+control.setup.change(encoder="efficientnet-lite0", input_size=64, steps=20, views=1)
+control.setup.use_device("cpu")
+control.cases.open_path(Path("image.nii.gz"), background=False, plane="axial")
 labels = control.session.case.read_labels(Path("labels.nii.gz"), None)
 layer = control.layers.manual
 moved = np.moveaxis(layer.data, control.layers.axis, 0)
@@ -104,14 +104,25 @@ for index, values in labels.items():
     moved[index, : values.shape[0], : values.shape[1]] = values
 layer.refresh()
 control.flush()
-control.train()
+control.jobs.train()
 until = time.monotonic() + 120
-while control.busy and time.monotonic() < until:
+while control.jobs.busy and time.monotonic() < until:
     QApplication.processEvents()
     time.sleep(0.01)
-control.export(Path("mask.nii.gz"))
-control.write_report(Path("report.json"))
-control.save_model(Path("model.safetensors"))
+from qtpy.QtWidgets import QFileDialog
+from napari_dinoaugseg.gui import export_section
+export_section.chosen, export_section.confirmed = lambda *_: 0, lambda *_: True
+for write, name in (
+    (panel.export.export_mask, "mask.nii.gz"),
+    (panel.export.export_report, "report.json"),
+    (panel.export.save_model, "model.safetensors"),
+):
+    QFileDialog.getSaveFileName = lambda *_, name=name, **__: (str(Path(name).absolute()), "")
+    write()
+    while control.jobs.busy:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    assert Path(name).exists(), name
 predicted = len(control.session.labels.confidence)
 
 # Qt and the drivers are no Python: what they have open, the system tells.

@@ -83,14 +83,14 @@ def label(controller: Controller) -> None:
     truth = session.case.to_slices(np.asarray(brain_sample().tissue.dataobj))  # type: ignore[attr-defined]
     for number, name in CLASS_NAMES.items():
         if number in {entry.number for entry in session.labels.classes}:
-            controller.rename_class(number, name)
+            controller.labels.rename_class(number, name)
         else:
-            controller.add_class(name)
+            controller.labels.add_class(name)
     for index in LABELLED_SLICES:
         layers.manual.data[index] = truth[index]
     layers.manual.refresh()
     controller.flush()
-    controller.go_to(SHOWN)
+    controller.view.go_to(SHOWN)
 
 
 def take(folder: Path, theme: str) -> None:
@@ -99,17 +99,17 @@ def take(folder: Path, theme: str) -> None:
     stage = Stage(folder, theme)
     controller = stage.panel.controller
     stage.picture("1_empty")
-    controller.change_settings(encoder="efficientnet-lite0")
-    controller.open_sample()
-    stage.spin(60, lambda: controller.session is not None and not controller.busy)
+    controller.setup.change(encoder="efficientnet-lite0")
+    controller.cases.open_sample()
+    stage.spin(60, lambda: controller.session is not None and not controller.jobs.busy)
     label(controller)
     stage.spin(5)  # napari's own notices fade
     stage.picture("2_labelled")
-    controller.train()
-    stage.spin(120, lambda: controller.last_stage == "train" and len(stage.panel.train.curve.steps) > 60)
+    controller.jobs.train()
+    stage.spin(120, lambda: controller.jobs.last_stage == "train" and len(stage.panel.train.curve.steps) > 60)
     stage.picture("3_training")
-    stage.spin(600, lambda: controller.last_stage == "predict" and not controller.busy)
-    controller.go_to(SHOWN + 13)
+    stage.spin(600, lambda: controller.jobs.last_stage == "predict" and not controller.jobs.busy)
+    controller.view.go_to(SHOWN + 13)
     if controller.layers is not None:
         controller.layers.show_confidence(True)
     stage.show_section("Review")
@@ -118,11 +118,11 @@ def take(folder: Path, theme: str) -> None:
         controller.layers.show_confidence(False)
     stage.show_section("Export")
     for index in range(controller.session.case.n_slices):  # or the export would ask about what nobody has looked at
-        controller.go_to(index)
-    controller.go_to(SHOWN + 13)
+        controller.view.go_to(index)
+    controller.view.go_to(SHOWN + 13)
     with patch("qtpy.QtWidgets.QFileDialog.getSaveFileName", return_value=(str(folder / EXPORTED), "")):
         stage.panel.export.mask_button.click()
-    stage.spin(30, lambda: not controller.busy)
+    stage.spin(30, lambda: not controller.jobs.busy)
     stage.picture("5_exported")
     (folder / EXPORTED).unlink()
     take_saved(stage)
@@ -135,12 +135,12 @@ def take_saved(stage: Stage) -> None:
 
     controller = stage.panel.controller
     before = list(stage.viewer.layers)
-    controller.open_sample()
-    stage.spin(60, lambda: bool(controller.sessions.offers) and not controller.busy)
+    controller.cases.open_sample()
+    stage.spin(60, lambda: bool(controller.sessions.offers) and not controller.jobs.busy)
     for layer in before:
         if layer in stage.viewer.layers:
             stage.viewer.layers.remove(layer)
-    controller.go_to(SHOWN)
+    controller.view.go_to(SHOWN)
     stage.panel.scroll_area.verticalScrollBar().setValue(0)
     stage.picture("6_go_on")
     saved, session = controller.sessions.offers[0], controller.session
@@ -149,7 +149,7 @@ def take_saved(stage: Stage) -> None:
         raise RuntimeError(msg)
     other = SessionStore(saved.folder, session.case)
     controller.sessions.go_on(saved)
-    stage.spin(60, lambda: bool(controller.read_only) and not controller.busy)
+    stage.spin(60, lambda: bool(controller.read_only) and not controller.jobs.busy)
     stage.picture("7_read_only")
     other.close()
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_dinoaugseg.session.export import export_masks
 from tests.blobs import truth_voxels
 
 _TIMES = struct.Struct("<dd")  # when, seconds blocked until then
@@ -102,10 +103,11 @@ class Person:
 
     def act(self) -> None:
         self.deeds += 1
-        if self.deeds % 25 == 5 and not self.controller.busy:
-            self.controller.train()
+        if self.deeds % 25 == 5 and not self.controller.jobs.busy:
+            self.controller.jobs.train()
         elif self.deeds % 10 == 0:
-            self.controller.export(self.folder / "mask.nii.gz")
+            self.controller.saving.secure()
+            export_masks(self.controller.session, self.folder / "mask.nii.gz")
         elif self.deeds % 6 == 0:
             self.accept()
         elif self.deeds % 9 == 0:
@@ -122,7 +124,7 @@ class Person:
         places = np.argwhere(self.truth[index])
         row, column = places[self.random.integers(len(places))]
         number = int(self.truth[index, row, column]) if self.random.random() < 0.9 else 0
-        self.controller.go_to(index)
+        self.controller.view.go_to(index)
         layer.brush_size = 3
         for step in range(4):
             point = [int(row), int(column) + step]
@@ -132,7 +134,7 @@ class Person:
     def accept(self) -> None:
         confidence = self.controller.session.labels.confidence
         if confidence:
-            self.controller.accept(int(self.random.choice(sorted(confidence))))
+            self.controller.labels.accept(int(self.random.choice(sorted(confidence))))
 
 
 def main(image: Path, folder: Path, seed: int) -> None:
@@ -145,18 +147,18 @@ def main(image: Path, folder: Path, seed: int) -> None:
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
     controller = panel.controller
-    controller.change_settings(**SMALL)
-    controller.use_device("cpu")
-    controller.open_path(image, background=False, plane="axial")
+    controller.setup.change(**SMALL)
+    controller.setup.use_device("cpu")
+    controller.cases.open_path(image, background=False, plane="axial")
     if any(os.scandir(os.environ["DINOAUGSEG_SESSIONS"])):
         while not controller.sessions.offers:
             QApplication.processEvents()
         controller.sessions.go_on(controller.sessions.offers[0])
-        while controller.busy:
+        while controller.jobs.busy:
             QApplication.processEvents()
     else:
-        controller.add_class()  # the blobs have the numbers 1 and 3
-        controller.add_class()
+        controller.labels.add_class()  # the blobs have the numbers 1 and 3
+        controller.labels.add_class()
     person = Person(controller, folder, seed)
     napari.run()
     del person

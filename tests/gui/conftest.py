@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 from tests.blobs import truth_voxels, write_case
 
@@ -36,24 +38,60 @@ def panel(make_napari_viewer, qtbot):
 @pytest.fixture
 def controller(panel):
     """Of the panel, with settings that train in seconds."""
-    panel.controller.change_settings(**SMALL)
-    panel.controller.use_device("cpu")
+    panel.controller.setup.change(**SMALL)
+    panel.controller.setup.use_device("cpu")
     return panel.controller
 
 
 @pytest.fixture
 def said(controller) -> list[str]:
-    """Every sentence that the panel said."""
+    """Every sentence that the panel showed."""
     sentences: list[str] = []
-    for signal in (controller.said, controller.notice, controller.failed):
-        signal.connect(sentences.append)
+    controller.notified.connect(lambda message: sentences.append(message.text))
     return sentences
+
+
+@pytest.fixture
+def failed(controller) -> list[str]:
+    """Every error that the panel showed."""
+    return errors_of(controller)
+
+
+def errors_of(controller) -> list[str]:
+    """A list that fills with the errors that a controller reports."""
+    errors: list[str] = []
+    controller.notified.connect(lambda message: errors.append(message.text) if message.kind == "error" else None)
+    return errors
+
+
+def settle() -> None:
+    """Until the sections show what has just changed; they wait a moment for what else changes with it."""
+    QTest.qWait(100)
+    QApplication.processEvents()  # on a busy machine the wait may end before what is due has been handled
+
+
+@pytest.fixture
+def export(panel, qtbot, monkeypatch):
+    """Export the mask in the Export section; the dialog answers with a path, and every question with yes."""
+
+    def to(path: Path) -> None:
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), ""))
+        monkeypatch.setattr("napari_dinoaugseg.gui.export_section.chosen", lambda *_: 0)
+        monkeypatch.setattr("napari_dinoaugseg.gui.export_section.confirmed", lambda *_: True)
+        settle()
+        assert panel.export.mask_button.isEnabled()
+        panel.export.mask_button.click()
+        wait_idle(qtbot, panel.controller)
+        assert path.exists()
+
+    return to
 
 
 @pytest.fixture
 def case(controller, blob_files):
     """The blobs, open."""
-    controller.open_path(blob_files[0], background=False, plane="axial")
+    controller.cases.open_path(blob_files[0], background=False, plane="axial")
+    settle()
     return controller.session.case
 
 
@@ -78,16 +116,18 @@ def paint(controller, truth: np.ndarray, slices) -> None:
         moved[index, : truth.shape[1], : truth.shape[2]] = truth[index]
     layer.refresh()
     controller.flush()
+    settle()
 
 
 def wait_idle(qtbot, controller, timeout: int = 60_000) -> None:
-    """Until no work goes on, the prediction after a training included."""
-    qtbot.waitUntil(lambda: not controller.busy, timeout=timeout)
+    """Until no work goes on, the prediction after a training included, and the sections show that."""
+    qtbot.waitUntil(lambda: not controller.jobs.busy, timeout=timeout)
+    settle()
 
 
 def train(qtbot, controller) -> None:
     """Train and predict."""
-    controller.train()
+    controller.jobs.train()
     wait_idle(qtbot, controller)
 
 

@@ -7,11 +7,12 @@ from PIL import Image
 from napari_dinoaugseg.case import Plane
 from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.controller import Controller
-from napari_dinoaugseg.gui.estimate import Pace, in_words, job
+from napari_dinoaugseg.gui.panel import advice
+from napari_dinoaugseg.gui.train_section import Pace, in_words, job
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import Settings
 from tests.blobs import AFFINE, image_voxels
-from tests.gui.conftest import train, wait_idle
+from tests.gui.conftest import settle, train, wait_idle
 
 
 def test_opening_the_panel_loads_no_pytorch(blob_files):
@@ -26,8 +27,8 @@ def test_opening_the_panel_loads_no_pytorch(blob_files):
 
 
 def test_opening_in_the_background_shows_image_and_labels_in_millimetres(controller, blob_files, qtbot):
-    controller.open_path(blob_files[0], plane="axial")
-    assert controller.busy
+    controller.cases.open_path(blob_files[0], plane="axial")
+    assert controller.jobs.busy
     wait_idle(qtbot, controller)
     layers = controller.layers
     assert [layer.name for layer in controller.viewer.layers] == ["image0", "prediction", "manual"]
@@ -40,7 +41,7 @@ def test_opening_in_the_background_shows_image_and_labels_in_millimetres(control
 def test_no_image_and_a_layer_that_is_no_image_are_said(controller, said, panel):
     panel.case.layer_button.click()
     assert any("There is no image yet" in text for text in said)
-    controller.use_layer(controller.viewer.add_points([[1, 2]], name="marks"))
+    controller.cases.use_layer(controller.viewer.add_points([[1, 2]], name="marks"))
     assert any("'marks' is no image" in text for text in said)
 
 
@@ -52,7 +53,7 @@ def test_no_image_and_a_layer_that_is_no_image_are_said(controller, said, panel)
     ],
 )
 def test_layers_that_lack_something_say_what(controller, said, data, options, sentence):
-    controller.use_layer(controller.viewer.add_image(data, **options))
+    controller.cases.use_layer(controller.viewer.add_image(data, **options))
     assert controller.session is None
     assert any(sentence in text for text in said)
 
@@ -64,10 +65,10 @@ def test_a_plain_array_works_with_its_scale(controller, panel, qtbot):
     assert np.allclose(layer.scale, image.scale)
     assert np.allclose(layer.translate, image.translate)
     assert controller.session.case.slice_distance == 4
-    controller.go_to(8)
+    controller.view.go_to(8)
     assert controller.current_slice == 8
     layer.paint((8, 13, 15), 1)
-    controller.change_settings(steps=5)
+    controller.setup.change(steps=5)
     train(qtbot, controller)
     assert len(controller.session.labels.confidence) == 15
 
@@ -76,25 +77,25 @@ def test_a_plain_array_works_with_its_scale(controller, panel, qtbot):
 def test_a_two_dimensional_image(controller, qtbot, rgb):
     random = np.random.default_rng(0)
     data = random.integers(0, 255, (40, 50, 3) if rgb else (40, 50)).astype(np.uint8)
-    controller.use_layer(controller.viewer.add_image(data, rgb=rgb))
+    controller.cases.use_layer(controller.viewer.add_image(data, rgb=rgb))
     assert controller.session.case.n_slices == 1
     controller.layers.manual.paint((0, 10, 10), 1)
-    controller.change_settings(steps=5)
+    controller.setup.change(steps=5)
     train(qtbot, controller)
     assert controller.session.labels.labelled == [0]
     assert (controller.session.labels.manual(0)[10, 10]) == 1
-    assert "Export" in controller.advice
+    assert "Export" in advice(controller)
 
 
 def test_a_volume_of_one_slice(controller, tmp_path, qtbot):
     import nibabel as nib
 
     nib.save(nib.Nifti1Image(image_voxels()[:, :, 8:9], AFFINE), tmp_path / "one.nii.gz")
-    controller.open_path(tmp_path / "one.nii.gz", background=False)
-    controller.next_suggested()
-    controller.set_scribbles(True)
+    controller.cases.open_path(tmp_path / "one.nii.gz", background=False)
+    controller.view.next_suggested()
+    controller.labels.set_scribbles(True)
     controller.layers.manual.paint((0, 5, 5), 1)
-    controller.change_settings(steps=5)
+    controller.setup.change(steps=5)
     train(qtbot, controller)
     assert 0 in controller.session.labels.confidence
     assert controller.layers.prediction.data.any() or controller.session.labels.predicted(0) is not None
@@ -104,7 +105,7 @@ def test_pictures_of_several_sizes_are_padded_and_cut_back(controller, tmp_path,
     random = np.random.default_rng(0)
     for number, shape in enumerate([(40, 60, 3), (50, 30, 3), (40, 60, 3)]):
         Image.fromarray(random.integers(0, 255, shape).astype(np.uint8)).save(tmp_path / f"p{number}.png")
-    controller.open_path(tmp_path, background=False)
+    controller.cases.open_path(tmp_path, background=False)
     layer = controller.layers.manual
     assert layer.data.shape == (3, 50, 60)
     layer.data[1] = 1  # beyond the picture as well
@@ -113,7 +114,7 @@ def test_pictures_of_several_sizes_are_padded_and_cut_back(controller, tmp_path,
     manual = controller.session.labels.manual(1)
     assert manual.shape == (50, 30)
     assert (manual == 1).all()
-    controller.change_settings(steps=5)
+    controller.setup.change(steps=5)
     train(qtbot, controller)
     assert controller.session.labels.predicted(0).shape == (40, 60)
 
@@ -121,7 +122,7 @@ def test_pictures_of_several_sizes_are_padded_and_cut_back(controller, tmp_path,
 def test_a_damaged_file_is_said(controller, tmp_path, qtbot, said, panel):
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"no image")
-    controller.open_path(bad)
+    controller.cases.open_path(bad)
     wait_idle(qtbot, controller)
     assert any("bad.nii.gz" in text for text in said)
     assert panel.case.file_button.isEnabled()
@@ -140,7 +141,7 @@ def test_several_series_are_a_list_to_choose_from(controller, panel, tmp_path, q
         return next(entry.uid for entry in series if entry.description == "T1 axial")
 
     monkeypatch.setattr("napari_dinoaugseg.gui.case_section.ask_for_series", choose)
-    controller.open_path(tmp_path)
+    controller.cases.open_path(tmp_path)
     qtbot.waitUntil(lambda: controller.session is not None, timeout=10_000)
     assert sorted(asked[0]) == [("T1 axial", 5), ("scout", 3)]
     assert controller.session.case.n_slices == 5
@@ -152,9 +153,9 @@ def test_several_volumes_ask_for_one(controller, tmp_path, qtbot, monkeypatch):
     voxels = np.stack([image_voxels(), image_voxels(1)], axis=3)
     nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "two.nii.gz")
     errors = []
-    controller.choice_needed.connect(lambda _, error: errors.append(error))
+    controller.cases.choice_needed.connect(lambda _, error: errors.append(error))
     monkeypatch.setattr("napari_dinoaugseg.gui.case_section.ask_for_volume", lambda *_: 1)
-    controller.open_path(tmp_path / "two.nii.gz")
+    controller.cases.open_path(tmp_path / "two.nii.gz")
     qtbot.waitUntil(lambda: controller.session is not None, timeout=10_000)
     assert isinstance(errors[0], SeveralVolumesError)
     assert not isinstance(errors[0], SeveralSeriesError)
@@ -180,19 +181,19 @@ def test_a_series_that_was_chosen_stays_chosen_when_it_holds_several_phases(
 
     monkeypatch.setattr("napari_dinoaugseg.gui.case_section.ask_for_series", choose_series)
     monkeypatch.setattr("napari_dinoaugseg.gui.case_section.ask_for_volume", choose_volume)
-    controller.open_path(tmp_path)
+    controller.cases.open_path(tmp_path)
     qtbot.waitUntil(lambda: controller.session is not None or len(asked) > 2, timeout=10_000)
     assert asked == ["series", len(PHASES)]
     assert controller.session.case.n_slices == len(PHASES[2])
 
 
 def test_the_plane_changes_until_something_is_labelled(controller, case, said):
-    controller.change_plane(Plane.CORONAL)
+    controller.cases.change_plane(Plane.CORONAL)
     assert controller.session.case.plane is Plane.CORONAL
     assert controller.layers.axis == 1
     assert tuple(controller.viewer.dims.order) == (1, 0, 2)
-    controller.mark_empty(3)
-    controller.change_plane(Plane.AXIAL)
+    controller.labels.mark_empty(3)
+    controller.cases.change_plane(Plane.AXIAL)
     assert controller.session.case.plane is Plane.CORONAL
     assert any("plane cannot change" in text for text in said)
 
@@ -207,7 +208,7 @@ def test_two_panels_of_a_viewer_are_one_and_closing_one_leaves_the_other(panel, 
     second.deleteLater()
     qtbot.wait(100)
     assert not controller.closed
-    controller.mark_empty(3)
+    controller.labels.mark_empty(3)
     qtbot.wait(200)
     assert panel.advice.text().startswith("Only background")
 
@@ -234,19 +235,19 @@ def test_a_closed_panel_loses_nothing(panel, controller, case, qtbot):
 def test_two_viewers_have_a_case_each(controller, case, make_napari_viewer, blob_files):
     other = Controller.of(make_napari_viewer())
     assert other is not controller
-    other.open_path(blob_files[0], background=False, plane="coronal")
-    other.mark_empty(3)
+    other.cases.open_path(blob_files[0], background=False, plane="coronal")
+    other.labels.mark_empty(3)
     assert controller.session.labels.labelled == []
     assert other.session.labels.labelled == [3]
     other.dispose()
 
 
 def test_the_window_is_shown_and_a_bad_one_is_refused(controller, case, said):
-    controller.change_settings(window="-10,500")
+    controller.setup.change(window="-10,500")
     assert controller.layers.image.contrast_limits == [-10, 500]
-    controller.change_settings(input_size=65)
+    controller.setup.change(input_size=65)
     assert any("multiple of 32" in text for text in said)
-    assert controller.settings.input_size == 64
+    assert controller.setup.settings.input_size == 64
 
 
 def test_the_list_of_encoders_is_the_engines():
@@ -258,7 +259,8 @@ def test_the_list_of_encoders_is_the_engines():
 
 def test_the_state_of_the_weights_is_shown(controller, panel, case, qtbot):
     qtbot.waitUntil(lambda: "on this machine" in panel.case.encoder.state.text(), timeout=20_000)
-    controller.change_settings(encoder="dinov3-convnext-large")
+    controller.setup.change(encoder="dinov3-convnext-large")
+    settle()
     assert "downloads are switched off" in panel.case.encoder.state.text()
     assert "785 MB" in panel.case.encoder.state.text()
 

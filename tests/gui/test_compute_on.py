@@ -4,7 +4,8 @@ import pytest
 
 from napari_dinoaugseg.cluster import connection
 from napari_dinoaugseg.gui import case_section
-from tests.gui.conftest import LABELLED, wait_idle
+from napari_dinoaugseg.gui.panel import advice
+from tests.gui.conftest import LABELLED, settle, wait_idle
 from tests.gui.test_whole_loop import choose_scheduler
 
 NOWHERE = "tcp://127.0.0.1:9"
@@ -22,7 +23,7 @@ def test_the_address_is_asked_for_and_said_what_travels(panel):
     machine.places.setCurrentIndex(1)
     machine.places.activated.emit(1)
     assert machine.address.isVisible()
-    assert panel.controller.scheduler == ""
+    assert panel.controller.setup.scheduler == ""
     choose_scheduler(panel, "  tcp://gpu-room:8786 ".strip())
     assert "not encrypted" in machine.state.text()
     choose_scheduler(panel, "tls://gpu-room:8786")
@@ -30,7 +31,7 @@ def test_the_address_is_asked_for_and_said_what_travels(panel):
     assert "worker" in panel.case.encoder.state.text()
     machine.places.setCurrentIndex(0)
     machine.places.activated.emit(0)
-    assert panel.controller.scheduler == ""
+    assert panel.controller.setup.scheduler == ""
     assert not machine.address.isVisible()
 
 
@@ -51,7 +52,8 @@ def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, sai
     assert labelled.session.labels.labelled == list(LABELLED)
     panel.case.machine.places.setCurrentIndex(0)
     panel.case.machine.places.activated.emit(0)
-    assert "scheduler" not in labelled.advice
+    settle()
+    assert "scheduler" not in advice(labelled)
     choose_scheduler(panel, NOWHERE)
     panel.head.train_button.click()
     wait_idle(qtbot, labelled)
@@ -64,9 +66,10 @@ def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, sai
 
 def test_the_machine_cannot_be_changed_while_it_computes(panel, labelled, qtbot, said):
     panel.head.train_button.click()
+    settle()
     assert not panel.case.machine.isEnabled()
-    labelled.use_scheduler(NOWHERE)
-    assert labelled.scheduler == ""
+    labelled.setup.use_scheduler(NOWHERE)
+    assert labelled.setup.scheduler == ""
     assert any("Press Stop first" in sentence for sentence in said)
     wait_idle(qtbot, labelled)
 
@@ -75,7 +78,7 @@ def test_a_case_that_was_left_tells_nothing_of_its_scheduler(panel, labelled, sa
     monkeypatch.setattr(connection, "_PATIENCE", 1.5)
     choose_scheduler(panel, NOWHERE)
     panel.head.train_button.click()
-    labelled.close_case()
+    labelled.cases.close()
     wait_idle(qtbot, labelled)
     assert not any("cannot be reached" in sentence for sentence in said)
-    assert labelled.interrupted == ""
+    assert labelled.jobs.interrupted == ""

@@ -15,9 +15,9 @@ def test_the_demo_opens_the_panel_with_the_sample(viewer, wait):
     controller = panel.controller
     wait(controller)
     assert controller.session.case.n_slices == 140
-    assert controller.settings.seed == 3
+    assert controller.setup.settings.seed == 3
     assert controller.session.settings.preset == "fast"
-    assert controller.device == "cpu"
+    assert controller.setup.device == "cpu"
     assert {"brain template", "manual", "prediction"} <= {layer.name for layer in viewer.layers}
     assert [entry.name for entry in controller.session.labels.classes] == ["grey matter", "white matter"]
     panel.refresh()

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_dinoaugseg.gui.core import in_the_panels_words
 from napari_dinoaugseg.model import hub
-from tests.gui.conftest import train
+from tests.gui.conftest import settle, train
 from tests.hub_server import serving
 
 TINY = "dinov3-convnext-tiny"
@@ -25,11 +25,13 @@ def choose(qtbot, choice, name):
     choice.names.setCurrentText(name)
     choice.names.activated.emit(choice.names.currentIndex())
     qtbot.waitUntil(lambda: not choice._looking and choice._found["asked"][0] == name, timeout=30_000)
+    settle()
 
 
 def click(qtbot, choice, button):
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not choice._looking and choice._found is not None, timeout=30_000)
+    settle()
 
 
 def test_the_licence_is_folded_away_until_weights_would_be_downloaded(choice, controller, case, qtbot, monkeypatch):
@@ -83,10 +85,10 @@ def test_a_folder_with_weights_is_refused_or_taken_and_left_out_again(
     save_file(create_model("tf_efficientnet_lite0", pretrained=False).state_dict(), tmp_path / "model.safetensors")
     click(qtbot, choice, choice.folder_button)
     assert choice.state.text() == f"weights from {tmp_path.name}"
-    assert controller.weights == tmp_path
+    assert controller.setup.weights == tmp_path
 
     click(qtbot, choice, choice.without_button)
-    assert controller.weights is None
+    assert controller.setup.weights is None
     assert "on this machine" in choice.state.text()
     assert not choice.without_button.isVisibleTo(choice)
 
@@ -113,7 +115,7 @@ def test_a_refusal_of_the_hub_reaches_the_panel_in_its_own_words(labelled, said,
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
         )
         server.answers(403)
-        labelled.change_settings(encoder=TINY)
+        labelled.setup.change(encoder=TINY)
         train(qtbot, labelled)
         assert server.asked
     (refusal,) = [sentence for sentence in said if "403" in sentence]

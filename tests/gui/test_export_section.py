@@ -15,10 +15,12 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_dinoaugseg.case import case_from_array, open_case
+from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.export_section import ExportSection
 from napari_dinoaugseg.session.labels import Status
 from tests.blobs import AFFINE, truth_voxels, write_case
 from tests.case.builders import numbers, write_dicom
+from tests.gui.conftest import errors_of, settle
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -42,7 +44,7 @@ def labelled(opened, section, truth_slices):
     book.accept(9)
     opened.layers.show_labels([4, 8, 9])
     for index in (9, 10):  # somebody looks at them
-        opened.go_to(index)
+        opened.view.go_to(index)
     section.refresh()
     return opened
 
@@ -132,7 +134,7 @@ def test_what_nobody_has_looked_at_is_only_written_when_the_person_says_so(
     labelled, section, save_as, click, wait, truth_slices, tmp_path, pressed, slices
 ):
     labelled.session.labels.set_prediction(11, truth_slices(11), 0.9)
-    labelled.predictions_changed.emit(11)
+    labelled.touch(Change.PREDICTIONS)
     save_as(tmp_path / "mask.nii.gz")
     asked = click(pressed)
     section.mask_button.click()
@@ -161,10 +163,10 @@ def test_a_slice_counts_as_looked_at_once_it_was_in_view_with_its_prediction(lab
     assert book.unseen() == [12]  # the prediction is hidden
     labelled.layers.prediction.visible = True
     assert book.unseen() == []
-    labelled.go_to(0)
+    labelled.view.go_to(0)
     book.set_prediction(12, truth_slices(11), 0.9)  # a new one
     assert book.unseen() == [12]
-    labelled.go_to(12)
+    labelled.view.go_to(12)
     assert book.unseen() == []
 
 
@@ -173,7 +175,7 @@ def test_in_another_view_of_the_volume_no_slice_is_looked_at(labelled, truth_sli
     book.set_prediction(12, truth_slices(12), 0.9)
     order = tuple(dims.order)
     dims.order = (*order[1:], order[0])
-    labelled.go_to(12)
+    labelled.view.go_to(12)
     assert book.unseen() == [12]
     dims.order = order
     assert labelled.current_slice == 12
@@ -253,13 +255,12 @@ def test_a_dismissed_dialog_writes_nothing(labelled, section, monkeypatch):
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: ("", ""))
     for button in (section.mask_button, section.report_button, section.apply_button):
         button.click()
-    assert not labelled.busy
+    assert not labelled.jobs.busy
     assert section.result.isHidden()
 
 
 def test_the_image_itself_cannot_be_replaced(labelled, section, save_as, answer, blob_files):
-    failed = []
-    labelled.failed.connect(failed.append)
+    failed = errors_of(labelled)
     before = blob_files[0].read_bytes()
     asked = answer(True)
     save_as(blob_files[0])
@@ -283,7 +284,8 @@ def test_pictures_go_to_a_folder_of_their_own(controller, section, save_as, answ
     pictures.mkdir()
     for name, size in (("a", (6, 8)), ("b", (9, 5))):
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(pictures / f"{name}.jpg")
-    controller.set_case(open_case(pictures))
+    controller.cases.begin(open_case(pictures))
+    settle()
     controller.session.paint(1, np.ones((9, 5), np.uint16))
     assert section.mask_button.text() == "Export masks…"
     assert section.per_class.text() == "One folder per class"
@@ -301,7 +303,8 @@ def test_pictures_go_to_a_folder_of_their_own(controller, section, save_as, answ
 
 
 def test_a_picture_layer_becomes_a_png(controller, section, save_as, wait, tmp_path):
-    controller.set_case(case_from_array(np.zeros((6, 8), np.uint8), name="skin"))
+    controller.cases.begin(case_from_array(np.zeros((6, 8), np.uint8), name="skin"))
+    settle()
     controller.session.paint(0, np.ones((6, 8), np.uint16))
     asked = save_as(tmp_path / "skin_mask.png")
     section.mask_button.click()
@@ -313,7 +316,8 @@ def test_a_picture_layer_becomes_a_png(controller, section, save_as, wait, tmp_p
 
 def test_a_dicom_series_becomes_a_dicom_segmentation(controller, section, save_as, wait, tmp_path):
     write_dicom(tmp_path / "ct", numbers((3, 6, 8), np.uint16))
-    controller.set_case(open_case(tmp_path / "ct"))
+    controller.cases.begin(open_case(tmp_path / "ct"))
+    settle()
     controller.session.labels.rename_class(1, "Liver")
     labels = np.zeros((6, 8), np.uint16)
     labels[1, 2:5] = 1
@@ -364,14 +368,15 @@ def test_an_empty_mask_is_written_only_when_it_is_wanted(opened, section, save_a
 def test_a_layer_without_a_place_in_the_body_says_so_when_it_is_taken_and_at_the_export(
     controller, section, said, spacing, lacking
 ):
-    controller.set_case(case_from_array(np.zeros((4, 6, 8), np.int16), spacing=spacing, name="dropped"))
+    controller.cases.begin(case_from_array(np.zeros((4, 6, 8), np.int16), spacing=spacing, name="dropped"))
+    settle()
     assert any(lacking in sentence and "open its file or folder" in sentence for sentence in said)
     assert f"This image has {lacking} in the body, and its mask will have none." in section.contents.text()
 
 
 def test_a_saved_model_predicts_the_next_case(labelled, section, save_as, wait, tmp_path):
     assert not section.save_button.isEnabled()
-    labelled.train()
+    labelled.jobs.train()
     wait(labelled)
     assert section.save_button.isEnabled()
     model = tmp_path / "model.safetensors"
@@ -380,7 +385,8 @@ def test_a_saved_model_predicts_the_next_case(labelled, section, save_as, wait, 
     assert str(model) in section.result.text()
     (tmp_path / "next").mkdir()
     image, truth = write_case(tmp_path / "next", seed=1)
-    labelled.set_case(open_case(image, plane="axial"))
+    labelled.cases.begin(open_case(image, plane="axial"))
+    settle()
     assert section.result.isHidden()
     save_as(model)
     section.apply_button.click()
@@ -394,8 +400,7 @@ def test_a_saved_model_predicts_the_next_case(labelled, section, save_as, wait, 
 
 
 def test_a_file_that_is_no_model_is_said(labelled, section, save_as, wait, tmp_path):
-    failed = []
-    labelled.failed.connect(failed.append)
+    failed = errors_of(labelled)
     (tmp_path / "model.safetensors").write_bytes(b"no model")
     save_as(tmp_path / "model.safetensors")
     section.apply_button.click()
@@ -406,8 +411,9 @@ def test_a_file_that_is_no_model_is_said(labelled, section, save_as, wait, tmp_p
 
 
 def test_nothing_is_written_while_work_goes_on(labelled, section, wait):
-    labelled.train()
+    labelled.jobs.train()
+    settle()
     assert not section.mask_button.isEnabled()
-    labelled.stop()
+    labelled.jobs.stop()
     wait(labelled)
     assert section.mask_button.isEnabled()

@@ -12,20 +12,13 @@ from napari_dinoaugseg.gui.display import case_of
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
 
-@pytest.fixture
-def failed(controller) -> list[str]:
-    sentences: list[str] = []
-    controller.failed.connect(sentences.append)
-    return sentences
-
-
 def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 200, shape).astype(np.uint8)
 
 
-def test_a_plain_array_keeps_its_scale(controller, failed, tmp_path):
+def test_a_plain_array_keeps_its_scale(controller, failed, tmp_path, export):
     layer = controller.viewer.add_image(noise(5, 12, 14), scale=(3, 0.5, 0.6), name="somebody's scan")
-    controller.use_layer(layer)
+    controller.cases.use_layer(layer)
     assert failed == []
     case = controller.session.case
     assert isinstance(case, ArrayCase)
@@ -34,14 +27,14 @@ def test_a_plain_array_keeps_its_scale(controller, failed, tmp_path):
     np.testing.assert_allclose(controller.layers.manual.scale, (3, 0.5, 0.6))
     controller.layers.manual.data_setitem((np.array([2]), np.array([7]), np.array([9])), 1)
     controller.flush()
-    controller.export(tmp_path / "mask.nii.gz")
+    export(tmp_path / "mask.nii.gz")
     image = nib.load(tmp_path / "mask.nii.gz")
     assert np.asarray(image.dataobj)[9, 7, 2] == 1
     np.testing.assert_allclose(image.header.get_zooms(), (0.6, 0.5, 3), rtol=1e-6)
 
 
-def test_a_colour_picture(controller, failed, tmp_path):
-    controller.use_layer(controller.viewer.add_image(noise(12, 14, 3), rgb=True, name="skin"))
+def test_a_colour_picture(controller, failed, tmp_path, export):
+    controller.cases.use_layer(controller.viewer.add_image(noise(12, 14, 3), rgb=True, name="skin"))
     assert failed == []
     case = controller.session.case
     assert case.is_colour
@@ -49,12 +42,12 @@ def test_a_colour_picture(controller, failed, tmp_path):
     assert controller.layers.manual.data.shape == (1, 12, 14)
     controller.layers.manual.data_setitem((np.array([0]), np.array([7]), np.array([9])), 1)
     controller.flush()
-    controller.export(tmp_path / "mask.png")
+    export(tmp_path / "mask.png")
     assert case.read_labels(tmp_path / "mask.png")[0][7, 9] == 1
 
 
 def test_a_volume_of_one_slice(controller, failed):
-    controller.use_layer(controller.viewer.add_image(noise(1, 12, 14)))
+    controller.cases.use_layer(controller.viewer.add_image(noise(1, 12, 14)))
     assert failed == []
     assert controller.session.case.n_slices == 1
 
@@ -67,7 +60,7 @@ def test_a_volume_of_one_slice(controller, failed):
     ],
 )
 def test_what_cannot_be_annotated_is_said(controller, failed, data, options, said):
-    controller.use_layer(controller.viewer.add_image(data, name="other", **options))
+    controller.cases.use_layer(controller.viewer.add_image(data, name="other", **options))
     assert len(failed) == 1
     assert said in failed[0]
     assert failed[0].startswith("other: ")
@@ -75,24 +68,24 @@ def test_what_cannot_be_annotated_is_said(controller, failed, data, options, sai
 
 
 def test_labels_and_nothing_are_no_image(controller, failed):
-    controller.use_layer(controller.viewer.add_labels(np.zeros((4, 5), np.uint8), name="paint"))
-    controller.use_layer(None)
+    controller.cases.use_layer(controller.viewer.add_labels(np.zeros((4, 5), np.uint8), name="paint"))
+    controller.cases.use_layer(None)
     assert "'paint' is no image" in failed[0]
     assert "no image yet" in failed[1]
 
 
 def test_a_layer_that_our_reader_made_brings_its_case(controller, failed, blob_files):
     (layer,) = controller.viewer.open(str(blob_files[0]), plugin="napari-dinoaugseg")
-    controller.use_layer(layer)
+    controller.cases.use_layer(layer)
     assert failed == []
     assert controller.session.case is case_of(layer)
 
 
-def test_label_numbers_above_255(controller, case, failed, tmp_path):
+def test_label_numbers_above_255(controller, case, failed, tmp_path, export):
     controller.layers.manual.data_setitem((np.array([3]), np.array([7]), np.array([9])), 300)
     controller.flush()
     assert 300 in [entry.number for entry in controller.session.labels.classes]
-    controller.export(tmp_path / "mask.nii.gz")
+    export(tmp_path / "mask.nii.gz")
     assert failed == []
     image = nib.load(tmp_path / "mask.nii.gz")
     assert image.get_data_dtype() == np.uint16
@@ -101,7 +94,7 @@ def test_label_numbers_above_255(controller, case, failed, tmp_path):
 
 def test_saving_the_manual_layer_with_napari_keeps_the_geometry(controller, case, blob_files, tmp_path):
     manual = controller.layers.manual
-    controller.mark_empty(5)
+    controller.labels.mark_empty(5)
     manual.data_setitem((np.array([3]), np.array([7]), np.array([9])), 1)
     manual.save(str(tmp_path / "manual.nii.gz"), plugin="napari-dinoaugseg")
     written, image = nib.load(tmp_path / "manual.nii.gz"), nib.load(blob_files[0])

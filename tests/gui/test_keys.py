@@ -7,9 +7,10 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLineEdit
 
-from napari_dinoaugseg.gui.classes_section import NAME
 from napari_dinoaugseg.gui.keys import KEYS, HelpPopup, bind_keys, help_text, hint, tooltip, unbind_keys
+from napari_dinoaugseg.gui.label_section import NAME
 from napari_dinoaugseg.session.labels import Status
+from tests.gui.conftest import settle
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -39,7 +40,7 @@ def predicted(opened, truth_slices):
     opened.layers.show_labels([2, 8])
     book.set_prediction(5, truth_slices(5), 0.9)
     opened.layers.show_predictions([5])
-    opened.go_to(5)
+    opened.view.go_to(5)
     return opened
 
 
@@ -47,7 +48,7 @@ def test_accept_goes_on_to_the_next_slice_and_undo_comes_back(predicted, press, 
     predicted.session.labels.set_prediction(11, truth_slices(11), 0.6)
     press(A)
     assert predicted.session.labels.status(5) is Status.ACCEPTED
-    assert predicted.current_slice == predicted.suggestion().index != 5
+    assert predicted.current_slice == predicted.view.suggestion().index != 5
     press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     assert predicted.session.labels.status(5) is Status.PREDICTED
     assert predicted.current_slice == 5
@@ -91,7 +92,7 @@ def test_on_other_layers_the_keys_of_napari_stay_those_of_napari(predicted, pres
 def test_layers_of_a_case_that_was_left_have_the_keys_of_napari_again(predicted, press):
     image = predicted.layers.image
     assert any("dinoaugseg" in action.__name__ for action in image.keymap.values())
-    predicted.close_case()
+    predicted.cases.close()
     assert not image.keymap
 
 
@@ -115,21 +116,24 @@ def test_no_key_fires_while_somebody_types(predicted, press, panel, qtbot, widge
 
 
 def test_next_suggested(predicted, press):
-    found = predicted.suggestion()
+    found = predicted.view.suggestion()
     press(N)
     assert predicted.current_slice == found.index
 
 
 def test_why_a_slice_is_suggested_stands_as_long_as_the_slice_is_in_view(predicted, press, panel):
     press(N)
+    settle()
     assert panel.message.text().startswith(
         f"{predicted.session.case.slice_name(predicted.current_slice)}:".capitalize()
     )
     assert not panel.message.isHidden()
-    predicted.go_to(predicted.current_slice + 1)
+    predicted.view.go_to(predicted.current_slice + 1)
+    settle()
     assert panel.message.isHidden()
-    predicted.said.emit("Something else.")
-    predicted.go_to(predicted.current_slice + 1)
+    predicted.notify("Something else.")
+    predicted.view.go_to(predicted.current_slice + 1)
+    settle()
     assert not panel.message.isHidden()
 
 
@@ -152,15 +156,15 @@ def test_hide_and_show_the_prediction(predicted, press):
 
 def test_train_and_stop(predicted, press, wait):
     press(T, SHIFT)
-    assert predicted.busy
+    assert predicted.jobs.busy
     press(T, SHIFT)
-    assert predicted.stopping
+    assert predicted.jobs.stopping
     wait(predicted)
 
 
 def test_a_plain_t_does_not_train(predicted, press):
     press(T)
-    assert not predicted.busy
+    assert not predicted.jobs.busy
 
 
 def test_help_opens(predicted, press, qtbot):
@@ -174,7 +178,7 @@ def test_help_opens(predicted, press, qtbot):
 
 def test_errors_are_said_and_not_raised(opened, press):
     said = []
-    opened.failed.connect(said.append)
+    opened.notified.connect(lambda message: said.append(message.text) if message.kind == "error" else None)
     press(A)
     assert said == [f"Slice {opened.current_slice} has no prediction to accept. Train first."]
 

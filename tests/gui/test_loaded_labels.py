@@ -12,8 +12,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_dinoaugseg.case.case import Segment
+from napari_dinoaugseg.gui.core import Change
 from tests.blobs import AFFINE, truth_voxels
-from tests.gui.conftest import paint, wait_idle
+from tests.gui.conftest import paint, settle, wait_idle
 
 
 def load(qtbot, panel, path, monkeypatch) -> None:
@@ -102,7 +103,7 @@ def pictures_with_masks(folder) -> None:
 def test_masks_beside_pictures_are_offered_and_loaded_by_a_click(qtbot, panel, controller, said, tmp_path):
     pictures_with_masks(tmp_path)
     offer = panel.label.masks_offer
-    controller.open_path(tmp_path / "images", background=False)
+    controller.cases.open_path(tmp_path / "images", background=False)
     qtbot.waitUntil(lambda: not offer.isHidden())
     assert "in masks" in offer.text.text()
     assert controller.session.labels.labelled == []  # only offered
@@ -116,11 +117,12 @@ def test_masks_beside_pictures_are_offered_and_loaded_by_a_click(qtbot, panel, c
 def test_an_offer_of_masks_that_is_dismissed_does_not_come_back(qtbot, panel, controller, tmp_path):
     pictures_with_masks(tmp_path)
     offer = panel.label.masks_offer
-    controller.open_path(tmp_path / "images", background=False)
+    controller.cases.open_path(tmp_path / "images", background=False)
     qtbot.waitUntil(lambda: not offer.isHidden())
     qtbot.mouseClick(offer.dismiss_button, Qt.MouseButton.LeftButton)
     assert offer.isHidden()
-    controller.labels_changed.emit()
+    controller.touch(Change.LABELS)
+    settle()
     assert offer.isHidden()
 
 
@@ -128,6 +130,6 @@ def test_where_no_masks_lie_nothing_is_offered(qtbot, panel, controller, case, t
     assert panel.label.masks_offer.isHidden()
     pictures_with_masks(tmp_path)
     shutil.rmtree(tmp_path / "masks")
-    controller.open_path(tmp_path / "images", background=False)
+    controller.cases.open_path(tmp_path / "images", background=False)
     qtbot.wait(300)
     assert panel.label.masks_offer.isHidden()

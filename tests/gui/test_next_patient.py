@@ -23,7 +23,7 @@ def other(tmp_path):
 
 def open_by_hand(panel, path, qtbot, **options):
     """Open a file as the button does, in the background."""
-    panel.controller.open_path(path, **options)
+    panel.controller.cases.open_path(path, **options)
     wait_idle(qtbot, panel.controller)
     qtbot.wait(150)
 
@@ -34,9 +34,9 @@ def names(viewer) -> list[str]:
 
 def test_the_next_patient_stands_alone_in_the_middle_of_the_view_under_its_name(labelled, panel, other, qtbot, said):
     viewer = labelled.viewer
-    labelled.go_to(15)
+    labelled.view.go_to(15)
     assert panel.head.name.text() == "image0 (16 slices)"
-    labelled.change_settings(steps=5)
+    labelled.setup.change(steps=5)
     train(qtbot, labelled)
     open_by_hand(panel, other, qtbot, plane="axial")
     assert names(viewer) == ["second", "prediction", "manual"]
@@ -89,7 +89,7 @@ def test_layers_of_other_origin_are_hidden_and_listed(panel, controller, other, 
 
 def test_an_array_that_the_person_brought_is_hidden_not_removed(panel, controller, other, qtbot):
     scan = controller.viewer.add_image(np.random.default_rng(0).random((9, 60, 60)), name="computed")
-    controller.use_layer(scan)
+    controller.cases.use_layer(scan)
     open_by_hand(panel, other, qtbot, plane="axial")
     assert scan in controller.viewer.layers
     assert not scan.visible
@@ -116,7 +116,7 @@ def test_no_stroke_lands_while_another_image_lies_above(covered, controller, pan
     stroke(qtbot, viewer)
     qtbot.wait(200)
     assert controller.session.labels.labelled == []
-    controller.mark_empty(controller.current_slice)
+    controller.labels.mark_empty(controller.current_slice)
     assert controller.session.labels.labelled == []
     covered.visible = False
     qtbot.wait(100)
@@ -148,9 +148,9 @@ def test_no_stroke_lands_while_the_slider_is_outside_the_case(case, controller, 
     qtbot.wait(200)
     assert controller.session.labels.labelled == []
     assert "outside image0" in panel.advice.text()
-    controller.mark_empty(controller.current_slice)
+    controller.labels.mark_empty(controller.current_slice)
     assert controller.session.labels.labelled == []
-    controller.go_to(5)
+    controller.view.go_to(5)
     qtbot.wait(100)
     stroke(qtbot, viewer)
     qtbot.wait(200)
@@ -165,7 +165,7 @@ def test_the_undo_history_survives_a_view_outside_the_case(case, controller, qtb
     viewer.add_points([[400, 10, 10]])
     viewer.layers.selection.active = controller.layers.manual
     viewer.dims.set_point(0, 200)
-    controller.go_to(8)
+    controller.view.go_to(8)
     qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     qtbot.wait(200)
     assert controller.session.labels.labelled == []
@@ -214,7 +214,7 @@ def test_a_dropped_case_may_be_left_alone(case, controller, panel, other, qtbot)
 
 def test_what_the_panel_opens_itself_is_not_asked_about(panel, controller, blob_files, qtbot):
     open_by_hand(panel, blob_files[0], qtbot, plane="axial")
-    controller.open_path(blob_files[0], plane="coronal", background=False)
+    controller.cases.open_path(blob_files[0], plane="coronal", background=False)
     qtbot.wait(150)
     assert not panel.offer.isVisible()
 
@@ -223,7 +223,7 @@ def test_what_the_panel_opens_itself_is_not_asked_about(panel, controller, blob_
 
 
 def test_an_error_goes_with_its_patient(labelled, panel, other, tmp_path, qtbot):
-    labelled.load_labels(tmp_path / "none.nii.gz")
+    labelled.jobs.load_labels(tmp_path / "none.nii.gz")
     wait_idle(qtbot, labelled)
     assert "none.nii.gz" in panel.message.text()
     assert panel.message.isVisible()
@@ -234,15 +234,15 @@ def test_an_error_goes_with_its_patient(labelled, panel, other, tmp_path, qtbot)
 def test_an_error_of_work_on_the_patient_before_names_it(labelled, panel, other, qtbot, monkeypatch, said):
     shown = []
     monkeypatch.setattr("napari.utils.notifications.show_error", shown.append)
-    labelled.change_settings(steps=400)
+    labelled.setup.change(steps=400)
 
     def break_down(*_, **__):
         raise ValueError("broken")
         yield
 
     monkeypatch.setattr(type(labelled.session), "_train", break_down)
-    labelled.train()
-    labelled.open_path(other, background=False, plane="axial")
+    labelled.jobs.train()
+    labelled.cases.open_path(other, background=False, plane="axial")
     wait_idle(qtbot, labelled)
     assert labelled.session.case.name == "second"
     assert not any("broken" in text for text in said)
@@ -252,7 +252,7 @@ def test_an_error_of_work_on_the_patient_before_names_it(labelled, panel, other,
 def test_a_model_can_be_saved_once_there_is_one(labelled, panel, qtbot):
     panel.folds["Export"].set_open(True)
     assert not panel.export.save_button.isEnabled()
-    labelled.change_settings(steps=5)
+    labelled.setup.change(steps=5)
     train(qtbot, labelled)
     qtbot.wait(100)
     assert panel.export.save_button.isEnabled()

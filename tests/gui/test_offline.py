@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from napari_dinoaugseg import offline
-from napari_dinoaugseg.gui import preferences as module
-from napari_dinoaugseg.gui.preferences import PLUGIN, Preferences, apply_offline
+from napari_dinoaugseg.gui import setup as module
+from napari_dinoaugseg.gui.setup import PLUGIN, Preferences, apply_offline
 from napari_dinoaugseg.model import hub
 
 
@@ -52,11 +52,11 @@ def test_a_case_that_is_opened_asks_nothing_of_the_network(controller, panel, ca
     monkeypatch.setattr(hub, "is_forbidden", lambda: False)
     monkeypatch.setattr(hub, "_ask", lambda spec: pytest.fail("the hub was asked"))
     (choice,) = panel.findChildren(EncoderChoice)
-    controller.change_settings(encoder="auto")
+    controller.setup.change(encoder="auto")
     choice._look()
     # A look that began while the case was opened may end first.
     qtbot.waitUntil(lambda: choice._found is not None and choice._found["asked"][0] == "auto", timeout=30_000)
     assert "efficientnet-lite0" in choice.state.text()
-    controller.change_settings(encoder="dinov3-convnext-tiny")
+    controller.setup.change(encoder="dinov3-convnext-tiny")
     assert "will be downloaded: 111 MB, under the" in choice.state.text()
     assert "DINOv3 License" in choice.state.text()

@@ -18,7 +18,7 @@ from qtpy.QtCore import QPoint, Qt
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.display import AXIS
-from napari_dinoaugseg.gui.orientation import Orientation, camera_orientation, directions_of, edge_letters
+from napari_dinoaugseg.gui.view import Orientation, camera_orientation, directions_of, edge_letters
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -283,11 +283,11 @@ def test_the_camera_stands_as_before_when_the_case_has_left(opened, tmp_path):
     controller = opened("coronal")
     viewer, camera = controller.viewer, controller.viewer.scene.camera
     assert [str(one) for one in camera.orientation] == ["away", "up", "right"]
-    controller.open_path(write_pictures(tmp_path), background=False)
+    controller.cases.open_path(write_pictures(tmp_path), background=False)
     assert [str(one) for one in camera.orientation] == ["towards", "down", "right"]
     assert not [name for name in viewer.canvas.overlays if name.startswith("dinoaugseg")]
     opened("sagittal")
-    controller.close_case()
+    controller.cases.close()
     assert [str(one) for one in camera.orientation] == ["towards", "down", "right"]
     assert not [name for name in viewer.canvas.overlays if name.startswith("dinoaugseg")]
 
@@ -300,7 +300,7 @@ def test_a_camera_that_the_person_turns_keeps_the_letters_true_and_stays_theirs(
     controller.layers.image.visible = False
     controller.layers.image.visible = True
     assert [str(one) for one in camera.orientation] == ["towards", "down", "left"]
-    controller.close_case()
+    controller.cases.close()
     assert [str(one) for one in camera.orientation] == ["towards", "down", "left"]
 
 

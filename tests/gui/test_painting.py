@@ -6,7 +6,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 
 from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN, Status
-from tests.gui.conftest import paint
+from tests.gui.conftest import paint, settle
 
 
 def stroke(qtbot, viewer, offsets=((-20, 0), (0, 0), (20, 0))) -> None:
@@ -27,7 +27,7 @@ def stroke(qtbot, viewer, offsets=((-20, 0), (0, 0), (20, 0))) -> None:
 
 
 def test_a_stroke_of_the_mouse_paints_and_reaches_the_session(controller, case, qtbot):
-    controller.go_to(8)
+    controller.view.go_to(8)
     stroke(qtbot, controller.viewer)
     qtbot.waitUntil(lambda: controller.session.labels.labelled == [8], timeout=2000)
     manual = controller.session.labels.manual(8)
@@ -38,7 +38,7 @@ def test_a_stroke_of_the_mouse_paints_and_reaches_the_session(controller, case, 
 def test_strokes_are_taken_over_soon_but_not_one_by_one(controller, case, qtbot):
     taken = []
     controller.layers.painting.taken.connect(taken.append)
-    controller.go_to(8)
+    controller.view.go_to(8)
     for column in (5, 15, 25):
         controller.layers.manual.paint((8, 10, column), 1)
     began = time.monotonic()
@@ -50,8 +50,8 @@ def test_strokes_are_taken_over_soon_but_not_one_by_one(controller, case, qtbot)
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_painting_goes_to_the_slice_in_view_in_every_plane(controller, blob_files, plane, qtbot):
-    controller.open_path(blob_files[0], background=False, plane=plane)
-    controller.go_to(7)
+    controller.cases.open_path(blob_files[0], background=False, plane=plane)
+    controller.view.go_to(7)
     assert controller.current_slice == 7
     stroke(qtbot, controller.viewer)
     controller.flush()
@@ -61,7 +61,7 @@ def test_painting_goes_to_the_slice_in_view_in_every_plane(controller, blob_file
 
 def test_undo_and_redo_of_paint_reach_the_session(controller, case, qtbot):
     layer = controller.layers.manual
-    controller.go_to(8)
+    controller.view.go_to(8)
     layer.paint((8, 10, 10), 1)
     controller.flush()
     first = controller.session.labels.manual(8)
@@ -76,15 +76,15 @@ def test_undo_and_redo_of_paint_reach_the_session(controller, case, qtbot):
 
 
 def test_undo_of_a_stroke_on_another_slice_than_the_one_in_view(controller, case, qtbot):
-    controller.go_to(4)
+    controller.view.go_to(4)
     controller.layers.manual.paint((4, 10, 10), 1)
-    controller.go_to(12)
+    controller.view.go_to(12)
     controller.layers.manual.undo()
     qtbot.waitUntil(lambda: controller.session.labels.labelled == [], timeout=2000)
 
 
 def test_the_undo_key_takes_back_strokes(controller, case, qtbot):
-    controller.go_to(8)
+    controller.view.go_to(8)
     stroke(qtbot, controller.viewer)
     controller.flush()
     native = controller.viewer.window._qt_viewer.canvas.native
@@ -95,10 +95,10 @@ def test_the_undo_key_takes_back_strokes(controller, case, qtbot):
 
 def test_accepting_is_undone_and_redone_like_paint(controller, case, truth):
     book = controller.session.labels
-    controller.add_class()
+    controller.labels.add_class()
     book.add_class(number=3)
     book.set_prediction(6, truth[6], 0.9)
-    controller.accept(6)
+    controller.labels.accept(6)
     assert book.status(6) is Status.ACCEPTED
     controller.layers.undo()
     assert book.status(6) is Status.PREDICTED
@@ -111,7 +111,7 @@ def test_correcting_an_accepted_slice_makes_it_manual_and_undo_makes_it_accepted
     book = controller.session.labels
     book.add_class(number=3)
     book.set_prediction(6, truth[6], 0.9)
-    controller.accept(6)
+    controller.labels.accept(6)
     controller.layers.manual.paint((6, 3, 3), 1)
     controller.flush()
     assert book.status(6) is Status.MANUAL
@@ -123,7 +123,7 @@ def test_rejecting_is_undone_in_its_turn(controller, case, truth):
     book = controller.session.labels
     book.add_class(number=3)
     book.set_prediction(6, truth[6], 0.9)
-    controller.reject(6)
+    controller.labels.reject(6)
     assert book.status(6) is Status.EMPTY
     assert not controller.layers.prediction.data[6].any()
     controller.layers.undo()
@@ -135,16 +135,16 @@ def test_a_prediction_never_touches_paint(controller, case, truth):
     paint(controller, truth, [6])
     before = controller.layers.manual.data[6].copy()
     controller.session.labels.set_prediction(6, np.zeros_like(truth[6]), 0.9)
-    controller.accept(6)
-    controller.accept_above(0.5)
-    controller.copy_to_manual(6)
-    controller.mark_empty(6)
+    controller.labels.accept(6)
+    controller.labels.accept_above(0.5)
+    controller.labels.copy_to_manual(6)
+    controller.labels.mark_empty(6)
     assert np.array_equal(controller.layers.manual.data[6], before)
     assert np.array_equal(controller.session.labels.manual(6), truth[6])
 
 
 def test_an_empty_slice_is_labelled_and_can_be_undone(controller, case, said):
-    controller.mark_empty(5)
+    controller.labels.mark_empty(5)
     assert controller.session.labels.labelled == [5]
     assert not controller.session.labels.manual(5).any()
     controller.layers.undo()
@@ -153,7 +153,7 @@ def test_an_empty_slice_is_labelled_and_can_be_undone(controller, case, said):
 
 def test_clearing_a_slice_can_be_undone(controller, case, truth):
     paint(controller, truth, [6])
-    controller.clear(6)
+    controller.labels.clear(6)
     assert controller.session.labels.labelled == []
     controller.layers.undo()
     assert np.array_equal(controller.session.labels.manual(6), truth[6])
@@ -161,8 +161,8 @@ def test_clearing_a_slice_can_be_undone(controller, case, truth):
 
 def test_filling_between_two_slices(controller, case, truth, said):
     paint(controller, truth, [5, 9])
-    controller.go_to(7)
-    controller.fill_between()
+    controller.view.go_to(7)
+    controller.labels.fill_between()
     assert controller.session.labels.labelled == [5, 6, 7, 8, 9]
     assert (controller.session.labels.manual(7) == 1).any()
     controller.layers.undo()
@@ -170,30 +170,30 @@ def test_filling_between_two_slices(controller, case, truth, said):
 
 
 def test_with_scribbles_unpainted_is_unknown_and_background_has_its_brush(controller, case):
-    controller.set_scribbles(True)
+    controller.labels.set_scribbles(True)
     layer = controller.layers.manual
     layer.paint((8, 10, 10), 1)
-    controller.select_class(-1)
+    controller.labels.select_class(-1)
     assert layer.selected_label == BACKGROUND
     layer.paint((8, 30, 30), BACKGROUND)
     controller.flush()
     manual = controller.session.labels.manual(8)
     assert set(np.unique(manual)) == {0, 1, UNKNOWN}
     assert 8 in controller.session.labels.open_slices
-    controller.set_scribbles(False)
+    controller.labels.set_scribbles(False)
     layer.paint((8, 20, 20), 1)
     controller.flush()
     assert UNKNOWN in controller.session.labels.manual(8)  # a slice stays what it was begun as
 
 
 def test_copying_a_prediction_fills_what_scribbles_left_open(controller, case, truth):
-    controller.set_scribbles(True)
+    controller.labels.set_scribbles(True)
     controller.session.labels.add_class(number=3)
     controller.layers.manual.paint((8, 3, 3), 1)
     controller.flush()
     painted = controller.session.labels.manual(8) == 1
     controller.session.labels.set_prediction(8, truth[8], 0.9)
-    controller.copy_to_manual(8)
+    controller.labels.copy_to_manual(8)
     manual = controller.session.labels.manual(8)
     assert (manual[painted] == 1).all()
     assert np.array_equal(manual[~painted], truth[8][~painted])
@@ -209,12 +209,12 @@ def test_paint_with_a_number_that_is_no_class_becomes_a_class(controller, case, 
 
 def test_a_class_with_paint_is_only_removed_when_that_is_said(controller, case, truth, panel, monkeypatch):
     paint(controller, truth, [5, 6])
-    controller.rename_class(1, "liver")
-    controller.select_class(1)
+    controller.labels.rename_class(1, "liver")
+    controller.labels.select_class(1)
     answers = iter([False, True])
     asked = []
     monkeypatch.setattr(
-        "napari_dinoaugseg.gui.classes_section.confirmed", lambda *args: asked.append(args) or next(answers)
+        "napari_dinoaugseg.gui.label_section.confirmed", lambda *args: asked.append(args) or next(answers)
     )
     panel.classes._remove()
     assert asked
@@ -233,8 +233,9 @@ def test_a_removed_labels_layer_comes_back_with_all_labels(controller, case, tru
     controller.viewer.layers.remove(controller.layers.manual)
     assert controller.session.labels.labelled == [5, 6, 7]
     assert any("Bring layers back" in text for text in said)
+    settle()
     assert panel.label.restore_button.isVisibleTo(panel.label)
-    controller.restore_layers()
+    controller.view.restore_layers()
     assert np.array_equal(controller.layers.manual.data[5], truth[5])
     assert controller.session.labels.labelled == [5, 6, 7]
     controller.layers.manual.paint((9, 10, 10), 1)

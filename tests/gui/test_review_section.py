@@ -35,7 +35,7 @@ def predicted(opened, section, truth_slices):
     for index, confidence in ((3, 0.6), (5, 0.9), (6, 0.97)):
         book.set_prediction(index, truth_slices(index), confidence)
     opened.layers.show_predictions([3, 5, 6])
-    opened.go_to(5)
+    opened.view.go_to(5)
     section.refresh()
     return opened
 
@@ -56,15 +56,15 @@ def test_without_a_case_nothing_can_be_pressed(controller, qtbot):
 def test_it_says_what_is_in_view(predicted, section, qtbot):
     assert "slice 5" in section.state_text.text()
     assert "predicted, confidence 90%" in section.state_text.text()
-    predicted.go_to(8)
+    predicted.view.go_to(8)
     qtbot.waitUntil(lambda: "labelled by hand" in section.state_text.text())
     assert not section.accept_button.isEnabled()
-    predicted.go_to(0)
+    predicted.view.go_to(0)
     qtbot.waitUntil(lambda: "no prediction yet" in section.state_text.text())
 
 
 def test_go_shows_the_slice_that_is_worth_labelling(predicted, section):
-    found = predicted.suggestion()
+    found = predicted.view.suggestion()
     assert f"slice {found.index}" in section.next_text.text()
     assert found.reason in section.next_text.text()
     section.go_button.click()
@@ -75,10 +75,10 @@ def test_accept_goes_on_and_undo_comes_back(predicted, section, qtbot, truth_sli
     section.accept_button.click()
     assert status(predicted, 5) is Status.ACCEPTED
     np.testing.assert_array_equal(predicted.layers.manual.data[5], truth_slices(5))
-    assert predicted.current_slice == predicted.suggestion().index != 5
-    predicted.go_to(5)
+    assert predicted.current_slice == predicted.view.suggestion().index != 5
+    predicted.view.go_to(5)
     qtbot.waitUntil(lambda: "prediction accepted" in section.state_text.text())
-    predicted.go_to(0)
+    predicted.view.go_to(0)
     predicted.layers.undo()
     assert status(predicted, 5) is Status.PREDICTED
     assert not predicted.layers.manual.data[5].any()
@@ -125,8 +125,8 @@ def test_accepting_many_asks_and_says_how_many_nobody_has_looked_at(predicted, s
     section.accept_all_button.click()
     assert asked[0].startswith("Accept 3 slices? Nobody has looked at 2 of them yet.")
     assert [status(predicted, i) for i in (3, 5, 6)] == [Status.PREDICTED] * 3
-    predicted.go_to(3)
-    predicted.go_to(6)
+    predicted.view.go_to(3)
+    predicted.view.go_to(6)
     section.accept_all_button.click()
     assert asked[1].startswith("Accept 3 slices? You have looked at all of them.")
     predicted.session.labels.set_prediction(3, predicted.session.labels.predicted(6), 0.9)
@@ -171,7 +171,7 @@ def test_manual_paint_is_only_replaced_when_the_person_says_so(predicted, sectio
 
     monkeypatch.setattr(QMessageBox, "question", answer)
     predicted.session.labels.set_prediction(8, np.zeros_like(truth_slices(8)), 0.9)
-    predicted.go_to(8)
+    predicted.view.go_to(8)
     section.refresh()
     section.correct_button.click()
     assert len(asked) == 1
@@ -213,7 +213,7 @@ def test_a_removed_prediction_layer_is_no_error(predicted, section):
     section.refresh()
     assert not section.opacity.isEnabled()
     section.opacity.setValue(10)
-    predicted.restore_layers()
+    predicted.view.restore_layers()
     section.refresh()
     assert section.opacity.isEnabled()
     assert predicted.layers.prediction.data[5].any()
@@ -225,19 +225,19 @@ def test_agreement_is_a_curve_over_trainings(opened, section, wait, truth_slices
     for index in (4, 8, 11):
         opened.session.paint(index, truth_slices(index))
     opened.layers.show_labels([4, 8, 11])
-    opened.train()
+    opened.jobs.train()
     wait(opened)
     section.refresh()
     assert section.curve.points == {}
     assert "Correct a predicted slice" in section.agreement_text.text()
-    opened.go_to(6)
+    opened.view.go_to(6)
     section.correct_button.setEnabled(True)
     section.correct_button.click()
     section.refresh()
     assert section.curve.points == {1: 1.0}  # nothing had to be changed
     opened.session.paint(9, truth_slices(9))
     expected = opened.session.agreement()
-    opened.train()
+    opened.jobs.train()
     wait(opened)
     section.refresh()
     assert section.curve.points == {1: pytest.approx(expected)}

@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 
 from napari_dinoaugseg.gui import painting
 from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN
-from tests.gui.conftest import paint
+from tests.gui.conftest import paint, settle
 from tests.gui.test_painting import stroke
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:System theme detection")]
@@ -62,6 +62,7 @@ def test_a_stroke_in_the_rolled_view_scribbles_on_the_slices_it_touches(controll
         assert set(np.unique(book.manual(index))) == {1, UNKNOWN}
         assert np.array_equal(book.manual(index) == 1, layer.data[index] == 1)
     assert any("scribbles" in sentence and "Back to the plane" in sentence for sentence in said)
+    settle()
     assert panel.label.plane_button.isVisibleTo(panel.label)
 
 
@@ -69,8 +70,8 @@ def test_a_slice_that_was_labelled_as_a_whole_stays_whole(controller, case, trut
     book = controller.session.labels
     paint(controller, truth, [7])
     book.set_prediction(8, truth[8], 0.9)
-    controller.accept(8)
-    controller.mark_empty(9)
+    controller.labels.accept(8)
+    controller.labels.mark_empty(9)
     roll(controller, qtbot)
     draw_across(qtbot, controller)
     assert {7, 8, 9} < set(book.labelled)
@@ -86,8 +87,8 @@ def test_undo_and_redo_give_every_slice_what_it_meant(controller, case, truth, q
     roll(controller, qtbot)
     draw_across(qtbot, controller)
     across = meant(controller)
-    controller.back_to_plane()
-    controller.go_to(6)
+    controller.view.back_to_plane()
+    controller.view.go_to(6)
     stroke(qtbot, controller.viewer)  # on a slice that was begun as scribbles
     controller.flush()
     within = meant(controller)
@@ -98,20 +99,20 @@ def test_undo_and_redo_give_every_slice_what_it_meant(controller, case, truth, q
 
 
 def test_erasing_and_filling_across_slices(controller, case, truth, qtbot, monkeypatch):
-    monkeypatch.setattr("napari_dinoaugseg.gui.guards.confirmed", lambda *_: True)  # that a flood is meant
+    monkeypatch.setattr("napari_dinoaugseg.gui.view.confirmed", lambda *_: True)  # that a flood is meant
     book, layer = controller.session.labels, controller.layers.manual
     paint(controller, truth, [7])
     roll(controller, qtbot)
     draw_across(qtbot, controller)
     before = meant(controller)
-    controller.select_class(0)
+    controller.labels.select_class(0)
     layer.brush_size = 25  # surely covers what was drawn
     draw_across(qtbot, controller, slices=8)
     assert book.labelled == [7]  # the others held nothing else
     assert scribbled(controller) == []
     press(controller, qtbot)
     assert meant(controller) == before
-    controller.select_class(1)
+    controller.labels.select_class(1)
     layer.mode = "fill"
     press(controller, qtbot)
     assert book.labelled == [7]
@@ -123,7 +124,7 @@ def test_erasing_and_filling_across_slices(controller, case, truth, qtbot, monke
 @pytest.mark.parametrize("way", ["3-D edit mode", "voxels", "while the slice changed"])
 def test_a_stroke_across_slices_scribbles_in_the_plane_too(controller, case, said, way, qtbot):
     layer = controller.layers.manual
-    controller.go_to(8)
+    controller.view.go_to(8)
     if way == "3-D edit mode":
         layer.n_edit_dimensions, layer.brush_size = 3, 12
         stroke(qtbot, controller.viewer)
@@ -132,7 +133,7 @@ def test_a_stroke_across_slices_scribbles_in_the_plane_too(controller, case, sai
     else:
         with layer.block_history():
             layer.paint((8, 10, 10), 1)
-            controller.go_to(9)
+            controller.view.go_to(9)
             layer.paint((9, 10, 10), 1)
     controller.flush()
     assert len(scribbled(controller)) > 1
@@ -143,9 +144,9 @@ def test_a_stroke_across_slices_scribbles_in_the_plane_too(controller, case, sai
 def test_strokes_within_the_plane_label_whole_slices_as_before(controller, panel, case, said, qtbot):
     layer = controller.layers.manual
     for index in (8, 9):  # the second before the first is taken over
-        controller.go_to(index)
+        controller.view.go_to(index)
         stroke(qtbot, controller.viewer)
-    controller.go_to(10)
+    controller.view.go_to(10)
     layer.n_edit_dimensions, layer.brush_size = 3, 12
     stroke(qtbot, controller.viewer)
     controller.flush()
@@ -177,7 +178,7 @@ def test_what_is_taken_over_in_the_middle_of_a_stroke_counts_alike(controller, c
 def test_what_napari_tells_of_a_stroke_is_not_relied_on(controller, case, monkeypatch, qtbot):
     """It is napari's own affair; without it the slices are compared."""
     monkeypatch.setattr(painting, "slices_of_edits", lambda event, axis: None)
-    controller.go_to(3)
+    controller.view.go_to(3)
     stroke(qtbot, controller.viewer)
     roll(controller, qtbot)
     draw_across(qtbot, controller)
@@ -186,7 +187,7 @@ def test_what_napari_tells_of_a_stroke_is_not_relied_on(controller, case, monkey
 
 
 def test_with_scribbles_on_nothing_new_is_said(controller, case, said, qtbot):
-    controller.set_scribbles(True)
+    controller.labels.set_scribbles(True)
     roll(controller, qtbot)
     draw_across(qtbot, controller)
     controller.layers.manual.paint((5, 30, 30), BACKGROUND)
@@ -197,22 +198,26 @@ def test_with_scribbles_on_nothing_new_is_said(controller, case, said, qtbot):
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_back_to_the_plane_shows_the_slice_again(controller, panel, blob_files, plane, qtbot):
-    controller.open_path(blob_files[0], background=False, plane=plane)
+    controller.cases.open_path(blob_files[0], background=False, plane=plane)
     viewer, button = controller.viewer, panel.label.plane_button
-    controller.go_to(5)
+    controller.view.go_to(5)
     order, camera = viewer.dims.order, viewer.scene.camera
     viewer.reset_view()
     turned, centre = camera.orientation, camera.center
+    settle()
     assert not button.isVisibleTo(panel.label)
     viewer.window._qt_viewer.viewerButtons.transposeDimsButton.click()
+    settle()
     assert not button.isVisibleTo(panel.label)  # slices are still in view
     roll(controller, qtbot)
     viewer.dims.ndisplay = 3
+    settle()
     assert button.isVisibleTo(panel.label)
     button.click()
     assert (viewer.dims.order, viewer.dims.ndisplay, controller.current_slice) == (order, 2, 5)
     assert camera.orientation == turned
     assert np.allclose(camera.center[1:], centre[1:])
+    settle()
     assert not button.isVisibleTo(panel.label)
     stroke(qtbot, viewer)
     controller.flush()

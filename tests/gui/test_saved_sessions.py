@@ -20,7 +20,7 @@ from napari_dinoaugseg.case import Plane
 from napari_dinoaugseg.gui.saving import describe
 from napari_dinoaugseg.session.labels import UNKNOWN, Status
 from napari_dinoaugseg.session.store import SessionStore, default_sessions_folder, saved_sessions
-from tests.gui.conftest import LABELLED, SMALL, train, wait_idle
+from tests.gui.conftest import LABELLED, SMALL, errors_of, settle, train, wait_idle
 from tests.gui.test_painting import stroke
 
 PROMISED = 2.0  # seconds: what a crash may cost
@@ -41,8 +41,8 @@ def another(make_napari_viewer, qtbot):
         viewer = make_napari_viewer(show=True)
         panel = Panel(viewer)
         viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
-        panel.controller.change_settings(**SMALL)
-        panel.controller.use_device("cpu")
+        panel.controller.setup.change(**SMALL)
+        panel.controller.setup.use_device("cpu")
         made.append(panel)
         return panel
 
@@ -69,14 +69,14 @@ def content(case, saved):
 def come_back(controller, path, qtbot, plane="axial"):
     """Leave the case and open it again in the same window; returns its saved sessions."""
     case = controller.session.case
-    controller.open_path(path, plane=plane)
+    controller.cases.open_path(path, plane=plane)
     wait_idle(qtbot, controller)
     return on_disk(case)
 
 
 def reopen(panel, path, qtbot, **options):
     """Open a case in another panel, as a person does; returns its controller."""
-    panel.controller.open_path(path, **options)
+    panel.controller.cases.open_path(path, **options)
     wait_idle(qtbot, panel.controller)
     return panel.controller
 
@@ -94,7 +94,7 @@ def go_on(panel, qtbot):
 def test_a_stroke_is_on_disk_within_two_seconds(controller, case, panel, qtbot):
     taken = []
     for index in (3, 5, 8):  # the best of three: the machine may be busy with something else
-        controller.go_to(index)
+        controller.view.go_to(index)
         count, began = len(taken) + 1, time.monotonic()
         stroke(qtbot, controller.viewer)
         qtbot.waitUntil(lambda count=count: [s.n_manual for s in on_disk(case)] == [count], timeout=PATIENT)
@@ -106,9 +106,9 @@ def test_a_stroke_is_on_disk_within_two_seconds(controller, case, panel, qtbot):
 
 
 def test_a_stroke_that_does_not_end_is_saved_too(controller, case, monkeypatch, qtbot):
-    from napari_dinoaugseg.gui import layers
+    from napari_dinoaugseg.gui import painting
 
-    monkeypatch.setattr(layers, "_SETTLE", 10**6)  # no pause ends it
+    monkeypatch.setattr(painting, "_SETTLE", 10**6)  # no pause ends it
     layer, began, column = controller.layers.manual, time.monotonic(), 0
     while not on_disk(case):
         layer.paint((8, 10, 5 + column % 30), 1)
@@ -118,26 +118,26 @@ def test_a_stroke_that_does_not_end_is_saved_too(controller, case, monkeypatch, 
 
 
 def test_a_case_that_was_only_looked_at_leaves_nothing_behind(controller, case, qtbot):
-    controller.go_to(3)
-    controller.rename_class(1, "liver")
-    controller.change_settings(steps=7)
+    controller.view.go_to(3)
+    controller.labels.rename_class(1, "liver")
+    controller.setup.change(steps=7)
     qtbot.wait(700)
-    controller.close_case()
+    controller.cases.close()
     assert not default_sessions_folder().exists() or not any(default_sessions_folder().iterdir())
 
 
-def test_training_and_export_find_the_strokes_on_disk(controller, case, truth, tmp_path, qtbot):
+def test_training_and_export_find_the_strokes_on_disk(controller, case, truth, tmp_path, qtbot, export):
     found = []
     controller.progressed.connect(lambda _: found.extend(on_disk(case)))
     layer = controller.layers.manual
     layer.data[8][:] = truth[8]
-    controller.train()
+    controller.jobs.train()
     qtbot.waitUntil(lambda: bool(found), timeout=PATIENT)
     assert found[0].n_manual == 1
-    controller.stop()
+    controller.jobs.stop()
     wait_idle(qtbot, controller)
     layer.paint((5, 10, 10), 1)
-    controller.export(tmp_path / "mask.nii.gz")
+    export(tmp_path / "mask.nii.gz")
     assert on_disk(case)[0].n_manual == 2
 
 
@@ -146,7 +146,7 @@ def test_the_last_strokes_are_written_when_another_case_is_opened(controller, ca
 
     controller.layers.manual.paint((8, 10, 10), 1)
     other, _ = write_case(tmp_path, seed=1)
-    controller.open_path(other, background=False)
+    controller.cases.open_path(other, background=False)
     assert on_disk(case)[0].n_manual == 1
     assert controller.sessions.offers == []
 
@@ -178,7 +178,7 @@ from napari_dinoaugseg.gui.panel import Panel
 viewer = napari.Viewer()
 panel = Panel(viewer)
 controller = panel.controller
-controller.open_path(sys.argv[1], background=False, plane="axial")
+controller.cases.open_path(sys.argv[1], background=False, plane="axial")
 for index in (4, 8):
     controller.layers.manual.paint((index, 10 + index, 20), 1)
 while not panel.saved.text().startswith("Saved "):
@@ -214,16 +214,16 @@ def test_paint_survives_a_killed_program(another, blob_files, qtbot):
 
 def test_going_on_brings_everything_back(labelled, panel, another, blob_files, truth, qtbot):
     first = labelled
-    first.change_settings(steps=20, views=1)
-    first.rename_class(1, "liver")
-    first.recolour_class(3, "#123456")
+    first.setup.change(steps=20, views=1)
+    first.labels.rename_class(1, "liver")
+    first.labels.recolour_class(3, "#123456")
     train(qtbot, first)
-    first.accept(2)
-    first.reject(3)
-    first.set_scribbles(True)
+    first.labels.accept(2)
+    first.labels.reject(3)
+    first.labels.set_scribbles(True)
     first.layers.manual.paint((6, 10, 10), 3)
-    first.select_class(3)
-    first.go_to(6)
+    first.labels.select_class(3)
+    first.view.go_to(6)
     first.flush()
     before = first.session.snapshot()
     masks = {i: first.session.labels.result(i).copy() for i in range(16)}
@@ -234,7 +234,8 @@ def test_going_on_brings_everything_back(labelled, panel, another, blob_files, t
     assert panel.resume.isVisible()
     assert "4 slices by hand, 1 accepted" in panel.resume.text.text()
     assert "1 training" in panel.resume.text.text()
-    assert second.advice.startswith("Go on with your labels, or start anew")
+    settle()
+    assert panel.advice.text().startswith("Go on with your labels, or start anew")
     go_on(panel, qtbot)
     after = second.session.snapshot()
     assert not panel.resume.isVisible()
@@ -245,7 +246,7 @@ def test_going_on_brings_everything_back(labelled, panel, another, blob_files, t
         assert after.book.layers[layer].keys() == before.book.layers[layer].keys()
         for index, labels in before.book.layers[layer].items():
             assert np.array_equal(after.book.layers[layer][index], labels)
-    assert (second.current_slice, second.selected_class, second.scribbles) == (6, 3, True)
+    assert (second.current_slice, second.labels.selected_class, second.labels.scribbles) == (6, 3, True)
     assert panel.label.scribbles.isChecked()
     assert np.array_equal(second.layers.manual.data[8], truth[8])
     assert [layer.name for layer in second.viewer.layers] == ["image0", "prediction", "manual"]
@@ -253,7 +254,7 @@ def test_going_on_brings_everything_back(labelled, panel, another, blob_files, t
     assert second.session.labels.status(2) is Status.ACCEPTED
     assert (second.session.labels.manual(6) == UNKNOWN).any()
     # The decoder is there: it predicts without training, and the same.
-    second.reject(5)
+    second.labels.reject(5)
     panel.train.predict_button.click()
     wait_idle(qtbot, second)
     assert np.array_equal(second.session.labels.predicted(5), masks[5])
@@ -280,10 +281,12 @@ def test_starting_anew_leaves_the_old_session_and_offers_it_again(labelled, pane
 
 def test_a_case_that_is_opened_again_offers_what_was_just_painted(controller, case, blob_files, panel):
     controller.layers.manual.paint((1, 10, 10), 1)
-    controller.open_path(blob_files[0], background=False, plane="axial")
+    controller.cases.open_path(blob_files[0], background=False, plane="axial")
+    settle()
     assert "1 slice by hand" in panel.resume.text.text()
     assert not panel.export.mask_button.isEnabled()  # a mask without them is not what is wanted
     panel.resume.anew_button.click()
+    settle()
     assert panel.export.mask_button.isEnabled()
 
 
@@ -292,7 +295,7 @@ def test_what_was_painted_before_going_on_is_saved_as_a_session_of_its_own(label
     come_back(controller, blob_files[0], qtbot)
     controller.layers.manual.paint((1, 10, 10), 1)
     panel.resume.go_on_button.click()
-    assert controller.busy
+    assert controller.jobs.busy
     controller.layers.manual.paint((2, 10, 10), 1)  # while the labels are read
     wait_idle(qtbot, controller)
     case = controller.session.case
@@ -305,14 +308,16 @@ def test_what_was_painted_before_going_on_is_saved_as_a_session_of_its_own(label
 
 
 @pytest.mark.parametrize("plane", ["coronal", "native"])
-def test_a_session_of_another_plane_is_opened_in_its_plane(controller, panel, blob_files, plane, tmp_path, qtbot):
+def test_a_session_of_another_plane_is_opened_in_its_plane(
+    controller, panel, blob_files, plane, tmp_path, qtbot, export
+):
     import nibabel as nib
 
-    controller.open_path(blob_files[0], background=False, plane=plane)
+    controller.cases.open_path(blob_files[0], background=False, plane=plane)
     slices = np.moveaxis(controller.layers.manual.data, controller.layers.axis, 0)
     slices[7, 3:9, 5:12] = 1
     controller.layers.manual.refresh()
-    controller.export(tmp_path / "before.nii.gz")
+    export(tmp_path / "before.nii.gz")
     come_back(controller, blob_files[0], qtbot)
     assert controller.session.case.plane is Plane.AXIAL
     go_on(panel, qtbot)
@@ -320,7 +325,7 @@ def test_a_session_of_another_plane_is_opened_in_its_plane(controller, panel, bl
     assert controller.session.labels.labelled == [7]
     assert np.array_equal(controller.layers.image.data, controller.session.case.display)
     assert len(controller.viewer.layers) == 3
-    controller.export(tmp_path / "after.nii.gz")
+    export(tmp_path / "after.nii.gz")
     before, after = nib.load(tmp_path / "before.nii.gz"), nib.load(tmp_path / "after.nii.gz")
     assert np.asarray(before.dataobj).any()
     assert np.array_equal(before.dataobj, after.dataobj)
@@ -331,9 +336,9 @@ def test_an_image_layer_is_found_again_in_the_background(controller, panel, qtbo
     from tests.blobs import image_voxels
 
     image = controller.viewer.add_image(np.moveaxis(image_voxels(), 2, 0), scale=(4, 1.2, 1.1))
-    controller.use_layer(image)
+    controller.cases.use_layer(image)
     controller.layers.manual.paint((8, 10, 10), 1)
-    controller.use_layer(image)
+    controller.cases.use_layer(image)
     qtbot.waitUntil(panel.resume.isVisible, timeout=PATIENT)
     go_on(panel, qtbot)
     assert controller.session.labels.labelled == [8]
@@ -354,6 +359,7 @@ def test_damaged_parts_are_listed_until_they_are_read(labelled, panel, blob_file
     assert "8" in shown[1]
     assert panel.resume.isVisible()
     panel.resume.read_button.click()
+    settle()
     assert not panel.resume.isVisible()
 
 
@@ -361,7 +367,7 @@ def test_a_session_of_a_newer_version_is_left_as_it_is(labelled, panel, blob_fil
     controller = labelled
     controller.saving.secure()
     index = on_disk(controller.session.case)[0].folder / "session.json"
-    controller.close_case()
+    controller.cases.close()
     index.write_text(json.dumps({**json.loads(index.read_text()), "schema": 99}))
     before = index.read_bytes()
     reopen(panel, blob_files[0], qtbot, plane="axial")
@@ -401,7 +407,7 @@ def elsewhere(labelled, panel, blob_files, qtbot):
     store.close()
 
 
-def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, truth, tmp_path, qtbot):
+def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, truth, tmp_path, qtbot, export):
     controller = labelled
     assert "another window" in panel.resume.text.text()
     assert controller.session.labels.labelled == list(LABELLED)
@@ -410,7 +416,7 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
     before = {i: controller.layers.manual.data[i].copy() for i in range(16)}
     files = {path: path.read_bytes() for path in on_disk(controller.session.case)[0].folder.rglob("*.*")}
 
-    controller.go_to(8)
+    controller.view.go_to(8)
     panel.label.paint_button.click()
     stroke(qtbot, controller.viewer)
     controller.layers.manual.paint((8, 3, 3), 1)  # a script
@@ -418,33 +424,32 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
     controller.layers.manual.data[9] = 1
     controller.layers.manual.refresh()
     controller.flush()
-    said = []
-    controller.failed.connect(said.append)
+    said = errors_of(controller)
     for action in (
-        controller.train,
-        controller.predict,
-        lambda: controller.mark_empty(1),
-        lambda: controller.clear(8),
-        lambda: controller.accept(1),
-        controller.fill_between,
-        controller.add_class,
-        lambda: controller.rename_class(1, "other"),
-        lambda: controller.remove_class(1, erase=True),
-        lambda: controller.load_model(tmp_path / "model.safetensors"),
-        lambda: controller.load_labels(tmp_path / "labels.nii.gz"),
+        controller.jobs.train,
+        controller.jobs.predict,
+        lambda: controller.labels.mark_empty(1),
+        lambda: controller.labels.clear(8),
+        lambda: controller.labels.accept(1),
+        controller.labels.fill_between,
+        controller.labels.add_class,
+        lambda: controller.labels.rename_class(1, "other"),
+        lambda: controller.labels.remove_class(1, erase=True),
+        lambda: controller.jobs.load_model(tmp_path / "model.safetensors"),
+        lambda: controller.jobs.load_labels(tmp_path / "labels.nii.gz"),
     ):
         said.clear()
         action()
-        assert not controller.busy
+        assert not controller.jobs.busy
         assert len(said) == 1
         assert "another window" in said[0]
     controller.layers.undo()
     assert all(np.array_equal(controller.layers.manual.data[i], before[i]) for i in range(16))
     assert controller.session.labels.labelled == list(LABELLED)
     assert [entry.number for entry in controller.session.labels.classes] == [1, 3]
-    controller.export(tmp_path / "mask.nii.gz")
+    export(tmp_path / "mask.nii.gz")
     assert (tmp_path / "mask.nii.gz").exists()
-    controller.go_to(2)
+    controller.view.go_to(2)
     assert controller.current_slice == 2
     qtbot.wait(700)
     assert files == {path: path.read_bytes() for path in on_disk(controller.session.case)[0].folder.rglob("*.*")}
@@ -452,7 +457,7 @@ def test_the_second_window_looks_and_does_not_touch(labelled, elsewhere, panel, 
     for widget in (panel.label.clear_button, panel.label.load_button, panel.label.erase_button):
         assert not widget.isEnabled()
     assert not panel.head.train_button.isEnabled()
-    assert controller.advice.startswith("Look at these labels")
+    assert panel.advice.text().startswith("Look at these labels")
 
 
 def test_trying_again_takes_the_session_over_as_the_other_window_left_it(labelled, elsewhere, panel, qtbot):
@@ -471,7 +476,7 @@ def test_trying_again_takes_the_session_over_as_the_other_window_left_it(labelle
     assert not panel.resume.isVisible()
     assert controller.session.labels.labelled == [4]
     qtbot.waitUntil(panel.head.train_button.isEnabled, timeout=PATIENT)
-    controller.go_to(12)
+    controller.view.go_to(12)
     panel.label.paint_button.click()
     stroke(qtbot, controller.viewer)
     controller.saving.secure()
@@ -568,7 +573,7 @@ def test_labels_that_cannot_be_saved_at_the_end_are_said_and_stay_in_the_viewer(
     full.append(True)
     controller.layers.manual.paint((1, 10, 10), 1)
     other, _ = write_case(tmp_path, seed=1)
-    controller.open_path(other, background=False)
+    controller.cases.open_path(other, background=False)
     assert any("last labels are not on disk" in text and "No space left" in text for text in said)
     assert controller.viewer.layers["image0: labels, not saved"].data[1, 10, 10] == 1
 
@@ -599,10 +604,10 @@ def test_a_folder_that_was_taken_away_is_made_again_with_everything(labelled, pa
 
 def test_another_folder_in_the_preferences_helps_at_once(labelled, panel, full, tmp_path, monkeypatch, qtbot):
     from napari_dinoaugseg.gui import saving
-    from napari_dinoaugseg.gui.preferences import Preferences
+    from napari_dinoaugseg.gui.setup import Preferences
 
     case = labelled.session.case
-    labelled.change_settings(steps=5, views=1)
+    labelled.setup.change(steps=5, views=1)
     train(qtbot, labelled)
     full.append(True)
     labelled.layers.manual.paint((1, 10, 10), 1)
@@ -625,14 +630,16 @@ def test_a_sentence_says_what_a_session_holds(labelled):
     assert f"{saved.saved:%Y, %H:%M}" in describe(saved)
 
 
-def test_the_plane_of_a_layer_that_we_read_changes_without_losing_its_geometry(controller, blob_files, tmp_path):
+def test_the_plane_of_a_layer_that_we_read_changes_without_losing_its_geometry(
+    controller, blob_files, tmp_path, export
+):
     import nibabel as nib
 
     from napari_dinoaugseg.hooks import get_volume_reader
 
     data, options, _ = get_volume_reader(str(blob_files[0]))(str(blob_files[0]))[0]
-    controller.use_layer(controller.viewer.add_image(data, **options))
-    controller.change_plane(Plane.SAGITTAL)
+    controller.cases.use_layer(controller.viewer.add_image(data, **options))
+    controller.cases.change_plane(Plane.SAGITTAL)
     controller.layers.manual.paint((3, 10, 20), 1)
-    controller.export(tmp_path / "mask.nii.gz")
+    export(tmp_path / "mask.nii.gz")
     assert np.array_equal(nib.load(tmp_path / "mask.nii.gz").affine, nib.load(blob_files[0]).affine)

@@ -49,8 +49,8 @@ def predict(book, index: int, number: int = 1, confidence: float = 0.9) -> np.nd
 def test_what_changed_nothing_is_no_step(controller, layers, book):
     put(layers, 4, slice(2, 5), 1)
     predict(book, 6)
-    controller.reject(6)
-    controller.clear(8)  # nothing was there
+    controller.labels.reject(6)
+    controller.labels.clear(8)  # nothing was there
     layers.undo()
     assert book.status(6) is Status.PREDICTED
     assert book.labelled == [4]
@@ -61,8 +61,8 @@ def test_what_changed_nothing_is_no_step(controller, layers, book):
 def test_correcting_an_accepted_slice_without_a_stroke_is_taken_back(controller, layers, book):
     put(layers, 4, slice(2, 5), 1)
     predict(book, 6)
-    controller.accept(6)
-    controller.copy_to_manual(6)
+    controller.labels.accept(6)
+    controller.labels.copy_to_manual(6)
     assert book.status(6) is Status.MANUAL
     layers.undo()
     assert book.status(6) is Status.ACCEPTED
@@ -70,27 +70,27 @@ def test_correcting_an_accepted_slice_without_a_stroke_is_taken_back(controller,
 
 
 def test_scribbles_come_back_as_scribbles_when_the_mode_is_off(controller, layers, book):
-    controller.set_scribbles(True)
+    controller.labels.set_scribbles(True)
     put(layers, 4, slice(2, 5), 1)
-    controller.clear(4)
-    controller.set_scribbles(False)
+    controller.labels.clear(4)
+    controller.labels.set_scribbles(False)
     layers.undo()
     assert (book.manual(4) == UNKNOWN).any()
 
 
 def test_a_whole_slice_comes_back_whole_when_scribbles_are_on(controller, layers, book):
     put(layers, 4, slice(2, 5), 1)
-    controller.clear(4)
-    controller.set_scribbles(True)
+    controller.labels.clear(4)
+    controller.labels.set_scribbles(True)
     layers.undo()
     assert not (book.manual(4) == UNKNOWN).any()
 
 
 def test_open_pixels_that_a_prediction_filled_are_open_again(controller, layers, book):
-    controller.set_scribbles(True)
+    controller.labels.set_scribbles(True)
     put(layers, 4, slice(2, 5), 1)
     predict(book, 4)
-    controller.copy_to_manual(4)
+    controller.labels.copy_to_manual(4)
     assert not (book.manual(4) == UNKNOWN).any()
     layers.undo()
     assert (book.manual(4) == UNKNOWN).any()
@@ -99,7 +99,7 @@ def test_open_pixels_that_a_prediction_filled_are_open_again(controller, layers,
 
 
 def test_a_scribbled_slice_stays_one_when_it_was_painted_over_and_over(controller, layers, book):
-    controller.set_scribbles(True)
+    controller.labels.set_scribbles(True)
     height, width = book.shape(4)
     layers.manual.data_setitem(np.nonzero(np.ones((1, height, width), bool)), 1)  # slice 0, all of it
     controller.flush()
@@ -110,11 +110,11 @@ def test_a_scribbled_slice_stays_one_when_it_was_painted_over_and_over(controlle
 
 
 def test_strokes_that_followed_too_quickly_to_be_read_are_taken_back_one_by_one(controller, layers, book):
-    controller.set_scribbles(True)
+    controller.labels.set_scribbles(True)
     put(layers, 4, slice(2, 5), 1)
     put(layers, 4, slice(6, 9), 3)
     put(layers, 4, slice(11, 14), BACKGROUND)
-    controller.set_scribbles(False)
+    controller.labels.set_scribbles(False)
     layers.undo()
     assert set(np.unique(book.manual(4))) == {1, 3, UNKNOWN}
     layers.undo()
@@ -124,7 +124,7 @@ def test_strokes_that_followed_too_quickly_to_be_read_are_taken_back_one_by_one(
 
 
 def test_a_slice_that_was_read_after_a_stroke_on_another_stays_scribbled(controller, layers, book):
-    controller.set_scribbles(True)
+    controller.labels.set_scribbles(True)
     height, width = book.shape(0)
     put(layers, 0, slice(2, 5), 1)
     layers.manual.data_setitem(np.nonzero(np.ones((1, height, width), bool)), 1)  # slice 0, all of it
@@ -139,9 +139,9 @@ def test_removing_a_class_leaves_accepted_slices_accepted_and_comes_back_with_th
     labels = predict(book, 6, 3)
     labels[0, 0] = 1
     book.set_prediction(6, labels, 0.9)
-    controller.rename_class(3, "vessel")
-    controller.accept(6)
-    controller.remove_class(3, erase=True)
+    controller.labels.rename_class(3, "vessel")
+    controller.labels.accept(6)
+    controller.labels.remove_class(3, erase=True)
     assert book.status(6) is Status.ACCEPTED
     assert set(np.unique(book.truth(6))) == {0, 1}
     layers.undo()
@@ -152,7 +152,7 @@ def test_removing_a_class_leaves_accepted_slices_accepted_and_comes_back_with_th
 
 def test_removing_a_class_without_paint_is_taken_back_with_its_predictions(controller, layers, book):
     labels = predict(book, 6, 3)
-    controller.remove_class(3)
+    controller.labels.remove_class(3)
     assert not book.predicted(6).any()
     layers.undo()
     assert [entry.number for entry in book.classes] == [1, 3]
@@ -164,8 +164,8 @@ def test_removing_a_class_without_paint_is_taken_back_with_its_predictions(contr
 
 
 def test_a_removed_class_comes_back_under_its_name_though_its_number_was_given_anew(controller, layers, book):
-    controller.rename_class(3, "vessel")
-    controller.remove_class(3)
+    controller.labels.rename_class(3, "vessel")
+    controller.labels.remove_class(3)
     book.add_class("nerve", 3)
     names = []
     for step in (layers.undo, layers.undo, layers.redo, layers.redo):
@@ -176,7 +176,7 @@ def test_a_removed_class_comes_back_under_its_name_though_its_number_was_given_a
 
 def test_a_rejection_taken_back_leaves_a_newer_prediction(controller, layers, book):
     predict(book, 6, 1)
-    controller.reject(6)
+    controller.labels.reject(6)
     newer = predict(book, 6, 3, 0.4)
     layers.undo()
     assert np.array_equal(book.predicted(6), newer)
@@ -189,8 +189,8 @@ def test_a_rejection_taken_back_leaves_a_newer_prediction(controller, layers, bo
 
 def test_rejecting_an_accepted_slice_is_taken_back_as_accepted(controller, layers, book):
     labels = predict(book, 6)
-    controller.accept(6)
-    controller.reject(6)
+    controller.labels.accept(6)
+    controller.labels.reject(6)
     assert book.status(6) is Status.EMPTY
     layers.undo()
     assert np.array_equal(book.truth(6), labels)
@@ -237,7 +237,7 @@ def test_an_array_that_napari_could_not_draw_is_followed_all_the_same(controller
 
 def test_a_script_that_takes_a_stroke_back_stays_in_step_with_the_key(controller, layers, book):
     put(layers, 4, slice(2, 5), 1)
-    controller.mark_empty(8)
+    controller.labels.mark_empty(8)
     layers.manual.undo()
     assert book.labelled == [4]
     layers.undo()
@@ -289,7 +289,7 @@ def test_the_view_goes_to_the_slice_that_is_undone(controller, layers, book, qtb
 def test_of_many_slices_the_nearest_is_shown_unless_one_is_in_view(controller, layers, book):
     for index in (2, 5, 8):
         predict(book, index)
-    controller.accept_above(0.5)
+    controller.labels.accept_above(0.5)
     controller.go_to(7)
     layers.undo()
     assert controller.current_slice == 8
@@ -308,13 +308,13 @@ def test_the_keys_undo_on_every_layer_of_the_case(controller, layers, book, kind
 
 
 def test_names_colours_and_new_classes_are_undone_too(controller, layers, book):
-    controller.rename_class(3, "vessel")
-    controller.recolour_class(3, "#123456")
-    controller.add_class("nerve")
-    assert controller.selected_class == 2
+    controller.labels.rename_class(3, "vessel")
+    controller.labels.recolour_class(3, "#123456")
+    controller.labels.add_class("nerve")
+    assert controller.labels.selected_class == 2
     layers.undo()
     assert [entry.number for entry in book.classes] == [1, 3]
-    assert controller.selected_class == 1  # the brush never holds a class that is gone
+    assert controller.labels.selected_class == 1  # the brush never holds a class that is gone
     layers.undo()
     layers.undo()
     assert [entry.name for entry in book.classes] == ["class 1", "class 3"]
@@ -325,7 +325,7 @@ def test_the_history_outlives_the_layer(controller, layers, book):
     put(layers, 5, slice(2, 5), BACKGROUND)
     before = layers.manual.data.copy()
     controller.viewer.layers.remove(layers.manual)
-    controller.restore_layers()
+    controller.view.restore_layers()
     assert np.array_equal(layers.manual.data, before)
     layers.undo()
     layers.undo()
@@ -348,7 +348,7 @@ def test_a_stroke_that_is_looked_at_while_it_is_drawn_is_undone_as_one(controlle
 def test_a_layer_that_is_not_ours_any_more_has_naparis_own_undo(controller, layers, book):
     old = layers.manual
     old.data = np.zeros((2, 3, 4), np.uint16)
-    controller.restore_layers()
+    controller.view.restore_layers()
     put(layers, 4, slice(2, 5), 1)
     controller.flush()
     old.undo()
@@ -358,9 +358,9 @@ def test_a_layer_that_is_not_ours_any_more_has_naparis_own_undo(controller, laye
 
 
 def test_a_new_class_is_selected_even_when_its_number_is_not_the_largest(controller, layers, book):
-    controller.add_class("between")
+    controller.labels.add_class("between")
     assert [entry.number for entry in book.classes] == [1, 2, 3]
-    assert controller.selected_class == 2
+    assert controller.labels.selected_class == 2
 
 
 def test_paint_beside_a_small_picture_says_nothing_of_it(controller, tmp_path):
@@ -371,10 +371,10 @@ def test_paint_beside_a_small_picture_says_nothing_of_it(controller, tmp_path):
     rng = np.random.default_rng(0)
     for name, shape in (("a.png", (20, 30)), ("b.png", (12, 14))):
         imsave(tmp_path / name, rng.integers(0, 255, shape).astype(np.uint8), check_contrast=False)
-    controller.set_case(open_case(tmp_path))
+    controller.cases.begin(open_case(tmp_path))
     book = controller.session.labels
     predict(book, 1, 1)
-    controller.accept(1)
+    controller.labels.accept(1)
     controller.layers.manual.data_setitem((np.array([1]), np.array([18]), np.array([25])), 1)
     controller.flush()
     assert book.status(1) is Status.ACCEPTED

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.gui.display import BACKGROUND
+from tests.gui.conftest import settle
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -23,7 +24,12 @@ def lit(panel):
         "eraser": panel.label.erase_button,
         "background": panel.label.background_button,
     }
-    return lambda: [name for name, button in buttons.items() if button.isChecked()]
+
+    def names() -> list[str]:
+        settle()
+        return [name for name, button in buttons.items() if button.isChecked()]
+
+    return names
 
 
 def click(button) -> None:
@@ -54,6 +60,7 @@ def test_the_tool_that_is_active_is_the_button_that_is_lit(panel, controller, ca
     click(panel.label.paint_button)
     assert lit() == ["brush"]
     panel.label.scribbles.click()
+    settle()
     click(panel.label.background_button)
     assert lit() == ["background"]
 
@@ -84,18 +91,18 @@ def test_no_button_is_lit_while_another_layer_is_selected(controller, case, lit)
     controller.viewer.layers.selection.active = controller.layers.manual
     controller.viewer.layers.remove(controller.layers.manual)
     assert lit() == []
-    controller.restore_layers()
+    controller.view.restore_layers()
     assert lit() == ["brush"]
     press(controller, Qt.Key.Key_E)
     assert lit() == ["eraser"]
 
 
 def test_after_the_eraser_the_brush_paints_the_class_that_it_painted_before(panel, controller, case):
-    controller.add_class()
-    controller.select_class(2)
+    controller.labels.add_class()
+    controller.labels.select_class(2)
     click(panel.label.erase_button)
     click(panel.label.paint_button)
-    assert controller.selected_class == 2
+    assert controller.labels.selected_class == 2
     assert controller.layers.manual.selected_label == 2
 
 
@@ -128,7 +135,7 @@ def test_the_fill_bucket_asks_before_it_floods_an_unlabelled_slice(controller, c
     layer = controller.layers.manual
     layer.paint((3, 10, 10), 1)
     controller.flush()
-    controller.go_to(8)
+    controller.view.go_to(8)
     asked = answer(yes=yes)
     press(controller, Qt.Key.Key_F)
     click_middle(controller)
@@ -156,12 +163,12 @@ def test_a_gap_in_an_outline_is_noticed_before_the_rest_of_the_slice_is_filled(c
     layer.data[9, top, width // 2] = 0  # the gap
     layer.refresh()
     controller.flush()
-    controller.go_to(8)
+    controller.view.go_to(8)
     press(controller, Qt.Key.Key_F)
     click_middle(controller)
     controller.flush()
     assert layer.data[8, height // 2, width // 2] == 1  # inside an outline nobody is asked
-    controller.go_to(9)
+    controller.view.go_to(9)
     asked = answer(yes=False)
     click_middle(controller)
     qtbot.waitUntil(lambda: bool(asked))
@@ -169,13 +176,13 @@ def test_a_gap_in_an_outline_is_noticed_before_the_rest_of_the_slice_is_filled(c
 
 
 def test_background_around_what_is_painted_is_filled_without_a_question(controller, case):
-    controller.set_scribbles(True)
+    controller.labels.set_scribbles(True)
     layer = controller.layers.manual
     layer.data[8, 2:5, 2:5] = 1
     layer.refresh()
     controller.flush()
-    controller.go_to(8)
-    controller.select_class(-1)
+    controller.view.go_to(8)
+    controller.labels.select_class(-1)
     layer.mode = "fill"
     click_middle(controller)
     assert (layer.data[8] == BACKGROUND).sum() == layer.data[8].size - 9
@@ -196,13 +203,16 @@ def test_the_name_of_the_picture_in_view_is_always_shown(panel, controller, tmp_
     names = [f"IMD{number:03d}.png" for number in range(4)]
     for name in names:
         Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(folder / name)
-    controller.set_case(open_case(folder))
+    controller.cases.begin(open_case(folder))
+    settle()
     assert not panel.label.picture.isHidden()
     assert panel.label.picture.whole == names[controller.current_slice]
-    controller.go_to(2)
+    controller.view.go_to(2)
+    settle()
     assert panel.label.picture.whole == "IMD002.png"
     assert panel.label.position.text() == "picture 3 of 4"
     press(controller, Qt.Key.Key_Right)
+    settle()
     assert panel.label.picture.whole == "IMD003.png"
 
 

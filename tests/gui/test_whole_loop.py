@@ -7,19 +7,19 @@ import pytest
 from napari_dinoaugseg.case.array import CLASS_NAMES, LABELLED_SLICES, brain_sample
 from napari_dinoaugseg.session.labels import Status
 from tests.cluster.schedulers import running_scheduler
-from tests.gui.conftest import dice, paint, wait_idle
+from tests.gui.conftest import dice, paint, settle, wait_idle
 from tests.gui.test_painting import stroke
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path):
-    go_through(panel, qtbot, tmp_path, train_again=lambda: panel.head.train_button.click())
+def test_from_the_sample_to_an_exported_mask(panel, qtbot, tmp_path, export):
+    go_through(panel, qtbot, tmp_path, export, train_again=lambda: panel.head.train_button.click())
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_same_on_a_worker_whose_scheduler_is_killed_in_the_second_training(panel, qtbot, tmp_path):
+def test_the_same_on_a_worker_whose_scheduler_is_killed_in_the_second_training(panel, qtbot, tmp_path, export):
     controller = panel.controller
     with running_scheduler(tmp_path, "--nthreads", 1, "--no-nanny", OMP_NUM_THREADS="1") as running:
 
@@ -35,14 +35,16 @@ def test_the_same_on_a_worker_whose_scheduler_is_killed_in_the_second_training(p
             wait_idle(qtbot, controller)
             controller.progressed.disconnect(kill)
             assert set(LABELLED_SLICES) < set(controller.session.labels.labelled)
-            assert "Go on with this computer" in controller.advice
+            settle()
+            assert "Go on with this computer" in panel.advice.text()
             assert panel.train.here_button.isVisible()
             panel.train.here_button.click()
-            assert controller.scheduler == ""
+            assert controller.setup.scheduler == ""
+            settle()
             assert not panel.train.here_button.isVisible()
 
         choose_scheduler(panel, running.address)
-        go_through(panel, qtbot, tmp_path, train_again)
+        go_through(panel, qtbot, tmp_path, export, train_again)
     assert controller.session.device_name == "cpu"
 
 
@@ -52,31 +54,32 @@ def choose_scheduler(panel, address: str) -> None:
     machine.places.activated.emit(1)
     machine.address.setText(address)
     machine.address.editingFinished.emit()
-    assert panel.controller.scheduler == address
+    assert panel.controller.setup.scheduler == address
+    settle()
 
 
-def go_through(panel, qtbot, tmp_path, train_again) -> None:
+def go_through(panel, qtbot, tmp_path, export, train_again) -> None:
     """Open the sample, paint, train, correct and accept, train again, export."""
     controller = panel.controller
-    controller.change_settings(encoder="efficientnet-lite0")
-    controller.use_preset("fast")
-    controller.change_settings(steps=100, views=3)
-    controller.use_device("cpu")
+    controller.setup.change(encoder="efficientnet-lite0")
+    controller.setup.use_preset("fast")
+    controller.setup.change(steps=100, views=3)
+    controller.setup.use_device("cpu")
     panel.case.sample_button.click()
     qtbot.waitUntil(lambda: controller.session is not None, timeout=60_000)
     sample = brain_sample()
     truth = controller.session.case.to_slices(np.asarray(sample.tissue.dataobj))
-    controller.rename_class(1, CLASS_NAMES[1])
+    controller.labels.rename_class(1, CLASS_NAMES[1])
     panel.classes.add_button.click()
-    controller.rename_class(2, CLASS_NAMES[2])
+    controller.labels.rename_class(2, CLASS_NAMES[2])
 
-    controller.go_to(LABELLED_SLICES[0])
+    controller.view.go_to(LABELLED_SLICES[0])
     stroke(qtbot, controller.viewer)
     qtbot.waitUntil(lambda: controller.session.labels.labelled == [LABELLED_SLICES[0]], timeout=3000)
     paint(controller, truth, LABELLED_SLICES)
     assert controller.session.labels.labelled == list(LABELLED_SLICES)
 
-    controller.go_to(72)
+    controller.view.go_to(72)
     panel.head.train_button.click()
     wait_idle(qtbot, controller, 400_000)
     book = controller.session.labels
@@ -85,12 +88,13 @@ def go_through(panel, qtbot, tmp_path, train_again) -> None:
     assert all(dice(found == number, truth[left] == number) >= 0.88 for number in (1, 2))
 
     panel.label.suggested_button.click()
+    settle()
     suggested = controller.current_slice
     assert book.status(suggested) is Status.PREDICTED
     panel.review.correct_button.click()
     paint(controller, truth, [suggested])
     accepted = next(i for i in range(80, 140) if book.status(i) is Status.PREDICTED)
-    controller.go_to(accepted)
+    controller.view.go_to(accepted)
     qtbot.waitUntil(panel.review.accept_button.isEnabled, timeout=3000)
     panel.review.accept_button.click()
     assert book.status(accepted) is Status.ACCEPTED
@@ -102,7 +106,7 @@ def go_through(panel, qtbot, tmp_path, train_again) -> None:
     assert second.agreement is not None
 
     out = tmp_path / "mask.nii.gz"
-    controller.export(out)
+    export(out)
     mask = nib.load(out)
     assert mask.shape == sample.image.shape
     assert np.allclose(mask.affine, sample.image.affine)

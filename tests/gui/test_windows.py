@@ -10,7 +10,7 @@ from qtpy.QtTest import QTest
 
 from napari_dinoaugseg.session.store import saved_sessions
 from tests.blobs import AFFINE, image_voxels
-from tests.gui.conftest import paint, train, wait_idle
+from tests.gui.conftest import paint, settle, train, wait_idle
 from tests.gui.test_work import until_stage
 
 SOFT_TISSUE = [-160, 240]
@@ -24,6 +24,7 @@ def choose(combo, text: str) -> None:
     while combo.currentIndex() != target:
         key = Qt.Key.Key_Down if combo.currentIndex() < target else Qt.Key.Key_Up
         QTest.keyClick(combo, key)
+    settle()
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def shown(controller) -> list[float]:
 
 
 def test_a_ct_opens_in_soft_tissue_for_the_eyes_and_the_model(controller, panel, ct, qtbot):
-    controller.open_path(ct, plane="axial")
+    controller.cases.open_path(ct, plane="axial")
     wait_idle(qtbot, controller)
     assert shown(controller) == SOFT_TISSUE
     assert panel.case.window_choice.currentText() == "soft tissue"
@@ -51,42 +52,45 @@ def test_a_ct_opens_in_soft_tissue_for_the_eyes_and_the_model(controller, panel,
 
 def test_a_ct_from_a_layer_opens_in_soft_tissue(controller, panel, ct):
     data = np.moveaxis(np.asarray(nib.load(ct).dataobj), 2, 0)
-    controller.use_layer(controller.viewer.add_image(data, contrast_limits=(-1000, 700)))
+    controller.cases.use_layer(controller.viewer.add_image(data, contrast_limits=(-1000, 700)))
+    settle()
     assert shown(controller) == SOFT_TISSUE
     assert panel.case.window_choice.currentText() == "soft tissue"
 
 
 def test_an_mr_after_a_ct_does_not_open_in_hounsfield_units(controller, panel, ct, blob_files):
-    controller.open_path(ct, background=False, plane="axial")
-    controller.open_path(blob_files[0], background=False, plane="axial")
+    controller.cases.open_path(ct, background=False, plane="axial")
+    controller.cases.open_path(blob_files[0], background=False, plane="axial")
+    settle()
     assert panel.case.window_choice.currentText() == "auto"
     assert shown(controller) != SOFT_TISSUE
 
 
 def test_looking_through_another_window_keeps_the_model(labelled, panel, qtbot, said):
-    labelled.change_settings(steps=5)
+    labelled.setup.change(steps=5)
     train(qtbot, labelled)
-    model, sees = labelled.session.model, labelled.settings.window
+    model, sees = labelled.session.model, labelled.setup.settings.window
     choose(panel.case.window_choice, "bone")
     assert shown(labelled) == [-450, 1050]
     assert labelled.session.model is model
     assert labelled.session.changes_since_training() == []
-    assert labelled.settings.window == sees
+    assert labelled.setup.settings.window == sees
     assert panel.train.window_choice.currentText() == sees
     assert not panel.train.from_scratch.isVisible()
     assert not any("scratch" in text for text in said)
 
 
 def test_the_window_can_be_changed_while_the_model_is_trained(labelled, panel, qtbot):
-    labelled.change_settings(steps=200)
-    sees = labelled.settings.window
-    labelled.train()
+    labelled.setup.change(steps=200)
+    sees = labelled.setup.settings.window
+    labelled.jobs.train()
     until_stage(qtbot, labelled, "train")
+    settle()
     assert panel.case.window_choice.isEnabled()
     choose(panel.case.window_choice, "lung")
-    assert labelled.busy
+    assert labelled.jobs.busy
     assert shown(labelled) == [-1350, 150]
-    labelled.stop()
+    labelled.jobs.stop()
     wait_idle(qtbot, labelled)
     assert labelled.session.model_settings.window == sees
     assert labelled.session.model.settings["window"] == sees
@@ -104,43 +108,46 @@ def test_before_the_first_training_the_model_sees_what_the_person_sees(case, con
 def test_a_changed_setting_keeps_the_model_and_says_that_training_starts_from_scratch(
     labelled, panel, qtbot, change, words
 ):
-    labelled.change_settings(steps=5)
+    labelled.setup.change(steps=5)
     train(qtbot, labelled)
-    model, first = labelled.session.model, labelled.settings
+    model, first = labelled.session.model, labelled.setup.settings
     if change == "window":
         choose(panel.train.window_choice, "bone")
     else:
         choose(panel.train.preset, "fast")
-        labelled.change_settings(input_size=64)
+        labelled.setup.change(input_size=64)
+        settle()
     assert labelled.session.model is model
     assert panel.train.from_scratch.isVisible()
     assert words in panel.train.from_scratch.text()
     assert panel.train.predict_button.isEnabled()
-    labelled.predict()
+    labelled.jobs.predict()
     wait_idle(qtbot, labelled)
     assert labelled.session.model is model
-    labelled.change_settings(**first.model_dump())
+    labelled.setup.change(**first.model_dump())
+    settle()
     assert not panel.train.from_scratch.isVisible()
     assert labelled.session.changes_since_training() == []
 
 
 def test_the_contrast_slider_of_napari_moves_the_words_of_the_panel(case, controller, panel):
     controller.layers.image.contrast_limits = (12.5, 345)
+    settle()
     assert panel.case.window_choice.currentText() == "12.5,345"
     choose(panel.case.window_choice, "auto")
-    assert controller.view_window == "auto"
+    assert controller.view.window == "auto"
     assert panel.case.window_choice.findText("12.5,345") < 0
 
 
 def test_a_saved_session_comes_back_through_the_window_that_was_looked_through(
     labelled, panel, truth, blob_files, qtbot
 ):
-    labelled.change_settings(steps=5)
+    labelled.setup.change(steps=5)
     train(qtbot, labelled)
-    sees = labelled.settings.window
+    sees = labelled.setup.settings.window
     choose(panel.case.window_choice, "bone")
     paint(labelled, truth, [6])
-    labelled.open_path(blob_files[0], plane="axial")
+    labelled.cases.open_path(blob_files[0], plane="axial")
     wait_idle(qtbot, labelled)
     assert len(saved_sessions(labelled.session.case.fingerprint)) == 1
     assert panel.case.window_choice.currentText() == "auto"
@@ -154,10 +161,10 @@ def test_a_saved_session_comes_back_through_the_window_that_was_looked_through(
 def test_a_saved_session_without_a_window_shows_the_one_of_its_settings(
     labelled, panel, blob_files, qtbot, monkeypatch
 ):
-    labelled.change_settings(window="-10,500")
+    labelled.setup.change(window="-10,500")
     view = labelled.saving._view
     monkeypatch.setattr(labelled.saving, "_view", lambda: {k: v for k, v in view().items() if k != "window"})
-    labelled.open_path(blob_files[0], plane="axial")
+    labelled.cases.open_path(blob_files[0], plane="axial")
     wait_idle(qtbot, labelled)
     qtbot.mouseClick(panel.resume.go_on_button, Qt.MouseButton.LeftButton)
     wait_idle(qtbot, labelled)
@@ -169,6 +176,7 @@ def test_another_plane_keeps_the_window(case, controller, panel):
     from napari_dinoaugseg.case import Plane
 
     choose(panel.case.window_choice, "bone")
-    controller.change_plane(Plane.CORONAL)
+    controller.cases.change_plane(Plane.CORONAL)
+    settle()
     assert shown(controller) == [-450, 1050]
     assert panel.case.window_choice.currentText() == "bone"

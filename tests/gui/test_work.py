@@ -8,30 +8,32 @@ import pytest
 
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.session.labels import Status
-from tests.gui.conftest import LABELLED, dice, paint, train, wait_idle
+from tests.gui.conftest import LABELLED, dice, paint, settle, train, wait_idle
 
 
-def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(labelled, truth, qtbot, panel, said):
+def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(
+    labelled, truth, qtbot, panel, said, monkeypatch
+):
     controller = labelled
     stages, order = [], []
     controller.progressed.connect(lambda event: stages.append(event.stage))
-    controller.predictions_changed.connect(order.append)
-    controller.go_to(8)
+    store = controller.session.store_prediction
+    monkeypatch.setattr(controller.session, "store_prediction", lambda made: (order.append(made.index), store(made)))
+    controller.view.go_to(8)
     train(qtbot, controller)
     book = controller.session.labels
     left = [i for i in range(16) if i not in LABELLED]
     found = np.stack([book.result(i) for i in left])
     assert all(dice(found == number, truth[left] == number) > 0.8 for number in (1, 3))
     assert list(dict.fromkeys(stages)) == ["encode", "train", "predict"]
-    came = [index for index in order if index >= 0]
-    assert sorted(came) == left
-    assert abs(came[0] - 8) == 1  # near the slice in view first
+    assert sorted(order) == left
+    assert abs(order[0] - 8) == 1  # near the slice in view first
     shown = controller.layers.prediction.data
     assert np.array_equal(shown[7], book.predicted(7))
     assert not shown[8].any()  # labelled slices show what was painted
     assert len(panel.train.curve.losses) == controller.session.history[0].steps
     assert "Encoder in use: efficientnet-lite0" in _later(qtbot, panel)
-    assert controller.advice.startswith("4.")
+    assert panel.advice.text().startswith("4.")
 
     paint(controller, truth, [6])
     steps = controller.session.history[0].steps
@@ -41,7 +43,8 @@ def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(lab
     assert controller.session.history[1].steps < steps
     assert controller.session.history[1].agreement > 0.5
     assert not panel.train.curve.isHidden()
-    controller.close_case()
+    controller.cases.close()
+    settle()
     assert panel.train.curve.isHidden()  # it told of that case
 
 
@@ -60,13 +63,13 @@ def until_stage(qtbot, controller, stage, count=2):
 def test_stop_answers_within_a_second_and_keeps_what_is_there(labelled, stage, qtbot, said):
     controller = labelled
     if stage == "predict":
-        controller.change_settings(steps=5)
+        controller.setup.change(steps=5)
     else:
-        controller.change_settings(steps=2000, views=40)
-    controller.train()
+        controller.setup.change(steps=2000, views=40)
+    controller.jobs.train()
     until_stage(qtbot, controller, stage, 1)
     began = time.monotonic()
-    controller.stop()
+    controller.jobs.stop()
     wait_idle(qtbot, controller, 5000)
     assert time.monotonic() - began < 1.0
     assert controller.session.labels.labelled == list(LABELLED)
@@ -77,15 +80,15 @@ def test_stop_answers_within_a_second_and_keeps_what_is_there(labelled, stage, q
     if stage == "encode":
         assert not controller.session.is_trained
         assert "Stopped before anything was learnt." in said
-    controller.change_settings(steps=5, views=1)
+    controller.setup.change(steps=5, views=1)
     train(qtbot, controller)
     assert controller.session.labels.status(2) is Status.PREDICTED
 
 
 def test_paint_while_training_is_kept_and_counts_in_the_next_round(labelled, truth, qtbot):
     controller = labelled
-    controller.change_settings(steps=90)
-    controller.train()
+    controller.setup.change(steps=90)
+    controller.jobs.train()
     until_stage(qtbot, controller, "train")
     paint(controller, truth, [2])
     controller.layers.manual.paint((8, 3, 3), 1)
@@ -100,8 +103,8 @@ def test_paint_while_training_is_kept_and_counts_in_the_next_round(labelled, tru
 
 def test_layers_deleted_and_renamed_while_training(labelled, truth, qtbot, said):
     controller = labelled
-    controller.change_settings(steps=90)
-    controller.train()
+    controller.setup.change(steps=90)
+    controller.jobs.train()
     until_stage(qtbot, controller, "train")
     controller.layers.image.name = "renamed"
     controller.viewer.layers.remove(controller.layers.manual)
@@ -111,7 +114,7 @@ def test_layers_deleted_and_renamed_while_training(labelled, truth, qtbot, said)
     book = controller.session.labels
     assert book.status(2) is Status.PREDICTED
     assert np.array_equal(book.manual(8), truth[8])
-    controller.restore_layers()
+    controller.view.restore_layers()
     assert np.array_equal(controller.layers.prediction.data[2], book.predicted(2))
     assert np.array_equal(controller.layers.manual.data[8], truth[8])
     assert controller.viewer.layers.index(controller.layers.image) == 0
@@ -119,9 +122,9 @@ def test_layers_deleted_and_renamed_while_training(labelled, truth, qtbot, said)
 
 def test_a_class_removed_while_training(labelled, qtbot, said):
     controller = labelled
-    controller.train()
+    controller.jobs.train()
     until_stage(qtbot, controller, "train")
-    controller.remove_class(3, erase=True)
+    controller.labels.remove_class(3, erase=True)
     wait_idle(qtbot, controller)
     assert not (controller.layers.prediction.data == 3).any()
     assert controller.session.labels.status(2) is Status.PREDICTED
@@ -137,11 +140,11 @@ def test_the_viewer_closed_while_training(make_napari_viewer, blob_files, qtbot)
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel)
     controller = panel.controller
-    controller.change_settings(**{**SMALL, "steps": 5000})
-    controller.open_path(blob_files[0], background=False, plane="axial")
+    controller.setup.change(**{**SMALL, "steps": 5000})
+    controller.cases.open_path(blob_files[0], background=False, plane="axial")
     session = controller.session
     controller.layers.manual.paint((8, 10, 10), 1)
-    controller.train()
+    controller.jobs.train()
     until_stage(qtbot, controller, "train")
     controller.layers.manual.paint((9, 10, 10), 1)
     began = time.monotonic()
@@ -157,23 +160,23 @@ def test_the_viewer_closed_while_training(make_napari_viewer, blob_files, qtbot)
 )
 def test_nothing_to_learn_from_is_said(controller, case, said, panel, slices, sentence):
     for index in slices:
-        controller.mark_empty(index)
+        controller.labels.mark_empty(index)
     panel.head.train_button.click()
-    assert not controller.busy
+    assert not controller.jobs.busy
     assert any(sentence in text for text in said)
     assert sentence in panel.message.text()
 
 
 def test_one_class_is_enough(controller, case, truth, qtbot):
     paint(controller, (truth == 1).astype(np.uint16), LABELLED)
-    controller.change_settings(steps=10)
+    controller.setup.change(steps=10)
     train(qtbot, controller)
     assert controller.session.labels.status(2) is Status.PREDICTED
 
 
 def test_an_encoder_that_cannot_be_had_is_said_and_the_button_lives(labelled, qtbot, said, panel):
     controller = labelled
-    controller.change_settings(encoder="dinov3-convnext-tiny")
+    controller.setup.change(encoder="dinov3-convnext-tiny")
     panel.head.train_button.click()
     wait_idle(qtbot, controller)
     assert any("dinov3-convnext-tiny" in text and "not on this machine" in text for text in said)
@@ -184,9 +187,9 @@ def test_an_encoder_that_cannot_be_had_is_said_and_the_button_lives(labelled, qt
 def test_a_saved_model_predicts_a_new_case_at_once(labelled, blob_files, tmp_path, qtbot, truth):
     controller = labelled
     train(qtbot, controller)
-    controller.save_model(tmp_path / "blobs.safetensors")
-    controller.open_path(blob_files[0], background=False, plane="axial")
-    controller.load_model(tmp_path / "blobs.safetensors")
+    controller.session.save_model(tmp_path / "blobs.safetensors")
+    controller.cases.open_path(blob_files[0], background=False, plane="axial")
+    controller.jobs.load_model(tmp_path / "blobs.safetensors")
     wait_idle(qtbot, controller)
     book = controller.session.labels
     assert [entry.number for entry in book.classes] == [1, 3]
@@ -200,14 +203,14 @@ def test_progress_is_events_on_the_thread_of_the_interface(labelled, qtbot):
     labelled.progressed.connect(
         lambda event: threads.add(QThread.currentThread()) if isinstance(event, Progress) else 0
     )
-    labelled.change_settings(steps=5)
+    labelled.setup.change(steps=5)
     train(qtbot, labelled)
     assert threads == {QCoreApplication.instance().thread()}
 
 
 def test_what_was_said_at_the_beginning_goes_when_the_work_has_ended(panel, case, controller, tmp_path, qtbot):
     end = threading.Event()
-    controller.run_function("Writing the mask", lambda: end.wait(10), lambda _: None)
+    controller.jobs.run("Writing the mask", lambda: end.wait(10), lambda _: None)
     qtbot.waitUntil(lambda: panel.advice.text() == "Writing the mask…")
     end.set()
     wait_idle(qtbot, controller)

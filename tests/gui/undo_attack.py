@@ -210,40 +210,40 @@ class Attack(Watched):
         self.say(f"slice {index}")
         self.model.predict(index, labels, confidence)
         made = Prediction(index, labels, noise.random(shape).astype(np.float32), confidence)
-        self.controller._on_event(made, self.controller.session)
+        self.controller.jobs.show_event(made, self.controller.session)
 
     def accept(self) -> None:
         index = self.any_slice()
         self.say(index)
-        self.refusable(self.model.accept(index), self.controller.accept, index)
+        self.refusable(self.model.accept(index), self.controller.labels.accept, index)
 
     def accept_above(self) -> None:
         confidence = self.rng.choice([0.3, 0.6])
         self.model.accept_above(confidence)
-        self.controller.accept_above(confidence)
+        self.controller.labels.accept_above(confidence)
 
     def reject(self) -> None:
         index = self.any_slice()
         self.say(index)
-        self.refusable(self.model.reject(index), self.controller.reject, index)
+        self.refusable(self.model.reject(index), self.controller.labels.reject, index)
 
     def copy(self) -> None:
         index, overwrite = self.any_slice(), self.rng.random() < 0.3
         self.say(f"{index} overwrite={overwrite}")
-        self.refusable(self.model.copy(index, overwrite), self.controller.copy_to_manual, index, overwrite)
+        self.refusable(self.model.copy(index, overwrite), self.controller.labels.copy_to_manual, index, overwrite)
 
     # --- slices -----------------------------------------------------------------------------------------------------
 
     def empty(self) -> None:
         index = self.any_slice()
         self.say(index)
-        self.refusable(self.model.mark_empty(index), self.controller.mark_empty, index)
+        self.refusable(self.model.mark_empty(index), self.controller.labels.mark_empty, index)
 
     def clear(self) -> None:
         index = self.any_slice()
         self.say(index)
         self.model.clear(index)
-        self.controller.clear(index)
+        self.controller.labels.clear(index)
 
     def fill_between(self) -> None:
         ends = self.model.ends_around(self.controller.current_slice)
@@ -254,7 +254,7 @@ class Attack(Watched):
             between = {i: one for i, one in enumerate(filled, below + 1) if self.model.slices[i].kind == "nothing"}
             self.model.say(between)
             self.say(f"{ends}")
-        self.refusable(ends is not None, self.controller.fill_between)
+        self.refusable(ends is not None, self.controller.labels.fill_between)
 
     def load(self) -> None:
         chosen = sorted({self.any_slice(), self.any_slice()})
@@ -267,12 +267,12 @@ class Attack(Watched):
         self.controller.flush()
         if self.rng.random() < 0.5:
             # The panel leaves alone what is painted.
-            self.controller._take_labels(path, self.case.read_labels(path))
+            self.controller.labels.take(path, self.case.read_labels(path))
             loaded = {index: labels for index, labels in loaded.items() if self.model.slices[index].kind != "painted"}
         else:
             assert self.controller.session.load_labels(path, chosen) == chosen
-            self.controller._show_labels(chosen)
-            self.controller._classes_were_changed()
+            self.controller.labels.show(chosen)
+            self.controller.labels.show_classes()
         self.say(list(loaded))
         self.model.say(loaded, meet=True)
 
@@ -286,18 +286,18 @@ class Attack(Watched):
     def add_class(self) -> None:
         number = self.model.add_class(name := f"new {self.rng.randrange(99)}")
         self.say(number)
-        self.controller.add_class(name)
-        assert self.controller.selected_class == number
+        self.controller.labels.add_class(name)
+        assert self.controller.labels.selected_class == number
 
     def rename(self) -> None:
         number = self.any_class()
-        self.refusable(number in self.model.classes, self.controller.rename_class, number, "other")
+        self.refusable(number in self.model.classes, self.controller.labels.rename_class, number, "other")
         if number in self.model.classes:
             self.model.name_class(number, name="other")
 
     def recolour(self) -> None:
         number, colour = self.any_class(), f"#{self.rng.randrange(2**24):06x}"
-        self.refusable(number in self.model.classes, self.controller.recolour_class, number, colour)
+        self.refusable(number in self.model.classes, self.controller.labels.recolour_class, number, colour)
         if number in self.model.classes:
             self.model.name_class(number, colour=colour)
 
@@ -305,17 +305,17 @@ class Attack(Watched):
         number, erase = self.any_class(), self.rng.random() < 0.7
         self.say(f"{number} erase={erase}")
         done = number not in self.model.classes or self.model.remove_class(number, erase)
-        self.refusable(done, self.controller.remove_class, number, erase)
+        self.refusable(done, self.controller.labels.remove_class, number, erase)
 
     # --- the viewer -------------------------------------------------------------------------------------------------
 
     def scribbles(self) -> None:
         self.model.scribbles = not self.model.scribbles
         self.say(self.model.scribbles)
-        self.controller.set_scribbles(self.model.scribbles)
+        self.controller.labels.set_scribbles(self.model.scribbles)
 
     def go(self) -> None:
-        self.controller.go_to(self.rng.randrange(self.case.n_slices))
+        self.controller.view.go_to(self.rng.randrange(self.case.n_slices))
 
     def turn(self) -> None:
         dims = self.controller.viewer.dims
@@ -342,7 +342,7 @@ class Attack(Watched):
 
     def restore(self) -> None:
         self.model.gone = False
-        self.controller.restore_layers()
+        self.controller.view.restore_layers()
 
     def undo(self) -> None:
         for _ in range(self.rng.choice([1, 1, 2, 5])):

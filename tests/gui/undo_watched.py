@@ -11,6 +11,7 @@ from napari.layers import Image
 
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.gui.controller import Controller
+from napari_dinoaugseg.gui.core import Message
 from tests.gui.undo_model import BACKGROUND, OPEN, Model
 
 Action = tuple[str, int, bool]  # what, the seed of its details, whether everything is looked at afterwards
@@ -30,8 +31,8 @@ class Watched:
         for layer in [one for one in viewer.layers if one is not image]:
             viewer.layers.remove(layer)
         viewer.dims.ndisplay = 2
-        self.controller.set_scribbles(False)
-        self.controller.set_case(self.case, image=image)
+        self.controller.labels.set_scribbles(False)
+        self.controller.cases.begin(self.case, image=image)
         self.rng = random.Random(0)
         self.book = self.controller.session.labels
         self.book.add_class()
@@ -43,10 +44,14 @@ class Watched:
         )
         self.failed: list[str] = []
         self.log: list[str] = []
-        self.controller.failed.connect(self.failed.append)
+        self.controller.notified.connect(self._on_message)
 
     def end(self) -> None:
-        self.controller.failed.disconnect(self.failed.append)
+        self.controller.notified.disconnect(self._on_message)
+
+    def _on_message(self, message: Message) -> None:
+        if message.kind == "error":
+            self.failed.append(message.text)
 
     # --- looking ----------------------------------------------------------------------------------------------------
 

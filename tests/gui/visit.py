@@ -63,8 +63,8 @@ def visit(rounds: int) -> None:
     controller = panel.controller
     spin(0.3)  # the window is drawn
     click(panel, "Use selected layer")
-    assert spin(400, lambda: controller.encoder_expected is not None), "nobody found an encoder"
-    reached(f"encoder {controller.encoder_expected}")
+    assert spin(400, lambda: controller.setup.encoder_expected is not None), "nobody found an encoder"
+    reached(f"encoder {controller.setup.encoder_expected}")
     assert spin(400, lambda: "look-for-weights" not in {thread.name for thread in threading.enumerate()})
     reached("libraries")
 

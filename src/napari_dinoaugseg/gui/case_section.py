@@ -26,9 +26,10 @@ from napari_dinoaugseg.case import Plane
 from napari_dinoaugseg.case.files import PICTURE_SUFFIXES
 from napari_dinoaugseg.cluster.connection import INSTALL, is_installed
 from napari_dinoaugseg.errors import DinoAugSegError, SeveralSeriesError
-from napari_dinoaugseg.gui.core import in_the_panels_words
-from napari_dinoaugseg.gui.preferences import follow_offline
+from napari_dinoaugseg.gui.core import Change, in_the_panels_words
+from napari_dinoaugseg.gui.setup import follow_offline
 from napari_dinoaugseg.gui.widgets import (
+    WINDOWS,
     as_sentence,
     ask_for_file,
     ask_for_folder,
@@ -41,9 +42,9 @@ from napari_dinoaugseg.gui.widgets import (
     quietly,
     row,
     sentence,
+    show_window,
     text_colour,
 )
-from napari_dinoaugseg.gui.windows import WINDOWS, show_window
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.local import load_libraries
 
@@ -56,7 +57,7 @@ _HERE, _SCHEDULER = "this computer", "a Dask scheduler at…"
 
 
 class ComputeChoice(QWidget):
-    """A list of two, a field for the scheduler's address, and a word on what that means."""
+    """A list of two, a field for the scheduler's address, and what that means for the data."""
 
     def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -75,12 +76,16 @@ class ComputeChoice(QWidget):
         layout.setSpacing(2)
         for widget in (self.places, self.address, self.state):
             layout.addWidget(widget)
-        controller.settings_changed.connect(self.refresh)
+        controller.changed.connect(self._on_change)
         self.refresh()
+
+    def _on_change(self, what: Change) -> None:
+        if what & Change.SETTINGS:
+            self.refresh()
 
     def refresh(self) -> None:
         """Show the chosen machine."""
-        scheduler = self.controller.scheduler
+        scheduler = self.controller.setup.scheduler
         quietly(self.places, lambda: self.places.setCurrentText(_SCHEDULER if scheduler else _HERE))
         quietly(self.address, lambda: self.address.setText(scheduler))
         self._show_address(bool(scheduler))
@@ -92,17 +97,17 @@ class ComputeChoice(QWidget):
 
     def _choose(self, *_: object) -> None:
         if self.places.currentText() == _HERE:
-            self.controller.use_scheduler("")
+            self.controller.setup.use_scheduler("")
             self.refresh()
             return
         self._show_address(True)
-        if not self.controller.scheduler:
+        if not self.controller.setup.scheduler:
             self.state.setText("Enter the scheduler's address." if is_installed() else _describe("-"))
         self.address.setFocus()
 
     def _use_address(self) -> None:
-        if self.address.text().strip() != self.controller.scheduler:
-            self.controller.use_scheduler(self.address.text())
+        if self.address.text().strip() != self.controller.setup.scheduler:
+            self.controller.setup.use_scheduler(self.address.text())
             self.refresh()
 
 
@@ -208,21 +213,26 @@ class EncoderChoice(QWidget):
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._look)
         self.found.connect(self._on_found)
-        controller.session_changed.connect(self._look_soon)
-        controller.settings_changed.connect(self.refresh)
+        controller.changed.connect(self._on_change)
         follow_theme(controller.viewer, self, self.refresh)  # the link has the colour of the text
+
+    def _on_change(self, what: Change) -> None:
+        if what & Change.SESSION and self.controller.session is not None:
+            self._timer.start(300)
+        if what & Change.SETTINGS:
+            self.refresh()
 
     def refresh(self) -> None:
         """Show the chosen encoder and where its weights are."""
-        wanted = self.controller.settings.encoder
+        wanted = self.controller.setup.settings.encoder
         quietly(self.names, lambda: self.names.setCurrentText(wanted))
-        self.without_button.setVisible(self.controller.weights is not None)
+        self.without_button.setVisible(self.controller.setup.weights is not None)
         self.state.setText(self._describe(wanted))
         self._show_details(wanted)
 
     def _describe(self, wanted: str) -> str:
-        found, weights = self._found, self.controller.weights
-        if self.controller.scheduler:
+        found, weights = self._found, self.controller.setup.weights
+        if self.controller.setup.scheduler:
             return "with the weights that the scheduler's worker has"
         problem = found["problem"] if found is not None and found["asked"] == (wanted, weights) else None
         if problem is not None:
@@ -250,12 +260,12 @@ class EncoderChoice(QWidget):
         """Fill what is folded away; unfold it before a download and where weights have to be fetched by hand."""
         found = self._found
         name = found["chosen"] if found is not None and wanted == "auto" else wanted
-        known = found is not None and name in found["specs"] and not self.controller.scheduler
+        known = found is not None and name in found["specs"] and not self.controller.setup.scheduler
         self.fold.setVisible(known)
         if not known or found is None:
             self.fold.setChecked(False)
             return
-        state = "file" if self.controller.weights is not None else found["states"][name]
+        state = "file" if self.controller.setup.weights is not None else found["states"][name]
         self.details.setText(self._details(found["specs"][name], state))
         if self._described != (name, state):
             self._described = (name, state)
@@ -283,17 +293,13 @@ class EncoderChoice(QWidget):
         self.fold.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
         self.details.setVisible(opened)
 
-    def _look_soon(self) -> None:
-        if self.controller.session is not None:
-            self._timer.start(300)
-
     def _look(self) -> None:
         """Ask the engine, in the background."""
         controller = self.controller
         if controller.closed or self._looking:
             return
         self._looking = True
-        arguments = (controller.settings.encoder, controller.weights, controller.device)
+        arguments = (controller.setup.settings.encoder, controller.setup.weights, controller.setup.device)
 
         def look() -> None:
             found = look_for_weights(*arguments)
@@ -310,14 +316,14 @@ class EncoderChoice(QWidget):
         if self.controller.closed:
             return
         self._found = found
-        if found["asked"] != (self.controller.settings.encoder, self.controller.weights):
+        if found["asked"] != (self.controller.setup.settings.encoder, self.controller.setup.weights):
             self._look()  # something else was chosen meanwhile
-        if self.controller.encoder_in_use is None and found["chosen"] is not None:
-            self.controller.encoder_expected = found["chosen"]
-        self.controller.settings_changed.emit()
+        if self.controller.setup.encoder_in_use is None and found["chosen"] is not None:
+            self.controller.setup.encoder_expected = found["chosen"]
+        self.controller.touch(Change.SETTINGS)
 
     def _choose(self) -> None:
-        self.controller.change_settings(encoder=self.names.currentText())
+        self.controller.setup.change(encoder=self.names.currentText())
         self._look()
 
     def _choose_file(self) -> None:
@@ -335,7 +341,7 @@ class EncoderChoice(QWidget):
         self._use(None)
 
     def _use(self, weights: Path | None) -> None:
-        self.controller.use_weights(weights)
+        self.controller.setup.use_weights(weights)
         self._look()
 
 
@@ -384,19 +390,12 @@ class CaseSection(QWidget):
         )
         self.window_choice.activated.connect(self._choose_window)
         self.device = choice(["auto", "cpu", "cuda", "mps"], "What computes; auto takes the fastest that is there")
-        self.device.activated.connect(lambda _: controller.use_device(self.device.currentText()))
+        self.device.activated.connect(self._choose_device)
         self.encoder = EncoderChoice(controller)
         self.machine = ComputeChoice(controller)
         self._arrange()
-        for signal in (
-            controller.session_changed,
-            controller.settings_changed,
-            controller.window_changed,
-            controller.work_started,
-            controller.work_finished,
-        ):
-            signal.connect(self.refresh)
-        controller.choice_needed.connect(self._choose)
+        controller.changed.connect(self._on_change)
+        controller.cases.choice_needed.connect(self._choose)
         self.refresh()
 
     def _arrange(self) -> None:
@@ -420,10 +419,14 @@ class CaseSection(QWidget):
         form.addRow("Device", self.device)
         layout.addLayout(form)
 
-    def refresh(self, *_: object) -> None:
+    def _on_change(self, what: Change) -> None:
+        if what & (Change.SESSION | Change.SETTINGS | Change.WINDOW | Change.WORK):
+            self.refresh()
+
+    def refresh(self) -> None:
         """Show the case and the settings."""
         controller = self.controller
-        idle = not controller.busy
+        idle = not controller.jobs.busy
         session = controller.session
         for widget in (self.layer_button, self.file_button, self.folder_button, self.sample_button):
             widget.setEnabled(idle)
@@ -438,8 +441,8 @@ class CaseSection(QWidget):
             return
         case = session.case
         quietly(self.plane, lambda: self.plane.setCurrentText(case.plane.value))
-        show_window(self.window_choice, controller.view_window)
-        quietly(self.device, lambda: self.device.setCurrentText(controller.device))
+        show_window(self.window_choice, controller.view.window)
+        quietly(self.device, lambda: self.device.setCurrentText(controller.setup.device))
         noun = "slice" if is_volume else "picture"
         height, width = case.slice_shape(0)
         spacing, distance = case.slice_spacing(0), case.slice_distance
@@ -463,20 +466,20 @@ class CaseSection(QWidget):
         # With one image there is nothing to choose, whatever is selected.
         if not isinstance(active, Image) and len(images) == 1:
             active = images[0]
-        self.controller.use_layer(active)
+        self.controller.cases.use_layer(active)
 
     def _open_file(self) -> None:
         path = ask_for_file(self, "case", "Open an image", _FILES)
         if path is not None:
-            self.controller.open_path(path)
+            self.controller.cases.open_path(path)
 
     def _open_folder(self) -> None:
         path = ask_for_folder(self, "case", "Open a folder with a DICOM series or pictures")
         if path is not None:
-            self.controller.open_path(path)
+            self.controller.cases.open_path(path)
 
     def _open_sample(self) -> None:
-        self.controller.open_sample()
+        self.controller.cases.open_sample()
 
     def _choose(self, path: str | Path, error: Exception, chosen: Mapping[str, Any]) -> None:
         """Several series or volumes: let the person choose one, and open it; a series may hold several volumes."""
@@ -487,19 +490,22 @@ class CaseSection(QWidget):
         else:
             option, choice = "component", ask_for_volume(self, getattr(error, "count", 1))
         if choice is not None:
-            self.controller.open_path(path, **{**chosen, option: choice})
+            self.controller.cases.open_path(path, **{**chosen, option: choice})
 
     # --- choosing ---------------------------------------------------------------------------------------------------
 
     def _choose_plane(self) -> None:
-        self.controller.change_plane(Plane(self.plane.currentText()))
+        self.controller.cases.change_plane(Plane(self.plane.currentText()))
         self.refresh()
+
+    def _choose_device(self, *_: object) -> None:
+        self.controller.setup.use_device(self.device.currentText())
 
     def _choose_window(self) -> None:
         chosen = self.window_choice.currentText()
         if chosen == _OWN:
             session = self.controller.session
             low, high = session.case.intensity_range() if session is not None else (0.0, 255.0)
-            chosen = ask_for_window(self, low, high) or self.controller.view_window
-        self.controller.view_through(chosen)
+            chosen = ask_for_window(self, low, high) or self.controller.view.window
+        self.controller.view.look_through(chosen)
         self.refresh()

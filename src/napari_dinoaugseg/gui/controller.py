@@ -1,49 +1,58 @@
-"""What the sections of the panel stand on: the state of one viewer, and one method for each thing a person can do.
-
-No widgets live here. Everything that touches layers or the label book runs on the thread of the interface; the work in
-the background only hands out events and masks (``workers.py``).
-"""
+"""The state of the plugin in one viewer, and the parts that act on it. No widgets live here."""
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal, SignalInstance
 from qtpy.compat import isalive
+from qtpy.QtCore import QTimer
 
-from napari_dinoaugseg.gui.advice import advice
-from napari_dinoaugseg.gui.case_actions import CaseActions
-from napari_dinoaugseg.learning.query import Suggestion
+from napari_dinoaugseg.errors import DinoAugSegError, LabelError, SessionError
+from napari_dinoaugseg.gui.cases import Cases
+from napari_dinoaugseg.gui.core import Change, Follower, Kind, Message, in_the_panels_words
+from napari_dinoaugseg.gui.jobs import Jobs
+from napari_dinoaugseg.gui.labelling import Labelling
+from napari_dinoaugseg.gui.saving import Saving, SessionActions
+from napari_dinoaugseg.gui.setup import Setup
+from napari_dinoaugseg.gui.view import CanvasGuard, FillGuard, Looking, Tools, View
+from napari_dinoaugseg.gui.widgets import stop
 
 if TYPE_CHECKING:
     import napari
 
+    from napari_dinoaugseg.gui.layers import CaseLayers
+    from napari_dinoaugseg.gui.view import ViewGuard
+    from napari_dinoaugseg.session.session import Session
 
-class Controller(CaseActions):
+_log = logging.getLogger(__name__)
+
+_TOGETHER = 60  # ms: many things change at once, and the sections of the panel show them once
+
+
+class Controller:
     """The state of the plugin in one viewer. Get it with :meth:`of`: two panels of a viewer share it.
 
     Attributes:
         viewer: napari's viewer.
         session: the open case with its labels; None before one is open.
         layers: the layers of the case; None before one is open.
-        busy: whether work goes on in the background.
-        stopping: whether it was asked to stop.
-        settings: how to learn; change it with :meth:`change_settings`.
-        device: what computes: ``auto``, ``cpu``, ``cuda``.
-        scheduler: the address of a Dask scheduler whose workers compute; empty = this computer.
-        interrupted: what a scheduler's loss ended, as `work_name` names it; empty = nothing.
-        weights: a file with encoder weights, or None.
-        scribbles: whether unpainted pixels of newly labelled slices mean "unknown".
-        selected_class: the number that the brush paints; 0 = the eraser.
-        encoder_in_use: the encoder that was loaded, as what it is; None before it was needed.
-        encoder_expected: the one that would be loaded; None while nobody has looked.
-        users: how many panels show it.
-        last_stage: what the work in the background did last.
-        read_only: why nothing can be changed (another window writes this session), a sentence; empty when it can.
+        guard: refuses paint while the view shows something else; None before a case is open.
+        setup: how to learn, with what, and where.
+        jobs: work in the background.
+        cases: opening and leaving a case.
+        view: the slice in view, and the window it is looked through.
+        labels: what a person does with labels and classes.
+        tools: the tool in the person's hand.
         saving: keeps the session on disk.
-        sessions: saved sessions of the case, to go on with.
+        sessions: saved sessions of the case, to resume.
+        followers: what follows changes at once.
+        users: how many panels show it.
+        closed: whether the viewer is gone.
+        read_only: why nothing can be changed (another window writes this session), a sentence; empty when it can.
     """
 
     _without_panel: ClassVar[dict[int, Controller]] = {}
@@ -52,7 +61,7 @@ class Controller(CaseActions):
     @classmethod
     def of(cls, viewer: napari.Viewer) -> Controller:
         """The controller of a viewer, made when first asked for. Keep it: it lives as long as somebody does."""
-        # A viewer inside a plugin may be a proxy; what it stands for is one object.
+        # A viewer inside a plugin may be a proxy for the real one.
         viewer = getattr(viewer, "__wrapped__", viewer)
         found = cls._of_viewer.get(id(viewer))
         if found is None or found.closed:
@@ -61,54 +70,101 @@ class Controller(CaseActions):
         cls._without_panel.pop(id(viewer), None)
         return found
 
-    # --- looking ----------------------------------------------------------------------------------------------------
+    changed = Signal(object)  # Change: all that changed in the last moments
+    progressed = Signal(object)  # learning.events.Progress
+    notified = Signal(object)  # Message
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self.viewer = viewer
+        self.session: Session | None = None
+        self.layers: CaseLayers | None = None
+        self.guard: ViewGuard | None = None
+        self.users = 0
+        self.closed = False
+        self.read_only = ""
+        self._canvas_guard = CanvasGuard(viewer)
+        self.setup = Setup(self)
+        self.view = View(self)
+        self.labels = Labelling(self)
+        self.tools = Tools(self)
+        self.jobs = Jobs(self)
+        self.saving = Saving(self)
+        self.sessions = SessionActions(self)
+        self.cases = Cases(self)
+        self.followers: list[Follower] = [self.saving, Looking(self), FillGuard(self), self.tools]
+        self._pending = Change(0)
+        self._timer = QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_TOGETHER)
+        self._timer.timeout.connect(self._emit_changes)
 
     @property
-    def advice(self) -> str:
-        """What to do next, in one sentence."""
-        return advice(self)
+    def current_slice(self) -> int:
+        """The slice in view, by the case's numbering; 0 before a case is open."""
+        return self.layers.current_slice if self.layers is not None else 0
 
-    def suggestion(self) -> Suggestion | None:
-        """The slice worth labelling next, with the reason; None when every slice is labelled or no case is open."""
-        found = self.session.suggest(1) if self.session is not None else []
-        return found[0] if found else None
+    # --- what happens -----------------------------------------------------------------------------------------------
 
-    # --- moving -----------------------------------------------------------------------------------------------------
-
-    def go_to(self, index: int) -> None:
-        """Show a slice."""
-        if self.session is not None and self.layers is not None:
-            self.layers.go_to(min(max(index, 0), self.session.case.n_slices - 1))
-
-    def next_labelled(self, step: int = 1) -> None:
-        """Show the next labelled slice (``step`` = 1), or the one before (-1); goes round at the end."""
-        if self.session is None:
+    def touch(self, what: Change) -> None:
+        """Something changed: the parts follow at once, the sections of the panel in a moment (`changed`)."""
+        if self.closed:
             return
-        self.flush()
-        labelled = self.session.labels.labelled
-        if not labelled:
-            self.said.emit("No slice is labelled yet.")
-            return
-        here = self.current_slice
-        if step > 0:
-            self.go_to(next((i for i in labelled if i > here), labelled[0]))
+        self._pending |= what
+        for follower in tuple(self.followers):
+            follower.follow(what)
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def notify(self, text: str, kind: Kind = "done") -> None:
+        """Show a sentence to the person."""
+        self.notified.emit(Message(text, kind))
+
+    def _emit_changes(self) -> None:
+        pending, self._pending = self._pending, Change(0)
+        self.changed.emit(pending)
+
+    # --- safety -----------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Take over at once what was painted in the last moments."""
+        if self.layers is not None:
+            self.layers.flush()
+
+    def require_writable(self) -> None:
+        """Refuse what would change a session that another window writes. Raises SessionError."""
+        if self.read_only:
+            raise SessionError(self.read_only)
+
+    def require_view(self, index: int) -> None:
+        """Refuse a change of the slice in view while the view shows something else. Raises LabelError."""
+        if self.guard is not None and self.guard.reason and index == self.current_slice:
+            raise LabelError(self.guard.reason)
+
+    def tell_error(self, error: BaseException) -> None:
+        """Show an error in the panel and as a napari notification; an unforeseen one goes to the log as well."""
+        if isinstance(error, DinoAugSegError):
+            sentence = in_the_panels_words(str(error))
         else:
-            self.go_to(next((i for i in reversed(labelled) if i < here), labelled[-1]))
+            _log.error("unforeseen error", exc_info=error)
+            sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error}). Your labels are safe."
+        self.notify(sentence, "error")
+        from napari.utils.notifications import show_error
 
-    def next_suggested(self) -> None:
-        """Show the slice worth labelling next, and say why."""
-        if self.session is None:
-            return
-        self.flush()
-        found = self.suggestion()
-        if found is None:
-            self.said.emit("Every slice is labelled.")
-            return
-        self.go_to(found.index)
-        self.suggested.emit(f"{self.session.case.slice_name(found.index).capitalize()}: {found.reason}.")
+        show_error(sentence)
+
+    def guarded(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+        """Do something; an error becomes a message. Returns whether it succeeded."""
+        try:
+            action(*args, **kwargs)
+        except Exception as error:  # a button must never end in a traceback
+            self.tell_error(error)
+            return False
+        return True
+
+    # --- the end ----------------------------------------------------------------------------------------------------
 
     def release(self, widgets: Collection[object]) -> None:
-        """A panel is gone: its widgets are called no more. With its viewer everything ends.
+        """A panel is gone: its widgets are no longer called. With its viewer everything ends.
 
         A panel that was only closed leaves the session as it is; the next panel of the viewer shows it again.
         """
@@ -127,8 +183,7 @@ class Controller(CaseActions):
             window.destroyed.connect(self.dispose)
 
     def _signals(self) -> list[SignalInstance]:
-        names = [name for name in dir(type(self)) if isinstance(getattr(type(self), name, None), Signal)]
-        return [getattr(self, name) for name in names]
+        return [self.changed, self.progressed, self.notified, self.cases.choice_needed]
 
     def dispose(self, *_: object) -> None:
         """The viewer or the last panel closes: stop the work, save the last strokes, let go of the layers."""
@@ -138,9 +193,9 @@ class Controller(CaseActions):
         self.flush()
         self.saving.end()
         self.closed = True
-        self.viewer.layers.events.inserted.disconnect(self._on_inserted)
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-        self.abandon_work()
+        stop(self._timer)
+        self.cases.dispose()
+        self.jobs.abandon()
         if self.session is not None:
             self.session.close()
         if self.guard is not None:

@@ -49,12 +49,14 @@ def open_demo(
     Raises:
         SettingsError: an unknown preset or setting.
     """
+    from napari_dinoaugseg.gui.core import Change
+
     settings = Settings.of_preset(preset, **changes)
     panel: Panel = viewer.window.add_plugin_dock_widget(PLUGIN)[1]
     controller = panel.controller
-    controller.settings, controller.device, controller.weights = settings, device, weights
-    controller.settings_changed.emit()
-    controller.open_sample()
+    controller.setup.settings, controller.setup.device, controller.setup.weights = settings, device, weights
+    controller.touch(Change.SETTINGS)
+    controller.cases.open_sample()
     return panel
 
 

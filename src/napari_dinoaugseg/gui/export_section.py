@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_dinoaugseg.case import VolumeCase
 from napari_dinoaugseg.case.files import suffix_of
 from napari_dinoaugseg.case.writing import SEG_SUFFIXES
-from napari_dinoaugseg.gui.advice import unanswered
+from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.widgets import (
     Purpose,
     ask_for_file,
@@ -42,6 +42,8 @@ MODEL_SUFFIX = ".safetensors"
 _EVERYTHING, _REVIEWED = "Everything", "Reviewed only"
 _NAMED = 6  # files that a question lists by name
 
+_SHOWN = Change.SESSION | Change.LABELS | Change.PREDICTIONS | Change.CLASSES | Change.WORK | Change.SAVED_SESSIONS
+
 _CHOICES: tuple[tuple[str, tuple[Status, ...]], ...] = (
     ("Everything, predictions too", EVERYTHING),
     ("Labelled by hand and accepted", MANUAL_AND_ACCEPTED),
@@ -56,17 +58,7 @@ class ExportSection(QWidget):
         super().__init__(parent)
         self.controller = controller
         self._build()
-        for signal in (
-            controller.session_changed,
-            controller.labels_changed,
-            controller.predictions_changed,
-            controller.classes_changed,
-            controller.work_started,
-            controller.work_finished,
-            controller.sessions_changed,
-        ):
-            signal.connect(self.refresh)
-        controller.session_changed.connect(self._forget)
+        controller.changed.connect(self._on_change)
         self.refresh()
 
     # --- making -----------------------------------------------------------------------------------------------------
@@ -109,10 +101,18 @@ class ExportSection(QWidget):
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
+    def _on_change(self, what: Change) -> None:
+        if what & Change.SESSION:
+            self.result.hide()
+        if what & _SHOWN:
+            self.refresh()
+
     def refresh(self, *_: object) -> None:
         """Show what can be written now."""
-        session, idle = self.controller.session, not self.controller.busy
-        can_write = session is not None and idle and bool(session.labels.classes) and not unanswered(self.controller)
+        session, idle = self.controller.session, not self.controller.jobs.busy
+        can_write = (
+            session is not None and idle and bool(session.labels.classes) and not self.controller.sessions.unanswered
+        )
         trained = session is not None and session.is_trained
         for widget in (self.include, self.per_class):
             widget.setEnabled(session is not None)
@@ -147,20 +147,15 @@ class ExportSection(QWidget):
     def _wanted(self) -> tuple[Status, ...]:
         return _CHOICES[self.include.currentIndex()][1]
 
-    def _forget(self) -> None:
-        self.result.hide()
-
-    def _tell(self, text: str) -> None:
+    def _show_result(self, text: str) -> None:
         self.result.setText(text)
         self.result.show()
 
     # --- doing ------------------------------------------------------------------------------------------------------
 
+    @guarded
     def export_mask(self) -> None:
         """Ask where, ask before replacing anything, and write in the background."""
-        self.controller.guarded(self._export_mask)
-
-    def _export_mask(self) -> None:
         self.controller.flush()
         session = self.controller.session
         path = self._ask_mask_path(session) if session is not None else None
@@ -178,15 +173,13 @@ class ExportSection(QWidget):
             return export_masks(session, path, include, per_class=per_class, reviewed_only=reviewed_only)
 
         left_out = f" {_left_out(session, len(unseen))}" if reviewed_only else ""
-        self.controller.run_function(
-            "Writing the mask", write, lambda written: self._tell(f"Written: {_listed(written)}.{left_out}")
+        self.controller.jobs.run(
+            "Writing the mask", write, lambda written: self._show_result(f"Written: {_listed(written)}.{left_out}")
         )
 
+    @guarded
     def export_report(self) -> None:
         """Write the JSON report."""
-        self.controller.guarded(self._export_report)
-
-    def _export_report(self) -> None:
         self.controller.flush()
         session, include = self.controller.session, self._wanted()
         path = self._ask_new_file("report", "Write the report", "report.json", "JSON (*.json)", (".json",))
@@ -196,18 +189,18 @@ class ExportSection(QWidget):
         def write() -> None:
             write_report(path, session, include)
 
-        self.controller.run_function("Writing the report", write, lambda _: self._tell(f"Written: {path}"))
+        self.controller.jobs.run("Writing the report", write, lambda _: self._show_result(f"Written: {path}"))
 
+    @guarded
     def save_model(self) -> None:
-        """Save what was learnt."""
-        self.controller.guarded(self._save_model)
-
-    def _save_model(self) -> None:
+        """Save the trained model."""
+        session = self.controller.session
         name, filters = f"model{MODEL_SUFFIX}", f"Model (*{MODEL_SUFFIX})"
         path = self._ask_new_file("model", "Save the model", name, filters, (MODEL_SUFFIX,))
-        if path is not None and self._may_replace([path]):
-            self.controller.save_model(path)
-            self._tell(f"Written: {path}")
+        if session is not None and path is not None and self._may_replace([path]):
+            self.controller.saving.secure()
+            session.save_model(path)
+            self._show_result(f"Written: {path}")
 
     def apply_model(self) -> None:
         """Predict the open case with a saved model."""
@@ -215,7 +208,7 @@ class ExportSection(QWidget):
         path = ask_for_file(self, "model", "Apply a saved model", filters, beside=self._beside())
         if path is not None:
             self.result.hide()
-            self.controller.load_model(path)
+            self.controller.jobs.load_model(path)
 
     # --- asking -----------------------------------------------------------------------------------------------------
 

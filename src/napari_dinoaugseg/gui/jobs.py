@@ -1,16 +1,32 @@
-"""Work in the background: one piece at a time, stopped at its next step, shown in napari's list of tasks.
+"""Work in the background: train, predict, read. One piece at a time, stopped at its next step.
 
-The worker's thread only draws events from a generator. They are handled on the thread of the interface.
+The thread of the work only draws events from a generator. They are handled on the interface's thread, which alone
+touches layers and labels.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.learning.events import Cancel
+from napari_dinoaugseg.errors import ClusterError, TrainingError
+from napari_dinoaugseg.gui.core import Change, guarded, in_the_panels_words
+from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.index import Round
+    from napari_dinoaugseg.session.labels import Labels
+    from napari_dinoaugseg.session.session import PreparedModel, Session
+
+_log = logging.getLogger(__name__)
 
 Handler = Callable[[Any], None]
+
+TRAINING, PREDICTING = "Training", "Predicting"
 
 
 class Relay:
@@ -25,11 +41,11 @@ class Relay:
 
 
 class Work:
-    """One running piece of work.
+    """One piece of work, shown in napari's list of tasks.
 
     Args:
         name: for napari's list of tasks.
-        source: makes the events; called in the thread, so that errors while it starts are caught as well.
+        source: makes the events; called in the thread, so that its own errors are caught as well.
         on_event: gets each event.
         on_done: gets what the generator returned.
         on_error: gets the exception that ended it.
@@ -106,3 +122,268 @@ class _Failure:
 
 def _generator(events: Iterator[Any]) -> Generator[Any, None, Any]:
     return (yield from events)
+
+
+class Jobs:
+    """What a viewer does in the background, one piece of work at a time.
+
+    Attributes:
+        name: of the running work, as "Training"; empty when there is none.
+        count: how many pieces of work were started.
+        interrupted: the name of the work that the loss of a scheduler ended; empty = none.
+        last_stage: the stage of the last progress: "encode", "train", "predict"; None before the first.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self._work: Work | None = None
+        self._notices: list[str] = []
+        self.name = ""
+        self.count = 0
+        self.interrupted = ""
+        self.last_stage: str | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is running."""
+        return self._work is not None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the running work was asked to stop."""
+        return self._work is not None and bool(self._work.cancel)
+
+    # --- what a person starts ---------------------------------------------------------------------------------------
+
+    @guarded
+    def train(self) -> None:
+        """Learn from what is labelled now, then predict the other slices, those near the one in view first."""
+        controller = self.controller
+        session = self._ready()
+        cancel = Cancel()
+        training = session.train(cancel)
+
+        def done(result: Round) -> None:
+            controller.setup.encoder_in_use = session.encoder_name
+            if cancel:
+                controller.notify(
+                    f"Stopped after {result.steps} steps; what was learnt is kept. Predict uses it, Train goes on."
+                )
+            elif session is controller.session:
+                self.predict()
+
+        self._start(TRAINING, lambda: training, done, cancel)
+
+    @guarded
+    def predict(self) -> None:
+        """Predict with the trained model, slices near the one in view first."""
+        controller = self.controller
+        session = self._ready()
+        if not session.is_trained:
+            msg = "There is no trained model yet. Label a few slices and train, or load a saved model."
+            raise TrainingError(msg)
+        cancel, relay = Cancel(), Relay()
+        predictions = session.predictions(controller.current_slice, report=relay, cancel=cancel)
+        started = time.monotonic()
+
+        def done(_: object) -> None:
+            count = len(session.labels.confidence)
+            if cancel:
+                controller.notify(f"Stopped; {count} predicted slices are kept.")
+            else:
+                controller.notify(f"{count} slices predicted in {time.monotonic() - started:.0f} s.")
+            controller.touch(Change.PREDICTIONS)
+
+        self._start(PREDICTING, lambda: predictions, done, cancel, relay=relay)
+
+    @guarded
+    def load_model(self, path: Path) -> None:
+        """Load a saved model, and predict the open case with it."""
+        controller = self.controller
+        session = self._ready()
+        brings_classes = not session.labels.labelled  # nothing depends on the session's own yet
+
+        def source() -> Generator[Any, None, PreparedModel]:
+            yield Notice("Loading the model…")
+            return session.prepare_model(path, brings_classes=brings_classes)
+
+        def done(prepared: PreparedModel) -> None:
+            if session is not controller.session:
+                prepared.engine.close()
+                return
+            controller.flush()
+            session.adopt_model(prepared)
+            controller.setup.adopt(session)
+            controller.labels.show_classes()
+            self.predict()
+
+        self._start("Loading the model", source, done, Cancel())
+
+    @guarded
+    def load_labels(self, path: Path) -> None:
+        """Take labels from a file, or a folder of masks, for the slices that are not labelled by hand yet."""
+        controller = self.controller
+        session = self._ready()
+
+        def done(loaded: dict[int, Labels]) -> None:
+            if session is controller.session:
+                controller.labels.take(path, loaded)
+
+        self.run("Reading labels", lambda: session.case.read_labels(path), done)
+
+    def stop(self) -> None:
+        """Ask the running work to stop; what it has done stays."""
+        if self._work is not None and not self._work.cancel:
+            self._work.stop()
+            self.controller.notify("Stopping…")
+
+    def abandon(self) -> None:
+        """Ask the running work to stop, and ignore what comes of it."""
+        if self._work is not None:
+            self._work.abandon()
+            self._work = None
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    @guarded
+    def run(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Run a function in the background, then `done` (or `failed`) on the interface's thread."""
+
+        def source() -> Generator[Any, None, Any]:
+            yield from ()
+            return function()
+
+        self._require_idle()
+        self._start(name, source, done, Cancel(), failed)
+
+    def notify_later(self, sentence: str) -> None:
+        """Take a notice from the thread of the work; it is shown with the next event."""
+        self._notices.append(in_the_panels_words(sentence))
+
+    def set_interrupted(self, name: str) -> None:
+        """Remember the work that the loss of a scheduler ended; only training and prediction can be started again."""
+        name = name if name in (TRAINING, PREDICTING) else ""
+        if self.interrupted != name:
+            self.interrupted = name
+            self.controller.touch(Change.WORK)
+
+    def compute_here(self) -> None:
+        """Leave the scheduler, and start on this computer what its loss ended."""
+        begin = self.train if self.interrupted == TRAINING else self.predict
+        self.controller.setup.use_scheduler("")
+        begin()
+
+    def _ready(self) -> Session:
+        """The session, with the last strokes in it and free for new work. Raises TrainingError or SessionError."""
+        self._require_idle()
+        self.controller.require_writable()
+        session = self.controller.session
+        if session is None:
+            msg = "There is no case yet. Open one in the Case section first."
+            raise TrainingError(msg)
+        self.controller.flush()
+        return session
+
+    def _require_idle(self) -> None:
+        if self.busy:
+            msg = f"{self.name} is still going on. Wait for it, or press Stop."
+            raise TrainingError(msg)
+
+    def _start(
+        self,
+        name: str,
+        source: Callable[[], Iterator[Any]],
+        done: Callable[[Any], None],
+        cancel: Cancel,
+        failed: Callable[[Exception], None] | None = None,
+        relay: Relay | None = None,
+    ) -> None:
+        controller = self.controller
+        session = controller.session
+
+        def on_event(event: object) -> None:
+            if not controller.closed:
+                self.show_event(event, session)
+
+        def on_done(result: Any) -> None:
+            if not controller.closed:
+                self._show_notices()
+                controller.guarded(done, result)
+
+        def on_error(error: Exception) -> None:
+            if not controller.closed:
+                self._show_notices()
+                (failed or report)(error)
+
+        def report(error: Exception) -> None:
+            self._report(error, name, session, stopped=bool(cancel))
+
+        def on_end() -> None:
+            self._work = None
+            self.name = ""
+            if not controller.closed:
+                controller.touch(Change.WORK)
+
+        source = controller.saving.before(source)  # whatever happens from here on, what was painted is on disk
+        self.set_interrupted("")
+        self.name = name
+        self.count += 1
+        self._work = Work(
+            name,
+            source,
+            on_event=on_event,
+            on_done=on_done,
+            on_error=on_error,
+            on_end=on_end,
+            cancel=cancel,
+            relay=relay,
+        )
+        controller.notify("", "clear")
+        controller.touch(Change.WORK)
+
+    def show_event(self, event: object, session: Session | None) -> None:
+        """Show progress, a notice or a prediction that work on a session has made."""
+        controller = self.controller
+        self._show_notices()
+        if isinstance(event, Progress):
+            self.last_stage = event.stage
+            controller.progressed.emit(event)
+        elif isinstance(event, Notice):
+            controller.notify(event.text, "notice")
+        elif isinstance(event, Prediction) and session is controller.session and session is not None:
+            session.store_prediction(event)
+            if controller.layers is not None:
+                controller.layers.keep_confidence(event)
+                controller.layers.show_predictions([event.index])
+            controller.touch(Change.PREDICTIONS)
+
+    def _show_notices(self) -> None:
+        while self._notices:
+            self.controller.notify(self._notices.pop(0), "notice")
+        self.controller.setup.see_encoder()
+
+    def _report(self, error: Exception, name: str, session: Session | None, *, stopped: bool) -> None:
+        controller = self.controller
+        if session is not None and session is not controller.session:
+            self._report_of_another_case(error, session.case.name, stopped=stopped)
+            return
+        if isinstance(error, ClusterError):
+            self.set_interrupted(name)
+        if stopped and isinstance(error, TrainingError):
+            controller.notify("Stopped before anything was learnt.")
+        else:
+            controller.tell_error(error)
+
+    def _report_of_another_case(self, error: Exception, name: str, *, stopped: bool) -> None:
+        """Report an error of a case that was left since; it must not stand in the panel of the next one."""
+        if not stopped or not isinstance(error, TrainingError | ClusterError):
+            from napari.utils.notifications import show_error
+
+            _log.error("error in work on a case that was left", exc_info=error)
+            show_error(f"{name}: {error}")

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.widgets import confirmed
 from napari_dinoaugseg.session.labels import Status
 
@@ -88,15 +89,16 @@ def accept_and_go_on(controller: Controller) -> None:
     session, here = controller.session, controller.current_slice
     if session is None:
         return
-    controller.accept(here)
+    controller.labels.accept(here)
     if session.labels.status(here) is not Status.ACCEPTED:
-        return  # why is said
-    found = controller.suggestion()
+        return  # the reason is shown already
+    found = controller.view.suggestion()
     if found is not None:
-        controller.go_to(found.index)
+        controller.view.go_to(found.index)
         accepted, name = session.case.slice_name(here), session.case.slice_name(found.index)
         words = f"{accepted} accepted; Ctrl+Z takes it back. {name}: {found.reason}."
-        controller.suggested.emit(words[0].upper() + words[1:] if session.case.kind == "volume" else words)
+        words = words[0].upper() + words[1:] if session.case.kind == "volume" else words
+        controller.notify(words, "slice")
 
 
 def correct(controller: Controller, parent: QWidget | None = None) -> None:
@@ -112,7 +114,7 @@ def correct(controller: Controller, parent: QWidget | None = None) -> None:
         text = f"You painted {name} by hand. Replace it by the prediction? Ctrl+Z brings it back."
         if not confirmed(parent, "Replace what you painted?", text):
             return
-    controller.copy_to_manual(here, overwrite=painted)
+    controller.labels.copy_to_manual(here, overwrite=painted)
     layers = controller.layers
     if layers is not None and layers.manual is not None and session.labels.status(here) is Status.MANUAL:
         controller.viewer.layers.selection.active = layers.manual
@@ -123,13 +125,13 @@ def correct(controller: Controller, parent: QWidget | None = None) -> None:
 def reject(controller: Controller) -> None:
     """Throw the prediction of the slice in view away."""
     if controller.session is not None:
-        controller.reject(controller.current_slice)
+        controller.labels.reject(controller.current_slice)
 
 
 def accept_certain(controller: Controller, confidence: float, parent: QWidget | None = None) -> None:
     """Accept all predictions with at least this confidence (0 to 1), once the person has confirmed how many."""
     controller.flush()
-    session, indices = controller.session, controller.certain_slices(confidence)
+    session, indices = controller.session, controller.labels.certain_slices(confidence)
     if session is None or not indices:
         return
     count = len(indices)
@@ -143,7 +145,7 @@ def accept_certain(controller: Controller, confidence: float, parent: QWidget | 
         looked = f"Nobody has looked at {unseen} of them yet."
     text = f"Accept {slices}? {looked} Training learns from what is accepted. Ctrl+Z takes it back."
     if confirmed(parent, f"Accept {slices}?", text):
-        controller.accept_above(confidence)
+        controller.labels.accept_above(confidence)
 
 
 # The keys of the plugin. napari ignores keys in a plugin's manifest, so they are bound here.
@@ -178,10 +180,10 @@ class Key:
 
 
 def _train_or_stop(controller: Controller) -> None:
-    if controller.busy:
-        controller.stop()
+    if controller.jobs.busy:
+        controller.jobs.stop()
     else:
-        controller.train()
+        controller.jobs.train()
 
 
 def _toggle_prediction(controller: Controller) -> None:
@@ -192,9 +194,9 @@ def _toggle_prediction(controller: Controller) -> None:
 
 KEYS: tuple[Key, ...] = (
     Key("train", "Shift-T", "train, or stop the work that is going on", _train_or_stop),
-    Key("next_suggested", "N", "go to the next slice to label or check", lambda c: c.next_suggested()),
-    Key("next_labelled", "J", "go to the next labelled slice", lambda c: c.next_labelled(1)),
-    Key("previous_labelled", "Shift-J", "go to the labelled slice before", lambda c: c.next_labelled(-1)),
+    Key("next_suggested", "N", "go to the next slice to label or check", lambda c: c.view.next_suggested()),
+    Key("next_labelled", "J", "go to the next labelled slice", lambda c: c.view.next_labelled(1)),
+    Key("previous_labelled", "Shift-J", "go to the labelled slice before", lambda c: c.view.next_labelled(-1)),
     Key("accept", "A", "accept the prediction of the slice in view, and go on to the next", accept_and_go_on),
     Key("correct", "C", "correct the prediction of the slice in view with the brush", lambda c: correct(c)),
     Key("reject", "X", "reject the prediction of the slice in view", reject),
@@ -234,18 +236,22 @@ class _Bindings:
         self._layers: list[Any] = []
         self._actions = {key.keys: self._action(key) for key in KEYS}
         self._bind(viewer)
-        controller.session_changed.connect(self._follow)
-        controller.layers_changed.connect(self._follow)
-        self._follow()
+        controller.followers.append(self)
+        self._follow_layers()
 
     def give_back(self) -> None:
         """Bind nothing any more."""
-        self._controller.session_changed.disconnect(self._follow, missing_ok=True)
-        self._controller.layers_changed.disconnect(self._follow, missing_ok=True)
+        if self in self._controller.followers:
+            self._controller.followers.remove(self)
         for owner in (*self._layers, self._viewer):
             self._unbind(owner)
 
-    def _follow(self) -> None:
+    def follow(self, what: Change) -> None:
+        """Follow the layers of the case."""
+        if what & (Change.SESSION | Change.LAYERS):
+            self._follow_layers()
+
+    def _follow_layers(self) -> None:
         """Bind the keys to the layers of the case that is open now, and to no others."""
         layers = self._controller.layers
         ours = [] if layers is None else [layers.image, layers.prediction, layers.manual]

@@ -1,4 +1,4 @@
-"""One thin cell per slice in the colour of its status, the slice in view marked; a click jumps there."""
+"""Painting: the slice strip, the brushes, what a slice as a whole can be, and the table of classes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,40 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QRectF,
     QSize,
     Qt,
-    QTimer,
     Signal,
 )
 from qtpy.QtGui import QColor, QPainter, QPalette, QPolygon
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QSlider, QToolTip, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QColorDialog,
+    QGridLayout,
+    QHeaderView,
+    QLabel,
+    QSizePolicy,
+    QSlider,
+    QTableWidget,
+    QTableWidgetItem,
+    QToolTip,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_dinoaugseg.case.pictures import find_masks_beside
+from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.keys import tooltip
-from napari_dinoaugseg.gui.widgets import Elided, ask_for_file, ask_for_folder, button, quietly, row, sentence
+from napari_dinoaugseg.gui.widgets import (
+    Elided,
+    ask_for_file,
+    ask_for_folder,
+    button,
+    confirmed,
+    quietly,
+    row,
+    sentence,
+)
 from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.session.pixel_counts import volumes_ml
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QPushButton
@@ -29,8 +53,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.case import Case
     from napari_dinoaugseg.gui.controller import Controller
 
-
-# Colour-blind safe; told apart in both themes.
+# Safe for colour-blind people, and distinct in both themes.
 COLOURS = {
     Status.EMPTY: "#8a8f98",
     Status.MANUAL: "#e69f00",
@@ -45,7 +68,6 @@ WORDS = {
     Status.PREDICTED: "predicted",
 }
 _MARK = 6  # pixels above and below the cells for the marks
-_PAUSE = 60  # ms
 
 
 class SliceStrip(QWidget):
@@ -59,29 +81,18 @@ class SliceStrip(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.statuses: list[Status] = []
         self.suggested: int | None = None
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self.refresh)
-        for signal in (
-            controller.session_changed,
-            controller.labels_changed,
-            controller.predictions_changed,
-            controller.work_finished,
-        ):
-            signal.connect(self._soon)
-        controller.slice_changed.connect(self._moved)
+        controller.changed.connect(self._on_change)
         self.refresh()
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """As wide as there is room."""
         return QSize(240, 34)
 
-    def _soon(self, *_: object) -> None:
-        if not self._timer.isActive():
-            self._timer.start(_PAUSE)
-
-    def _moved(self, _: int) -> None:
-        self.update()
+    def _on_change(self, what: Change) -> None:
+        if what & (Change.SESSION | Change.LABELS | Change.PREDICTIONS | Change.WORK):
+            self.refresh()
+        elif what & Change.SLICE:
+            self.update()
 
     def refresh(self) -> None:
         """Read the status of every slice."""
@@ -90,8 +101,8 @@ class SliceStrip(QWidget):
         # While masks are coming in, what was suggested would jump about.
         if session is None or not session.labels.labelled:
             self.suggested = None
-        elif not self.controller.busy:
-            found = self.controller.suggestion()
+        elif not self.controller.jobs.busy:
+            found = self.controller.view.suggestion()
             self.suggested = found.index if found is not None else None
         self.update()
 
@@ -154,7 +165,7 @@ class SliceStrip(QWidget):
     def _jump(self, event: Any) -> None:
         index = self.slice_at(event.pos().x())
         if index is not None:
-            self.controller.go_to(index)
+            self.controller.view.go_to(index)
 
 
 # A quiet offer: masks that lie beside the pictures of a case can be its labels.
@@ -177,15 +188,14 @@ class MasksOffer(QWidget):
         line.setStretch(0, 1)
         self.setLayout(line)
         self.found.connect(self._on_found)
-        controller.session_changed.connect(self._look)
-        for signal in (
-            controller.labels_changed,
-            controller.sessions_changed,
-            controller.work_started,
-            controller.work_finished,
-        ):
-            signal.connect(self._refresh)
+        controller.changed.connect(self._on_change)
         self._look()
+
+    def _on_change(self, what: Change) -> None:
+        if what & Change.SESSION:
+            self._look()
+        elif what & (Change.LABELS | Change.SAVED_SESSIONS | Change.WORK):
+            self._refresh()
 
     def _look(self) -> None:
         """Look beside the pictures of another case, in the background: a network drive takes its time."""
@@ -207,20 +217,20 @@ class MasksOffer(QWidget):
             self.place = place
             self._refresh()
 
-    def _refresh(self, *_: object) -> None:
+    def _refresh(self) -> None:
         controller = self.controller
         session = controller.session
         wanted = self.place is not None and session is not None and not session.labels.labelled
         # Saved labels come first; they are asked about above.
         self.setVisible(wanted and not controller.read_only and not controller.sessions.offers)
-        self.load_button.setEnabled(not controller.busy)
+        self.load_button.setEnabled(not controller.jobs.busy)
         if self.place is not None:
             self.text.setText(f"Masks seem to lie beside these pictures, in {self.place.name}.")
             self.text.setToolTip(str(self.place))
 
     def _load(self) -> None:
         if self.place is not None:
-            self.controller.load_labels(self.place)
+            self.controller.jobs.load_labels(self.place)
 
     def _dismiss(self) -> None:
         self.place = None
@@ -260,12 +270,7 @@ class LabelSection(QWidget):
         self.legend.setWordWrap(True)
         self._build()
         self._arrange()
-        controller.session_changed.connect(self.refresh)
-        controller.layers_changed.connect(self.refresh)
-        controller.settings_changed.connect(self.refresh)
-        controller.tool_changed.connect(self.refresh)
-        controller.slice_changed.connect(self._show_picture)
-        controller.view_turned.connect(self.refresh)
+        controller.changed.connect(self._on_change)
         self.refresh()
 
     def _build(self) -> None:
@@ -273,15 +278,15 @@ class LabelSection(QWidget):
         self.previous_button = button(
             "◀",
             tooltip("Go to the labelled slice before", "previous_labelled"),
-            lambda: controller.next_labelled(-1),
+            lambda: controller.view.next_labelled(-1),
         )
         self.next_button = button(
-            "▶", tooltip("Go to the next labelled slice", "next_labelled"), lambda: controller.next_labelled(1)
+            "▶", tooltip("Go to the next labelled slice", "next_labelled"), lambda: controller.view.next_labelled(1)
         )
         self.suggested_button = button(
             "Go to suggested",
             tooltip("Go to the slice worth labelling next", "next_suggested"),
-            controller.next_suggested,
+            controller.view.next_suggested,
         )
         self.paint_button = _brush(button("Brush", "Paint the selected class with the mouse", self._paint))
         self.erase_button = _brush(button("Eraser", "Take paint off", self._erase))
@@ -301,7 +306,7 @@ class LabelSection(QWidget):
             "Off: paint a slice completely, the rest of it is background.\n"
             "On: a few strokes of each class and of the background are enough; applies to slices you begin from now on"
         )
-        self.scribbles.toggled.connect(controller.set_scribbles)
+        self.scribbles.toggled.connect(controller.labels.set_scribbles)
         self.empty_button = button(
             "Slice is empty", "Nothing to paint here: label this slice as background", self._mark_empty
         )
@@ -311,7 +316,7 @@ class LabelSection(QWidget):
         self.fill_button = button(
             "Fill between",
             "Fill the slices between the labelled ones before and after this one, as a starting point",
-            controller.fill_between,
+            controller.labels.fill_between,
         )
         self.load_button = button(
             "Load labels…",
@@ -320,12 +325,14 @@ class LabelSection(QWidget):
             self._load,
         )
         self.restore_button = button(
-            "Bring layers back", "Make the layers again that were removed, with all labels", controller.restore_layers
+            "Bring layers back",
+            "Make the layers again that were removed, with all labels",
+            controller.view.restore_layers,
         )
         self.plane_button = button(
             "Back to the plane",
             "Show whole slices again, and paint on them one by one: paint in this view goes across slices",
-            controller.back_to_plane,
+            controller.view.back_to_plane,
         )
 
     def _arrange(self) -> None:
@@ -355,7 +362,13 @@ class LabelSection(QWidget):
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
-    def refresh(self, *_: object) -> None:
+    def _on_change(self, what: Change) -> None:
+        if what & (Change.SESSION | Change.LAYERS | Change.SETTINGS | Change.TOOL | Change.VIEW):
+            self.refresh()
+        elif what & Change.SLICE:
+            self._show_picture()
+
+    def refresh(self) -> None:
         """Show what can be done."""
         controller = self.controller
         layers = controller.layers
@@ -370,11 +383,11 @@ class LabelSection(QWidget):
             widget.setEnabled(controller.session is not None and writable)
         for widget in (self.paint_button, self.erase_button, self.brush_size):
             widget.setEnabled(manual is not None and writable)
-        self.background_button.setVisible(controller.scribbles)
+        self.background_button.setVisible(controller.labels.scribbles)
         self.background_button.setEnabled(manual is not None and writable)
-        quietly(self.scribbles, lambda: self.scribbles.setChecked(controller.scribbles))
-        if controller.selected_class > 0:
-            self._brush_class = controller.selected_class
+        quietly(self.scribbles, lambda: self.scribbles.setChecked(controller.labels.scribbles))
+        if controller.labels.selected_class > 0:
+            self._brush_class = controller.labels.selected_class
         tool = controller.tools.active
         self.paint_button.setChecked(tool == "brush")
         self.erase_button.setChecked(tool == "eraser")
@@ -384,7 +397,7 @@ class LabelSection(QWidget):
             manual.events.brush_size.connect(self._show_size)
             self._show_size()
 
-    def _show_picture(self, *_: object) -> None:
+    def _show_picture(self) -> None:
         """The name of the picture in view; slices of a volume have none."""
         session = self.controller.session
         has_names = session is not None and session.case.kind == "pictures"
@@ -418,7 +431,7 @@ class LabelSection(QWidget):
             self.controller.viewer.layers.selection.active = layers.manual
             layers.manual.mode = mode
         if number is not None:
-            self.controller.select_class(number)
+            self.controller.labels.select_class(number)
         self.refresh()  # a click unlights a button that stays in use
 
     def _resize(self, size: int) -> None:
@@ -427,7 +440,7 @@ class LabelSection(QWidget):
             layers.manual.brush_size = size
 
     def _mark_empty(self) -> None:
-        self.controller.mark_empty(self.controller.current_slice)
+        self.controller.labels.mark_empty(self.controller.current_slice)
 
     def _load(self) -> None:
         session = self.controller.session
@@ -438,12 +451,171 @@ class LabelSection(QWidget):
         else:
             path = ask_for_file(self, "labels", "Open labels", _LABEL_FILES)
         if path is not None:
-            self.controller.load_labels(path)
+            self.controller.jobs.load_labels(path)
 
     def _clear(self) -> None:
-        self.controller.clear(self.controller.current_slice)
+        self.controller.labels.clear(self.controller.current_slice)
 
 
 def _brush(made: QPushButton) -> QPushButton:
     made.setCheckable(True)
     return made
+
+
+# The table of classes: what can be painted, in which colour, and how much of it there is.
+
+
+NUMBER, COLOUR, NAME, SLICES, VOLUME = range(5)
+_ROW = 24  # pixels
+_MOST_ROWS = 5
+
+
+class ClassesSection(QWidget):
+    """The section "Classes"."""
+
+    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.controller = controller
+        self.table = _table()
+        self.table.setHorizontalHeaderLabels(["No.", "", "Name", "Slices", "ml"])
+        self.table.setToolTip("Select a class to paint it. Double-click its name or its colour to change them")
+        self.table.verticalHeader().setVisible(False)
+        self.table.verticalHeader().setDefaultSectionSize(_ROW)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        header = self.table.horizontalHeader()
+        header.setMinimumSectionSize(24)
+        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+        for column, width in ((NUMBER, 36), (COLOUR, 28), (SLICES, 48), (VOLUME, 58)):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
+            self.table.setColumnWidth(column, width)
+        self.table.itemSelectionChanged.connect(self._select)
+        self.table.itemChanged.connect(self._rename)
+        self.table.cellDoubleClicked.connect(self._recolour)
+        self.add_button = button("Add class", "Add a class to paint", self._add)
+        self.remove_button = button("Remove", "Remove the selected class; asks when it is painted", self._remove)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 2, 6, 4)
+        layout.addWidget(self.table)
+        layout.addLayout(row(self.add_button, self.remove_button))
+        controller.changed.connect(self._on_change)
+        self.refresh()
+
+    # --- showing ----------------------------------------------------------------------------------------------------
+
+    def _on_change(self, what: Change) -> None:
+        if what & (Change.SESSION | Change.CLASSES | Change.LABELS | Change.PREDICTIONS):
+            self.refresh()
+        elif what & Change.SELECTION:
+            self._show_selected()
+
+    def refresh(self) -> None:
+        """Show the classes and their amounts."""
+        session = self.controller.session
+        classes = session.labels.classes if session is not None else []
+        quietly(self.table, self._fill)
+        self.table.setFixedHeight(_ROW * (min(max(len(classes), 2), _MOST_ROWS) + 1) + 6)
+        self.add_button.setEnabled(session is not None)
+        self.remove_button.setEnabled(bool(classes))
+        self._show_selected()
+
+    def _fill(self) -> None:
+        session = self.controller.session
+        if session is None:
+            self.table.setRowCount(0)
+            return
+        counts = session.pixel_counts
+        slices, pixels = counts.labelled_slices(session.labels), counts.total(session.labels)
+        volumes = volumes_ml(session.case, pixels)
+        self.table.horizontalHeaderItem(VOLUME).setText("ml" if volumes is not None else "pixels")
+        self.table.setRowCount(len(session.labels.classes))
+        for line, entry in enumerate(session.labels.classes):
+            amount = (
+                f"{volumes.get(entry.number, 0.0):.1f}" if volumes is not None else f"{pixels.get(entry.number, 0)}"
+            )
+            texts = (str(entry.number), "", entry.name, str(slices.get(entry.number, 0)), amount)
+            for column, text in enumerate(texts):
+                item = self.table.item(line, column)
+                if item is None:
+                    item = QTableWidgetItem()
+                    self.table.setItem(line, column, item)
+                if column != NAME:
+                    item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
+                if column in (SLICES, VOLUME):
+                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                if item.text() != text:
+                    item.setText(text)
+            self._show_colour(line, entry.colour)
+
+    def _show_colour(self, line: int, colour: str) -> None:
+        # A widget, for napari's style sheet hides the background of an item.
+        patch = self.table.cellWidget(line, COLOUR)
+        if patch is None:
+            patch = QWidget()
+            patch.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+            self.table.setCellWidget(line, COLOUR, patch)
+        patch.setStyleSheet(f"background-color: {colour}; margin: 4px; border-radius: 3px;")
+
+    def _show_selected(self) -> None:
+        numbers = self._numbers()
+        selected = self.controller.labels.selected_class
+        if selected in numbers:
+            quietly(self.table, lambda: self.table.selectRow(numbers.index(selected)))
+        else:
+            quietly(self.table, self.table.clearSelection)
+
+    def _numbers(self) -> list[int]:
+        session = self.controller.session
+        return [entry.number for entry in session.labels.classes] if session is not None else []
+
+    def _selected_number(self) -> int | None:
+        lines = {index.row() for index in self.table.selectedIndexes()}
+        numbers = self._numbers()
+        return numbers[min(lines)] if lines and min(lines) < len(numbers) else None
+
+    # --- doing ------------------------------------------------------------------------------------------------------
+
+    def _select(self) -> None:
+        number = self._selected_number()
+        if number is not None and number != self.controller.labels.selected_class:
+            self.controller.labels.select_class(number)
+
+    def _add(self) -> None:
+        self.controller.labels.add_class()
+
+    def _rename(self, item: QTableWidgetItem) -> None:
+        numbers = self._numbers()
+        if item.column() == NAME and item.row() < len(numbers):
+            self.controller.labels.rename_class(numbers[item.row()], item.text())
+
+    def _recolour(self, line: int, column: int) -> None:
+        session = self.controller.session
+        if column != COLOUR or session is None or line >= len(session.labels.classes):
+            return
+        entry = session.labels.classes[line]
+        colour = QColorDialog.getColor(QColor(entry.colour), self, f"Colour of {entry.name}")
+        if colour.isValid():
+            self.controller.labels.recolour_class(entry.number, colour.name())
+
+    def _remove(self) -> None:
+        number = self._selected_number()
+        session = self.controller.session
+        if number is None or session is None:
+            return
+        name = next(entry.name for entry in session.labels.classes if entry.number == number)
+        painted = self.controller.labels.class_holds_paint(number)
+        if painted and not self._may_erase(name, len(painted)):
+            return
+        self.controller.labels.remove_class(number, erase=bool(painted))
+
+    def _may_erase(self, name: str, count: int) -> bool:
+        text = (
+            f"{name} is painted on {count} slice{'' if count == 1 else 's'}. Remove the class and erase that paint? "
+            "Ctrl+Z brings it back."
+        )
+        return confirmed(self, "Remove a class that is painted?", text)
+
+
+def _table() -> Any:
+    """Of no declared type, because PyQt's stubs let every part of a table be None."""
+    return QTableWidget(0, 5)

@@ -26,8 +26,8 @@ from napari_dinoaugseg.gui.display import (
     stack_shape,
     window_of,
 )
-from napari_dinoaugseg.gui.orientation import Orientation
 from napari_dinoaugseg.gui.painting import Painting
+from napari_dinoaugseg.gui.view import Orientation
 from napari_dinoaugseg.gui.widgets import stop
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.session.labels import BACKGROUND, Changed

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pyqtgraph
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.keys import accept_and_go_on, accept_certain, correct, reject, tooltip
 from napari_dinoaugseg.gui.widgets import (
     background_colour,
@@ -96,7 +97,6 @@ class AgreementCurve(QWidget):
 # Looking at predictions: where to look next, take or refuse them, and how well they agree with corrections.
 
 
-_PAUSE = 80  # ms: predictions arrive one by one, the section follows in steps
 _CONTOUR = 2  # pixels
 
 
@@ -109,20 +109,7 @@ class ReviewSection(QWidget):
         self._suggested: int | None = None
         self._build()
         self._arrange()
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_PAUSE)
-        self._timer.timeout.connect(self.refresh)
-        for signal in (
-            controller.session_changed,
-            controller.labels_changed,
-            controller.predictions_changed,
-            controller.layers_changed,
-            controller.slice_changed,
-            controller.work_started,
-            controller.work_finished,
-        ):
-            signal.connect(self._soon)
+        controller.changed.connect(self._on_change)
         self.refresh()
 
     # --- making -----------------------------------------------------------------------------------------------------
@@ -198,9 +185,9 @@ class ReviewSection(QWidget):
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
-    def _soon(self, *_: object) -> None:
-        if not self._timer.isActive():
-            self._timer.start()
+    def _on_change(self, what: Change) -> None:
+        if what & (Change.SESSION | Change.LABELS | Change.PREDICTIONS | Change.LAYERS | Change.SLICE | Change.WORK):
+            self.refresh()
 
     def refresh(self, *_: object) -> None:
         """Show the state of the session and of the slice in view."""
@@ -212,7 +199,7 @@ class ReviewSection(QWidget):
         self._show_agreement(session)
 
     def _show_next(self, session: Session | None) -> None:
-        found = self.controller.suggestion() if session is not None else None
+        found = self.controller.view.suggestion() if session is not None else None
         self._suggested = found.index if found is not None else None
         self.go_button.setEnabled(found is not None)
         if session is None:
@@ -240,7 +227,7 @@ class ReviewSection(QWidget):
         self.state_text.setText(f"In view: <b>{escape(name)}</b>, {_WORDS[status]}{sure}")
 
     def _show_accept_all(self, session: Session | None) -> None:
-        count = len(self.controller.certain_slices(self.threshold.value() / 100))
+        count = len(self.controller.labels.certain_slices(self.threshold.value() / 100))
         self.accept_all_button.setText(f"Accept {count} slice{'' if count == 1 else 's'}")
         self.accept_all_button.setEnabled(count > 0 and not self.controller.read_only)
         best = max(session.labels.confidence.values(), default=None) if session is not None else None
@@ -280,7 +267,7 @@ class ReviewSection(QWidget):
 
     def _go(self) -> None:
         if self._suggested is not None:
-            self.controller.guarded(self.controller.go_to, self._suggested)
+            self.controller.guarded(self.controller.view.go_to, self._suggested)
 
     def _accept_all(self) -> None:
         self.controller.guarded(accept_certain, self.controller, self.threshold.value() / 100, self)

@@ -1,4 +1,4 @@
-"""Keeping the open session on disk: when a snapshot is taken, and what is said of it.
+"""Keeps the open session on disk, and resumes saved ones.
 
 Snapshots are taken on the thread of the interface, which alone changes labels; a thread of its own writes them.
 """
@@ -19,18 +19,16 @@ from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal  # type: ignor
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case, Plane
 from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, LabelError, OutputError
+from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.display import case_in_plane
-from napari_dinoaugseg.gui.preferences import preferences
+from napari_dinoaugseg.gui.setup import preferences
+from napari_dinoaugseg.gui.widgets import camera_of
 from napari_dinoaugseg.session.autosave import Autosave
 from napari_dinoaugseg.session.index import Snapshot
 from napari_dinoaugseg.session.store import SavedSession, SessionStore, new_session_folder, saved_sessions
 
 if TYPE_CHECKING:
-    import napari
-
-    from napari_dinoaugseg.case import Case
-    from napari_dinoaugseg.gui.case_actions import CaseActions
-    from napari_dinoaugseg.gui.core import ControllerCore
+    from napari_dinoaugseg.gui.controller import Controller
     from napari_dinoaugseg.session.session import Session
 
 
@@ -41,6 +39,9 @@ _RETRY = 5000  # ms after no folder could be made
 _PATIENCE = 2.0  # seconds that training, exporting... wait for the disk; it goes on writing meanwhile
 _AT_THE_END = 10.0  # seconds that closing waits
 
+_AT_ONCE = Change.LABELS | Change.CLASSES | Change.SETTINGS
+_IN_A_WHILE = Change.PREDICTIONS | Change.SLICE | Change.SELECTION | Change.WINDOW
+
 T = TypeVar("T")
 
 
@@ -48,11 +49,6 @@ def sessions_root() -> Path | None:
     """The folder of all sessions that the person chose; None = the user's data folder."""
     chosen = preferences().sessions.strip()
     return Path(chosen).expanduser() if chosen else None
-
-
-def camera_of(viewer: napari.Viewer) -> Any:
-    """The camera, which napari 0.9 moved into the scene."""
-    return getattr(viewer, "scene", viewer).camera
 
 
 class Saving(QObject):
@@ -64,9 +60,9 @@ class Saving(QObject):
         folder: where the open session lies; None before there was anything to keep.
     """
 
-    _told = Signal(object, object)  # from the thread that writes: which store, and None or the error
+    _written = Signal(object, object)  # from the thread that writes: which store, and None or the error
 
-    def __init__(self, controller: ControllerCore) -> None:
+    def __init__(self, controller: Controller) -> None:
         super().__init__()
         self._controller = controller
         self._session: Session | None = None
@@ -75,33 +71,16 @@ class Saving(QObject):
         self._root: Path | None = None
         self._folder: Path | None = None
         self._dirty = False
-        self._soonest = _SOON
-        self._problem = ""  # the last refusal that was said
+        self._problem = ""  # the last refusal that was reported
         self._last: DinoAugSegError | None = None  # of the last try; the thread that writes sets it
         self.state = ""
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._save)
-        self._told.connect(self._on_told)
+        self._written.connect(self._on_written)
         application = QCoreApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self._quit)
-        for signal in (
-            controller.labels_changed,
-            controller.classes_changed,
-            controller.work_finished,
-            controller.settings_changed,
-        ):
-            signal.connect(self._soon)
-        for signal in (
-            controller.predictions_changed,
-            controller.slice_changed,
-            controller.class_selected,
-            controller.window_changed,
-        ):
-            signal.connect(self._later)
-        controller.work_started.connect(self._slower)
-        controller.work_finished.connect(self._faster)
 
     @property
     def refused(self) -> bool:
@@ -115,7 +94,7 @@ class Saving(QObject):
 
     # --- one session ------------------------------------------------------------------------------------------------
 
-    def follow(self, session: Session, store: SessionStore | None = None) -> None:
+    def keep(self, session: Session, store: SessionStore | None = None) -> None:
         """Keep a session on disk from now on.
 
         Args:
@@ -132,14 +111,14 @@ class Saving(QObject):
             self.state = "Saved."
         elif store is not None:
             self.state = "Only looking: nothing is saved here."
-        self._controller.saving_changed.emit()
+        self._controller.touch(Change.SAVING)
 
     def case_is_known(self) -> None:
         """The fingerprint of the case is there: folders can be named without reading all pixels."""
         self._known = True
 
     def end(self, seconds: float = _AT_THE_END) -> bool:
-        """Write what is left and let go of the session; what is refused is said. Returns whether all is saved."""
+        """Write what is left and let go of the session; failures are reported. Returns whether all is saved."""
         if self._session is None:
             return True
         name = self._session.case.name
@@ -153,7 +132,7 @@ class Saving(QObject):
         self._session = self._autosave = self._folder = self._last = None
         self._dirty = False
         self._problem = self.state = ""
-        self._controller.saving_changed.emit()
+        self._controller.touch(Change.SAVING)
         return saved
 
     def secure(self, seconds: float = _PATIENCE) -> bool:
@@ -181,19 +160,15 @@ class Saving(QObject):
 
     # --- when -------------------------------------------------------------------------------------------------------
 
-    def _soon(self, *_: object) -> None:
-        self._dirty = self._is_kept
-        self._within(self._soonest)
-
-    def _slower(self, *_: object) -> None:
-        self._soonest = _WHILE_BUSY
-
-    def _faster(self) -> None:
-        self._soonest = _SOON
-
-    def _later(self, *_: object) -> None:
-        self._dirty = self._is_kept
-        self._within(_LATER)
+    def follow(self, what: Change) -> None:
+        """Save what changed: work of the person's hand soon, what can be made again later."""
+        busy = self._controller.jobs.busy
+        if what & _AT_ONCE or (what & Change.WORK and not busy):
+            self._dirty = self._is_kept
+            self._within(_WHILE_BUSY if busy else _SOON)
+        elif what & _IN_A_WHILE:
+            self._dirty = self._is_kept
+            self._within(_LATER)
 
     def _within(self, milliseconds: int | None) -> None:
         """Save at the latest then (a throttle: painting without a pause must be saved too); None = not at all."""
@@ -209,7 +184,7 @@ class Saving(QObject):
         return self._session is not None and not self._controller.read_only
 
     def _quit(self) -> None:
-        """The program ends by a way that tells no panel."""
+        """The program ends without closing the panel first."""
         self.end()
 
     # --- how --------------------------------------------------------------------------------------------------------
@@ -232,7 +207,7 @@ class Saving(QObject):
             self._autosave.request(snapshot)
 
     def _begin(self, case: Case) -> Autosave | None:
-        """Make the session's folder; None when the system refuses, which is said and tried again."""
+        """Make the session's folder; None when the system refuses, which is reported and tried again."""
         self._root = sessions_root()
         try:
             self._folder = self._folder or new_session_folder(case.fingerprint, self._root)
@@ -247,12 +222,12 @@ class Saving(QObject):
         return self._write_to(store)
 
     def _write_to(self, store: SessionStore) -> Autosave:
-        def tell(error: DinoAugSegError | None) -> None:
+        def report(error: DinoAugSegError | None) -> None:
             self._last = error
-            with contextlib.suppress(RuntimeError):  # the program ends, and nobody is there to be told
-                self._told.emit(store, error)
+            with contextlib.suppress(RuntimeError):  # the program ends, and the window is gone
+                self._written.emit(store, error)
 
-        return Autosave(store, tell)
+        return Autosave(store, report)
 
     def _view(self) -> dict[str, Any]:
         """What the person looks at; :func:`~napari_dinoaugseg.gui.saving.show_view` brings it back."""
@@ -260,16 +235,16 @@ class Saving(QObject):
         camera = camera_of(controller.viewer)
         return {
             "slice": controller.current_slice,
-            "class": controller.selected_class,
-            "scribbles": controller.scribbles,
-            "window": controller.view_window,
+            "class": controller.labels.selected_class,
+            "scribbles": controller.labels.scribbles,
+            "window": controller.view.window,
             "zoom": float(camera.zoom),
             "centre": [float(value) for value in camera.center],
         }
 
-    # --- what is said -----------------------------------------------------------------------------------------------
+    # --- what is shown ----------------------------------------------------------------------------------------------
 
-    def _on_told(self, store: SessionStore, error: DinoAugSegError | None) -> None:
+    def _on_written(self, store: SessionStore, error: DinoAugSegError | None) -> None:
         if self._autosave is None or store is not self._autosave.store:
             return  # of a session that was closed
         if error is not None:
@@ -280,10 +255,10 @@ class Saving(QObject):
         self._show(f"Saved {datetime.now().astimezone():%H:%M}.")
         if self._problem:
             self._problem = ""
-            self._controller.said.emit("Saved again: all labels are on disk.")
+            self._controller.notify("Saved again: all labels are on disk.")
 
     def _show_refusal(self, error: DinoAugSegError) -> None:
-        """In the state always; aloud once for each cause, not at every try."""
+        """In the state always; as a message once for each cause, not at every try."""
         cause = disk.reason(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
         self._show(f"Not saved: {cause}")
         if str(error) != self._problem:
@@ -294,7 +269,7 @@ class Saving(QObject):
         """Several times a minute, so only what is new: styling a widget again takes milliseconds."""
         if state != self.state:
             self.state = state
-            self._controller.saving_changed.emit()
+            self._controller.touch(Change.SAVING)
 
     def _move(self) -> None:
         """The person chose another folder in the preferences because this one refuses: begin there, with everything."""
@@ -309,7 +284,7 @@ class Saving(QObject):
         self._save()
 
 
-# What a person can do with saved sessions of the open case: go on with one, start anew, try for the lock again.
+# What a person can do with saved sessions of the open case: resume one, start without labels, try for the lock again.
 
 
 @dataclass(frozen=True)
@@ -369,7 +344,7 @@ def load_session(saved: SavedSession, case: Case) -> Loaded:
 
 
 class SessionActions(QObject):
-    """Part of what a controller can do. Errors become sentences (``failed``); ``sessions_changed`` tells of news.
+    """The saved sessions of the open case.
 
     Attributes:
         offers: saved sessions to go on with, the newest first; empty once the person has chosen.
@@ -379,7 +354,7 @@ class SessionActions(QObject):
 
     _found = Signal(object, object)  # from the thread that looks: the case and Looked
 
-    def __init__(self, controller: CaseActions) -> None:
+    def __init__(self, controller: Controller) -> None:
         super().__init__()
         self._controller = controller
         self.offers: list[SavedSession] = []
@@ -387,12 +362,20 @@ class SessionActions(QObject):
         self.problems: list[str] = []
         self._found.connect(self._on_found)
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether the person is still asked to resume saved labels or to start without them."""
+        session = self._controller.session
+        if session is None or self._controller.read_only:
+            return False
+        return bool(self.offers) and not session.labels.labelled
+
     # --- looking ----------------------------------------------------------------------------------------------------
 
     def forget(self) -> None:
         """Another case, or none."""
         self.offers, self.problems, self.current = [], [], None
-        self._controller.sessions_changed.emit()
+        self._controller.touch(Change.SAVED_SESSIONS)
 
     def look(self, case: Case) -> None:
         """Look for saved sessions of a case in the background."""
@@ -415,8 +398,8 @@ class SessionActions(QObject):
         folder = controller.saving.folder
         self.offers = [saved for saved in looked.sessions if saved.folder != folder]
         if looked.problem:
-            controller.notice.emit(looked.problem)
-        controller.sessions_changed.emit()
+            controller.notify(looked.problem, "notice")
+        controller.touch(Change.SAVED_SESSIONS)
 
     # --- choosing ---------------------------------------------------------------------------------------------------
 
@@ -425,9 +408,9 @@ class SessionActions(QObject):
         controller = self._controller
         if controller.read_only and controller.session is not None and controller.layers is not None:
             case, image = controller.session.case, controller.layers.image
-            controller.guarded(controller.set_case, case, image=image)
+            controller.guarded(controller.cases.begin, case, image=image)
         self.offers = []
-        controller.sessions_changed.emit()
+        controller.touch(Change.SAVED_SESSIONS)
 
     def go_on(self, saved: SavedSession) -> None:
         """Go on with a saved session. What was painted meanwhile is saved first, as a session of its own."""
@@ -441,7 +424,7 @@ class SessionActions(QObject):
     def problems_are_read(self) -> None:
         """The person has seen what could not be read."""
         self.problems = []
-        self._controller.sessions_changed.emit()
+        self._controller.touch(Change.SAVED_SESSIONS)
 
     def _go_on(self, saved: SavedSession) -> None:
         controller = self._controller
@@ -460,28 +443,28 @@ class SessionActions(QObject):
             else:
                 loaded.store.close()
 
-        controller.run_function("Opening your labels", load, done)
+        controller.jobs.run("Opening your labels", load, done)
 
     def _switch(self, saved: SavedSession, loaded: Loaded) -> None:
         controller = self._controller
         if controller.read_only and not loaded.store.is_writable:
             loaded.store.close()
-            controller.said.emit(loaded.store.reason)
+            controller.notify(loaded.store.reason)
             return
         if not controller.saving.secure():
             msg = "What you painted just now is not on disk yet, so nothing was changed. See below why, and try again."
             loaded.store.close()
             raise OutputError(msg)
         try:
-            controller.resume(loaded)
+            controller.cases.resume(loaded)
         except LabelError:
             loaded.store.close()
             raise
         self.offers, self.current, self.problems = [], saved, loaded.problems
-        controller.sessions_changed.emit()
+        controller.touch(Change.SAVED_SESSIONS)
         show_view(controller, loaded.snapshot.view)
         if loaded.store.is_writable:
-            controller.said.emit(f"Your labels of {when(saved)} are back.")
+            controller.notify(f"Your labels of {when(saved)} are back.")
 
 
 def when(saved: SavedSession) -> str:
@@ -509,14 +492,14 @@ def describe(saved: SavedSession, noun: str = "slice") -> str:
     return f"Your labels of {when(saved)}{plane}: {', '.join(parts)}."
 
 
-def show_view(controller: CaseActions, view: Mapping[str, Any]) -> None:
+def show_view(controller: Controller, view: Mapping[str, Any]) -> None:
     """Bring back what the person looked at; what a file cannot mean there is left out."""
     session = controller.session
     if session is None:
         return
     number, index = view.get("class"), view.get("slice")
     if isinstance(number, int) and number in {0, *(entry.number for entry in session.labels.classes)}:
-        controller.select_class(number)
+        controller.labels.select_class(number)
     if isinstance(index, int) and controller.layers is not None:
         controller.layers.go_to(min(max(index, 0), session.case.n_slices - 1))
     zoom, centre = view.get("zoom", 0), view.get("centre", [])

@@ -1,8 +1,9 @@
-"""A form for the settings, made by magicgui from the settings object: names, ranges and help come from there."""
+"""Training: preset, what the model sees, how long it takes, the loss. Train and Stop are in the head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import pyqtgraph
@@ -11,8 +12,9 @@ from magicgui.widgets import Container, create_widget
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QFormLayout, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_dinoaugseg.gui.estimate import in_words
+from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.widgets import (
+    WINDOWS,
     Collapsible,
     background_colour,
     button,
@@ -21,15 +23,138 @@ from napari_dinoaugseg.gui.widgets import (
     is_dark,
     quietly,
     sentence,
+    show_window,
     text_colour,
 )
-from napari_dinoaugseg.gui.windows import WINDOWS, show_window
-from napari_dinoaugseg.learning.events import Progress
+from napari_dinoaugseg.learning.events import Progress, Stage
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
     from napari_dinoaugseg.gui.panel import Head
+
+# Seconds on two server cores at 256 pixels (docs/performance.md): a slice through efficientnet-lite0, one training step
+# with a decoder of 64 channels and full convolutions on 4 slices, the prediction of one slice with its encoding.
+_ENCODE, _STEP, _PREDICT = 0.022, 0.45, 0.035
+_LEAN = 0.6  # of that, with the other kinds of blocks
+_SIDES = 3  # pictures of one structure are seen from two sides, or four where they are coloured
+_SLOWER = {"tiny": 14.0, "small": 23.0, "base": 45.0, "large": 90.0}  # encoders against efficientnet-lite0
+_ENOUGH = 0.5  # seconds of a stage after which its pace is trusted
+
+_STAGES: tuple[Stage, ...] = ("encode", "train", "predict")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What there is to do until masks are on every slice.
+
+    Attributes:
+        units: how many of each stage: slices and views to encode, steps, slices to predict.
+        seconds: what one unit takes by the table.
+    """
+
+    units: Mapping[Stage, float]
+    seconds: Mapping[Stage, float]
+
+
+def job(
+    settings: Settings, encoder: str | None, new: int, to_predict: int, *, kind: str, classes: int, warm: bool
+) -> Job:
+    """What a training with the prediction after it comes to.
+
+    Args:
+        settings: how to learn.
+        encoder: its name where known.
+        new: labelled slices that were not learnt from before; their views have to be encoded.
+        to_predict: slices that get masks.
+        kind: of the case, "volume" or "pictures".
+        classes: how many, without the background; more take more steps.
+        warm: whether a trained model is continued.
+    """
+    area = (settings.input_size / 256) ** 2
+    heavier = next((factor for name, factor in _SLOWER.items() if encoder and encoder.endswith(name)), 1.0)
+    blocks = 1.0 if settings.blocks == "conv" else _LEAN
+    sides = _SIDES if kind == "pictures" and settings.mirrors and classes == 1 else 1
+    steps = settings.planned_steps(classes + 1, new, warm=warm)
+    views = min(new * (settings.views + 1), steps * settings.batch_size)  # no more than the steps can show
+    return Job(
+        units={"encode": views, "train": steps, "predict": to_predict},
+        seconds={
+            "encode": _ENCODE * area * heavier,
+            "train": _STEP * blocks * area * (settings.width or 256) / 64 * settings.batch_size / 4,
+            "predict": _PREDICT * area * max(1.0, heavier / 2) * sides,
+        },
+    )
+
+
+@dataclass
+class Pace:
+    """What this machine has shown with the settings at hand.
+
+    Attributes:
+        measured: seconds for one unit of a stage, the one measured last at the end.
+    """
+
+    measured: dict[Stage, float] = field(default_factory=dict)
+    _first: Progress | None = None  # the first unit of the running stage: it takes longer, for memory is prepared
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a training was measured, which takes most of the time."""
+        return "train" in self.measured
+
+    def forget(self) -> None:
+        """Other settings have another pace."""
+        self.measured.clear()
+        self._first = None
+
+    def note(self, event: Progress) -> None:
+        """Learn from the progress of running work."""
+        if event.stage not in _STAGES or not event.done:
+            return
+        first = self._first
+        if first is None or first.stage != event.stage or first.done >= event.done:
+            self._first = event
+        elif event.elapsed - first.elapsed > _ENOUGH:
+            self.measured.pop(event.stage, None)
+            self.measured[event.stage] = (event.elapsed - first.elapsed) / (event.done - first.done)
+
+    def seconds(self, job: Job, stages: tuple[Stage, ...] = _STAGES) -> float:
+        """How long stages of a job take.
+
+        A stage that was not measured takes its time in the table, times how much slower (or faster) than the table this
+        machine was in the stage that was measured last.
+        """
+        last = next(reversed(self.measured), None)
+        slower = self.measured[last] / job.seconds[last] if last is not None else 1.0
+        pace = {stage: self.measured.get(stage, job.seconds[stage] * slower) for stage in stages}
+        return sum(job.units[stage] * pace[stage] for stage in stages)
+
+    def left(self, job: Job, event: Progress) -> float | None:
+        """Seconds until all of a job is done; None while too little was measured.
+
+        The pace of encoding predicts little about the training steps, which take most of the time.
+        """
+        if event.stage not in self.measured:
+            return None
+        later = _STAGES[_STAGES.index(event.stage) + 1 :]
+        if "train" in later and not self.is_known:
+            return None
+        return (event.total - event.done) * self.measured[event.stage] + self.seconds(job, later)
+
+
+def in_words(seconds: float) -> str:
+    """A duration in words, rounded to what the estimate is good for."""
+    if seconds < 10:
+        return "a few seconds"
+    if seconds < 90:
+        return f"about {round(seconds / 10) * 10} seconds"
+    if seconds < 90 * 60:
+        return f"about {round(seconds / 60)} minutes"
+    return f"about {seconds / 3600:.1f} hours"
+
+
+# A form for the settings, made by magicgui from the settings object: names, ranges and help come from there.
 
 
 SHOWN = {
@@ -179,11 +304,11 @@ class TrainSection(QWidget):
         super().__init__(parent)
         self.controller = controller
         self.head = head
-        self._stage: str | None = None
+        self._stage: tuple[int, str] | None = None  # which work, and how far it was
         self.preset = QComboBox()
         self.preset.addItems(list(PRESETS))
         self.preset.setToolTip("\n".join(_HELP[name] for name in PRESETS))
-        self.preset.activated.connect(lambda _: controller.use_preset(self.preset.currentText()))
+        self.preset.activated.connect(self._choose_preset)
         self.window_choice = choice(
             [*WINDOWS, _AS_IN_VIEW],
             "Which grey values the model sees. Until the first training it sees what you see; then it keeps its "
@@ -192,29 +317,17 @@ class TrainSection(QWidget):
         self.window_choice.activated.connect(self._choose_window)
         self.from_scratch = sentence()
         self.from_scratch.setObjectName("from_scratch")
-        self.predict_button = button("Predict", "Predict again with what was learnt", controller.predict)
+        self.predict_button = button("Predict", "Predict again with what was learnt", controller.jobs.predict)
         self.lost = sentence("The scheduler cannot be used now; why is said above. What you painted is safe.")
         self.here_button = button(
-            "Go on with this computer", "Compute here instead; the same work begins again", controller.compute_here
+            "Go on with this computer", "Compute here instead; the same work begins again", controller.jobs.compute_here
         )
         self.estimate_text = sentence()
         self.curve = LossCurve(controller.viewer)
-        self.form = settings_form(controller.settings, self._set)
+        self.form = settings_form(controller.setup.settings, self._set)
         self.more = Collapsible("More settings", self.form.native, opened=False)
         self._arrange()
-        for signal in (
-            controller.session_changed,
-            controller.labels_changed,
-            controller.settings_changed,
-            controller.window_changed,
-            controller.work_started,
-            controller.work_finished,
-            controller.interrupted_changed,
-        ):
-            signal.connect(self.refresh)
-        controller.session_changed.connect(self._on_session)
-        controller.settings_changed.connect(self._settings_changed)
-        controller.work_started.connect(self._on_start)
+        controller.changed.connect(self._on_change)
         controller.progressed.connect(self._on_progress)
         self.refresh()
 
@@ -238,20 +351,28 @@ class TrainSection(QWidget):
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
-    def refresh(self, *_: object) -> None:
+    def _on_change(self, what: Change) -> None:
+        if what & Change.SESSION:
+            self.curve.hide()  # it is of the case before
+        if what & Change.SETTINGS:
+            show_settings(self.form, self.controller.setup.settings)
+        if what & (Change.SESSION | Change.LABELS | Change.SETTINGS | Change.WINDOW | Change.WORK):
+            self.refresh()
+
+    def refresh(self) -> None:
         """Show what can be done, and how long it would take."""
         controller = self.controller
-        session, busy = controller.session, controller.busy
+        session, busy = controller.session, controller.jobs.busy
         self.predict_button.setEnabled(session is not None and session.is_trained and not busy)
         self.preset.setEnabled(not busy)
         self.form.native.setEnabled(not busy)
-        quietly(self.preset, lambda: self.preset.setCurrentText(controller.settings.preset))
+        quietly(self.preset, lambda: self.preset.setCurrentText(controller.setup.settings.preset))
         for widget in (self.lost, self.here_button):
-            widget.setVisible(bool(controller.interrupted) and not busy)
+            widget.setVisible(bool(controller.jobs.interrupted) and not busy)
         self.estimate_text.setVisible(not busy)
         self.estimate_text.setText(self._estimate())
 
-        show_window(self.window_choice, controller.settings.window)
+        show_window(self.window_choice, controller.setup.settings.window)
         is_grey = session is not None and not session.case.is_colour
         self.window_choice.setEnabled(is_grey and not busy)
         changed = session.changes_since_training() if session is not None else []
@@ -264,38 +385,33 @@ class TrainSection(QWidget):
         job, pace = self.head.job(), self.head.pace
         if job is None:
             return "Nothing is labelled yet."
-        if self.controller.scheduler and not pace.is_known:
+        if self.controller.setup.scheduler and not pace.is_known:
             return "How long it takes on the scheduler's worker shows in the first training."
         rough = "" if pace.is_known else " on a small server; the first steps show how long it takes here"
         return f"Training and prediction: {in_words(pace.seconds(job))}{rough}."
 
-    def _settings_changed(self) -> None:
-        show_settings(self.form, self.controller.settings)
+    def _choose_preset(self, *_: object) -> None:
+        self.controller.setup.use_preset(self.preset.currentText())
 
     def _choose_window(self) -> None:
         chosen = self.window_choice.currentText()
         if chosen == _AS_IN_VIEW:
-            chosen = self.controller.view_window
-        self.controller.change_settings(window=chosen)
+            chosen = self.controller.view.window
+        self.controller.setup.change(window=chosen)
         self.refresh()
 
     def _set(self, name: str, value: Any) -> None:
-        if getattr(self.controller.settings, name) != value:
-            self.controller.change_settings(**{name: value})
+        if getattr(self.controller.setup.settings, name) != value:
+            self.controller.setup.change(**{name: value})
 
     # --- work -------------------------------------------------------------------------------------------------------
 
-    def _on_session(self) -> None:
-        self.curve.hide()  # it is of the case before
-
-    def _on_start(self, _: str) -> None:
-        self._stage = None
-
     def _on_progress(self, event: Progress) -> None:
-        if event.stage == "train" and (self._stage != "train" or not self.curve.steps):
+        stage = (self.controller.jobs.count, event.stage)
+        if event.stage == "train" and (self._stage != stage or not self.curve.steps):
             self.curve.start(event.total)
             self.curve.show()
-        self._stage = event.stage
+        self._stage = stage
         if event.loss is not None:
             self.curve.add(event.done, event.loss)
 

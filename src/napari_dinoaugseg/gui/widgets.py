@@ -1,4 +1,4 @@
-"""Colours of napari's theme, for what its style sheet does not reach: plots."""
+"""The small widgets, dialogs and questions that the sections of the panel share."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dinoaugseg.case import CT_WINDOWS
 from napari_dinoaugseg.errors import SeriesInfo
 
 
@@ -72,6 +73,11 @@ def _colour(viewer: Any, name: str) -> str:
     from napari.utils.theme import get_theme
 
     return str(getattr(get_theme(viewer.theme), name).as_hex(format="long"))
+
+
+def camera_of(viewer: Any) -> Any:
+    """The camera, which napari 0.9 moved into the scene."""
+    return getattr(viewer, "scene", viewer).camera
 
 
 # Small widgets that several sections use.
@@ -390,3 +396,25 @@ def _spacing(entry: SeriesInfo) -> str:
     if between is not None:
         parts.append(f"slices {between:.3g} mm")
     return ", ".join(parts) or "not said"
+
+
+# Choices of an intensity window: one for the eyes (Case section), one for the model (Train section).
+
+
+WINDOWS = ("auto", "percentiles", *CT_WINDOWS)
+
+
+def show_window(choice: QComboBox, window: str) -> None:
+    """Show a window in a list without acting on it; values of the person's own replace those shown before.
+
+    The list holds WINDOWS and, last, an item that is not a window of its own ("own values…").
+    """
+
+    def change() -> None:
+        for index in reversed(range(len(WINDOWS), choice.count() - 1)):
+            choice.removeItem(index)
+        if window not in WINDOWS:
+            choice.insertItem(choice.count() - 1, window)
+        choice.setCurrentText(window)
+
+    quietly(choice, change)

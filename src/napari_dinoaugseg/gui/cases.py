@@ -1,0 +1,304 @@
+"""Opening a case, resuming saved labels of it, and leaving it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+from napari_dinoaugseg.case import Case, Plane, choose_window, open_case
+from napari_dinoaugseg.case.intensity import opening_window
+from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralSeriesError, SeveralVolumesError
+from napari_dinoaugseg.gui.core import Change, guarded, in_the_panels_words
+from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, shows_alike
+from napari_dinoaugseg.gui.layers import CaseLayers
+from napari_dinoaugseg.gui.saving import Loaded, Looked, look_for_sessions
+from napari_dinoaugseg.gui.view import ViewGuard
+from napari_dinoaugseg.gui.widgets import as_sentence
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.session import Session
+
+
+class Cases:
+    """What a viewer annotates.
+
+    Attributes:
+        offer: an image that came into the viewer and could be annotated; None when there is nothing to ask.
+    """
+
+    choice_needed = Signal(object, object, object)  # path, Several…Error: which one to open, options chosen so far
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self.offer: Image | None = None
+        layers = controller.viewer.layers
+        layers.events.inserted.connect(self._on_inserted)
+        layers.events.removed.connect(self._on_removed)
+        images = [layer for layer in layers if isinstance(layer, Image)]
+        if len(images) == 1:
+            QTimer.singleShot(0, lambda: self._make_offer(images[0]))
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def open_path(self, path: str | Path, *, background: bool = True, **options: Any) -> None:
+        """Open a file, a DICOM folder or a folder of pictures.
+
+        Args:
+            path: what to open.
+            background: False opens it before returning.
+            options: ``plane``, ``series``, ``component`` as of :func:`~napari_dinoaugseg.case.open_case`.
+        """
+
+        def failed(error: Exception) -> None:
+            if isinstance(error, SeveralSeriesError | SeveralVolumesError):
+                self.choice_needed.emit(path, error, options)
+            else:
+                self.controller.tell_error(error)
+
+        self._open(Path(path).name, lambda: open_case(path, **options), background=background, failed=failed)
+
+    def open_sample(self) -> None:
+        """Open the brain case that comes with the plugin, with its two classes."""
+        from napari_dinoaugseg.case.array import CLASS_NAMES, sample_case
+
+        def done(case: Case) -> None:
+            session = self.controller.session
+            book = session.labels if session is not None and session.case is case else None
+            if book is None or book.labelled:
+                return
+            for number, name in CLASS_NAMES.items():
+                if number in {entry.number for entry in book.classes}:
+                    book.rename_class(number, name)
+                else:
+                    book.add_class(name, number)
+            book.forget_history()  # the sample comes with its classes
+            self.controller.labels.show_classes()
+
+        self._open("the sample", sample_case, then=done)
+
+    @guarded
+    def use_layer(self, layer: Any, plane: Plane | None = None) -> None:
+        """Annotate an image layer that is in the viewer already."""
+        self.begin(case_of_layer(layer, plane), image=layer)
+
+    def _open(
+        self,
+        name: str,
+        opened: Callable[[], Case],
+        *,
+        background: bool = True,
+        failed: Callable[[Exception], None] | None = None,
+        then: Callable[[Case], None] = lambda _: None,
+    ) -> None:
+        """Open a case and look for saved sessions of it: both read every pixel."""
+
+        def work() -> tuple[Case, Looked]:
+            case = opened()
+            return case, look_for_sessions(case)
+
+        def done(found: tuple[Case, Looked]) -> None:
+            self.begin(found[0], looked=found[1])
+            then(found[0])
+
+        if background:
+            self.controller.jobs.run(f"Opening {name}", work, done, failed)
+        else:
+            self.controller.saving.secure()  # it may be the same case: then this session can be resumed
+            self.controller.guarded(lambda: done(work()))
+
+    # --- images that come into the viewer by another way ------------------------------------------------------------
+
+    def take_offer(self) -> None:
+        """Annotate the image that was offered."""
+        layer = self.offer
+        self.decline_offer()
+        self.use_layer(layer)
+
+    def decline_offer(self) -> None:
+        """Leave the image that was offered as it is."""
+        self.offer = None
+        self.controller.touch(Change.OFFER)
+
+    def _make_offer(self, layer: Image) -> None:
+        """Ask whether to annotate an image that somebody dropped, opened or added."""
+        controller = self.controller
+        ours = controller.layers is not None and layer in controller.layers.own
+        gone = controller.closed or layer not in controller.viewer.layers
+        if ours or gone or layer.multiscale or layer.ndim not in (2, 3):
+            return
+        self.offer = layer
+        controller.touch(Change.OFFER)
+
+    def _on_inserted(self, event: Any) -> None:
+        layer = event.value
+        if isinstance(layer, Image):
+            # Later: by then it is known whether it is one of ours.
+            QTimer.singleShot(0, lambda: self._make_offer(layer))
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self.offer and self.offer is not None:
+            self.decline_offer()
+
+    # --- beginning --------------------------------------------------------------------------------------------------
+
+    def begin(self, case: Case, image: Image | None = None, *, looked: Looked | None = None) -> None:
+        """Begin to annotate a case; the case before is saved and left.
+
+        Args:
+            case: what is annotated.
+            image: its layer, when it is in the viewer already; None makes one.
+            looked: the saved sessions of it; None looks for them in the background.
+        """
+        controller, setup = self.controller, self.controller.setup
+        window = opening_window(case, setup.settings.window)
+        setup.settings = setup.settings.with_changes(window=window)
+        session = setup.new_session(case)
+        session.labels.add_class()
+        self._begin(session, image, window)
+        controller.saving.keep(session)
+        for notice in case.notices:
+            controller.notify(as_sentence(in_the_panels_words(notice)), "notice")
+        if looked is None:
+            controller.sessions.look(case)
+        else:
+            controller.sessions.offer(looked)
+
+    def resume(self, loaded: Loaded) -> None:
+        """Resume a saved session; only show it where another window writes it.
+
+        Raises:
+            LabelError: it does not fit the case; nothing is changed then.
+        """
+        controller, setup = self.controller, self.controller.setup
+        session = setup.new_session(loaded.case)
+        session.resume(loaded.snapshot)
+        if not session.labels.classes:
+            session.labels.add_class()
+        setup.settings, setup.encoder_in_use = session.settings, None
+        controller.labels.scribbles = bool(loaded.snapshot.view.get("scribbles"))
+        window = _window_in(loaded.snapshot.view, loaded.case) or setup.settings.window
+        self._begin(session, self._image_for(loaded.case.plane), window, read_only=loaded.store.reason)
+        controller.saving.keep(session, loaded.store)
+        controller.touch(Change.SETTINGS)
+
+    @guarded
+    def change_plane(self, plane: Plane) -> None:
+        """Cut the volume along another plane; only while nothing is labelled, because labels belong to slices."""
+        controller = self.controller
+        if controller.session is None or controller.layers is None or plane == controller.session.case.plane:
+            return
+        controller.flush()
+        if controller.session.labels.labelled:
+            msg = "The plane cannot change any more: slices are labelled. Clear them first, or open the case again."
+            raise CaseError(msg)
+        case = case_in_plane(controller.session.case, plane)
+        window = controller.view.window
+        self.begin(case, image=self._image_for(plane))
+        controller.view.look_through(window)
+
+    def _begin(
+        self,
+        session: Session,
+        image: Image | None,
+        window: str,
+        *,
+        read_only: str = "",
+    ) -> None:
+        """Put a case in the place of the one before: its layers come, then those of the one before leave.
+
+        In this order, because a viewer that is empty for a moment may be drawn half made.
+        """
+        controller = self.controller
+        controller.jobs.stop()
+        leaving = [layer for layer in self._leave() if layer is not image]
+        for layer in leaving:
+            layer.name = f"{layer.name} (leaving)"  # else napari numbers the new layers
+        controller.session, controller.read_only, controller.view.window = session, read_only, window
+        made = controller.layers = CaseLayers(controller.viewer, session, image, window, read_only=bool(read_only))
+        controller.labels.follow_layers()
+        made.window_moved.connect(controller.view.on_window_moved)
+        made.show()
+        remove_layers(controller.viewer, leaving)
+        hidden = made.hide_others()
+        made.fit()
+        guard = controller.guard = ViewGuard(controller.viewer, made)
+        guard.changed.connect(lambda _: controller.touch(Change.VIEW))
+        guard.refused.connect(lambda reason: controller.notify(reason, "notice"))
+        controller.labels.select_class(session.labels.classes[0].number)
+        controller.notify("", "clear")
+        controller.touch(Change.SESSION | Change.CLASSES | Change.LABELS | Change.PREDICTIONS | Change.SLICE)
+        if image is not None and image is self.offer:
+            self.decline_offer()
+        if hidden:
+            controller.notify(
+                f"Hidden, for they are not of {session.case.name}: {', '.join(hidden)}. "
+                "The eye in the layer list shows them again.",
+                "notice",
+            )
+
+    def _image_for(self, plane: Plane) -> Image | None:
+        """The image in the viewer, when it shows the case as another plane needs it."""
+        layers, session = self.controller.layers, self.controller.session
+        image = layers.image if layers is not None else None
+        fits = session is None or image is None or shows_alike(session.case, plane)
+        return image if fits else None
+
+    # --- leaving ----------------------------------------------------------------------------------------------------
+
+    def dispose(self) -> None:
+        """The viewer closes."""
+        events = self.controller.viewer.layers.events
+        events.inserted.disconnect(self._on_inserted)
+        events.removed.disconnect(self._on_removed)
+
+    def close(self) -> None:
+        """Leave the case: its labels are saved, and its layers leave the viewer."""
+        remove_layers(self.controller.viewer, self._leave())
+        self.controller.notify("", "clear")
+        self.controller.touch(Change.SESSION)
+
+    def _leave(self) -> list[Layer]:
+        """Save the labels of the case and let go of it; returns its layers, which are to leave the viewer."""
+        controller = self.controller
+        session, layers = controller.session, controller.layers
+        if session is None:
+            return []
+        controller.flush()
+        saved = controller.saving.end()
+        session.close()
+        controller.jobs.set_interrupted("")
+        if controller.guard is not None:
+            controller.guard.close()
+        leaving = []
+        if layers is not None:
+            leaving = layers.detach(keep_labels_as="" if saved else f"{session.case.name}: labels, not saved")
+        controller.session, controller.layers, controller.guard, controller.read_only = None, None, None, ""
+        controller.sessions.forget()
+        return leaving
+
+
+def _window_in(view: Mapping[str, Any], case: Case) -> str | None:
+    """The window that a saved session was looked at through; None where it is not known."""
+    window = view.get("window")
+    if not isinstance(window, str):
+        return None
+    try:
+        choose_window(case, window)
+    except SettingsError:
+        return None
+    return window
+
+
+def remove_layers(viewer: Any, layers: Sequence[Layer]) -> None:
+    """Remove layers from the viewer."""
+    for layer in layers:
+        if layer in viewer.layers:
+            viewer.layers.remove(layer)

@@ -1,0 +1,335 @@
+"""What a person can do with labels and classes: each is an action of the label book, which the layers then show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dinoaugseg.case.case import ReadLabels
+from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.gui.core import Change, guarded, in_the_panels_words
+from napari_dinoaugseg.session.labels import UNKNOWN, Changed, LabelBook, Labels, Status, names_kept
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.gui.controller import Controller
+
+
+class Labelling:
+    """The labels and classes of the open case.
+
+    Attributes:
+        scribbles: whether unpainted pixels of newly labelled slices mean "unknown".
+        selected_class: the number that the brush paints; 0 = the eraser, -1 = the background (scribbles).
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self.scribbles = False
+        self.selected_class = 1
+        self._numbers: list[int] = []  # of the classes as they were last shown
+
+    # --- predictions ------------------------------------------------------------------------------------------------
+
+    @guarded
+    def accept(self, index: int) -> None:
+        """Take the prediction of a slice as its label; manual labels stay what they are."""
+        self.controller.require_view(index)
+        book = self._book()
+        if book is not None:
+            self._accept(book, [index])
+
+    @guarded
+    def accept_above(self, confidence: float) -> None:
+        """Accept every predicted slice with at least this confidence (0 to 1), in one undoable step."""
+        book = self._book()
+        if book is not None:
+            self._accept(book, self.certain_slices(confidence))
+
+    def _accept(self, book: LabelBook, indices: list[int]) -> None:
+        done = book.accept_all(indices)
+        self.show(done)
+        if not indices:
+            self.controller.notify("No slice is that certain yet.")
+        elif not done:
+            self.controller.notify("This slice is labelled by hand already; nothing was changed.")
+        else:
+            self.controller.notify(f"{len(done)} slice{'s' if len(done) > 1 else ''} accepted. Ctrl+Z takes it back.")
+
+    def certain_slices(self, confidence: float) -> list[int]:
+        """The predicted slices with at least this confidence (0 to 1), ascending."""
+        session = self.controller.session
+        if session is None:
+            return []
+        book = session.labels
+        found = (index for index, value in book.confidence.items() if value >= confidence)
+        return sorted(index for index in found if book.status(index) is Status.PREDICTED)
+
+    @guarded
+    def reject(self, index: int) -> None:
+        """Throw away the prediction of a slice, and its acceptance."""
+        self.controller.require_view(index)
+        book = self._book()
+        if book is None:
+            return
+        if book.predicted(index) is None:
+            msg = "This slice has no prediction to reject."
+            raise LabelError(msg)
+        book.reject(index)
+        self.show([index])
+        self.controller.touch(Change.PREDICTIONS)
+        self.controller.notify("Prediction rejected. Ctrl+Z takes it back.")
+
+    @guarded
+    def copy_to_manual(self, index: int, overwrite: bool = False) -> None:
+        """Take the prediction as a starting point for correction by hand.
+
+        Pixels that scribbles left open are filled; painted ones stay. A slice that is painted as a whole is only
+        overwritten when ``overwrite`` is set.
+        """
+        self.controller.require_view(index)
+        book = self._book()
+        if book is None:
+            return
+        painted = book.manual(index)
+        if painted is not None and not overwrite and (painted == UNKNOWN).any() and book.predicted(index) is not None:
+            book.set_manual(index, book.result(index))
+        else:
+            book.copy_to_manual(index, overwrite=overwrite)
+        self.show([index])
+        self.controller.notify("Now correct it with the brush; it counts as labelled by hand.")
+
+    # --- slices -----------------------------------------------------------------------------------------------------
+
+    @guarded
+    def mark_empty(self, index: int) -> None:
+        """Label a slice as background only. Refused where something is painted."""
+        self.controller.require_view(index)
+        book = self._book()
+        if book is None:
+            return
+        if book.status(index) is Status.MANUAL and (book.truth(index) % UNKNOWN).any():
+            msg = "Something is painted on this slice. Erase it or clear the slice first."
+            raise LabelError(msg)
+        book.mark_empty(index)
+        self.show([index])
+        self.controller.notify("This slice counts as empty: background only.")
+
+    @guarded
+    def clear(self, index: int) -> None:
+        """Take all labels off a slice (Ctrl+Z brings them back)."""
+        book = self._book()
+        if book is not None:
+            self.controller.require_view(index)
+            book.clear(index)
+            self.show([index])
+
+    @guarded
+    def fill_between(self) -> None:
+        """Fill the slices between the two labelled ones around the slice in view with shapes in between."""
+        from napari_dinoaugseg.session.fill import fill_between
+
+        session, book, here = self.controller.session, self._book(), self.controller.current_slice
+        if session is None or book is None:
+            return
+        manual = [i for i in book.labelled if book.manual(i) is not None]
+        below = max((i for i in manual if i <= here), default=None)
+        above = min((i for i in manual if i >= here and i != below), default=None)
+        if below is None or above is None or above - below < 2:
+            msg = "Go to a slice between two slices that are labelled by hand; the slices between them are filled."
+            raise LabelError(msg)
+        first, last = book.truth(below), book.truth(above)
+        if (first == UNKNOWN).any() or (last == UNKNOWN).any():
+            msg = "Filling needs two slices that are painted as a whole, not scribbles."
+            raise LabelError(msg)
+        between = [i for i in range(below + 1, above) if i not in book.labelled]
+        if not between:
+            msg = "The slices between are labelled already; there is nothing to fill."
+            raise LabelError(msg)
+        filled = fill_between(first, last, above - below - 1, session.case.slice_spacing(here))
+        book.label({index: filled[index - below - 1] for index in between}, seen=False)
+        self.show(between)
+        self.controller.notify(f"{len(between)} slices filled as a starting point: check them. Ctrl+Z takes it back.")
+
+    def set_scribbles(self, on: bool) -> None:
+        """Whether unpainted pixels mean "unknown" on slices that are labelled from now on."""
+        controller = self.controller
+        self.scribbles = on
+        controller.flush()
+        if controller.layers is not None:
+            controller.layers.painting.scribbles = on
+        if not on and self.selected_class == -1:
+            self.select_class(1)
+        controller.touch(Change.SETTINGS)
+
+    def take(self, path: Path, loaded: dict[int, Labels]) -> None:
+        """Take labels that were read from a file for the slices that are not labelled by hand."""
+        controller = self.controller
+        session = controller.session
+        if session is None:
+            return
+        controller.saving.secure()
+        read = loaded if isinstance(loaded, ReadLabels) else ReadLabels(loaded)
+        free = {index: labels for index, labels in read.items() if session.labels.manual(index) is None}
+        taken = session.take_labels(
+            ReadLabels(free, segments=read.segments, may_be_unknown=read.may_be_unknown),
+            path,
+        )
+        self.show_classes()
+        self.show(taken)
+        kept = len(loaded) - len(taken)
+        words = f"{len(taken)} labelled slices taken from {path.name}. Ctrl+Z takes it back."
+        words = f"{words} {kept} that you labelled by hand stay as they are." if kept else words
+        sentences = [*read.notices, *names_kept(session.labels.classes, read.segments)]
+        controller.notify(
+            " ".join([words, *(f"{in_the_panels_words(sentence).rstrip('.')}." for sentence in sentences)])
+        )
+
+    def undo(self) -> None:
+        """Undo the last action on labels or classes, and show the slice that it changed."""
+        if self.controller.layers is not None:
+            self.controller.layers.undo()
+
+    def redo(self) -> None:
+        """Do again what was undone last."""
+        if self.controller.layers is not None:
+            self.controller.layers.redo()
+
+    # --- classes ----------------------------------------------------------------------------------------------------
+
+    @guarded
+    def add_class(self, name: str | None = None) -> None:
+        """Add a class with the next free number, and select it."""
+        book = self._book()
+        if book is None:
+            return
+        before = [entry.number for entry in book.classes]
+        book.add_class(name)
+        self.show_classes()
+        self.select_class(next(entry.number for entry in book.classes if entry.number not in before))
+
+    def rename_class(self, number: int, name: str) -> None:
+        """Give a class another name."""
+        self._change_class(lambda book: book.rename_class(number, name))
+
+    def recolour_class(self, number: int, colour: str) -> None:
+        """Give a class another colour, ``#rrggbb``."""
+        self._change_class(lambda book: book.recolour_class(number, colour))
+
+    @guarded
+    def _change_class(self, change: Callable[[LabelBook], Any]) -> None:
+        book = self._book()
+        if book is None:
+            return
+        try:
+            change(book)
+        finally:
+            self.show_classes()  # after a refusal, the name that it still has
+
+    def class_holds_paint(self, number: int) -> list[int]:
+        """The slices on which a class is painted; none where nothing can be erased."""
+        session = self.controller.session
+        if session is None or self.controller.read_only:
+            return []
+        self.controller.flush()
+        return session.labels.holds_paint(number)
+
+    @guarded
+    def remove_class(self, number: int, erase: bool = False) -> None:
+        """Remove a class. Where it holds paint, that is only erased when ``erase`` is set; Ctrl+Z brings it back."""
+        session, book = self.controller.session, self._book()
+        if session is None or book is None:
+            return
+        book.remove_class(number, erase=erase)
+        self.show(list(range(session.case.n_slices)))
+        self.controller.touch(Change.PREDICTIONS)
+        self.show_classes()
+
+    def select_class(self, number: int) -> None:
+        """Choose what the brush paints, see `selected_class`."""
+        self.selected_class = number
+        if self.controller.layers is not None:
+            self.controller.layers.select_label(number)
+        self.controller.touch(Change.SELECTION)
+
+    # --- showing ----------------------------------------------------------------------------------------------------
+
+    def show(self, indices: list[int]) -> None:
+        """Show labels that were changed in the label book."""
+        if self.controller.layers is not None:
+            self.controller.layers.show_labels(indices)
+        self.controller.touch(Change.LABELS)
+
+    def show_classes(self) -> None:
+        """Show classes that were changed in the label book."""
+        if self.controller.layers is not None:
+            self.controller.layers.show_colours()
+        before, self._numbers = self._numbers, self._numbers_now()
+        if self.selected_class in before and self.selected_class not in self._numbers:
+            self.select_class(self._numbers[0] if self._numbers else 0)
+        self.controller.touch(Change.CLASSES)
+
+    def follow_layers(self) -> None:
+        """Listen to the layers of a new case."""
+        controller, layers = self.controller, self.controller.layers
+        if layers is None:
+            return
+        self._numbers = self._numbers_now()
+        painting = layers.painting
+        painting.scribbles = self.scribbles
+        painting.taken.connect(self._on_labels_taken)
+        painting.went_across.connect(self._on_painted_across)
+        painting.classes_found.connect(self.show_classes)
+        painting.failed.connect(controller.tell_error)
+        painting.label_selected.connect(self._on_label_selected)
+        layers.undone.connect(self._on_undone)
+        layers.turned.connect(lambda: controller.touch(Change.VIEW))
+        layers.slice_changed.connect(lambda _: controller.touch(Change.SLICE))
+        layers.lost.connect(self._on_layer_lost)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _book(self) -> LabelBook | None:
+        """The label book with the last strokes in it, to be changed. Raises SessionError where it may not be."""
+        self.controller.require_writable()
+        self.controller.flush()
+        session = self.controller.session
+        return session.labels if session is not None else None
+
+    def _numbers_now(self) -> list[int]:
+        session = self.controller.session
+        return [entry.number for entry in session.labels.classes] if session is not None else []
+
+    def _on_undone(self, changed: Changed) -> None:
+        if changed.classes:
+            self.show_classes()
+        if changed.labels:
+            self.controller.touch(Change.LABELS)
+        if changed.predictions:
+            self.controller.touch(Change.PREDICTIONS)
+
+    def _on_labels_taken(self, indices: list[int]) -> None:
+        if self.controller.layers is not None:
+            self.controller.layers.show_predictions(indices)
+        self.controller.touch(Change.LABELS)
+
+    def _on_painted_across(self) -> None:
+        session, layers = self.controller.session, self.controller.layers
+        what = "pictures" if session is not None and session.case.kind == "pictures" else "slices"
+        way = "" if layers is None or layers.shows_slices else " 'Back to the plane' shows whole slices again."
+        self.controller.notify(
+            f"Painted across {what}: they count as scribbles, so what is left unpainted on them is unknown, not"
+            f" background; {what} that were labelled before stay as they were.{way}"
+        )
+
+    def _on_label_selected(self, number: int) -> None:
+        if number != self.selected_class:
+            self.selected_class = number
+            self.controller.touch(Change.SELECTION)
+
+    def _on_layer_lost(self, kind: str) -> None:
+        safe = " Your labels are safe." if kind == "manual" else ""
+        self.controller.touch(Change.LAYERS)
+        self.controller.notify(
+            f"The {kind} layer was removed.{safe} 'Bring layers back' (Label section) shows it again.", "notice"
+        )

@@ -1,0 +1,183 @@
+"""How a viewer learns, with what and where: the settings in use, and the plugin's page in napari's Preferences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dinoaugseg import offline
+from napari_dinoaugseg.cluster import compute_for
+from napari_dinoaugseg.errors import CaseError
+from napari_dinoaugseg.gui.core import Change, guarded
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
+from napari_dinoaugseg.session.session import Session
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.case import Case
+    from napari_dinoaugseg.gui.controller import Controller
+
+PLUGIN = "napari-dinoaugseg"
+_forbidden_here = False  # by the preference, as opposed to the environment
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """The page "Computing" of the plugin's preferences, as napari.yaml declares it.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        encoder: ``auto`` or the name of an encoder.
+        offline: never download weights.
+        sessions: the folder where labels are saved; empty = the user's data folder.
+        scheduler: the address of a Dask scheduler whose workers compute; empty = this computer.
+    """
+
+    device: str = "auto"
+    encoder: str = "auto"
+    offline: bool = False
+    sessions: str = ""
+    scheduler: str = ""
+
+
+def preferences() -> Preferences:
+    """The person's choices; the defaults where this napari has no preferences for plugins."""
+    page = _page()
+    if page is None:
+        return Preferences()
+    return Preferences(
+        device=str(page.device),
+        encoder=str(page.encoder),
+        offline=bool(page.offline),
+        sessions=str(page.sessions),
+        scheduler=str(page.scheduler),
+    )
+
+
+def apply_offline(chosen: Preferences) -> None:
+    """Let the engine know whether it may use the network. What the environment forbids stays forbidden."""
+    global _forbidden_here
+    if chosen.offline and not offline.is_offline():
+        offline.go_offline()
+        _forbidden_here = True
+    elif not chosen.offline and _forbidden_here:
+        offline.go_online()
+        _forbidden_here = False
+
+
+def follow_offline() -> None:
+    """Apply the preference now and whenever the person changes it."""
+    apply_offline(preferences())
+    page = _page()
+    if page is not None:
+        page.events.offline.disconnect(_on_offline_changed)
+        page.events.offline.connect(_on_offline_changed)
+
+
+def _on_offline_changed(_: object = None) -> None:
+    apply_offline(preferences())
+
+
+def _page() -> Any:
+    try:
+        from napari.settings import get_plugin_settings
+    except ImportError:  # napari before 0.9
+        return None
+    try:
+        return get_plugin_settings(PLUGIN).computing
+    except KeyError:  # the plugin is switched off, or was installed while napari runs
+        return None
+
+
+class Setup:
+    """The choices of one viewer. What cannot be applied becomes a message and changes nothing.
+
+    Attributes:
+        settings: how to learn; change it with `change`.
+        device: what computes: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        scheduler: the address of a Dask scheduler whose workers compute; empty = this computer.
+        weights: a file with encoder weights, or None.
+        encoder_in_use: the encoder that was loaded; None before one was needed.
+        encoder_expected: the encoder that would be loaded; None while that is unknown.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        chosen = preferences()
+        self.settings = Settings(encoder=chosen.encoder)
+        self.device = chosen.device
+        self.scheduler = chosen.scheduler
+        self.weights: Path | None = None
+        self.encoder_in_use: str | None = None
+        self.encoder_expected: str | None = None
+
+    def new_session(self, case: Case) -> Session:
+        """A session of a case with these choices."""
+        notify = self.controller.jobs.notify_later
+        return Session(case, self.settings, self._compute_config(), make_compute=compute_for, notify=notify)
+
+    def _compute_config(self) -> ComputeConfig:
+        return ComputeConfig(self.device, self.weights, scheduler=self.scheduler or None)
+
+    @guarded
+    def change(self, **changes: Any) -> None:
+        """Change settings by name."""
+        self._apply(self.settings.with_changes(**changes))
+
+    @guarded
+    def use_preset(self, preset: str) -> None:
+        """Apply a preset; encoder, window and seed stay."""
+        kept = {"encoder": self.settings.encoder, "window": self.settings.window, "seed": self.settings.seed}
+        self._apply(Settings.of_preset(preset, **kept))
+
+    def use_scheduler(self, address: str) -> None:
+        """Compute on a worker of the Dask scheduler at this address; empty = on this computer."""
+        before, self.scheduler = self.scheduler, address.strip()
+        if not self.controller.guarded(self._apply, self.settings):
+            self.scheduler = before
+            return
+        self.encoder_in_use = None
+        self.controller.jobs.set_interrupted("")
+
+    @guarded
+    def use_device(self, device: str) -> None:
+        """Choose what computes."""
+        self.device = device
+        self._apply(self.settings)
+
+    @guarded
+    def use_weights(self, path: Path | None) -> None:
+        """Take the encoder's weights from a file; None = from where they come without one."""
+        self.weights = path
+        self._apply(self.settings)
+
+    def adopt(self, session: Session) -> None:
+        """Take over the settings and the encoder of a session, after a model was loaded into it."""
+        self.settings, self.encoder_in_use = session.settings, session.encoder_name
+        self.controller.touch(Change.SETTINGS)
+
+    def see_encoder(self) -> None:
+        """Take note of the encoder as soon as the session has loaded one."""
+        session = self.controller.session
+        if session is not None and self.encoder_in_use is None and session.is_ready:
+            self.encoder_in_use = session.encoder_name
+            self.controller.touch(Change.SETTINGS)
+
+    def _apply(self, settings: Settings) -> None:
+        """Raises CaseError while work is running, SettingsError for a window that does not fit the case."""
+        controller, view = self.controller, self.controller.view
+        if controller.jobs.busy:
+            msg = "Settings can be changed when the work in the background is done. Press Stop first."
+            raise CaseError(msg)
+        windows = (self.settings.window, view.window)
+        if controller.layers is not None and settings.window not in windows and view.is_what_the_model_sees:
+            controller.layers.show_window(settings.window)
+            view.window = settings.window
+            controller.touch(Change.WINDOW)
+        if controller.session is not None:
+            controller.session.configure(settings, self._compute_config())
+        if settings.encoder != self.settings.encoder:
+            self.encoder_in_use = None
+        self.settings = settings
+        controller.touch(Change.SETTINGS)
