@@ -46,15 +46,12 @@ def _read(path: PathOrPaths) -> list[LayerData]:
     from napari_dinoaugseg.case.opening import open_case
     from napari_dinoaugseg.case.volume import VolumeCase
     from napari_dinoaugseg.errors import CaseError
+    from napari_dinoaugseg.gui.words import in_words
 
     try:
         case = open_case(path)
     except CaseError as error:
-        # The message names an option of the command; in the window the panel asks.
-        said = str(error)
-        for option in ("--component", "--series"):
-            said = said.replace(f"with {option}", "when you open it in the Case section of the DINO-AugSeg panel")
-        raise CaseError(said) from error
+        raise CaseError(in_words(error)) from error
     if not isinstance(case, VolumeCase):
         msg = f"{path}: this is no volume. Open pictures in the Case section of the DINO-AugSeg panel."
         raise CaseError(msg)

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from napari_dinoaugseg.case import VolumeCase, choose_window, open_case, read_mask_volume
-from napari_dinoaugseg.errors import CaseError
+from napari_dinoaugseg.errors import CaseError, Hint
 from tests.case.builders import OBLIQUE, listing, numbers, write_dicom, write_nifti
 
 VOLUME = numbers((4, 5, 6), np.uint16)
@@ -145,8 +145,9 @@ def test_a_series_is_chosen_by_uid_or_description(tmp_path: Path) -> None:
     write_dicom(tmp_path / "both" / "b", VOLUME[:3], series_uid="1.2.222", description="Venous phase")
     with pytest.raises(CaseError) as caught:
         open_case(tmp_path / "both")
-    for part in ("both", "2 series", "Arterial phase", "4 slices", "Venous phase", "3 slices", "1.2.222", "--series"):
+    for part in ("both", "2 series", "Arterial phase", "4 slices", "Venous phase", "3 slices", "1.2.222"):
         assert part in str(caught.value)
+    assert caught.value.hint is Hint.CHOOSE_SERIES
     assert series(tmp_path / "both", series="venous").n_slices == 3
     assert series(tmp_path / "both", series="1.2.111").n_slices == 4
     assert series(tmp_path / "both", series="222").n_slices == 3

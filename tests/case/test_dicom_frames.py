@@ -122,9 +122,7 @@ def two_times(path: Path) -> Path:
 
 def test_time_points_of_one_file_are_chosen_by_number(tmp_path: Path) -> None:
     path = two_times(tmp_path / "mr.dcm")
-    with pytest.raises(
-        SeveralVolumesError, match=r"mr\.dcm: .*2 volumes .*TemporalPositionIndex: 1, 2.*--component"
-    ) as e:
+    with pytest.raises(SeveralVolumesError, match=r"mr\.dcm: .*2 volumes .*TemporalPositionIndex: 1, 2") as e:
         open_case(path)
     assert e.value.count == 2
     for time in (0, 1):

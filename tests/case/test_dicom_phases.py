@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_dinoaugseg.case import VolumeCase, open_case
-from napari_dinoaugseg.errors import CaseError, SeveralVolumesError
+from napari_dinoaugseg.errors import CaseError, Hint, SeveralVolumesError
 from tests.case.builders import numbers, write_dicom
 
 PHASES = [numbers((4, 5, 6), np.uint16, seed=seed) for seed in range(3)]
@@ -64,7 +64,8 @@ def test_phases_are_told_apart_and_chosen_by_number(tags: Tags, by: str, tmp_pat
     with pytest.raises(SeveralVolumesError) as caught:
         open_case(tmp_path / "mr")
     assert caught.value.count == 3
-    for part in ("mr: the series holds 3 volumes", "same position", by, "--component, from 0 to 2"):
+    assert (caught.value.hint, caught.value.message.facts) == (Hint.CHOOSE_VOLUME, {"last": 2})
+    for part in ("mr: the series holds 3 volumes", "same position", by):
         assert part in str(caught.value)
     for phase in range(3):
         case = opened(tmp_path / "mr", phase)

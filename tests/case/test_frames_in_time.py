@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from napari_dinoaugseg.case import Plane, VolumeCase, open_case
-from napari_dinoaugseg.errors import CaseError, LabelError
+from napari_dinoaugseg.errors import CaseError, Hint, LabelError
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from tests.case.builders import numbers, write_nifti
 from tests.case.test_geometry import ORIENTATIONS, affine_of
@@ -95,8 +95,9 @@ def test_labels_of_three_dimensions_fit_a_loop(tmp_path: Path) -> None:
 
 
 def test_a_volume_of_several_still_asks_which(tmp_path: Path) -> None:
-    with pytest.raises(CaseError, match=r"5 volumes .*--component, from 0 to 4"):
+    with pytest.raises(CaseError, match="5 volumes") as caught:
         open_case(write_nifti(tmp_path / "four.nii", numbers((4, 5, 2, 5))))
+    assert (caught.value.hint, caught.value.message.facts) == (Hint.CHOOSE_VOLUME, {"last": 4})
     vectors = write_nifti(tmp_path / "vectors.nii", numbers((4, 5, 1, 3)), intent_code=1007)
     with pytest.raises(CaseError, match="3 volumes"):
         open_case(vectors)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from napari_dinoaugseg.case import MaskOptions, PictureCase, open_case
-from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.errors import Hint, LabelError
 
 SIZES = st.one_of(st.tuples(st.integers(1, 9), st.integers(1, 9)), st.sampled_from([(1, 1), (1, 17), (17, 1)]))
 
@@ -123,7 +123,7 @@ def test_where_both_fit_as_seen_is_taken_and_said(tag: int, tmp_path: Path) -> N
     labels = case.read_labels(tmp_path / "masks")
     assert np.array_equal(labels[0], SEEN_MASK[:14])
     assert "both as it is seen and as it is stored: taken as every viewer shows it" in labels.notices[0]
-    assert "--mask-orientation stored" in labels.notices[0]
+    assert (labels.notices[0].hint, labels.notices[0].facts) == (Hint.OTHER_ORIENTATION, {"other": "stored"})
     assert np.array_equal(written(case, tmp_path / "out", labels)["a"], SEEN_MASK[:14])
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from napari_dinoaugseg.cluster.workers import Share, share_machine, worker_options
-from napari_dinoaugseg.errors import SettingsError
+from napari_dinoaugseg.errors import Hint, SettingsError
 from napari_dinoaugseg.learning import memory
 
 GIB = 2**30
@@ -39,10 +39,12 @@ def test_workers_on_the_cpu_take_one_case_with_their_share_of_threads():
 
 
 def test_more_than_fit_are_refused():
-    with pytest.raises(SettingsError, match="--workers 2 at most"):
+    with pytest.raises(SettingsError, match="3 workers do not fit on 2 cores") as caught:
         share_machine(12, cores=2, memory=64 * GIB, gpus=0, wanted=3)
-    with pytest.raises(SettingsError, match=r"not 2 GPUs.*--workers 1"):
+    assert (caught.value.hint, caught.value.message.facts) == (Hint.FEWER_WORKERS, {"most": 2})
+    with pytest.raises(SettingsError, match="not 2 GPUs") as caught:
         share_machine(12, cores=8, memory=64 * GIB, gpus=1, wanted=2)
+    assert (caught.value.hint, caught.value.message.facts) == (Hint.FEWER_GPU_WORKERS, {"most": 1})
     assert share_machine(12, cores=2, memory=1 * GIB, gpus=0, wanted=2).workers == 2
 
 

@@ -15,7 +15,7 @@ import torch
 from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 
 from napari_dinoaugseg.cluster import connection, workers
-from napari_dinoaugseg.errors import CheckpointError, ClusterError
+from napari_dinoaugseg.errors import CheckpointError, ClusterError, Hint
 from napari_dinoaugseg.learning import memory
 from napari_dinoaugseg.session.batch import BatchPlan, Outcome
 from napari_dinoaugseg.session.cohort import place_results
@@ -111,8 +111,9 @@ def test_workers_without_take_one_case_at_a_time_as_well(start, cases, plan, bat
 
 
 def test_workers_that_would_take_several_cases_at_a_time_are_refused(start, cases, plan, batch):
-    with pytest.raises(ClusterError, match="Start workers with --nthreads 1"):
+    with pytest.raises(ClusterError, match="several cases at a time") as caught:
         list(workers.predict_on(start(one={}), cases, plan))
+    assert caught.value.hint is Hint.ONE_CASE_A_WORKER
     assert not batch.taken
 
 

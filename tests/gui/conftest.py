@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,14 @@ def panel(make_napari_viewer, qtbot):
     made = Panel(viewer)
     viewer.window.add_dock_widget(made, name="DINO-AugSeg")
     qtbot.waitExposed(viewer.window._qt_window)
+    sentences: list[str] = []
+    for signal in (made.controller.said, made.controller.notice, made.controller.failed):
+        signal.connect(sentences.append)
     yield made
     made.controller.dispose()
     wait_idle(qtbot, made.controller)
+    options = [text for text in sentences if re.search(r"--[a-z]", text)]
+    assert not options, "the panel has no options"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from napari_dinoaugseg.case import Plane
 from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.panel import advice
-from napari_dinoaugseg.gui.train_section import Pace, in_words, job
+from napari_dinoaugseg.gui.train_section import Pace, duration_in_words, job
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import Settings
 from tests.blobs import AFFINE, image_voxels
@@ -272,7 +272,7 @@ def test_the_estimate_follows_what_was_measured():
     assert pace.seconds(once) == pytest.approx(2 + 20 + 2)
     warm = job(settings, None, 0, 40, kind="pictures", classes=2, warm=True)
     assert pace.seconds(warm) == pytest.approx(11 + 2)
-    assert [in_words(seconds) for seconds in (3, 42, 200, 9000)] == [
+    assert [duration_in_words(seconds) for seconds in (3, 42, 200, 9000)] == [
         "a few seconds",
         "about 40 seconds",
         "about 3 minutes",

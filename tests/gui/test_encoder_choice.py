@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
-from napari_dinoaugseg.gui.core import in_the_panels_words
+from napari_dinoaugseg.gui.words import in_words
 from napari_dinoaugseg.model import hub
 from tests.gui.conftest import settle, train
 from tests.hub_server import serving
@@ -120,7 +120,10 @@ def test_a_refusal_of_the_hub_reaches_the_panel_in_its_own_words(labelled, said,
         assert server.asked
     (refusal,) = [sentence for sentence in said if "403" in sentence]
     assert "the hub gives no access to timm/convnext_tiny.dinov3_lvd1689m" in refusal
-    assert "Or choose a file in the Case section (model.safetensors of https://huggingface.co/timm/" in refusal
+    assert (
+        "Without a download, choose a file in the Case section (model.safetensors of https://huggingface.co/timm/"
+        in refusal
+    )
     assert "choose the encoder efficientnet-lite0" in refusal
     assert "--" not in refusal
 
@@ -131,7 +134,7 @@ def test_the_long_licence_sentence_is_short_in_the_panel():
     told = []
     resolve_encoder("auto", say=told.append)
     (sentence,) = told
-    assert "https://" in sentence
-    ours = in_the_panels_words(sentence)
+    assert sentence.facts["url"].startswith("https://")
+    ours = in_words(sentence)
     assert "https://" not in ours
     assert f"choose the encoder {TINY} (a download of 111 MB), or choose a file in the Case section." in ours

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from napari_dinoaugseg.errors import CheckpointError, OutputError
+from napari_dinoaugseg.errors import CheckpointError, Hint, OutputError
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder, load_checkpoint, save_checkpoint
 from napari_dinoaugseg.model.decoder import Decoder
 
@@ -52,11 +52,12 @@ def maps() -> list[Tensor]:
     ]
 
 
-def refused(path: Path, reason: str) -> None:
+def refused(path: Path, reason: str, hint: Hint | None = None) -> None:
     with pytest.raises(CheckpointError, match=reason) as caught:
         load_checkpoint(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
+    assert hint is None or caught.value.hint is hint
 
 
 def rewritten(path: Path, **changes: Any) -> Path:
@@ -154,7 +155,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
 def test_safetensors_of_somebody_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     save_file({"stem.0.weight": torch.zeros(3)}, path)
-    refused(path, "encoder weights go with --weights")
+    refused(path, "not a model saved by napari-dinoaugseg", Hint.GIVE_MODEL)
     save_file({"stem.0.weight": torch.zeros(3)}, path, metadata={"format": "pt"})
     refused(path, "not a model saved by napari-dinoaugseg")
 

@@ -15,7 +15,7 @@ import pytest
 import timm
 import torch
 
-from napari_dinoaugseg.errors import SettingsError, WeightsError
+from napari_dinoaugseg.errors import Hint, SettingsError, WeightsError
 from napari_dinoaugseg.model import hub
 from napari_dinoaugseg.model.encoder import ENCODERS, Encoder, load_encoder, resolve_encoder, weights_state
 from napari_dinoaugseg.model.weights import fit_weights
@@ -152,15 +152,15 @@ def test_auto_falls_back_to_efficientnet_and_says_so_in_one_line(around: Around)
     (line,) = said
     assert LITE0 in line
     assert "DINOv3" in line
-    assert "--weights" in line
-    assert f"--encoder {TINY} (downloads 111 MB under the DINOv3 License" in line
+    assert (line.hint, line.facts["encoder"], line.facts["megabytes"]) == (Hint.GET_DINOV3, TINY, 111)
     assert "\n" not in line
 
 
 def test_auto_without_any_weights_says_the_two_ways_out(around: Around) -> None:
     around.package = False
-    with pytest.raises(WeightsError, match="--weights") as caught:
+    with pytest.raises(WeightsError) as caught:
         around.resolve()
+    assert caught.value.hint is Hint.GET_DINOV3
     assert 'pip install "napari-dinoaugseg[offline]"' in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2
 
@@ -183,11 +183,12 @@ def test_weights_state_tells_where_weights_are(around: Around, monkeypatch: pyte
 
 def test_missing_weights_say_the_ways_out(around: Around) -> None:
     around.package = False
-    with pytest.raises(WeightsError, match="--weights") as caught:
+    with pytest.raises(WeightsError, match=TINY) as caught:
         load_encoder(TINY)
-    assert LITE0 in str(caught.value)
-    with pytest.raises(WeightsError, match="offline"):
+    assert caught.value.hint is Hint.WEIGHTS_BY_HAND
+    with pytest.raises(WeightsError, match="offline") as caught:
         load_encoder(LITE0)
+    assert caught.value.hint is Hint.NAME_WEIGHTS
 
 
 def cached(root: Path, repository: str, commit: str, *files: tuple[str, Path | None], main: bool = True) -> Path:

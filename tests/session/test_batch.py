@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from napari_dinoaugseg import disk
-from napari_dinoaugseg.errors import CheckpointError, OutputError
+from napari_dinoaugseg.errors import CheckpointError, Hint, OutputError
 from napari_dinoaugseg.session.batch import (
     Batch,
     BatchPlan,
@@ -112,8 +112,9 @@ def test_a_mask_without_a_sound_report_is_somebody_elses(report, done, plan):
         done.report.write_text(report)
     found = look(done, plan.provenance)
     assert found[0] is ResultState.OTHER
-    with pytest.raises(OutputError, match=r"image0.nii.gz is there already, without a report.*--overwrite"):
+    with pytest.raises(OutputError, match=r"image0.nii.gz is there already, without a report") as caught:
         require_none_else([(done, *found)], done.mask.parent)
+    assert caught.value.hint is Hint.REPLACE_MASKS
 
 
 def test_a_program_that_died_between_mask_and_report_left_an_unfinished_attempt(plan, cases, monkeypatch):

@@ -125,7 +125,7 @@ REFUSED = {
         "neither one case",
     ),
     "the same, said": (lambda f: [write_nifti(f / "a.nii", VOLUME), pictures_in(f)], True, "right in the folder"),
-    "several pages": (lambda f: stack(f / "a.tif"), None, "--cohort when each of them is a volume"),
+    "several pages": (lambda f: stack(f / "a.tif"), None, "several pages"),
     "slices": (lambda f: write_dicom(f, VOLUME), True, "right in the folder of the cohort"),
     "nothing": (lambda f: (f / "a.csv").write_text("x"), True, "no case here"),
     "volumes below": (lambda f: [(f / "p1").mkdir(), write_nifti(f / "p1" / "a.nii", VOLUME)], True, "text file"),

@@ -22,7 +22,7 @@ from napari_dinoaugseg.case.files import PICTURE_SUFFIXES, suffix_of
 from napari_dinoaugseg.case.geometry import Grid, Plane, Voxels, check
 from napari_dinoaugseg.case.masks import read_mask_folder
 from napari_dinoaugseg.case.volume import VolumeCase
-from napari_dinoaugseg.errors import CaseError, LabelError
+from napari_dinoaugseg.errors import CaseError, Hint, LabelError
 
 
 class ArrayCase(VolumeCase):
@@ -102,9 +102,9 @@ def case_from_array(
     if axes > 3:
         msg = (
             f"{name}: this image has {axes} axes ({_times(array.shape[:axes])}), as a time series or several channels "
-            "do. Split it (right-click the layer, Split Stack), and choose one volume."
+            "do."
         )
-        raise CaseError(msg)
+        raise CaseError(msg, Hint.SPLIT_LAYER)
     if axes < 2:
         msg = f"{name}: this image has {axes} axis; a picture has two and a volume three. Choose another layer."
         raise CaseError(msg)

@@ -96,7 +96,7 @@ def read_label_volume(path: Path, of_series: tuple[int, int] | None = None) -> L
         msg = f"{path}: it holds {error.count} volumes, but labels are one. Save the volume that belongs to this image."
         raise LabelError(msg) from error
     except CaseError as error:
-        raise LabelError(str(error)) from error
+        raise LabelError(error.message) from error
     if voxels.is_colour:
         msg = f"{path}: it holds colours, not label numbers. Save the labels as whole numbers from 0 up."
         raise LabelError(msg)
@@ -227,7 +227,7 @@ def _read_seg(path: Path) -> SegLabels:
     try:
         return read_seg(path)
     except CaseError as error:
-        raise LabelError(str(error)) from error
+        raise LabelError(error.message) from error
 
 
 def _on_grid(labels: SegLabels, grid: Grid, name: str | Path, source: DicomSource | None = None) -> Labels:

@@ -25,7 +25,7 @@ from napari_dinoaugseg.case.case import UNKNOWN, Segment
 from napari_dinoaugseg.case.files import LeftOut, counted, listed, look_into, once
 from napari_dinoaugseg.case.matching import is_mask_folder, outdone, split_masks
 from napari_dinoaugseg.case.picture_files import Orientation, Picture, decode
-from napari_dinoaugseg.errors import CaseError, LabelError
+from napari_dinoaugseg.errors import CaseError, Hint, LabelError, Message
 
 _REACH = 8
 # Values between are a small part of what is white, or many, where they are a fringe.
@@ -317,7 +317,7 @@ def mask_files(folder: Path) -> MaskFiles:
     try:
         files = list(_walk(folder, left_out, {os.path.realpath(folder)}))
     except CaseError as error:
-        raise LabelError(str(error)) from error
+        raise LabelError(error.message) from error
     if not files:
         others = f" Files of other kinds lie here: {listed([path.name for path in left_out.others])}."
         msg = f"{folder}: there is no mask here. Give masks as PNG, TIFF, BMP or JPEG files."
@@ -414,10 +414,8 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
             )
             raise LabelError(msg)
         if UNKNOWN in deep and self._options.ignore == "none":
-            msg = (
-                f"{where}: masks hold 65535, and no class can have that number. Leave out --ignore none, or change it."
-            )
-            raise LabelError(msg)
+            msg = f"{where}: masks hold 65535, and no class can have that number."
+            raise LabelError(msg, Hint.RENUMBER_UNKNOWN)
         # In 16 bit, and beside numbers that need 16, 255 is a number like others: our own masks rely on it.
         self._white_is_unknown = bool(classes) and (
             (white or WHITE in deep) if self._options.ignore == "255" else white and not goes_on
@@ -435,18 +433,17 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
             (self._is_cut and census.middle > 0, f"{cut}, cut at {_CUT}"),
             (
                 self._white_is_unknown,
-                f"{which} is taken as unknown: nothing is learnt there (--ignore none makes it a class)",
+                Message(f"{which} is taken as unknown: nothing is learnt there", Hint.WHITE_AS_CLASS),
             ),
             (
                 self._white_is_unknown and _are_even_steps(classes),
-                "these values are even steps of grey, so white may be a class as well (--ignore none)",
+                "these values are even steps of grey, so white may be a class as well",
             ),
             (
                 (white or WHITE in deep) and bool(classes) and not self._white_is_unknown,
-                f"{which} is taken as a class"
-                + (
-                    ", as --ignore none says" if self._options.ignore else " in 16-bit masks (--ignore 255: as unknown)"
-                ),
+                f"{which} is taken as a class, as asked"
+                if self._options.ignore
+                else Message(f"{which} is taken as a class in 16-bit masks", Hint.WHITE_AS_UNKNOWN),
             ),
             (UNKNOWN in deep, "65535 beside other labels is taken as unknown: nothing is learnt there"),
             (self._deep_is_white, "0 and 65535 in 16-bit masks are taken as background and the one class, 255"),
@@ -653,7 +650,7 @@ def _decode(path: Path) -> Picture:
     try:
         return decode(path)
     except CaseError as error:
-        raise LabelError(str(error)) from error
+        raise LabelError(error.message) from error
 
 
 def _is_in_alpha(pixels: NDArray[Any], visible: NDArray[np.bool_], *, explained: bool) -> bool:

@@ -25,7 +25,7 @@ from napari_dinoaugseg.case.files import (
     unreadable,
 )
 from napari_dinoaugseg.case.geometry import SAME_GRID, Grid, Voxels, apart, check, forward_in_time
-from napari_dinoaugseg.errors import CaseError, SeveralVolumesError
+from napari_dinoaugseg.errors import CaseError, Hint, SeveralVolumesError
 
 # By the lowest three bits of xyzt_units: metres, millimetres, micrometres; anything else is taken as millimetres.
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -183,15 +183,12 @@ def choose_component(path: Path, trailing: tuple[int, ...], component: int | Non
     count = math.prod(trailing)
     if component is None:
         if count > 1:
-            msg = (
-                f"{path}: it holds {count} volumes (time points or channels). "
-                f"Choose one with --component, from 0 to {count - 1}."
-            )
+            msg = f"{path}: it holds {count} volumes (time points or channels)."
             raise SeveralVolumesError(msg, count)
         return 0
     if not 0 <= component < count:
-        msg = f"{path}: there is no component {component}. Choose one with --component, from 0 to {count - 1}."
-        raise CaseError(msg)
+        msg = f"{path}: there is no component {component}."
+        raise CaseError(msg, Hint.CHOOSE_VOLUME, last=count - 1)
     return component
 
 

@@ -55,7 +55,7 @@ from napari_dinoaugseg.case.matching import (
     split_masks,
 )
 from napari_dinoaugseg.case.picture_files import Orientation, Picture, decode
-from napari_dinoaugseg.errors import CaseError, LabelError, OutputError
+from napari_dinoaugseg.errors import CaseError, Hint, LabelError, Message, OutputError
 
 _SAMPLE = 2_000_000
 
@@ -450,10 +450,8 @@ def _orientation_notices(said: Lie | None, told: Lie | None, settled: Mapping[Li
         usual = said or told or "seen"
         why = "" if said is not None or told is None else ", like the masks whose size tells"
         other = "stored" if usual == "seen" else "seen"
-        notices.append(
-            f"{counted(undecided, 'mask')} would fit the turned picture both as it is seen and as it is stored: taken "
-            f"{words[usual]}{why} (--mask-orientation {other} takes the other)"
-        )
+        both = f"{counted(undecided, 'mask')} would fit the turned picture both as it is seen and as it is stored"
+        notices.append(Message(f"{both}: taken {words[usual]}{why}", Hint.OTHER_ORIENTATION, other=other))
     if notices:
         notices.append("masks are written to lie on the turned pictures in the same way")
     return notices

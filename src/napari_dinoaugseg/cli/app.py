@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_dinoaugseg import __version__, offline
-from napari_dinoaugseg.cli.output import tell
+from napari_dinoaugseg.cli.output import tell, tell_error
 from napari_dinoaugseg.errors import DinoAugSegError
 from napari_dinoaugseg.native import limit_spinning
 
@@ -451,7 +451,7 @@ def main() -> None:
     try:
         app()
     except DinoAugSegError as error:
-        tell(f"Error: {error}")
+        tell_error(error)
         sys.exit(1)
     except KeyboardInterrupt:
         tell("Stopped. Nothing was written.")

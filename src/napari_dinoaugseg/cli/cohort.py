@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_dinoaugseg.cli.output import CasesLine, print_json, print_text, tell
+from napari_dinoaugseg.cli.output import CasesLine, note, print_json, print_text, tell, tell_error
+from napari_dinoaugseg.cli.words import notice_text
 from napari_dinoaugseg.cluster import connection, workers
 from napari_dinoaugseg.errors import ClusterError
 from napari_dinoaugseg.session.batch import (
@@ -73,7 +74,7 @@ def run_cohort(job: CohortJob, *, as_json: bool) -> bool:
     if job.scheduler is not None or job.workers is not None:
         connection.require_installed()
     for notice in job.found.notices:
-        tell(f"Note: {notice}")
+        note(notice)
     # Other processes and machines need paths from the root.
     cases = place_results([path.absolute() for path in job.found.cases], job.out.absolute())
     plan = job.plan()
@@ -105,14 +106,14 @@ def _predict(todo: list[CohortCase], plan: BatchPlan, job: CohortJob) -> dict[Co
         with _results(todo, plan, job, line) as results, line.live():
             for case, outcome in results:
                 for notice in outcome.notices:
-                    line.tell(f"Note: {case.name}: {notice}")
-                line.advance(case.name, outcome.seconds, outcome.reason)
-                state = "done" if outcome.reason is None else "failed"
-                rows[case] = Row(case, state, outcome.reason, outcome.seconds)
+                    line.tell(f"Note: {case.name}: {notice_text(notice)}")
+                reason = None if outcome.reason is None else notice_text(outcome.reason)
+                line.advance(case.name, outcome.seconds, reason)
+                rows[case] = Row(case, "done" if reason is None else "failed", reason, outcome.seconds)
     except ClusterError as error:
         if not rows:
             raise
-        tell(f"Error: {error}")
+        tell_error(error)
         lost = "not predicted: the scheduler was lost"
     except KeyboardInterrupt:
         done = sum(row.state == "done" for row in rows.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_dinoaugseg.case import MaskOptions, open_case
 from napari_dinoaugseg.case.case import ReadLabels
-from napari_dinoaugseg.cli.output import ProgressLine, parse_counts, parse_slices, print_json, print_text, tell
+from napari_dinoaugseg.cli.output import ProgressLine, note, parse_counts, parse_slices, print_json, print_text, tell
 from napari_dinoaugseg.cli.segment import require_pictures
 from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning.settings import Settings
@@ -48,7 +48,7 @@ def run_evaluate(
         masks=masks,
     )
     for notice in result.notices:
-        tell(f"Note: {notice}")
+        note(notice)
     if result.unmatched:
         tell(f"Note: {result.unmatched} masks in {truth} have no prediction in {prediction}; they are not counted.")
     if as_json:
@@ -127,10 +127,10 @@ def run_simulate(job: SimulateJob, *, as_json: bool) -> None:
     case = open_case(job.case, plane=job.plane, series=job.series, component=job.component, masks=job.masks)
     require_pictures(case, job.masks)
     for notice in case.notices:
-        tell(f"Note: {notice}")
+        note(notice)
     truth = case.read_labels(job.truth, None)
     for notice in truth.notices if isinstance(truth, ReadLabels) else ():
-        tell(f"Note: {notice}")
+        note(notice)
     session = Session(case, settings, ComputeConfig(job.device, job.weights, job.cache), notify=tell)
     rounds: list[SimulatedRound] = []
     with ProgressLine().live() as line:

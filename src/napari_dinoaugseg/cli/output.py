@@ -21,7 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.cli.words import error_text, notice_text
+from napari_dinoaugseg.errors import DinoAugSegError, LabelError
 from napari_dinoaugseg.learning.events import Notice, Stage
 from napari_dinoaugseg.learning.events import Progress as ProgressEvent
 
@@ -71,8 +72,18 @@ Result = TypeVar("Result")
 
 
 def tell(text: str) -> None:
-    """A sentence for the person, on standard error."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where the command speaks
+    """Print a sentence for the person on standard error, with what the command can do about it."""
+    print(notice_text(text), file=sys.stderr, flush=True)  # noqa: T201 - this is where the command speaks
+
+
+def note(notice: str, about: str = "") -> None:
+    """Print a notice on standard error."""
+    tell(f"Note: {about}{notice_text(notice)}")
+
+
+def tell_error(error: DinoAugSegError) -> None:
+    """Print an error on standard error."""
+    tell(f"Error: {error_text(error)}")
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -141,7 +152,7 @@ class ProgressLine(_Line):
     def show(self, event: object) -> None:
         """Show progress or a notice."""
         if isinstance(event, Notice):
-            self._console.print(event.text, highlight=False)
+            self._console.print(notice_text(event.text), highlight=False)
         if not isinstance(event, ProgressEvent):
             return
         self._last[event.stage] = event
@@ -177,8 +188,8 @@ class CasesLine(_Line):
         self._total, self._done, self._failed = total, 0, 0
 
     def tell(self, text: str) -> None:
-        """A sentence for the person, above the bar."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        """Print a sentence for the person above the bar."""
+        self._console.print(notice_text(text), highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, name: str, seconds: float, reason: str | None) -> None:
         """A case is done, or failed for a reason."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.case import Case, MaskOptions, open_case
 from napari_dinoaugseg.case.files import check_not_input, check_parent
-from napari_dinoaugseg.cli.output import ProgressLine, parse_slices, print_json, print_text, tell
+from napari_dinoaugseg.cli.output import ProgressLine, note, parse_slices, print_json, print_text, tell
 from napari_dinoaugseg.errors import LabelError, OutputError, SettingsError
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
@@ -44,7 +44,7 @@ class CaseJob:
         case = open_case(self.case, plane=self.plane, series=self.series, component=self.component, masks=self.masks)
         require_pictures(case, self.masks)
         for notice in case.notices:
-            tell(f"Note: {notice}")
+            note(notice)
         return case
 
     def check_outputs(self, case: Case, inputs: list[Path]) -> None:

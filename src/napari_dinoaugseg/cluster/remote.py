@@ -34,6 +34,7 @@ from napari_dinoaugseg.errors import (
     CheckpointError,
     ClusterError,
     DinoAugSegError,
+    Hint,
     LostSchedulerError,
     TrainingError,
     one_line,
@@ -426,7 +427,7 @@ class RemoteEngine:
             self._ask("restore", nameless, list(numbers), Path("model"))
         except CheckpointError as error:
             msg = f"{source}: {str(error).removeprefix('model: ')}"
-            raise CheckpointError(msg) from error
+            raise CheckpointError(error.message.reworded(msg)) from error
 
     def forget_decoder(self) -> None:
         """As of `Compute`. The worker learns it with the next training: settings change where nobody may wait."""
@@ -504,8 +505,8 @@ class RemoteEngine:
     def _require_worker(self, client: Client) -> None:
         """Raise LostSchedulerError when the scheduler or the worker is gone."""
         if self._address not in workers_of(client, {}) or self._held is None or self._held.status != "finished":
-            msg = "The worker that computed for this case ended. See its log; Train begins on another one."
-            raise LostSchedulerError(msg)
+            msg = "The worker that computed for this case ended. See its log."
+            raise LostSchedulerError(msg, Hint.TRAIN_AGAIN)
 
     def _draw(self, cancel: Cancel | None) -> Generator[Any, None, Any]:
         """Yield the items of the work, and return its result."""

@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dinoaugseg.case.files import check_writable
 from napari_dinoaugseg.cluster.connection import GPU, hush, losing, needs_of, require_version, respect_limit, workers_of
-from napari_dinoaugseg.errors import ClusterError, DinoAugSegError, LostSchedulerError, SettingsError, one_line
+from napari_dinoaugseg.errors import (
+    ClusterError,
+    DinoAugSegError,
+    Hint,
+    LostSchedulerError,
+    Message,
+    SettingsError,
+    one_line,
+)
 from napari_dinoaugseg.learning.memory import available_memory
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.batch import BatchPlan, Outcome, batch_of
@@ -67,11 +75,11 @@ def share_machine(cases: int, *, cores: int, memory: int, gpus: int, wanted: int
         SettingsError: more are wanted than there are GPUs or cores.
     """
     if gpus and wanted is not None and wanted > gpus:
-        msg = f"There are not {wanted} GPUs for {wanted} workers. Use --workers {gpus} at most, or --device cpu."
-        raise SettingsError(msg)
+        msg = f"There are not {wanted} GPUs for {wanted} workers."
+        raise SettingsError(msg, Hint.FEWER_GPU_WORKERS, most=gpus)
     if wanted is not None and wanted > cores:
-        msg = f"{wanted} workers do not fit on {cores} cores. Use --workers {cores} at most."
-        raise SettingsError(msg)
+        msg = f"{wanted} workers do not fit on {cores} cores."
+        raise SettingsError(msg, Hint.FEWER_WORKERS, most=cores)
     fitting = gpus or min(cores // _THREADS, memory // _MEMORY)
     workers = max(1, min(cases, wanted or fitting))
     return Share(workers, max(1, cores // workers), memory // workers)
@@ -182,7 +190,7 @@ def predict_on(
         while waiting or running:
             workers = len(workers_of(client, needs))
             if not workers and not reported:
-                notify("No worker is left; waiting for one. Ctrl+C stops, and the same command goes on later.")
+                notify(Message("No worker is left; waiting for one.", Hint.WAIT_FOR_WORKER))
             reported = not workers
             # No more than one each: when a worker dies, the scheduler suspects all that was handed to it.
             while waiting and len(running) < workers:
@@ -196,8 +204,7 @@ def predict_on(
             for future in [future for future in running if future.done()]:
                 yield running.pop(future), _outcome(future, client)
     except LostSchedulerError as error:
-        msg = f"{error} What is done stays; use the same command to go on when it is back."
-        raise LostSchedulerError(msg) from error
+        raise LostSchedulerError(str(error), Hint.CONTINUE_LATER) from error
     finally:
         if client.status == "running":
             client.cancel(list(running))
@@ -230,11 +237,8 @@ def _require_ready(client: Client, plan: BatchPlan, case: CohortCase) -> None:
     needs = needs_of(client)
     wide = [address for address, threads in client.nthreads().items() if threads > 1]
     if wide and not needs:
-        msg = (
-            f"The worker at {wide[0]} would take several cases at a time. Start workers with --nthreads 1, "
-            "or with --resources GPU=1 where each has a graphics card of its own."
-        )
-        raise ClusterError(msg)
+        msg = f"The worker at {wide[0]} would take several cases at a time."
+        raise ClusterError(msg, Hint.ONE_CASE_A_WORKER)
     asked = {
         address: client.submit(
             _ready, plan, case, wanted, pure=False, workers=[address], allow_other_workers=True, resources=needs
@@ -268,7 +272,7 @@ def _outcome(future: Future, client: Client) -> Outcome:
         times = error.allowed_failures + 1
         reason = f"{times} workers ended while they worked on it, perhaps for lack of memory; see their logs"
         return Outcome(reason, 0.0)
-    reason = str(error) if isinstance(error, DinoAugSegError) else f"{type(error).__name__}: {error}"
+    reason = error.message if isinstance(error, DinoAugSegError) else f"{type(error).__name__}: {error}"
     return Outcome(one_line(reason), 0.0)
 
 

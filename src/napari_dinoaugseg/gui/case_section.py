@@ -26,7 +26,7 @@ from napari_dinoaugseg.case import Plane
 from napari_dinoaugseg.case.files import PICTURE_SUFFIXES
 from napari_dinoaugseg.cluster.connection import INSTALL, is_installed
 from napari_dinoaugseg.errors import DinoAugSegError, SeveralSeriesError
-from napari_dinoaugseg.gui.core import Change, in_the_panels_words
+from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.setup import follow_offline
 from napari_dinoaugseg.gui.widgets import (
     WINDOWS,
@@ -45,6 +45,7 @@ from napari_dinoaugseg.gui.widgets import (
     show_window,
     text_colour,
 )
+from napari_dinoaugseg.gui.words import in_words
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.local import load_libraries
 
@@ -156,7 +157,7 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
             fit_weights(weights, ENCODERS[encoder])
         found["chosen"] = resolve_encoder(encoder, weights=weights, device_type=device_type, say=lambda _: None)
     except DinoAugSegError as error:
-        found["problem"] = str(error)
+        found["problem"] = in_words(error)
     return found
 
 
@@ -236,7 +237,7 @@ class EncoderChoice(QWidget):
             return "with the weights that the scheduler's worker has"
         problem = found["problem"] if found is not None and found["asked"] == (wanted, weights) else None
         if problem is not None:
-            return escape(in_the_panels_words(problem))
+            return escape(problem)
         if weights is not None:
             return f"weights from {escape(weights.name)}"
         if found is None:
@@ -452,7 +453,7 @@ class CaseSection(QWidget):
         if distance is not None and case.n_slices > 1:
             text += f", {distance:.3g} mm apart"
         self.facts.setText(text + ".")
-        self.notes.setText("\n".join(f"Note: {as_sentence(in_the_panels_words(notice))}" for notice in case.notices))
+        self.notes.setText("\n".join(f"Note: {as_sentence(in_words(notice))}" for notice in case.notices))
         self.notes.setVisible(bool(case.notices))
 
     # --- opening ----------------------------------------------------------------------------------------------------

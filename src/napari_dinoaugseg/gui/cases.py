@@ -13,12 +13,13 @@ from qtpy.QtCore import QTimer
 from napari_dinoaugseg.case import Case, Plane, choose_window, open_case
 from napari_dinoaugseg.case.intensity import opening_window
 from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralSeriesError, SeveralVolumesError
-from napari_dinoaugseg.gui.core import Change, guarded, in_the_panels_words
+from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, shows_alike
 from napari_dinoaugseg.gui.layers import CaseLayers
 from napari_dinoaugseg.gui.saving import Loaded, Looked, look_for_sessions
 from napari_dinoaugseg.gui.view import ViewGuard
 from napari_dinoaugseg.gui.widgets import as_sentence
+from napari_dinoaugseg.gui.words import in_words
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -165,7 +166,7 @@ class Cases:
         self._begin(session, image, window)
         controller.saving.keep(session)
         for notice in case.notices:
-            controller.notify(as_sentence(in_the_panels_words(notice)), "notice")
+            controller.notify(as_sentence(in_words(notice)), "notice")
         if looked is None:
             controller.sessions.look(case)
         else:

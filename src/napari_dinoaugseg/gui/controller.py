@@ -13,13 +13,14 @@ from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.errors import DinoAugSegError, LabelError, SessionError
 from napari_dinoaugseg.gui.cases import Cases
-from napari_dinoaugseg.gui.core import Change, Follower, Kind, Message, in_the_panels_words
+from napari_dinoaugseg.gui.core import Change, Follower, Kind, Message
 from napari_dinoaugseg.gui.jobs import Jobs
 from napari_dinoaugseg.gui.labelling import Labelling
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.view import CanvasGuard, FillGuard, Looking, Tools, View
 from napari_dinoaugseg.gui.widgets import stop
+from napari_dinoaugseg.gui.words import in_words
 
 if TYPE_CHECKING:
     import napari
@@ -143,7 +144,7 @@ class Controller:
     def tell_error(self, error: BaseException) -> None:
         """Show an error in the panel and as a napari notification; an unforeseen one goes to the log as well."""
         if isinstance(error, DinoAugSegError):
-            sentence = in_the_panels_words(str(error))
+            sentence = in_words(error)
         else:
             _log.error("unforeseen error", exc_info=error)
             sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error}). Your labels are safe."

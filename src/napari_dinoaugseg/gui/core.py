@@ -5,7 +5,6 @@ The parts stand on this module; it stands on none of them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -74,23 +73,3 @@ def guarded(method: Callable[_P, object]) -> Callable[_P, bool]:
         return bool(part.controller.guarded(method, *args, **kwargs))
 
     return call
-
-
-def in_the_panels_words(sentence: str) -> str:
-    """Sentences of the engine name options of the command; here the panel has them."""
-    for words, ours in (
-        ("--offline, DINOAUGSEG_OFFLINE, HF_HUB_OFFLINE", "Preferences, Work offline"),
-        ("name it with --weights", "choose it in the Case section"),
-        ("Name a file with --weights", "Choose a file in the Case section"),
-        ("name a file with --weights", "choose a file in the Case section"),
-        ("--weights FILE", "Case section"),
-        ("(--model, --warm-start)", "(Apply a saved model…)"),
-        ("--weights", "Case section"),
-        ("use --encoder", "choose the encoder"),
-        ("Choose --encoder", "Choose the encoder"),
-        ("--encoder", "the encoder"),
-    ):
-        sentence = sentence.replace(words, ours)
-    # The panel has the licence and its link beside the encoder.
-    sentence = re.sub(r"\(downloads (\d+ MB) under the [^()]*\)", r"(a download of \1)", sentence)
-    return re.sub(r" \(--[a-z][^)]*\)", "", sentence)  # an option that only the command has

@@ -12,8 +12,9 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.errors import ClusterError, TrainingError
-from napari_dinoaugseg.gui.core import Change, guarded, in_the_panels_words
+from napari_dinoaugseg.errors import ClusterError, DinoAugSegError, TrainingError
+from napari_dinoaugseg.gui.core import Change, guarded
+from napari_dinoaugseg.gui.words import in_words
 from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ class Jobs:
 
     def notify_later(self, sentence: str) -> None:
         """Take a notice from the thread of the work; it is shown with the next event."""
-        self._notices.append(in_the_panels_words(sentence))
+        self._notices.append(in_words(sentence))
 
     def set_interrupted(self, name: str) -> None:
         """Remember the work that the loss of a scheduler ended; only training and prediction can be started again."""
@@ -355,7 +356,7 @@ class Jobs:
             self.last_stage = event.stage
             controller.progressed.emit(event)
         elif isinstance(event, Notice):
-            controller.notify(event.text, "notice")
+            controller.notify(in_words(event.text), "notice")
         elif isinstance(event, Prediction) and session is controller.session and session is not None:
             session.store_prediction(event)
             if controller.layers is not None:
@@ -386,4 +387,4 @@ class Jobs:
             from napari.utils.notifications import show_error
 
             _log.error("error in work on a case that was left", exc_info=error)
-            show_error(f"{name}: {error}")
+            show_error(f"{name}: {in_words(error) if isinstance(error, DinoAugSegError) else error}")

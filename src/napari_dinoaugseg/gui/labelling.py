@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.gui.core import Change, guarded, in_the_panels_words
+from napari_dinoaugseg.gui.core import Change, guarded
+from napari_dinoaugseg.gui.words import in_words
 from napari_dinoaugseg.session.labels import UNKNOWN, Changed, LabelBook, Labels, Status, names_kept
 
 if TYPE_CHECKING:
@@ -181,9 +182,7 @@ class Labelling:
         words = f"{len(taken)} labelled slices taken from {path.name}. Ctrl+Z takes it back."
         words = f"{words} {kept} that you labelled by hand stay as they are." if kept else words
         sentences = [*read.notices, *names_kept(session.labels.classes, read.segments)]
-        controller.notify(
-            " ".join([words, *(f"{in_the_panels_words(sentence).rstrip('.')}." for sentence in sentences)])
-        )
+        controller.notify(" ".join([words, *(f"{in_words(sentence).rstrip('.')}." for sentence in sentences)]))
 
     def undo(self) -> None:
         """Undo the last action on labels or classes, and show the slice that it changed."""

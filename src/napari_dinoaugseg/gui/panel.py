@@ -26,7 +26,7 @@ from napari_dinoaugseg.gui.keys import bind_keys, show_help, tooltip, unbind_key
 from napari_dinoaugseg.gui.label_section import ClassesSection, LabelSection
 from napari_dinoaugseg.gui.review_section import ReviewSection
 from napari_dinoaugseg.gui.saving import describe, when
-from napari_dinoaugseg.gui.train_section import Job, Pace, TrainSection, in_words, job
+from napari_dinoaugseg.gui.train_section import Job, Pace, TrainSection, duration_in_words, job
 from napari_dinoaugseg.gui.widgets import Collapsible, button, quietly, row, sentence
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.session.labels import UNKNOWN
@@ -245,7 +245,7 @@ class Head(QWidget):
             return
         doing = event.words.capitalize()
         left = self.pace.left(self._job, event) if self._job is not None else None
-        words = f"; {in_words(left)} left in all" if left is not None and left > 1 else ""
+        words = f"; {duration_in_words(left)} left in all" if left is not None and left > 1 else ""
         self.doing.setText(f"{doing}{words}.")
 
 

@@ -23,6 +23,7 @@ from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.display import case_in_plane
 from napari_dinoaugseg.gui.setup import preferences
 from napari_dinoaugseg.gui.widgets import camera_of
+from napari_dinoaugseg.gui.words import in_words
 from napari_dinoaugseg.session.autosave import Autosave
 from napari_dinoaugseg.session.index import Snapshot
 from napari_dinoaugseg.session.store import SavedSession, SessionStore, new_session_folder, saved_sessions
@@ -259,7 +260,7 @@ class Saving(QObject):
 
     def _show_refusal(self, error: DinoAugSegError) -> None:
         """In the state always; as a message once for each cause, not at every try."""
-        cause = disk.reason(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
+        cause = disk.reason(error.__cause__) if isinstance(error.__cause__, OSError) else in_words(error)
         self._show(f"Not saved: {cause}")
         if str(error) != self._problem:
             self._problem = str(error)

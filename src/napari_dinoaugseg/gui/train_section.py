@@ -143,7 +143,7 @@ class Pace:
         return (event.total - event.done) * self.measured[event.stage] + self.seconds(job, later)
 
 
-def in_words(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     """A duration in words, rounded to what the estimate is good for."""
     if seconds < 10:
         return "a few seconds"
@@ -388,7 +388,7 @@ class TrainSection(QWidget):
         if self.controller.setup.scheduler and not pace.is_known:
             return "How long it takes on the scheduler's worker shows in the first training."
         rough = "" if pace.is_known else " on a small server; the first steps show how long it takes here"
-        return f"Training and prediction: {in_words(pace.seconds(job))}{rough}."
+        return f"Training and prediction: {duration_in_words(pace.seconds(job))}{rough}."
 
     def _choose_preset(self, *_: object) -> None:
         self.controller.setup.use_preset(self.preset.currentText())

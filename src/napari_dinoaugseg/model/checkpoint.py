@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from napari_dinoaugseg import disk
-from napari_dinoaugseg.errors import CheckpointError, OutputError
+from napari_dinoaugseg.errors import CheckpointError, Hint, Message, OutputError
 from napari_dinoaugseg.model.decoder import Decoder
 
 SCHEMA = 1
@@ -129,10 +129,7 @@ def build_decoder(checkpoint: Checkpoint) -> Decoder:
 
 def _description(path: Path) -> Any:
     """The JSON entry, from the header alone: its length comes first, in 8 bytes."""
-    foreign = (
-        f"{path}: this is not a model saved by napari-dinoaugseg. "
-        "Give the file that --model-out wrote (encoder weights go with --weights)."
-    )
+    foreign = Message(f"{path}: this is not a model saved by napari-dinoaugseg.", Hint.GIVE_MODEL)
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)

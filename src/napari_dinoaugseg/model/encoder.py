@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from napari_dinoaugseg.errors import SettingsError, WeightsError
+from napari_dinoaugseg.errors import Hint, Message, SettingsError, WeightsError
 from napari_dinoaugseg.model import hub
 from napari_dinoaugseg.model.specs import ENCODERS, EncoderSpec, build_trunk
 from napari_dinoaugseg.model.weights import fit_weights, has_classifier
@@ -166,21 +166,14 @@ def resolve_encoder(name: str, *, weights: Path | None = None, device_type: str 
         if hub.in_cache(ENCODERS[candidate]):
             return candidate
     tiny = ENCODERS[_DINOV3[0]]
-    get_dinov3 = (
-        f"use --encoder {tiny.name} (downloads {tiny.megabytes} MB under the {tiny.licence}, {tiny.licence_url})"
-        ", or name a file with --weights"
-    )
+    facts = {"encoder": tiny.name, "megabytes": tiny.megabytes, "licence": tiny.licence, "url": tiny.licence_url}
     if hub.in_package(ENCODERS[_FALLBACK]):
-        (say or _tell)(
-            f"No DINOv3 weights are on this machine: using {_FALLBACK}, a small encoder trained on ImageNet. "
-            f"For DINOv3, {get_dinov3}."
-        )
+        none = "No DINOv3 weights are on this machine"
+        using = f"using {_FALLBACK}, a small encoder trained on ImageNet."
+        (say or _tell)(Message(f"{none}: {using}", Hint.GET_DINOV3, **facts))
         return _FALLBACK
-    msg = (
-        f"No encoder weights are on this machine.\n"
-        f"Install the offline encoder ({hub.OFFLINE_EXTRA}); or for DINOv3, {get_dinov3}."
-    )
-    raise WeightsError(msg)
+    msg = f"No encoder weights are on this machine.\nInstall the offline encoder ({hub.OFFLINE_EXTRA})."
+    raise WeightsError(msg, Hint.GET_DINOV3, **facts)
 
 
 def load_encoder(
@@ -206,11 +199,8 @@ def load_encoder(
     path = weights or hub.in_package(spec) or hub.in_cache(spec)
     if path is None:
         if spec.source == "package":
-            msg = (
-                f"The weights of {spec.name} are in a package that is not installed: {hub.OFFLINE_EXTRA}, "
-                "or name a file with --weights."
-            )
-            raise WeightsError(msg)
+            msg = f"The weights of {spec.name} are in a package that is not installed. Run: {hub.OFFLINE_EXTRA}"
+            raise WeightsError(msg, Hint.NAME_WEIGHTS)
         path = hub.download(spec, say)
     _, state = fit_weights(path, spec)
     if weights is not None and spec.source == "hub" and has_classifier(weights):

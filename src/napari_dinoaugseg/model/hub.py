@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from napari_dinoaugseg import offline
-from napari_dinoaugseg.errors import WeightsError
+from napari_dinoaugseg.errors import Hint, WeightsError
 from napari_dinoaugseg.model.specs import EncoderSpec
 from napari_dinoaugseg.model.weights import snapshots, weights_in
 
@@ -112,8 +112,8 @@ def download(spec: EncoderSpec, say: Say) -> Path:
         WeightsError: the network is forbidden, the hub refuses or does not answer, or the download failed.
     """
     if is_forbidden():
-        reason = f"downloads are switched off (--offline, {offline.VARIABLE}, HF_HUB_OFFLINE)"
-        raise _failed(spec, f"are not on this machine and {reason}")
+        what = "are not on this machine and downloads are switched off"
+        raise _failed(spec, what, hint=Hint.DOWNLOADS_ARE_OFF, variable=offline.VARIABLE)
     refusal = _ask(spec)
     if refusal is not None:
         raise _failed(spec, f"are not on this machine, and {refusal.reason}", refusal.advice)
@@ -133,13 +133,15 @@ def download(spec: EncoderSpec, say: Say) -> Path:
     return Path(path)
 
 
-def _failed(spec: EncoderSpec, what: str, advice: str = "") -> WeightsError:
-    """Two lines: what is wrong; and what to do, or else how to get the file by hand, or what does without."""
-    ways = (
-        f"{'Or name' if advice else 'Name'} a file with --weights ({_FILE} of {_OFFICIAL}/{spec.repository}, fetched "
-        f"on any machine), or use --encoder efficientnet-lite0 (comes with {OFFLINE_EXTRA})."
+def _failed(
+    spec: EncoderSpec, what: str, advice: str = "", *, hint: Hint = Hint.WEIGHTS_BY_HAND, **facts: str
+) -> WeightsError:
+    """Return the error in one or two lines: what is wrong, and what to do where it can be mended."""
+    msg = f"The weights of {spec.name} {what}."
+    source = f"{_OFFICIAL}/{spec.repository}"
+    return WeightsError(
+        f"{msg}\n{advice}" if advice else msg, hint, file=_FILE, source=source, install=OFFLINE_EXTRA, **facts
     )
-    return WeightsError(f"The weights of {spec.name} {what}.\n{f'{advice} {ways}' if advice else ways}")
 
 
 # --- what the hub answers -------------------------------------------------------------------------------------------

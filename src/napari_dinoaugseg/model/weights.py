@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from napari_dinoaugseg import disk
-from napari_dinoaugseg.errors import WeightsError
+from napari_dinoaugseg.errors import Hint, Message, WeightsError
 from napari_dinoaugseg.model.specs import ENCODERS, EncoderSpec, trunk_shapes
 
 Value = TypeVar("Value")
@@ -131,7 +131,7 @@ class Foreign:
 
     Attributes:
         name: with its article, such as "a web page".
-        advice: what to do about it: a sentence without its full stop.
+        advice: what to do about it: a sentence without its full stop, or a message with a hint.
     """
 
     name: str
@@ -201,13 +201,13 @@ OWN_MODELS = "napari-dinoaugseg"
 """Under this name the models that this program saves describe themselves."""
 
 
-def instead(spec: EncoderSpec | None) -> str:
+def instead(spec: EncoderSpec | None) -> Message:
     """Where the weights of an encoder are, or those of the smallest DINOv3 encoder."""
     spec = spec or next(iter(ENCODERS.values()))
     if spec.source != "hub":
-        return f"Get its own file, or use --encoder {spec.name} without one"
+        return Message("Get its own file", Hint.ENCODER_WITHOUT_FILE, encoder=spec.name)
     places = " or ".join(spec.repositories)
-    return f"Use a DINOv3 ConvNeXt (model.safetensors of {places}: --encoder {spec.name})"
+    return Message(f"Use a DINOv3 ConvNeXt (model.safetensors of {places})", Hint.CHOOSE_ENCODER, encoder=spec.name)
 
 
 def of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], spec: EncoderSpec | None) -> Foreign | None:
@@ -222,7 +222,7 @@ def of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], spec:
     if OWN_MODELS in metadata:
         return Foreign(
             "a model that this program saved, which holds a decoder and no encoder",
-            "Use it as a model (--model, --warm-start), and give the file of an encoder here",
+            Message("", Hint.MODEL_IS_NO_ENCODER),
         )
     if any(part.startswith(_ADAPTER) for part in parts):
         return Foreign("an adapter (LoRA), which only changes the weights of another network", instead(spec))
@@ -620,22 +620,23 @@ def _refuse_imagenet(content: _Content, spec: EncoderSpec) -> None:
         what = found.name
     else:
         return
-    msg = f"{content.path}: these are not the weights of {spec.name}: they are those of {what}.\n{instead(spec)}."
-    raise WeightsError(msg)
+    advice = instead(spec)
+    msg = f"{content.path}: these are not the weights of {spec.name}: they are those of {what}.\n{advice}."
+    raise WeightsError(advice.reworded(msg))
 
 
 def _refusal(content: _Content, spec: EncoderSpec | None) -> str:
     """Why weights are not taken: whose they are, else what is missing."""
     other = _recognise(content.tensors, list(ENCODERS.values()))[0] if spec is not None else None
     if spec is not None and other is not None:
-        return (
-            f"{content.path}: these are the weights of {other.name}, not of {spec.name}. Choose --encoder {other.name}."
-        )
+        msg = f"{content.path}: these are the weights of {other.name}, not of {spec.name}."
+        return Message(msg, Hint.CHOOSE_ENCODER, encoder=other.name)
     wanted = spec.name if spec is not None else "an encoder known here"
     start = f"{content.path}: these are not the weights of {wanted}"
     found = of_tensors(content.tensors, content.metadata, spec) or of_config(content.config, spec)
     if found is not None:
-        return f"{start}: they are those of {found.name}.\n{found.advice}."
+        advice = f"\n{found.advice}." if found.advice else ""
+        return Message(found.advice).reworded(f"{start}: they are those of {found.name}.{advice}")
     if spec is not None:
         return f"{start}: {_difference(content.tensors, spec)}. Get its own file."
     near = _nearest(content.tensors)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case, open_case
 from napari_dinoaugseg.case.files import atomic_file, is_hidden, listed
-from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, OutputError, one_line
+from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, Hint, OutputError, one_line
 from napari_dinoaugseg.learning.events import Event, Notice
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.cohort import CohortCase
@@ -160,11 +160,8 @@ def require_none_else(found: Iterable[tuple[CohortCase, ResultState, str]], out:
     if others:
         names = listed([case.mask.name for case, _ in others])
         reasons = ", ".join(sorted({why for _, why in others}))
-        msg = (
-            f"{out}: {names} {'is there' if len(others) == 1 else 'are there'} already, {reasons}. "
-            "Choose another folder, or predict these again and replace them with --overwrite."
-        )
-        raise OutputError(msg)
+        msg = f"{out}: {names} {'is there' if len(others) == 1 else 'are there'} already, {reasons}."
+        raise OutputError(msg, Hint.REPLACE_MASKS)
 
 
 class ResultWriter:
@@ -316,11 +313,12 @@ class Batch:
     def predict(self, case: CohortCase) -> Outcome:
         """Predict a case and write its mask and report. Never raises: a broken case must not stop the others."""
         started = time.monotonic()
-        reason, notices = None, list[str]()
+        reason: str | None = None
+        notices: list[str] = []
         try:
             self._predict(case, notices)
         except DinoAugSegError as error:
-            reason = str(error)
+            reason = error.message
         except Exception as error:  # whatever it is, the other cases can do without this one
             reason = f"{type(error).__name__}: {error}"
         collected = [*self._notices, *notices]

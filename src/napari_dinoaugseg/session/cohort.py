@@ -29,7 +29,7 @@ from napari_dinoaugseg.case.files import (
 from napari_dinoaugseg.case.matching import is_mask_folder, split_masks
 from napari_dinoaugseg.case.pictures import find_case_pictures
 from napari_dinoaugseg.case.tiff import is_stack
-from napari_dinoaugseg.errors import CaseError, OutputError
+from napari_dinoaugseg.errors import CaseError, Hint, OutputError
 
 _PICTURES_AT_LEAST = 2
 _VOLUMES = NIFTI_SUFFIXES | NRRD_SUFFIXES
@@ -197,18 +197,14 @@ class _Inside:
             volumes = listed([path.name for path in self.volumes], 1)
             msg = (
                 f"{self.folder}: volumes ({volumes}) lie beside pictures or DICOM slices ({listed(loose, 1)}), so "
-                "this is neither one case nor a cohort. Move the ones or the others to a folder of their own; "
-                "--no-cohort takes the folder as one case of pictures or slices."
+                "this is neither one case nor a cohort. Move the ones or the others to a folder of their own."
             )
-            raise CaseError(msg)
+            raise CaseError(msg, Hint.ONE_CASE)
         if self.volumes:
             return True
         if self.stacks and not loose and not self.loops:
-            msg = (
-                f"{self.folder}: the TIFF files have several pages. Use --cohort when each of them is a volume, "
-                "or --no-cohort when each of them is a picture (its first page)."
-            )
-            raise CaseError(msg)
+            msg = f"{self.folder}: the TIFF files have several pages."
+            raise CaseError(msg, Hint.COHORT_OR_CASE)
         if loose or series is not None:
             return False
         if self.loops:

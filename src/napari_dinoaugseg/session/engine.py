@@ -12,7 +12,7 @@ import torch
 
 from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.case.intensity import choose_scale
-from napari_dinoaugseg.errors import CheckpointError, DeviceError, TrainingError
+from napari_dinoaugseg.errors import CheckpointError, DeviceError, Hint, TrainingError
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report
@@ -239,10 +239,9 @@ def require_encoder(checkpoint: Checkpoint, encoder: Encoder, source: Path) -> N
     if checkpoint.encoder["fingerprint"] != encoder.fingerprint:
         msg = (
             f"{source}: the model was trained on features of {checkpoint.encoder['name']} "
-            f"({checkpoint.encoder['fingerprint']}), but the encoder here is {encoder.fingerprint}. "
-            "Use the same encoder weights (--weights), or train a new model."
+            f"({checkpoint.encoder['fingerprint']}), but the encoder here is {encoder.fingerprint}."
         )
-        raise CheckpointError(msg)
+        raise CheckpointError(msg, Hint.SAME_WEIGHTS)
 
 
 def _placed(encoder: Encoder, device: torch.device, notify: Notify) -> Encoder:

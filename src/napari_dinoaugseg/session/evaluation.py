@@ -15,7 +15,7 @@ from napari_dinoaugseg.case import Grid, MaskFolder, MaskOptions, Plane, match_m
 from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.case.geometry import Layout, finest_plane
 from napari_dinoaugseg.case.labels import read_mask_volumes
-from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.errors import LabelError, Message
 from napari_dinoaugseg.learning.events import Report, ignore
 from napari_dinoaugseg.learning.metrics import Score, mean_of, score
 from napari_dinoaugseg.session.labels import UNKNOWN, Labels, classes_of
@@ -146,7 +146,7 @@ def _evaluate_pictures(
 ) -> Evaluation:
     true_masks, found_masks = read_mask_folder(truth, options), read_mask_folder(prediction, options)
     notices = [
-        f"{folder}: {notice}"
+        Message(notice).reworded(f"{folder}: {notice}")
         for folder, masks in ((truth, true_masks), (prediction, found_masks))
         for notice in masks.notices
     ]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.case import ReadLabels
-from napari_dinoaugseg.errors import CheckpointError, ClusterError, LabelError, TrainingError
+from napari_dinoaugseg.errors import CheckpointError, ClusterError, LabelError, Message, TrainingError
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report, ignore, nearest_first
 from napari_dinoaugseg.learning.query import Suggestion, suggest
 from napari_dinoaugseg.learning.settings import Settings
@@ -163,7 +163,7 @@ class Session:
         taken = self.take_labels(loaded, path)
         if isinstance(loaded, ReadLabels):
             for notice in [*loaded.notices, *names_kept(self.labels.classes, loaded.segments)]:
-                self._notify(f"Note: {notice}")
+                self._notify(Message(notice).reworded(f"Note: {notice}"))
         return taken
 
     def take_labels(self, loaded: Mapping[int, Labels], path: Path) -> list[int]:
@@ -568,4 +568,5 @@ class Session:
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
             self._model, self._unusable = None, self._model
             self._model_recipe = None
-            self._notify(f"What was learnt before cannot be used any more; train again. ({error})")
+            msg = f"What was learnt before cannot be used any more; train again. ({error})"
+            self._notify(error.message.reworded(msg) if isinstance(error, CheckpointError) else msg)

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case
-from napari_dinoaugseg.errors import OutputError, SessionError
+from napari_dinoaugseg.errors import Hint, OutputError, SessionError
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.index import (
@@ -97,11 +97,8 @@ def new_session_folder(fingerprint: str, root: Path | None = None) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            msg = (
-                f"{path}: no session can be saved there ({disk.reason(error)}). "
-                "Free some space, or choose another folder for sessions in the preferences."
-            )
-            raise OutputError(msg) from error
+            msg = f"{path}: no session can be saved there ({disk.reason(error)})."
+            raise OutputError(msg, Hint.SESSION_FOLDER) from error
         else:
             return path
 

