@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from napari_dinoaugseg.cli.options import PredictOptions
 from napari_dinoaugseg.cli.output import CasesLine, note, print_json, print_text, tell, tell_error
 from napari_dinoaugseg.cli.words import notice_text
 from napari_dinoaugseg.cluster import connection, workers
@@ -27,38 +27,6 @@ from napari_dinoaugseg.session.compute import ComputeConfig
 
 
 @dataclass(frozen=True)
-class CohortJob:
-    """The options of `predict` for a cohort."""
-
-    path: Path
-    found: Cohort
-    model: Path
-    out: Path
-    scheduler: str | None
-    workers: int | None
-    overwrite: bool
-    plane: str | None
-    component: int | None
-    series: str | None
-    weights: Path | None
-    window: str | None
-    device: str
-    cache: bool
-
-    def plan(self) -> BatchPlan:
-        """What the workers are told. Raises CheckpointError when there is no model."""
-        return BatchPlan(
-            model=self.model.absolute(),
-            fingerprint=fingerprint_of(self.model),
-            plane=None if self.plane is None else str(self.plane),
-            series=self.series,
-            component=self.component,
-            window=self.window,
-            compute=ComputeConfig(self.device, None if self.weights is None else self.weights.absolute(), self.cache),
-        )
-
-
-@dataclass(frozen=True)
 class Row:
     """A line of the table; ``state`` is ``done``, ``failed`` or ``present``."""
 
@@ -68,42 +36,56 @@ class Row:
     seconds: float | None
 
 
-def run_cohort(job: CohortJob, *, as_json: bool) -> bool:
+def run_cohort(options: PredictOptions, found: Cohort) -> bool:
     """Predict the cases that have no mask yet; returns whether there is a mask of every case now."""
     started = time.monotonic()
-    if job.scheduler is not None or job.workers is not None:
+    if options.scheduler is not None or options.workers is not None:
         connection.require_installed()
-    for notice in job.found.notices:
+    for notice in found.notices:
         note(notice)
     # Other processes and machines need paths from the root.
-    cases = place_results([path.absolute() for path in job.found.cases], job.out.absolute())
-    plan = job.plan()
-    prepare_folder(job.out, job.path, cases)
+    cases = place_results([path.absolute() for path in found.cases], options.out.absolute())
+    plan = _plan(options)
+    prepare_folder(options.out, options.case, cases)
     states = [(case, *look(case, plan.provenance)) for case in cases]
-    if not job.overwrite:
-        require_none_else(states, job.out)
-    kept = (ResultState.PRESENT,) if job.overwrite else (ResultState.PRESENT, ResultState.CHANGED)
+    if not options.overwrite:
+        require_none_else(states, options.out)
+    kept = (ResultState.PRESENT,) if options.overwrite else (ResultState.PRESENT, ResultState.CHANGED)
     rows = {case: Row(case, "present", why or None, None) for case, state, why in states if state in kept}
     todo = [case for case in cases if case not in rows]
     tell(f"{len(cases)} cases: {len(rows)} were there already, {len(todo)} to predict.")
     if todo:
-        rows |= _predict(todo, plan, job)
+        rows |= _predict(todo, plan, options)
     table = [rows[case] for case in cases]
     seconds = time.monotonic() - started
-    if as_json:
-        print_json(_as_json(table, job, seconds))
+    if options.json:
+        print_json(_as_json(table, options, seconds))
     else:
         _print_table(table, seconds)
     return all(row.state != "failed" for row in table)
 
 
-def _predict(todo: list[CohortCase], plan: BatchPlan, job: CohortJob) -> dict[CohortCase, Row]:
+def _plan(options: PredictOptions) -> BatchPlan:
+    """What each worker needs to know. Raises CheckpointError when there is no model."""
+    weights = None if options.weights is None else options.weights.absolute()
+    return BatchPlan(
+        model=options.model.absolute(),
+        fingerprint=fingerprint_of(options.model),
+        plane=None if options.plane is None else str(options.plane),
+        series=options.series,
+        component=options.component,
+        window=options.window,
+        compute=ComputeConfig(options.device, weights, options.cache),
+    )
+
+
+def _predict(todo: list[CohortCase], plan: BatchPlan, options: PredictOptions) -> dict[CohortCase, Row]:
     """What became of each case. When the workers are lost, the rest counts as failed."""
     rows: dict[CohortCase, Row] = {}
     lost = "not predicted"
     line = CasesLine(len(todo))
     try:
-        with _results(todo, plan, job, line) as results, line.live():
+        with _results(todo, plan, options, line) as results, line.live():
             for case, outcome in results:
                 for notice in outcome.notices:
                     line.tell(f"Note: {case.name}: {notice_text(notice)}")
@@ -124,27 +106,27 @@ def _predict(todo: list[CohortCase], plan: BatchPlan, job: CohortJob) -> dict[Co
 
 @contextmanager
 def _results(
-    todo: list[CohortCase], plan: BatchPlan, job: CohortJob, line: CasesLine
+    todo: list[CohortCase], plan: BatchPlan, options: PredictOptions, line: CasesLine
 ) -> Iterator[Iterator[tuple[CohortCase, Outcome]]]:
     """The results as they come: from a scheduler, from workers here, or from this process."""
-    if job.scheduler is None and not connection.is_installed():
+    if options.scheduler is None and not connection.is_installed():
         tell(f"Note: one case follows the other; for workers beside one another use {connection.INSTALL}.")
         yield predict_here(todo, plan)
         return
-    if job.scheduler is not None:
-        if not job.scheduler.startswith("tls://"):
-            tell(f"Note: the connection to {job.scheduler} is not encrypted; see docs/hospital.md.")
-        opened = connection.connect(job.scheduler)
+    if options.scheduler is not None:
+        if not options.scheduler.startswith("tls://"):
+            tell(f"Note: the connection to {options.scheduler} is not encrypted; see docs/hospital.md.")
+        opened = connection.connect(options.scheduler)
     else:
-        opened = workers.local_workers(plan, len(todo), job.workers)
+        opened = workers.local_workers(plan, len(todo), options.workers)
     with opened as client, closing(workers.predict_on(client, todo, plan, notify=line.tell)) as results:
         yield results
 
 
-def _as_json(table: list[Row], job: CohortJob, seconds: float) -> dict[str, Any]:
+def _as_json(table: list[Row], options: PredictOptions, seconds: float) -> dict[str, Any]:
     return {
-        "model": str(job.model),
-        "out": str(job.out),
+        "model": str(options.model),
+        "out": str(options.out),
         "cases": [
             {
                 "case": str(row.case.path),

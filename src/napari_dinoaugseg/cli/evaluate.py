@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_dinoaugseg.case import MaskOptions, open_case
+from napari_dinoaugseg.case import MaskOptions
 from napari_dinoaugseg.case.case import ReadLabels
+from napari_dinoaugseg.cli.options import SimulateOptions
 from napari_dinoaugseg.cli.output import ProgressLine, note, parse_counts, parse_slices, print_json, print_text, tell
-from napari_dinoaugseg.cli.segment import require_pictures
 from napari_dinoaugseg.errors import SettingsError
-from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.evaluation import (
     ClassResult,
     Evaluation,
     SimulatedRound,
-    StrategyName,
     evaluate,
     simulate,
 )
@@ -99,51 +94,30 @@ def _text(distance: float | None) -> str:
 # `dinoaugseg simulate`.
 
 
-@dataclass(frozen=True)
-class SimulateJob:
-    """The options of `simulate`."""
-
-    case: Path
-    truth: Path
-    rounds: int
-    slices_per_round: str
-    strategy: StrategyName
-    plane: str | None
-    component: int | None
-    series: str | None
-    weights: Path | None
-    preset: str
-    settings: Mapping[str, Any]
-    device: str
-    seed: int
-    masks: MaskOptions
-    cache: bool
-
-
-def run_simulate(job: SimulateJob, *, as_json: bool) -> None:
+def run_simulate(options: SimulateOptions) -> None:
     """Play the rounds and print the Dice of the slices that were not labelled."""
-    counts = parse_counts(job.slices_per_round, job.rounds)
-    settings = Settings.of_preset(job.preset, **job.settings)
-    case = open_case(job.case, plane=job.plane, series=job.series, component=job.component, masks=job.masks)
-    require_pictures(case, job.masks)
-    for notice in case.notices:
-        note(notice)
-    truth = case.read_labels(job.truth, None)
+    counts = parse_counts(options.slices_per_round, options.rounds)
+    settings = options.settings
+    case = options.open_case()
+    truth = case.read_labels(options.truth, None)
     for notice in truth.notices if isinstance(truth, ReadLabels) else ():
         note(notice)
-    session = Session(case, settings, ComputeConfig(job.device, job.weights, job.cache), notify=tell)
+    session = Session(case, settings, options.compute, notify=tell)
     rounds: list[SimulatedRound] = []
     with ProgressLine().live() as line:
-        line.follow(simulate(session, truth, counts, job.strategy, job.seed, report=line.show), rounds.append)
-    if as_json:
-        print_json({"rounds": [_round_as_json(entry) for entry in rounds], "strategy": str(job.strategy)})
+        line.follow(
+            simulate(session, truth, counts, options.strategy.value, options.seed, report=line.show), rounds.append
+        )
+    if options.json:
+        print_json({"rounds": [_round_as_json(entry) for entry in rounds], "strategy": str(options.strategy)})
         return
     print_text(f"{'round':>5} {'slices':>6} {'Dice':>7} {'seconds':>8}  labelled")
     for number, entry in enumerate(rounds, start=1):
         mean = "-" if entry.mean_dice is None else f"{entry.mean_dice:.4f}"
         listed = ", ".join(str(index) for index in entry.labelled)
         print_text(f"{number:>5} {len(entry.labelled):>6} {mean:>7} {entry.seconds:>8.1f}  {listed}")
-    print_text(f"Dice over the slices that were not labelled; strategy {job.strategy}, encoder {session.encoder_name}")
+    how = f"strategy {options.strategy}, encoder {session.encoder_name}"
+    print_text(f"Dice over the slices that were not labelled; {how}")
 
 
 def _round_as_json(entry: SimulatedRound) -> dict[str, Any]:

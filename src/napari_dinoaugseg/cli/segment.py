@@ -3,131 +3,76 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case import Case, MaskOptions, open_case
+from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.files import check_not_input, check_parent
-from napari_dinoaugseg.cli.output import ProgressLine, note, parse_slices, print_json, print_text, tell
-from napari_dinoaugseg.errors import LabelError, OutputError, SettingsError
+from napari_dinoaugseg.cli.options import PredictOptions, SegmentOptions
+from napari_dinoaugseg.cli.output import ProgressLine, parse_slices, print_json, print_text, tell
+from napari_dinoaugseg.errors import LabelError, OutputError
 from napari_dinoaugseg.learning.events import Prediction
-from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.batch import SavedModel
-from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.index import Round
 from napari_dinoaugseg.session.session import Session
 
 
-@dataclass(frozen=True)
-class CaseJob:
-    """What `segment` and `predict` have in common; the fields are the command's options."""
-
-    case: Path
-    out: Path
-    plane: str | None
-    component: int | None
-    series: str | None
-    weights: Path | None
-    settings: Mapping[str, Any]
-    device: str
-    confidence_out: Path | None
-    masks: MaskOptions
-    cache: bool
-
-    def open(self) -> Case:
-        """The case, with its notices told."""
-        case = open_case(self.case, plane=self.plane, series=self.series, component=self.component, masks=self.masks)
-        require_pictures(case, self.masks)
-        for notice in case.notices:
-            note(notice)
-        return case
-
-    def check_outputs(self, case: Case, inputs: list[Path]) -> None:
-        """Refuse what cannot be written before anything is computed."""
-        case.check_output(self.out, inputs)
-        if self.confidence_out is not None:
-            case.check_output(self.confidence_out, [self.out, *inputs])
-
-
-@dataclass(frozen=True)
-class SegmentJob(CaseJob):
-    """The options of `segment`."""
-
-    labels: Path
-    slices: str | None
-    preset: str
-    warm_start: Path | None
-    model_out: Path | None
-
-
-@dataclass(frozen=True)
-class PredictJob(CaseJob):
-    """The options of `predict`."""
-
-    model: Path
-
-
-def run_segment(job: SegmentJob, *, as_json: bool) -> None:
+def run_segment(options: SegmentOptions) -> None:
     """Learn from the labelled slices, predict the others, write everything that was asked for."""
     started = time.monotonic()
-    settings = Settings.of_preset(job.preset, **job.settings)
-    case = job.open()
-    inputs = [job.labels, *([job.warm_start] if job.warm_start else []), *_files_of(job.weights)]
-    job.check_outputs(case, inputs)
-    if job.model_out is not None:
-        check_model_output(
-            job.model_out, [job.case, job.out, *([job.confidence_out] if job.confidence_out else []), *inputs]
-        )
-    session = Session(case, settings, ComputeConfig(job.device, job.weights, job.cache), notify=tell)
-    slices = parse_slices(job.slices) if job.slices is not None else None
-    labelled = session.load_labels(job.labels, slices)
+    settings = options.settings
+    case = options.open_case()
+    inputs = [options.labels, *([options.warm_start] if options.warm_start else []), *_files_of(options.weights)]
+    _check_outputs(options, case, inputs)
+    if options.model_out is not None:
+        results = [options.out, *([options.confidence_out] if options.confidence_out else [])]
+        check_model_output(options.model_out, [options.case, *results, *inputs])
+    session = Session(case, settings, options.compute, notify=tell)
+    slices = parse_slices(options.slices) if options.slices is not None else None
+    labelled = session.load_labels(options.labels, slices)
     if not session.labels.classes:
-        msg = f"{job.labels}: the named slices hold only background. Name at least one slice with paint (--slices)."
+        msg = f"{options.labels}: the named slices hold only background. Name at least one slice with paint (--slices)."
         raise LabelError(msg)
-    if job.warm_start is not None:
-        session.load_model(job.warm_start, window=job.settings.get("window"))
+    if options.warm_start is not None:
+        session.load_model(options.warm_start, window=options.window)
     tell(f"{case.name}: {case.n_slices} slices, {len(labelled)} labelled; encoder {session.encoder_name}")
-    confidence = Confidence(case) if job.confidence_out else None
+    confidence = Confidence(case) if options.confidence_out else None
     with ProgressLine().live() as line:
         done = line.run(session.train())
         predicted = _predict(session, line, labelled[len(labelled) // 2], confidence) - set(labelled)
-    session.export(job.out, keep_unknown=True)
-    if job.model_out is not None:
-        session.save_model(job.model_out)
-    if job.confidence_out is not None and confidence is not None:
-        case.write_confidence(job.confidence_out, confidence)
-    _report(
-        session, settings.preset, job.out, job.model_out, done, len(labelled), len(predicted), started, as_json=as_json
-    )
+    session.export(options.out, keep_unknown=True)
+    if options.model_out is not None:
+        session.save_model(options.model_out)
+    if options.confidence_out is not None and confidence is not None:
+        case.write_confidence(options.confidence_out, confidence)
+    _report(options, session, settings.preset, done, options.model_out, len(labelled), len(predicted), started)
 
 
-def run_predict(job: PredictJob, *, as_json: bool) -> None:
+def run_predict(options: PredictOptions) -> None:
     """Predict every slice of a case with a saved model."""
     started = time.monotonic()
-    case = job.open()
-    job.check_outputs(case, [job.model, *_files_of(job.weights)])
-    model = SavedModel(job.model, ComputeConfig(job.device, job.weights, job.cache), notify=tell)
-    session = model.session(case, job.settings.get("window"))
+    case = options.open_case()
+    _check_outputs(options, case, [options.model, *_files_of(options.weights)])
+    model = SavedModel(options.model, options.compute, notify=tell)
+    session = model.session(case, options.window)
     tell(f"{case.name}: {case.n_slices} slices; encoder {session.encoder_name}")
-    confidence = Confidence(case) if job.confidence_out else None
+    confidence = Confidence(case) if options.confidence_out else None
     with ProgressLine().live() as line:
         predicted = _predict(session, line, 0, confidence)
-    session.export(job.out)
-    if job.confidence_out is not None and confidence is not None:
-        case.write_confidence(job.confidence_out, confidence)
-    _report(session, model.preset, job.out, None, None, 0, len(predicted), started, as_json=as_json)
+    session.export(options.out)
+    if options.confidence_out is not None and confidence is not None:
+        case.write_confidence(options.confidence_out, confidence)
+    _report(options, session, model.preset, None, None, 0, len(predicted), started)
 
 
-def require_pictures(case: Case, masks: MaskOptions) -> None:
-    """Refuse options that are about masks of pictures where the case is none. Raises SettingsError."""
-    if case.kind != "pictures" and masks != MaskOptions():
-        msg = f"{case.name}: --mask-orientation and --ignore are about masks of pictures, and this is a volume."
-        raise SettingsError(f"{msg} Leave them out.")
+def _check_outputs(options: SegmentOptions | PredictOptions, case: Case, inputs: list[Path]) -> None:
+    """Refuse what cannot be written before anything is computed."""
+    case.check_output(options.out, inputs)
+    if options.confidence_out is not None:
+        case.check_output(options.confidence_out, [options.out, *inputs])
 
 
 def _files_of(weights: Path | None) -> list[Path]:
@@ -182,23 +127,21 @@ def _predict(session: Session, line: ProgressLine, centre: int, confidence: Conf
 
 
 def _report(
+    options: SegmentOptions | PredictOptions,
     session: Session,
     preset: str,
-    out: Path,
-    model: Path | None,
     done: Round | None,
+    model: Path | None,
     labelled: int,
     predicted: int,
     started: float,
-    *,
-    as_json: bool,
 ) -> None:
     seconds = {stage: round(value, 3) for stage, value in session.seconds.items()}
     seconds["total"] = round(time.monotonic() - started, 3)
-    if as_json:
+    if options.json:
         print_json(
             {
-                "mask": str(out),
+                "mask": str(options.out),
                 "encoder": session.encoder_name,
                 "preset": preset,
                 "device": session.device_name,
@@ -211,7 +154,7 @@ def _report(
             }
         )
         return
-    print_text(f"mask      {out}")
+    print_text(f"mask      {options.out}")
     if model:
         print_text(f"model     {model}")
     print_text(f"slices    {session.case.n_slices}: {labelled} labelled, {predicted} predicted")

@@ -1,0 +1,312 @@
+"""The options of `segment`, `predict` and `simulate`, declared once: fields of a dataclass that typer reads."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from napari_dinoaugseg import offline
+from napari_dinoaugseg.errors import SettingsError
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.case import Case
+    from napari_dinoaugseg.case.masks import MaskOptions
+    from napari_dinoaugseg.learning.settings import Settings
+    from napari_dinoaugseg.session.compute import ComputeConfig
+
+
+class Preset(StrEnum):
+    """How much time to spend; the names of the engine's presets."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    PAPER = "paper"
+
+
+class PlaneName(StrEnum):
+    """The axis of the body along which a volume is sliced."""
+
+    AXIAL = "axial"
+    CORONAL = "coronal"
+    SAGITTAL = "sagittal"
+    NATIVE = "native"
+
+
+class Strategy(StrEnum):
+    """How a simulated person picks the next slices."""
+
+    SUGGESTED = "suggested"
+    EVEN = "even"
+    RANDOM = "random"
+
+
+class MaskOrientation(StrEnum):
+    """How masks lie on pictures with an EXIF orientation."""
+
+    SEEN = "seen"
+    STORED = "stored"
+
+
+class Ignore(StrEnum):
+    """Which value is unknown in masks of pictures that hold other labels too."""
+
+    WHITE = "255"
+    NONE = "none"
+
+
+def _go_offline(value: bool) -> None:
+    if value:
+        offline.go_offline()
+
+
+CaseArgument = Annotated[
+    Path,
+    typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures.", metavar="CASE"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+Out = Annotated[Path, typer.Option(help="Where the mask goes: a file like the case's, or a folder for pictures.")]
+Plane = Annotated[PlaneName | None, typer.Option(help="Slicing plane.", show_default="the one with the finest pixels")]
+Component = Annotated[int | None, typer.Option(help="Time point or channel of 4-D data, from 0.")]
+Series = Annotated[str | None, typer.Option(help="Which DICOM series: its UID or part of its description.")]
+MaskOrientationOption = Annotated[
+    MaskOrientation | None,
+    typer.Option(
+        help="Pictures: masks lie on a picture with an EXIF orientation as it is seen or as it is stored, where the "
+        "size of a mask fits both.",
+        show_default="seen, unless the sizes of other masks tell",
+    ),
+]
+IgnoreOption = Annotated[
+    Ignore | None,
+    typer.Option(
+        help="Pictures: 255 beside other labels is unknown (255), or a class (none).",
+        show_default="255, and none in 16-bit masks",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Encoder weights: a file (.safetensors, .pth, .bin) or the folder of a repository, in the layout of timm, "
+        "Meta or transformers."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 …, mps.")]
+Encoder = Annotated[str, typer.Option(help="Encoder name, see `dinoaugseg encoders`; auto = the best one at hand.")]
+PresetOption = Annotated[Preset, typer.Option(help="Time against quality; paper = the authors' recipe, slow on a CPU.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same mask on a CPU.")]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        help="Intensity window: auto, a CT preset (soft tissue, lung, …) or LOW,HIGH.",
+        show_default="that of the model if there is one, else auto",
+    ),
+]
+InputSize = Annotated[
+    int | None, typer.Option(help="Side of the encoder's input in pixels.", show_default="of the preset")
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", callback=_go_offline, help="Use no network: only weights that are on this machine.")
+]
+Cache = Annotated[bool, typer.Option(help="Keep encoder features on disk, so that the next run encodes nothing.")]
+ModelOut = Annotated[Path | None, typer.Option(help="Save the trained model (.safetensors).")]
+ConfidenceOut = Annotated[Path | None, typer.Option(help="Save the confidence of each voxel, 0 to 1.")]
+
+
+def mask_options(orientation: MaskOrientation | None, ignore: Ignore | None) -> MaskOptions:
+    """Return what the options say about masks of pictures."""
+    from napari_dinoaugseg.case.masks import MaskOptions
+
+    return MaskOptions(
+        None if orientation is None else "seen" if orientation is MaskOrientation.SEEN else "stored",
+        None if ignore is None else "255" if ignore is Ignore.WHITE else "none",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseOptions:
+    """What every command on a case has: which case, and how to compute."""
+
+    case: CaseArgument
+    plane: Plane = None
+    component: Component = None
+    series: Series = None
+    weights: Weights = None
+    window: Window = None
+    device: Device = "auto"
+    mask_orientation: MaskOrientationOption = None
+    cache: Cache = True
+    offline: Offline = False
+    json: Json = False
+
+    @property
+    def masks(self) -> MaskOptions:
+        """How masks of pictures are read and written."""
+        return mask_options(self.mask_orientation, None)
+
+    @property
+    def compute(self) -> ComputeConfig:
+        """Where to compute, with which weights."""
+        from napari_dinoaugseg.session.compute import ComputeConfig
+
+        return ComputeConfig(self.device, self.weights, self.cache)
+
+    def open_case(self) -> Case:
+        """Open the case and print its notices. Raises CaseError, SettingsError."""
+        from napari_dinoaugseg.case import open_case
+        from napari_dinoaugseg.case.masks import MaskOptions
+        from napari_dinoaugseg.cli.output import note
+
+        case = open_case(self.case, plane=self.plane, series=self.series, component=self.component, masks=self.masks)
+        if case.kind != "pictures" and self.masks != MaskOptions():
+            msg = f"{case.name}: --mask-orientation and --ignore are about masks of pictures, and this is a volume."
+            raise SettingsError(f"{msg} Leave them out.")
+        for notice in case.notices:
+            note(notice)
+        return case
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(CaseOptions):
+    """What a command that trains has besides."""
+
+    encoder: Encoder = "auto"
+    preset: PresetOption = Preset.BALANCED
+    input_size: InputSize = None
+    seed: Seed = 0
+    ignore: IgnoreOption = None
+
+    @property
+    def masks(self) -> MaskOptions:
+        """How masks of pictures are read and written."""
+        return mask_options(self.mask_orientation, self.ignore)
+
+    @property
+    def settings(self) -> Settings:
+        """The preset with what the person chose besides. Raises SettingsError."""
+        from napari_dinoaugseg.learning.settings import Settings
+
+        chosen = {"encoder": self.encoder, "seed": self.seed, "window": self.window, "input_size": self.input_size}
+        return Settings.of_preset(self.preset, **{name: value for name, value in chosen.items() if value is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions(TrainingOptions):
+    """The options of `segment`."""
+
+    labels: Annotated[Path, typer.Option(help="Label file with some slices painted, or folder of masks.")]
+    out: Out
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled slices, as 20,40,60; background-only ones count too.", show_default="the painted ones"
+        ),
+    ] = None
+    warm_start: Annotated[Path | None, typer.Option(help="Go on from this model, for example the last patient's.")] = (
+        None
+    )
+    model_out: ModelOut = None
+    confidence_out: ConfidenceOut = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateOptions(TrainingOptions):
+    """The options of `simulate`."""
+
+    truth: Annotated[Path, typer.Option(help="The true mask, from which the simulated person labels.")]
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of labelling and training.")] = 3
+    slices_per_round: Annotated[str, typer.Option(help="How many slices are labelled in each round.")] = "1,2,2"
+    strategy: Annotated[Strategy, typer.Option(help="How the next slices are picked.")] = Strategy.SUGGESTED
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(CaseOptions):
+    """The options of `predict`, for a case and for a cohort."""
+
+    case: Annotated[
+        Path,
+        typer.Argument(
+            help="A case as for `segment`; or a cohort: a folder with several volumes (NIfTI, NRRD, multi-page TIFF, "
+            "multi-frame DICOM) or with a subfolder of DICOM slices or pictures for each case, or a text file (.txt) "
+            "with the path of a case a line, relative ones from its folder.",
+            metavar="CASE|COHORT",
+        ),
+    ]
+    model: Annotated[Path, typer.Option(help="A model saved by `segment --model-out`.")]
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Where the mask goes: a file like the case's, or a folder for pictures. For a cohort a folder, which "
+            "gets a mask and a JSON report for each case."
+        ),
+    ]
+    cohort: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether it is a cohort or one case.",
+            show_default="a cohort is a text file, and a folder with NIfTI or NRRD files or with DICOM of several "
+            "examinations; any other folder is one case",
+        ),
+    ] = None
+    scheduler: Annotated[
+        str | None, typer.Option(help="Predict a cohort on the workers of this Dask scheduler, as tls://HOST:PORT.")
+    ] = None
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers on this machine for a cohort.", show_default="as many as fit")
+    ] = None
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace masks of a cohort that come from another model, options or files."),
+    ] = False
+    confidence_out: ConfidenceOut = None
+    mask_orientation: Annotated[
+        MaskOrientation | None,
+        typer.Option(
+            help="Pictures: masks are written to lie on a picture with an EXIF orientation as it is seen or as it is "
+            "stored.",
+            show_default="seen",
+        ),
+    ] = None
+
+
+_LAST = ("cache", "offline", "json")
+Options = TypeVar("Options", bound=CaseOptions)
+
+
+def takes(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
+    """Return a decorator that makes a command of a function of one options object.
+
+    typer reads options from a function's signature, so the command gets one made of the dataclass's fields: those
+    without a default first, then the command's own, then those that it shares, and last those of every command.
+    """
+    hints = get_type_hints(options, include_extras=True)
+    shared = {entry.name for entry in fields(options.__mro__[1])}
+    ordered = sorted(
+        fields(options),
+        key=lambda entry: (entry.default is not MISSING, entry.name in shared, entry.name in _LAST),
+    )
+    parameters = [
+        inspect.Parameter(
+            entry.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if entry.default is MISSING else entry.default,
+            annotation=hints[entry.name],
+        )
+        for entry in ordered
+    ]
+
+    def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
+        def command(**values: Any) -> None:
+            function(options(**values))
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
