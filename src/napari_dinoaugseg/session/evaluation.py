@@ -145,7 +145,7 @@ def _evaluate_pictures(
     prediction: Path, truth: Path, slices: Sequence[int] | None, exclude: Sequence[int], options: MaskOptions
 ) -> Evaluation:
     true_masks, found_masks = read_mask_folder(truth, options), read_mask_folder(prediction, options)
-    notices = [
+    notices: list[str] = [
         Message(notice).reworded(f"{folder}: {notice}")
         for folder, masks in ((truth, true_masks), (prediction, found_masks))
         for notice in masks.notices
