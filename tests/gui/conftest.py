@@ -32,8 +32,7 @@ def panel(make_napari_viewer, qtbot):
     viewer.window.add_dock_widget(made, name="DINO-AugSeg")
     qtbot.waitExposed(viewer.window._qt_window)
     sentences: list[str] = []
-    for signal in (made.controller.said, made.controller.notice, made.controller.failed):
-        signal.connect(sentences.append)
+    made.controller.notified.connect(lambda message: sentences.append(message.text))
     yield made
     made.controller.dispose()
     wait_idle(qtbot, made.controller)
