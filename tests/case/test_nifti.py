@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_dinoaugseg.case import Plane, VolumeCase, open_case, read_mask_volume
-from napari_dinoaugseg.errors import CaseError
+from napari_dinoaugseg.errors import CaseError, Hint
 from tests.case.builders import listing, numbers, write_nifti
 
 
@@ -102,8 +102,9 @@ def test_trailing_dimensions_of_one_are_kept(tmp_path: Path) -> None:
 def test_a_component_of_a_series_is_chosen(suffix: str, tmp_path: Path) -> None:
     array = numbers((4, 5, 6, 2, 3))
     path = write_nifti(tmp_path / f"image{suffix}", array)
-    with pytest.raises(CaseError, match=r"image\.nii.*6 volumes.*from 0 to 5"):
+    with pytest.raises(CaseError, match=r"image\.nii.*6 volumes") as caught:
         open_case(path)
+    assert (caught.value.hint, caught.value.message.facts) == (Hint.CHOOSE_VOLUME, {"last": 5})
     with pytest.raises(CaseError, match="no component 6"):
         open_case(path, component=6)
     case = volume(path, component=3, plane="native")

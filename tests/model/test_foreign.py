@@ -273,8 +273,8 @@ def test_a_folder_that_says_imagenet_is_not_dinov3(weights_files: dict[str, Path
 
 
 def test_every_encoder_has_something_to_use_instead() -> None:
-    assert all(name in instead(spec) for name, spec in ENCODERS.items())
-    assert TINY in instead(None)
+    assert all(instead(spec).facts == {"encoder": name} for name, spec in ENCODERS.items())
+    assert instead(None).facts == {"encoder": TINY}
 
 
 def test_random_bytes_are_refused_without_a_name(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_labels_are_as_they_were(session, case):
     assert [book.is_seen("accepted", index) for index in ACCEPTED] == [False, True]
     assert [(entry.number, entry.name) for entry in book.classes] == [(1, "Herz – links"), (3, "class 3")]
     assert book.classes[1].colour == "#123456"
-    assert [(entry.labelled, entry.steps) for entry in session.history] == [(list(LABELLED), 66)]
+    assert [(entry.labelled, entry.steps) for entry in session.history] == [(LABELLED, 66)]
     assert session.settings.width == 16
 
 
