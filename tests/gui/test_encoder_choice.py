@@ -30,6 +30,7 @@ def choose(qtbot, choice, name):
 
 def click(qtbot, choice, button):
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    settle()
     qtbot.waitUntil(lambda: not choice._looking and choice._found is not None, timeout=30_000)
     settle()
 

@@ -8,7 +8,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from tests.blobs import image_voxels
-from tests.gui.conftest import train, wait_idle
+from tests.gui.conftest import settle, train, wait_idle
 from tests.gui.test_painting import stroke
 
 
@@ -207,7 +207,7 @@ def test_a_dropped_case_may_be_left_alone(case, controller, panel, other, qtbot)
     controller.viewer.open(str(other), plugin="napari-dinoaugseg")
     qtbot.wait(150)
     qtbot.mouseClick(panel.offer.no_button, Qt.MouseButton.LeftButton)
-    qtbot.wait(50)
+    settle()
     assert controller.session.case is case
     assert not panel.offer.isVisible()
 

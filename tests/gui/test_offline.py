@@ -8,6 +8,7 @@ from napari_dinoaugseg import offline
 from napari_dinoaugseg.gui import setup as module
 from napari_dinoaugseg.gui.setup import PLUGIN, Preferences, apply_offline
 from napari_dinoaugseg.model import hub
+from tests.gui.conftest import settle
 
 
 @pytest.fixture
@@ -56,7 +57,9 @@ def test_a_case_that_is_opened_asks_nothing_of_the_network(controller, panel, ca
     choice._look()
     # A look that began while the case was opened may end first.
     qtbot.waitUntil(lambda: choice._found is not None and choice._found["asked"][0] == "auto", timeout=30_000)
+    settle()
     assert "efficientnet-lite0" in choice.state.text()
     controller.setup.change(encoder="dinov3-convnext-tiny")
+    settle()
     assert "will be downloaded: 111 MB, under the" in choice.state.text()
     assert "DINOv3 License" in choice.state.text()

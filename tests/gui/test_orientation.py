@@ -76,7 +76,7 @@ def opened(hidden, tmp_path):
 
     def open_it(plane="coronal", **stored):
         write_volume(tmp_path / "marked.nii", **stored)
-        hidden.open_path(tmp_path / "marked.nii", background=False, plane=plane)
+        hidden.cases.open_path(tmp_path / "marked.nii", background=False, plane=plane)
         return hidden
 
     return open_it
@@ -113,11 +113,11 @@ def test_strokes_land_where_the_cursor_is_and_the_head_is_up(window, tmp_path, q
     viewer, path = window.viewer, tmp_path / "marked.nii"
     for axes, flips in ORIENTATIONS[5 * list(EXPECTED).index(plane) :: 17]:
         mark = write_volume(path, axes, flips)
-        window.open_path(path, background=False, plane=plane)
+        window.cases.open_path(path, background=False, plane=plane)
         case, layers = window.session.case, window.layers
         layers.image.colormap, layers.image.interpolation2d = "red", "nearest"
         layers.manual.brush_size = 1
-        window.go_to(int(np.argwhere([case.slice(i).any() for i in range(case.n_slices)])[0][0]))
+        window.view.go_to(int(np.argwhere([case.slice(i).any() for i in range(case.n_slices)])[0][0]))
         x, y = seen_mark(viewer)
         assert x < -20, "the mark lies on the patient's right and in front, so on the left of the screen"
         assert y < -20, "the mark lies towards the head and in front, so on top"
@@ -242,12 +242,12 @@ def test_what_has_no_geometry_is_shown_as_napari_does_without_letters(hidden, tm
     viewer = hidden.viewer
     before = viewer.scene.camera.orientation
     if kind == "pictures":
-        hidden.open_path(write_pictures(tmp_path), background=False)
+        hidden.cases.open_path(write_pictures(tmp_path), background=False)
     elif kind == "array":
-        hidden.use_layer(viewer.add_image(np.zeros((4, 5, 6)), scale=(2, 1, 1)))
+        hidden.cases.use_layer(viewer.add_image(np.zeros((4, 5, 6)), scale=(2, 1, 1)))
     else:
         tifffile.imwrite(tmp_path / "stack.tif", np.zeros((4, 20, 30), np.uint8), photometric="minisblack")
-        hidden.open_path(tmp_path / "stack.tif", background=False)
+        hidden.cases.open_path(tmp_path / "stack.tif", background=False)
     assert hidden.session is not None
     assert letters(viewer) == {}
     assert viewer.scene.camera.orientation == before
@@ -263,7 +263,7 @@ def test_a_file_that_does_not_name_its_directions_gets_no_letters(hidden, tmp_pa
         image.set_sform(None, code=0)
         image.set_qform(None, code=0)
         nib.save(image, path)
-    hidden.open_path(path, background=False, plane="coronal")
+    hidden.cases.open_path(path, background=False, plane="coronal")
     assert hidden.session is not None
     assert letters(hidden.viewer) == {}
 
@@ -272,7 +272,7 @@ def test_the_frames_of_a_loop_have_letters_and_time_has_none(hidden, tmp_path):
     frames = np.random.default_rng(0).integers(0, 200, (20, 24, 1, 8)).astype(np.uint8)
     affine = np.array([[1.0, 0, 0, 0], [0, 0, 3, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # coronal
     nib.save(nib.Nifti1Image(frames, affine), tmp_path / "loop.nii")
-    hidden.open_path(tmp_path / "loop.nii", background=False)
+    hidden.cases.open_path(tmp_path / "loop.nii", background=False)
     assert hidden.session.case.n_slices == 8
     assert letters(hidden.viewer) == EXPECTED["coronal"]
     hidden.viewer.dims.roll()

@@ -278,10 +278,10 @@ def test_more_steps_than_are_kept(controller, layers, book):
 
 def test_the_view_goes_to_the_slice_that_is_undone(controller, layers, book, qtbot):
     put(layers, 4, slice(2, 5), 1)
-    controller.go_to(12)
+    controller.view.go_to(12)
     layers.undo()
     assert controller.current_slice == 4
-    controller.go_to(12)
+    controller.view.go_to(12)
     layers.redo()
     assert controller.current_slice == 4
 
@@ -290,10 +290,10 @@ def test_of_many_slices_the_nearest_is_shown_unless_one_is_in_view(controller, l
     for index in (2, 5, 8):
         predict(book, index)
     controller.labels.accept_above(0.5)
-    controller.go_to(7)
+    controller.view.go_to(7)
     layers.undo()
     assert controller.current_slice == 8
-    controller.go_to(2)
+    controller.view.go_to(2)
     layers.redo()
     assert controller.current_slice == 2
 

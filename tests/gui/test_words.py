@@ -10,7 +10,9 @@ from tests.gui.conftest import wait_idle
 
 
 def test_a_volume_that_is_not_there_is_chosen_in_the_case_section(controller, said, tmp_path):
-    controller.open_path(write_nifti(tmp_path / "cine.nii.gz", numbers((4, 5, 3, 6))), background=False, component=9)
+    controller.cases.open_path(
+        write_nifti(tmp_path / "cine.nii.gz", numbers((4, 5, 3, 6))), background=False, component=9
+    )
     assert said == [
         f"{tmp_path / 'cine.nii.gz'}: there is no component 9. "
         "Choose one, from 0 to 5, when you open it in the Case section of the DINO-AugSeg panel."
@@ -19,7 +21,7 @@ def test_a_volume_that_is_not_there_is_chosen_in_the_case_section(controller, sa
 
 def test_weights_given_as_a_model_are_asked_for_as_the_button_says(controller, case, said, tmp_path, qtbot):
     (tmp_path / "encoder.safetensors").write_bytes(b"no model")
-    controller.load_model(tmp_path / "encoder.safetensors")
+    controller.jobs.load_model(tmp_path / "encoder.safetensors")
     wait_idle(qtbot, controller)
     assert any("'Save model…' wrote" in text for text in said)
 
@@ -31,7 +33,7 @@ def test_white_beside_labels_is_explained_without_the_commands_option(controller
     mask = np.zeros((16, 16), np.uint8)
     mask[2:6, 2:6], mask[8:14, 8:14] = 1, 255
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
-    controller.open_path(tmp_path / "scans", background=False)
-    controller.load_labels(tmp_path / "masks")
+    controller.cases.open_path(tmp_path / "scans", background=False)
+    controller.jobs.load_labels(tmp_path / "masks")
     wait_idle(qtbot, controller)
     assert any("nothing is learnt there. If it is a class, save the masks with another number" in text for text in said)
