@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -15,11 +14,15 @@ import pytest
 from qtpy.QtCore import Qt
 
 import napari_dinoaugseg
-from tests.gui.conftest import wait_idle
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
+from napari_dinoaugseg.session.session import Session
+from tests.gui.conftest import SMALL, wait_idle
 from tests.gui.test_painting import stroke
 from tests.session.test_session import drain
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(napari_dinoaugseg.__file__).parent
 MOST_FILES = 8
 
@@ -32,10 +35,10 @@ def walk(heading: str) -> list[tuple[str, str]]:
 
 
 class Trace:
-    """Which functions of the package were called, in the order of their first calls, and from which of its files."""
+    """The functions of the package in the order of their first calls, and the files of their callers, nearest first."""
 
     def __init__(self) -> None:
-        self.calls: dict[tuple[str, str], set[str]] = {}
+        self.calls: dict[tuple[str, str], list[str]] = {}
         self._names: dict[CodeType, tuple[str, str] | None] = {}
 
     def _name(self, code: CodeType) -> tuple[str, str] | None:
@@ -49,24 +52,27 @@ class Trace:
         called = self._name(frame.f_code) if event == "call" else None
         if called is None or called in self.calls:
             return
-        stack, above = set(), frame.f_back
+        callers, above = [], frame.f_back
         while above is not None:
             caller = self._name(above.f_code)
             if caller is not None:
-                stack.add(caller[0])
+                callers.append(caller[0])
             above = above.f_back
-        self.calls[called] = stack
+        self.calls[called] = callers
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Trace this thread and those that start inside."""
-        threading.setprofile(self)
+        """Trace the thread that this is entered in."""
         sys.setprofile(self)
         try:
             yield
         finally:
             sys.setprofile(None)
-            threading.setprofile(None)
+
+    def through(self, work: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+        """Trace work in the thread that draws its events, which Qt starts and Python's threading does not know."""
+        with self.on():
+            return (yield from work)
 
 
 def check(steps: list[tuple[str, str]], trace: Trace) -> None:
@@ -75,26 +81,31 @@ def check(steps: list[tuple[str, str]], trace: Trace) -> None:
     missing = [step for step in steps if step not in called]
     assert not missing
     assert sorted(steps, key=called.index) == steps
-    files = {file for file, _ in steps}
-    between = {file for step in steps for file in trace.calls[step]}
-    assert len(files | between) <= MOST_FILES, sorted(files | between)
+    files: set[str] = set()
+    for file, name in steps:
+        callers = trace.calls[file, name]
+        earlier = next((place for place, caller in enumerate(callers) if caller in files), 0)  # 0: called by an event
+        files |= {file, *callers[:earlier]}
+    assert len(files) <= MOST_FILES, sorted(files)
 
 
-def test_a_painted_label_reaches_the_loss_as_the_walk_describes(controller, case, panel, qtbot):
-    trace = Trace()
+def test_a_painted_label_reaches_the_loss_as_the_walk_describes(controller, case, panel, qtbot, monkeypatch):
+    trace, session = Trace(), controller.session
+    train = session.train
+    monkeypatch.setattr(session, "train", lambda cancel: trace.through(train(cancel)))
     controller.setup.change(steps=2)
     with trace.on():
         controller.view.go_to(8)
         stroke(qtbot, controller.viewer)
         qtbot.waitUntil(lambda: controller.session.labels.labelled == [8], timeout=5000)
-        qtbot.waitUntil(panel.train.train_button.isEnabled, timeout=5000)
-        qtbot.mouseClick(panel.train.train_button, Qt.MouseButton.LeftButton)
+        qtbot.waitUntil(panel.head.train_button.isEnabled, timeout=5000)
+        qtbot.mouseClick(panel.head.train_button, Qt.MouseButton.LeftButton)
         wait_idle(qtbot, controller)
     check(walk("From brush to loss"), trace)
 
 
-def test_a_mask_reaches_its_nifti_file_as_the_walk_describes(new_session, blob_files, tmp_path):
-    session = new_session()
+def test_a_mask_reaches_its_nifti_file_as_the_walk_describes(blob_files, tmp_path):
+    session = Session(open_case(blob_files[0], plane="axial"), Settings(**SMALL), ComputeConfig(device="cpu"))
     session.load_labels(blob_files[1], [4, 8])
     drain(session.train())
     trace = Trace()
