@@ -1,4 +1,4 @@
-"""Images in, masks out, in exactly the geometry that came in."""
+"""Read images and write masks in exactly their geometry."""
 
 from __future__ import annotations
 

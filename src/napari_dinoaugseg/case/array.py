@@ -1,8 +1,7 @@
 """A case from an array in memory (an image layer of the viewer), and the sample case.
 
-Such an array has a voxel size at best, and no position in the body. Its masks are written with a diagonal affine whose
-first two axes point to the patient's left and back, the third to the head: what ITK takes for "no direction given", and
-what is shown again exactly as the array was.
+Such an array has at most a voxel size, but no position in the body. Its masks get a diagonal affine whose axes point to
+the patient's left, back and head: ITK's default for missing directions, in which a mask is displayed like the array.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import UNKNOWN, ReadLabels
-from napari_dinoaugseg.case.files import PICTURE_SUFFIXES, suffix_of
+from napari_dinoaugseg.case.files import PICTURE_SUFFIXES, suffix_of, times
 from napari_dinoaugseg.case.geometry import Grid, Plane, Voxels, check
 from napari_dinoaugseg.case.masks import read_mask_folder
 from napari_dinoaugseg.case.volume import VolumeCase
@@ -46,7 +45,7 @@ class ArrayCase(VolumeCase):
         return len(self._voxels.file_shape) == 2
 
     def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> ReadLabels:
-        """Read a label file; for a picture, a mask picture of the same size too. See `VolumeCase.read_labels`."""
+        """Read a label file, or for a picture a mask picture of the same size. See `VolumeCase.read_labels`."""
         path = Path(path)
         if not (self.is_picture and path.is_file() and suffix_of(path) in PICTURE_SUFFIXES):
             return super().read_labels(path, slices)
@@ -75,15 +74,15 @@ def case_from_array(
     is_rgb: bool = False,
     plane: Plane | None = None,
 ) -> ArrayCase:
-    """Make a case of an array.
+    """Make a case from an array.
 
     Args:
-        data: (y, x) or (z, y, x), grey; with a last axis of 3 or 4 colours when `is_rgb`. Anything that numpy can take
-            as an array; it is not copied where that can be avoided, and never written to.
-        spacing: the size of a pixel or voxel in mm along (y, x) or (z, y, x); None when it is unknown.
+        data: an array-like of shape (y, x) or (z, y, x), with a last axis of 3 or 4 channels when `is_rgb`. It is not
+            copied unless necessary, and never modified.
+        spacing: pixel or voxel size in mm along (y, x) or (z, y, x); None when unknown.
         name: for messages and reports.
         is_rgb: whether the last axis is colour: 8-bit, 16-bit, or from 0 to 1.
-        plane: direction of the slices, the array's axes taken as axial; None = along its first axis.
+        plane: direction of the slices, for an axial array; None = along its first axis.
 
     Returns:
         The case; its `display` is the array itself, (1, y, x) for a picture.
@@ -101,7 +100,7 @@ def case_from_array(
     axes = array.ndim - int(is_rgb)
     if axes > 3:
         msg = (
-            f"{name}: this image has {axes} axes ({_times(array.shape[:axes])}), as a time series or several channels "
+            f"{name}: this image has {axes} axes ({times(array.shape[:axes])}), as a time series or several channels "
             "do."
         )
         raise CaseError(msg, Hint.SPLIT_LAYER)
@@ -109,13 +108,13 @@ def case_from_array(
         msg = f"{name}: this image has {axes} axis; a picture has two and a volume three. Choose another layer."
         raise CaseError(msg)
     if array.size == 0:
-        msg = f"{name}: this image has no pixels (its size is {_times(array.shape)}). Choose another layer."
+        msg = f"{name}: this image has no pixels (its size is {times(array.shape)}). Choose another layer."
         raise CaseError(msg)
     pixels = _bytes(array, name) if is_rgb else array
     volume = pixels if axes == 3 else pixels[np.newaxis]
     colour = tuple(range(3, volume.ndim))
     stored = volume.transpose(2, 1, 0, *colour).view()
-    stored.flags.writeable = False  # the layer's pixels are not ours to repair in place
+    stored.flags.writeable = False  # the pixels belong to the layer: `check` repairs a copy
     grid = _grid(stored, _millimetres(spacing, axes, name))
     file_shape = grid.shape if axes == 3 else grid.shape[:2]
     voxels = check(Voxels(path=Path(name), files=[], format="array", stored=stored, grid=grid, file_shape=file_shape))
@@ -134,16 +133,16 @@ def _millimetres(spacing: Sequence[float] | None, axes: int, name: str) -> tuple
     sizes = [float(size) for size in spacing]
     if len(sizes) != axes or not all(np.isfinite(size) and size > 0 for size in sizes):
         msg = (
-            f"{name}: {axes} positive voxel sizes are needed, not {_times(spacing)}. "
+            f"{name}: {axes} positive voxel sizes are needed, not {times(spacing)}. "
             "Set the layer's scale to the voxel size in mm."
         )
         raise CaseError(msg)
-    # A picture is as thick as a file that says nothing would have it.
+    # The thickness of a picture is 1, as in files without one.
     return (1.0, sizes[0], sizes[1]) if axes == 2 else (sizes[0], sizes[1], sizes[2])
 
 
 def _bytes(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Return colours as (..., 3) uint8; the opacity is dropped."""
+    """Return colours as (..., 3) uint8, without opacity."""
     if array.shape[-1] not in (3, 4):
         msg = f"{name}: a colour image has 3 or 4 channels, not {array.shape[-1]}. Convert it to RGB or to grey."
         raise CaseError(msg)
@@ -158,16 +157,11 @@ def _bytes(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     raise CaseError(msg)
 
 
-def _times(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:g}" for value in values)
-
-
-# --- the sample: a T1 brain template with its grey and white matter, which nilearn carries (ICBM 152, 2009) ---
-
+# The sample: the T1 brain template of nilearn (ICBM 152, 2009) with its grey and white matter.
 GREY_MATTER, WHITE_MATTER = 1, 2
 CLASS_NAMES = {GREY_MATTER: "grey matter", WHITE_MATTER: "white matter"}
 LABELLED_SLICES = (20, 46, 72, 98, 124)
-"""Axial slices that the demo labels: evenly spread over the 140 of the sample."""
+"""Axial slices labelled in the demo, evenly spread over the 140 of the sample."""
 
 # The cerebrum, with a margin of 8 voxels; below and above lie 49 slices with little or no brain.
 _CROP = (slice(19, 179), slice(20, 216), slice(10, 150))
@@ -179,7 +173,7 @@ class BrainSample:
 
     Attributes:
         image: T1 contrast, uint8.
-        tissue: uint8, 0 background, 1 grey matter, 2 white matter: where its probability is at least one half.
+        tissue: uint8, 0 background, 1 grey matter, 2 white matter, each where its probability is at least 0.5.
     """
 
     image: nib.Nifti1Image
@@ -187,7 +181,7 @@ class BrainSample:
 
 
 def brain_sample() -> BrainSample:
-    """Load the sample from the installed nilearn; nothing is downloaded.
+    """Load the sample from the installed nilearn, without a download.
 
     Raises:
         CaseError: nilearn is not installed.
@@ -210,7 +204,7 @@ def brain_sample() -> BrainSample:
 
 
 def sample_case() -> VolumeCase:
-    """The image of the sample as a case, without a file on the disk: axial slices, masks with its own affine.
+    """Return the sample as a case of axial slices without a file on disk; masks have its affine.
 
     Raises:
         CaseError: nilearn is not installed.

@@ -1,4 +1,4 @@
-"""What every case offers: a numbered series of 2-D images, their labels, and a way to write masks of their geometry."""
+"""The interface of every case: numbered 2-D images, their labels, and writing masks in their geometry."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Segment:
 
     Attributes:
         number: its value in the mask, 1 to 65535.
-        name: for people.
+        name: for display.
         colour: ``#rrggbb``; None leaves it to the viewer.
-        by_hand: whether a person drew all of it.
+        by_hand: whether all of it was drawn manually.
     """
 
     number: int
@@ -33,27 +33,27 @@ class Segment:
 
 
 def described(numbers: list[int], segments: tuple[Segment, ...]) -> list[Segment]:
-    """Return a segment for each number that is given or described, in order; one without a description is `class N`."""
+    """Return a segment for each number in `numbers` or `segments`, in order; unnamed ones are called `class N`."""
     known = {segment.number: segment for segment in segments}
     return [known.get(number) or Segment(number, f"class {number}") for number in sorted({*numbers, *known} - {0})]
 
 
 UNKNOWN = 65535
-"""Value of a pixel without a label: training ignores it."""
+"""Value of an unlabelled pixel, which training ignores."""
 
-# Gives the (H, W) label image of slice i in display orientation.
+# Returns the (H, W) label image of slice i in display orientation.
 MaskOf = Callable[[int], NDArray[np.integer[Any]]]
-# Gives the (H, W) confidence of slice i, from 0 to 1, in display orientation.
+# Returns the (H, W) confidence of slice i, from 0 to 1, in display orientation.
 ConfidenceOf = Callable[[int], NDArray[np.float32]]
 
 
 class ReadLabels(dict[int, NDArray[np.uint16]]):
-    """Label images (H, W) by slice number, read from a file or folder, with notices and the names of the labels.
+    """Label images (H, W) by slice number, with notices and label names.
 
     Attributes:
-        notices: sentences that a person should read.
+        notices: sentences for the user.
         segments: name and colour of the labels, where the files have them.
-        may_be_unknown: whether `UNKNOWN` marks pixels that the labels leave open; otherwise it is a number like others.
+        may_be_unknown: whether `UNKNOWN` marks unlabelled pixels; otherwise it is an ordinary label.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class ReadLabels(dict[int, NDArray[np.uint16]]):
 
 
 class Slices(ABC):
-    """A numbered series of 2-D images: what learning sees of a case.
+    """A numbered series of 2-D images: the part of a case that training uses.
 
     Attributes:
         kind: "volume" or "pictures".
         n_slices: how many slices or pictures there are.
         is_colour: whether slices are (H, W, 3).
-        modality: "CT", "MR"... where the file says so.
+        modality: "CT", "MR"... if the file gives it.
     """
 
     kind: Literal["volume", "pictures"]
@@ -87,7 +87,7 @@ class Slices(ABC):
 
     @abstractmethod
     def slice(self, i: int) -> NDArray[Any]:
-        """Return slice `i` as (H, W) or (H, W, 3): the file's own values (HU for CT), uint8 or float32."""
+        """Return slice `i` as (H, W) or (H, W, 3) in the values of the file (HU for CT), uint8 or float32."""
 
     @abstractmethod
     def slice_shape(self, i: int) -> tuple[int, int]:
@@ -95,7 +95,7 @@ class Slices(ABC):
 
     @abstractmethod
     def slice_fingerprint(self, i: int) -> str:
-        """Return a hash (hex) of the pixels of slice `i`, and of where it lies in a volume: a key for caches."""
+        """Return a hash (hex) of the pixels of slice `i` and its position in the volume: a cache key."""
 
     @property
     @abstractmethod
@@ -107,9 +107,9 @@ class Slices(ABC):
         """Return the 0.5th and 99.5th percentile over the whole case, in the values of `slice`."""
 
     def neighbours(self, i: int, distance: int = 1) -> tuple[int, int]:
-        """Return the numbers of two slices around slice `i` of a volume: so far away, or the first and the last one.
+        """Return the numbers of the slices `distance` before and after slice `i`, clipped to the volume.
 
-        For pictures, which have nothing to do with one another, it is `i` itself.
+        Pictures have no neighbours: both numbers are `i`.
         """
         if self.kind != "volume":
             return i, i
@@ -117,15 +117,15 @@ class Slices(ABC):
 
 
 class Case(Slices):
-    """Slices of one volume, or pictures, and a place to write masks of exactly their geometry.
+    """Slices of one volume, or pictures, with readers and writers of masks in exactly their geometry.
 
     Attributes:
-        name: the stem of the file or folder, for messages and reports; never a full path.
+        name: the stem of the file or folder, for messages and reports; never the full path.
         path: the file or folder.
         plane: the direction of the slices; native for pictures.
-        notices: sentences that a person should read.
-        lacking: what its mask will lack, for a person; "" for nothing.
-        slice_distance: mm between neighbouring slices; None for pictures and where it is unknown.
+        notices: sentences for the user.
+        lacking: a sentence on what its mask will lack; "" for nothing.
+        slice_distance: mm between neighbouring slices; None for pictures and where unknown.
     """
 
     name: str
@@ -150,7 +150,7 @@ class Case(Slices):
 
     @abstractmethod
     def write_mask(self, path: Path, masks: MaskOf) -> None:
-        """Write a label image for every slice, in exactly the geometry that came in; whole or not at all."""
+        """Write a label image for every slice in exactly the geometry of the input, atomically."""
 
     @abstractmethod
     def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
@@ -161,8 +161,8 @@ class Case(Slices):
         """Raise `OutputError` when `write_mask(path)` could not succeed or would overwrite an input.
 
         Args:
-            path: where the mask is to go.
-            inputs: further files and folders, beside the case's own, that must not be overwritten (labels, a model).
+            path: the output path of the mask.
+            inputs: further files and folders that must not be overwritten (labels, a model).
         """
 
     @abstractmethod
@@ -170,29 +170,29 @@ class Case(Slices):
         """Read painted labels.
 
         Args:
-            path: a label file of the same voxel grid, or for pictures a folder with masks for some of them.
-            slices: take exactly these as labelled, all-background ones too; None = every slice that is labelled.
+            path: a label file on the same voxel grid, or for pictures a folder with masks of some of them.
+            slices: the labelled slices, including all-background ones; None = every slice that has labels.
 
         Returns:
             The (H, W) label image of each labelled slice, in display orientation, by slice number; a `ReadLabels`
-            where there are notices, names of labels, or pixels marked as `UNKNOWN`.
+            with notices, label names or `UNKNOWN` pixels.
 
         Raises:
-            LabelError: the labels do not fit the case, or hold values that are not labels.
+            LabelError: the labels do not fit the case, or hold invalid values.
         """
 
     def require_slices(self, slices: Sequence[int]) -> list[int]:
-        """Return the slice numbers sorted and once each.
+        """Return the slice numbers sorted and without duplicates.
 
         Raises:
-            LabelError: there is none, or one is out of range.
+            LabelError: the list is empty, or a number is out of range.
         """
         slices = [int(i) for i in slices]
         wrong = [i for i in slices if not 0 <= i < self.n_slices]
         if wrong:
             noun = "slice" if self.kind == "volume" else "picture"
             numbers = f"they are numbered from 0 to {self.n_slices - 1}"
-            msg = f"{self.name}: there is no {noun} {wrong[0]}; {numbers}. Check the numbers."
+            msg = f"{self.name}: {noun} {wrong[0]} does not exist; {numbers}. Check the numbers."
             raise LabelError(msg)
         if not slices:
             msg = f"{self.name}: no slice is named. Name at least one labelled slice."

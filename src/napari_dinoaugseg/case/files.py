@@ -1,4 +1,4 @@
-"""Files as every reader and writer needs them: suffixes, what a file holds, walks through folders, safe writing."""
+"""File handling shared by all readers and writers: suffixes, magic bytes, folder walks, atomic writes."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ CONVERTIBLE_SUFFIXES = frozenset(
 )
 
 GZIP = b"\x1f\x8b"
-"""The first bytes of a file that is packed with gzip."""
+"""The first bytes of a gzip file."""
 
-# The first bytes of the files that people mistake for images, and what to call them.
+# Magic bytes of the files that people mistake for images, and their names in messages.
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
@@ -70,18 +70,17 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 # Brands of ISO base media files (ISO/IEC 14496-12) that are pictures.
 _ISO_MEDIA = dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"), "a HEIC picture")
 
-
 _DOUBLE_SUFFIXES = (".nii.gz", ".seg.nrrd")
 
 
 def suffix_of(path: Path) -> str:
-    """Return the suffix in lower case, `.nii.gz` and `.seg.nrrd` taken as one."""
+    """Return the suffix in lower case; `.nii.gz` and `.seg.nrrd` count as one suffix."""
     name = path.name.lower()
     return next((suffix for suffix in _DOUBLE_SUFFIXES if name.endswith(suffix)), Path(name).suffix)
 
 
 def stem_of(path: Path) -> str:
-    """Return the file name without its suffix, `.nii.gz` and `.seg.nrrd` taken as one."""
+    """Return the file name without its suffix; `.nii.gz` and `.seg.nrrd` count as one suffix."""
     suffix = suffix_of(path)
     return path.name[: -len(suffix)] if suffix in _DOUBLE_SUFFIXES else path.stem
 
@@ -100,7 +99,7 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def folded(name: str) -> str:
-    """Return a name as it is compared: letter case and the spelling of accents (Unicode NFC or NFD) do not count."""
+    """Return a name for comparison, regardless of case and of the Unicode form of accents (NFC or NFD)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -120,8 +119,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def times(values: Iterable[float]) -> str:
+    """Return sizes as text, `4 x 5 x 2.5`: whole numbers in full, others with four digits."""
+    return " x ".join(f"{value:.4g}" if value % 1 else f"{value:.0f}" for value in values)
+
+
 def endings_of(files: Iterable[Path]) -> str:
-    """Return how many files have which ending, the commonest first: `3 .heic, 1 .csv`."""
+    """Count files by suffix, the most frequent first: `3 .heic, 1 .csv`."""
     found = Counter(suffix_of(file) or "without an ending" for file in files)
     return ", ".join(
         f"{count} {ending}" for ending, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))
@@ -129,7 +133,7 @@ def endings_of(files: Iterable[Path]) -> str:
 
 
 def what_it_is(path: Path) -> str | None:
-    """Return what a file is by its first bytes ("a web page", "a PNG picture"); None if unknown."""
+    """Identify a file by its first bytes ("a web page", "a PNG picture"); None if unknown."""
     try:
         with path.open("rb") as stream:
             head = stream.read(512)
@@ -150,36 +154,36 @@ def what_it_is(path: Path) -> str | None:
 
 
 def is_gzip(path: Path) -> bool:
-    """Return whether a file is packed with gzip, whatever its name."""
+    """Return whether a file is gzip-compressed, regardless of its name."""
     with path.open("rb") as stream:
         return stream.read(len(GZIP)) == GZIP
 
 
 def is_dicom(path: Path) -> bool:
     """Return whether a file carries the DICOM magic (PS3.10, section 7.1)."""
+    return _head(path, 132)[128:] == b"DICM"
+
+
+def _head(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file; empty when it cannot be opened."""
     try:
         with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            return stream.read(count)
     except OSError:
-        return False
+        return b""
 
 
 def may_be_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM by its suffix, even if damaged, or by its first bytes."""
+    """Return whether a file is DICOM by its suffix (it may be damaged) or its first bytes."""
     return path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path) or _is_bare_dicom(path)
 
 
 def _is_bare_dicom(path: Path) -> bool:
     """Return whether a file is a DICOM data set without preamble and magic, as old programs and some exports write it.
 
-    Such a file begins with an element of group 0002 or 0008, whose length is a plausible number, in front of another
-    element of these groups.
+    Such a file starts with two elements of group 0002 or 0008, the first of plausible length.
     """
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(264)
-    except OSError:
-        return False
+    head = _head(path, 264)
     return len(head) >= 16 and any(_leads_to_element(head, order) for order in ("<", ">"))
 
 
@@ -187,7 +191,7 @@ def _leads_to_element(head: bytes, order: str) -> bool:
     group, element, length = struct.unpack_from(f"{order}HHI", head)
     if group not in (0x0002, 0x0008) or element > 0x0100:
         return False
-    if head[4:6].isalpha() and head[4:6].isupper():  # explicit: two letters, then a length of two bytes
+    if head[4:6].isalpha() and head[4:6].isupper():  # explicit VR: two letters, then a 16-bit length
         (length,) = struct.unpack_from(f"{order}H", head, 6)
     if 8 + length + 4 > len(head):
         return False
@@ -196,7 +200,7 @@ def _leads_to_element(head: bytes, order: str) -> bool:
 
 
 def require_memory(path: Path, nbytes: int) -> None:
-    """Raise `CaseError` when a header announces more bytes of pixels than this machine has memory for."""
+    """Raise `CaseError` when a header declares more pixel data than this machine has memory."""
     most = psutil.virtual_memory().total
     if nbytes > most:
         msg = (
@@ -206,11 +210,15 @@ def require_memory(path: Path, nbytes: int) -> None:
         raise CaseError(msg)
 
 
+def not_found(path: Path) -> str:
+    """Return the message for a path that does not exist."""
+    return f"{path}: there is no such file or folder. Check the path."
+
+
 def require_file(path: Path) -> None:
     """Raise `CaseError` unless `path` is a file that can be opened."""
     if not path.exists():
-        msg = f"{path}: there is no such file or folder. Check the path."
-        raise CaseError(msg)
+        raise CaseError(not_found(path))
     if not path.is_file():
         msg = f"{path}: this is a folder, but a file was expected."
         raise CaseError(msg)
@@ -218,17 +226,20 @@ def require_file(path: Path) -> None:
 
 @contextmanager
 def reading(path: Path, expected: str) -> Iterator[None]:
-    """Raise any exception of a decoder as a `CaseError` that names the file.
+    """Turn any exception of a decoder into a `CaseError` that names the file.
 
-    Decoders meet bytes of unknown origin, and answer damage with almost any exception (struct.error, KeyError,
-    zlib.error...): here all of them mean "the file is damaged".
+    Decoders raise almost anything on damaged files (struct.error, KeyError, zlib.error...): here it all means "the file
+    is damaged".
     """
     try:
         yield
     except DinoAugSegError:
         raise
     except MemoryError as error:
-        msg = f"{path}: there is not enough free memory for this image. Close other programs, or export a part of it."
+        msg = (
+            f"{path}: reading it needs more memory than is available{_detail(error)}. The file may be damaged: copy or "
+            "export it again. If it is that large, close other programs, or export a part of it."
+        )
         raise CaseError(msg) from error
     except PermissionError as error:
         msg = f"{path}: no permission to read this file. Change its permissions or copy it elsewhere."
@@ -238,33 +249,33 @@ def reading(path: Path, expected: str) -> Iterator[None]:
 
 
 def unreadable(path: Path, expected: str, error: Exception | None = None) -> str:
-    """Return the message for a file that is not what its name says, or that is damaged."""
+    """Return the message for a file that is damaged, or of another kind than its name suggests."""
     found = what_it_is(path)
     if found is not None and not _fits(found, expected):
         return f"{path}: this is {found}, not {expected}. Give the real image, or its right suffix."
-    # A decoder may quote the file, whose bytes must not reach a terminal as escape codes.
-    detail = "".join(part if part.isprintable() else "?" for part in " ".join(str(error or "").split())[:160])
-    reason = f" ({detail})" if detail else ""
-    return f"{path}: cannot be read as {expected}{reason}. It is damaged or cut off; copy or export it again."
+    return f"{path}: cannot be read as {expected}{_detail(error)}. It is damaged or cut off; copy or export it again."
+
+
+def _detail(error: Exception | None) -> str:
+    """Return the text of an exception in brackets; it may quote the file, so control characters are replaced."""
+    text = " ".join(str(error or "").split())[:160]
+    return f" ({''.join(part if part.isprintable() else '?' for part in text)})" if text else ""
 
 
 def _fits(found: str, expected: str) -> bool:
-    """Return whether what was found may well be what was expected, only broken."""
+    """Return whether a file of kind `found` may be a broken file of the expected kind."""
     return found in expected or expected in found or (found == "a gzip archive" and "gzip" in expected)
-
-
-# --- folders ---
 
 
 @dataclass
 class Folder:
-    """What lies right in a folder, hidden files left out, each kind in natural order.
+    """The direct contents of a folder without hidden files, each kind in natural order.
 
     Attributes:
-        pictures: files that may be pictures, by their suffix.
+        pictures: files with the suffix of a picture.
         others: other files.
-        folders: subfolders, links to folders among them.
-        broken: links that lead nowhere.
+        folders: subfolders, including links to folders.
+        broken: dangling links.
     """
 
     pictures: list[Path] = field(default_factory=list)
@@ -274,7 +285,7 @@ class Folder:
 
 
 def look_into(folder: Path) -> Folder:
-    """List a folder. Raises CaseError when that is not allowed."""
+    """List a folder. Raises `CaseError` when it cannot be read."""
     try:
         entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
     except OSError as error:
@@ -294,7 +305,7 @@ def look_into(folder: Path) -> Folder:
 
 
 def once(folders: Iterable[Path], seen: set[str]) -> Iterator[Path]:
-    """Yield the folders that were not walked yet; links may lead in a circle, or to one place twice."""
+    """Yield folders not visited yet: links may form a cycle or lead to one folder twice."""
     for folder in folders:
         real = os.path.realpath(folder)
         if real not in seen:
@@ -303,7 +314,7 @@ def once(folders: Iterable[Path], seen: set[str]) -> Iterator[Path]:
 
 
 def each_folder(folder: Path) -> Iterator[Folder]:
-    """Yield what lies in a folder and in those below it, each folder once. Raises CaseError as `look_into`."""
+    """Yield the contents of a folder and its subfolders, each folder once. Raises as `look_into`."""
     seen = {os.path.realpath(folder)}
     ahead = [folder]
     while ahead:
@@ -313,37 +324,25 @@ def each_folder(folder: Path) -> Iterator[Folder]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files in a folder and below it, hidden ones left out, in the order of their paths."""
+    """Return all files in a folder and its subfolders except hidden ones, sorted by path."""
     return sorted(path for found in each_folder(folder) for path in (*found.pictures, *found.others))
 
 
 def place_of(file: Path) -> tuple[str, str]:
-    """Return where a file lies, however its folder is reached; two links to one file are two places."""
+    """Return resolved folder and file name: one place per file, but two links to one file are two places."""
     return os.path.realpath(file.parent), file.name
-
-
-def holds_pictures(folder: Path) -> bool:
-    """Return whether a picture lies in a folder or below it."""
-    seen: set[str] = set()
-
-    def below(place: Path) -> bool:
-        found = look_into(place)
-        return bool(found.pictures) or any(below(sub) for sub in once(found.folders, seen))
-
-    seen.add(os.path.realpath(folder))
-    return below(folder)
 
 
 @dataclass
 class LeftOut:
-    """What a walk through a folder leaves out.
+    """Files and folders that a folder walk skips.
 
     Attributes:
-        others: files that are not readable pictures.
-        broken: links that lead nowhere.
-        masks: files beside pictures that are named as their masks.
-        mask_folders: folders that are named as holding masks.
-        below: folders with pictures, below one that holds pictures itself.
+        others: files that are not pictures.
+        broken: dangling links.
+        masks: files beside pictures with the name of a mask.
+        mask_folders: folders with the name of a mask folder.
+        below: subfolders with pictures, in a folder that has pictures itself.
     """
 
     others: list[Path] = field(default_factory=list)
@@ -353,36 +352,27 @@ class LeftOut:
     below: list[Path] = field(default_factory=list)
 
     def sentences(self, name: str) -> list[str]:
-        """Return notices about what is left out of the folder called `name`."""
-        said: list[str] = []
-        if self.others:
-            number = counted(len(self.others), "file")
-            said.append(f"{number} of other kinds in {name} left out: {endings_of(self.others)}")
-        if self.broken:
-            names = listed([path.name for path in self.broken])
-            said.append(f"{counted(len(self.broken), 'link')} in {name} that lead nowhere left out: {names}")
-        if self.masks:
-            names = listed([path.name for path in self.masks])
-            said.append(f"{counted(len(self.masks), 'file')} in {name} named as masks left out: {names}")
-        if self.mask_folders:
-            names = listed([path.name for path in self.mask_folders])
-            said.append(f"{counted(len(self.mask_folders), 'folder')} in {name} named as masks left out: {names}")
-        if self.below:
-            names = listed([path.name for path in self.below])
-            said.append(
-                f"{counted(len(self.below), 'folder')} in {name} left out, since pictures lie right in {name}: {names}"
-            )
-        return said
-
-
-# --- writing: checked before anything is computed, then whole or not at all ---
+        """Return notices about everything skipped in the folder called `name`."""
+        skipped = (
+            (self.others, "file", f"of other kinds in {name} left out"),
+            (self.broken, "link", f"in {name} that lead nowhere left out"),
+            (self.masks, "file", f"in {name} named as masks left out"),
+            (self.mask_folders, "folder", f"in {name} named as masks left out"),
+            (self.below, "folder", f"in {name} left out, since pictures lie right in {name}"),
+        )
+        return [
+            f"{counted(len(paths), noun)} {what}: "
+            + (endings_of(paths) if paths is self.others else listed([path.name for path in paths]))
+            for paths, noun, what in skipped
+            if paths
+        ]
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary name in the same folder, and rename it to `path` if the block succeeds.
+    """Yield a temporary path in the same folder, and rename it to `path` if the block succeeds.
 
-    A reader of `path` sees the old file or the new one, never a part. When the block raises, nothing is left.
+    `path` holds the old file or the whole new one at any time. When the block raises, the temporary file is removed.
 
     Raises:
         OutputError: the system refused to write (disk full, no permission, folder gone).
@@ -395,10 +385,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, and move it, or its files one by one, to `path` if the block succeeds.
 
-    A new folder appears whole. In a folder that exists, each file is replaced in one step and other files stay.
+    A new folder appears in one step. In an existing folder each file is replaced atomically and other files stay.
 
     Raises:
-        OutputError: the system refused to write; the folder is as it was.
+        OutputError: the system refused to write; the folder is unchanged.
     """
     with _refusals(path), disk.replacing_folder(path) as temporary:
         yield temporary
@@ -409,15 +399,12 @@ def _refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(_refused(path, error)) from error
-
-
-def _refused(path: Path, error: OSError) -> str:
-    return f"{path}: cannot be written ({disk.reason(error)}). Choose another place or free some space."
+        msg = f"{path}: cannot be written ({disk.reason(error)}). Choose another place or free some space."
+        raise OutputError(msg) from error
 
 
 def check_parent(path: Path) -> None:
-    """Raise `OutputError` unless a file or folder can be made at `path`."""
+    """Raise `OutputError` unless a file or folder can be created at `path`."""
     parent = path.absolute().parent
     if not parent.exists():
         msg = f"{path}: the folder {parent} does not exist. Make it first, or choose another place."
@@ -429,7 +416,7 @@ def check_parent(path: Path) -> None:
 
 
 def check_writable(folder: Path, path: Path) -> None:
-    """Raise `OutputError` unless files can be made in `folder`: an unnamed file is tried, since rights may lie."""
+    """Raise `OutputError` unless a temporary file can be created in `folder`; permission bits may be wrong."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -439,7 +426,7 @@ def check_writable(folder: Path, path: Path) -> None:
 
 
 def is_same(a: Path, b: Path) -> bool:
-    """Return whether two names mean one file or folder, whether it exists or not."""
+    """Return whether two paths name the same file or folder, existing or not."""
     try:
         return a.samefile(b)
     except OSError:

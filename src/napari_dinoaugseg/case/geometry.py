@@ -1,4 +1,4 @@
-"""The voxel grid of a volume, its display order, and the exact way back.
+"""The voxel grid of a volume, its display order, and the exact inverse.
 
 Display order is the stored array reoriented to the closest LPS axes and transposed to (z, y, x): the first axis runs
 from feet to head, the second from front to back, the third from the patient's right to the left. Reordering is a
@@ -18,15 +18,16 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dinoaugseg.case.files import times
 from napari_dinoaugseg.errors import CaseError, LabelError
 
-# Two grids are one when no voxel centre lies further apart than this share of a voxel. Headers store float32, and
-# converters round positions: most pairs of image and mask differ by some 1e-4 of a voxel.
+# Two grids are the same if no voxel centre differs by more than this share of a voxel. Headers store float32, and
+# converters round positions: most pairs of image and mask differ by about 1e-4 of a voxel.
 SAME_GRID = 1e-2
-# Up to this share of a voxel every voxel still has one counterpart beyond doubt: quaternions and rounded directions add
-# up to a few hundredths over a few hundred voxels. A notice reports it.
+# Up to this share of a voxel every voxel has one unambiguous counterpart: quaternions and rounded directions add up to
+# a few hundredths over a few hundred voxels. A notice reports it.
 NEAR_GRID = 0.25
-# A part of a grid lies a whole number of voxels from its beginning; anything else was resampled.
+# The offset of a part of a grid may differ this much from a whole number of voxels; beyond it, it was resampled.
 _WHOLE = 0.05
 
 MM_PER_UNIT: dict[str, float] = {
@@ -42,7 +43,7 @@ MM_PER_UNIT: dict[str, float] = {
     )
     for name in names.split()
 }
-"""Millimetres in a unit of length, as ImageJ, OME and NRRD write it in lower case."""
+"""Millimetres per unit of length, in the spellings of ImageJ, OME and NRRD in lower case."""
 
 
 class Plane(StrEnum):
@@ -56,17 +57,17 @@ class Plane(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the voxels of a volume lie.
+    """Position and size of the voxels of a volume.
 
     Attributes:
         shape: voxels along the three stored axes (i, j, k).
         affine: (4, 4) float64, from stored indices to RAS coordinates in mm.
-        known: False when the file does not say where the voxels lie (a TIFF stack); the affine then stands in.
-        sized: True when the file says how large a voxel is though `known` is False (a radiograph).
-        offsets: distance of each slice of the third stored axis from the first, in mm, where these are not evenly
-            spaced: they differ, or all are 0 for frames at one place (a loop) or at unknown distances. The third column
-            of the affine then holds a mean step, or 1 mm. None for an evenly spaced volume.
-        oriented: False when the directions of the axes in the patient are assumed, for the file does not name them.
+        known: False if the file does not give the position of the voxels (a TIFF stack); the affine is a placeholder.
+        sized: True if the file gives the voxel size although `known` is False (a radiograph).
+        offsets: distance of each slice of the third stored axis from the first in mm, if they are not evenly spaced;
+            all 0 for frames at one position (a loop) or at unknown distances. The third column of the affine then holds
+            a mean step, or 1 mm. None for an evenly spaced volume.
+        oriented: False if the file does not give the directions of the axes in the patient, so that they are assumed.
     """
 
     shape: tuple[int, int, int]
@@ -83,12 +84,12 @@ class Grid:
 
     @property
     def is_uneven(self) -> bool:
-        """Whether the slices lie at known places that are not evenly spaced, which no affine can describe."""
+        """Whether the slices lie at known, unevenly spaced positions, which no affine can describe."""
         return self.offsets is not None and any(self.offsets)
 
     @property
     def in_time(self) -> bool:
-        """Whether the slices lie at one place or at unknown distances, as the frames of a loop (2D+t) do."""
+        """Whether the slices lie at one position or at unknown distances, like the frames of a loop (2D+t)."""
         return self.offsets is not None and not any(self.offsets)
 
     @property
@@ -99,7 +100,7 @@ class Grid:
 
     @property
     def axcodes(self) -> str:
-        """The closest anatomical direction of each stored axis, such as `RAS`; `???` where none can be computed."""
+        """The closest anatomical direction of each stored axis, such as `RAS`; `???` if it cannot be computed."""
         try:
             return "".join(str(code) for code in nib.orientations.aff2axcodes(self.affine))
         except np.linalg.LinAlgError:
@@ -107,7 +108,7 @@ class Grid:
 
     @property
     def problem(self) -> str | None:
-        """Why this grid cannot be used; None if it can."""
+        """Why this grid is invalid; None if it is valid."""
         if not np.isfinite(self.affine).all():
             return "its affine holds numbers that are not finite"
         sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
@@ -130,7 +131,7 @@ class Layout:
 
     @staticmethod
     def display(grid: Grid) -> Layout:
-        """Return the order in which volumes are shown: (z, y, x) in LPS."""
+        """Return the display order: (z, y, x) in LPS."""
         orientation = nib.orientations.io_orientation(grid.affine)
         # orientation[n] = (world axis closest to stored axis n, its sign towards RAS). L and P run against R and A.
         stored = {int(world): n for n, (world, _) in enumerate(orientation)}
@@ -145,7 +146,7 @@ class Layout:
         return Layout((2, 1, 0), (False, False, False))
 
     def sliced(self, plane: Plane) -> Layout:
-        """Return this layout with the axis across the slices of `plane` in front."""
+        """Return this layout with the axis across the slices of `plane` first."""
         first = {Plane.AXIAL: (0, 1, 2), Plane.NATIVE: (0, 1, 2), Plane.CORONAL: (1, 0, 2), Plane.SAGITTAL: (2, 0, 1)}
         a, b, c = first[plane]
         return Layout(
@@ -172,10 +173,10 @@ class Layout:
 
 
 def finest_plane(grid: Grid) -> Plane:
-    """Return the plane whose pixels are smallest, so that the slices are the images that were acquired.
+    """Return the plane with the smallest pixels, in which the images were most likely acquired.
 
-    Ties go to axial, then coronal. A volume that is one slice thick is cut along that slice, and one whose slices are
-    not evenly spaced along those.
+    Ties go to axial, then coronal. A volume of one slice is cut along that slice, and one with unevenly spaced slices
+    along these.
     """
     layout = Layout.display(grid)
     if grid.offsets is not None:
@@ -194,7 +195,7 @@ def finest_plane(grid: Grid) -> Plane:
 
 
 def forward_in_time(grid: Grid) -> Grid:
-    """Return a grid whose third axis is time: it runs as the slices are shown, so that the first frame comes first."""
+    """Return a grid whose third axis is time, directed so that the first frame is displayed first."""
     affine = grid.affine
     if grid.problem is None:
         layout = Layout.display(grid)
@@ -208,8 +209,8 @@ class Placed:
     """A mask on the grid of an image.
 
     Attributes:
-        mask: (i, j, k) in the stored order of the image; a view of the mask where nothing had to be added.
-        notice: a sentence where the grids differ in more than rounding; "" where they do not.
+        mask: (i, j, k) in the stored order of the image; a view of the mask unless it had to be padded.
+        notice: a sentence if the grids differ by more than rounding, else "".
         turned: whether axes had to be permuted or flipped.
     """
 
@@ -219,36 +220,35 @@ class Placed:
 
 
 def align(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> NDArray[Any]:
-    """Reorder a mask so that it lies on `to_grid` voxel for voxel; see `place`."""
+    """Reorder a mask to `to_grid` voxel by voxel; see `place`."""
     return place(mask, grid, to_grid).mask
 
 
 def place(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> Placed:
-    """Reorder a mask so that it lies on the grid of its image, voxel for voxel; nothing is interpolated.
+    """Reorder a mask to the grid of its image, voxel by voxel and without interpolation.
 
     Args:
         mask: (i, j, k) in the stored order of `grid`.
         grid: the grid of the mask.
-        to_grid: the grid to reach. It must be the same one up to flips and a permutation of its axes and up to
-            `NEAR_GRID` of a voxel at the farthest corner. A mask of another size must lie whole voxels from its
-            beginning, and have nothing painted outside.
+        to_grid: the target grid: the same one up to flips and a permutation of axes, and up to `NEAR_GRID` of a voxel
+            at the farthest corner. A mask of another size must be offset by whole voxels, and be empty outside it.
 
     Raises:
-        LabelError: the grids differ in spacing, direction or position, or something painted lies outside the image; no
-            path in the message.
+        LabelError: the grids differ in spacing, direction or position, or a label lies outside the image; the message
+            has no path.
     """
     if not (grid.known and to_grid.known):
         if grid.shape != to_grid.shape:
             raise LabelError(_sizes(grid.shape, to_grid.shape))
         return Placed(mask)
     affine, to_affine = _comparable(grid, to_grid)
-    # Takes the indices of the image to the indices of the mask: a signed permutation when the grids are one.
+    # Maps indices of the image to indices of the mask: a signed permutation if the grids are the same.
     between = np.linalg.inv(affine) @ to_affine
     signs = np.rint(between[:3, :3]).astype(int)
     if not (np.abs(signs).sum(axis=0) == 1).all() or not (np.abs(signs).sum(axis=1) == 1).all():
         msg = (
             "the mask and the image have different affines: voxels of "
-            f"{_times(grid.spacing)} mm (axes to {grid.axcodes}), not {_times(to_grid.spacing)} mm ({to_grid.axcodes})"
+            f"{times(grid.spacing)} mm (axes to {grid.axcodes}), not {times(to_grid.spacing)} mm ({to_grid.axcodes})"
         )
         raise LabelError(msg)
     axes = tuple(int(np.abs(signs[:, n]).argmax()) for n in range(3))  # for each image axis, the axis of the mask
@@ -256,7 +256,7 @@ def place(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> Placed:
     layout = Layout((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
     turned = layout != Layout((0, 1, 2), (False, False, False))
     reordered = layout.apply(mask)
-    # Takes the indices of the reordered mask to those of the image: the identity when the grids are one.
+    # Maps indices of the reordered mask to those of the image: the identity if the grids are the same.
     own = np.linalg.inv(between) @ _restoring(layout, mask.shape)
     if reordered.shape == to_grid.shape:
         return Placed(reordered, _require_near(own, to_grid), turned)
@@ -267,7 +267,7 @@ def place(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> Placed:
 
 
 def _comparable(grid: Grid, to_grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both affines without what has no meaning: the distance between frames, and the thickness of one slice."""
+    """Return both affines without meaningless lengths: the distance between frames, the thickness of a single slice."""
     affine, to_affine = grid.affine.copy(), to_grid.affine.copy()
     if to_grid.in_time and grid.shape == to_grid.shape:
         affine[:3, 2] = to_affine[:3, 2]
@@ -280,7 +280,7 @@ def _comparable(grid: Grid, to_grid: Grid) -> tuple[NDArray[np.float64], NDArray
 
 
 def _restoring(layout: Layout, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return the matrix that takes the indices of a reordered array to those of the stored one, of this shape."""
+    """Return the matrix that maps indices of a reordered array to those of the stored array of this shape."""
     matrix = np.zeros((4, 4))
     matrix[3, 3] = 1.0
     for n, (axis, flip) in enumerate(zip(layout.axes, layout.flips, strict=True)):
@@ -296,7 +296,7 @@ def _corners(shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def apart(grid: Grid, other: Grid) -> tuple[float, float]:
-    """Return how far the corner voxels of two grids of one shape lie apart at most, in mm and in voxels of `grid`."""
+    """Return the greatest distance of corner voxels of two grids of one shape, in mm and in voxels of `grid`."""
     with np.errstate(all="ignore"):
         moved = ((other.affine - grid.affine) @ _corners(grid.shape))[:3]
         voxels = np.abs(np.linalg.inv(grid.affine[:3, :3]) @ moved).max()
@@ -304,7 +304,7 @@ def apart(grid: Grid, other: Grid) -> tuple[float, float]:
 
 
 def _require_near(own: NDArray[np.float64], to_grid: Grid) -> str:
-    """Return a notice when the corners fall together but for a part of a voxel; raise `LabelError` beyond it."""
+    """Return a notice if the corners differ by a part of a voxel; raise `LabelError` if by more than `NEAR_GRID`."""
     corners = _corners(to_grid.shape)
     voxels = (own @ corners - corners)[:3]
     share = float(np.abs(voxels).max())
@@ -334,7 +334,7 @@ def _as_part(mask: NDArray[Any], own: NDArray[np.float64], to_grid: Grid) -> Pla
     sizes = _sizes(shape, to_grid.shape)
     off = float(np.abs(centre - offset).max())
     if off > _WHOLE or np.abs(moved - offset[:, np.newaxis]).max() > NEAR_GRID:
-        msg = f"{sizes}, and it is no part of the image by whole voxels ({off:.2g} of a voxel off)"
+        msg = f"{sizes}, and it is not a part of the image by whole voxels ({off:.2g} of a voxel off)"
         raise LabelError(msg)
     first = np.maximum(offset, 0)
     last = np.minimum(offset + shape, to_grid.shape)
@@ -349,8 +349,8 @@ def _as_part(mask: NDArray[Any], own: NDArray[np.float64], to_grid: Grid) -> Pla
     placed[there] = mask[here]
     begin = ", ".join(str(n) for n in offset)
     notice = (
-        f"The labels cover {_times(shape)} voxels of a grid that begins at voxel ({begin}) of the image of "
-        f"{_times(to_grid.shape)}: they are put in their place, and the rest is background."
+        f"The labels cover {times(shape)} voxels of a grid that begins at voxel ({begin}) of the image of "
+        f"{times(to_grid.shape)}: they are put in their place, and the rest is background."
     )
     return Placed(placed, notice)
 
@@ -358,19 +358,19 @@ def _as_part(mask: NDArray[Any], own: NDArray[np.float64], to_grid: Grid) -> Pla
 def place_by(
     mask: NDArray[Any], grids: Sequence[tuple[str, Grid]], to_grids: Sequence[tuple[str, Grid]]
 ) -> tuple[Placed, Grid]:
-    """Place a mask on an image where either header can be read in several ways (sform and qform differ).
+    """Place a mask on an image if either header has several readings (sform and qform differ).
 
     Args:
         mask: (i, j, k) in stored order.
-        grids: the ways to read the grid of the mask, with their names, the usual one first.
-        to_grids: likewise for the image.
+        grids: the readings of the grid of the mask with their names, the usual one first.
+        to_grids: the same for the image.
 
     Returns:
-        The mask on the image, and the grid of the image that it fits: by the ways in which its axes run as those of the
-        image, then by those in which corners fall together, then by the usual ones.
+        The mask on the image, and the grid of the image that it fits. Readings without reordered axes take precedence,
+        then those with equal corners, then the usual ones.
 
     Raises:
-        LabelError: it fits in none of them; the message is that of the usual ways.
+        LabelError: no readings fit; the message is that of the usual ones.
     """
     found: list[tuple[bool, bool, int]] = []
     placed: dict[int, Placed] = {}
@@ -394,11 +394,7 @@ def place_by(
 
 
 def _sizes(shape: tuple[int, ...], to_shape: tuple[int, ...]) -> str:
-    return f"the mask has {_times(shape)} voxels, the image {_times(to_shape)}"
-
-
-def _times(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.4g}" for value in values)
+    return f"the mask has {times(shape)} voxels, the image {times(to_shape)}"
 
 
 Format = Literal["nifti", "nrrd", "dicom", "tiff", "array"]
@@ -406,25 +402,25 @@ Format = Literal["nifti", "nrrd", "dicom", "tiff", "array"]
 
 @dataclass
 class Voxels:
-    """One volume as its file stores it: what each reader returns.
+    """One volume as stored in its file: the result of each reader.
 
     Attributes:
         path: the file or the folder.
         files: every file that was read; none of them may be overwritten.
-        format: the kind of file; "array" for pixels that were in memory.
-        stored: (i, j, k) or (i, j, k, 3), in the stored type: scaled only slice by slice, never as a whole.
-        grid: where the voxels lie.
-        file_shape: the shape that a mask file takes: the three axes, or two for a 2-D file, or more with trailing ones.
+        format: the kind of file; "array" for pixels from memory.
+        stored: (i, j, k) or (i, j, k, 3) in the stored type; only slices are scaled, never the whole volume.
+        grid: the grid of the voxels.
+        file_shape: the shape of a mask file: three axes, two for a 2-D file, or more with trailing axes.
         slope: value = stored * slope + intercept.
         intercept: see `slope`.
-        modality: "CT", "MR"... where the file says so.
+        modality: "CT", "MR"... if the file gives it.
         header: the original header, for the writer of the same format.
-        form: what `grid` was read from, for messages.
-        other_grids: further ways to read the same header, by name: programs differ where it contradicts itself.
-        itk_grid: where ITK and 3D Slicer see the voxels; None where that is `grid`.
-        of_series: the number of this volume, and of how many in the file; None where it is the only one.
-        non_finite: how many voxels were NaN or infinite in the file, and were replaced.
-        notices: what a person should know.
+        form: the part of the header that `grid` comes from, for messages.
+        other_grids: other readings of the same header by name: programs differ if it contradicts itself.
+        itk_grid: the grid in ITK and 3D Slicer; None if it is `grid`.
+        of_series: the number of this volume and the number of volumes in the file; None for a single volume.
+        non_finite: the number of NaN or infinite voxels that were replaced.
+        notices: sentences for the user.
     """
 
     path: Path
@@ -446,7 +442,7 @@ class Voxels:
 
     @property
     def grids(self) -> list[tuple[str, Grid]]:
-        """Every way to read where the voxels lie, by name, the one that is followed first."""
+        """All readings of the grid by name, the one in use first."""
         return [(self.form, self.grid), *self.other_grids]
 
     @property
@@ -456,11 +452,11 @@ class Voxels:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the stored numbers differ from the values."""
+        """Whether stored numbers differ from values."""
         return not (self.slope == 1.0 and self.intercept == 0.0)
 
     def values(self, part: NDArray[Any]) -> NDArray[Any]:
-        """Return a part of the stored voxels as values: uint8 as it is stored, everything else as float32."""
+        """Return a part of the stored voxels as values: unscaled uint8 unchanged, everything else as float32."""
         if part.dtype == np.uint8 and not self.is_scaled:
             return part
         if not self.is_scaled:
@@ -469,10 +465,10 @@ class Voxels:
 
 
 def check(voxels: Voxels) -> Voxels:
-    """Refuse voxels that are not an image, and replace those that are not finite.
+    """Refuse voxels that are not an image, and replace non-finite ones.
 
-    NaN and -inf become the lowest value of the volume, +inf the highest; a notice says how many. Numbers beyond the
-    range of float32 count as infinite.
+    NaN and -inf become the lowest value of the volume, +inf the highest, with a notice. Numbers beyond the range of
+    float32 count as infinite.
 
     Raises:
         CaseError: complex or empty data, a broken affine, or no finite voxel at all.
@@ -493,7 +489,7 @@ def check(voxels: Voxels) -> Voxels:
 
 
 def _may_overflow(voxels: Voxels) -> bool:
-    """Return whether the scaling takes some whole number of the stored type beyond the range of float32."""
+    """Return whether scaling can exceed the range of float32 for an integer type."""
     if not voxels.is_scaled or voxels.stored.dtype.kind == "b":
         return False
     limits = np.iinfo(voxels.stored.dtype)
@@ -519,7 +515,7 @@ def _replace_non_finite(voxels: Voxels) -> None:
         raise CaseError(msg)
     if not stored.flags.writeable:
         stored = stored.copy(order="K")
-    # Back from values to stored numbers; a slope of either sign keeps low and high where they belong.
+    # Back from values to stored numbers, for a slope of either sign.
     low, high = ((value - voxels.intercept) / voxels.slope for value in (low, high))
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(stored.shape[2]):

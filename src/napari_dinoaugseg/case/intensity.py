@@ -1,4 +1,4 @@
-"""Scale the values of a scanner to the 0..1 that encoders take."""
+"""Scale image values to 0..1, the input range of encoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.case.case import Slices
 
 
-# Hounsfield units, as (lowest, highest), from the level and width that radiologists use.
+# (lowest, highest) in Hounsfield units, from the level and width used in radiology.
 CT_WINDOWS: dict[str, tuple[float, float]] = {
     "soft tissue": (-160.0, 240.0),
     "mediastinum": (-125.0, 225.0),
@@ -25,19 +25,19 @@ CT_WINDOWS: dict[str, tuple[float, float]] = {
     "stroke": (20.0, 60.0),
     "angiography": (-50.0, 650.0),
 }
-# Air to dense bone: outside lie padding, metal and the table, which would take contrast from the organs.
+# Air to dense bone: outside are padding, metal and the table, which would reduce the contrast of organs.
 _CT_RANGE = (-1000.0, 600.0)
 
 
 @dataclass(frozen=True)
 class Window:
-    """The values that become 0 and 1; what lies outside is clipped."""
+    """The values mapped to 0 and 1; others are clipped."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        """Refuse a window without width."""
+        """Raise `SettingsError` unless the window has a finite, positive width."""
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
             msg = f"Give a window as two finite numbers, the lower one first, not {self.low:g} and {self.high:g}."
             raise SettingsError(msg)
@@ -51,20 +51,20 @@ class Window:
 
 @dataclass(frozen=True)
 class SliceRange:
-    """Each slice or picture by itself, from its least value to its greatest, in steps of 1/255.
+    """Scale each slice or picture on its own from minimum to maximum, in steps of 1/255.
 
-    The authors of the paper scale so, all channels of a colour picture together. They add 1e-8 to the range, for slices
-    of one value, and cut off below to 8 bits: the greatest value becomes 1 in single precision, 254/255 in double.
+    This is the scaling of the paper's authors, with all channels of a colour picture together. They add 1e-8 to the
+    range for constant slices, and truncate to 8 bits: the maximum becomes 1 in single precision, 254/255 in double.
 
     Attributes:
-        within: values outside are clipped first; None = all values count.
+        within: values are clipped to this window first; None = no clipping.
     """
 
     within: Window | None = None
 
     def apply(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return `image` (any shape) scaled to 0..1 as float32; 0 where all values are equal."""
-        exact = image.dtype in (np.uint8, np.float32)  # in which case single precision is what the authors compute in
+        exact = image.dtype in (np.uint8, np.float32)  # for which the authors compute in single precision
         values = image.astype(np.float32 if exact else np.float64)
         if self.within is not None:
             values = np.clip(values, self.within.low, self.within.high)
@@ -75,35 +75,34 @@ class SliceRange:
 
 
 Scale = Window | SliceRange | None
-"""How the values of a slice become 0..1; None where 8-bit values are taken as they are (divided by 255)."""
+"""The scaling of a slice to 0..1; None divides 8-bit values by 255."""
 
 
 def robust_range(values: NDArray[Any]) -> tuple[float, float]:
-    """Return the 0.5th and 99.5th percentile, or the extremes where these coincide (a nearly empty image)."""
+    """Return the 0.5th and 99.5th percentile, or the extremes if these coincide (a nearly empty image)."""
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
     return (low, high) if low < high else (float(values.min()), float(values.max()))
 
 
 def choose_window(case: Slices, name: str = "auto") -> Window | None:
-    """Return how the grey values of a case become 0..1.
+    """Return the window that scales the grey values of a case to 0..1.
 
     Args:
         case: the case.
         name: "auto", "percentiles", a name of `CT_WINDOWS`, or two numbers such as "-160,240".
 
     Returns:
-        A window for the whole case, or None where 8-bit values are taken as they are (divided by 255): colour, and
-        8-bit pictures with "auto".
+        A window for the whole case, or None if 8-bit values are divided by 255: colour, and 8-bit pictures with "auto".
 
     Raises:
-        SettingsError: no such window.
+        SettingsError: unknown window.
     """
     wanted = name.strip().lower().replace("_", " ").replace("-", " ") if "," not in name else name
     if "," in name:
         return _numbers(name)
     if wanted not in ("auto", "percentiles", *CT_WINDOWS):
         known = ", ".join(("auto", "percentiles", *CT_WINDOWS))
-        msg = f"There is no window {name!r}. Choose one of {known}, or two numbers such as -160,240."
+        msg = f"Unknown window {name!r}. Choose one of {known}, or two numbers such as -160,240."
         raise SettingsError(msg)
     if case.is_colour or (wanted == "auto" and case.kind == "pictures" and case.is_byte):
         return None
@@ -116,11 +115,11 @@ def choose_window(case: Slices, name: str = "auto") -> Window | None:
 
 
 def opening_window(case: Slices, chosen: str = "auto") -> str:
-    """Return the name of the window in which a case opens: soft tissue for a CT, "auto" otherwise.
+    """Return the name of the initial window of a case: soft tissue for CT, "auto" otherwise.
 
     Args:
         case: the case.
-        chosen: the window of the case before; it stays where it means the same in this one.
+        chosen: the window of the previous case, kept if it means the same in this one.
     """
     if case.is_colour:
         return "auto"
@@ -130,16 +129,16 @@ def opening_window(case: Slices, chosen: str = "auto") -> str:
 
 
 def choose_scale(case: Slices, window: str, scaling: str) -> Scale:
-    """Return how the values of a case become 0..1 for the encoder.
+    """Return the scaling of a case to 0..1 for the encoder.
 
     Args:
         case: the case.
-        window: a name as of `choose_window`.
-        scaling: "window" for one window for all slices, "slice" for each slice by itself (`SliceRange`): then a window
-            other than "auto" only limits which values count.
+        window: a name as for `choose_window`.
+        scaling: "window" for one window for all slices, "slice" for each slice on its own (`SliceRange`), clipped to
+            the window unless that is "auto".
 
     Raises:
-        SettingsError: no such window.
+        SettingsError: unknown window.
     """
     if scaling != "slice":
         return choose_window(case, window)
@@ -147,7 +146,7 @@ def choose_scale(case: Slices, window: str, scaling: str) -> Scale:
 
 
 def _is_hounsfield(modality: str | None, low: float, high: float) -> bool:
-    """Return whether values are Hounsfield units: the file says CT, or they reach from air to tissue."""
+    """Return whether values are Hounsfield units: the modality is CT, or they range from air to tissue."""
     if modality is not None:
         return modality == "CT" and low < _CT_RANGE[1] and high > _CT_RANGE[0]
     return -3100.0 <= low <= -700.0 and 0.0 < high < 4100.0
@@ -163,12 +162,11 @@ def _numbers(text: str) -> Window:
 
 
 def to_unit_rgb(image: NDArray[Any], window: Scale) -> NDArray[np.float32]:
-    """Return a slice as encoders take it.
+    """Return a slice in the input format of encoders.
 
     Args:
-        image: (H, W) or (H, W, 3), as `Case.slice` gives it.
-        window: the window for grey values; None divides by 255, as colour always is unless each slice is scaled by
-            itself.
+        image: (H, W) or (H, W, 3), from `Case.slice`.
+        window: the scaling of grey values; None divides by 255. Colour is divided by 255 too, except by `SliceRange`.
 
     Returns:
         (3, H, W) float32 in 0..1; grey is repeated three times.

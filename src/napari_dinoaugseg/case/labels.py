@@ -1,4 +1,4 @@
-"""Read label files of volumes, check that they hold labels, and place them on the grid of the image."""
+"""Read label files of volumes, validate their values, and place them on the grid of the image."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from napari_dinoaugseg.errors import CaseError, LabelError, SeveralVolumesError
 
 HIGHEST_LABEL = int(np.iinfo(np.uint16).max)
 WHITE = 255
-# How far from a whole number a label may lie; what is further off was interpolated.
+# How much a label may differ from a whole number; larger differences come from interpolation.
 _NEAR_WHOLE = 1e-3
 _SILENT = 1e-4  # rounding of float32
-# Labels that were packed with a slope are at most half of it off, and a little for the rounding of slope and intercept.
-# With a slope so coarse that anything would be near a label, nothing is.
+# Labels stored with a slope differ by at most half of it, plus rounding of slope and intercept. The limit excludes
+# slopes so coarse that every value would be near a label.
 _ROUNDING = 1.01
 _FARTHEST_FROM_WHOLE = 0.25
 
 
 @dataclass(frozen=True)
 class LabelVolume:
-    """A label volume on its own.
+    """A label volume without an image.
 
     Attributes:
         mask: the labels (i, j, k) in stored order.
-        grids: the ways to read where it lies, by name, the one that is followed first.
-        segments: what the file says its labels mean.
-        notices: sentences that a person should read.
+        grids: the readings of its grid by name, the one in use first.
+        segments: names and colours of the labels, from the file.
+        notices: sentences for the user.
     """
 
     mask: Labels
@@ -56,35 +56,35 @@ class LabelVolume:
 
     @property
     def grid(self) -> Grid:
-        """Where it lies."""
+        """The grid in use."""
         return self.grids[0][1]
 
 
 def read_mask_volume(path: Path) -> tuple[Labels, Grid]:
-    """Read a label volume on its own.
+    """Read a label volume without an image.
 
     Args:
-        path: a NIfTI, NRRD, DICOM SEG or multi-page TIFF file. A DICOM SEG reaches from its first to its last frame.
+        path: a NIfTI, NRRD, DICOM SEG or multi-page TIFF file. A DICOM SEG extends from its first to its last frame.
 
     Returns:
-        The labels (i, j, k) in stored order, uint8 where they fit and uint16 otherwise, and their grid.
+        The labels (i, j, k) in stored order, uint8 if they fit and uint16 otherwise, and their grid.
 
     Raises:
-        LabelError: the file cannot be read, or holds other values than labels (negative, fractional, NaN, over 65535).
+        LabelError: the file cannot be read, or holds invalid values (negative, fractional, NaN, over 65535).
     """
     volume = read_label_volume(Path(path))
     return volume.mask, volume.grid
 
 
 def read_label_volume(path: Path, of_series: tuple[int, int] | None = None) -> LabelVolume:
-    """Read a label volume with what the file says its labels mean, and what a person should know.
+    """Read a label volume with the names of its labels, and notices.
 
     Args:
         path: as for `read_mask_volume`; the layers of a segmentation of 3D Slicer are merged.
-        of_series: the number of the volume that the image is, and of how many: labels for all of them are read too.
+        of_series: the number of the image among how many volumes: the file may hold labels for all of them.
 
     Raises:
-        LabelError: as of `read_mask_volume`; segments that overlap.
+        LabelError: as for `read_mask_volume`, and overlapping segments.
     """
     if is_seg(path):
         labels = _read_seg(path)
@@ -109,7 +109,7 @@ def read_label_volume(path: Path, of_series: tuple[int, int] | None = None) -> L
 
 
 def _read_voxels(path: Path, of_series: tuple[int, int] | None) -> tuple[Voxels, list[Segment], list[str]]:
-    """Return one volume, with segments and notices where the file is a segmentation of 3D Slicer."""
+    """Return one volume, with segments and notices if the file is a segmentation of 3D Slicer."""
     if kind_of(path) == "nrrd":
         content = read_content(path)
         if holds_segments(content):
@@ -129,7 +129,7 @@ def _read_voxels(path: Path, of_series: tuple[int, int] | None) -> tuple[Voxels,
 
 
 def _white(path: Path, mask: Labels, segments: Sequence[Segment]) -> list[str]:
-    """Return a notice about 255, which is "inside" or "unknown" for some programs; a volume does not say which."""
+    """Return a notice about 255, which means "inside" or "unknown" in some programs."""
     if any(segment.number == WHITE for segment in segments) or not (mask == WHITE).any():
         return []
     others = np.flatnonzero(np.bincount(mask.ravel(order="K"), minlength=WHITE + 1)[1:]) + 1
@@ -147,8 +147,8 @@ def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -
     Args:
         path: the file.
         grid: of the image.
-        source: where the slices of the image came from; None if it is not a DICOM series.
-        name: how messages call the image.
+        source: the source of the slices of the image; None if it is not a DICOM series.
+        name: the name of the image in messages.
 
     Returns:
         The labels (i, j, k) in the stored order of the image, with their names.
@@ -167,10 +167,10 @@ class ComparedVolumes:
     """Two label volumes on one grid.
 
     Attributes:
-        first: the labels (i, j, k) of the one.
-        second: those of the other.
-        grid: of both.
-        notices: sentences that a person should read.
+        first: the labels (i, j, k) of the first volume.
+        second: those of the second.
+        grid: their common grid.
+        notices: sentences for the user.
     """
 
     first: Labels
@@ -180,16 +180,15 @@ class ComparedVolumes:
 
 
 def read_mask_volumes(first: Path, second: Path) -> ComparedVolumes:
-    """Read two label volumes that are to be compared.
+    """Read two label volumes for comparison.
 
     Args:
         first: as for `read_mask_volume`.
-        second: likewise; its order of voxels is taken, unless it is a part of the grid of `first`. Where it is a DICOM
-            SEG, slices on which only `first` says something are added to it as background, since a SEG leaves out
-            slices on which nothing is labelled.
+        second: the same; its voxel order is used, unless it is a part of the grid of `first`. A DICOM SEG omits slices
+            without labels, so slices that only `first` has are added to it as background.
 
     Raises:
-        LabelError: one cannot be read, or they do not lie on one grid.
+        LabelError: one cannot be read, or their grids differ.
     """
     together = f"{first} and {second} do not fit together"
     if is_seg(second):
@@ -210,7 +209,7 @@ def read_mask_volumes(first: Path, second: Path) -> ComparedVolumes:
     found = read_label_volume(first)
     notices = [*found.notices, *truth.notices]
     try:
-        # A mask that was cut to its labels is put on the whole one.
+        # A mask cropped to its labels is placed on the larger one.
         if found.mask.size > truth.mask.size:
             placed, grid = place_by(truth.mask, truth.grids, found.grids)
             masks = found.mask, placed.mask
@@ -239,10 +238,10 @@ def _on_grid(labels: SegLabels, grid: Grid, name: str | Path, source: DicomSourc
 
 
 def _whole_numbers(path: Path, voxels: Voxels) -> tuple[Labels, list[str]]:
-    """Return the values as labels, and a notice where they had to be rounded.
+    """Return the values as labels, and a notice if they were rounded.
 
-    One slab after the other, so that no float copy of the whole is made. Whole numbers that were packed with a slope (a
-    label image saved with the header of a CT) come back within half of it.
+    Slices are converted one by one to avoid a float copy of the volume. Whole numbers stored with a slope (a label
+    image saved with the header of a CT) are off by up to half of it.
     """
     stored = voxels.stored
     if stored.dtype in (np.uint8, np.uint16) and not voxels.is_scaled:
@@ -259,7 +258,7 @@ def _whole_numbers(path: Path, voxels: Voxels) -> tuple[Labels, list[str]]:
         if off.flat[worst] > farthest:
             farthest, example = float(off.flat[worst]), float(values.flat[worst])
         if farthest > near:
-            msg = f"{path}: it holds {_digits(example)}, which is no label. Save labels as whole numbers from 0 up."
+            msg = f"{path}: it holds {_digits(example)}, which is not a label. Save labels as whole numbers from 0 up."
             raise LabelError(msg)
         low, high = float(whole.min()), float(whole.max())
         if low < 0 or high > HIGHEST_LABEL:
@@ -275,5 +274,5 @@ def _whole_numbers(path: Path, voxels: Voxels) -> tuple[Labels, list[str]]:
 
 
 def _digits(value: float) -> str:
-    """Return a number with as many digits as tell it from a whole one."""
+    """Format a number with enough digits to distinguish it from a whole number."""
     return next((text for n in range(6, 17) if float(text := f"{value:.{n}g}") != round(value)), repr(value))

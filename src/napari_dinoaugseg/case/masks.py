@@ -1,12 +1,14 @@
-"""Masks of pictures: what their pixels mean, one by one and as a folder.
+"""Masks of pictures: the meaning of their values, decided for a whole folder.
 
 Masks come in many encodings: 0 and 255, label numbers, 1 bit, RGB with equal channels, a palette, colours with a table,
-opacity, even JPEG. A folder is judged as a whole, so that one empty mask among binary ones is binary too, and 255 means
-the same in all.
+opacity, even JPEG. A folder is interpreted as a whole, so that an empty mask among binary ones is binary too, and 255
+means the same in all of them.
 
-Grey values between black and white are classes, or the fringe of a binary mask. Smoothing, resizing and JPEG leave
-values between 0 and 255 where black meets white, within the 8 x 8 pixels of a block of JPEG, and some public sets
-have wider bands of varying values there. Classes are areas of one value, anywhere.
+Grey values between black and white are either classes or the fringe of a binary mask. Smoothing, resizing and JPEG
+leave values between 0 and 255 at edges, within the 8 x 8 pixels of a JPEG block; some public data sets have wider bands
+of varying values there. Classes are areas of one value, anywhere. Masks coded in colours come with a table: CVAT and
+Datumaro write `labelmap.txt` beside masks in the format of Pascal VOC (`polyp:128,0,0::`), and `label_colors.txt`
+beside those of CamVid (`128 0 0 polyp`).
 """
 
 from __future__ import annotations
@@ -22,24 +24,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import UNKNOWN, Segment
-from napari_dinoaugseg.case.files import LeftOut, counted, listed, look_into, once
+from napari_dinoaugseg.case.files import LeftOut, counted, listed, look_into, not_found, once
 from napari_dinoaugseg.case.matching import is_mask_folder, outdone, split_masks
 from napari_dinoaugseg.case.picture_files import Orientation, Picture, decode
 from napari_dinoaugseg.errors import CaseError, Hint, LabelError, Message
 
 _REACH = 8
-# Values between are a small part of what is white, or many, where they are a fringe.
+# In a fringe, values between 0 and 255 are at most this share of the white pixels, or more than so many.
 _SMALL_PART = 0.25
 _MANY = 20
-# A band beside something white is noise where it mixes so many values, and so many neighbours differ.
+# A band beside white is noise if it has at least so many values, and this share of neighbours differ.
 _MIXED = 4
 _ROUGH = 0.1
-# Where values are many, so few pixels that look like a class do not make the whole folder one of classes.
+# With many values, up to this share of pixels may look like a class without making the folder one of classes.
 _TOLERATED = 0.01
 
 
 class Census:
-    """Counts of the values of 8-bit masks, and of where the values between black and white lie.
+    """Counts of the values of 8-bit masks, and statistics on the values between black and white.
 
     Attributes:
         counts: how many pixels have each value.
@@ -74,7 +76,7 @@ class Census:
 
     @property
     def is_fringe(self) -> bool:
-        """Whether all values between 0 and 255 are the fringe of black and white; true where there are none."""
+        """Whether all values between 0 and 255 are a fringe between black and white; true without any."""
         number = len(self.values)
         speckled = number >= 2 * _MIXED and 2 * number >= self.middle
         small = self.middle <= _SMALL_PART * self.whites or number > _MANY or speckled
@@ -82,19 +84,19 @@ class Census:
 
     @property
     def is_shaded(self) -> bool:
-        """Whether values vary from pixel to pixel as in a photograph, rather than in areas of one value."""
+        """Whether values vary from pixel to pixel as in a photograph, instead of forming areas of one value."""
         return len(self.values) > _MANY and 2 * self._solid < self.middle
 
 
 def _pixels_like_class(mask: NDArray[np.uint8], middle: NDArray[np.bool_]) -> int:
-    """Return how many pixels between 0 and 255 lie in connected parts that are no fringe.
+    """Return the number of pixels between 0 and 255 in connected components that are not a fringe.
 
-    A part is one where it lies within reach of an edge, is a single pixel, or is a small rough band beside something
-    white; a mask without white has none.
+    A component is a fringe if it lies within reach of an edge, is a single pixel, or is a small rough band beside
+    white; a mask without white has no fringe.
     """
     from scipy import ndimage
 
-    # A bright class amid black would be near black everywhere, and a dark strip at the rim of the image may have none.
+    # A bright class amid black is near black everywhere; a dark strip at the image border may have no black nearby.
     far = middle & ~(_widened(mask == 255) & (_widened(mask == 0) | (mask < 128)))
     if not far.any():
         return 0
@@ -120,9 +122,9 @@ def _pixels_like_class(mask: NDArray[np.uint8], middle: NDArray[np.bool_]) -> in
 
 
 def is_two_valued(mask: NDArray[Any]) -> bool:
-    """Return whether a mask (H, W) from a lossy file is black and white but for the noise of its packing.
+    """Return whether a mask (H, W) from a lossy file is black and white except for compression noise.
 
-    All black is; so is a mask whose values between lie where black meets white.
+    An all-black mask is, and so is one whose other values lie where black meets white.
     """
     highest = int(mask.max())
     if mask.dtype != np.uint8 or 0 < highest < 128:
@@ -133,7 +135,7 @@ def is_two_valued(mask: NDArray[Any]) -> bool:
 
 
 def _widened(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return an area grown by the reach in all directions, as a square."""
+    """Dilate an area by a square of `_REACH` in all directions."""
     from scipy import ndimage
 
     grown: NDArray[np.bool_] = ndimage.maximum_filter(area, size=2 * _REACH + 1, mode="constant", cval=False)
@@ -141,26 +143,20 @@ def _widened(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _neighbours(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return views of an array and of itself, one step along an axis apart."""
+    """Return two views of an array, shifted by one along an axis."""
     return (array[1:], array[:-1]) if axis == 0 else (array[:, 1:], array[:, :-1])
 
 
 def _solid(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return where a pixel and its eight neighbours have one value."""
+    """Return where a pixel equals its eight neighbours."""
     from scipy import ndimage
 
     same: NDArray[np.bool_] = ndimage.maximum_filter(mask, size=3) == ndimage.minimum_filter(mask, size=3)
     return same
 
 
-# --- masks coded in colours, and the table beside them ---
-#
-# CVAT and Datumaro write `labelmap.txt` beside masks in the format of Pascal VOC (`polyp:128,0,0::`), and
-# `label_colors.txt` beside those of CamVid (`128 0 0 polyp`).
-
-
 TABLES = ("labelmap.txt", "label_colors.txt")
-# The colour of the border that Pascal VOC leaves open; its number in palettes is 255.
+# The colour of the unlabelled border of Pascal VOC; its number in palettes is 255.
 VOC_VOID = (224, 224, 192)
 VOID = 255
 
@@ -171,10 +167,10 @@ _CAMVID = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(.+)")
 
 @dataclass(frozen=True)
 class ColourTable:
-    """What the colours of masks mean.
+    """The meaning of the colours of masks.
 
     Attributes:
-        path: the file that says so.
+        path: the file of the table.
         names: the name of each colour, in the order of the file.
     """
 
@@ -183,9 +179,9 @@ class ColourTable:
 
     @property
     def numbers(self) -> dict[_Colour, int]:
-        """The label of each colour: 0 for the background, then from 1 in the order of the file; 255 for VOC's border.
+        """The label of each colour: 0 for the background, 255 for VOC's border, others from 1 in the order of the file.
 
-        The background is black; where the file has no black, it is the colour of that name.
+        The background is black, or the colour of that name if the file does not list black.
         """
         named = (colour for colour, name in self.names.items() if name.casefold() in ("background", "_background_"))
         background = (0, 0, 0) if (0, 0, 0) in self.names else next(named, (0, 0, 0))
@@ -223,7 +219,7 @@ def hexadecimal(colour: Iterable[int]) -> str:
 
 
 def find_table(mask: Path) -> ColourTable | None:
-    """Return the table that explains a mask: beside it, or in the folder above, where CVAT puts it.
+    """Return the colour table of a mask: beside it, or in the parent folder, where CVAT puts it.
 
     Raises:
         LabelError: a line is not a colour with a name, or a colour has two names.
@@ -247,7 +243,7 @@ def _read_table(path: Path) -> ColourTable:
         elif camvid:
             name, parts = camvid[4].strip(), (camvid[1], camvid[2], camvid[3])
         else:
-            msg = f"{path}: the line {text[:40]!r} is no colour with a name. Write lines such as polyp:128,0,0::"
+            msg = f"{path}: the line {text[:40]!r} is not a colour with a name. Write lines such as polyp:128,0,0::"
             raise LabelError(msg)
         colour = (int(parts[0]), int(parts[1]), int(parts[2]))
         if max(colour) > 255:
@@ -259,29 +255,27 @@ def _read_table(path: Path) -> ColourTable:
     return ColourTable(path, names)
 
 
-# --- a folder of masks ---
-
 Lie = Literal["seen", "stored"]
-"""How a mask lies on a picture with an orientation: on the picture as it is seen, or on its pixels as stored."""
+"""Whether a mask of a picture with EXIF orientation fits the upright picture ("seen") or the stored pixels."""
 
 WHITE = 255
 _CUT = 128
-# Equal channels come back from a lossy file a few steps apart, since colour is kept coarsely.
+# Lossy files store colour coarsely, so equal channels differ by up to this much.
 _COLOUR_NOISE = 48
-# More grey values or colours than any set of classes has: a photograph.
+# More values or colours than any set of classes has: a photograph.
 _PHOTOGRAPH = 64
 
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """How to read masks of pictures, where their files leave it open.
+    """How to read masks of pictures where the files are ambiguous.
 
     Attributes:
-        orientation: how masks without an orientation of their own lie on a picture that has one: on the picture as it
-            is `seen` or as it is `stored`. Where the size of a mask fits only one of them, that one is taken anyway.
-            None leaves it to the other masks of the folder, and defaults to as seen.
+        orientation: whether masks without EXIF orientation, of a picture that has one, fit the picture as `seen` or as
+            `stored`. A mask whose size fits only one of them is read that way regardless. None follows the other masks
+            of the folder, and defaults to "seen".
         ignore: "255": 255 beside other labels is unknown; "none": it is a class. None = unknown in 8-bit masks, a class
-            in 16-bit ones, which are not black and white.
+            in 16-bit masks.
     """
 
     orientation: Lie | None = None
@@ -289,13 +283,13 @@ class MaskOptions:
 
 
 def name_in(path: Path, root: Path) -> str:
-    """Return the name that matching works with: relative to `root`, without suffix."""
+    """Return the name used for matching: relative to `root`, without suffix."""
     return path.relative_to(root).with_suffix("").as_posix()
 
 
 @dataclass
 class MaskFiles:
-    """The mask files of a folder by name, and what else lies there."""
+    """The mask files of a folder by name, and the files skipped there."""
 
     files: dict[str, Path]
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -304,15 +298,14 @@ class MaskFiles:
 def mask_files(folder: Path) -> MaskFiles:
     """Return the mask files of a folder by name.
 
-    Subfolders are searched; where some are named like masks and no picture lies beside them, only those. Where pictures
-    and their masks lie in one folder, the pictures are left out.
+    Subfolders are searched: only mask folders, if there are any and no picture lies beside them. Pictures that lie in
+    one folder with their masks are skipped.
 
     Raises:
         LabelError: the folder is missing or empty, or two files share a name.
     """
     if not folder.exists():
-        msg = f"{folder}: there is no such file or folder. Check the path."
-        raise LabelError(msg)
+        raise LabelError(not_found(folder))
     left_out = LeftOut()
     try:
         files = list(_walk(folder, left_out, {os.path.realpath(folder)}))
@@ -348,7 +341,7 @@ def _walk(folder: Path, left_out: LeftOut, seen: set[str]) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Read:
-    """The label numbers (H, W) of one mask, uint8 or uint16, and where in the file they come from."""
+    """The label values (H, W) of one mask, uint8 or uint16, and their origin in the file."""
 
     values: NDArray[Any]
     source: Literal["grey", "lossy", "palette", "colours"]
@@ -358,20 +351,20 @@ class _Read:
 
 
 class MaskFolder(Mapping[str, NDArray[np.uint16]]):
-    """The label images of mask files by name, decoded when they are asked for.
+    """The label images of mask files by name, decoded on access.
 
     Args:
         files: the mask files by name.
-        options: what a person says about them.
+        options: how to read ambiguous masks.
 
     Attributes:
-        orientations: how each mask itself says that it is meant to be seen.
-        notices: sentences that a person should read.
-        segments: name and colour of labels, where a table beside the masks gives them.
-        may_be_unknown: whether labels hold `UNKNOWN`.
+        orientations: the EXIF orientation of each mask.
+        notices: sentences for the user.
+        segments: name and colour of labels, from a colour table beside the masks.
+        may_be_unknown: whether labels may hold `UNKNOWN`.
 
     Raises:
-        LabelError: a file cannot be read or holds no labels, or the values contradict one another.
+        LabelError: a file cannot be read or holds no labels, or the values contradict each other.
     """
 
     def __init__(self, files: Mapping[str, Path], options: MaskOptions | None = None) -> None:
@@ -388,10 +381,10 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
             facts.add(path, picture, read)
             if read.source == "grey" and read.values.dtype == np.uint8:
                 census.add(read.values)
-        self._judge(census, facts)
+        self._interpret(census, facts)
 
-    def _judge(self, census: Census, facts: _Facts) -> None:
-        """Decide what the values of the folder mean, and report what is ambiguous."""
+    def _interpret(self, census: Census, facts: _Facts) -> None:
+        """Decide the meaning of the values of the folder, and report ambiguities."""
         where = next(iter(self._files.values())).parent if self._files else Path()
         goes_on = max(facts.deep - {UNKNOWN}, default=0) > WHITE
         self._is_cut = census.whites > 0 and not goes_on and census.is_fringe
@@ -416,7 +409,7 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
         if UNKNOWN in deep and self._options.ignore == "none":
             msg = f"{where}: masks hold 65535, and no class can have that number."
             raise LabelError(msg, Hint.RENUMBER_UNKNOWN)
-        # In 16 bit, and beside numbers that need 16, 255 is a number like others: our own masks rely on it.
+        # In 16-bit masks 255 is an ordinary label: `PictureCase.write_mask` relies on it.
         self._white_is_unknown = bool(classes) and (
             (white or WHITE in deep) if self._options.ignore == "255" else white and not goes_on
         )
@@ -424,12 +417,12 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
             self._white_is_unknown = False
         self.may_be_unknown = self._white_is_unknown or UNKNOWN in deep
         self.segments = self._named(facts, classes)
-        self._say(census, facts, deep, classes, white=white)
+        self._add_notices(census, facts, deep, classes, white=white)
 
-    def _say(self, census: Census, facts: _Facts, deep: set[int], classes: set[int], *, white: bool) -> None:
+    def _add_notices(self, census: Census, facts: _Facts, deep: set[int], classes: set[int], *, white: bool) -> None:
         cut = f"{counted(census.middle, 'pixel')} of masks with values between 0 and 255, along edges or stray"
         which = f"255 beside other labels ({listed([str(n) for n in sorted(classes)], 5)})"
-        said = (
+        values = (
             (self._is_cut and census.middle > 0, f"{cut}, cut at {_CUT}"),
             (
                 self._white_is_unknown,
@@ -448,7 +441,7 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
             (UNKNOWN in deep, "65535 beside other labels is taken as unknown: nothing is learnt there"),
             (self._deep_is_white, "0 and 65535 in 16-bit masks are taken as background and the one class, 255"),
         )
-        self.notices.extend(sentence for holds, sentence in said if holds)
+        self.notices.extend(sentence for holds, sentence in values if holds)
         for paths, what in (
             (facts.lossy, f"packed with loss (as JPEG), cut at {_CUT}"),
             (facts.from_alpha, "taken from the opacity, since the colours hold none"),
@@ -459,7 +452,7 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
                 self.notices.append(f"{counted(len(paths), 'mask')} {what}: {listed([path.name for path in paths])}")
 
     def _named(self, facts: _Facts, classes: set[int]) -> tuple[Segment, ...]:
-        """Return the names of the labels: by the colours of palettes, else by their order in the table."""
+        """Return the names of the labels, by palette colour, else by the order of the colour table."""
         tables = [table for table in self._tables.values() if table is not None]
         if not tables:
             return ()
@@ -475,10 +468,10 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
         return named
 
     def _read(self, path: Path, picture: Picture) -> _Read:
-        """Return the numbers of one mask.
+        """Return the label values of one mask.
 
         Raises:
-            LabelError: colours without a table, or numbers that are not labels.
+            LabelError: colours without a table, or values that are not labels.
         """
         if picture.palette is not None and picture.numbers is not None:
             return self._read_palette(path, picture.numbers, picture.palette)
@@ -534,7 +527,7 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
         return self._tables[path.parent]
 
     def __getitem__(self, name: str) -> NDArray[np.uint16]:
-        """Return the labels (H, W) as stored; binary masks hold 0 and 255, and `UNKNOWN` marks what is left open."""
+        """Return the labels (H, W) as stored; binary masks hold 0 and 255, and `UNKNOWN` marks unlabelled pixels."""
         path = self._files[name]
         read = self._read(path, _decode(path))
         labels = read.values.astype(np.uint16)
@@ -562,7 +555,7 @@ class MaskFolder(Mapping[str, NDArray[np.uint16]]):
 
 @dataclass
 class _Facts:
-    """What the masks of a folder hold together."""
+    """Label values and peculiarities of all masks of a folder."""
 
     classes: set[int] = field(default_factory=set)
     deep: set[int] = field(default_factory=set)
@@ -575,7 +568,7 @@ class _Facts:
     _explained_by: dict[int, Path] = field(default_factory=dict)
 
     def add(self, path: Path, picture: Picture, read: _Read) -> None:
-        """Add a mask. Raises LabelError if its palette contradicts that of another."""
+        """Add a mask. Raises `LabelError` if its palette contradicts that of another mask."""
         for flag, paths in (
             (read.source == "lossy", self.lossy),
             (read.from_alpha, self.from_alpha),
@@ -608,17 +601,17 @@ class _Facts:
 
 
 def read_mask_folder(path: Path | Sequence[Path], options: MaskOptions | None = None) -> MaskFolder:
-    """Read a folder (or a list) of masks on their own, for comparing two of them.
+    """Read a folder or list of masks without pictures, for comparing two of them.
 
     Args:
         path: the folder, a mask, or a list of masks.
-        options: what a person says about them.
+        options: how to read ambiguous masks.
 
     Returns:
         A mapping from name (relative path without suffix) to labels (H, W), decoded one by one.
 
     Raises:
-        LabelError: there is none, one cannot be read, or one holds no labels.
+        LabelError: there is no mask, one cannot be read, or one holds no labels.
     """
     if isinstance(path, str | Path):
         folder = Path(path)
@@ -654,7 +647,7 @@ def _decode(path: Path) -> Picture:
 
 
 def _is_in_alpha(pixels: NDArray[Any], visible: NDArray[np.bool_], *, explained: bool) -> bool:
-    """Return whether the opacity holds the mask: colours are one and the same, or a photograph, or black on nothing."""
+    """Return whether the opacity is the mask: colours are constant, a photograph, or visible black only."""
     flat = pixels.reshape(visible.size, -1)
     if (flat == flat[0]).all():
         return True
@@ -667,7 +660,7 @@ def _is_in_alpha(pixels: NDArray[Any], visible: NDArray[np.bool_], *, explained:
 
 
 def _whole_numbers(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return grey pixels as uint8 or uint16. Raises LabelError when they are no labels."""
+    """Return grey pixels as uint8 or uint16. Raises `LabelError` for values that are not labels."""
     if pixels.dtype in (np.uint8, np.uint16):
         return pixels
     if not np.isfinite(pixels).all() or (pixels != np.rint(pixels)).any() or pixels.min() < 0 or pixels.max() > 65535:
@@ -679,5 +672,5 @@ def _whole_numbers(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def must_be_deep(labels: set[int]) -> bool:
-    """Return whether masks with these labels are written as 16 bit though 8 would do: there 255 would mean unknown."""
+    """Return whether labels that fit into 8 bits need 16-bit masks, since 255 would be read as unknown."""
     return max(labels - {UNKNOWN}, default=0) == WHITE and not labels <= {0, WHITE}

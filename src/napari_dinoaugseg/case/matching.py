@@ -1,10 +1,10 @@
-"""Match masks with pictures by name, since the files themselves do not say which belong together.
+"""Match masks with pictures by file name.
 
-A mask has the stem of its picture, or that stem followed by a word such as `_mask`, `_lesion` or ` Annotation`. Tools
-name them in ways of their own: nnU-Net adds the channel to the picture (`pat_000_0000.png` for `pat_000.png`),
-Supervisely the suffix to the mask (`x.png.png`), and Label Studio numbers tasks (`task-3-annotation-7-by-1-tag-...`).
-Names are paths relative to their folder, without suffix, with forward slashes: `benign/benign (1)_mask`. They are
-compared without regard to letter case and to the Unicode spelling of accents.
+A mask has the stem of its picture, or that stem followed by a word such as `_mask`, `_lesion` or ` Annotation`. Some
+tools differ: nnU-Net adds the channel to the picture (`pat_000_0000.png` for `pat_000.png`), Supervisely appends the
+suffix to the mask (`x.png.png`), and Label Studio numbers tasks (`task-3-annotation-7-by-1-tag-...`). Names are POSIX
+paths relative to their folder, without suffix: `benign/benign (1)_mask`. The comparison ignores case and the Unicode
+form of accents.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WORDS = (
     "masks?|lesions?|annotations?|annotated|segmentations?|segmented|seg|labels?|labelmap|gt|groundtruth|ground|truth|"
     "manual|roi|contours?"
 )
-# One or more such words, each after a separator, optionally a number (several masks for one picture).
+# One or more such words, each after a separator, and an optional number (several masks of one picture).
 _TAIL = re.compile(rf"(?:[_\-\s.]+(?:{_WORDS}))+(?:[_\-\s.]*\d+)?", re.IGNORECASE)
 _MASK_FOLDER = re.compile(
     r"(?:.*[_\-\s.])?(?:masks?|labels?|annotations?|seg(?:mentations?)?|ground[_\-\s]?truths?|gt)"
@@ -30,36 +30,36 @@ _MASK_FOLDER = re.compile(
     r"|\w*annot",
     re.IGNORECASE,
 )
-# Of two such folders the second is for viewing only, or numbers objects instead of classes.
+# The second folder of each pair is for viewing only, or numbers objects instead of classes.
 _RIVALS = (("masks_machine", "masks_human"), ("segmentationclass", "segmentationobject"))
 
 
 def is_mask_folder(name: str) -> bool:
-    """Return whether a folder is named as one that holds masks: `masks`, `labels`, `2d_masks`, `groundtruth`..."""
+    """Return whether a name is that of a mask folder: `masks`, `labels`, `2d_masks`, `groundtruth`..."""
     return _MASK_FOLDER.fullmatch(name) is not None
 
 
 def outdone(names: Iterable[str]) -> set[str]:
-    """Return the mask folders that a better one beside them replaces."""
+    """Return the mask folders superseded by a better one beside them."""
     known = {folded(name): name for name in names}
     return {known[worse] for better, worse in _RIVALS if better in known and worse in known}
 
 
 def base_stems(stem: str) -> list[str]:
-    """Return the stems that a picture may have whose mask is called `stem`, the longest first."""
-    # A tail may begin at any separator: try each, so that `scan_gt_mask` can be the mask of `scan_gt`.
+    """Return the possible stems of the picture whose mask is called `stem`, the longest first."""
+    # Try a tail at each separator, so that `scan_gt_mask` can be the mask of `scan_gt`.
     return [stem[:n] for n in range(len(stem) - 1, 0, -1) if _TAIL.fullmatch(stem[n:]) and _begins_tail(stem, n)]
 
 
 def _begins_tail(stem: str, n: int) -> bool:
-    """Return whether the separators in front of a mask word begin at `n`."""
+    """Return whether `n` is the first of the separators before a mask word."""
     return re.match(r"[_\-\s.]", stem[n - 1]) is None or re.match(r"[_\-\s.]", stem[n]) is not None
 
 
 def split_masks(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Split the names of one folder into pictures and the masks that lie beside them.
+    """Split the names of one folder into pictures and masks.
 
-    A mask is a name with a mask word whose picture is there too. Where there is none, everything is a picture.
+    A mask has a mask word in its name and its picture in the same folder. Without masks, everything is a picture.
     """
     ordered = sorted(set(names), key=natural_key)
     known = {folded(name) for name in ordered}
@@ -75,11 +75,11 @@ def _bases(name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class LabelStudioMask:
-    """What the name of a mask of Label Studio says: `task-3-annotation-7-by-1-tag-polyp-0`.
+    """The parts of the name of a Label Studio mask: `task-3-annotation-7-by-1-tag-polyp-0`.
 
     Attributes:
-        task: the number of the task, which is a picture.
-        annotation: the number of the annotation, which is one person's work on a task.
+        task: the number of the task; one task is one picture.
+        annotation: the number of the annotation: one annotator's work on a task.
         tag: the name of the class.
     """
 
@@ -88,11 +88,12 @@ class LabelStudioMask:
     tag: str
 
 
+_CHANNEL = re.compile(r"_\d{4}$")
 _LABEL_STUDIO = re.compile(r"task-(\d+)-annotation-(\d+)-by-.*?-tag-(.+)-\d+", re.IGNORECASE)
 
 
 def label_studio(name: str) -> LabelStudioMask | None:
-    """Return what a name in the way of Label Studio says, or None for another one."""
+    """Parse the name of a Label Studio mask; None for any other name."""
     found = _LABEL_STUDIO.fullmatch(PurePosixPath(name).name)
     return LabelStudioMask(int(found[1]), int(found[2]), found[3]) if found else None
 
@@ -102,14 +103,14 @@ def match_masks(masks: Iterable[str], pictures: Iterable[str], notices: list[str
 
     Args:
         masks: names of masks.
-        pictures: names of pictures (or of the masks of another folder), in their order.
-        notices: receives a sentence for each special naming scheme.
+        pictures: names of pictures (or of the masks of another folder) in order.
+        notices: receives a sentence for each special naming scheme that occurs.
 
     Returns:
-        The name of the picture by the name of its mask; masks that match nothing are left out. An exact name wins over
-        one with a mask word, the longest picture name over shorter ones, the same subfolder over the stem alone, and
-        any of them over the ways of nnU-Net and Supervisely. Label Studio's tasks are matched by their order where
-        nothing else can be.
+        The name of the picture by the name of its mask; unmatched masks are missing. An exact name takes precedence
+        over one with a mask word, the longest picture name over shorter ones, the same subfolder over the stem alone,
+        and all of these over the schemes of nnU-Net and Supervisely. Tasks of Label Studio are matched by order when
+        nothing else matches.
 
     Raises:
         LabelError: a name fits several pictures, or tasks of Label Studio cannot be counted off.
@@ -139,10 +140,10 @@ def match_masks(masks: Iterable[str], pictures: Iterable[str], notices: list[str
 def _in_order_of_tasks(
     tasks: Mapping[str, LabelStudioMask], pictures: Sequence[str], notices: list[str] | None
 ) -> dict[str, str]:
-    """Match tasks of Label Studio: its names hold nothing of the picture, only the number of the task.
+    """Match tasks of Label Studio by order: their names hold only the number of the task.
 
     Raises:
-        LabelError: the numbers neither run from 1 to the number of pictures at most, nor are as many as the pictures.
+        LabelError: the numbers neither lie between 1 and the number of pictures, nor are consecutive and as many.
     """
     ordered = sorted(pictures, key=natural_key)
     numbers = sorted({task.task for task in tasks.values()})
@@ -186,12 +187,12 @@ def one_mask_each(matches: Mapping[str, str]) -> dict[str, str]:
 
 
 def pair(predictions: Iterable[str], truths: Iterable[str], notices: list[str] | None = None) -> dict[str, str]:
-    """Pair the masks of two folders, whichever of them carries the mask words.
+    """Pair the masks of two folders; mask words may occur in either.
 
     Args:
         predictions: names of masks.
         truths: names of masks.
-        notices: gets a sentence for each way of naming that is not plain.
+        notices: receives a sentence for each special naming scheme that occurs.
 
     Returns:
         The name of the truth by the name of the prediction.
@@ -213,7 +214,7 @@ def pair(predictions: Iterable[str], truths: Iterable[str], notices: list[str] |
 
 
 class _Lookup:
-    """Names of pictures, found by relative path first and by stem alone where that is unique."""
+    """Look up pictures by relative path first, then by stem where that is unique."""
 
     def __init__(self, pictures: Iterable[str]) -> None:
         self._exact: set[str] = set()
@@ -229,7 +230,7 @@ class _Lookup:
                 self._cases.setdefault(folded(_CHANNEL.sub("", stem)), []).append(name)
 
     def find(self, mask: str) -> tuple[str | None, str]:
-        """Return the picture of a mask, and in whose way it is named; "" for the plain way."""
+        """Return the picture of a mask and the special naming scheme; "" for a plain name."""
         picture = self._plainly(mask)
         if picture is not None:
             return picture, ""
@@ -264,5 +265,3 @@ class _Lookup:
                 raise LabelError(msg)
         return None
 
-
-_CHANNEL = re.compile(r"_\d{4}$")

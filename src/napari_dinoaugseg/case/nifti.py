@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from napari_dinoaugseg.case.files import (
     require_file,
     require_memory,
     suffix_of,
+    times,
     unreadable,
 )
 from napari_dinoaugseg.case.geometry import SAME_GRID, Grid, Voxels, apart, check, forward_in_time
@@ -30,23 +31,23 @@ from napari_dinoaugseg.errors import CaseError, Hint, SeveralVolumesError
 # By the lowest three bits of xyzt_units: metres, millimetres, micrometres; anything else is taken as millimetres.
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _CIFTI_INTENTS = range(3000, 3100)
-# Intents that make the trailing dimensions the parts of one voxel: matrices, vectors, colours.
+# Intents whose trailing dimension holds the components of one voxel: matrices, vectors, colours.
 _COMPONENT_INTENTS = frozenset({1004, 1005, 1006, 1007, 1008, 1009, 1010, 2003, 2004})
-# Tolerances of ITK for orthonormal axes and for equal forms, found by trial.
+# Tolerances of ITK for orthonormal axes and for equal forms, determined experimentally.
 _ORTHOGONAL = 1e-4
 _ALIKE_FORMS = 1e-4
 
 
 def read_nifti(path: Path, component: int | None = None) -> Voxels:
-    """Read one volume of a NIfTI file in its stored type, whatever its name: packed with gzip or not.
+    """Read one volume of a NIfTI file in its stored type, compressed or not, regardless of its name.
 
-    Files that are not packed are memory-mapped. A chosen component of a 4-D file is read alone. Of a file (X, Y, 1, T)
-    the frames in time are the slices.
+    Uncompressed files are memory-mapped. Of a 4-D file only the chosen component is read. The slices of a file of shape
+    (X, Y, 1, T) are its frames in time.
 
     Args:
         path: the file.
         component: which volume of a file with more than three dimensions, counted over the trailing dimensions in
-            stored order (the fourth runs fastest).
+            stored order (the fourth varies fastest).
 
     Raises:
         CaseError: the file is missing, damaged, not NIfTI, complex, empty, or 4-D and no component was chosen.
@@ -61,7 +62,7 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
         dtype = np.dtype(sound.get_data_dtype())
         slope, intercept = _scaling(sound, dtype)
         offset = int(sound.get_data_offset())
-    shape, trailing = _split_shape(path, file_shape, dtype)
+    shape, trailing = _split_shape(path, file_shape)
     frames = component is None and _is_in_time(header, shape, trailing)
     if frames:
         shape, trailing = (shape[0], shape[1], math.prod(trailing)), ()
@@ -72,7 +73,7 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
         read = _read_packed if packed else _map
         stored = read(path, shape, dtype, offset, step * index, total)
         place = _place(header, sound, shape, frames=frames)
-    # With a component chosen the mask is one volume; frames, and trailing dimensions of size one, are kept as they are.
+    # The mask of one component is one volume; frames and trailing dimensions of size one are kept.
     mask_shape = file_shape if math.prod(trailing) == 1 else shape
     return check(
         Voxels(
@@ -95,10 +96,10 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
 
 
 def _read_header(path: Path, packed: bool, expected: str) -> nib.Nifti1Header:
-    """Read the header as it stands, with its extensions.
+    """Read the header without repairs, with its extensions.
 
     Raises:
-        CaseError: another format of nibabel's, or half of a pair of files.
+        CaseError: not NIfTI, compressed twice, CIFTI, or half of a pair of files.
     """
     with gzip.open(path, "rb") if packed else path.open("rb") as stream:
         start = stream.read(nib.Nifti2Header.sizeof_hdr)
@@ -115,7 +116,7 @@ def _read_header(path: Path, packed: bool, expected: str) -> nib.Nifti1Header:
             raise CaseError(msg)
         stream.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # extensions of odd length are kept as they are
+            warnings.simplefilter("ignore", UserWarning)  # about extensions of odd length, which are kept
             header = kind.from_fileobj(stream, check=False)
     if int(header["intent_code"]) in _CIFTI_INTENTS:
         msg = f"{path}: this is a CIFTI file (surfaces or connectivity), not an image. Give the volume as NIfTI."
@@ -124,27 +125,27 @@ def _read_header(path: Path, packed: bool, expected: str) -> nib.Nifti1Header:
 
 
 def _sound(header: nib.Nifti1Header) -> nib.Nifti1Header:
-    """Return a copy that nibabel has repaired where it can: for reading only.
+    """Return a copy repaired by nibabel, for reading only.
 
-    A mask keeps the original header, so that each program interprets its faults alike for image and mask.
+    A mask keeps the original header, so that every program interprets its faults alike for image and mask.
     """
     sound = header.copy()
     for code in ("qform_code", "sform_code"):
         if int(sound[code]) not in sound._field_recoders[code].value_set():
-            sound[code] = 2 if int(sound[code]) > 0 else 0  # a form is there, aligned to something
+            sound[code] = 2 if int(sound[code]) > 0 else 0  # the form exists, aligned to something
     with LoggingOutputSuppressor():
         sound.check_fix()
     return sound
 
 
 def _is_in_time(header: nib.Nifti1Header, shape: tuple[int, int, int], trailing: tuple[int, ...]) -> bool:
-    """Return whether a file is 2D+t: one slice, many times, and not the components of a vector."""
+    """Return whether a file is 2D+t: one slice at several times, not the components of a vector."""
     many = bool(trailing) and trailing[0] > 1 and math.prod(trailing[1:]) == 1
     return many and shape[2] == 1 and int(header["intent_code"]) not in _COMPONENT_INTENTS
 
 
 def _name_notices(path: Path, packed: bool) -> list[str]:
-    """Return a notice when the suffix does not fit the content."""
+    """Return a notice if the suffix does not match the content."""
     suffix = suffix_of(path)
     if suffix == (".nii.gz" if packed else ".nii"):
         return []
@@ -153,32 +154,28 @@ def _name_notices(path: Path, packed: bool) -> list[str]:
 
 
 def _scaling(header: nib.Nifti1Header, dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return slope and intercept; the format does not scale colours."""
+    """Return slope and intercept; colours are not scaled."""
     slope, intercept = header.get_slope_inter()
     if slope is None or dtype.names is not None:
         return 1.0, 0.0
     return float(slope), float(0.0 if intercept is None else intercept)
 
 
-def _split_shape(
-    path: Path, file_shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+def _split_shape(path: Path, file_shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Return the three spatial axes (a 2-D file is one slice) and the trailing ones."""
     if len(file_shape) < 2 or min(file_shape) < 1:
         msg = f"{path}: the image has no pixels (its size is {file_shape}). Export it again."
-        raise CaseError(msg)
-    if dtype.kind == "c":
-        msg = f"{path}: it holds complex numbers, which have no one intensity. Export the magnitude image."
         raise CaseError(msg)
     padded = (*file_shape, 1)
     return (padded[0], padded[1], padded[2]), file_shape[3:]
 
 
 def choose_component(path: Path, trailing: tuple[int, ...], component: int | None) -> int:
-    """Return which volume to read of a file with trailing dimensions.
+    """Return the index of the volume to read of a file with trailing dimensions.
 
     Raises:
-        CaseError: there are several and none was chosen, or the chosen one does not exist.
+        SeveralVolumesError: there are several and none was chosen.
+        CaseError: the chosen one does not exist.
     """
     count = math.prod(trailing)
     if component is None:
@@ -186,14 +183,19 @@ def choose_component(path: Path, trailing: tuple[int, ...], component: int | Non
             msg = f"{path}: it holds {count} volumes (time points or channels)."
             raise SeveralVolumesError(msg, count)
         return 0
-    if not 0 <= component < count:
-        msg = f"{path}: there is no component {component}."
-        raise CaseError(msg, Hint.CHOOSE_VOLUME, last=count - 1)
+    require_component(path, component, count)
     return component
 
 
+def require_component(path: Path, component: int, count: int) -> None:
+    """Raise `CaseError` unless `component` is one of `count` volumes."""
+    if not 0 <= component < count:
+        msg = f"{path}: there is no component {component}."
+        raise CaseError(msg, Hint.CHOOSE_VOLUME, last=count - 1)
+
+
 def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int, start: int, total: int) -> NDArray[Any]:
-    """Map the voxels of an uncompressed file; writes stay in memory (mode c)."""
+    """Memory-map the voxels of an uncompressed file; changes stay in memory (mode c)."""
     size = path.stat().st_size
     if size < offset + total:
         msg = f"{path}: the file is cut off: {size} bytes of {offset + total}. Copy or export it again."
@@ -204,7 +206,7 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int, 
 def _read_packed(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int, start: int, total: int
 ) -> NDArray[Any]:
-    """Read voxels of a .nii.gz into one array, and the stream to its end, where its checksum is tested."""
+    """Read voxels of a .nii.gz into one array, then the stream to its end to verify its checksum."""
     require_memory(path, math.prod(shape) * dtype.itemsize)
     stored = np.empty(shape, dtype=dtype, order="F")
     buffer = stored.reshape(-1, order="F").view(np.uint8).data
@@ -223,18 +225,18 @@ def _read_packed(
 
 
 def _channels_last(stored: NDArray[Any]) -> NDArray[Any]:
-    """Turn RGB24 and RGBA32 voxels into (i, j, k, 3); the opacity is dropped."""
+    """Convert RGB24 and RGBA32 voxels to (i, j, k, 3), without opacity."""
     if stored.dtype.names is None or stored.dtype.names[:3] != ("R", "G", "B"):
         return stored
     count = len(stored.dtype.names)
-    # The channels of a voxel lie side by side: look at the first axis, which is contiguous, as bytes.
+    # The channels of a voxel are adjacent bytes: view the first axis, which is contiguous, as bytes.
     flat = np.asarray(stored).reshape(-1, order="F").view(np.uint8).reshape(-1, count)
     return flat.reshape((*stored.shape, count), order="F")[..., :3]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """The grid that is followed, the form it comes from, the other ways to read the header, and ITK's grid."""
+    """The grid in use, the form it comes from, other readings of the header, and the grid of ITK."""
 
     grid: Grid
     form: str
@@ -244,7 +246,7 @@ class _Place:
 
 
 def _place(header: nib.Nifti1Header, sound: nib.Nifti1Header, shape: tuple[int, int, int], *, frames: bool) -> _Place:
-    """Return where the voxels lie. As in nibabel, the sform decides, else the qform, else the voxel sizes."""
+    """Return the position of the voxels: as in nibabel, from the sform, else the qform, else the voxel sizes."""
     to_mm = np.diag([*[_MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)] * 3, 1.0])
     q_code, s_code = int(sound["qform_code"]), int(sound["sform_code"])
     form = "sform" if s_code > 0 else "qform" if q_code > 0 else "voxel sizes"
@@ -277,11 +279,11 @@ def _place(header: nib.Nifti1Header, sound: nib.Nifti1Header, shape: tuple[int, 
 def _other_form(
     sound: nib.Nifti1Header, grid: Grid, grid_of: Callable[[NDArray[Any]], Grid]
 ) -> tuple[Grid | None, str]:
-    """Return where the qform puts the voxels, if it can be used, and a notice if that is not where the sform does."""
+    """Return the grid of the qform if it is usable, and a notice if it differs from that of the sform."""
     try:
         qform = grid_of(sound.get_qform())
-    except ValueError:  # the quaternion is too long to be a rotation
-        return None, "the qform is no rotation: the sform is followed"
+    except ValueError:  # the quaternion is longer than 1
+        return None, "the qform is not a rotation: the sform is followed"
     distance, voxels = apart(grid, qform)
     if voxels <= SAME_GRID:
         return qform, ""
@@ -291,11 +293,11 @@ def _other_form(
 
 
 def _itk_affine(header: nib.Nifti1Header, sound: nib.Nifti1Header) -> NDArray[np.float64] | None:
-    """Return the affine (RAS, in the units of the file) that ITK makes of a header; None where it refuses.
+    """Return the affine (RAS, in the units of the file) that ITK derives from a header; None if ITK refuses it.
 
-    As seen with SimpleITK 2.5: spacing is |pixdim|, 1 where that is 0 or NaN, whatever the sform says. Directions and
-    origin come from the sform when its code is 1 or it is the only one, else from the qform; without either, the axes
-    run to the left, back and head from 0. Where pixdim is negative, that axis is mirrored.
+    Observed with SimpleITK 2.5: spacing is |pixdim|, or 1 if that is 0 or NaN, regardless of the sform. Directions and
+    origin come from the sform if its code is 1 or it is the only form, else from the qform; without either, the axes
+    run to the left, back and head from 0. A negative pixdim mirrors its axis.
     """
     pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     sizes = np.where(np.isfinite(pixdim) & (pixdim != 0), np.abs(pixdim), 1.0)
@@ -327,14 +329,14 @@ def _unit_columns(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _itk_notices(header: nib.Nifti1Header, grid: Grid, itk: Grid) -> list[str]:
-    """Return why ITK and 3D Slicer see the voxels elsewhere; they see a mask in NIfTI where they see its image."""
+    """Return a notice why ITK and 3D Slicer place the voxels elsewhere; they place a mask in NIfTI like its image."""
     pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     if (pixdim < 0).any():
-        why = f"voxel sizes in the header are negative ({_listed(pixdim)}): they are read as positive"
+        why = f"voxel sizes in the header are negative ({times(pixdim)}): they are read as positive"
         then = "mirror these axes, so left and right are not certain"
     elif any(n > 1 and abs(a - b) > 1e-3 * a for n, a, b in zip(grid.shape, grid.spacing, itk.spacing, strict=True)):
-        why = f"the voxel sizes in the header are not those of the affine ({_listed(grid.spacing)} mm)"
-        then = f"see voxels of {_listed(itk.spacing)} mm"
+        why = f"the voxel sizes in the header are not those of the affine ({times(grid.spacing)} mm)"
+        then = f"see voxels of {times(itk.spacing)} mm"
     elif int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
         return []
     else:
@@ -342,18 +344,14 @@ def _itk_notices(header: nib.Nifti1Header, grid: Grid, itk: Grid) -> list[str]:
     return [f"{why}; ITK and 3D Slicer {then}. A mask in NIfTI lies on the image in every program"]
 
 
-def _listed(numbers: Iterable[float]) -> str:
-    return " x ".join(f"{number:.4g}" for number in numbers)
-
-
 def save_nifti(path: Path, array: NDArray[Any], grid: Grid, header: Any = None) -> None:
     """Write an array in stored order (i, j, k) as NIfTI with slope 1 and intercept 0.
 
     Args:
-        path: where to write; the suffix decides whether it is packed.
+        path: where to write; the suffix determines compression.
         array: the mask or confidence in the shape of the file.
-        grid: its grid; written as sform and qform when no header is given.
-        header: a NIfTI header whose affine, codes, units and extensions are kept bit for bit.
+        grid: its grid, written as sform and qform if there is no header.
+        header: the NIfTI header of the image, whose affine, codes, units and extensions are kept bit for bit.
     """
     if header is None:
         image = nib.Nifti1Image(array, grid.affine)
@@ -363,12 +361,12 @@ def save_nifti(path: Path, array: NDArray[Any], grid: Grid, header: Any = None) 
     else:
         kept = header.copy()
         kept.set_data_dtype(array.dtype)
-        # What described the intensities of the image says nothing about labels.
+        # The intent and the display range apply to the intensities of the image only.
         kept.set_intent("none")
         kept["cal_max"] = kept["cal_min"] = 0
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-        # affine None: nibabel leaves the qform and the sform as they stand in the header, but repairs what it finds
-        # faulty. The mask has the faults of its image, so that every program makes the same of both.
+        # affine None: nibabel keeps qform and sform, but repairs faults. They are restored, so that every program
+        # interprets image and mask alike.
         with LoggingOutputSuppressor():
             image = kind(array, None, kept)
         for code in ("qform_code", "sform_code"):

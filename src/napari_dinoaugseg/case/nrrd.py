@@ -1,4 +1,8 @@
-"""Read and write NRRD files with an attached header, and segmentations of 3D Slicer (`.seg.nrrd`)."""
+"""Read and write NRRD files with an attached header, and segmentations of 3D Slicer (`.seg.nrrd`).
+
+A segmentation has the keys of 3D Slicer's segmentation file format. Overlapping segments lie in different layers (a
+further axis of the array), and segments of different layers may share a label value.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from napari_dinoaugseg.case.nifti import choose_component
 from napari_dinoaugseg.errors import CaseError, LabelError
 
 EXPECTED = "a NRRD file"
-# How each named space turns into RAS: the sign of its three axes.
+# Signs that convert the three axes of each named space to RAS.
 _TO_RAS: dict[str, tuple[int, int, int]] = {
     "right-anterior-superior": (1, 1, 1),
     "ras": (1, 1, 1),
@@ -46,17 +50,17 @@ _UNPACKERS: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class NrrdContent:
-    """What a NRRD file holds.
+    """The content of a NRRD file.
 
     Attributes:
-        header: its fields, and its pairs of key and value.
+        header: its fields and key/value pairs.
         array: (i, j, k, others…): the spatial axes, then time, channels or layers, then (3 or 4) colour.
         colour: whether the last axis is the colour of a voxel.
-        grid: where the voxels lie.
-        itk_grid: where ITK and 3D Slicer see them; None where that is `grid`.
-        fields: the fields of the header that hold for a mask too.
+        grid: the grid of the voxels.
+        itk_grid: the grid in ITK and 3D Slicer; None if it is `grid`.
+        fields: the header fields that also apply to a mask.
         file_shape: the shape of a mask file.
-        notices: what a person should know.
+        notices: sentences for the user.
     """
 
     header: Mapping[str, Any]
@@ -70,7 +74,7 @@ class NrrdContent:
 
     @property
     def trailing(self) -> tuple[int, ...]:
-        """The axes beside those in space and colour."""
+        """The sizes of the axes other than space and colour."""
         return self.array.shape[3:-1] if self.colour else self.array.shape[3:]
 
 
@@ -78,8 +82,8 @@ def read_nrrd(path: Path, component: int | None = None) -> Voxels:
     """Read one volume of a NRRD file in its stored type.
 
     Args:
-        path: the .nrrd file; a header with its data in another file is refused.
-        component: which volume where the file has a further axis.
+        path: the .nrrd file; a detached header is refused.
+        component: which volume of a file with a further axis.
 
     Raises:
         CaseError: the file is missing, damaged, detached, empty, or 4-D and no component was chosen.
@@ -96,7 +100,7 @@ def read_nrrd(path: Path, component: int | None = None) -> Voxels:
 
 
 def voxels_of(path: Path, content: NrrdContent, stored: NDArray[Any]) -> Voxels:
-    """Return one volume (i, j, k[, colour]) of what a file holds."""
+    """Return one volume (i, j, k[, colour]) of a file as `Voxels`."""
     itk = [] if content.itk_grid is None else [("place in ITK", content.itk_grid)]
     return check(
         Voxels(
@@ -115,7 +119,7 @@ def voxels_of(path: Path, content: NrrdContent, stored: NDArray[Any]) -> Voxels:
 
 
 def read_content(path: Path) -> NrrdContent:
-    """Read all that a NRRD file holds.
+    """Read the whole content of a NRRD file.
 
     Raises:
         CaseError: the file is missing, damaged, detached or empty.
@@ -130,11 +134,13 @@ def read_content(path: Path) -> NrrdContent:
         if not sizes or min(sizes) < 1:
             msg = f"{path}: the image has no voxels (its size is {tuple(sizes)}). Export it again."
             raise CaseError(msg)
-        require_memory(path, math.prod(sizes))  # of one byte each, at least
+        require_memory(path, math.prod(sizes))  # at least one byte per voxel
         array = _read_array(path, header, stream)
         spatial, other = _axes(path, header, array.ndim)
         array = array.transpose(spatial + other)
-        array, shape = _pad(array, len(spatial))
+        if len(spatial) == 2:
+            array = np.expand_dims(array, 2)
+        shape = (array.shape[0], array.shape[1], array.shape[2])
         colour = bool(other) and _is_colour(header, other[-1], array)
         in_time = _is_in_time(header, shape, spatial, other)
         if in_time:
@@ -144,7 +150,7 @@ def read_content(path: Path) -> NrrdContent:
         if in_time:
             grid, itk_grid = forward_in_time(grid), itk_grid and forward_in_time(itk_grid)
             notices.insert(0, f"the file holds {shape[2]} frames in time (2D+t): they are the slices")
-        # Frames, and axes of one, stay in a mask; a volume that is one of several has the axes in space only.
+        # A mask keeps frames and axes of size one; the mask of one of several volumes has the spatial axes only.
         whole = in_time or (not colour and math.prod(array.shape[3:]) == 1)
         return NrrdContent(
             header=header,
@@ -159,7 +165,7 @@ def read_content(path: Path) -> NrrdContent:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:
-    """Yield the lines of a header as text: pynrrd drops what is not ASCII, and a micrometre would become a metre."""
+    """Decode the lines of a header: pynrrd drops non-ASCII characters, which turns micrometres into metres."""
     while line := stream.readline():
         try:
             yield line.decode("utf-8")
@@ -175,13 +181,13 @@ def _read_array(path: Path, header: Mapping[str, Any], stream: IO[bytes]) -> NDA
         raise CaseError(msg)
     unpacker = _UNPACKERS.get(header["encoding"])
     if unpacker is not None:
-        # Unpacked here, since pynrrd skips bytes both in front of packed voxels and behind.
+        # Decompressed here, since pynrrd skips bytes before and after the compressed data.
         for _ in range(lines):
             stream.readline()
         stream = io.BytesIO(unpacker(stream).read())
         header = {**header, "encoding": "raw", "line skip": 0, "lineskip": 0}
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # numpy only warns of text that is not a number
+        warnings.simplefilter("error", DeprecationWarning)  # numpy only warns about text that is not numeric
         array = np.asarray(nrrd.read_data(header, stream, str(path)))
     if unpacker is not None and stream.read(1):
         msg = f"it holds more than the {array.nbytes} bytes that its header announces"
@@ -190,11 +196,11 @@ def _read_array(path: Path, header: Mapping[str, Any], stream: IO[bytes]) -> NDA
 
 
 def _axes(path: Path, header: Mapping[str, Any], ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the spatial axes and the others (time, channels), by their directions, else by their kinds."""
+    """Return the spatial axes and the others (time, channels), from their directions, else from their kinds."""
     kinds = [str(kind).lower() for kind in header.get("kinds", [])]
     if "space directions" in header:
         directions = np.asarray(header["space directions"], dtype=float)
-        # An axis without a direction is a list or a channel, one that points only along a fourth dimension is time.
+        # An axis without a direction is a list or a channel; one along the fourth dimension only is time.
         spatial = [n for n in range(ndim) if np.isfinite(directions[n]).all() and directions[n, :3].any()]
     elif kinds:
         spatial = [n for n in range(ndim) if kinds[n] in _SPATIAL_KINDS]
@@ -204,12 +210,6 @@ def _axes(path: Path, header: Mapping[str, Any], ndim: int) -> tuple[tuple[int, 
         msg = f"{path}: it has {len(spatial)} spatial axes, but 2 or 3 are needed. Export it as a volume."
         raise CaseError(msg)
     return tuple(spatial), tuple(n for n in range(ndim) if n not in spatial)
-
-
-def _pad(array: NDArray[Any], spatial: int) -> tuple[NDArray[Any], tuple[int, int, int]]:
-    """Return the array and its spatial shape, with a third axis of one for a 2-D image."""
-    padded = array if spatial == 3 else np.expand_dims(array, 2)
-    return padded, (padded.shape[0], padded.shape[1], padded.shape[2])
 
 
 def _is_colour(header: Mapping[str, Any], axis: int, array: NDArray[Any]) -> bool:
@@ -222,7 +222,7 @@ def _is_colour(header: Mapping[str, Any], axis: int, array: NDArray[Any]) -> boo
 def _is_in_time(
     header: Mapping[str, Any], shape: tuple[int, int, int], spatial: tuple[int, ...], other: tuple[int, ...]
 ) -> bool:
-    """Return whether a file is 2D+t: one slice, and one more axis behind those in space that is time."""
+    """Return whether a file is 2D+t: one slice, and one more axis after the spatial ones that is time."""
     if shape[2] != 1 or len(other) != 1 or other[0] < max(spatial) or int(header["sizes"][other[0]]) == 1:
         return False
     kinds = [str(kind).lower() for kind in header.get("kinds", [])]
@@ -232,7 +232,7 @@ def _is_in_time(
 def _grid(
     header: Mapping[str, Any], spatial: tuple[int, ...], shape: tuple[int, int, int]
 ) -> tuple[Grid, Grid | None, list[str]]:
-    """Return where the voxels lie, where ITK sees them if that is elsewhere, and what to know."""
+    """Return the grid of the voxels, that of ITK if it differs, and notices."""
     count = len(spatial)
     affine, units = np.eye(4), np.ones(3)
     notices: list[str] = []
@@ -248,19 +248,20 @@ def _grid(
         units[:dims] = _units(header.get("space units"), range(dims), notices)
     elif "spacings" in header and np.isfinite(np.asarray(header["spacings"], dtype=float)[list(spatial)]).all():
         spacings = np.asarray(header["spacings"], dtype=float)[list(spatial)]
-        affine[range(count), range(count)] = spacings  # a negative one runs backwards, as ITK has it
+        affine[range(count), range(count)] = spacings  # a negative one reverses the axis, as in ITK
         affine[:count, 3] = _first_voxel(header, spatial, spacings)
         units[:count] = _units(header.get("units"), spatial, notices)
     else:
-        # Display order equals stored order for a grid whose axes run to L, P and S.
+        # With axes to L, P and S, display order is stored order.
         unknown = Grid(shape, np.diag([-1.0, -1.0, 1.0, 1.0]), known=False)
         return unknown, None, ["the file does not say how large a voxel is"]
     named = str(header.get("space", "")).strip()
     space = _without_time(named).lower()
     if space not in _TO_RAS:
-        said = f"the file names the space {named!r}, which says nothing of the body" if named else None
-        said = said or "the file does not name its anatomical space"
-        notices.append(f"{said}: left-posterior-superior is assumed, as ITK does")
+        problem = "the file does not name its anatomical space"
+        if named:
+            problem = f"the file names the space {named!r}, which is not anatomical"
+        notices.append(f"{problem}: left-posterior-superior is assumed, as ITK does")
     to_ras = np.diag([*_TO_RAS.get(space, (-1, -1, 1)), 1])
     itk = Grid(shape, to_ras @ affine)
     oriented = space in _TO_RAS and "space directions" in header
@@ -275,7 +276,7 @@ def _grid(
 
 
 def _first_voxel(header: Mapping[str, Any], spatial: tuple[int, ...], spacings: NDArray[np.float64]) -> Any:
-    """Return the place of the first voxel: half a voxel from the beginning of the axis, or there where it is a node."""
+    """Return the centre of the first voxel: half a voxel from the axis minimum, or at it for node centering."""
     field = next((name for name in ("axis mins", "axismins") if name in header), None)
     if field is None:
         return np.zeros(len(spatial))
@@ -287,19 +288,19 @@ def _first_voxel(header: Mapping[str, Any], spatial: tuple[int, ...], spacings: 
 
 
 def _units(given: Any, axes: Iterable[int], notices: list[str]) -> list[float]:
-    """Return the millimetres in the unit of each axis; an unknown unit counts as mm, with a notice."""
+    """Return the millimetres per unit of each axis; an unknown unit counts as mm, with a notice."""
     if given is None:
         return [1.0 for _ in axes]
     words = given.split() if isinstance(given, str) else given
     names = [str(words[n]).strip().strip('"').lower() for n in axes]
     unknown = sorted({name for name in names if name not in MM_PER_UNIT and name.strip("?") not in ("", "none")})
     if unknown:
-        notices.append(f"the file measures in {', '.join(map(repr, unknown))}, which is no length: taken as mm")
+        notices.append(f"the file measures in {', '.join(map(repr, unknown))}, which is not a length: taken as mm")
     return [MM_PER_UNIT.get(name, 1.0) for name in names]
 
 
 def _geometry_fields(header: Mapping[str, Any], axes: Sequence[int]) -> dict[str, Any]:
-    """Return the fields of the header that hold for a mask too: those of its axes, and those of the whole."""
+    """Return the header fields that also apply to a mask: those of its axes and of the whole space."""
     kept: dict[str, Any] = {}
     per_axis = ("space directions", "spacings", "thicknesses", "axis mins", "axis maxs", "centers", "centerings")
     for key in ("space", "space dimension", "space origin", "space units", "measurement frame"):
@@ -307,9 +308,9 @@ def _geometry_fields(header: Mapping[str, Any], axes: Sequence[int]) -> dict[str
             kept[key] = [_ascii(word) for word in header[key]] if key == "space units" else header[key]
     for key in (*per_axis, "kinds", "units", "labels"):
         if key in header:
-            # pynrrd knows this field by its other name only, and would write it as a remark.
+            # pynrrd knows this field by its other name only, and would write it as a comment.
             kept["centerings" if key == "centers" else key] = _of_axes(header[key], axes)
-    if len(axes) == 3 and len(kept.get("space origin", ())) > 3:  # a volume of a series in a space with time
+    if len(axes) == 3 and len(kept.get("space origin", ())) > 3:  # one volume of a series in a space with time
         kept["space directions"], kept["space origin"] = kept["space directions"][:, :3], kept["space origin"][:3]
         kept.pop("measurement frame", None)
         if "space" in kept:
@@ -347,26 +348,26 @@ def save_nrrd(
     Args:
         path: where to write.
         array: the mask or confidence in the shape of the file.
-        grid: its grid; written as LPS when no header is given.
-        header: the geometry fields of the original file, kept as they were.
-        pairs: keys and values to add, such as those of 3D Slicer's segmentations.
+        grid: its grid, written as LPS if there is no header.
+        header: the geometry fields of the original file, kept unchanged.
+        pairs: key/value pairs to add, such as those of 3D Slicer's segmentations.
     """
     fields = dict(header) if header is not None else lps_fields(grid, array.ndim)
     fields["encoding"] = "gzip"
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # pynrrd asks datetime.utcnow for its comment
+        warnings.simplefilter("ignore", DeprecationWarning)  # pynrrd calls datetime.utcnow for its comment
         nrrd.write(buffer, array, fields, compression_level=6)
     text, _, data = buffer.getvalue().partition(b"\n\n")
-    # pynrrd notes the time of writing in a comment; the same mask must give the same bytes.
+    # pynrrd writes the time into a comment; the same mask must give the same bytes.
     lines = [line for line in text.split(b"\n") if not line.startswith(b"#")]
-    # pynrrd refuses what is not ASCII; names are UTF-8, as 3D Slicer has them.
+    # pynrrd refuses non-ASCII text; names are UTF-8, as in 3D Slicer.
     lines.extend(f"{key}:={value}".encode() for key, value in (pairs or {}).items())
     path.write_bytes(b"\n".join(lines) + b"\n\n" + data)
 
 
 def lps_fields(grid: Grid, ndim: int) -> dict[str, Any]:
-    """Return the geometry of a grid as NRRD fields in the space that ITK and 3D Slicer use."""
+    """Return the geometry of a grid as NRRD fields in LPS, the space of ITK and 3D Slicer."""
     if not grid.known:
         return {}
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ grid.affine
@@ -378,18 +379,12 @@ def lps_fields(grid: Grid, ndim: int) -> dict[str, Any]:
     }
 
 
-# --- segmentations of 3D Slicer ---
-#
-# Keys and values are those of 3D Slicer's segmentation file format. Segments that overlap lie in different layers (a
-# further axis of the array), and segments of different layers may share a label value.
-
-
 _KEY = re.compile(r"Segment(\d+)_(\w+)")
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """One segment of the file: its name and colour, and the layer and value of its voxels."""
+    """One segment of a file: its name and colour, and the layer and value of its voxels."""
 
     name: str
     colour: str | None
@@ -407,17 +402,17 @@ def merge_layers(path: Path, content: NrrdContent) -> tuple[NDArray[Any], list[S
 
     Args:
         path: the file, for messages.
-        content: what it holds.
+        content: its content.
 
     Returns:
-        The labels (i, j, k), the segments by number, and notices. Numbers are the label values of the file; where two
-        segments share one, the segments are numbered in their order, from 1.
+        The labels (i, j, k), the segments, and notices. Labels are the label values of the file; if two segments share
+        one, the segments are numbered in order, from 1.
 
     Raises:
-        LabelError: segments overlap, or several layers hold values that nothing describes.
+        LabelError: segments overlap, or a layer holds a value without a segment.
     """
     if content.colour or len(content.trailing) > 1:
-        msg = f"{path}: it is no segmentation: its voxels hold several numbers. Export it again from 3D Slicer."
+        msg = f"{path}: it is not a segmentation: its voxels hold several numbers. Export it again from 3D Slicer."
         raise LabelError(msg)
     layers = content.array.reshape((*content.array.shape[:3], -1), order="F")
     stored = _segments(path, content.header, layers.shape[3])
@@ -461,7 +456,7 @@ def merge_layers(path: Path, content: NrrdContent) -> tuple[NDArray[Any], list[S
 
 
 def _segments(path: Path, header: Mapping[str, Any], n_layers: int) -> list[_Stored]:
-    """Return the segments in their order. Files of before 3D Slicer 4.11 have one layer for each, with the value 1."""
+    """Return the segments in order. Files from before 3D Slicer 4.11 have one layer per segment, with value 1."""
     found: dict[int, dict[str, str]] = {}
     for key, value in header.items():
         match = _KEY.fullmatch(str(key))
@@ -480,7 +475,7 @@ def _segments(path: Path, header: Mapping[str, Any], n_layers: int) -> list[_Sto
                 )
             )
     except ValueError as error:
-        msg = f"{path}: layer or label value of a segment is no number. Export it again from 3D Slicer."
+        msg = f"{path}: layer or label value of a segment is not a number. Export it again from 3D Slicer."
         raise LabelError(msg) from error
     places = [(entry.layer, entry.value) for entry in stored]
     wrong = next((entry for entry in stored if not (0 <= entry.layer < n_layers and 0 < entry.value < 2**16)), None)
@@ -492,7 +487,7 @@ def _segments(path: Path, header: Mapping[str, Any], n_layers: int) -> list[_Sto
 
 
 def _colour(text: str) -> str | None:
-    """Return `#rrggbb` of three numbers from 0 to 1; None of anything else."""
+    """Convert three numbers from 0 to 1 to `#rrggbb`; None for anything else."""
     try:
         parts = [float(part) for part in text.split()]
     except ValueError:
@@ -503,11 +498,11 @@ def _colour(text: str) -> str | None:
 
 
 def slicer_pairs(labels: NDArray[Any], segments: Sequence[Segment]) -> dict[str, str]:
-    """Return the pairs of key and value with which 3D Slicer reads an array as a segmentation of one layer.
+    """Return the key/value pairs that make an array a segmentation of one layer in 3D Slicer.
 
     Args:
         labels: (i, j, k).
-        segments: what the labels mean; a label without is `class N`.
+        segments: names and colours of the labels; others are called `class N`.
     """
     numbers = [int(value) for value in np.unique(labels)]
     extent = " ".join(f"0 {n - 1}" for n in labels.shape)

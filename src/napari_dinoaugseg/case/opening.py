@@ -1,4 +1,4 @@
-"""Open a file, folder or list of files as a case; what it holds decides the kind of case."""
+"""Open a file, folder or list of files as a case; the content determines the kind of case."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from napari_dinoaugseg.case.files import (
     may_be_dicom,
     name_of,
     natural_key,
+    not_found,
+    require_file,
     suffix_of,
 )
 from napari_dinoaugseg.case.geometry import Plane
@@ -50,15 +52,15 @@ def open_case(
         plane: direction of the slices of a volume; None takes the plane with the smallest pixels.
         series: which series of a DICOM folder, by UID or a part of the description.
         component: which volume of a file with time points or channels, or of a DICOM series with several cardiac
-            phases, time points or echoes; from 0.
+            phases, time points or echoes, counted from 0.
         masks: how to read masks of pictures; ignored for a volume.
 
     Returns:
         A `VolumeCase` or a `PictureCase`.
 
     Raises:
-        CaseError: nothing there, not an image, damaged, or not one case; the message names the file.
-        SettingsError: no such plane.
+        CaseError: missing, not an image, damaged, or not one case; the message names the file.
+        SettingsError: unknown plane.
     """
     wanted = _plane(plane)
     if not isinstance(path, str | Path):
@@ -68,8 +70,7 @@ def open_case(
         path = files[0]
     path = Path(path)
     if not path.exists():
-        msg = f"{path}: there is no such file or folder. Check the path."
-        raise CaseError(msg)
+        raise CaseError(not_found(path))
     if path.is_dir():
         return _open_folder(path, wanted, series, component, masks)
     return _open_file(path, wanted, series, component, masks)
@@ -81,7 +82,7 @@ def _plane(plane: Plane | str | None) -> Plane | None:
     try:
         return Plane(plane.lower())
     except ValueError:
-        msg = f"There is no plane {plane!r}. Choose one of {', '.join(Plane)}."
+        msg = f"Unknown plane {plane!r}. Choose one of {', '.join(Plane)}."
         raise SettingsError(msg) from None
 
 
@@ -94,7 +95,7 @@ def _open_file(
     if suffix in PICTURE_SUFFIXES and not is_stack(path):
         return PictureCase(path, [path], masks)
     voxels = read_volume_file(path, component)
-    # A stack may know how large its voxels are, but not how it lies in the body: its pages are the slices.
+    # A stack may have a voxel size but no orientation in the body: its pages are the slices.
     return VolumeCase(voxels, plane or Plane.NATIVE if voxels.format == "tiff" else plane)
 
 
@@ -115,7 +116,7 @@ def _open_dicom(
 
 
 def _beside_dicom(folder: Path, dicom: Sequence[Path]) -> list[str]:
-    """Return notices about what is left out beside DICOM files: images of other formats and broken links."""
+    """Return notices about skipped images of other formats and broken links beside DICOM files."""
     taken = set(dicom)
     others = NIFTI_SUFFIXES | NRRD_SUFFIXES
     left: list[str] = []
@@ -136,10 +137,8 @@ def _open_list(
     if not files:
         msg = "The list of files is empty. Name at least one image."
         raise CaseError(msg)
-    missing = next((file for file in files if not file.is_file()), None)
-    if missing is not None:
-        msg = f"{missing}: there is no such file. Check the path."
-        raise CaseError(msg)
+    for file in files:
+        require_file(file)
     if all(may_be_dicom(file) for file in files):
         return _open_dicom(files[0].parent, files, plane, series, component, masks)
     return PictureCase(files[0].parent, sorted(files, key=lambda file: natural_key(file.as_posix())), masks)
@@ -148,7 +147,7 @@ def _open_list(
 def _open_folder(
     folder: Path, plane: Plane | None, series: str | None, component: int | None, masks: MaskOptions | None
 ) -> Case:
-    """Open a folder of DICOM files or pictures: the files right in it decide, then those in its subfolders."""
+    """Open a folder of DICOM files or pictures; its direct files take precedence over subfolders."""
     own = [path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder)]
     has_dicom = any(may_be_dicom(path) for path in own)
     has_pictures = any(suffix_of(path) in PICTURE_SUFFIXES for path in own)

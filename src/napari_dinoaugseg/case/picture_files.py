@@ -1,4 +1,4 @@
-"""Decode one picture file: its pixels, its label numbers if it is a mask, and its EXIF orientation."""
+"""Decode one picture file: its pixels, its label values if it is a mask, and its EXIF orientation."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ class Picture:
     """A decoded file.
 
     Attributes:
-        pixels: (H, W) or (H, W, 3) as stored: uint8, uint16, int16, int32 or float. What a person is shown.
-        orientation: how it is meant to be seen.
-        exact: False where packing changes values (JPEG, lossy WebP...), so that they are only near to what was drawn.
-        numbers: what a mask holds, where it is more than `pixels`: the indices of a palette, PGM values before they
-            are stretched to white, 16-bit colours; (H, W) or (H, W, 3). None where `pixels` say it.
+        pixels: (H, W) or (H, W, 3) as stored: uint8, uint16, int16, int32 or float.
+        orientation: the EXIF orientation.
+        exact: False for lossy compression (JPEG, lossy WebP...), whose values are only close to the original ones.
+        numbers: the label values of a mask where `pixels` differ from them: palette indices, PGM values before they are
+            stretched to white, 16-bit colours; (H, W) or (H, W, 3). None where `pixels` are the labels.
         palette: the colours (n, 3) uint8 of the indices in `numbers`; None without a palette.
-        alpha: opacity (H, W) where it differs from pixel to pixel; None where it says nothing.
-        frames: how many images the file holds; the first one is read.
-        spacing: (row, column) distance in mm; None where the file does not say it.
+        alpha: opacity (H, W); None where it is constant.
+        frames: number of images in the file; the first one is read.
+        spacing: (row, column) distance in mm; None if the file does not give it.
     """
 
     pixels: NDArray[Any]
@@ -98,10 +98,10 @@ class Picture:
 
 
 def decode(path: Path) -> Picture:
-    """Read a picture file as it is stored.
+    """Read a picture file in stored orientation.
 
     Raises:
-        CaseError: it is missing, cut off, damaged, of an unknown kind, or not what its suffix says.
+        CaseError: it is missing, truncated, damaged, of an unknown kind, or does not fit its suffix.
     """
     require_file(path)
     kind = FORMAT_OF.get(suffix_of(path))
@@ -114,7 +114,7 @@ def decode(path: Path) -> Picture:
 
 @contextmanager
 def _quietly(path: Path) -> Iterator[None]:
-    """Refuse pictures that are too large for Pillow; silence its warnings about details such as EXIF data."""
+    """Refuse pictures that exceed the limit of Pillow; silence its other warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -142,7 +142,7 @@ def _decode_pillow(path: Path, kind: str) -> Picture:
         pixels, alpha = _pixels_of(image)
         numbers, palette = _numbers_of(image, maxval)
         if kind == "GIF" and palette is not None and _shows_grey(palette, numbers):
-            numbers = palette = None  # GIF has no other way to store grey: the numbers of its palette mean nothing
+            numbers = palette = None  # GIF stores grey as a palette: its indices are no labels
     if deep:
         numbers, alpha = _deep_png(content)
     return Picture(
@@ -151,13 +151,13 @@ def _decode_pillow(path: Path, kind: str) -> Picture:
         exact=not _is_lossy(kind, content),
         numbers=numbers,
         palette=palette,
-        alpha=_telling(alpha),
+        alpha=_varying(alpha),
         frames=frames,
     )
 
 
 def _pixels_of(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return grey or colour (H, W[, 3]) and opacity."""
+    """Return grey or colour (H, W[, 3]), and opacity (H, W)."""
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16), None  # also swaps big-endian modes
     if image.mode in ("I", "F", "L", "RGB"):
@@ -174,20 +174,20 @@ def _pixels_of(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None]:
 
 
 def _numbers_of(image: Image.Image, maxval: int | None) -> tuple[NDArray[Any] | None, NDArray[np.uint8] | None]:
-    """Return the numbers that a mask holds where they are not the pixels, and the palette that explains them."""
+    """Return the label values of a mask where they differ from the pixels, and the palette."""
     if image.mode == "P":
         colours = np.asarray(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
         return np.asarray(image), colours
     if maxval is not None and image.mode in ("L", "RGB", "I"):
         white = 65535 if image.mode == "I" else 255
-        if maxval != white:  # Pillow stretches values so that the largest becomes white
+        if maxval != white:  # Pillow rescales values from maxval to white
             numbers = np.rint(np.asarray(image).astype(np.float64) * maxval / white)
             return numbers.astype(np.uint16 if maxval > 255 else np.uint8), None
     return None, None
 
 
 def _shows_grey(palette: NDArray[np.uint8], numbers: NDArray[Any] | None) -> bool:
-    """Return whether all colours that are used are grey."""
+    """Return whether all used colours are grey."""
     used = np.unique(numbers) if numbers is not None else np.zeros(0, int)
     colours = palette[used[used < len(palette)]]
     return bool((colours == colours[:, :1]).all())
@@ -200,7 +200,7 @@ def _maxval(content: bytes) -> int | None:
 
 
 def _is_deep_colour(content: bytes) -> bool:
-    """Return whether a PNG has 16-bit colours, or 16-bit grey with opacity, of which Pillow keeps 8 bits."""
+    """Return whether a PNG has 16-bit colours, or 16-bit grey with opacity, which Pillow reduces to 8 bits."""
     return len(content) > 25 and content[24] == 16 and content[25] in (2, 4, 6)
 
 
@@ -215,30 +215,30 @@ def _deep_png(content: bytes) -> tuple[NDArray[Any], NDArray[Any] | None]:
     return samples, None
 
 
-def _telling(alpha: NDArray[Any] | None) -> NDArray[Any] | None:
-    """Return the opacity, or None where it is the same everywhere."""
+def _varying(alpha: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Return the opacity, or None where it is constant."""
     return None if alpha is None or alpha.size == 0 or (alpha == alpha.flat[0]).all() else alpha
 
 
 def _is_lossy(kind: str, content: bytes) -> bool:
-    """Return whether the packing of a file changes values."""
+    """Return whether the compression of a file changes values."""
     if kind == "WEBP":
-        # RIFF chunks "VP8L" hold lossless pixels, "VP8 " lossy ones (RFC 9649); extended files have a header before.
+        # RIFF chunks: "VP8L" is lossless, "VP8 " lossy (RFC 9649); extended files start with another header.
         lossy, lossless = content.find(b"VP8 ", 12), content.find(b"VP8L", 12)
         return lossless < 0 or 0 <= lossy < lossless
     if kind == "JPEG2000":
-        # Coding style (ISO/IEC 15444-1, A.6.1): the last byte of its fixed part names the wavelet, 0 = irreversible.
+        # Coding style (ISO/IEC 15444-1, A.6.1): the last byte of its fixed part is the wavelet, 0 = irreversible.
         place = content.find(b"\xff\x52", max(content.find(b"\xff\x4f\xff\x51"), 0))
         return 0 <= place < len(content) - 13 and content[place + 13] == 0
     return kind in ("JPEG", "AVIF")
 
 
-# TIFF compressions that change values: JPEG old and new, and its relatives in whole-slide files.
+# Lossy TIFF compressions: old and new JPEG, and the variants of whole-slide files.
 _LOSSY_TIFF = frozenset({6, 7, 33007, 34892})
 
 
 def _decode_tiff(path: Path) -> Picture:
-    # tifffile: Pillow refuses three samples with a black-is-zero colour space, and 16-bit signed pixels.
+    # Pillow refuses black-is-zero files with three samples, and signed 16-bit pixels; tifffile does not.
     with open_tiff(path) as tiff:
         page = tiff.pages.first
         require_memory(path, int(page.nbytes))
@@ -252,7 +252,7 @@ def _decode_tiff(path: Path) -> Picture:
             palette = (page.colormap >> 8).astype(np.uint8).T
             pixels = palette[pixels]
         elif page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
-            pixels = ~pixels  # white is zero: what Pillow and every viewer do
+            pixels = ~pixels  # white is zero, as in Pillow and every viewer
         elif page.photometric == tifffile.PHOTOMETRIC.SEPARATED:
             msg = f"{path}: CMYK pictures are not supported. Convert it to RGB."
             raise CaseError(msg)
@@ -269,7 +269,7 @@ def _decode_tiff(path: Path) -> Picture:
         exact=exact,
         numbers=numbers,
         palette=palette,
-        alpha=_telling(alpha),
+        alpha=_varying(alpha),
         frames=frames,
     )
 

@@ -18,13 +18,14 @@ from napari_dinoaugseg.case.files import (
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     PICTURE_SUFFIXES,
+    Folder,
     LeftOut,
     atomic_folder,
     check_not_input,
     check_parent,
     check_writable,
     counted,
-    holds_pictures,
+    each_folder,
     is_same,
     listed,
     look_into,
@@ -62,7 +63,7 @@ _SAMPLE = 2_000_000
 
 @dataclass(frozen=True)
 class _Facts:
-    """Facts about a picture, kept once it has been decoded."""
+    """What is kept about a picture after decoding it on opening."""
 
     shape: tuple[int, int]
     orientation: Orientation
@@ -78,18 +79,18 @@ class _Facts:
 class PictureCase(Case):
     """A folder or list of pictures, whose sizes may differ.
 
-    Every file is decoded once on opening, so that a damaged one is found before training.
+    Every file is decoded once on opening, so that damage is found before training.
 
     Args:
-        path: the folder or file that was asked for.
-        files: the picture files, in the order of their numbers.
+        path: the folder or file given by the user.
+        files: the picture files in order.
         masks: how to read masks of these pictures.
-        notices: sentences about how the files were found.
+        notices: sentences about the search for the files.
         decoder: reads one file.
-        names: the name of each picture without its suffix, by which masks are matched; None takes the file names.
+        names: the name of each picture without suffix, for matching masks; None takes the file names.
 
     Raises:
-        CaseError: a file is damaged or not what its suffix says, or two share a name.
+        CaseError: a file is damaged or does not fit its suffix, or two share a name.
     """
 
     kind: Literal["volume", "pictures"] = "pictures"
@@ -105,7 +106,7 @@ class PictureCase(Case):
     ) -> None:
         self.path = path
         self._options = masks or MaskOptions()
-        # How masks lie on pictures with an orientation: of each picture that had a mask, and of the others.
+        # Orientation of masks on turned pictures: of each picture that had a mask, and of the others.
         self._lies: dict[int, Lie] = {}
         self._others_lie: Lie = self._options.orientation or "seen"
         self.name = name_of(path)
@@ -126,33 +127,33 @@ class PictureCase(Case):
 
     def _peculiarities(self) -> list[str]:
         """Return notices about the pictures themselves."""
-        said: list[str] = []
+        notices: list[str] = []
 
         def of(chosen: Callable[[_Facts], bool]) -> list[str]:
             return [file.name for file, facts in zip(self.pictures, self._facts, strict=True) if chosen(facts)]
 
         if turned := of(lambda facts: facts.orientation.tag != 1):
             place = "as they are stored" if self._others_lie == "stored" else "as they are shown"
-            said.append(
+            notices.append(
                 f"{counted(len(turned), 'picture')} with an orientation (EXIF) shown turned, as every viewer does: "
                 f"{listed(turned)}. Their masks are written to lie on them {place}, unless those that are read lie "
                 "otherwise"
             )
         if several := of(lambda facts: facts.frames > 1):
-            said.append(
+            notices.append(
                 f"{counted(len(several), 'picture')} with several images (frames or pages), of which the first is "
                 f"taken: {listed(several)}"
             )
         if shown := of(lambda facts: facts.opacity == "shown"):
-            said.append(
+            notices.append(
                 f"{counted(len(shown), 'picture')} of one colour and varying opacity; the opacity is shown as grey: "
                 f"{listed(shown)}"
             )
         if dropped := of(lambda facts: facts.opacity == "left out"):
-            said.append(f"the opacity of {counted(len(dropped), 'picture')} is left out: {listed(dropped)}")
+            notices.append(f"the opacity of {counted(len(dropped), 'picture')} is left out: {listed(dropped)}")
         if bad := of(lambda facts: facts.non_finite > 0):
-            said.append(f"NaN or infinite pixels in {listed(bad)}: replaced by the lowest value")
-        return said
+            notices.append(f"NaN or infinite pixels in {listed(bad)}: replaced by the lowest value")
+        return notices
 
     @property
     def is_byte(self) -> bool:
@@ -160,15 +161,15 @@ class PictureCase(Case):
         return all(facts.is_byte for facts in self._facts)
 
     def slice(self, i: int) -> NDArray[Any]:
-        """Return picture `i` as it is meant to be seen: (H, W) or (H, W, 3), uint8 or float32."""
+        """Return picture `i` upright: (H, W) or (H, W, 3), uint8 or float32."""
         return _values(self._decode(self.pictures[i]))
 
     def slice_shape(self, i: int) -> tuple[int, int]:
-        """Return height and width as seen."""
+        """Return height and width of the upright picture."""
         return self._facts[i].orientation.shown_shape(self._facts[i].shape)
 
     def slice_spacing(self, i: int) -> tuple[float, float] | None:
-        """Return (row, column) distance in mm of a DICOM picture; None for others, which give it for paper at best."""
+        """Return (row, column) distance in mm of a DICOM picture; None for others, whose resolution is for print."""
         return self._facts[i].spacing
 
     def slice_name(self, i: int) -> str:
@@ -188,7 +189,7 @@ class PictureCase(Case):
         return digest.hexdigest()
 
     def intensity_range(self) -> tuple[float, float]:
-        """Return the 0.5th and 99.5th percentile over all grey pictures; 0 and 255 when there is none."""
+        """Return the 0.5th and 99.5th percentile over all grey pictures; 0 and 255 without any."""
         if self._range is None:
             grey = [i for i, facts in enumerate(self._facts) if not facts.is_colour]
             samples = [self._sample(i, _SAMPLE // len(grey)) for i in grey]
@@ -201,21 +202,21 @@ class PictureCase(Case):
         return pixels[::step, ::step].astype(np.float32).reshape(-1)
 
     def outputs(self, folder: Path) -> list[Path]:
-        """Return the file that each picture's mask takes in a folder."""
+        """Return the path of each picture's mask in a folder."""
         return [folder / f"{name}.png" for name in self._names]
 
     def write_mask(self, path: Path, masks: MaskOf) -> None:
         """Write a folder with one PNG per picture, of the same stem.
 
-        A mask lies on its picture as every viewer shows it; where the labels that were read lie on the picture as it is
-        stored, or `MaskOptions.orientation` says so, it lies there.
+        Masks match the upright picture, or the picture as stored if the labels that were read do, or if
+        `MaskOptions.orientation` is "stored".
 
         Masks are 8-bit where that is unambiguous: a class 255 beside others would be read as unknown, so such a folder
-        is 16-bit throughout. `UNKNOWN` is written as 255, in 16 bit as 65535.
+        is 16-bit throughout. `UNKNOWN` is written as 255, in 16-bit masks as 65535.
 
         Args:
-            path: the folder; made when it does not exist. Subfolders of the case are mirrored.
-            masks: gives the labels (H, W) of picture i as seen, from 0 to 65534, or `UNKNOWN`.
+            path: the folder; created if missing. Subfolders of the case are mirrored.
+            masks: gives the labels (H, W) of the upright picture i, from 0 to 65534, or `UNKNOWN`.
 
         Raises:
             OutputError: the system refused to write.
@@ -238,7 +239,7 @@ class PictureCase(Case):
 
         Args:
             path: the folder.
-            maps: gives the confidence (H, W) of picture i as seen, from 0 to 1.
+            maps: gives the confidence (H, W) of the upright picture i, from 0 to 1.
 
         Raises:
             OutputError: the system refused to write.
@@ -248,7 +249,7 @@ class PictureCase(Case):
     def _write(
         self, path: Path, pixels: Callable[[int], NDArray[Any]], deepen: Callable[[], bool] = lambda: False
     ) -> None:
-        """Write one PNG per picture; after the last, `deepen` decides whether all have to be 16-bit."""
+        """Write one PNG per picture; after the last, `deepen` returns whether all must be 16-bit."""
         with atomic_folder(path) as folder:
             targets = self.outputs(folder)
             unknown: list[Path] = []
@@ -271,7 +272,7 @@ class PictureCase(Case):
                     _rewrite(target, lambda mask: np.where(mask == UNKNOWN, WHITE, mask).astype(np.uint8))
 
     def check_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
-        """Raise `OutputError` when the folder `path` could not be written or an input would be overwritten."""
+        """Raise `OutputError` when the folder `path` cannot be written or an input would be overwritten."""
         path = Path(path)
         if path.exists() and not path.is_dir():
             msg = f"{path}: this is a file, but the masks of pictures go to a folder. Name a folder."
@@ -292,16 +293,16 @@ class PictureCase(Case):
         check_parent(path)
 
     def read_labels(self, path: Path | Sequence[Path], slices: Sequence[int] | None = None) -> ReadLabels:
-        """Read the masks of some of the pictures; a mask that is all background counts as labelled.
+        """Read the masks of some pictures; an all-background mask counts as labelled.
 
-        From then on masks are written to lie on the pictures as these do.
+        Masks are written in the same orientation from then on.
 
         Args:
             path: a folder or a list of mask files, matched with the pictures by name.
-            slices: exactly these pictures are labelled; None takes every picture that has a mask.
+            slices: the labelled pictures; None takes every picture that has a mask.
 
         Returns:
-            The (H, W) label image by picture number, as seen. Binary masks hold 0 and 255.
+            The upright (H, W) label image by picture number. Binary masks hold 0 and 255.
 
         Raises:
             LabelError: masks that match no picture, several for one, another size, no labels, only background, or a
@@ -350,21 +351,21 @@ class PictureCase(Case):
                 raise LabelError(msg)
             return read_mask_folder(folder, self._options)
         found = mask_files(folder)
-        # Among pictures and their masks, a picture without a mask is not a mask.
+        # A picture of the case without a mask beside it is not a mask.
         own = {place_of(file) for file in self.pictures}
         files = {name: file for name, file in found.files.items() if place_of(file) not in own}
         if not files:
-            msg = f"{folder}: there is no mask here, only pictures. Name the folder with the masks."
+            msg = f"{folder}: this folder holds only pictures of the case. Name the folder with the masks."
             raise LabelError(msg)
-        if folder.resolve() not in (self.path.resolve(), self.root.resolve()):  # else reported on opening
+        if folder.resolve() not in (self.path.resolve(), self.root.resolve()):  # otherwise reported on opening
             notices.extend(found.left_out.sentences(folder.name))
         return MaskFolder(files, self._options)
 
     def _lies_of(self, given: Mapping[int, list[str]], masks: MaskFolder, notices: list[str]) -> dict[str, Lie]:
-        """Return how each mask lies on its picture, and keep it for the masks to be written.
+        """Return the orientation of each mask relative to its picture, and keep it for writing masks.
 
-        A mask with an orientation of its own lies on the picture as seen. Else the size settles it, where height and
-        width change places and differ; the others follow the option, else the settled ones, else lie as seen.
+        A mask with its own EXIF orientation fits the upright picture. Otherwise its size decides, if only one
+        orientation fits; undecided masks follow the option, else the decided ones, else the upright picture.
         """
         lies: dict[str, Lie] = {}
         settled: dict[Lie, int] = {"seen": 0, "stored": 0}
@@ -384,13 +385,13 @@ class PictureCase(Case):
                     lies[name] = "stored"
                 else:
                     open_ones.append((i, name))
-        told: Lie | None = "stored" if settled["stored"] and not settled["seen"] else None
-        told = "seen" if settled["seen"] and not settled["stored"] else told
-        usual = self._options.orientation or told or "seen"
+        sizes = [lie for lie, number in settled.items() if number]
+        by_size = sizes[0] if len(sizes) == 1 else None
+        usual = self._options.orientation or by_size or "seen"
         lies |= {name: usual for _, name in open_ones}
         turned = {i: lies[name] for i, names in given.items() for name in names if self._facts[i].orientation.tag != 1}
         self._lies, self._others_lie = turned, usual
-        notices.extend(_orientation_notices(self._options.orientation, told, settled, len(open_ones)))
+        notices.extend(_orientation_notices(self._options.orientation, by_size, settled, len(open_ones)))
         return lies
 
     def _joined(
@@ -401,7 +402,7 @@ class PictureCase(Case):
         parts: Mapping[str, tuple[int, LabelStudioMask]],
         lies: Mapping[str, Lie],
     ) -> NDArray[np.uint16]:
-        """Return the labels of a picture as seen: one mask, or the parts into which Label Studio divides it."""
+        """Return the upright labels of a picture: one mask, or the parts that Label Studio saves for each class."""
         if len(names) == 1 and names[0] not in parts:
             return self._shown(i, masks, names[0], lies[names[0]])
         joined = np.zeros(self.slice_shape(i), np.uint16)
@@ -424,7 +425,7 @@ class PictureCase(Case):
         return joined
 
     def _shown(self, i: int, masks: MaskFolder, name: str, lies: Lie) -> NDArray[np.uint16]:
-        """Return a mask as its picture is seen; a mask with an orientation of its own is already drawn that way."""
+        """Return a mask upright; a mask with its own EXIF orientation is turned by that."""
         stored, own = masks[name], masks.orientations[name]
         shown = self._facts[i].orientation.show(stored) if lies == "stored" else own.show(stored)
         if shown.shape != self.slice_shape(i):
@@ -438,8 +439,10 @@ class PictureCase(Case):
         return np.ascontiguousarray(shown)
 
 
-def _orientation_notices(said: Lie | None, told: Lie | None, settled: Mapping[Lie, int], undecided: int) -> list[str]:
-    """Return notices about how masks of turned pictures are read."""
+def _orientation_notices(
+    asked: Lie | None, by_size: Lie | None, settled: Mapping[Lie, int], undecided: int
+) -> list[str]:
+    """Return notices about the orientation of masks on turned pictures."""
     words = {"seen": "as every viewer shows it", "stored": "as it is stored"}
     notices = [
         f"{counted(number, 'mask')} fit{'s' if number == 1 else ''} the turned picture only {words[lie]}"
@@ -447,8 +450,8 @@ def _orientation_notices(said: Lie | None, told: Lie | None, settled: Mapping[Li
         if number
     ]
     if undecided:
-        usual = said or told or "seen"
-        why = "" if said is not None or told is None else ", like the masks whose size tells"
+        usual = asked or by_size or "seen"
+        why = "" if asked is not None or by_size is None else ", like the masks whose size fits only one way"
         other = "stored" if usual == "seen" else "seen"
         both = f"{counted(undecided, 'mask')} would fit the turned picture both as it is seen and as it is stored"
         notices.append(Message(f"{both}: taken {words[usual]}{why}", Hint.OTHER_ORIENTATION, other=other))
@@ -460,9 +463,9 @@ def _orientation_notices(said: Lie | None, told: Lie | None, settled: Mapping[Li
 def _parts_of(
     matches: Mapping[str, str],
 ) -> tuple[dict[str, tuple[int, LabelStudioMask]], tuple[Segment, ...]]:
-    """Return masks of Label Studio, which saves each class of a picture to a file of its own, with their labels.
+    """Return the masks of Label Studio, which saves one file per class and picture, with their labels and classes.
 
-    One class alone keeps 255, as in other binary masks; several are numbered in the order of their names.
+    A single class keeps 255, as in other binary masks; several are numbered in the order of their names.
 
     Raises:
         LabelError: several annotations of one picture.
@@ -489,16 +492,11 @@ def _rewrite(target: Path, change: Callable[[NDArray[Any]], NDArray[Any]]) -> No
     Image.fromarray(changed).save(target, format="PNG")
 
 
-def find_case_pictures(folder: Path) -> list[Path]:
-    """Return the pictures of a folder: those right in it, or else those in its subfolders; masks are left out.
-
-    Subfolders named like masks are skipped, and so are files such as `NAME_mask.png` beside `NAME.png`.
-    """
-    return survey_pictures(folder)[0]
-
-
 def survey_pictures(folder: Path) -> tuple[list[Path], LeftOut]:
-    """Return the pictures of a folder as `find_case_pictures` does, and what is left out. Raises CaseError."""
+    """Return the pictures directly in a folder, or else in its subfolders, and what is skipped. Raises `CaseError`.
+
+    Skipped are subfolders with the name of a mask folder, and files such as `NAME_mask.png` beside `NAME.png`.
+    """
     left_out = LeftOut()
     return list(_walk(folder, left_out, {os.path.realpath(folder)})), left_out
 
@@ -513,21 +511,21 @@ def _walk(folder: Path, left_out: LeftOut, seen: set[str]) -> Iterator[Path]:
     below = [path for path in found.folders if not is_mask_folder(path.name)]
     left_out.mask_folders.extend(path for path in found.folders if is_mask_folder(path.name))
     if found.pictures:
-        left_out.below.extend(path for path in below if holds_pictures(path))
+        left_out.below.extend(path for path in below if any(inside.pictures for inside in each_folder(path)))
         return
     for sub in once(below, seen):
         yield from _walk(sub, left_out, seen)
 
 
 def find_masks_beside(case: Case) -> Path | None:
-    """Return where masks of an opened case of pictures seem to lie, by their names alone; nothing is decoded.
+    """Find the masks of an opened case of pictures by name, without decoding anything.
 
-    Looked for are masks among the pictures (`NAME_mask.png`), and folders named as masks inside the case's folder or
-    beside it (`images` and `masks`, `imagesTr` and `labelsTr`, `JPEGImages` and `SegmentationClass`).
+    Candidates are masks among the pictures (`NAME_mask.png`), and mask folders in the case's folder or beside it
+    (`images` and `masks`, `imagesTr` and `labelsTr`, `JPEGImages` and `SegmentationClass`).
 
     Returns:
-        A folder or file for `read_labels`: the place that has masks for most pictures. None where there is none, where
-        it cannot be read, and for volumes.
+        A folder or file for `read_labels`: the one with masks for most pictures. None if there is none or it cannot be
+        read, and for volumes.
     """
     if not isinstance(case, PictureCase):
         return None
@@ -535,7 +533,7 @@ def find_masks_beside(case: Case) -> Path | None:
     own = {place_of(file) for file in case.pictures}
     names = [name_in(file.absolute(), case.root) for file in case.pictures]
     if case.path.is_file():
-        candidates = [file for file in _listed_pictures(folder) if place_of(file) not in own]
+        candidates = [file for file in _look_into(folder).pictures if place_of(file) not in own]
         matched = _matching([file.with_suffix("").name for file in candidates], names)
         return next((file for file in candidates if file.with_suffix("").name in matched), None)
     best: tuple[int, Path] | None = None
@@ -546,31 +544,29 @@ def find_masks_beside(case: Case) -> Path | None:
         except LabelError:
             continue
         if place == folder and not split_masks([*files, *names])[1]:
-            continue  # only pictures lie here, not all of them of this case
+            continue  # only pictures, some of which are not part of this case
         number = len(_matching(files, names))
         if number and (best is None or number > best[0]):
             best = number, place
     return best[1] if best is not None else None
 
 
-def _listed_pictures(folder: Path) -> list[Path]:
+def _look_into(folder: Path) -> Folder:
+    """List a folder; empty when it cannot be read."""
     try:
-        return look_into(folder).pictures
+        return look_into(folder)
     except CaseError:
-        return []
+        return Folder()
 
 
 def _mask_folders(folder: Path) -> list[Path]:
-    try:
-        folders = [path for path in look_into(folder).folders if is_mask_folder(path.name)]
-    except CaseError:
-        return []
+    folders = [path for path in _look_into(folder).folders if is_mask_folder(path.name)]
     superfluous = outdone(path.name for path in folders)
     return [path for path in folders if path.name not in superfluous]
 
 
 def _matching(masks: Iterable[str], names: Sequence[str]) -> set[str]:
-    """Return the masks that have a picture; nothing where their names are ambiguous."""
+    """Return the masks that match a picture; empty if names are ambiguous."""
     try:
         return set(match_masks(masks, names))
     except LabelError:
@@ -622,9 +618,9 @@ def _examine(file: Path, decoder: Callable[[Path], Picture]) -> _Facts:
 
 
 def _visible(picture: Picture) -> tuple[NDArray[Any], Literal["none", "left out", "shown"]]:
-    """Return the pixels to show, its opacity where its colours are all the same, and how the opacity is used.
+    """Return the visible pixels and the use of opacity, which replaces the colours where these are all the same.
 
-    Opacity is 8-bit, and 16-bit in some TIFF and PNG files, which is brought to 8.
+    Opacity is 8-bit; 16-bit opacity of some TIFF and PNG files is reduced to 8.
     """
     pixels, alpha = picture.pixels, picture.alpha
     if alpha is None:
@@ -636,7 +632,7 @@ def _visible(picture: Picture) -> tuple[NDArray[Any], Literal["none", "left out"
 
 
 def _values(picture: Picture) -> NDArray[Any]:
-    """Return the pixels as seen: uint8, or float32 with NaN and -inf at the lowest value and +inf at the highest."""
+    """Return upright pixels: uint8, or float32 with NaN and -inf set to the lowest value and +inf to the highest."""
     shown = picture.orientation.show(_visible(picture)[0])
     if shown.dtype == np.uint8:
         return np.array(shown)

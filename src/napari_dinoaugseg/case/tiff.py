@@ -1,4 +1,4 @@
-"""Read and write multi-page TIFF stacks. TIFF has no position or direction; ImageJ and OME add the voxel size."""
+"""Read and write multi-page TIFF stacks. TIFF has neither position nor direction; ImageJ and OME add a voxel size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case.files import TIFF_SUFFIXES, reading, require_file, require_memory, suffix_of
+from napari_dinoaugseg.case.files import TIFF_SUFFIXES, reading, require_file, require_memory, suffix_of, times
 from napari_dinoaugseg.case.geometry import MM_PER_UNIT, Grid, Voxels, check
 from napari_dinoaugseg.case.nifti import choose_component
 from napari_dinoaugseg.errors import CaseError
 
 EXPECTED = "a TIFF picture"
-# tifffile's names of axes that number the pages of a stack, the likeliest first.
+# Axes in the notation of tifffile that may number the pages of a stack, the likeliest first.
 _SLICE_AXES = "ZIQTR"
 
 _LARGE_PART = 64 * 2**20  # bytes: a tile may be larger than a small page
@@ -29,13 +29,13 @@ _LARGE_PART = 64 * 2**20  # bytes: a tile may be larger than a small page
 
 @dataclass(frozen=True)
 class VoxelSize:
-    """The size of a voxel as a TIFF file gives it.
+    """The voxel size of a TIFF file.
 
     Attributes:
-        x: distance of columns, in `unit`.
-        y: distance of rows.
-        z: distance of pages.
-        unit: as the file spells it.
+        x: distance between columns, in `unit`.
+        y: distance between rows.
+        z: distance between pages.
+        unit: in the spelling of the file.
     """
 
     x: float
@@ -51,7 +51,7 @@ class VoxelSize:
 
 
 class _Complaints(logging.Handler):
-    """Collect what tifffile only logs: a broken chain of pages gives fewer pages and no exception."""
+    """Collect errors that tifffile only logs, such as a broken chain of pages."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -71,7 +71,7 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     complaints, logger = _Complaints(), logging.getLogger("tifffile")
     logger.addHandler(complaints)
     try:
-        # OME-TIFF may name other files: only this one is read.
+        # OME-TIFF may refer to other files; only this one is read.
         with reading(path, EXPECTED), tifffile.TiffFile(path, _multifile=False) as tiff:
             _require_parts(path, tiff)
             yield tiff
@@ -84,7 +84,7 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
 def _require_parts(path: Path, tiff: tifffile.TiffFile) -> None:
     """Raise `ValueError` when damage makes a strip or tile longer than the file, or far larger than its page."""
     size = path.stat().st_size
-    pages = (page for series in tiff.series for page in series.pages if page is not None)  # a ring has no end
+    pages = (page for series in tiff.series for page in series.pages if page is not None)  # cyclic chains end here
     for page in pages:
         part = math.prod(page.chunks) * page.dtype.itemsize if page.dtype is not None else 0
         if max(page.databytecounts, default=0) > size or part > max(page.nbytes, _LARGE_PART):
@@ -93,7 +93,7 @@ def _require_parts(path: Path, tiff: tifffile.TiffFile) -> None:
 
 
 def count_planes(tiff: tifffile.TiffFile) -> int:
-    """Return how many images an open TIFF file holds, previews of lower resolution not counted."""
+    """Return the number of images in an open TIFF file, without previews of lower resolution."""
     return sum(_planes(series) for series in tiff.series)
 
 
@@ -115,7 +115,7 @@ def read_tiff_stack(path: Path, component: int | None = None) -> Voxels:
 
     Args:
         path: the .tif or .tiff file.
-        component: which channel or time point of a stack that has these beside its slices.
+        component: which channel or time point of a stack that has several.
 
     Raises:
         CaseError: the file is damaged, its pages differ in size, or a component must be chosen.
@@ -136,7 +136,7 @@ def read_tiff_stack(path: Path, component: int | None = None) -> Voxels:
     stored = _to_native(path, array, axes, component)
     shape = (stored.shape[0], stored.shape[1], stored.shape[2])
     x, y, z = size.millimetres if size is not None else (1.0, 1.0, 1.0)
-    # With axes to L, P and S, display order is page order and every page is shown as it is stored.
+    # With axes to L, P and S, pages are displayed in their order and as stored.
     grid = Grid(shape, np.diag([-x, -y, z, 1.0]), known=size is not None)
     voxels = Voxels(path=path, files=[path], format="tiff", stored=stored, grid=grid, file_shape=shape, header=size)
     voxels.notices.extend(notices)
@@ -144,7 +144,7 @@ def read_tiff_stack(path: Path, component: int | None = None) -> Voxels:
 
 
 def _voxel_size(path: Path, tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, list[str]]:
-    """Return the voxel size that ImageJ or OME wrote, and what a person should know about it."""
+    """Return the voxel size from ImageJ or OME metadata, and notices."""
     if tiff.is_imagej:
         found, problem = _of_imagej(tiff)
     elif tiff.is_ome:
@@ -153,9 +153,8 @@ def _voxel_size(path: Path, tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, 
         return None, []
     if found is None:
         return None, [f"{path.name}: {problem}, so distances are counted in voxels"] if problem else []
-    sizes = " x ".join(f"{value:.4g}" for value in found.millimetres)
-    said = f"{path.name}: voxels of {sizes} mm, {problem or 'as the file says'}"
-    return found, [f"{said}; TIFF says nothing about position and direction in the body"]
+    voxels = f"{path.name}: voxels of {times(found.millimetres)} mm, {problem or 'as the file says'}"
+    return found, [f"{voxels}; TIFF says nothing about position and direction in the body"]
 
 
 def _of_imagej(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
@@ -167,18 +166,18 @@ def _of_imagej(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
     spacing = _number(facts.get("spacing", 1.0))
     if _plain(unit) not in MM_PER_UNIT:
         measured = "spacing" in facts and spacing not in (None, 1.0)
-        named = f"the unit {unit!r}, which is no length" if unit and _plain(unit) not in _NO_UNIT else "no unit"
-        told = (measured or (unit and _plain(unit) not in _NO_UNIT)) and _plain(unit) not in ("pixel", "pixels")
-        return None, f"ImageJ gives its voxel size in {named}" if told else ""
+        named = f"the unit {unit!r}, which is not a length" if unit and _plain(unit) not in _NO_UNIT else "no unit"
+        is_given = (measured or (unit and _plain(unit) not in _NO_UNIT)) and _plain(unit) not in ("pixel", "pixels")
+        return None, f"ImageJ gives its voxel size in {named}" if is_given else ""
     if spacing is None or spacing == 0 or None in per_unit:
-        return None, "ImageJ gives a voxel size that is no positive number"
+        return None, "ImageJ gives a voxel size that is not a positive number"
     x, y = (1 / value for value in per_unit if value is not None)
-    # ImageJ writes no distance of slices where it is one unit.
+    # ImageJ omits the slice distance if it is one unit.
     problem = "" if "spacing" in facts else f"their depth taken as 1 {unit}, which ImageJ leaves out"
     return VoxelSize(x, y, abs(spacing), unit), problem
 
 
-# Placeholders for a unit where nothing was measured.
+# Placeholders of uncalibrated files.
 _NO_UNIT = frozenset({"", "pixel", "pixels", "none", "null"})
 
 
@@ -189,7 +188,7 @@ def _of_ome(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
     if all(value is None for value in given.values()):
         return None, ""
     sizes = {axis: _number(value) for axis, value in given.items()}
-    # The schema of OME takes micrometres where no unit is named.
+    # The default unit of the OME schema is the micrometre.
     units = {axis: str(pixels.get(f"PhysicalSize{axis}Unit", "um")) for axis in "XYZ"}
     lacking = [axis for axis, value in sizes.items() if not value or _plain(units[axis]) not in MM_PER_UNIT]
     if lacking:
@@ -199,7 +198,7 @@ def _of_ome(tiff: tifffile.TiffFile) -> tuple[VoxelSize | None, str]:
 
 
 def _plain(unit: str) -> str:
-    r"""Return a unit in small letters, with the escapes that ImageJ writes (`\u00B5m`) resolved."""
+    r"""Return a unit in lower case, with the escapes that ImageJ writes (`\u00B5m`) resolved."""
     return re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), unit).strip().casefold()
 
 
@@ -213,7 +212,7 @@ def _number(value: Any) -> float | None:
 
 
 def _per_unit(tag: tifffile.TiffTag | None) -> float | None:
-    """Return the pixels in a unit, from a tag with a fraction; 1 without the tag, None for a broken one."""
+    """Return the pixels per unit of a resolution tag (a fraction); 1 without the tag, None for an invalid one."""
     if tag is None:
         return 1.0
     above, below = tag.value if isinstance(tag.value, tuple) else (tag.value, 1)
@@ -249,7 +248,7 @@ def save_tiff_stack(path: Path, array: NDArray[Any], size: VoxelSize | None = No
     Args:
         path: where to write.
         array: labels, or a confidence as float32.
-        size: the size of a voxel, which is written as ImageJ does; None leaves it out.
+        size: the voxel size, written as ImageJ metadata; None for no size.
     """
     pages = np.ascontiguousarray(array.transpose(2, 1, 0))
     if size is not None:

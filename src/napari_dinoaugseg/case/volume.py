@@ -1,4 +1,4 @@
-"""A volume as a case: cut into slices along a plane, shown in display order, and written back in stored order."""
+"""A volume as a case: sliced along a plane, displayed upright, written back in stored order."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _SAMPLE = 2_000_000
 class VolumeCase(Case):
     """Slices of one volume.
 
-    Voxels stay in their stored type; a slice is scaled when it is asked for.
+    Voxels stay in their stored type; a slice is scaled on access.
 
     Args:
-        voxels: what the reader of the format returned.
+        voxels: the volume from the reader of the format.
         plane: the direction of the slices; None takes the plane with the smallest pixels.
     """
 
@@ -56,7 +56,7 @@ class VolumeCase(Case):
         self._slices = self._layout.apply(voxels.stored)
         self.n_slices = int(self._slices.shape[0])
         spacing = self._layout.permuted(self.grid.spacing)
-        # A length in mm only along axes whose steps are known and even.
+        # Lengths in mm exist only along axes with known and even steps.
         measured = [self.grid.has_size and (axis != 2 or self.grid.offsets is None) for axis in self._layout.axes]
         self._pixel = (spacing[1], spacing[2]) if measured[1] and measured[2] else None
         self.slice_distance = spacing[0] if measured[0] else None
@@ -73,7 +73,7 @@ class VolumeCase(Case):
 
     @cached_property
     def display(self) -> NDArray[Any]:
-        """The whole volume as it is shown: (z, y, x) in LPS, or (k, j, i) for plane=native; colour adds an axis.
+        """The whole volume for display: (z, y, x) in LPS, or (k, j, i) for plane=native; colour adds an axis.
 
         A view of the stored voxels where they are unscaled, else one float32 copy.
         """
@@ -89,7 +89,7 @@ class VolumeCase(Case):
 
     @property
     def display_scale(self) -> tuple[float, float, float]:
-        """Voxel size of `display` in mm along (z, y, x): 1 where it is unknown, a mean where steps are uneven."""
+        """Voxel size of `display` in mm along (z, y, x): 1 where unknown, the mean of uneven steps."""
         if not self.grid.has_size:
             return 1.0, 1.0, 1.0
         return self._display_layout.permuted(self.grid.spacing)
@@ -97,19 +97,19 @@ class VolumeCase(Case):
     def shows_alike(self, plane: Plane) -> bool:
         """Return whether `display` is the same array for another plane.
 
-        All planes but `native` show a volume upright, with the same order of axes; `native` shows it as it is stored.
+        All planes except `native` show the volume upright in one order of axes; `native` shows it as stored.
         """
         if (self.plane is Plane.NATIVE) == (plane is Plane.NATIVE):
             return True
         return Layout.display(self.grid) == Layout.native()
 
     def in_plane(self, plane: Plane) -> VolumeCase:
-        """Return the same volume cut along another plane: the same voxels, the same way back into the file."""
+        """Return a case of the same voxels, sliced along another plane."""
         cut = copy.copy(self)
         if not self.shows_alike(plane):
-            vars(cut).pop("display", None)  # computed for the other order of the axes
+            vars(cut).pop("display", None)  # cached for the other order of axes
         VolumeCase.__init__(cut, self._voxels, plane)
-        cut.name = self.name  # a case of a layer is called like the layer
+        cut.name = self.name  # a case from a layer keeps the name of the layer
         return cut
 
     def slice(self, i: int) -> NDArray[Any]:
@@ -118,7 +118,7 @@ class VolumeCase(Case):
         return np.array(self._voxels.values(self._slices[self._index(i)]), order="C")
 
     def slice_shape(self, i: int) -> tuple[int, int]:
-        """Return height and width in pixels; every slice of a volume has the same."""
+        """Return height and width in pixels, which all slices of a volume share."""
         self._index(i)
         return int(self._slices.shape[1]), int(self._slices.shape[2])
 
@@ -141,9 +141,9 @@ class VolumeCase(Case):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the stored voxels, their scaling and the directions of the axes; neither name nor plane matter.
+        """A hash of the stored voxels, their scaling and the axis directions, independent of name and plane.
 
-        The directions belong to it because labels are kept in display order.
+        The directions are included because labels are kept in display order.
         """
         voxels, digest = self._voxels, hashlib.blake2b(digest_size=16)
         stored = voxels.stored
@@ -187,10 +187,10 @@ class VolumeCase(Case):
             path: one of `mask_suffixes`: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack, .dcm (DICOM SEG) for a
                 DICOM series; only .dcm and .tif where slices are not evenly spaced.
             masks: gives the labels (H, W) of slice i, from 0 to 65535.
-            segments: what the labels mean, for DICOM SEG and `.seg.nrrd`; a label without is `class N` there.
+            segments: names and colours of the labels, for DICOM SEG and `.seg.nrrd`; others are called `class N`.
 
         Raises:
-            OutputError: the system refused to write, or DICOM SEG cannot hold this; nothing is left then.
+            OutputError: the system refused to write, or DICOM SEG cannot hold this; no file is left.
         """
         native: NDArray[Any] = np.zeros(self.grid.shape, dtype=np.uint8, order="F")
         for i in range(self.n_slices):
@@ -201,14 +201,14 @@ class VolumeCase(Case):
         save_volume(Path(path), native, self._voxels, segments)
 
     def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
-        """Write one float32 file from 0 to 1 on the case's grid; DICOM SEG keeps it in steps of 1/255.
+        """Write one float32 file from 0 to 1 on the case's grid; DICOM SEG stores steps of 1/255.
 
         Args:
             path: as for `write_mask`.
             maps: gives the confidence (H, W) of slice i.
 
         Raises:
-            OutputError: the system refused to write; nothing is left then.
+            OutputError: the system refused to write; no file is left.
         """
         native = np.zeros(self.grid.shape, dtype=np.float32, order="F")
         for i in range(self.n_slices):
@@ -217,7 +217,7 @@ class VolumeCase(Case):
 
     @property
     def mask_suffixes(self) -> tuple[str, ...]:
-        """The suffixes that a mask may have, the most natural first."""
+        """The allowed suffixes of a mask, the preferred one first."""
         return output_suffixes(self._voxels)
 
     def _put(self, native: NDArray[Any], i: int, image: NDArray[Any]) -> None:
@@ -246,13 +246,13 @@ class VolumeCase(Case):
         """Read a label file of the same voxel grid.
 
         Args:
-            path: NIfTI, NRRD or DICOM SEG (a TIFF stack for a TIFF stack, and for slices that are not evenly spaced);
-                stored order may differ by flips and permutation, and a part of the grid is put in its place. A DICOM
-                SEG must have been drawn on this series.
-            slices: exactly these are labelled, all-background ones too; None takes every slice with paint.
+            path: NIfTI, NRRD or DICOM SEG (a TIFF stack for a TIFF stack, and for unevenly spaced slices). The stored
+                order may differ by flips and permutation, and the file may cover a part of the grid. A DICOM SEG must
+                refer to this series.
+            slices: the labelled slices, including all-background ones; None takes every slice with a label.
 
         Returns:
-            The (H, W) label image by slice number, in display orientation, with names, colours and notices.
+            The (H, W) label image by slice number in display orientation, with names, colours and notices.
 
         Raises:
             LabelError: another shape or affine, no labels, only background, or a slice number out of range.
@@ -264,7 +264,7 @@ class VolumeCase(Case):
             raise LabelError(msg)
         unplaced = self._voxels.format == "tiff" or self.grid.offsets is not None
         if suffix_of(path) in TIFF_SUFFIXES and self.grid.known and not unplaced:
-            msg = f"{path}: a TIFF file says nothing about position. Give the labels as NIfTI, NRRD or DICOM SEG."
+            msg = f"{path}: a TIFF file does not hold a position. Give the labels as NIfTI, NRRD or DICOM SEG."
             raise LabelError(msg)
         labels = self._native_labels(path)
         painted = self.to_slices(labels.mask)

@@ -1,4 +1,4 @@
-"""Read a volume from one file. The content decides the format, since suffixes are often wrong."""
+"""Read a volume from one file. The content determines the format, since suffixes are often wrong."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from napari_dinoaugseg.case.files import (
     NRRD_SUFFIXES,
     TIFF_SUFFIXES,
     is_gzip,
+    require_file,
     suffix_of,
 )
 from napari_dinoaugseg.case.geometry import Voxels
@@ -27,7 +28,7 @@ Kind = Literal["nifti", "nrrd", "tiff"]
 
 
 def read_volume_file(path: Path, component: int | None = None) -> Voxels:
-    """Read a volume from one file: its first bytes decide the format, else its suffix.
+    """Read a volume from one file; its first bytes determine the format, else its suffix.
 
     Raises:
         CaseError: the file is missing or damaged, or is not a volume.
@@ -39,10 +40,8 @@ def read_volume_file(path: Path, component: int | None = None) -> Voxels:
         return read_nrrd(path, component)
     if kind == "tiff":
         return read_tiff_stack(path, component)
+    require_file(path)
     suffix = suffix_of(path)
-    if not path.exists():
-        msg = f"{path}: there is no such file or folder. Check the path."
-        raise CaseError(msg)
     msg = f"{path}: files of this kind are not supported. Give a volume as .nii, .nii.gz, .nrrd or .tif (a stack)."
     if suffix in CONVERTIBLE_SUFFIXES:
         msg = f"{path}: {suffix} files are not supported. Save the volume as .nii.gz, with 3D Slicer or ITK-SNAP."

@@ -1,4 +1,4 @@
-"""Write an array in stored order to the format that the suffix names."""
+"""Write an array in stored order; the suffix selects the format."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _PAGES = (".tif", ".tiff")
 
 
 def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
-    """Return the suffixes that a mask of this volume may have, the most natural first."""
+    """Return the allowed suffixes for a mask of this volume, the preferred one first."""
     medical = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd")
-    # One slice and many times, and a flat image, are kept as they are in their own format only.
+    # Only its own format keeps the shape of a 2D+t file or of a 2-D image.
     if voxels.format == "nifti" and (voxels.grid.in_time or len(voxels.file_shape) == 2):
         return medical[:2]
     if voxels.format == "nrrd" and voxels.grid.in_time:
@@ -45,8 +45,8 @@ def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
 
 
 def no_seg(path: Path, voxels: Voxels) -> str:
-    """Return the message that says why the mask of this volume cannot be a DICOM SEG."""
-    why = "this case is no DICOM series"
+    """Return the message why the mask of this volume cannot be a DICOM SEG."""
+    why = "this case is not a DICOM series"
     if isinstance(voxels.header, DicomSource):
         why = voxels.header.problem or why
     instead = output_suffixes(voxels)[0]
@@ -54,25 +54,24 @@ def no_seg(path: Path, voxels: Voxels) -> str:
 
 
 def no_affine(path: Path, voxels: Voxels) -> str:
-    """Return the message that says why the mask of this volume cannot be NIfTI or NRRD."""
+    """Return the message why the mask of this volume cannot be NIfTI or NRRD."""
     pages = "a TIFF stack (.tif), whose pages are the slices"
-    ways = f"a DICOM SEG (.dcm), which keeps the place of each slice, or {pages}"
-    if ".dcm" not in output_suffixes(voxels):
-        ways = pages
+    has_seg = ".dcm" in output_suffixes(voxels)
+    ways = f"a DICOM SEG (.dcm), which keeps the place of each slice, or {pages}" if has_seg else pages
     return (
-        f"{path}: the slices of this case are not evenly spaced, and such a file can only say one distance for all. "
+        f"{path}: the slices of this case are not evenly spaced, and such a file can only hold one distance for all. "
         f"Write {ways}."
     )
 
 
 def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Segment] = ()) -> None:
-    """Write an array that lies on the grid of `voxels`; in the same format, with its own header.
+    """Write an array on the grid of `voxels`; the same format keeps the original header.
 
     Args:
-        path: where to write; its suffix chooses the format.
+        path: where to write; its suffix selects the format.
         array: (i, j, k) in stored order: labels, or a confidence from 0 to 1 as float32.
         voxels: the volume it belongs to.
-        segments: what the labels mean, for DICOM SEG and `.seg.nrrd`.
+        segments: names and colours of the labels, for DICOM SEG and `.seg.nrrd`.
 
     Raises:
         OutputError: the system refused to write, or DICOM SEG cannot hold this.
@@ -81,24 +80,14 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
     if voxels.grid.is_uneven and suffix not in (*SEG_SUFFIXES, *_PAGES):
         raise OutputError(no_affine(path, voxels))
     with atomic_file(path) as temporary:
+        grid = voxels.itk_grid or voxels.grid
         if suffix in NIFTI_SUFFIXES:
             own = voxels.format == "nifti"
-            save_nifti(
-                temporary,
-                _shaped(array, voxels, own=own),
-                voxels.itk_grid or voxels.grid,
-                voxels.header if own else None,
-            )
+            save_nifti(temporary, _shaped(array, voxels, own=own), grid, voxels.header if own else None)
         elif suffix in NRRD_SUFFIXES:
             own = voxels.format == "nrrd"
             pairs = slicer_pairs(array, segments) if suffix == ".seg.nrrd" and array.dtype.kind == "u" else {}
-            save_nrrd(
-                temporary,
-                _shaped(array, voxels, own=own),
-                voxels.itk_grid or voxels.grid,
-                voxels.header if own else None,
-                pairs,
-            )
+            save_nrrd(temporary, _shaped(array, voxels, own=own), grid, voxels.header if own else None, pairs)
         elif suffix in TIFF_SUFFIXES:
             save_tiff_stack(temporary, array, voxels.header if voxels.format == "tiff" else None)
         elif suffix in SEG_SUFFIXES:
@@ -111,13 +100,13 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
 
 
 def _shaped(array: NDArray[Any], voxels: Voxels, *, own: bool) -> NDArray[Any]:
-    """Return an array in the shape of its file: that of the image in its own format, and flat where the image is."""
+    """Return an array in the shape of its file: that of the image in its own format, 2-D for a 2-D image."""
     flat = len(voxels.file_shape) == 2
     return array.reshape(voxels.file_shape, order="F") if own or flat or voxels.format == "array" else array
 
 
 def _seg(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Segment]) -> Dataset:
-    # highdicom takes half a second to import, and few masks go out as DICOM.
+    # highdicom takes half a second to import, and few masks are written as DICOM.
     from napari_dinoaugseg.case.dicom.seg_writer import confidence_of, seg_of
 
     if array.dtype.kind == "f":
@@ -126,7 +115,7 @@ def _seg(path: Path, array: NDArray[Any], voxels: Voxels, segments: Sequence[Seg
 
 
 def _save_png(path: Path, image: NDArray[Any]) -> None:
-    """Write labels (H, W), or a confidence from 0 to 1 as 8-bit numbers."""
+    """Write labels (H, W), or a confidence from 0 to 1 in 8 bits."""
     if image.dtype.kind == "f":
         pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     else:

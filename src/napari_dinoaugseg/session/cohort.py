@@ -27,7 +27,7 @@ from napari_dinoaugseg.case.files import (
     suffix_of,
 )
 from napari_dinoaugseg.case.matching import is_mask_folder, split_masks
-from napari_dinoaugseg.case.pictures import find_case_pictures
+from napari_dinoaugseg.case.pictures import survey_pictures
 from napari_dinoaugseg.case.tiff import is_stack
 from napari_dinoaugseg.errors import CaseError, Hint, OutputError
 
@@ -285,7 +285,7 @@ def _read(path: Path) -> ImageFile | None:
 
 def _holds_case(folder: Path) -> bool:
     """Whether a subfolder is a case. Raises CaseError when it holds volumes instead."""
-    if any(may_be_dicom(path) for path in files_below(folder)) or find_case_pictures(folder):
+    if any(may_be_dicom(path) for path in files_below(folder)) or survey_pictures(folder)[0]:
         return True
     volume = next((path for path in files_below(folder) if suffix_of(path) in _VOLUMES), None)
     if volume is not None:

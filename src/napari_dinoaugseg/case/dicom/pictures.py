@@ -1,4 +1,4 @@
-"""Open several radiographs, photographs or ultrasound stills in DICOM as a case of pictures.
+"""Open several DICOM radiographs, photographs or ultrasound stills as a case of pictures.
 
 They have no position in the patient and may differ in size, so they are not slices of a volume.
 """
@@ -28,7 +28,7 @@ from napari_dinoaugseg.case.picture_files import Orientation, Picture
 from napari_dinoaugseg.case.pictures import PictureCase
 from napari_dinoaugseg.errors import CaseError
 
-# Images of these classes are slices, even if their position is lost.
+# Images of these classes are slices, even without a position.
 _SLICES = frozenset(
     {
         *(CTImageStorage, EnhancedCTImageStorage, MRImageStorage, EnhancedMRImageStorage),
@@ -38,7 +38,7 @@ _SLICES = frozenset(
 
 
 def single_pictures(found: Found, series: str | None) -> list[ImageFile]:
-    """Return the images that are pictures of one case; none where they are slices, or there is only one.
+    """Return the images that are pictures of one case; empty if they are slices, or if there is only one.
 
     Args:
         found: the images.
@@ -51,20 +51,20 @@ def single_pictures(found: Found, series: str | None) -> list[ImageFile]:
 
 
 def is_picture(image: ImageFile) -> bool:
-    """Return whether a file is one image that is no slice of a volume."""
+    """Return whether a file is a single image that is not a slice of a volume."""
     return len(image.slices) == 1 and not image.has_place and text(image.facts, "SOPClassUID") not in _SLICES
 
 
 def picture_case(found: Found, images: list[ImageFile], masks: MaskOptions | None = None) -> PictureCase:
-    """Return images as a case of pictures, in the order of their paths; loops among them are left out.
+    """Return images as a case of pictures, sorted by path, without loops among them.
 
     Args:
         found: the images.
-        images: those that are the pictures.
+        images: the pictures among them.
         masks: how to read masks of these pictures.
 
     Raises:
-        CaseError: damaged pixels, two different files that call themselves the same image, or two with one name.
+        CaseError: damaged pixels, two different files with one SOPInstanceUID, or two with one name.
     """
     images, notices = without_copies(images)
     images.sort(key=lambda image: natural_key(image.path.as_posix()))
@@ -91,12 +91,12 @@ def picture_case(found: Found, images: list[ImageFile], masks: MaskOptions | Non
 
 
 def _name(path: Path) -> str:
-    """Return the name of a picture: without a suffix of DICOM, for identifiers as names have dots too."""
+    """Return the name of a picture without a DICOM suffix; file names that are UIDs contain dots too."""
     return (path.with_suffix("") if path.suffix.lower() in DICOM_SUFFIXES else path).as_posix()
 
 
 def decode_picture(path: Path) -> Picture:
-    """Read one image as it is meant to be seen: inverted grey values (MONOCHROME1) turned round.
+    """Read one image for display, with MONOCHROME1 values inverted.
 
     Raises:
         CaseError: it is damaged.

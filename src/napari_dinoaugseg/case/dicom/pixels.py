@@ -1,7 +1,7 @@
-"""The pixels of DICOM slices, decoded one by one and rescaled to values such as Hounsfield units.
+"""Decode DICOM slices one by one and rescale them, for example to Hounsfield units.
 
-Lossless and 12-bit JPEG, which pydicom's own plugins leave out, are decoded by imagecodecs: scanners and archives write
-lossless JPEG (process 14) widely. `decode_frame` is registered with pydicom as a plugin, tried after its own.
+imagecodecs decodes lossless JPEG (process 14), which many scanners and archives write, and 12-bit JPEG, since pydicom's
+own plugins do not. `decode_frame` is registered with pydicom as its last plugin.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from napari_dinoaugseg.errors import CaseError
 
 _LABEL = "imagecodecs"
 _PROCESSES = (JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)
-# pydicom looks for this name in a module with a plugin.
+# pydicom expects this name in the module of a plugin.
 DECODER_DEPENDENCIES = dict.fromkeys(_PROCESSES, ("numpy", "imagecodecs"))
 
 
 def is_available(uid: str) -> bool:
-    """Return whether this decoder can be used for a transfer syntax; pydicom asks."""
+    """Return whether this decoder supports a transfer syntax, for pydicom."""
     return uid in DECODER_DEPENDENCIES and bool(imagecodecs.JPEG.available)
 
 
@@ -49,12 +49,12 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
 
     Args:
         source: the JPEG stream.
-        runner: pydicom's options of the frame; the layout of the result is set here.
+        runner: pydicom's options for the frame; receives the layout of the result.
 
     Returns:
-        The pixels, little endian, row by row, colours beside each other.
+        The pixels, little endian, row by row, colours interleaved.
     """
-    # The same name for both ends of the conversion has libjpeg leave the colours as they are: pydicom converts them.
+    # Equal colour spaces disable the conversion of libjpeg: pydicom converts colours itself.
     colours = "RGB" if runner.samples_per_pixel == 3 else None
     pixels = np.asarray(imagecodecs.jpeg_decode(source, colorspace=colours, outcolorspace=colours))
     runner.set_option("bits_allocated", 8 * pixels.dtype.itemsize)
@@ -70,7 +70,7 @@ def register() -> None:
             decoder.add_plugin(_LABEL, (__name__, decode_frame.__name__))
 
 
-register()  # when this module is imported, which happens once: pydicom's registry takes no two at a time
+register()  # on import, which happens once: pydicom's registry is not thread-safe
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _LITTLE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -79,11 +79,11 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 def read_pixels(ordered: Sequence[Slice]) -> tuple[NDArray[Any], float, float]:
     """Return the pixels (column, row, slice[, 3]) with slope and intercept.
 
-    Whole-numbered rescaling (Hounsfield units) is applied at once and kept as integers; where slices are rescaled each
-    in its own way (PET), values are float32; else the stored numbers are kept with one slope and intercept.
+    Integer rescaling (Hounsfield units) is applied immediately and gives integers; slices with different rescaling
+    (PET) give float32 values; otherwise the stored numbers are kept with one slope and intercept.
 
     Raises:
-        CaseError: pixels are missing, damaged, or of another size than announced.
+        CaseError: pixels are missing, damaged, or do not match the header.
     """
     scales = {_rescale(slice_) for slice_ in ordered}
     whole = all(slope.is_integer() and intercept.is_integer() for slope, intercept in scales)
@@ -92,7 +92,7 @@ def read_pixels(ordered: Sequence[Slice]) -> tuple[NDArray[Any], float, float]:
         if len(scales) > 1 or whole:
             pixels = _apply(pixels, *_rescale(slice_), as_integers=whole)
         if stored is None:
-            stored = _room(ordered, pixels)
+            stored = _empty(ordered, pixels)
         if not np.can_cast(pixels.dtype, stored.dtype):
             wider = np.promote_types(stored.dtype, pixels.dtype)
             stored = stored.astype(wider, order="K")
@@ -104,11 +104,11 @@ def read_pixels(ordered: Sequence[Slice]) -> tuple[NDArray[Any], float, float]:
     return stored, slope, intercept
 
 
-def _room(ordered: Sequence[Slice], pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return an empty array (column, row, slice[, 3]) for all slices, given the first."""
+def _empty(ordered: Sequence[Slice], pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return an uninitialised array (column, row, slice[, 3]) for all slices, given the first."""
     extra = pixels.shape[2:]
     try:
-        # Memory runs as in the files: columns fastest, then rows, then slices.
+        # Memory order as in the files: columns fastest, then rows, then slices.
         memory = np.empty((len(ordered), *pixels.shape), dtype=pixels.dtype)
     except (MemoryError, ValueError) as error:
         path, gigabytes = ordered[0].path, len(ordered) * pixels.nbytes / 1e9
@@ -134,7 +134,7 @@ def _apply(pixels: NDArray[Any], slope: float, intercept: float, *, as_integers:
 
 
 def _decoded(ordered: Sequence[Slice]) -> Iterator[NDArray[Any]]:
-    """Yield each slice as (row, column), or (row, column, 3) in RGB; a multi-frame file is opened once."""
+    """Yield each slice as (row, column), or (row, column, 3) in RGB; a multi-frame file is read once."""
     for path, group in groupby(ordered, key=lambda slice_: slice_.path):
         slices = list(group)
         first = slices[0]
@@ -169,7 +169,7 @@ def decode(path: Path, dataset: Dataset, frames: Iterator[int]) -> Iterator[NDAr
 
 
 def _unpacked(dataset: Dataset, frame: int) -> NDArray[np.uint8]:
-    """Return one frame of single bits that begins within a byte, where pydicom's own decoder miscounts."""
+    """Return one frame of a 1-bit image that starts within a byte, which pydicom decodes incorrectly."""
     shape = (int(dataset.Rows), int(dataset.Columns))
     size = shape[0] * shape[1]
     start, skip = divmod(frame * size, 8)
@@ -178,10 +178,10 @@ def _unpacked(dataset: Dataset, frame: int) -> NDArray[np.uint8]:
 
 
 def _in_bytes(slice_: Slice, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return colours (row, column, 3) in 8 bits, as everything behind takes them."""
+    """Return colours (row, column, 3) as uint8."""
     if pixels.dtype == np.uint8 or pixels.dtype.kind != "u":
         return pixels
-    # Colours of a palette have 16 bits, independent of the bits of the pixels.
+    # Palette colours have 16 bits, regardless of the bits of the pixels.
     bits = 16 if text(slice_.facts, "PhotometricInterpretation") == "PALETTE COLOR" else _bits(slice_, pixels)
     return (pixels >> max(0, bits - 8)).astype(np.uint8)
 
@@ -192,14 +192,14 @@ def _bits(slice_: Slice, pixels: NDArray[Any]) -> int:
 
 
 def is_inverted(slice_: Slice) -> bool:
-    """Return whether the lowest value is meant to be seen as white."""
+    """Return whether the lowest value is displayed as white (MONOCHROME1)."""
     return text(slice_.facts, "PhotometricInterpretation") == "MONOCHROME1"
 
 
 def as_seen(slice_: Slice, values: NDArray[Any]) -> NDArray[Any]:
-    """Return values of a MONOCHROME1 image the other way round, so that high ones are white; the type is kept.
+    """Invert values of a MONOCHROME1 image, so that high values are white; the type is kept.
 
-    The range of the stored numbers stays what it was, and where they are rescaled, the range of the values.
+    The range of the stored numbers is preserved, or that of the values if these are rescaled.
     """
     if values.dtype.kind not in "iu":
         return -values
@@ -207,14 +207,14 @@ def as_seen(slice_: Slice, values: NDArray[Any]) -> NDArray[Any]:
     bits = number(slice_.facts, "BitsStored") or 16
     lowest = -(2 ** (bits - 1)) if slice_.facts.get("PixelRepresentation") == 1 else 0
     ends = 2 * lowest + 2**bits - 1
-    if slope.is_integer() and intercept.is_integer():  # applied already
+    if slope.is_integer() and intercept.is_integer():  # already applied
         ends = int(slope * ends + 2 * intercept)
     limits = np.iinfo(values.dtype)
     return np.clip(int(ends) - values.astype(np.int64), limits.min, limits.max).astype(values.dtype)
 
 
 def open_pixels(path: Path) -> Dataset:
-    """Read a whole file; its pixels stay encoded.
+    """Read a whole file without decoding its pixels.
 
     Raises:
         CaseError: the file has no pixels, or holds a video.
@@ -228,7 +228,7 @@ def open_pixels(path: Path) -> Dataset:
         msg = f"{path}: the pixels are missing; the file is cut off. Copy or export it again."
         raise CaseError(msg)
     if "TransferSyntaxUID" not in dataset.file_meta:
-        # Only files that were never sent or stored by the book lack it; how they were parsed is how they are encoded.
+        # Non-conformant files lack it; pydicom has detected their encoding while parsing.
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
