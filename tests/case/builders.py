@@ -10,8 +10,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from napari_dinoaugseg.case import PictureCase, open_case
 
 OBLIQUE = np.array(
     # A rotation about no axis of the patient, exactly orthonormal up to rounding.
@@ -25,6 +28,24 @@ def numbers(shape: tuple[int, ...], dtype: Any = np.int16, seed: int = 0) -> NDA
     count = int(np.prod(shape))
     order = np.random.default_rng(seed).permutation(count)
     return (order % min(count, 30000 if np.dtype(dtype).itemsize > 1 else 120)).reshape(shape).astype(dtype)
+
+
+GREY = numbers((8, 10), np.uint8)
+COLOUR = numbers((8, 10, 3), np.uint8)
+
+
+def save(path: Path, array: NDArray[Any] = GREY, **options: Any) -> Path:
+    """Write a picture with Pillow; `options` are those of the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def pictures(path: Any, **options: Any) -> PictureCase:
+    """Open a case of pictures."""
+    case = open_case(path, **options)
+    assert isinstance(case, PictureCase)
+    return case
 
 
 def write_nifti(path: Path, array: NDArray[Any], affine: NDArray[Any] | None = None, **header: Any) -> Path:

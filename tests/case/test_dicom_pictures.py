@@ -17,16 +17,10 @@ from pydicom.uid import (
     VLPhotographicImageStorage,
 )
 
-from napari_dinoaugseg.case import PictureCase, VolumeCase, choose_window, open_case
+from napari_dinoaugseg.case import VolumeCase, choose_window, open_case
 from napari_dinoaugseg.errors import CaseError
-from tests.case.builders import numbers, write_dicom
+from tests.case.builders import numbers, pictures, write_dicom
 from tests.case.dicom_builders import write_object
-
-
-def pictures(path: Any, **options: Any) -> PictureCase:
-    case = open_case(path, **options)
-    assert isinstance(case, PictureCase)
-    return case
 
 
 def radiograph(path: Path, seed: int = 0, shape: tuple[int, int] = (5, 6), **values: Any) -> np.ndarray:

@@ -107,7 +107,7 @@ def test_segments_say_what_they_are(case: VolumeCase, tmp_path: Path) -> None:
     assert "RecommendedDisplayCIELabValue" not in tumour
 
 
-def test_the_file_belongs_to_patient_case_and_series(tmp_path: Path) -> None:
+def test_the_file_belongs_to_patient_study_and_series(tmp_path: Path) -> None:
     def someone(_: int, dataset: pydicom.Dataset) -> None:
         dataset.SpecificCharacterSet, dataset.PatientName = "ISO_IR 100", "Müller^Jürgen"
         dataset.PatientBirthDate, dataset.PatientSex, dataset.AccessionNumber = "19500101", "M", "A1"
@@ -274,7 +274,7 @@ def test_only_a_dicom_series_has_a_dicom_mask(case: VolumeCase, tmp_path: Path) 
     case.check_output(tmp_path / "mask.dcm")
     nifti = opened(write_nifti(tmp_path / "image.nii.gz", numbers((4, 5, 6))))
     assert ".dcm" not in nifti.mask_suffixes
-    with pytest.raises(OutputError, match=r"mask\.dcm: a DICOM SEG refers.*this case is no DICOM series"):
+    with pytest.raises(OutputError, match=r"mask\.dcm: a DICOM SEG refers.*this case is not a DICOM series"):
         nifti.check_output(tmp_path / "mask.dcm")
     with pytest.raises(OutputError, match="overwrite an input"):
         case.check_output(tmp_path / "ct" / "IM001.dcm")
@@ -484,7 +484,7 @@ def test_another_size_of_frames_is_refused(case: VolumeCase, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["IM000.dcm", "IM000"])
 def test_an_image_is_no_segmentation(name: str, case: VolumeCase, tmp_path: Path) -> None:
     image = (tmp_path / "ct" / "IM000.dcm").rename(tmp_path / name)
-    with pytest.raises(LabelError, match=r"IM000.*this is no DICOM segmentation \(CT Image Storage\)"):
+    with pytest.raises(LabelError, match=r"IM000.*this is not a DICOM segmentation \(CT Image Storage\)"):
         case.read_labels(image)
     with pytest.raises(LabelError, match="no such file"):
         case.read_labels(tmp_path / "nothing.dcm")

@@ -14,9 +14,7 @@ from PIL import Image
 
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import CaseError
-from tests.case.builders import numbers
-
-GREY = numbers((8, 10), np.uint8)
+from tests.case.builders import GREY
 
 
 def png_of(path: Path, width: int, height: int) -> Path:
@@ -62,6 +60,17 @@ def test_a_tiff_that_announces_more_than_the_memory_holds_is_refused(tmp_path: P
     for tag in (256, 257, 278):
         retagged(tmp_path / "a.tif", tag, 2**31)
     refused(tmp_path / "a.tif", r"a\.tif: its header announces .* GB of pixels, but this machine has")
+
+
+def test_a_lack_of_memory_names_the_file_the_amount_and_possible_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asarray(_: tifffile.TiffPage) -> None:
+        raise MemoryError("Unable to allocate 8.00 GiB")
+
+    tifffile.imwrite(tmp_path / "a.tif", GREY, metadata=None)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", asarray)
+    refused(tmp_path / "a.tif", r"a\.tif: .*more memory.*\(Unable to allocate 8\.00 GiB\).*may be damaged")
 
 
 def test_a_tiff_strip_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_unit_that_the_format_does_not_know_is_taken_as_mm(tmp_path: Path) -> 
 def test_a_qform_that_is_no_rotation_is_said_and_the_sform_followed(tmp_path: Path) -> None:
     path = patched(write_nifti(tmp_path / "image.nii", numbers((4, 5, 6))), 256, "3f", 9.0, 9.0, 9.0)
     case = volume(path)
-    assert case.notices == ["the qform is no rotation: the sform is followed"]
+    assert case.notices == ["the qform is not a rotation: the sform is followed"]
     assert np.array_equal(case.grid.affine, np.diag([1.0, 1.5, 4.0, 1.0]))
     with pytest.raises(CaseError, match=r"image\.nii: cannot be read as a NIfTI file"):
         open_case(patched(path, 254, "h", 0))

@@ -11,26 +11,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_dinoaugseg.case import PictureCase, find_masks_beside, open_case
+from napari_dinoaugseg.case import find_masks_beside, open_case
 from napari_dinoaugseg.case.files import PICTURE_SUFFIXES
 from napari_dinoaugseg.errors import CaseError, LabelError
-from tests.case.builders import numbers
+from tests.case.builders import COLOUR, GREY, numbers, pictures, save
 
-GREY = numbers((8, 10), np.uint8)
-COLOUR = numbers((8, 10, 3), np.uint8)
 MASK = (GREY % 3).astype(np.uint8)
-
-
-def save(path: Path, array: np.ndarray = GREY, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
-
-
-def pictures(path: Any) -> PictureCase:
-    case = open_case(path)
-    assert isinstance(case, PictureCase)
-    return case
 
 
 # --- kinds ------------------------------------------------------------------------------------------------------------

@@ -326,7 +326,7 @@ def test_the_background_of_a_table_may_stand_anywhere(tmp_path: Path) -> None:
     [
         (None, r"a\.png: this mask is coded in colours, and no labelmap\.txt beside it says what they mean"),
         ("background:0,0,0::\npolyp:128,0,0::\n", r"a\.png: its colours 0,128,0 are not in labelmap\.txt"),
-        ("background\n", r"labelmap\.txt: the line 'background' is no colour with a name"),
+        ("background\n", r"labelmap\.txt: the line 'background' is not a colour with a name"),
         ("a:1,2,3::\nb:1,2,3::\n", r"labelmap\.txt: a and b have the same colour"),
         ("a:1,2,300::\n", r"labelmap\.txt: the colour of a reaches beyond 255"),
     ],

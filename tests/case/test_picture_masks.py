@@ -11,7 +11,7 @@ from PIL import Image
 from napari_dinoaugseg.case import PictureCase, match_masks, open_case, read_mask_folder
 from napari_dinoaugseg.case.matching import base_stems, is_mask_folder
 from napari_dinoaugseg.errors import LabelError
-from tests.case.builders import listing, numbers
+from tests.case.builders import listing, numbers, pictures, save
 
 SHAPE = (12, 14)
 DISC = np.zeros(SHAPE, np.uint8)
@@ -20,19 +20,11 @@ CLASSES = (numbers(SHAPE) % 4).astype(np.uint8)
 SHADES = np.add.outer(np.linspace(0, 120, 60), np.linspace(0, 135, 70)).astype(np.uint8)
 
 
-def save(path: Path, array: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-    return path
-
-
 @pytest.fixture
 def case(tmp_path: Path) -> PictureCase:
     for name in ("IMD1", "IMD2", "IMD10"):
         save(tmp_path / "images" / f"{name}.png", numbers((*SHAPE, 3), np.uint8))
-    opened = open_case(tmp_path / "images")
-    assert isinstance(opened, PictureCase)
-    return opened
+    return pictures(tmp_path / "images")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +119,7 @@ def test_a_folder_that_mixes_pictures_and_masks_gives_its_masks_only(tmp_path: P
 
 
 def test_pictures_without_any_mask_are_no_labels(case: PictureCase, tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="there is no mask here, only pictures"):
+    with pytest.raises(LabelError, match="this folder holds only pictures"):
         case.read_labels(tmp_path / "images")
 
 
@@ -244,7 +236,7 @@ def test_chosen_pictures_are_given_exactly(case: PictureCase, tmp_path: Path) ->
     with pytest.raises(LabelError, match=r"picture 2 \(IMD10\.png\) has no mask"):
         case.read_labels(tmp_path / "masks", [0, 2])
     for wrong in (3, -1):
-        with pytest.raises(LabelError, match=rf"no picture {wrong}; they are numbered from 0 to 2"):
+        with pytest.raises(LabelError, match=rf"picture {wrong} does not exist; they are numbered from 0 to 2"):
             case.read_labels(tmp_path / "masks", [wrong])
     with pytest.raises(LabelError, match="no slice is named"):
         case.read_labels(tmp_path / "masks", [])

@@ -10,24 +10,9 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from napari_dinoaugseg.case import PictureCase, choose_window, open_case
+from napari_dinoaugseg.case import choose_window, open_case
 from napari_dinoaugseg.errors import CaseError, OutputError
-from tests.case.builders import listing, numbers
-
-GREY = numbers((8, 10), np.uint8)
-COLOUR = numbers((8, 10, 3), np.uint8)
-
-
-def save(path: Path, array: np.ndarray, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
-
-
-def pictures(path: Any) -> PictureCase:
-    case = open_case(path)
-    assert isinstance(case, PictureCase)
-    return case
+from tests.case.builders import COLOUR, GREY, listing, numbers, pictures, save
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG", ".jpg", ".jpeg"])

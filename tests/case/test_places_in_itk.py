@@ -136,7 +136,7 @@ def test_a_mask_of_any_nrrd_header_lies_where_itk_sees_the_image_and_labels_from
         )
         assert np.allclose(case.grid.spacing, np.multiply(SIZES, millimetres))
         assert any("unit of length" in notice for notice in case.notices) == (millimetres != 1.0)
-        assert any("'furlong', which is no length" in notice for notice in case.notices) == (unit == "furlong")
+        assert any("'furlong', which is not a length" in notice for notice in case.notices) == (unit == "furlong")
         for out in ("mask.nii.gz", "mask.nrrd"):
             require_one_place(seen, write_mask(case, folder / out))
             require_labels(case, folder / out)

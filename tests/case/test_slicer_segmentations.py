@@ -118,7 +118,7 @@ def test_an_overlap_is_refused_with_both_segments_named(case: VolumeCase, tmp_pa
         ([segment(TUMOUR, 1), segment(KIDNEY, 1)], "two segments have the same voxels"),
         ([segment(TUMOUR, 1), segment(KIDNEY, 1, 7)], "'Kidney left' has no voxels of its own"),
         ([segment(TUMOUR, 1), segment(KIDNEY, 0, 1)], "'Kidney left' has no voxels of its own"),
-        ([segment(TUMOUR, 1), segment(KIDNEY, 1, 1) | {"Layer": "top"}], "is no number"),
+        ([segment(TUMOUR, 1), segment(KIDNEY, 1, 1) | {"Layer": "top"}], "is not a number"),
         ([segment(TUMOUR, 1), segment(KIDNEY, 5, 1)], "layer 1 holds 1, which no segment has"),
     ],
 )

@@ -146,10 +146,10 @@ def test_labels_of_a_stack_with_voxel_size_may_lack_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "says"),
     [
-        ({"spacing": 2.5, "unit": "sec"}, "the unit 'sec', which is no length"),
+        ({"spacing": 2.5, "unit": "sec"}, "the unit 'sec', which is not a length"),
         ({"spacing": 2.5}, "no unit"),
-        ({"spacing": float("nan"), "unit": "mm"}, "no positive number"),
-        ({"spacing": 0, "unit": "mm"}, "no positive number"),
+        ({"spacing": float("nan"), "unit": "mm"}, "not a positive number"),
+        ({"spacing": 0, "unit": "mm"}, "not a positive number"),
         ({"spacing": 2, "unit": "pixel"}, None),
         ({}, None),
     ],

@@ -142,7 +142,7 @@ def test_masks_whose_size_tells_speak_for_the_others_of_their_folder(tmp_path: P
     case = folder_of(tmp_path, {"a": 6, "b": 3, "c": 1}, {"a": "stored", "b": "stored", "c": "stored"})
     labels = case.read_labels(tmp_path / "masks")
     assert all(np.array_equal(labels[i], SEEN_MASK) for i in range(3))
-    assert any("taken as it is stored, like the masks whose size tells" in notice for notice in labels.notices)
+    assert any("stored, like the masks whose size fits only one way" in notice for notice in labels.notices)
 
 
 def test_a_mask_with_an_orientation_of_its_own_lies_as_seen(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_number_that_is_no_label_is_shown_with_its_digits(
     value: float, digits: str, case: VolumeCase, tmp_path: Path
 ) -> None:
     path = write_nifti(tmp_path / "labels.nii.gz", (painted(3) > 0) * value)
-    with pytest.raises(LabelError, match=rf"it holds {re.escape(digits)}, which is no label"):
+    with pytest.raises(LabelError, match=rf"it holds {re.escape(digits)}, which is not a label"):
         case.read_labels(path)
 
 
@@ -108,7 +108,7 @@ def test_a_slope_too_coarse_to_tell_labels_apart_makes_nothing_a_label(case: Vol
     image = nib.Nifti1Image(numbers(SHAPE), case.grid.affine)
     image.header.set_slope_inter(0.7, 0)
     nib.save(image, tmp_path / "scan.nii")
-    with pytest.raises(LabelError, match="which is no label"):
+    with pytest.raises(LabelError, match="which is not a label"):
         case.read_labels(tmp_path / "scan.nii")
 
 
@@ -134,7 +134,7 @@ def bad(change: str) -> np.ndarray:
     ("change", "message"),
     [
         ("negative", "holds the label -1"),
-        ("fractional", "holds 0.5, which is no label"),
+        ("fractional", "holds 0.5, which is not a label"),
         ("nan", "NaN or infinite"),
         ("infinite", "NaN or infinite"),
         ("huge", "holds the label 65536"),
@@ -161,7 +161,7 @@ def test_only_background_is_refused_unless_slices_are_named(case: VolumeCase, tm
 @pytest.mark.parametrize("wrong", [-1, 8, 100])
 def test_a_slice_number_out_of_range_is_refused(wrong: int, case: VolumeCase, tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "labels.nii.gz", painted(2))
-    with pytest.raises(LabelError, match=rf"ct: there is no slice {wrong}; they are numbered from 0 to 7"):
+    with pytest.raises(LabelError, match=rf"ct: slice {wrong} does not exist; they are numbered from 0 to 7"):
         case.read_labels(path, [2, wrong])
     with pytest.raises(LabelError, match="no slice is named"):
         case.read_labels(path, [])
@@ -189,7 +189,7 @@ def test_a_folder_a_picture_and_colours_are_no_labels_of_a_volume(case: VolumeCa
     with pytest.raises(LabelError, match=r"labels\.png: files of this kind are not supported"):
         case.read_labels(tmp_path / "labels.png")
     (tmp_path / "labels.tif").write_bytes(b"x")
-    with pytest.raises(LabelError, match=r"labels\.tif: a TIFF file says nothing about position"):
+    with pytest.raises(LabelError, match=r"labels\.tif: a TIFF file does not hold a position"):
         case.read_labels(tmp_path / "labels.tif")
     colours = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     with pytest.raises(LabelError, match="it holds colours"):

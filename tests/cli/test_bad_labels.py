@@ -47,7 +47,7 @@ BAD_LABELS = {
     "other spacing": (lambda f: labels(f, truth_voxels(), OTHER_SPACING), "different affines"),
     "empty": (lambda f: labels(f, np.zeros(SHAPE, np.uint8)), "every voxel is background"),
     "negative": (lambda f: labels(f, ball(voxel=-2)), "label -2. Save labels as whole numbers from 0"),
-    "fractional": (lambda f: labels(f, ball(np.float32, voxel=0.5)), "holds 0.5, which is no label"),
+    "fractional": (lambda f: labels(f, ball(np.float32, voxel=0.5)), "holds 0.5, which is not a label"),
     "no number": (lambda f: labels(f, ball(np.float32, voxel=np.nan)), "NaN or infinite voxels"),
     "too high": (lambda f: labels(f, ball(np.int32, voxel=70000)), "label 70000. Save labels as whole"),
     "highest": (lambda f: labels(f, ball(np.uint16, voxel=65535)), "65535"),
@@ -67,7 +67,7 @@ def test_a_label_file_that_does_not_fit(example, refused, case):
 @pytest.mark.parametrize(
     ("slices", "says", "names"),
     [
-        ("4,16", "there is no slice 16; .*0 to 15", "image"),
+        ("4,16", "slice 16 does not exist; .*0 to 15", "image"),
         ("4-99999999999", "no list of slices", "99999999999"),
         ("four", "no list of slices", "'four'"),
         ("4,,8", "no list of slices", "'4,,8'"),

@@ -611,7 +611,7 @@ def read_mask_folder(path: Path | Sequence[Path], options: MaskOptions | None = 
         A mapping from name (relative path without suffix) to labels (H, W), decoded one by one.
 
     Raises:
-        LabelError: there is no mask, one cannot be read, or one holds no labels.
+        LabelError: no mask is found, one cannot be read, or one holds no labels.
     """
     if isinstance(path, str | Path):
         folder = Path(path)

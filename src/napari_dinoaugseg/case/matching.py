@@ -264,4 +264,3 @@ class _Lookup:
                 msg = f"{mask}: this mask fits several pictures ({listed(stems)}). Put masks in the same subfolders."
                 raise LabelError(msg)
         return None
-

@@ -350,7 +350,7 @@ def save_nifti(path: Path, array: NDArray[Any], grid: Grid, header: Any = None) 
     Args:
         path: where to write; the suffix determines compression.
         array: the mask or confidence in the shape of the file.
-        grid: its grid, written as sform and qform if there is no header.
+        grid: its grid, written as sform and qform without a header.
         header: the NIfTI header of the image, whose affine, codes, units and extensions are kept bit for bit.
     """
     if header is None:

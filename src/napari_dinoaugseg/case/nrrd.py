@@ -348,7 +348,7 @@ def save_nrrd(
     Args:
         path: where to write.
         array: the mask or confidence in the shape of the file.
-        grid: its grid, written as LPS if there is no header.
+        grid: its grid, written as LPS without a header.
         header: the geometry fields of the original file, kept unchanged.
         pairs: key/value pairs to add, such as those of 3D Slicer's segmentations.
     """

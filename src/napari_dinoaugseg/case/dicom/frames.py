@@ -1,15 +1,15 @@
-"""The images of a DICOM file with their geometry: frames, tiles of mosaics, and what a segmentation refers to.
+"""The images of a DICOM file with their geometry: frames, tiles of mosaics, and the references of a segmentation.
 
-A file of one image has its geometry at the top, frames of an enhanced object in functional groups (PS3.3 C.7.6.16).
-Older multi-frame objects describe their first frame and how the others follow: nuclear medicine with the position in
-the Detector Information Sequence and a signed Spacing Between Slices (C.8.4.8, C.8.4.11), others at the top with
-Spacing Between Slices or a vector of slice locations. Pixel sizes stand in Pixel Spacing, or in what a detector, a film
-scanner or an ultrasound machine knows (10.7, C.8.5.5), even where there is no place in the patient.
+A single-frame file has its geometry at the top level, an enhanced object in functional groups (PS3.3 C.7.6.16). Older
+multi-frame objects describe their first frame and the step to the others: nuclear medicine with the position in the
+Detector Information Sequence and a signed Spacing Between Slices (C.8.4.8, C.8.4.11), others at the top level with
+Spacing Between Slices or a vector of slice locations. The pixel size is in Pixel Spacing, or in attributes of
+detectors, film scanners and ultrasound machines (10.7, C.8.5.5), even without a position in the patient.
 
 A Siemens mosaic holds the slices of a volume (fMRI, diffusion) as tiles of one image. The number of tiles and the
-direction of the slices stand only in a private header (CSA), which nibabel reads. The position of a mosaic is where the
-corner of the whole mosaic would lie if it were centred on the slice: that of a tile lies half of the difference in size
-further in (nibabel, doc/source/dicom/dicom_mosaic.rst).
+direction of the slices are only in a private header (CSA), which nibabel reads. The position of a mosaic is that of the
+corner of the whole mosaic if it were centred on the slice: the corner of a tile is inset by half of the difference in
+size (nibabel, doc/source/dicom/dicom_mosaic.rst).
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from napari_dinoaugseg.case.dicom.headers import (
 from napari_dinoaugseg.case.files import reading, unreadable
 from napari_dinoaugseg.errors import CaseError
 
-# Our own fact about a tile: its first row and column in the mosaic.
+# Our own keyword: first row and column of a tile in the mosaic.
 TILE = "MosaicTile"
 _PARALLEL = 0.99
 
 
 def is_mosaic(facts: Facts) -> bool:
-    """Return whether an image calls itself a mosaic."""
+    """Return whether an image is a mosaic by its Image Type."""
     kinds = facts.get("ImageType")
     return isinstance(kinds, tuple) and "MOSAIC" in kinds and int(facts.get("NumberOfFrames") or 1) == 1
 
@@ -64,7 +64,7 @@ def tiles_of(path: Path, facts: Facts) -> tuple[list[Slice], list[str]]:
     """Return the slices of a mosaic in their order, and a notice.
 
     Raises:
-        CaseError: the header does not say how the tiles are to be taken apart.
+        CaseError: the header does not describe the tiles.
     """
     count, across = _private(path)
     position, orientation = numbers(facts, "ImagePositionPatient", 3), numbers(facts, "ImageOrientationPatient", 6)
@@ -89,7 +89,7 @@ def tiles_of(path: Path, facts: Facts) -> tuple[list[Slice], list[str]]:
 
 
 def cut(slice_: Slice, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return the tile of a mosaic (row, column), or the whole image where it is none."""
+    """Return the tile of a mosaic (row, column), or the whole image if it is not a mosaic."""
     if TILE not in slice_.facts:
         return pixels
     row, column = slice_.facts[TILE]
@@ -98,16 +98,16 @@ def cut(slice_: Slice, pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _private(path: Path) -> tuple[int, NDArray[np.float64] | None]:
-    """Return the number of tiles and the direction in which the slices follow (LPS), 0 and None where not said."""
+    """Return the number of tiles and the direction of the slices (LPS); 0 and None if missing."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # nibabel calls these readers experimental, when they are imported
+        warnings.simplefilter("ignore", UserWarning)  # nibabel warns on import that these readers are experimental
         from nibabel.nicom import csareader
     try:
         header = csareader.get_csa_header(read_dataset(path, stop_before_pixels=True))
         if header is None:
             return 0, None
         count, across = csareader.get_n_mosaic(header), csareader.get_slice_normal(header)
-    except Exception:  # a private header of unknown origin: nibabel answers damage with almost any exception
+    except Exception:  # nibabel raises almost anything for a damaged private header
         return 0, None
     return int(count or 0), None if across is None else np.asarray(across, dtype=float)
 
@@ -119,20 +119,17 @@ def _refused(path: Path) -> str:
     )
 
 
-# --- what a segmentation refers to ---------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class DicomSource:
-    """The slices of one volume.
+    """The images that the slices of a volume come from: the references of a segmentation.
 
     Attributes:
-        frames: file and frame (from 1; None for a file that is one image) of each slice, in stored order.
-        series: the SeriesInstanceUIDs: one, or one for each slice where a scanner gave each a series of its own.
+        frames: file and frame (from 1; None for a single-frame file) of each slice, in stored order.
+        series: the SeriesInstanceUIDs: one, or one per slice if each slice has its own series.
         instances: the SOPInstanceUID of the file of each slice, in stored order.
-        frame_of_reference: the FrameOfReferenceUID; empty when there is none or the slices do not share it.
-        problem: why no DICOM SEG can refer to these slices; None when one can.
-        at_one_place: whether the slices are frames of a loop, which differ in time and not in place.
+        frame_of_reference: the FrameOfReferenceUID; empty if missing or not shared by all slices.
+        problem: why no DICOM SEG can refer to these slices; None if one can.
+        at_one_place: whether the slices are frames of a loop, which differ in time and not in position.
     """
 
     frames: tuple[tuple[Path, int | None], ...]
@@ -148,7 +145,7 @@ def source_of(ordered: Sequence[Slice], *, placed: bool, at_one_place: bool = Fa
 
     Args:
         ordered: the slices in stored order.
-        placed: whether their place in the patient is known.
+        placed: whether their position in the patient is known.
         at_one_place: whether they are frames of a loop.
     """
     references = {str(slice_.facts.get("FrameOfReferenceUID", "")) for slice_ in ordered}
@@ -178,11 +175,9 @@ def _problem(ordered: Sequence[Slice], placed: bool) -> str | None:
     return None
 
 
-# --- the images of a file ------------------------------------------------------------------------------------------
-
 PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
 _IN_VOLUME = dict(zip(PLACE, ("ImagePositionVolume", "ImageOrientationVolume"), strict=True))
-# Our own facts: the frames follow against the normal of the first, and which one of a loop at one place this is.
+# Our own keywords: frames ordered against the normal of the first, and the number of a frame of a loop.
 DESCENDING = "FramesDescend"
 FRAME_NUMBER = "FrameNumber"
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -199,10 +194,10 @@ class ImageFile:
 
     Attributes:
         path: the file.
-        facts: what its header says as a whole.
+        facts: the header values of the whole file.
         slices: its images, in the order of the file.
-        has_place: whether it says where any of its images lies in the patient.
-        notices: what a person should know about its geometry.
+        has_place: whether any of its images has a position in the patient.
+        notices: sentences about its geometry for the user.
     """
 
     path: Path
@@ -214,11 +209,11 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class OtherFile:
-    """A DICOM file that holds no image.
+    """A DICOM file without an image.
 
     Attributes:
         path: the file.
-        kind: what it is, such as "a structured report (SR)".
+        kind: its description, such as "a structured report (SR)".
     """
 
     path: Path
@@ -226,7 +221,7 @@ class OtherFile:
 
 
 def read_image_file(path: Path) -> ImageFile | None:
-    """Read the header of an image; None for a DICOM object that is no image. Raises as `read_object`."""
+    """Read the header of an image; None for a DICOM object without an image. Raises as `read_object`."""
     found = read_object(path)
     return found if isinstance(found, ImageFile) else None
 
@@ -235,7 +230,7 @@ def read_object(path: Path) -> ImageFile | OtherFile:
     """Read the header of a DICOM file.
 
     Raises:
-        CaseError: not DICOM, damaged, a whole-slide image, or a mosaic that cannot be taken apart.
+        CaseError: not DICOM, damaged, a whole-slide image, or a mosaic with an incomplete header.
     """
     with reading(path, EXPECTED):
         dataset = read_header(path, (*OF_THE_FILE, *GROUPS))
@@ -258,14 +253,14 @@ def read_object(path: Path) -> ImageFile | OtherFile:
 
 
 def slices_of(path: Path, dataset: Dataset) -> list[Slice]:
-    """Return the images of one file, each with its facts.
+    """Return the images of one file, each with its header values.
 
     Args:
         path: the file.
-        dataset: its header, with what `OF_GEOMETRY` and `GROUPS` name at least.
+        dataset: its header, with at least the attributes in `OF_GEOMETRY` and `GROUPS`.
 
     Raises:
-        CaseError: more or fewer frames are described than announced, or more than the file can hold.
+        CaseError: the number of described frames differs from the declared one, or exceeds the size of the file.
     """
     return _images(path, dataset, facts_of(dataset, OF_THE_FILE))[0]
 
@@ -294,16 +289,13 @@ def _images(path: Path, dataset: Dataset, facts: Facts) -> tuple[list[Slice], li
 
 
 def _in_volume(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts with the place in the volume of the ultrasound probe as the place of the frame."""
+    """Return the facts with the position in the volume of the ultrasound probe as the position of the frame."""
     return {**facts, **{keyword: facts[other] for keyword, other in _IN_VOLUME.items() if other in facts}}
 
 
-# --- frames that are not described one by one --------------------------------------------------------------------
-
-
 def _alike(path: Path, facts: Facts, count: int) -> tuple[list[Slice], str]:
-    """Return the frames of a file that describes the first and how the others follow, and a notice."""
-    # Even a compressed frame takes the header of its item and some bytes: more were never written.
+    """Return the frames of a file that describes only the first frame and the step to the others, and a notice."""
+    # Even a compressed frame takes an item header and some bytes.
     if count > path.stat().st_size / _SMALLEST_FRAME:
         msg = (
             f"{path}: it announces {count} frames, more than fit into the file. It is damaged; copy or export it again."
@@ -320,7 +312,7 @@ def _alike(path: Path, facts: Facts, count: int) -> tuple[list[Slice], str]:
 
 
 def _places(facts: Facts, count: int) -> tuple[list[dict[str, Any]], str]:
-    """Return position and orientation of each frame, none where the file does not say them, and a notice."""
+    """Return position and orientation of each frame (empty if the file does not give them), and a notice."""
     origin = origin_of(facts)
     if origin is None or _are_views(facts):
         return [], ""
@@ -338,7 +330,7 @@ def _places(facts: Facts, count: int) -> tuple[list[dict[str, Any]], str]:
 
 
 def origin_of(facts: Facts) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return position (3,) and orientation (6,) of the first image: at the top, or that of the first detector."""
+    """Return position (3,) and orientation (6,) of the first image, from the top level or the first detector."""
     detector = next(iter(facts.get("DetectorInformationSequence") or ()), None)
     for found in (facts, facts_of(detector, PLACE) if isinstance(detector, Dataset) else {}):
         position, orientation = numbers(found, PLACE[0], 3), numbers(found, PLACE[1], 6)
@@ -348,7 +340,7 @@ def origin_of(facts: Facts) -> tuple[NDArray[np.float64], NDArray[np.float64]] |
 
 
 def _placed(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts of a single image of nuclear medicine with the position of its detector."""
+    """Return the facts of a single nuclear medicine image with the position of its detector."""
     origin = None if any(keyword in facts for keyword in PLACE) or _are_views(facts) else origin_of(facts)
     if origin is None:
         return facts
@@ -356,13 +348,13 @@ def _placed(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _are_views(facts: Facts) -> bool:
-    """Return whether images of nuclear medicine are projections (planar, or views of a rotation), not slices."""
+    """Return whether nuclear medicine images are projections (planar, or views of a rotation), not slices."""
     kinds = facts.get("ImageType")
     return facts.get("Modality") == "NM" and isinstance(kinds, tuple) and len(kinds) > 2 and "RECON" not in kinds[2]
 
 
 def over_time(facts: Facts) -> bool:
-    """Return whether the frames of a file follow one another in time (a loop): what Frame Increment Pointer says."""
+    """Return whether the frames of a file are a loop over time, from Frame Increment Pointer."""
     pointers = facts.get("FrameIncrementPointer")
     tags = pointers if isinstance(pointers, tuple | MultiValue) else () if pointers is None else (pointers,)
     named = {keyword_for_tag(tag) for tag in tags}
@@ -372,12 +364,12 @@ def over_time(facts: Facts) -> bool:
 
 
 def are_slices(facts: Facts) -> bool:
-    """Return whether frames may lie beside one another: they are neither views nor frames of a loop."""
+    """Return whether frames may be adjacent slices: they are neither projections nor a loop."""
     return not _are_views(facts) and not over_time(facts)
 
 
 def frame_offsets(facts: Facts, count: int) -> tuple[NDArray[np.float64] | None, str]:
-    """Return the distance of each frame from the first along the normal, in mm, and a notice; None where not said."""
+    """Return the distance of each frame from the first along the normal in mm (None if missing), and a notice."""
     for keyword in ("SliceLocationVector", "GridFrameOffsetVector"):
         vector = numbers(facts, keyword, count)
         if vector is not None:
@@ -392,11 +384,8 @@ def frame_offsets(facts: Facts, count: int) -> tuple[NDArray[np.float64] | None,
     return step * (np.arange(count, dtype=np.float64) if slices is None else slices - slices[0]), notice
 
 
-# --- the size of a pixel -------------------------------------------------------------------------------------------
-
-
 def _with_pixel_spacing(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts with Pixel Spacing filled in from the other attributes that give it."""
+    """Return the facts with Pixel Spacing, from other attributes if it is missing."""
     if "PixelSpacing" in facts:
         return facts
     found, _ = _pixel_spacing(facts)
@@ -404,7 +393,7 @@ def _with_pixel_spacing(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pixel_spacing(facts: Facts) -> tuple[tuple[float, float] | None, str]:
-    """Return the distance of rows and of columns in mm, and which one that is where it is not the plain one."""
+    """Return the distance between rows and between columns in mm, and a notice unless it is plain Pixel Spacing."""
     detector = _pair(facts, "ImagerPixelSpacing")
     plain = _pair(facts, "PixelSpacing")
     if plain is not None:
@@ -423,7 +412,7 @@ def _pixel_spacing(facts: Facts) -> tuple[tuple[float, float] | None, str]:
 
 
 def _of_regions(facts: Facts) -> tuple[tuple[float, float] | None, str]:
-    """Return the pixel size of the two-dimensional regions of an ultrasound image, where they agree."""
+    """Return the pixel size of the 2-D regions of an ultrasound image, if they agree, and a notice."""
     sizes = []
     for region in facts.get("SequenceOfUltrasoundRegions") or ():
         units = [value_of(region, f"PhysicalUnits{axis}Direction") for axis in "XY"]

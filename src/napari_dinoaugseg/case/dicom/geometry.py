@@ -1,6 +1,10 @@
-"""Place the slices of a DICOM series: split into volumes, sorted along the normal, refused where they form no volume.
+"""Arrange the slices of a DICOM series: split them into volumes, sort these along the normal, refuse invalid ones.
 
-Names and rules are those of DICOM PS3.3: Image Plane Module (C.7.6.2). Coordinates are in mm, LPS.
+Names and rules follow DICOM PS3.3, Image Plane Module (C.7.6.2). Coordinates are in mm, LPS.
+
+A series may hold several volumes: cardiac phases, time points, echoes, or stacks of a multi-frame file. Slices are
+split only into complete volumes, one slice per position; otherwise they stay together, and `stack` refuses them by
+name. Images of one slice over time are a loop, whose frames are the slices of the case.
 """
 
 from __future__ import annotations
@@ -17,27 +21,28 @@ from numpy.typing import NDArray
 from napari_dinoaugseg.case.dicom.frames import DESCENDING, FRAME_NUMBER, TILE
 from napari_dinoaugseg.case.dicom.headers import Slice, number
 from napari_dinoaugseg.case.files import listed
-from napari_dinoaugseg.errors import CaseError, Hint, SeveralVolumesError
+from napari_dinoaugseg.case.nifti import require_component
+from napari_dinoaugseg.errors import CaseError, SeveralVolumesError
 
-# Directions may differ by rounding of their text form only.
+# Directions may differ only by the rounding of decimal strings.
 _SAME_DIRECTION = 1e-3
-# Directions written with two or three decimals are unit vectors and at right angles only so far.
+# Directions with two or three decimals are orthonormal only up to this.
 _ORTHONORMAL = 1e-2
-# Slices may lie this share of a step off even places: positions come rounded, and tables move with some play.
+# Slices may deviate by this share of a step from even positions: these are rounded, and tables are inexact.
 _OFF_EVEN = 0.1
-# Rounding explains no more than this share of a step: beyond it, a slice might as well be missing.
+# Beyond this share of a step, a missing slice is as likely as rounding.
 _MOST_ROUNDING = 0.25
-# From this share of a step on, a notice says that the even places are not those of the file.
-_WORTH_TELLING = 0.02
-# Slices less apart (in mm) lie at one position.
+# From this share of a step on, a notice reports that even positions differ from those of the file.
+_NOTABLE = 0.02
+# Slices closer than this (in mm) have the same position.
 SAME_PLACE = 1e-3
-# A shift within the slice plane of one step per hundred is about half a degree of gantry tilt.
+# In-plane shift per step; this is about half a degree of gantry tilt.
 _TILT = 0.01
 
 
 @dataclass(frozen=True)
 class Header(Slice):
-    """One slice whose place in the patient is known.
+    """One slice with a known position in the patient.
 
     Attributes:
         position: of the centre of the first pixel, (3,) in mm.
@@ -51,7 +56,7 @@ class Header(Slice):
 
     @property
     def normal(self) -> NDArray[np.float64]:
-        """The unit vector across the slice."""
+        """The unit normal of the slice."""
         return np.cross(self.orientation[:3], self.orientation[3:])
 
 
@@ -92,10 +97,10 @@ class Stack:
 
     Attributes:
         ordered: the slices.
-        affine: (4, 4), from (column, row, slice) to RAS mm. The first stored axis runs along a row of the image (its
-            step is the distance between columns), the second down a column, the third from slice to slice.
-        offsets: as `Grid.offsets`: None where the slices are evenly spaced.
-        notices: what a person should know about it.
+        affine: (4, 4), from (column, row, slice) to RAS mm. The step of the first stored axis is the distance between
+            columns, that of the second the distance between rows, that of the third from slice to slice.
+        offsets: as `Grid.offsets`: None if the slices are evenly spaced.
+        notices: sentences for the user.
     """
 
     ordered: list[Header]
@@ -105,7 +110,7 @@ class Stack:
 
 
 def stack(headers: list[Header]) -> Stack:
-    """Sort the slices of one volume along their normal; neither names nor instance numbers are trusted.
+    """Sort the slices of one volume along their normal, regardless of file names and instance numbers.
 
     Raises:
         CaseError: mixed directions, sizes or spacings, duplicate positions, or a tilted gantry.
@@ -113,7 +118,7 @@ def stack(headers: list[Header]) -> Stack:
     first = headers[0]
     for header in headers[1:]:
         require_alike(first, header)
-    # Frames that follow against the normal stay in the order of their file, as other programs read them.
+    # Frames stored against the normal keep the order of the file, as in other programs.
     normal = -first.normal if DESCENDING in first.facts else first.normal
     ordered = sorted(headers, key=lambda header: (float(header.position @ normal), header.path.name, header.frame or 0))
     if len(ordered) == 1:
@@ -124,11 +129,11 @@ def stack(headers: list[Header]) -> Stack:
     unit = _unit(ordered)
     lean = _require_straight(ordered, heights, normal, unit)
     mean = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
-    if lean <= math.sqrt(3) * unit:  # rounding of its ends, which would only make the grid skew
+    if lean <= math.sqrt(3) * unit:  # only rounding of the end positions, which would skew the grid
         mean = normal * (heights[-1] - heights[0]) / (len(ordered) - 1)
     fitted, off = _line(heights)
     if off <= _tolerance(ordered, normal, fitted):
-        is_plain = off <= max(_WORTH_TELLING * fitted, SAME_PLACE)
+        is_plain = off <= max(_NOTABLE * fitted, SAME_PLACE)
         notices = [] if is_plain else [_rounded(off, float(np.linalg.norm(mean)))]
         return Stack(ordered, _affine(ordered[0], mean), None, notices)
     offsets = tuple(float(height) for height in heights - heights[0])
@@ -136,7 +141,7 @@ def stack(headers: list[Header]) -> Stack:
 
 
 def loop(ordered: list[Header]) -> Stack:
-    """Stack frames that lie at one place in the given order, 1 mm apart for want of a distance.
+    """Stack frames at one position in the given order, nominally 1 mm apart.
 
     Raises:
         CaseError: mixed directions, sizes or spacings.
@@ -148,7 +153,7 @@ def loop(ordered: list[Header]) -> Stack:
 
 
 def require_alike(first: Header, header: Header) -> None:
-    """Raise `CaseError` unless two slices have one direction, size and pixel spacing."""
+    """Raise `CaseError` unless two slices have the same direction, size and pixel spacing."""
     differs = _difference(first, header)
     if differs:
         msg = (
@@ -159,7 +164,7 @@ def require_alike(first: Header, header: Header) -> None:
 
 
 def are_alike(first: Header, header: Header) -> bool:
-    """Return whether two slices have one direction, size and pixel spacing."""
+    """Return whether two slices have the same direction, size and pixel spacing."""
     return not _difference(first, header)
 
 
@@ -181,7 +186,7 @@ def _require_distinct(ordered: list[Header], heights: NDArray[np.float64]) -> No
     if steps[same] < SAME_PLACE or steps[same] < 0.01 * _usual(steps):
         msg = (
             f"{_both(ordered[same], ordered[same + 1])} lie at the same position but differ: two acquisitions or time "
-            "points (cardiac phases) in one series, and nothing tells them apart. Keep one set in the folder."
+            "points (cardiac phases) in one series, and nothing distinguishes them. Keep one set in the folder."
         )
         raise CaseError(msg)
 
@@ -191,7 +196,7 @@ def _usual(steps: NDArray[np.float64]) -> float:
 
 
 def _line(heights: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the step of even places that come closest to these, and how far off the worst of them lies, in mm."""
+    """Return the step of the best-fitting even positions, and the largest deviation from them, in mm."""
     numbers = np.arange(len(heights))
 
     def worst(step: float) -> float:
@@ -208,7 +213,7 @@ def _line(heights: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def is_even(headers: list[Header]) -> bool:
-    """Return whether slices, several of which may lie at one position, lie on evenly spaced places, three at least."""
+    """Return whether slices lie at three or more evenly spaced positions; several may share a position."""
     if not headers:
         return False
     normal = headers[0].normal
@@ -221,26 +226,26 @@ def is_even(headers: list[Header]) -> bool:
 
 
 def _tolerance(headers: list[Header], normal: NDArray[np.float64], step: float) -> float:
-    """Return how far off even places slices may lie, in mm."""
+    """Return the allowed deviation of slices from even positions, in mm."""
     return min(max(_OFF_EVEN * step, _rounding(headers, normal) + SAME_PLACE), _MOST_ROUNDING * step)
 
 
 def _rounding(headers: list[Header], normal: NDArray[np.float64]) -> float:
-    """Return how far, in mm along the normal, the decimals of the positions leave open where a slice lies."""
+    """Return the uncertainty of slice positions along the normal due to their decimals, in mm."""
     return 0.5 * _unit(headers) * float(np.abs(normal).sum())
 
 
 def _unit(headers: list[Header]) -> float:
-    """Return the last decimal of the positions, in mm; 0 where they are exact to a hundredth and more."""
+    """Return the last decimal of the positions in mm; 0 for more than two decimals."""
     positions = np.array([header.position for header in headers])
-    for unit in (0.1, 0.01):  # whole millimetres are more often meant than rounded
+    for unit in (0.1, 0.01):  # whole millimetres are usually exact
         if np.abs(positions / unit - np.rint(positions / unit)).max() < 1e-6:
             return unit
     return 0.0
 
 
 def _rounded(off: float, mean: float) -> str:
-    """Return the notice about rounded positions, with the distance that is used; ITK computes the same."""
+    """Return the notice about rounded positions, with the distance in use, which is that of ITK."""
     return (
         f"the positions of the slices lie up to {off:.2g} mm off even steps, as rounding leaves them: {mean:.4g} mm, "
         "the mean from the first to the last slice, is taken as the distance of slices"
@@ -248,11 +253,11 @@ def _rounded(off: float, mean: float) -> str:
 
 
 def _uneven(ordered: list[Header], steps: NDArray[np.float64]) -> str:
-    """Return the notice about missing slices, or about slices that are unevenly spaced on purpose."""
+    """Return the notice about missing or deliberately uneven slices."""
     usual = _usual(steps)
     counts = np.rint(steps / usual)
     if counts.min() >= 1:
-        usual = float(steps.sum() / counts.sum())  # rounded positions leave a single step less certain than their mean
+        usual = float(steps.sum() / counts.sum())  # the mean is more precise than one step between rounded positions
     gaps = np.flatnonzero(counts > 1)
     regular = counts.min() >= 1 and np.abs(steps / usual - counts).max() <= _MOST_ROUNDING
     kept = "the slices that are there can be labelled, but no NIfTI or NRRD file can hold their places"
@@ -272,7 +277,7 @@ def _missing(count: int) -> str:
 
 
 def _both(a: Header, b: Header) -> str:
-    """Return the names of two slices, with a shared folder or file named once."""
+    """Return the names of two slices, with their common folder or file once."""
     if a.path == b.path:
         return f"{a.path}, frames {a.frame} and {b.frame}" if a.frame != b.frame else f"{a.path} and itself"
     return f"{a.place} and {b.short_place if a.path.parent == b.path.parent else b.place}"
@@ -281,9 +286,9 @@ def _both(a: Header, b: Header) -> str:
 def _require_straight(
     ordered: list[Header], heights: NDArray[np.float64], normal: NDArray[np.float64], unit: float
 ) -> float:
-    """Refuse a stack that leans (gantry tilt) or whose slices are shifted against each other; return how far it leans.
+    """Refuse a sheared stack (gantry tilt) or one with shifted slices; return its total shear in mm.
 
-    Positions that are rounded to `unit` may lie half of it off in each of three directions, at both ends.
+    Positions rounded to `unit` may be off by half of it in each of three directions, at both ends.
     """
     positions = np.array([header.position for header in ordered])
     folder = ordered[0].path if ordered[0].frame is not None else ordered[0].path.parent
@@ -310,13 +315,13 @@ def _require_straight(
 
 
 def _thickness(header: Header) -> tuple[float, list[str]]:
-    """Return what stands for the distance of slices where there is one slice, in mm, and notices."""
+    """Return the nominal slice distance of a single slice in mm, and notices."""
     thickness = abs(number(header.facts, "SpacingBetweenSlices") or number(header.facts, "SliceThickness") or 0.0)
     return (thickness, []) if thickness > 0 else (1.0, ["the slice thickness is unknown: 1 mm is assumed"])
 
 
 def _affine(first: Header, step: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the (4, 4) affine to RAS mm of slices that follow `first` in this step (3,), in LPS mm."""
+    """Return the (4, 4) affine to RAS mm of slices from `first` on, one `step` (3,) in LPS mm apart."""
     lps = np.eye(4)
     lps[:3, 0] = first.orientation[:3] * first.spacing[1]
     lps[:3, 1] = first.orientation[3:] * first.spacing[0]
@@ -325,21 +330,16 @@ def _affine(first: Header, step: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 
-# --- several volumes in one series: cardiac phases, time points, echoes, stacks of a multi-frame file ---
-#
-# Slices are split only into whole volumes, one slice for each position; others are left together, and `stack` refuses
-# them by name. Images of one slice over time are a loop, whose frames are the slices of the case.
-
-# What all slices of one volume share, the clearest first. Real numbers are compared exactly: they were copied.
+# Attributes shared by all slices of one volume, the most reliable first. Numbers are copies, so they compare exactly.
 _SHARED = (
     *("TemporalPositionIdentifier", "TemporalPositionIndex", "NominalCardiacTriggerDelayTime"),
     *("TimeSlotVector", "RRIntervalVector", "PhaseVector", "EnergyWindowVector", "DetectorVector"),
     *("EchoNumbers", "EchoTime", "EffectiveEchoTime", "DiffusionBValue", "ImageType", "FrameType"),
     *("AcquisitionNumber", "FrameAcquisitionNumber", "TriggerTime", "AcquisitionTime", "FrameAcquisitionDateTime"),
 )
-# What grows from volume to volume at each position, though it differs between positions too.
+# Attributes that increase from volume to volume at each position, but also differ between positions.
 _ORDER = ("TriggerTime", "AcquisitionTime", "FrameAcquisitionDateTime", "InstanceNumber")
-# What orders the frames of a loop, the clearest first; and what makes two loops of one slice.
+# Attributes that order the frames of a loop, the most reliable first, and those that separate loops of one slice.
 _TIMES = (
     *(FRAME_NUMBER, "TemporalPositionIndex", "TemporalPositionIdentifier", "NominalCardiacTriggerDelayTime"),
     *("TriggerTime", "TimeSlotVector", "FrameAcquisitionDateTime", "AcquisitionTime", "InstanceNumber"),
@@ -353,8 +353,8 @@ class Chosen:
 
     Attributes:
         headers: slices in any order; frames in the order of time.
-        loop: what orders the frames of a loop, such as "TriggerTime"; empty for a volume.
-        notices: what a person should know.
+        loop: the attribute that orders the frames of a loop, such as "TriggerTime"; empty for a volume.
+        notices: sentences for the user.
     """
 
     headers: list[Header]
@@ -364,7 +364,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class _Split:
-    """Volumes (or loops, and what orders their frames) of one series, and what tells them apart."""
+    """Volumes of one series, the attribute that separates them, and the one that orders the frames of loops."""
 
     volumes: list[list[Header]]
     by: str
@@ -375,9 +375,9 @@ def choose_volume(path: Path, headers: list[Header], component: int | None) -> C
     """Return the slices of one volume, or the frames of one loop.
 
     Args:
-        path: the file or folder that was asked for, for messages.
+        path: the file or folder given by the user, for messages.
         headers: all slices of the series, in any order.
-        component: which volume, from 0; None where there is one only.
+        component: which volume, from 0; None if there is only one.
 
     Raises:
         SeveralVolumesError: there are several and none was chosen.
@@ -388,9 +388,7 @@ def choose_volume(path: Path, headers: list[Header], component: int | None) -> C
     if component is None and count > 1:
         msg = f"{path}: the series holds {count} volumes ({found.by})."
         raise SeveralVolumesError(msg, count)
-    if not 0 <= (component or 0) < count:
-        msg = f"{path}: there is no component {component}."
-        raise CaseError(msg, Hint.CHOOSE_VOLUME, last=count - 1)
+    require_component(path, component or 0, count)
     chosen = found.volumes[component or 0]
     is_loop = len(chosen) > 1 and all(_same_place(chosen[0], header) for header in chosen)
     notices = [f"volume {component} (from 0) of the {count} in this series"] if count > 1 else []
@@ -411,7 +409,7 @@ def _split(headers: list[Header]) -> _Split:
 
 
 def _by_direction(headers: list[Header]) -> list[list[Header]]:
-    """Group slices by direction, size and pixel spacing (a localizer in three planes), where no slice is left alone."""
+    """Group slices by direction, size and pixel spacing (a localizer in three planes), if every group has several."""
     groups: list[list[Header]] = []
     for header in headers:
         group = next((group for group in groups if are_alike(group[0], header)), None)
@@ -447,7 +445,7 @@ def _split_stack(headers: list[Header]) -> _Split:
 
 
 def _loops(headers: list[Header]) -> _Split | None:
-    """Return images of one place as loops over time, one for each contrast; None where nothing orders the frames."""
+    """Return images of one position as loops over time, one per contrast; None if nothing orders the frames."""
     contrasts: dict[tuple[Any, ...], list[Header]] = {}
     for header in headers:
         contrasts.setdefault(tuple(header.facts.get(name) for name in _CONTRASTS), []).append(header)
@@ -464,10 +462,10 @@ def _loops(headers: list[Header]) -> _Split | None:
 
 
 def _places(headers: list[Header]) -> list[list[Header]] | None:
-    """Group slices by position; None unless every position has the same number of slices, and more than one."""
+    """Group slices by position; None unless all positions have the same number of slices, at least two."""
     first = headers[0]
     if not all(are_alike(first, header) for header in headers):
-        return None  # no volume at all: sorting says so, with the slice named
+        return None  # not a volume: `stack` refuses it and names the slice
     heights = np.array([float(header.position @ first.normal) for header in headers])
     order = np.argsort(heights, kind="stable")
     steps = np.diff(heights[order])
@@ -488,7 +486,7 @@ def _places(headers: list[Header]) -> list[list[Header]] | None:
 
 
 def _by_value(headers: Sequence[Header], name: str) -> list[list[Header]] | None:
-    """Group slices by a value; None unless all of them have it."""
+    """Group slices by a value; None unless all slices have it."""
     groups: dict[Hashable, list[Header]] = {}
     for header in headers:
         value = header.facts.get(name)
@@ -499,7 +497,7 @@ def _by_value(headers: Sequence[Header], name: str) -> list[list[Header]] | None
 
 
 def _shared(places: list[list[Header]], name: str) -> list[list[Header]] | None:
-    """Split by a value that all slices of a volume share; None unless that gives whole volumes."""
+    """Split by a value that all slices of a volume share; None unless that gives complete volumes."""
     values = sorted({header.facts.get(name) for header in places[0]}, key=_sortable)
     if None in values or len(values) != len(places[0]):
         return None
@@ -513,7 +511,7 @@ def _shared(places: list[list[Header]], name: str) -> list[list[Header]] | None:
 
 
 def _ordered(places: list[list[Header]], name: str) -> list[list[Header]] | None:
-    """Split by rank at each position; None unless the values differ there."""
+    """Split by rank at each position; None unless the values at each position differ."""
     for place in places:
         values = {header.facts.get(name) for header in place}
         if None in values or len(values) != len(place):
@@ -527,7 +525,7 @@ def _in_order(headers: Sequence[Header], name: str) -> list[Header]:
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:
-    """Order numbers by size, and texts that hold numbers (times of day) too."""
+    """Return a sort key: numbers and numeric texts (times of day) by value, before other texts."""
     try:
         return 0, float(value), ""
     except (TypeError, ValueError):

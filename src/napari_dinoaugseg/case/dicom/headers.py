@@ -1,7 +1,12 @@
-"""DICOM headers as plain values, one mapping for each frame; the codes of segments; and names of other objects.
+"""DICOM headers as plain values, codes for the names of segments, and descriptions of objects without an image.
 
-Attributes and their places are those of DICOM PS3.3: General Image, Image Plane (C.7.6.2) and Multi-frame Functional
-Groups (C.7.6.16). A value that cannot be decoded counts as missing.
+Attributes follow DICOM PS3.3: General Image, Image Plane (C.7.6.2) and Multi-frame Functional Groups (C.7.6.16). A
+value that cannot be decoded counts as missing.
+
+DICOM SEG needs a coded category and type for each segment (PS3.3 C.8.20.2). Codes come from the context groups of DICOM
+PS3.16 in pydicom: CID 7150 categories, CID 7192 anatomical structures, CID 7166 tissues and CID 7194 morphological
+abnormalities. A name in none of them becomes "Tissue", the most general category. SOP classes are those of DICOM PS3.4,
+annex B.5.
 """
 
 from __future__ import annotations
@@ -29,12 +34,12 @@ from napari_dinoaugseg.case.files import is_dicom
 EXPECTED = "a DICOM file"
 Facts = Mapping[str, Any]
 
-# Of nuclear medicine (PS3.3 C.8.4.8): which energy, camera, slice, time... each frame shows.
+# Nuclear medicine (PS3.3 C.8.4.8): energy window, detector, slice, time... of each frame.
 FRAME_VECTORS = (
     *("EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector", "RRIntervalVector"),
     *("TimeSlotVector", "SliceVector", "AngularViewVector", "TimeSliceVector"),
 )
-# Where a file may keep the geometry of its images, beside their functional groups.
+# Attributes outside the functional groups that may hold the geometry of images.
 OF_GEOMETRY = (
     *("Rows", "Columns", "NumberOfFrames", "Modality", "ImageType"),
     *("ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices"),
@@ -49,7 +54,7 @@ OF_THE_FILE = (
     *("BitsStored", "PixelRepresentation", "TemporalPositionIdentifier", "EchoNumbers", "EchoTime"),
     *("DiffusionBValue", "TriggerTime", "AcquisitionNumber", "AcquisitionTime", "InstanceNumber"),
 )
-# Where the functional groups of a frame keep what a file of one image has at the top.
+# Functional groups of a frame that hold top-level attributes of a single-frame file.
 _OF_A_FRAME: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("PixelMeasuresSequence", ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")),
     ("FramePixelDataPropertiesSequence", ("ImagerPixelSpacing",)),
@@ -74,12 +79,12 @@ GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 @dataclass(frozen=True)
 class Slice:
-    """One two-dimensional image: a file, or one frame of a multi-frame file.
+    """One 2-D image: a file, or one frame of a multi-frame file.
 
     Attributes:
         path: the file.
-        facts: what the header says about this slice, by keyword.
-        frame: the number of the frame from 1, as DICOM counts; None for a file that is one image.
+        facts: header values of this slice by keyword.
+        frame: the number of the frame, from 1 as in DICOM; None for a single-frame file.
     """
 
     path: Path
@@ -93,7 +98,7 @@ class Slice:
 
     @property
     def place(self) -> str:
-        """How messages name this slice: its path, and its frame."""
+        """The name of this slice in messages: its path and frame."""
         return self._named(str(self.path))
 
     @property
@@ -106,19 +111,19 @@ class Slice:
 
 
 def read_header(path: Path, keywords: Sequence[str]) -> Dataset:
-    """Read some attributes of a file; those in front of the pixels at most."""
+    """Read some attributes of a file, up to the pixels."""
     return read_dataset(path, stop_before_pixels=True, specific_tags=list(keywords))
 
 
 def read_dataset(path: Path, **options: Any) -> Dataset:
-    """Read a file with pydicom, which takes `options`. Damage shows as almost any exception: use it in `reading`."""
+    """Read a file with pydicom and its `options`. Damage raises almost any exception: use it in `reading`."""
     with _Bounded(path) as stream:
-        # A file from before the preamble was required still names its class.
+        # Files without the preamble are read too.
         return pydicom.dcmread(stream, force=not is_dicom(path), **options)
 
 
 class _Bounded(io.BufferedReader):
-    """A file whose reads never ask for more than it holds: a damaged length would allocate up to 4 GiB otherwise."""
+    """A file that limits reads to its size: otherwise a damaged length allocates up to 4 GiB."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -131,7 +136,7 @@ class _Bounded(io.BufferedReader):
 
 
 def number(facts: Facts, keyword: str) -> float | None:
-    """Return a finite number; None if there is none."""
+    """Return a finite number; None if missing or invalid."""
     value = facts.get(keyword)
     try:
         found = float(value)  # type: ignore[arg-type]
@@ -141,7 +146,7 @@ def number(facts: Facts, keyword: str) -> float | None:
 
 
 def numbers(facts: Facts, keyword: str, count: int) -> NDArray[np.float64] | None:
-    """Return `count` finite numbers; None if there are none, or another number of them."""
+    """Return `count` finite numbers; None if missing, invalid, or of another count."""
     value = facts.get(keyword)
     try:
         found = np.array([float(part) for part in (value if isinstance(value, tuple) else (value,))])
@@ -151,19 +156,19 @@ def numbers(facts: Facts, keyword: str, count: int) -> NDArray[np.float64] | Non
 
 
 def text(facts: Facts, keyword: str) -> str:
-    """Return a text on one printable line; empty where there is none."""
+    """Return a text as one printable line; empty if missing."""
     value = facts.get(keyword)
     return "" if value is None else "".join(c for c in " ".join(str(value).split()) if c.isprintable())
 
 
 def facts_of(dataset: Dataset, keywords: Sequence[str]) -> dict[str, Any]:
-    """Return the values of a dataset that are there and can be understood."""
+    """Return the values of a dataset that are present and valid."""
     found = ((keyword, value_of(dataset, keyword)) for keyword in keywords)
     return {keyword: value for keyword, value in found if value not in (None, "", ())}
 
 
 def flat(groups: Dataset) -> dict[str, Any]:
-    """Return the values of the functional groups of a frame, or of those that all frames share."""
+    """Return the values of the functional groups of a frame, or of the shared ones."""
     facts: dict[str, Any] = {}
     for sequence, keywords in _OF_A_FRAME:
         for item in value_of(groups, sequence) or ():
@@ -172,23 +177,16 @@ def flat(groups: Dataset) -> dict[str, Any]:
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:
-    """Return a value, several as a tuple; None when it is missing or cannot be understood."""
+    """Return a value, multiple values as a tuple; None if missing or invalid."""
     try:
         value = dataset.get(keyword)
     except Exception:
-        # pydicom decodes a value when it is asked for, and answers damage with almost any exception.
+        # pydicom decodes values on access, and raises almost anything for damaged ones.
         return None
     return tuple(value) if isinstance(value, MultiValue | list) else value  # a list for some damaged types
 
 
-# --- codes for the name of a segment ---
-#
-# DICOM SEG needs a coded category and type for each segment (PS3.3 C.8.20.2). The codes are those of the context groups
-# of DICOM PS3.16, as pydicom carries them: CID 7150 categories, CID 7192 anatomical structures, CID 7166 tissues, and
-# CID 7194 morphological abnormalities. A name that is in none of them is "Tissue", the widest of the categories.
-
-
-# Where pydicom has a structure under another keyword than people write.
+# Common names of structures that have another keyword in pydicom.
 _ALSO = {
     "fat": "adiposetissue",
     "greymatter": "graymatter",
@@ -205,8 +203,8 @@ class Property:
 
     Attributes:
         category: from CID 7150.
-        type: what it is.
-        side: left or right, where the name says so and the type does not; else None.
+        type: from CID 7192, 7166 or 7194.
+        side: left or right if the name has a side and the type has none; else None.
     """
 
     category: Code
@@ -232,7 +230,7 @@ def property_of(name: str) -> Property:
 def _find(words: list[str]) -> Property | None:
     key = "".join(words)
     known = _known()
-    # "kidneys" are coded as "kidney".
+    # Plurals are coded as singular: "kidneys" as "kidney".
     return known.get(_ALSO.get(key, key)) or known.get(key.removesuffix("s"))
 
 
@@ -250,12 +248,7 @@ def _known() -> dict[str, Property]:
     }
 
 
-# --- what an object without an image is, in words, for messages ---
-#
-# Classes are those of DICOM PS3.4, annex B.5; their names end in "Storage".
-
-
-# The class UIDs and words of the classes' names, the more special first, and what a person calls such an object.
+# Patterns for the names of SOP classes, specific ones first, and the description of such an object.
 _BY_CLASS: tuple[tuple[str, str], ...] = (
     ("Radiotherapy|^RT Structure Set", "a radiotherapy structure set (RTSTRUCT), which holds contours"),
     ("^RT Dose", "a radiotherapy dose (RTDOSE)"),
@@ -276,7 +269,7 @@ _BY_CLASS: tuple[tuple[str, str], ...] = (
     ("Surface Scan", "a scan of a surface"),
     ("Media Storage Directory", "a DICOMDIR, the index of a disc"),
 )
-# Where the class is private or missing, the modality still says something.
+# For private or missing classes, the modality describes the object.
 _BY_MODALITY = {
     "RTSTRUCT": "a radiotherapy structure set (RTSTRUCT), which holds contours",
     "RTDOSE": "a radiotherapy dose (RTDOSE)",
@@ -295,12 +288,12 @@ NO_IMAGES = frozenset(_BY_MODALITY)
 
 
 def class_name(sop_class: str) -> str:
-    """Return the name of a SOP class, such as "CT Image Storage"; the UID itself where it is not of the standard."""
+    """Return the name of a SOP class, such as "CT Image Storage"; the UID itself if it is not a standard class."""
     return UID(sop_class, validation_mode=IGNORE).name if sop_class else ""
 
 
 def kind_of(sop_class: str, modality: str) -> str:
-    """Return what an object without an image is, such as "a structured report (SR)".
+    """Describe an object without an image, such as "a structured report (SR)".
 
     Args:
         sop_class: its SOP Class UID; may be empty.
@@ -316,7 +309,7 @@ def kind_of(sop_class: str, modality: str) -> str:
 
 
 def advice_on(kind: str) -> str:
-    """Return what to do with an object that was given as an image."""
+    """Return advice on an object that was opened as an image."""
     if "RTSTRUCT" in kind:
         return "Contours cannot be read yet: convert them to DICOM SEG or NIfTI, for example with 3D Slicer."
     if "SEG" in kind:

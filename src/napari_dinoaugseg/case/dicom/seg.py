@@ -1,11 +1,11 @@
-"""Read DICOM SEG as labels, placed on the slices of an image by the position of its frames.
+"""Read DICOM SEG as labels, and place them on the slices of an image by the positions of the frames.
 
-Attributes are those of DICOM PS3.3 C.8.20 (Segmentation). A fractional segmentation is read only if it is binary in
-fact: any other needs a threshold, which a person has to choose.
+Attributes are those of DICOM PS3.3 C.8.20 (Segmentation). A fractional segmentation is read only if its values are
+binary: any other needs a threshold, which the user must choose.
 
-A SEG leaves out slices without labels, so it says less about its grid than a volume does. Its frames are placed on the
-slices of the image one by one. highdicom's `Volume.match_geometry` (0.28) does not serve here: it returns a volume of
-another shape for finer pixels and for frames outside the image, and refuses positions that are rounded to 0.1 mm.
+A SEG omits slices without labels, so its grid is incomplete, and its frames are placed on the slices of the image one
+by one. highdicom's `Volume.match_geometry` (0.28) is not suitable: it returns a volume of another shape for finer
+pixels and for frames outside the image, and refuses positions rounded to 0.1 mm.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class SegLabels:
-    """The labels of one DICOM SEG: the slices that have a frame, and their places. Coordinates are RAS, in mm.
+    """The labels of one DICOM SEG: the slices that have a frame, and their positions. Coordinates are RAS, in mm.
 
     Attributes:
         path: the file.
-        mask: labels (i, j, n): column, row, and one slice for each place.
+        mask: labels (i, j, n): column, row, and one slice for each position.
         positions: (n, 3), of the first pixel of each slice, in order along the normal.
         segments: the names of the labels.
-        sources: the image (SOPInstanceUID, and frame from 1 or None) of each slice where all slices lie at one place:
-            frames of a loop; else empty.
+        sources: the image (SOPInstanceUID, and frame from 1 or None) of each slice for frames of a loop, which share
+            one position; else empty.
         across: (3,), from one column to the next.
         down: (3,), from one row to the next.
-        distance: between neighbouring slices as the file says; None where it does not.
-        series: the SeriesInstanceUIDs it was drawn on; empty where it names none.
-        instances: the SOPInstanceUIDs it was drawn on; likewise.
-        frame_of_reference: its FrameOfReferenceUID; likewise.
+        distance: Spacing Between Slices; None if missing.
+        series: the referenced SeriesInstanceUIDs; may be empty.
+        instances: the referenced SOPInstanceUIDs; may be empty.
+        frame_of_reference: its FrameOfReferenceUID; may be empty.
     """
 
     path: Path
@@ -85,7 +85,7 @@ class SegLabels:
 
 
 def is_seg(path: Path) -> bool:
-    """Return whether a file of labels is to be read by `read_seg`: it calls itself DICOM, or is, whatever its name."""
+    """Return whether a label file must be read by `read_seg`: DICOM by its suffix or its content."""
     suffix = suffix_of(path)
     return suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES and is_dicom(path))
 
@@ -131,14 +131,14 @@ def read_seg(path: Path) -> SegLabels:
 
 
 def _require_segmentation(path: Path) -> None:
-    """Raise `LabelError` for a DICOM object of another kind, by its name."""
+    """Raise `LabelError` for a DICOM object of another kind."""
     header = read_header(path, ("SOPClassUID",))
     kind = text({"uid": header.get("SOPClassUID")}, "uid")
     if kind in (SegmentationStorage, _LABEL_MAP):
         return
     name = class_name(kind)
     if not name or name == kind or "Image Storage" in name:
-        msg = f"{path}: this is no DICOM segmentation ({name or 'it has no class'}). Give DICOM SEG, NIfTI or NRRD."
+        msg = f"{path}: this is not a DICOM segmentation ({name or 'it has no class'}). Give DICOM SEG, NIfTI or NRRD."
         raise LabelError(msg)
     what = kind_of(kind, "")
     advice = advice_on(what) if "RTSTRUCT" in what else "Give DICOM SEG, NIfTI or NRRD."
@@ -147,9 +147,9 @@ def _require_segmentation(path: Path) -> None:
 
 
 def require_source(labels: SegLabels, source: DicomSource) -> None:
-    """Raise `LabelError` unless a segmentation was drawn on these images, as far as it says.
+    """Raise `LabelError` if a segmentation refers to other images.
 
-    Segmentations and series that name no series, images or frame of reference are let through: the grid decides then.
+    Without references on either side it is accepted: then the grid decides.
     """
     differs = None
     if labels.frame_of_reference and source.frame_of_reference:
@@ -164,7 +164,7 @@ def require_source(labels: SegLabels, source: DicomSource) -> None:
 
 
 def _classes(path: Path, dataset: Dataset) -> dict[int, Segment]:
-    """Return the class of each segment number; the numbers of a mask of ours are those it was written from."""
+    """Return the class of each segment number; masks written by `seg_writer` keep their class numbers."""
     segments = list(dataset.get("SegmentSequence") or ())
     classes: dict[int, Segment] = {}
     ours: dict[int, int] = {}
@@ -187,13 +187,13 @@ def _classes(path: Path, dataset: Dataset) -> dict[int, Segment]:
 
 
 def _places(headers: Sequence[Header]) -> tuple[list[int], NDArray[np.float64]]:
-    """Return the slice of each frame, and the position (LPS) of each slice, in order along the normal."""
+    """Return the slice number of each frame, and the position (LPS) of each slice, sorted along the normal."""
     first = headers[0]
     for header in headers[1:]:
         require_alike(first, header)
     heights = np.array([float(header.position @ first.normal) for header in headers])
     order = np.argsort(heights, kind="stable")
-    # Frames of several segments lie at one place.
+    # Frames of several segments share a position.
     slices = np.concatenate([[0], np.cumsum(np.diff(heights[order]) > SAME_PLACE)])
     places = np.empty(len(headers), dtype=int)
     places[order] = slices
@@ -202,7 +202,7 @@ def _places(headers: Sequence[Header]) -> tuple[list[int], NDArray[np.float64]]:
 
 
 def _frame_sources(dataset: Dataset, count: int) -> list[Image | None]:
-    """Return the image that each frame says it was drawn on; None where it says none."""
+    """Return the source image of each frame; None if missing."""
     groups = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())[:count]
     found: list[Image | None] = []
     for group in groups:
@@ -216,7 +216,7 @@ def _frame_sources(dataset: Dataset, count: int) -> list[Image | None]:
 
 
 def _of_loop(places: list[int], sources: Sequence[Image | None]) -> tuple[list[int], tuple[Image, ...]]:
-    """Return the slice of each frame and the image of each slice, where images at one place tell frames apart."""
+    """Return the slice of each frame and the image of each slice, if source images distinguish the frames."""
     images = list(dict.fromkeys(source for source in sources if source is not None))
     if None in sources or len(images) < 2:
         return places, ()
@@ -231,7 +231,7 @@ def _fill(
     count: int,
     classes: dict[int, Segment],
 ) -> Labels:
-    """Return the labels (column, row, slice) of all frames together."""
+    """Merge the labels of all frames (column, row, slice)."""
     names = {entry.number: entry.name for entry in classes.values()}
     frames = _labels(path, dataset, headers, classes)
     mask: NDArray[Any] | None = None
@@ -240,7 +240,7 @@ def _fill(
             msg = f"{header.place}: its pixels are {labels.shape}, but {header.size} were announced. Export it again."
             raise LabelError(msg)
         if mask is None:
-            # Made once a frame was decoded, so that a damaged header cannot ask for what the file does not hold.
+            # Allocated after decoding a frame, so that a damaged header cannot request excessive memory.
             mask = empty_mask(path, (labels.shape[1], labels.shape[0], count), max(names))
         there = mask[:, :, place].T
         clash = (there != 0) & (labels != 0) & (there != labels)
@@ -260,7 +260,7 @@ def _fill(
 
 
 def empty_mask(path: Path, shape: tuple[int, int, int], highest: int) -> Labels:
-    """Return background for labels up to `highest`. Raises LabelError when the memory does not do."""
+    """Return background for labels up to `highest`. Raises `LabelError` when memory is insufficient."""
     try:
         if highest < 256:
             return np.zeros(shape, dtype=np.uint8, order="F")
@@ -297,7 +297,7 @@ def _labels(
 
 
 def _label_map(dataset: Dataset, classes: dict[int, Segment]) -> NDArray[np.uint16]:
-    """Return the class number of each pixel value; 0, and what pads the image, are background."""
+    """Return the class number of each pixel value; 0 and the padding value are background."""
     number_of = np.arange(_HIGHEST + 1, dtype=np.uint16)
     for own, entry in classes.items():
         number_of[own] = entry.number
@@ -307,7 +307,7 @@ def _label_map(dataset: Dataset, classes: dict[int, Segment]) -> NDArray[np.uint
 
 
 def _references(dataset: Dataset) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the series and images that it says it was drawn on."""
+    """Return the referenced SeriesInstanceUIDs and SOPInstanceUIDs."""
     series: set[str] = set()
     instances: set[str] = set()
     for item in dataset.get("ReferencedSeriesSequence") or ():
@@ -317,13 +317,11 @@ def _references(dataset: Dataset) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(series - {""}), frozenset(instances - {""})
 
 
-# --- on a grid: that of an image, or its own -----------------------------------------------------------------------
-
-# A frame may lie this share of a voxel off: the grid of a series is drawn through positions that are often rounded to
-# 0.1 mm or coarser, and the frames of its segmentation repeat those.
+# Allowed deviation of a frame in voxels: the grid of a series is fitted to positions that are often rounded to 0.1 mm
+# or coarser, and the frames of its segmentation repeat these.
 _OFF = 0.1
-# Across evenly spaced slices it may be more, where the segmentation says that it was drawn on these images: the even
-# places stand for positions that were rounded by up to a quarter of a step, and what is nearest is sure all the same.
+# Across evenly spaced slices it may be larger if the segmentation refers to these images: even positions replace ones
+# that were rounded by up to a quarter of a step, and the nearest slice is unambiguous.
 _OFF_OWN = 0.45
 _MOST_SLICES = 65535
 
@@ -333,11 +331,11 @@ def on_grid(labels: SegLabels, grid: Grid, source: DicomSource | None = None) ->
 
     Args:
         labels: the segmentation.
-        grid: where its frames are to lie.
-        source: the images that the grid is that of; None when it is that of something else.
+        grid: the target grid.
+        source: the DICOM images of the grid; None if it has another origin.
 
     Raises:
-        LabelError: the frames do not lie on slices of this grid, pixel on pixel; no path in the message.
+        LabelError: the frames do not match slices of this grid; the message has no path.
     """
     if not grid.known:
         msg = "the image says nothing about position"
@@ -371,7 +369,7 @@ def _axes(labels: SegLabels, grid: Grid) -> tuple[tuple[int, int, int], tuple[in
         along = inverse @ step
         axis = int(np.abs(along).argmax())
         sign = 1 if along[axis] > 0 else -1
-        # What is a little off at each pixel adds up to the last one.
+        # Deviations per pixel accumulate up to the last one.
         if axis in axes or np.abs(along - sign * np.eye(3)[axis]).max() * max(1, count - 1) > _OFF:
             msg = "the frames have another pixel size or direction than the slices"
             raise LabelError(msg)
@@ -381,7 +379,7 @@ def _axes(labels: SegLabels, grid: Grid) -> tuple[tuple[int, int, int], tuple[in
 
 
 def _frames(labels: SegLabels, source: DicomSource | None) -> Sequence[int]:
-    """Return the frame of a loop for each slice of a segmentation, by the image that it says it was drawn on."""
+    """Return the frame of a loop for each slice of a segmentation, by its source image."""
     if source is None or not labels.sources:
         msg = "its frames do not say to which images of the loop they belong"
         raise LabelError(msg)
@@ -396,7 +394,7 @@ def _frames(labels: SegLabels, source: DicomSource | None) -> Sequence[int]:
 def _slices(
     labels: SegLabels, grid: Grid, axes: tuple[int, int, int], signs: tuple[int, int], most: float
 ) -> Sequence[int]:
-    """Return the slice of the grid for each frame, which may lie `most` of a step beside it."""
+    """Return the slice of the grid for each frame, which may deviate by `most` of a step."""
     affine = grid.affine
     found = np.column_stack([labels.positions, np.ones(len(labels.positions))]) @ np.linalg.inv(affine).T
     if grid.offsets is not None:
@@ -420,7 +418,7 @@ def _slices(
 
 
 def _between(heights: NDArray[np.float64], offsets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the slice number of places that lie so many mm from the first of unevenly spaced slices."""
+    """Return the fractional slice number of positions, in mm from the first of unevenly spaced slices."""
     steps = np.diff(offsets)
     numbers = np.interp(heights, offsets, np.arange(len(offsets)))
     below, above = heights < offsets[0], heights > offsets[-1]
@@ -454,7 +452,7 @@ def own_grid(labels: SegLabels) -> Grid:
 
 
 def _step(labels: SegLabels, gaps: NDArray[np.float64]) -> float:
-    """Return the distance of slices: what the file says where that fits, else the smallest there is."""
+    """Return the slice distance: that of the file if it fits, else the smallest gap."""
     if gaps.size == 0:
         return labels.distance or 1.0
     for step in (labels.distance, float(gaps.min())):
@@ -467,7 +465,7 @@ def _step(labels: SegLabels, gaps: NDArray[np.float64]) -> float:
 
 
 def covering(grid: Grid, labels: SegLabels) -> Grid:
-    """Return a grid with slices added at its ends, so that all frames of a SEG lie on it."""
+    """Extend a grid at its ends to include all frames of a SEG."""
     inverse = np.linalg.inv(grid.affine)
     axes, _ = _axes(labels, grid)
     found = (np.column_stack([labels.positions, np.ones(len(labels.positions))]) @ inverse.T)[:, axes[2]]

@@ -1,13 +1,13 @@
 """Write masks as DICOM SEG: a binary segment for each class, in the study and frame of reference of the source series.
 
-Class numbers may have gaps, but the segments of a binary SEG are numbered from 1 without any (PS3.3 C.8.20.2). So the
-number of a class is kept in its Segment Description (0062,0006), a standard attribute, which archives keep where they
-may drop private ones; `seg` reads it back.
+Class numbers may have gaps, but the segments of a binary SEG are numbered consecutively from 1 (PS3.3 C.8.20.2). The
+number of a class is therefore stored in its Segment Description (0062,0006), a standard attribute that archives keep,
+unlike private ones; `seg` reads it back.
 
-Of the person, only what the standard demands of every object goes out (type 1 and 2 of the Patient and General Case
-modules: name, ID, birth date, sex; UIDs, date, time, ID and accession number of the case, referring physician), as it
-stands in the source, so that an archive files the segmentation with the case; and whether the source was
-de-identified. Neither who drew it nor where is written.
+Of the patient's data, only the attributes required for every object are copied from the source (type 1 and 2 of the
+Patient and General Study modules: name, ID, birth date, sex; UIDs, date, time, ID and accession number of the study,
+referring physician), so that an archive files the segmentation with the study, and whether the source was
+de-identified. Neither the creator nor the institution is written.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from napari_dinoaugseg.errors import CaseError, OutputError
 
 SOFTWARE = "napari-dinoaugseg"
 CLASS_NUMBER = "Class number {}"
-_SERIES_NUMBERS_ABOVE = 1000  # so that a viewer lists the segmentation after the images
+_SERIES_NUMBERS_ABOVE = 1000  # viewers list the segmentation after the images
 _LONGEST_LABEL = 64  # characters of the value representation LO
 
-# Type 2: empty where the source does not say.
+# Type 2: present, but empty if the source does not have a value.
 _PERSON = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
-_CASE = ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
+_STUDY = ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
 _IF_PRESENT = (
     *("IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "SeriesNumber"),
@@ -53,16 +53,16 @@ _HEADER = tuple(dict.fromkeys((*_IMAGE, *OF_GEOMETRY, *GROUPS)))
 def seg_of(
     path: Path, array: NDArray[np.uint8] | NDArray[np.uint16], source: DicomSource, segments: Sequence[Segment] = ()
 ) -> Dataset:
-    """Return labels as a DICOM SEG that can be saved. Frames without a voxel of their segment are left out.
+    """Return labels as a DICOM SEG dataset. Frames without a voxel of their segment are omitted.
 
     Args:
-        path: where it is to be written, for messages.
+        path: the output path, for messages.
         array: labels (i, j, k) in stored order: column, row, slice.
         source: the slices the labels were drawn on.
-        segments: names and colours of the classes; those that do not occur are described too, without a frame.
+        segments: names and colours of the classes; absent classes are described too, without a frame.
 
     Raises:
-        OutputError: there is no class, the source can no longer be read, or its header does not allow a SEG.
+        OutputError: no class, an unreadable source, or a source whose header does not allow a SEG.
     """
     classes = described([int(number) for number in np.unique(array)], tuple(segments))
     if not classes:
@@ -80,12 +80,12 @@ def confidence_of(path: Path, array: NDArray[np.float32], source: DicomSource) -
     """Return a confidence as a fractional DICOM SEG of one segment, in steps of 1/255.
 
     Args:
-        path: where it is to be written, for messages.
+        path: the output path, for messages.
         array: (i, j, k) from 0 to 1, in stored order.
         source: the slices it belongs to.
 
     Raises:
-        OutputError: the source can no longer be read, or its header does not allow a SEG.
+        OutputError: an unreadable source, or one whose header does not allow a SEG.
     """
     with _making(path):
         headers = _headers(source)
@@ -96,7 +96,7 @@ def confidence_of(path: Path, array: NDArray[np.float32], source: DicomSource) -
 @contextmanager
 def _making(path: Path) -> Iterator[None]:
     with warnings.catch_warnings():
-        # Both libraries warn about every value of the source that is merely unusual.
+        # Both libraries warn about unusual values of the source.
         warnings.simplefilter("ignore")
         try:
             yield
@@ -105,14 +105,14 @@ def _making(path: Path) -> Iterator[None]:
             msg = f"{path}: the images that this mask belongs to cannot be read any more ({where}). Put them back."
             raise OutputError(msg) from error
         except (CaseError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
-            # What the libraries say when the header of the source is broken in a way that did not matter before.
+            # The libraries raise these for faults in the header of the source that do not affect reading.
             detail = " ".join(str(error).split())[:160]
             msg = f"{path}: these images cannot have a DICOM SEG ({detail}). Write .nii.gz instead."
             raise OutputError(msg) from error
 
 
 def _headers(source: DicomSource) -> list[Header]:
-    """Read the places of all images again: each file of a series, or every frame of its one file."""
+    """Read the geometry of all images again: of each file of a series, or of every frame of a multi-frame file."""
     first, frame = source.frames[0]
     if frame is not None:
         return [parse(slice_) for slice_ in slices_of(first, read_header(first, _HEADER))]
@@ -134,7 +134,7 @@ def _frames(
     kind: np.dtype[Any],
     convert: Callable[[NDArray[Any]], NDArray[Any]],
 ) -> NDArray[Any]:
-    """Return images (image, row, column) in the order of the source; those that are no slice of it stay empty."""
+    """Return images (image, row, column) in the order of the source; images without a slice stay empty."""
     frames = np.zeros((count, array.shape[1], array.shape[0]), dtype=kind)
     for k, (_, frame) in enumerate(source.frames):
         frames[k if frame is None else frame - 1] = convert(array[:, :, k].T)
@@ -142,24 +142,24 @@ def _frames(
 
 
 def _sources(headers: list[Header]) -> list[Dataset]:
-    """Return the images as highdicom needs them: no attribute more than goes out, and one exact orientation."""
+    """Return the source images for highdicom, with the copied attributes only and one exact orientation."""
     person = _person(headers[0].path)
     orientation = list(headers[0].facts["ImageOrientationPatient"])
     if headers[0].frame is None:
         singles = [_single(header, person, orientation) for header in headers]
         for image in singles:
-            # highdicom takes images of one series only; the references are sorted again afterwards.
+            # highdicom accepts images of one series only; `_refer_to_all_series` restores the references.
             image.SeriesInstanceUID = singles[0].SeriesInstanceUID
         return singles
     return [_multi(headers, person, orientation)]
 
 
 def _person(path: Path) -> Dataset:
-    header = read_header(path, (*_PERSON, *_CASE, *_IF_PRESENT))
+    header = read_header(path, (*_PERSON, *_STUDY, *_IF_PRESENT))
     kept = Dataset()
-    for keyword in (*_PERSON, *_CASE):
+    for keyword in (*_PERSON, *_STUDY):
         value = header.get(keyword)
-        # Decoded here, since it is written in UTF-8.
+        # Decoded here, since the SEG is written in UTF-8.
         setattr(kept, keyword, PersonName(str(value)) if isinstance(value, PersonName) else (value or None))
     for keyword in _IF_PRESENT:
         if header.get(keyword) not in (None, ""):
@@ -210,10 +210,10 @@ def _make(
     descriptions: list[highdicom.seg.SegmentDescription],
     kind: str,
 ) -> Dataset:
-    # highdicom wants each image at a place of its own: frames of a loop get one for the time being.
+    # highdicom requires distinct positions: frames of a loop get temporary ones.
     apart = [_shifted(header, k) for k, header in enumerate(headers)] if source.at_one_place else headers
     sources = _sources(apart)
-    # An empty mask would keep every frame of every segment: one place is enough to say that nothing is there.
+    # An empty mask would keep every frame of every segment: one frame is enough.
     nothing: dict[str, Any] = {}
     if not frames.any():
         frames = frames[:1]
@@ -230,13 +230,13 @@ def _make(
         manufacturer=SOFTWARE,
         manufacturer_model_name=SOFTWARE,
         software_versions=version("napari-dinoaugseg"),
-        device_serial_number="0",  # type 1, and software has none
+        device_serial_number="0",  # type 1, but software has no serial number
         series_description=f"Segmentation ({SOFTWARE})",
         content_label="SEGMENTATION",
         specific_character_set="ISO_IR 192",
         **nothing,
     )
-    made.ContentCreatorName = None  # type 2: it has to be there, but the name stays private
+    made.ContentCreatorName = None  # type 2: present, but empty for privacy
     if source.at_one_place:
         _number_in_time(made, source, headers)
     if len(source.series) > 1:
@@ -250,7 +250,7 @@ def _shifted(header: Header, k: int) -> Header:
 
 
 def _number_in_time(made: Dataset, source: DicomSource, headers: list[Header]) -> None:
-    """Restore the position of the frames of a loop, and number them in time (Temporal Position Index) instead."""
+    """Restore the position of the frames of a loop, and number them by Temporal Position Index instead."""
     number_of = {n if frame is None else frame - 1: n + 1 for n, (_, frame) in enumerate(source.frames)}
     first = headers[0]
     for group in made.PerFrameFunctionalGroupsSequence:
@@ -269,7 +269,7 @@ def _number_in_time(made: Dataset, source: DicomSource, headers: list[Header]) -
 
 
 def _refer_to_all_series(made: Dataset, headers: list[Header]) -> None:
-    """Sort the references to images by their series, where a scanner gave each slice a series of its own."""
+    """Group the references to images by series, for scanners that give each slice its own series."""
     series_of = {str(header.facts["SOPInstanceUID"]): str(header.facts["SeriesInstanceUID"]) for header in headers}
     groups: dict[str, list[Dataset]] = {}
     for image in made.ReferencedSeriesSequence[0].ReferencedInstanceSequence:
@@ -305,7 +305,7 @@ def _describe(number: int, entry: Segment) -> highdicom.seg.SegmentDescription:
 
 
 def _label(entry: Segment) -> str:
-    """Return the name as a value of LO: printable, without the backslash that separates values, not too long."""
+    """Return the name as a valid LO value: printable, without backslash (the value separator), not too long."""
     text = "".join(c for c in entry.name.replace("\\", "/") if c.isprintable()).strip()
     return text[:_LONGEST_LABEL].strip() or f"class {entry.number}"
 

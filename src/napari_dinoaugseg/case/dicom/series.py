@@ -1,10 +1,10 @@
-"""Read one DICOM series as a volume: find the files, choose a series, and leave out what is not part of its volume.
+"""Read one DICOM series as a volume: find the files, choose a series, and skip images outside the volume.
 
-A series is a file for each slice, or frames of one file (Enhanced CT and MR, nuclear medicine). One file without a
-place in the patient (an ultrasound loop, a radiograph, a screen shot) is a stack of its frames.
+A series has one file per slice, or one file with frames (Enhanced CT and MR, nuclear medicine). One file without a
+position in the patient (an ultrasound loop, a radiograph, a screenshot) is a stack of its frames.
 
-Scanners and archives put more into a series than the slices of one volume (a localizer, a screen capture, a dose
-report), and people copy files twice. Others give each slice a series of its own.
+Besides the slices of one volume, a series may contain a localizer, a screen capture, a dose report or copied files.
+Some scanners give each slice its own series.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _MOST_NAMES = 5
 
 @dataclass
 class Series:
-    """Images of one series, or of several that each hold one slice of a volume.
+    """Images of one series, or of several series with one slice each of the same volume.
 
     Attributes:
-        uids: the SeriesInstanceUIDs; several where each slice has one of its own.
+        uids: the SeriesInstanceUIDs; several if each slice has its own.
         images: its files.
-        notices: what a person should know.
+        notices: sentences for the user.
     """
 
     uids: list[str]
@@ -65,12 +65,12 @@ class Series:
 
     @property
     def description(self) -> str:
-        """As the scanner's operator wrote it; may be empty."""
+        """The Series Description; may be empty."""
         return text(self.images[0].facts, "SeriesDescription")
 
 
 def series_of(images: Iterable[ImageFile]) -> list[Series]:
-    """Group images by their series, and join series of one slice each that are slices of one volume."""
+    """Group images by series, and join series of one slice each that form one volume."""
     groups: dict[str, list[ImageFile]] = {}
     for image in images:
         groups.setdefault(text(image.facts, "SeriesInstanceUID"), []).append(image)
@@ -95,16 +95,13 @@ def series_of(images: Iterable[ImageFile]) -> list[Series]:
 
 
 def _of_one_volume(group: Sequence[ImageFile]) -> Hashable | None:
-    """Return what the only slice of a series shares with the others of its volume; None where it has no such."""
+    """Return a key shared by single-slice series of one volume; None for any other series."""
     facts = group[0].facts
     shared = [text(facts, name) for name in ("StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber")]
     orientation = numbers(facts, PLACE[1], 6)
     if len(group) > 1 or len(group[0].slices) > 1 or not all(shared) or orientation is None or PLACE[0] not in facts:
         return None
     return (*shared, tuple(np.round(orientation, 2) + 0.0), group[0].slices[0].size, text(facts, "Modality"))
-
-
-# --- copies --------------------------------------------------------------------------------------------------------
 
 
 def without_copies(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
@@ -138,7 +135,7 @@ def _copies(images: Sequence[ImageFile | Header]) -> list[str]:
 
 
 def _same(first: ImageFile, other: ImageFile) -> bool:
-    """Return whether two files hold the same image: byte for byte, or with the same pixels in the same place."""
+    """Return whether two files hold the same image: identical bytes, or the same pixels at the same position."""
     if filecmp.cmp(first.path, other.path, shallow=False):
         return True
     if any(first.facts.get(name) != other.facts.get(name) for name in (*PLACE, "PixelSpacing", "Rows", "Columns")):
@@ -152,7 +149,7 @@ def _values(slices: Sequence[Any]) -> Any:
 
 
 def without_resent(headers: Sequence[Header]) -> tuple[list[Header], list[str]]:
-    """Return each slice once where several files show the same one: sent twice, with identifiers of their own."""
+    """Drop copies of slices, which were sent twice with different identifiers, and return a notice about them."""
     ordered = sorted(headers, key=lambda header: (len(header.path.name), header.path, header.frame or 0))
     kept: dict[Hashable, list[Header]] = {}
     copies: list[Header] = []
@@ -166,22 +163,19 @@ def without_resent(headers: Sequence[Header]) -> tuple[list[Header], list[str]]:
     return left, _copies(copies)
 
 
-# --- images outside the volume -------------------------------------------------------------------------------------
-
-
 def of_one_volume(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
-    """Return the images of a series without those that are no slices of its volume, and notices that name these.
+    """Return the images of a series that are slices of its volume, and notices that name the others.
 
-    A localizer, and an image of another kind without a place in the patient, are left out. What only lies otherwise
-    than the most (direction, size, pixel spacing) is left out where the others are a whole volume without it; else it
-    may be a slice that is damaged, and sorting refuses it by name.
+    Localizers, and images of another kind without a position in the patient, are skipped. Images that only differ from
+    the majority (direction, size, pixel spacing) are skipped if the others form a complete volume; otherwise they may
+    be damaged slices, which `stack` refuses by name.
     """
     placed = [image for image in images if image.has_place]
     if not placed:
         return list(images), []
     scouts = [image for image in placed if _is_localizer(image)]
     if len(scouts) == len(placed):
-        scouts = []  # they are what the person wants to see
+        scouts = []  # a series of localizers only
     slices = _others(placed, scouts)
     main = _most(slices, _shape)
     odd, pages = _others(slices, main), _others(images, placed)
@@ -207,7 +201,7 @@ def _is_localizer(image: ImageFile) -> bool:
 
 
 def _shape(image: ImageFile) -> Hashable:
-    """Return what all slices of a volume share."""
+    """Return a key shared by all slices of a volume."""
     facts = image.slices[0].facts
     orientation, spacing = numbers(facts, PLACE[1], 6), numbers(facts, "PixelSpacing", 2)
     return (
@@ -233,7 +227,7 @@ def _headers(image: ImageFile) -> list[Header]:
 
 
 def _is_other_kind(page: ImageFile, slice_: ImageFile) -> bool:
-    """Return whether an image without a place is of another kind than the slices: a screen capture, a report."""
+    """Return whether an image without a position is not like the slices: a screen capture, a report."""
     return any(
         text(page.facts, name) != text(slice_.facts, name)
         for name in ("SOPClassUID", "PhotometricInterpretation", "Rows", "Columns")
@@ -241,7 +235,7 @@ def _is_other_kind(page: ImageFile, slice_: ImageFile) -> bool:
 
 
 def _left_out(one: str, several: str, images: Sequence[ImageFile | Header]) -> list[str]:
-    """Return the notice that names the files that are left out, and their class; nothing where there are none."""
+    """Return the notice that names skipped files and their classes; empty without any."""
     if not images:
         return []
     files = sorted(images, key=lambda image: natural_key(image.path.name))
@@ -250,17 +244,14 @@ def _left_out(one: str, several: str, images: Sequence[ImageFile | Header]) -> l
     return [f"{len(files)} {one if len(files) == 1 else several} left out: {names} ({', '.join(kinds)})"]
 
 
-# --- finding, choosing, reading ------------------------------------------------------------------------------------
-
-
 @dataclass
 class Found:
-    """The DICOM files that a person named.
+    """The DICOM images found at the path given by the user.
 
     Attributes:
-        path: the folder (or file) that was asked for, for messages and the name.
-        images: the files that hold images.
-        notices: what was left out, by name.
+        path: the folder or file given by the user, for messages and the name.
+        images: the files with images.
+        notices: sentences about skipped files.
     """
 
     path: Path
@@ -275,7 +266,7 @@ def find_dicom(folder: Path) -> list[Path]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence pydicom's warnings about unusual values, which come when a value is first read."""
+    """Silence pydicom's warnings about unusual values, which occur on first access."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -285,7 +276,7 @@ def find_images(path: Path, files: Sequence[Path]) -> Found:
     """Read the headers of DICOM files.
 
     Args:
-        path: the folder (or file) that was asked for.
+        path: the folder or file given by the user.
         files: the DICOM files.
 
     Raises:
@@ -305,7 +296,7 @@ def find_images(path: Path, files: Sequence[Path]) -> Found:
 
 
 def _read(file: Path, *, alone: bool) -> ImageFile | OtherFile:
-    """Read a header; a file among others that only looks like DICOM, without magic and suffix, may be anything."""
+    """Read a header; among others, an unreadable file without DICOM magic and suffix is skipped."""
     try:
         with quiet():
             return read_object(file)
@@ -319,10 +310,9 @@ def _no_image(path: Path, others: Sequence[OtherFile]) -> str:
     kinds = list(dict.fromkeys(found.kind for found in others))
     if len(others) == 1 and others[0].path == path:
         return f"{path}: this is {kinds[0]}, not an image. {advice_on(kinds[0])}"
-    if not kinds:
-        return f"{path}: there is no DICOM image here. Name the folder that holds the slices of one series."
     held = listed([f"{found.path.name} is {found.kind}" for found in others], 2)
-    return f"{path}: there is no DICOM image here: {held}. Name the folder that holds the slices of one series."
+    here = f"there is no DICOM image here{f': {held}' if held else ''}"
+    return f"{path}: {here}. Name the folder that holds the slices of one series."
 
 
 def _files_left_out(others: Sequence[OtherFile]) -> str:
@@ -335,11 +325,11 @@ def read_dicom(found: Found, series: str | None = None, component: int | None = 
 
     Args:
         found: the images to choose from.
-        series: a SeriesInstanceUID, its end, or a part of the description, where there are several series.
+        series: a SeriesInstanceUID, its end, or a part of the description, if there are several series.
         component: which volume of a series with several (cardiac phases, time points, echoes), from 0.
 
     Raises:
-        CaseError: several series or volumes and none chosen, damaged pixels, or slices that form no volume.
+        CaseError: several series or volumes and none chosen, damaged pixels, or slices that do not form a volume.
     """
     with quiet():
         return _read_series(found, series, component)
@@ -378,7 +368,7 @@ def _read_series(found: Found, series: str | None, component: int | None) -> Vox
 
 @dataclass(frozen=True)
 class _Volume:
-    """The slices of one volume in order, where they lie, and notices."""
+    """The ordered slices of one volume, their grid, and notices."""
 
     slices: Sequence[Slice]
     grid: Grid
@@ -403,9 +393,10 @@ def _arrange(path: Path, chosen: list[ImageFile], component: int | None) -> _Vol
     notices += volume.notices
     if volume.loop:
         placed = loop(volume.headers)
+        order = "the file" if volume.loop == FRAME_NUMBER else volume.loop
         notices.append(
             f"the {len(volume.headers)} images lie at one position: they are taken as frames of a loop, in the order "
-            f"of {_WORDS.get(volume.loop, volume.loop)}, and follow one another along the third axis of a mask, 1 mm "
+            f"of {order}, and follow one another along the third axis of a mask, 1 mm "
             "apart"
         )
     else:
@@ -417,12 +408,8 @@ def _arrange(path: Path, chosen: list[ImageFile], component: int | None) -> _Vol
     return _Volume(placed.ordered, grid, notices, at_one_place=bool(volume.loop))
 
 
-# Words for what orders the frames of a loop, for notices.
-_WORDS = {FRAME_NUMBER: "the file"}
-
-
 def _without_place(image: ImageFile, notices: list[str]) -> _Volume:
-    """Return the frames of a file that does not say where they lie, with what it says about their size."""
+    """Return the frames of a file without positions, with their pixel size if the file gives it."""
     facts, count = image.slices[0].facts, len(image.slices)
     rows, columns = image.slices[0].size
     size = numbers(facts, "PixelSpacing", 2)
@@ -436,19 +423,19 @@ def _without_place(image: ImageFile, notices: list[str]) -> _Volume:
         offsets=None if between else (0.0,) * count,
     )
     if not is_sized:
-        said = "the file says nothing about pixel size and position: its frames are taken as they are"
-        if notices:  # which say why its pixel size is not used
-            said = "the file says nothing about its position either: its frames are taken as they are"
-        return _Volume(image.slices, grid, [*notices, said])
+        # Earlier notices explain why a pixel size is not used.
+        missing = "its position either" if notices else "pixel size and position"
+        notice = f"the file says nothing about {missing}: its frames are taken as they are"
+        return _Volume(image.slices, grid, [*notices, notice])
     noun = "the image lies" if count == 1 else "its frames lie"
-    said = f"the file says how large a pixel is, but not where {noun} in the patient"
+    notice = f"the file says how large a pixel is, but not where {noun} in the patient"
     if count > 1 and not between:
-        said += ": in a mask they follow one another along the third axis, 1 mm apart"
-    return _Volume(image.slices, grid, [*notices, said])
+        notice += ": in a mask they follow one another along the third axis, 1 mm apart"
+    return _Volume(image.slices, grid, [*notices, notice])
 
 
 def _standing_in(image: ImageFile, size: Any, step: float) -> NDArray[np.float64]:
-    """Return an affine with the size of a pixel, placed as other programs place such a file: where its detector is."""
+    """Return a placeholder affine with the pixel size, at the position of the detector as in other programs."""
     lps = np.diag([size[1], size[0], step, 1.0])
     origin = origin_of(image.facts)
     if origin is not None:
@@ -471,10 +458,10 @@ def _require_one_file(path: Path, chosen: list[ImageFile]) -> None:
 
 
 def choose_series(found: Found, series: str | None) -> Series:
-    """Return the one series that there is, or that was asked for.
+    """Return the only series, or the requested one.
 
     Raises:
-        SeveralSeriesError: there are several, or several match.
+        SeveralSeriesError: several series exist or match.
         CaseError: none matches.
     """
     groups = series_of(found.images)
@@ -494,7 +481,7 @@ def choose_series(found: Found, series: str | None) -> Series:
 
 
 def matching_series(groups: list[Series], series: str | None) -> list[Series]:
-    """Return the series that a person may mean: by UID, its end, or a part of the description; all for None."""
+    """Return the series that match a UID, its end, or a part of the description; all for None."""
     if series is None:
         return groups
     exact = [group for group in groups if series in group.uids]
