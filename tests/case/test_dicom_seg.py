@@ -496,7 +496,7 @@ def test_a_damaged_class_cannot_write_to_the_terminal(case: VolumeCase, tmp_path
     (tmp_path / "mask.dcm").write_bytes(
         data.replace(b"1.2.840.10008.5.1.4.1.1.66.4", b"1.2.840.10008.5.\x1b[31m.1.66.4")
     )
-    with pytest.raises(LabelError, match="no DICOM segmentation") as caught:
+    with pytest.raises(LabelError, match="not a DICOM segmentation") as caught:
         case.read_labels(tmp_path / "mask.dcm")
     assert str(caught.value).isprintable()
 
