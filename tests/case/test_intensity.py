@@ -63,7 +63,7 @@ def test_a_named_window_tells_which_values_count_where_slices_are_scaled_by_them
     assert (unit[600:] >= 254 / 255).all()
     assert np.allclose(unit[400:601], np.linspace(0, 1, 201), atol=1.01 / 255)
     assert choose_scale(case, "-100,100", "window") == Window(-100, 100)
-    with pytest.raises(SettingsError, match="no window 'marrow'"):
+    with pytest.raises(SettingsError, match="Unknown window 'marrow'"):
         choose_scale(case, "marrow", "slice")
 
 

@@ -95,7 +95,7 @@ def test_background_may_lie_outside_the_image() -> None:
 
 def test_a_part_that_lies_between_voxels_was_resampled() -> None:
     image = Grid((8, 9, 10), AFFINE)
-    with pytest.raises(LabelError, match=r"3 x 3 x 3 voxels, the image 8 x 9 x 10, and it is no part .* \(0\.2 of"):
+    with pytest.raises(LabelError, match=r"3 x 3 x 3 voxels, the image 8 x 9 x 10, and it is not a part .* \(0\.2 of"):
         place(np.ones((3, 3, 3), np.uint8), Grid((3, 3, 3), moved(image, 2, 2, 2.2).affine), image)
 
 

@@ -71,7 +71,7 @@ def test_weights_of_another_encoder(refused, case):
     [
         ("--encoder", "resnet18", "no encoder 'resnet18'. Choose one of: auto, dinov3-convnext-tiny"),
         ("--encoder", "dinov3-convnext-tiny", "not on this machine and downloads are switched off.*\nName a file"),
-        ("--window", "tooth", "no window 'tooth'. Choose one of auto"),
+        ("--window", "tooth", "Unknown window 'tooth'. Choose one of auto"),
         ("--device", "cuda:77", "'cuda:77' is not in this machine.*Use auto"),
         ("--device", "gpu", "no device called 'gpu'. Use auto, cpu"),
     ],
