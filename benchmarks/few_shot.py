@@ -5,8 +5,7 @@
 A shot is a picture; in sets of volumes it is a whole volume with all its slices. Labelled samples are drawn at random
 from `train`, and a draw with more shots holds those of the same draw with fewer. Scored are all samples of `test`, or
 all samples of the same set below another folder (--test). Every method gets the same labelled samples, the same frozen
-encoder
-at the same input size, and the same time to train. `python -m benchmarks.tables` makes tables of the results.
+encoder at the same input size, and the same time to train. `python -m benchmarks.tables` makes tables of the results.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ WITH_SPLIT = ("cvc_clinicdb", "ph2", "lung_ct", "busi", "hc18", "acdc", "la2018"
 
 @lru_cache(maxsize=1)
 def _load(data: Path, test: Path | None, name: str) -> tuple[tuple[Sample, ...], tuple[Sample, ...], MultiCase]:
-    """Cases to label, samples to score, and the case of both."""
+    """Samples to label, samples to score, and the case of both."""
     pool = tuple(load_set(data, name, "train"))
     scored = tuple(load_set(data, name, "test") if test is None else load_set(test, name))
     return pool, scored, MultiCase([*pool, *scored], SETS[name].kind, name)
@@ -47,15 +46,13 @@ def prepare(job: Job, options: Options) -> Setting:
 def jobs_of(
     sets: Sequence[str], shots: Sequence[int], draws: int, methods: Sequence[str], options: Options
 ) -> list[Job]:
-    """All jobs, set by set; more shots than a set has samples are left out, which is said."""
+    """All jobs, set by set; more shots than a set has samples are left out, with a line on standard error."""
     jobs = []
     for name in sets:
         pool = len(load_set(options.data, name, "train"))
         for count in shots:
             if not 1 <= count <= pool:
-                print(
-                    f"{name}: {count} shots are left out, for there are {pool} samples to draw from.", file=sys.stderr
-                )
+                print(f"{name}: {count} shots are left out, for there are {pool} cases to draw from.", file=sys.stderr)
                 continue
             jobs += [Job(NAME, name, None, count, draw, method) for draw in range(draws) for method in methods]
     return jobs
@@ -66,7 +63,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, WITH_SPLIT, tuple(METHODS))
     parser.add_argument("--shots", type=numbers, default=[1, 3, 5, 10])
-    parser.add_argument("--test", type=Path, default=None, help="folder of other samples of the same sets to score on")
+    parser.add_argument("--test", type=Path, default=None, help="folder of other cases of the same sets to score on")
     parsed = parser.parse_args(arguments)
     options = options_of(
         parsed, NAME, ("sets", "shots", "draws", "methods", "encoder", "input_size", "seconds", "device")

@@ -180,7 +180,7 @@ def run(jobs: Sequence[Job], prepare: Prepare, options: Options, out: Path, proc
         processes: at once.
     """
     one = partial(_measured, prepare, options)
-    rows.measure_missing(jobs, partial(_identity, options=options), one, _told, out, processes)
+    rows.measure_missing(jobs, partial(_identity, options=options), one, _progress, out, processes)
 
 
 def main(action: Callable[[], None]) -> int:
@@ -197,7 +197,7 @@ def _measured(prepare: Prepare, options: Options, job: Job) -> rows.Row:
     return measure(job, prepare, options)
 
 
-def _told(row: rows.Row) -> str:
+def _progress(row: rows.Row) -> str:
     effort = f"{row['seconds']['train']:.0f} s, {row['steps']} of {row['planned']} steps"
     return f"Dice {100 * row['mean_dice']:.1f}, {effort}"
 

@@ -38,7 +38,7 @@ class Gaps:
         self._timer.start(TICK)
 
     def pause(self) -> None:
-        """Forget the last tick: what the benchmark itself does is no gap."""
+        """Forget the last tick: the time that the benchmark itself takes does not count as a gap."""
         self._last = None
 
     def _tick(self) -> None:

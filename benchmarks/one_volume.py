@@ -60,7 +60,7 @@ def prepare(job: Job, options: Options) -> Setting:
 def jobs_of(
     sets: Sequence[str], volumes: int, slices: Sequence[int], draws: int, methods: Sequence[str], options: Options
 ) -> list[Job]:
-    """All jobs, volume by volume; a volume that would be labelled whole is left out, which is said."""
+    """All jobs, volume by volume; a volume that would be labelled whole is left out, with a line on standard error."""
     jobs = []
     for name in sets:
         samples = list(_load(options.data, name).values())

@@ -127,14 +127,14 @@ def _goal(rows: Sequence[Row]) -> list[str]:
     """How often the program kept to the goal; only where painting by hand was measured."""
     hand = _by_volume(rows, BY_HAND[0])
     dice, most = _GOAL
-    said = []
+    parts = []
     for strategy in (name for name in STRATEGIES if name not in BY_HAND):
         own = [row for row in _of(rows, strategy) if (row["set"], row["volume"]) in hand]
         shares = [share(row, hand[row["set"], row["volume"]], dice, "slices") for row in own]
         met = sum(value is not None and value <= most for value in shares)
-        said += [f"{strategy} {met} of {len(own)}"] if own else []
+        parts += [f"{strategy} {met} of {len(own)}"] if own else []
     words = f"Runs that reach {dice:.2f} with at most {100 * most:.0f} % of the slices that painting by hand takes: "
-    return [words + ", ".join(said) + "."] if said else []
+    return [words + ", ".join(parts) + "."] if parts else []
 
 
 def _counts(rows: Sequence[Row], what: str) -> str:

@@ -72,7 +72,7 @@ def measure_missing(
     jobs: Sequence[Any],
     identity: Callable[[Any], Row],
     measure_one: Callable[[Any], Row],
-    told: Callable[[Row], str],
+    describe: Callable[[Row], str],
     out: Path,
     processes: int = 1,
 ) -> None:
@@ -82,7 +82,7 @@ def measure_missing(
         jobs: in the order in which they share the most.
         identity: what a job's row will be known by, see `key_of`.
         measure_one: gives the row; processes have to find it, so that it is a function of a module, or a partial one.
-        told: a row in a line for the person who waits.
+        describe: one line of progress for a row.
         out: folder of the results.
         processes: at once.
     """
@@ -95,7 +95,7 @@ def measure_missing(
         append(file, row)
         hours = (time.monotonic() - started) / number * (len(left) - number) / 3600
         name = " ".join(str(row[key]) for key in ("set", "volume", "labels", "draw", "method") if row[key] is not None)
-        print(f"{number}/{len(left)}  {name}: {told(row)}; {hours:.1f} h left", flush=True)
+        print(f"{number}/{len(left)}  {name}: {describe(row)}; {hours:.1f} h left", flush=True)
 
 
 def _whole(lines: Iterable[str], file: Path) -> Iterable[Row]:

@@ -98,7 +98,7 @@ def load_set(data: Path, name: str, split: Split | None = None) -> list[Sample]:
         raise CaseError(msg)
     samples = list(SETS[name].read(folder))
     if not samples:
-        msg = f"{folder}: no sample of {name}. Compare the folder with the layout that benchmarks/samples.py reads."
+        msg = f"{folder}: no case of {name}. Compare the folder with the layout that benchmarks/samples.py reads."
         raise CaseError(msg)
     return samples
 
@@ -198,7 +198,7 @@ def _read_sunnybrook(folder: Path) -> Iterator[Sample]:
     """End-diastole: the phase in which both contours of the myocardium are drawn."""
     for phase in sorted(path for path in folder.rglob("ED") if path.is_dir()):
         case = open_case(phase / "dicom", plane=Plane.NATIVE)
-        # Masks are named after the file of the slice, and only pixels tell which slice of the volume a file is.
+        # Masks are named after the file of the slice, and only pixels show which slice of the volume a file is.
         files = {_values(open_case(path, plane=Plane.NATIVE)): path for path in sorted((phase / "dicom").glob("*.dcm"))}
         truth = []
         for i in range(case.n_slices):

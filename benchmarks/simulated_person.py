@@ -9,7 +9,7 @@ touched slices are as the person left them and the others as predicted. The sess
 
 The first slice is the middle one of those that hold the structure, painted from nothing. After that a strategy chooses:
 `suggested` what the program suggests, `even` the middle of the largest gap, `random` any slice. A slice is corrected as
-`benchmarks.person_brush` tells; one that is right already is accepted, and is touched but takes no stroke.
+`benchmarks.person_brush` defines; one that is right already is accepted, and is touched but takes no stroke.
 
 `by_hand` is the person without the program, who paints each slice that holds the structure from nothing, first to last;
 `by_hand_largest` begins with the slices that hold the most of it, as if that were known beforehand: about the fewest
@@ -290,7 +290,7 @@ def _session(sample: Sample, seed: int, options: PersonOptions) -> Session:
     return Session(case, settings, ComputeConfig(options.device, options.weights))
 
 
-def _told(row: rows.Row) -> str:
+def _progress(row: rows.Row) -> str:
     last = row["curve"][-1]
     seconds = sum(point["seconds"].get("all", 0.0) for point in row["curve"])
     return (
@@ -326,7 +326,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
     )
     jobs = jobs_of(parsed.sets, parsed.volumes, parsed.draws, parsed.strategies, parsed.per_round, parsed.data)
     known_by, one = partial(identity, options=options), partial(measure, options)
-    rows.measure_missing(jobs, known_by, one, _told, parsed.out, parsed.jobs)
+    rows.measure_missing(jobs, known_by, one, _progress, parsed.out, parsed.jobs)
 
 
 if __name__ == "__main__":

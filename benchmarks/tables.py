@@ -38,11 +38,11 @@ from benchmarks.plots import plot
 from benchmarks.rows import Row
 
 _PRESETS = ("balanced", "fast", "paper")
-_TITLES = {"few_shot": "A few labelled samples", "one_volume": "A few labelled slices of one volume"}
+_TITLES = {"few_shot": "A few labelled cases", "one_volume": "A few labelled slices of one volume"}
 _WORDS = {
     "few_shot": (
         "A shot is a labelled picture; in sets of volumes it is a whole labelled volume. Dice is measured for each "
-        "sample and class at the native size, then averaged over samples and classes."
+        "case and class at the native size, then averaged over cases and classes."
     ),
     "one_volume": (
         "Some slices of a volume are labelled, evenly over those that hold the structure; Dice of each class over all "
@@ -100,12 +100,12 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _slug(row: Row) -> str:
-    other = "-other-samples" if row["test"] else ""
+    other = "-other-cases" if row["test"] else ""
     return f"{row['benchmark']}-{row['encoder']}-{row['input_size']}-{row['seconds_limit']:g}s-{row['device']}{other}"
 
 
 def _heading(row: Row) -> str:
-    other = ", scored on other samples" if row["test"] else ""
+    other = ", scored on other cases" if row["test"] else ""
     return f"{row['encoder']}, {row['input_size']} pixels, {row['seconds_limit']:g} s on {row['device']}{other}"
 
 
@@ -184,8 +184,8 @@ def _differences(dice: Values, methods: Sequence[str]) -> list[str]:
             pooled.append([method, METHODS[method].against, _difference(found), *counts])
     return [
         f"Method minus {REFERENCE}, or minus what the second table names, on the same draw: mean, and its 95 % "
-        "bootstrap interval over draws where there are three or more. Draws score the same samples: the interval tells "
-        "of the choice of labels, not of other patients.",
+        "bootstrap interval over draws where there are three or more. Draws score the same cases: the interval "
+        "covers the choice of labels, not other patients.",
         table(["set", "labels", *others], lines),
         "All sets, numbers of labels and draws together, with a two-sided sign test:",
         table(["method", "minus", "difference", "pairs", "better", "worse", "p"], pooled),
@@ -203,11 +203,11 @@ def _about_hd95(rows: Sequence[Row]) -> str:
         m: missing_hd95([r for r in rows if r["method"] == m]) for m in METHODS if any(r["method"] == m for r in rows)
     }
     return (
-        "Mean over samples and classes in which both masks hold something ("
+        "Mean over cases and classes in which both masks hold something ("
         + ", ".join(f"{name}: {unit}" for name, unit in units.items())
         + "). Left out, because one mask is empty: "
         + ", ".join(f"{method} {100 * share:.0f} %" for method, share in shares.items())
-        + ". A method that leaves out its worst samples looks better here than it is."
+        + ". A method that leaves out its worst cases looks better here than it is."
     )
 
 

@@ -62,7 +62,7 @@ def authors_draw(protocol: Protocol, data: DataSet, shots: int) -> tuple[Draw | 
     here = set(groups_of(data.pool))
     lacking = [group for group in protocol.draw[: _needed(data.pool, protocol.draw, shots)] if group not in here]
     if lacking:
-        return None, f"the authors' draw cannot be repeated: {lacking[0]} is not among the training samples here"
+        return None, f"the authors' draw cannot be repeated: {lacking[0]} is not among the training cases here"
     if len(taken) < shots:
         return None, f"the authors' draw is known for up to {len(taken)} {protocol.unit}s only"
     return _draw("authors", 0, data, protocol.draw, shots), ""

@@ -1,4 +1,4 @@
-"""Reading arrays from the kinds of file that the public data sets come in; damage is told in a person's words."""
+"""Reading arrays from the kinds of file that the public data sets come in; damaged files raise a CaseError."""
 
 from __future__ import annotations
 

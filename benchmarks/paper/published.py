@@ -56,7 +56,7 @@ def authors_draw(dataset: str) -> tuple[str, ...]:
 
 
 def authors_test(dataset: str) -> frozenset[str]:
-    """The patients that the authors test on; empty where that is not public, or told by the data set itself."""
+    """The patients that the authors test on; empty where that is not public, or part of the data set itself."""
     return frozenset(_LISTS.get(dataset, {}).get("test", ()))
 
 

@@ -27,7 +27,7 @@ Scores = Mapping[str, Mapping[int, Score]]
 """By test sample and class number."""
 
 
-_tell_once = functools.cache(tell)  # each draw has a session of its own, and all of them say the same
+_tell_once = functools.cache(tell)  # each draw has its own session, and all report the same
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of one draw.
+    """The result of one draw.
 
     Attributes:
         draw: what was labelled and tested.

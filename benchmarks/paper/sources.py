@@ -45,7 +45,7 @@ class PictureSource:
 
     @property
     def group(self) -> str:
-        """The picture itself: the sets do not tell whose it is."""
+        """The picture itself: the sets do not say whose it is."""
         return self.name
 
 

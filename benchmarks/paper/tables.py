@@ -1,4 +1,4 @@
-"""The table of a run, its head that tells in what it differs from the paper, and the same as JSON values."""
+"""The table of a run, its head that lists the differences from the paper, and the same as JSON values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURES = {"dice": 100.0, "hd95": 1.0}
 """Factor from a score to the unit of the table: Dice in percent, HD95 in voxels."""
 
 HOW_COUNTED = (
-    "Mean over samples, then over classes; ± is the standard deviation over random draws. Slices are predicted one "
+    "Mean over test cases, then over classes; ± is the standard deviation over random draws. Slices are predicted one "
     "by one, masks compared at their own size.\nHD95 in voxels, both directions taken together; 100 where only one "
     "mask has the class."
 )
@@ -53,7 +53,7 @@ class Report:
         dataset: its name on the command line.
         protocol: the experiment.
         data: what lies in the folder.
-        settings: how was learnt.
+        settings: of the training.
         shots: how many samples were labelled.
         results: of the random draws.
         authors: of the authors' draw; None without it.
@@ -86,7 +86,7 @@ class Report:
         return Cell(float(np.mean(values)), deviation, self._paper(number, measure))
 
     def differences(self) -> list[str]:
-        """In what this is not the paper's experiment."""
+        """How this differs from the paper's experiment."""
         first, settings, volumes = self.results[0], self.settings, self.protocol.unit == "volume"
         every = [
             (first.encoder != published.ENCODER, f"encoder {first.encoder}, not {published.ENCODER}"),
@@ -133,8 +133,8 @@ class Report:
     def _changed(self) -> str:
         """Settings that are not those of the preset; encoder, size and what `_recipe_differences` names aside."""
         preset = protocol_settings(self.settings.preset, self.shots).model_dump()
-        told = ("encoder", "input_size", "seed", "scaling", "dice", "clip_gradient", "precision", "resize")
-        values = {name: value for name, value in self.settings.model_dump().items() if name not in told}
+        listed = ("encoder", "input_size", "seed", "scaling", "dice", "clip_gradient", "precision", "resize")
+        values = {name: value for name, value in self.settings.model_dump().items() if name not in listed}
         return ", ".join(f"{name}={value}" for name, value in values.items() if value != preset[name])
 
     def _fewer_tested(self) -> bool:
@@ -153,7 +153,7 @@ class Report:
         ]
         if not repeated:
             return ""
-        return f"draws {', '.join(repeated)} label the same samples as another, and differ in the training's seed"
+        return f"draws {', '.join(repeated)} label the same cases as another, and differ in the training's seed"
 
     def _paper(self, number: int | None, measure: str) -> float | None:
         figures = self.protocol.figures[self.paper_shots]
@@ -286,7 +286,7 @@ def _draw_json(result: Result, protocol: Protocol) -> dict[str, Any]:
         "context": result.context,
         "seconds": {name: round(value, 2) for name, value in result.seconds.items()},
         **{measure: {name: value_of(result, n, measure) for n, name in names.items()} for measure in MEASURES},
-        "samples": {
+        "cases": {
             sample: {names[n]: {"dice": one.dice, "hd95": one.hd95} for n, one in of_case.items()}
             for sample, of_case in result.scores.items()
         },

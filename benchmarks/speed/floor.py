@@ -97,10 +97,10 @@ class _Written(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = function(*args, **(kwargs or {}))
-        for result, told in zip(
+        for result, declared in zip(
             results if isinstance(results, tuple | list) else (results,), function._schema.returns, strict=False
         ):
-            if isinstance(result, Tensor) and told.alias_info is None:
+            if isinstance(result, Tensor) and declared.alias_info is None:
                 self.bytes += result.nbytes
         return results
 

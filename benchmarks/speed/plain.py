@@ -30,7 +30,7 @@ Masks = Mapping[int, NDArray[np.integer]]
 def train(
     store: FeatureStore, examples: Sequence[Example], settings: Settings, n_classes: int
 ) -> Iterator[tuple[Decoder, float]]:
-    """Train as the paper tells; after each step, the decoder and the seconds of the step.
+    """Train as the paper does; after each step, the decoder and the seconds of the step.
 
     Args:
         store: gives the images and the encoder; its features are not used.

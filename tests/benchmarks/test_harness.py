@@ -109,7 +109,7 @@ def test_a_shot_of_a_volume_is_the_whole_volume(run, capsys: pytest.CaptureFixtu
     (row,) = run(few_shot.command, "--sets", "acdc", "--shots", "1,2", "--draws", "1", *QUICK)
     assert (row["labelled"], row["labelled_slices"], row["predicted"]) == (["patient001_frame01"], 5, 5)
     assert row["dice"]["patient002_frame01"].keys() == {"right ventricle", "myocardium", "left ventricle"}
-    assert "acdc: 2 shots are left out, for there are 1 samples" in capsys.readouterr().err
+    assert "acdc: 2 shots are left out, for there are 1 cases" in capsys.readouterr().err
 
 
 def test_other_cases_can_be_scored(run, data: Path, tmp_path: Path) -> None:

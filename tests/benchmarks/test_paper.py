@@ -50,22 +50,20 @@ def test_a_run_tells_figures_differences_and_every_sample(
         "settings changed: steps=30",
         "1 shot; the paper's figures are of 7",
         "2 test patients, not 20",
-        "the authors' draw cannot be repeated: patient099 is not among the training samples here",
+        "the authors' draw cannot be repeated: patient099 is not among the training cases here",
     ):
         assert text in told["differences"]
         assert f"  - {text}\n" in table
     for number, name in enumerate(("right ventricle", "myocardium", "left ventricle")):
         paper = (80.63, 79.58, 85.34)[number]
-        values = [
-            100 * np.mean([sample[name]["dice"] for sample in draw["samples"].values()]) for draw in told["draws"]
-        ]
+        values = [100 * np.mean([sample[name]["dice"] for sample in draw["cases"].values()]) for draw in told["draws"]]
         figure = told["figures"]["dice"][name]
         assert figure["mean"] == pytest.approx(np.mean(values))
         assert figure["deviation"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
         assert figure["difference"] == pytest.approx(figure["mean"] - paper)
         assert f"{figure['mean']:.2f} ± {figure['deviation']:.2f}" in table
     assert told["figures"]["hd95"]["mean"]["paper"] == 9.96
-    assert [sorted(draw["samples"]) for draw in told["draws"]] == [["patient004_frame01", "patient005_frame01"]] * 2
+    assert [sorted(draw["cases"]) for draw in told["draws"]] == [["patient004_frame01", "patient005_frame01"]] * 2
     assert [draw["labelled_slices"] for draw in told["draws"]] == [3, 3]
     # What is learnt from one volume is found again in others that look alike.
     assert told["figures"]["dice"]["left ventricle"]["mean"] > 50
@@ -101,7 +99,7 @@ def test_the_head_of_the_preset_paper_lists_what_differs_and_nothing_else(acdc: 
         "tested on the folder's own train and test",
         "every slice of a shot is shown equally often, not one random slice of each volume a pass",
         "every batch has 2 slices, not fewer at the end of a pass",
-        "the authors' draw cannot be repeated: patient099 is not among the training samples here",
+        "the authors' draw cannot be repeated: patient099 is not among the training cases here",
     }
     kvasir(tmp_path / "kvasir", 4)
     pictures = run_paper("kvasir", tmp_path / "kvasir", tmp_path / "kvasir.json", "--shots", "2")
@@ -109,7 +107,7 @@ def test_the_head_of_the_preset_paper_lists_what_differs_and_nothing_else(acdc: 
         "2 shots; the paper's figures are of 10",
         "2 test pictures, not 120",
         "the authors' training code is public for ACDC only; its recipe is taken for theirs here",
-        "the authors' draw cannot be repeated: cju0qkwl35piu0993l0dewei2 is not among the training samples here",
+        "the authors' draw cannot be repeated: cju0qkwl35piu0993l0dewei2 is not among the training cases here",
     }
     changes = ("dice=squares", "scaling=window", "clip_gradient=5", "precision=auto", "resize=bilinear")
     sets = [part for change in changes for part in ("--set", change)]

@@ -60,7 +60,7 @@ def test_the_authors_draw_of_acdc_is_in_their_order_whatever_the_folder_is():
 @pytest.mark.parametrize(
     ("patients", "shots", "why"),
     [
-        ([2, 38, 50, 100], 7, "patient099 is not among the training samples here"),
+        ([2, 38, 50, 100], 7, "patient099 is not among the training cases here"),
         ([2, 38, 50, 99, 100], 9, "known for up to 8 volumes only"),
     ],
 )

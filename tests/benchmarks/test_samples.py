@@ -86,7 +86,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="no such folder"):
         load_set(tmp_path, "ph2", "train")
     (tmp_path / "ph2" / "train").mkdir(parents=True)
-    with pytest.raises(CaseError, match="no sample of ph2"):
+    with pytest.raises(CaseError, match="no case of ph2"):
         load_set(tmp_path, "ph2", "train")
     write_clinicdb(tmp_path / "cvc_clinicdb", 1)
     (tmp_path / "cvc_clinicdb" / "masks" / "1.png").unlink()

@@ -138,6 +138,16 @@ def test_tables_say_what_was_measured_and_how(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
 
 
+def test_a_section_scored_on_another_folder_keeps_the_names_of_older_tables(tmp_path: Path) -> None:
+    (file,) = tables.write([row(test="test-2")], tmp_path)
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# A few labelled cases\n")
+    assert "## efficientnet-lite0, 256 pixels, 60 s on cpu, scored on other cases\n" in text
+    pictures = list(tmp_path.glob("*.png"))
+    assert pictures
+    assert all("few_shot-efficientnet-lite0-256-60s-cpu-other-cases" in path.name for path in pictures)
+
+
 def test_tables_are_made_of_files_below_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows.append(tmp_path / "a" / rows.FILE, row(dice=0.1))
     rows.append(tmp_path / "b" / rows.FILE, row(dice=0.7))  # the same, measured again
