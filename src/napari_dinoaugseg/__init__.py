@@ -1,7 +1,7 @@
 """Few-shot annotation of medical images in napari.
 
-`open_case`, `Session`, `Settings` and `LabelBook` are imported when they are first used, so that importing the package
-loads neither torch nor napari.
+`open_case`, `Session`, `Settings` and `LabelBook` are imported on first use: importing the package loads neither torch
+nor napari.
 """
 
 from __future__ import annotations

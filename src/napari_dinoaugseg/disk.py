@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all: what everything that writes stands on.
+"""Atomic writing of files and folders, and safe reading.
 
-A new content goes to a hidden file in the same folder, is brought onto the disk, and takes the name in one step
-(POSIX rename; MoveFileEx on Windows). Whoever looks sees the old file or the new one, also after a power cut.
+New content is written to a hidden file in the same folder, flushed to the disk, and renamed in one step (POSIX rename;
+MoveFileEx on Windows). Readers see the old file or the new one, even after a power cut.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PART = ".part"
-"""Hidden files and folders with this in their names are unfinished, and may be deleted when their writer is gone."""
+"""Marks hidden files and folders as unfinished; they may be deleted when their writer is gone."""
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused, in its own few words: some libraries wrap them in a traceback."""
+    """The system's message of an error, also if a library wraps it in another exception."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, OSError) and found.strerror:
@@ -39,16 +39,16 @@ def digest(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path, *, suffix: str = "", durable: bool = True) -> Iterator[Path]:
-    """Give a temporary name in the same folder; when the block ends well, what was written there becomes ``path``.
+    """Yield a temporary name in the same folder; after the block that file becomes ``path``.
 
     Args:
-        path: the file to make or to replace.
-        suffix: of the temporary name too: some writers choose the format by it.
-        durable: have the bytes on the disk before the name points at them. Without it, a power cut (not the end of the
-            program) may leave a file that is empty or cut.
+        path: the file to create or replace.
+        suffix: of the temporary name, by which some writers choose the format.
+        durable: flush the bytes to the disk before the rename. Without it, a power cut (not the end of the program) may
+            leave an empty or truncated file.
 
     Raises:
-        OSError: the system refused; the old file is as it was, and nothing else is left.
+        OSError: the old file is unchanged, and no other file is left.
     """
     temporary = path.with_name(f".{path.name.removesuffix(suffix)[:80]}.{secrets.token_hex(6)}{PART}{suffix}")
     try:
@@ -59,26 +59,22 @@ def replacing(path: Path, *, suffix: str = "", durable: bool = True) -> Iterator
         if durable:
             _flush_folder(path.parent)
     finally:
-        with contextlib.suppress(OSError):  # of what went wrong, the first error tells more
+        with contextlib.suppress(OSError):  # the first error is the useful one
             temporary.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Make ``path`` hold exactly ``content``. Raises OSError; see :func:`replacing`."""
+    """Write ``content`` to ``path`` with :func:`replacing`. Raises OSError."""
     with replacing(path, durable=durable) as temporary, temporary.open("xb") as file:
         file.write(content)
 
 
 def read(path: Path, largest: int) -> bytes:
-    """The bytes of a file from somebody who may mean harm: a real file, no link or device, of limited size.
-
-    Args:
-        path: the file.
-        largest: how many bytes it may have.
+    """The bytes of an untrusted file: a regular file, not a link or device, of at most ``largest`` bytes.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it is larger, something else than a file, or the system refused.
+        FileNotFoundError: it does not exist.
+        OSError: it is larger, not a regular file, or cannot be read.
     """
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
@@ -90,13 +86,13 @@ def read(path: Path, largest: int) -> bytes:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``path``; when the block ends well, its files become those of ``path``.
+    """Yield a temporary folder beside ``path``; after the block its files become those of ``path``.
 
-    A new folder appears whole. In a folder that exists, each file is replaced in one step, other files stay, and when
-    one is refused those replaced before it are brought back.
+    A new folder appears in one step. In an existing folder each file is replaced in one step, other files stay, and if
+    one cannot be replaced the earlier ones are restored.
 
     Raises:
-        OSError: the system refused; the files of ``path`` are as they were.
+        OSError: the files of ``path`` are unchanged.
     """
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}{PART}")
     try:
@@ -114,7 +110,7 @@ def _replace_files(source: Path, target: Path) -> None:
     files = [file for file in sorted(source.rglob("*")) if file.is_file()]
     former = source / f"former{PART}"
     former.mkdir()
-    done: list[tuple[Path, Path | None]] = []  # a file of the target, and where its old content is kept
+    done: list[tuple[Path, Path | None]] = []  # a replaced file, and the copy of its old content
     try:
         for number, file in enumerate(files):
             place = target / file.relative_to(source)
@@ -126,7 +122,7 @@ def _replace_files(source: Path, target: Path) -> None:
             done.append((place, kept))
     except OSError:
         for place, kept in done:
-            with contextlib.suppress(OSError):  # the others are still worth bringing back
+            with contextlib.suppress(OSError):  # restore the others
                 place.unlink() if kept is None else kept.replace(place)
         raise
 
@@ -137,7 +133,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have the new name on the disk as well. Windows has no way to open a folder, and needs none."""
+    """Flush the new name to the disk. Windows cannot open folders, and need not."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,8 +1,8 @@
-"""The errors and notices that a person can meet.
+"""The errors and notices for the person.
 
-A message says what is wrong and in which file. Where the remedy is the same everywhere ("Export it again."), it gives
-that too. Where command and panel offer different ways, the message carries a `Hint` instead, and each front end has the
-sentence for it: `cli/words.py` names options, `gui/words.py` names buttons. Any other exception is a bug.
+A message says what is wrong and in which file. A remedy that is the same everywhere ("Export it again.") is part of it.
+If command and panel differ, the message has a `Hint` instead, and each front end a sentence for it: `cli/words.py`
+names options, `gui/words.py` names buttons. Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum, auto
 
 
 class Hint(StrEnum):
-    """What a person can do, where command and panel do it differently; in braces the facts that the sentence needs."""
+    """A remedy that differs between command and panel; in braces the facts that its sentence needs."""
 
     # Opening a case
     CHOOSE_VOLUME = auto()  # {last}: number of the last volume
@@ -49,18 +49,18 @@ class Hint(StrEnum):
 
 
 class Message(str):
-    """A sentence for the person, with the hint at what to do about it, if there is one.
+    """A sentence for the person, with an optional hint.
 
     Attributes:
-        hint: the key of the remedy; None when the sentence gives it, or when none is needed.
-        facts: what the remedy's sentence names, by the names in its braces.
+        hint: the key of the remedy; None if the sentence contains it, or none is needed.
+        facts: the values for the braces in the remedy's sentence.
     """
 
     hint: Hint | None
     facts: dict[str, object]
 
     def __new__(cls, text: str, hint: Hint | None = None, **facts: object) -> Message:
-        """Attach a hint to a text; without one, keep that of a text that is a message already."""
+        """Attach a hint to a text; without one, keep the hint of a message."""
         message = super().__new__(cls, text)
         if hint is None and isinstance(text, Message):
             hint, facts = text.hint, text.facts
@@ -73,7 +73,7 @@ class Message(str):
 
 
 def with_remedy(text: str, remedies: Mapping[Hint, str], between: str = " ") -> str:
-    """Return a message followed by the sentence that a front end has for its hint; text without a hint as it is."""
+    """Return a message followed by the front end's sentence for its hint; text without a hint unchanged."""
     if not isinstance(text, Message) or text.hint is None:
         return str(text)
     start = text if text.endswith((".", "?", "!")) else f"{text}."
@@ -81,12 +81,12 @@ def with_remedy(text: str, remedies: Mapping[Hint, str], between: str = " ") -> 
 
 
 class DinoAugSegError(Exception):
-    """Base of every error that is meant for the person at the screen.
+    """Base of all errors that are shown to the person.
 
     Args:
         message: what is wrong, in which file.
-        hint: what to do about it; None keeps the hint of a `Message`.
-        facts: what the hint's sentence names.
+        hint: the remedy; None keeps the hint of a `Message`.
+        facts: the values for the hint's sentence.
     """
 
     def __init__(self, message: str, hint: Hint | None = None, **facts: object) -> None:
@@ -100,7 +100,7 @@ class DinoAugSegError(Exception):
 
 
 class CaseError(DinoAugSegError):
-    """An image cannot be opened: missing, damaged, not what its name says, or not one case."""
+    """An image cannot be opened: missing, damaged, of another format, or not one case."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ class SeriesInfo:
 
     Attributes:
         uid: its SeriesInstanceUID.
-        description: as the scanner's operator wrote it; may be empty.
-        slices: how many files it has.
-        spacing: (between slices, between rows, between columns) in mm, from the first file; None = not given.
+        description: its SeriesDescription; may be empty.
+        slices: number of files.
+        spacing: (between slices, between rows, between columns) in mm, from the first file; None = unknown.
     """
 
     uid: str
@@ -121,10 +121,10 @@ class SeriesInfo:
 
 
 class SeveralSeriesError(CaseError):
-    """A folder holds several DICOM series, and one has to be chosen.
+    """A folder holds several DICOM series, and one must be chosen.
 
     Attributes:
-        series: what there is to choose from.
+        series: to choose from.
     """
 
     def __init__(self, message: str, series: Sequence[SeriesInfo] = ()) -> None:
@@ -133,10 +133,10 @@ class SeveralSeriesError(CaseError):
 
 
 class SeveralVolumesError(CaseError):
-    """A file holds several volumes (time points, channels), and one has to be chosen.
+    """A file holds several volumes (time points, channels), and one must be chosen.
 
     Attributes:
-        count: they are numbered from 0 to ``count`` - 1.
+        count: number of volumes, which are numbered from 0.
     """
 
     def __init__(self, message: str, count: int = 0) -> None:
@@ -169,7 +169,7 @@ class SettingsError(DinoAugSegError):
 
 
 class TrainingError(DinoAugSegError):
-    """There is nothing to train on, or training cannot continue."""
+    """Nothing to train on, or training cannot continue."""
 
 
 class SessionError(DinoAugSegError):
@@ -181,7 +181,7 @@ class ClusterError(DinoAugSegError):
 
 
 class LostSchedulerError(ClusterError):
-    """The connection to a scheduler is lost, or its worker ended in the middle of the work."""
+    """The connection to a scheduler is lost, or its worker ended during the work."""
 
 
 def one_line(text: str) -> Message:

@@ -1,4 +1,4 @@
-"""Whether this program may use the network. The only thing it would use it for are weights of encoders."""
+"""Whether this program may use the network, which it only uses to download encoder weights."""
 
 from __future__ import annotations
 

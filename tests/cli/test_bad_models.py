@@ -73,7 +73,7 @@ def test_weights_of_another_encoder(refused, case):
         ("--encoder", "dinov3-convnext-tiny", "not on this machine and downloads are switched off.*\nName a file"),
         ("--window", "tooth", "Unknown window 'tooth'. Choose one of auto"),
         ("--device", "cuda:77", "'cuda:77' is not in this machine.*Use auto"),
-        ("--device", "gpu", "no device called 'gpu'. Use auto, cpu"),
+        ("--device", "gpu", "Unknown device 'gpu'. Use auto, cpu"),
     ],
 )
 def test_what_is_not_there_is_named_and_what_is_there_is_listed(option, value, says, refused, case, tmp_path):

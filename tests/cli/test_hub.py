@@ -135,7 +135,7 @@ def test_a_waiting_time_that_is_none_is_refused(text: str, hub: Hub, check: Call
 
 def test_a_broken_connection_is_named(hub: Hub, check: Callable[..., Outcome]) -> None:
     hub.answers(-1)
-    assert "127.0.0.1 broke the connection off" in refused(check())
+    assert "127.0.0.1 closed the connection" in refused(check())
 
 
 def test_segment_says_the_same(hub: Hub, environment: dict[str, str], case: Path) -> None:

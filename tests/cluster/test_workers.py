@@ -155,7 +155,7 @@ def test_a_worker_that_does_not_see_the_files_is_named(client, cases, plan, batc
 def test_a_worker_of_another_version_is_named(client, cases, plan, batch, monkeypatch):
     monkeypatch.setattr(workers, "version", lambda _: "2.0")
     monkeypatch.setattr(connection, "version", lambda _: "1.0")
-    with pytest.raises(ClusterError, match=r"has napari-dinoaugseg 1.0, and this is 2.0. Install the same"):
+    with pytest.raises(ClusterError, match=r"has napari-dinoaugseg 1.0, not 2.0. Install the same"):
         list(workers.predict_on(client, cases, plan))
 
 

@@ -13,7 +13,7 @@ NOWHERE = "tcp://127.0.0.1:9"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(connection, "_PATIENCE", 0.5)
+    monkeypatch.setattr(connection, "_TIMEOUT", 0.5)
 
 
 def test_the_address_is_asked_for_and_said_what_travels(panel):
@@ -75,7 +75,7 @@ def test_the_machine_cannot_be_changed_while_it_computes(panel, labelled, qtbot,
 
 
 def test_a_case_that_was_left_tells_nothing_of_its_scheduler(panel, labelled, said, qtbot, monkeypatch):
-    monkeypatch.setattr(connection, "_PATIENCE", 1.5)
+    monkeypatch.setattr(connection, "_TIMEOUT", 1.5)
     choose_scheduler(panel, NOWHERE)
     panel.head.train_button.click()
     labelled.cases.close()

@@ -40,7 +40,7 @@ def put(layers, index: int, rows: slice, number: int) -> None:
 
 
 def predict(book, index: int, number: int = 1, confidence: float = 0.9) -> np.ndarray:
-    labels = np.zeros(book.shape(index), np.uint16)
+    labels = np.zeros(book.canvas(index).shape, np.uint16)
     labels[10:20, 10:20] = number
     book.set_prediction(index, labels, confidence)
     return labels
@@ -100,7 +100,7 @@ def test_open_pixels_that_a_prediction_filled_are_open_again(controller, layers,
 
 def test_a_scribbled_slice_stays_one_when_it_was_painted_over_and_over(controller, layers, book):
     controller.labels.set_scribbles(True)
-    height, width = book.shape(4)
+    height, width = book.canvas(4).shape
     layers.manual.data_setitem(np.nonzero(np.ones((1, height, width), bool)), 1)  # slice 0, all of it
     controller.flush()
     assert not (book.manual(0) == UNKNOWN).any()
@@ -125,7 +125,7 @@ def test_strokes_that_followed_too_quickly_to_be_read_are_taken_back_one_by_one(
 
 def test_a_slice_that_was_read_after_a_stroke_on_another_stays_scribbled(controller, layers, book):
     controller.labels.set_scribbles(True)
-    height, width = book.shape(0)
+    height, width = book.canvas(0).shape
     put(layers, 0, slice(2, 5), 1)
     layers.manual.data_setitem(np.nonzero(np.ones((1, height, width), bool)), 1)  # slice 0, all of it
     put(layers, 4, slice(2, 5), 1)

@@ -28,7 +28,7 @@ def run(order, neighbours):
         most = max(most, len(smoothing._probabilities))
         for ready in smoothing.ready():
             found[ready] = smoothing.logits(ready)
-            smoothing.let_go(ready)
+            smoothing.release(ready)
     assert not smoothing._probabilities
     return found, most
 

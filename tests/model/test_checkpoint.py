@@ -131,7 +131,7 @@ def test_a_folder_that_is_not_there_is_an_output_error(checkpoint: Checkpoint, t
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "nothing.model", "there is no such file")
+    refused(tmp_path / "nothing.model", "No such file")
     refused(tmp_path, "cannot be opened")
 
 

@@ -118,7 +118,7 @@ class Around:
 
     def resolve(self, name: str = "auto", device: str = "cpu") -> tuple[str, list[str]]:
         said: list[str] = []
-        return resolve_encoder(name, weights=None, device_type=device, say=said.append), said
+        return resolve_encoder(name, weights=None, device_type=device, notify=said.append), said
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_only_loading_an_encoder_by_its_name_asks_the_hub(around: Around, monkey
         weights_state(name)
     assert asked == []
     with pytest.raises(WeightsError, match="not on this machine, and nobody answers"):
-        load_encoder(TINY, say=pytest.fail)
+        load_encoder(TINY, notify=pytest.fail)
     assert asked == [TINY]
 
 
@@ -167,7 +167,7 @@ def test_auto_without_any_weights_says_the_two_ways_out(around: Around) -> None:
 
 def test_a_named_encoder_stays_and_an_unknown_one_is_refused(around: Around) -> None:
     assert around.resolve("dinov3-convnext-large") == ("dinov3-convnext-large", [])
-    with pytest.raises(SettingsError, match="There is no encoder 'resnet50'"):
+    with pytest.raises(SettingsError, match="Unknown encoder 'resnet50'"):
         around.resolve("resnet50")
 
 
@@ -227,7 +227,7 @@ def test_weights_in_the_hubs_own_cache_are_found(
     assert weights_state(TINY) == "missing"
     cached(tmp_path, repository, "0123abcd", (name, weights_files[layout]), main=main)
     assert weights_state(TINY) == "local"
-    assert resolve_encoder("auto", say=pytest.fail) == TINY
+    assert resolve_encoder("auto", notify=pytest.fail) == TINY
     monkeypatch.setenv("DINOAUGSEG_OFFLINE", "1")
     found = load_encoder(TINY).fingerprint
     assert found == load_encoder(TINY, weights=weights_files["timm.safetensors"]).fingerprint
@@ -265,7 +265,7 @@ def test_a_download_says_licence_and_size_first(
         return str(weights_files["timm.safetensors"])
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    load_encoder(TINY, say=said.append)
+    load_encoder(TINY, notify=said.append)
     assert "DINOv3 License" in said[0]
     assert ENCODERS[TINY].licence_url in said[0]
     assert "111 MB" in said[0]
@@ -282,7 +282,7 @@ def test_a_failed_download_is_a_short_error(monkeypatch: pytest.MonkeyPatch, aro
     with pytest.raises(
         WeightsError, match=r"could not be downloaded: asking \S+ failed \(OSError: What nobody foresaw\)"
     ) as caught:
-        load_encoder(TINY, say=lambda _: None)
+        load_encoder(TINY, notify=lambda _: None)
     assert len(str(caught.value).splitlines()) == 1
     assert caught.value.hint is Hint.WEIGHTS_BY_HAND
 
@@ -401,7 +401,7 @@ def test_each_way_in_which_the_hub_cannot_be_reached_has_a_sentence(monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(socket, "create_connection", cut_off)
-        assert "there is no way to 127.0.0.1: is there a network?" in said_of("http://127.0.0.1:9", monkeypatch)
+        assert "127.0.0.1 cannot be reached: is there a network?" in said_of("http://127.0.0.1:9", monkeypatch)
 
 
 def test_a_proxy_is_named_without_its_password(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,9 +464,9 @@ def test_a_hub_that_never_answers_is_given_up_in_time(server: Hub, monkeypatch: 
 def test_the_clients_own_waiting_time_holds_where_ours_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DINOAUGSEG_HUB_TIMEOUT", raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 25)
-    assert hub.patience() == 25
+    assert hub.timeout() == 25
     monkeypatch.setenv("DINOAUGSEG_HUB_TIMEOUT", "90")
-    assert hub.patience() == 90
+    assert hub.timeout() == 90
     with hub._quiet_client():
         assert huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT == 90
 

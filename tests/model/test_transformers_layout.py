@@ -84,7 +84,7 @@ def test_the_four_maps_are_those_of_transformers(
         if file.name != "config.json":
             assert resolve_encoder("auto", weights=file) == TINY
     picture, maps = expected
-    found = load_encoder(TINY, weights=path, say=pytest.fail).encode(picture)
+    found = load_encoder(TINY, weights=path, notify=pytest.fail).encode(picture)
     assert min(stage.std().item() for stage in maps) > 0.01
     for ours, theirs in zip(found, maps, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -166,7 +166,7 @@ def a_part_is_empty_of_its_tensors(folder: Path) -> None:
         (damaged_index, r"index\.json: the index of the weights is damaged\. Get it again"),
         (index_of_nothing, r"index\.json: the index of the weights is damaged\. Get it again"),
         (index_of_another_folder, "names '../other.safetensors', which is not a weights file beside it"),
-        (a_part_is_missing, r"model-00002\S+: the weights cannot be opened: there is no such file"),
+        (a_part_is_missing, r"model-00002\S+: the weights cannot be opened: No such file"),
         (a_part_is_a_pointer, r"model-00002\S+: the file does not hold weights: it is a Git LFS pointer"),
         (a_part_is_empty_of_its_tensors, r"1 of \d+ tensors are missing"),
     ],

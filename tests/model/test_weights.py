@@ -83,7 +83,7 @@ def test_a_file_with_a_classifier_is_used_and_doubted(tiny_state: dict[str, Tens
     path = tmp_path / "classifier.pth"
     torch.save({**tiny_state, "head.fc.weight": torch.zeros(9, 768), "head.fc.bias": torch.zeros(9)}, path)
     said: list[str] = []
-    load_encoder(TINY, weights=path, say=said.append)
+    load_encoder(TINY, weights=path, notify=said.append)
     assert len(said) == 1
     assert "classifier" in said[0]
 
@@ -142,7 +142,7 @@ def test_a_torch_file_without_named_tensors_is_refused(content: object, tmp_path
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="there is no such file"):
+    with pytest.raises(WeightsError, match="No such file"):
         load_encoder(TINY, weights=tmp_path / "nothing.pth")
 
 

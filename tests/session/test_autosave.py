@@ -84,7 +84,7 @@ def test_a_refusal_is_told_and_tried_again_without_being_asked(autosave, store, 
     assert not autosave.wait(5)
     assert isinstance(told[0], DinoAugSegError)
     done = threading.Event()
-    autosave._tell = lambda problem: done.set() if problem is None else None
+    autosave._notify = lambda problem: done.set() if problem is None else None
 
     store.refuse = None
 

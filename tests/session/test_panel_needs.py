@@ -29,7 +29,7 @@ def test_classes_are_renamed_and_recoloured_undoably(book):
     assert book.classes[0].name == "liver"
     with pytest.raises(LabelError, match="needs a name"):
         book.rename_class(1, "  ")
-    with pytest.raises(LabelError, match="no class number 7"):
+    with pytest.raises(LabelError, match="Class number 7 does not exist"):
         book.recolour_class(7, "#000000")
 
 

@@ -7,6 +7,7 @@ import pytest
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import CheckpointError, LabelError, TrainingError
 from napari_dinoaugseg.learning.events import Cancel
+from napari_dinoaugseg.session.index import Round
 from napari_dinoaugseg.session.labels import UNKNOWN, Status
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import LABELLED, LEFT_OUT, write_case
@@ -163,7 +164,7 @@ def test_a_model_of_other_encoder_weights_is_kept_until_something_new_is_learnt(
     with pytest.raises(TrainingError, match="no trained model"):
         list(session.predict(8))
 
-    assert "cannot be used any more" in said[-1]
+    assert "can no longer be used" in said[-1]
     assert not session.is_trained
     assert session.snapshot().model is other  # what is saved: the weights may come back
     drain(session.train())
@@ -181,3 +182,14 @@ def test_a_resumed_session_predicts_without_training_again_and_goes_on(trained, 
         np.testing.assert_array_equal(session.labels.predicted(index), trained.labels.predicted(index))
     assert drain(session.train()).steps < trained.history[0].steps
     assert len(session.history) == 2
+
+
+def test_a_round_cannot_be_changed_through_the_mapping_it_was_made_with():
+    seconds = {"encode": 1.0, "train": 2.0, "predict": 0.0}
+    made = Round(labelled=(4,), steps=3, final_loss=0.5, seconds=seconds, agreement=None)
+    seconds["predict"] = 9.0
+    assert made.seconds["predict"] == 0.0
+    with pytest.raises(TypeError):
+        made.seconds["predict"] = 9.0
+    assert replace(made, seconds=seconds).seconds["predict"] == 9.0
+    assert made == replace(made)

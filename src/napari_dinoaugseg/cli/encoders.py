@@ -58,8 +58,8 @@ def _check(name: str, weights: Path | None, device_name: str) -> dict[str, objec
         from napari_dinoaugseg.model.encoder import load_encoder, resolve_encoder
 
     device = choose_device(device_name)
-    resolved = resolve_encoder(name, weights=weights, device_type=device.type, say=tell)
-    encoder = load_encoder(resolved, weights=weights, device=device, say=tell)
+    resolved = resolve_encoder(name, weights=weights, device_type=device.type, notify=tell)
+    encoder = load_encoder(resolved, weights=weights, device=device, notify=tell)
     picture = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)).to(device)
     encoder.encode(picture)  # the first pass also sets up
     started = time.monotonic()

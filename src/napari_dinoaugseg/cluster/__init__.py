@@ -1,4 +1,4 @@
-"""Workers of dask.distributed: a session's engine on one of them, or a cohort on all. Needs the extra `cluster`."""
+"""Computing on workers of dask.distributed: a session on one of them, or a cohort on all. Needs the extra `cluster`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 def compute_for(
     case: Case, settings: Settings, config: ComputeConfig, *, encoder: Encoder | None, notify: Notify
 ) -> Compute:
-    """The engine of this computer, or of a worker when the configuration names a scheduler.
-
-    A :class:`~napari_dinoaugseg.session.compute.MakeCompute`, for `Session`.
-    """
+    """The engine of this computer, or of a worker if the configuration has a scheduler; a `MakeCompute`."""
     if config.scheduler is None:
         return local_engine(case, settings, config, encoder=encoder, notify=notify)
     from napari_dinoaugseg.cluster.remote import RemoteEngine

@@ -1,4 +1,4 @@
-"""The connection to a scheduler of dask.distributed and to its workers, with our own error messages."""
+"""Connections to a scheduler of dask.distributed and its workers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "napari-dinoaugseg[cluster]"'
 GPU = "GPU"
-"""The resource that a worker with a graphics card of its own declares."""
-_PATIENCE = 20.0  # seconds
+"""The resource that a worker with its own GPU declares."""
+_TIMEOUT = 20.0  # seconds
 
 
 def is_installed() -> bool:
-    """Whether dask.distributed is installed, and the package that encrypts connections to workers on this machine."""
+    """Whether dask.distributed and cryptography, for encrypted connections on this machine, are installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("distributed", "cryptography"))
 
 
@@ -35,13 +35,13 @@ def require_installed() -> None:
 
 
 def hush() -> None:
-    """Silence the library's logs in this process: its errors reach the person as ours. Workers keep their logs."""
+    """Silence the library's logs in this process, because its errors are raised as ours. Workers keep their logs."""
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def connect(address: str, *, security: Security | None = None) -> Client:
-    """A client of a scheduler that has a worker; to be closed.
+    """A client of a scheduler with at least one worker; the caller closes it.
 
     Args:
         address: such as ``tls://gpu-room:8786``.
@@ -66,7 +66,7 @@ def connect(address: str, *, security: Security | None = None) -> Client:
         )
         raise ClusterError(msg)
     try:
-        client = Client(address, timeout=_PATIENCE, set_as_default=False, security=security, name="dinoaugseg")
+        client = Client(address, timeout=_TIMEOUT, set_as_default=False, security=security, name="dinoaugseg")
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         why = one_line(str(error)) or type(error).__name__
         msg = (
@@ -75,7 +75,7 @@ def connect(address: str, *, security: Security | None = None) -> Client:
         )
         raise ClusterError(msg) from error
     try:
-        client.wait_for_workers(1, timeout=_PATIENCE)
+        client.wait_for_workers(1, timeout=_TIMEOUT)
     except TimeoutError as error:
         client.close()
         msg = f"The scheduler at {address} has no worker. Check that one is running (see docs/hospital.md)."
@@ -94,13 +94,13 @@ def workers_of(client: Client, needs: dict[str, int]) -> list[str]:
 
 
 def needs_of(client: Client) -> dict[str, int]:
-    """The resources that a piece of work occupies on a worker: a graphics card, where workers have one."""
+    """The resources that a task occupies on a worker: a GPU, if workers have one."""
     return {GPU: 1} if workers_of(client, {GPU: 1}) else {}
 
 
 @contextmanager
 def losing(client: Client) -> Iterator[None]:
-    """Turn the library's errors about a lost connection into LostSchedulerError."""
+    """Raise LostSchedulerError for the library's errors about a lost connection."""
     from concurrent.futures import CancelledError as Cancelled
 
     from distributed import CancelledError
@@ -120,15 +120,15 @@ def lost(client: Client) -> LostSchedulerError:
 
 
 def require_version(wanted: str) -> None:
-    """On a worker: raise ClusterError unless it has this version of the program."""
+    """Runs on a worker: raise ClusterError unless it has this version of the program."""
     found = version("napari-dinoaugseg")
     if found != wanted:
-        msg = f"it has napari-dinoaugseg {found}, and this is {wanted}. Install the same version there."
+        msg = f"it has napari-dinoaugseg {found}, not {wanted}. Install the same version there."
         raise ClusterError(msg)
 
 
 def respect_limit() -> None:
-    """On a worker: give features a share of its memory limit, not of the machine's memory."""
+    """Runs on a worker: features get a share of its memory limit, not of the machine's memory."""
     from distributed import get_worker
 
     limit_to(getattr(get_worker().memory_manager, "memory_limit", None))

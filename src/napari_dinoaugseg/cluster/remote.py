@@ -1,8 +1,8 @@
 """The engine of a session on a worker of a scheduler: an actor on the worker, and its counterpart on this machine.
 
-Only pixels, labels and settings travel to the worker: no name, no path, no header. It writes nothing to disk, and drops
-everything when the session closes or its machine is unresponsive. Masks, events and the trained decoder travel back.
-The worker uses encoder weights of its own. A lost worker or scheduler ends in an error; the last model is kept here.
+Only pixels, labels and settings are sent to the worker: no names, paths or headers. It writes nothing to disk, and
+drops everything when the session closes or its machine is unresponsive. Masks, events and the trained decoder are sent
+back. The worker uses its own encoder weights. A lost worker or scheduler is an error; the last model is kept here.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 
 _TURN = 0.25  # seconds of work between two answers
+_CHECK_EVERY = 1.0  # seconds between checks of worker and scheduler
+_PARCEL = 8 * 2**20  # bytes of slices that are sent at once
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -101,7 +103,7 @@ class SentSlice:
 
 
 def pack(image: NDArray[Any]) -> NDArray[Any]:
-    """The same values in half the bytes, where whole numbers are stored as float32."""
+    """Integers stored as float32 in half the bytes, without loss; other images unchanged."""
     if image.dtype == np.float32:
         with np.errstate(invalid="ignore"):
             whole = image.astype(np.int16)
@@ -116,7 +118,7 @@ def unpack(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 class ReceivedSlices(Slices):
-    """Slices that were received."""
+    """The slices of a case on the worker."""
 
     def __init__(self, info: SliceInfo) -> None:
         self.kind, self.n_slices = info.kind, info.n_slices
@@ -129,7 +131,7 @@ class ReceivedSlices(Slices):
         self._sent.update({one.index: one for one in sent})
 
     def slice(self, i: int) -> NDArray[Any]:
-        """Return slice `i` as it was before it was sent."""
+        """Return slice `i`."""
         return unpack(self._sent[i].pixels)
 
     def slice_shape(self, i: int) -> tuple[int, int]:
@@ -152,7 +154,7 @@ class ReceivedSlices(Slices):
 
 @dataclass(frozen=True)
 class EngineState:
-    """The state of the engine; attributes as of `Compute`."""
+    """The state of the engine; attributes as in `Compute`."""
 
     encoder_name: str
     device_name: str
@@ -162,14 +164,14 @@ class EngineState:
 
 @dataclass(frozen=True)
 class Turn:
-    """The outcome of a turn of work.
+    """The result of a turn of work.
 
     Attributes:
-        items: events and predictions, in their order.
+        items: events and predictions in order.
         done: whether the work has ended.
-        result: of the whole work, once it is done.
-        error: the one that ended it.
-        state: afterwards.
+        result: of the whole work, if it is done.
+        error: that ended it.
+        state: after the turn.
         notices: sentences for the person.
     """
 
@@ -183,7 +185,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Answer:
-    """The outcome of a call: a value or an error. A bare exception would look like a lost worker."""
+    """The result of a call: a value or an error. A bare exception would look like a lost worker."""
 
     value: Any = None
     error: DinoAugSegError | None = None
@@ -194,7 +196,7 @@ def _answering(method: Callable[Concatenate[WorkerActor, P], T]) -> Callable[Con
     def answer(actor: WorkerActor, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
         try:
             return Answer(method(actor, *args, **kwargs))
-        except Exception as error:  # handed over as a value
+        except Exception as error:  # returned as a value
             return Answer(error=_for_a_person(error))
 
     return answer
@@ -208,21 +210,21 @@ def _for_a_person(error: Exception) -> DinoAugSegError:
 
 @dataclass
 class _Work:
-    """Work in progress, drawn turn by turn."""
+    """Work in progress, run turn by turn."""
 
     source: Generator[Event | Prediction, None, Any] | Iterator[Event | Prediction]
     cancel: Cancel = field(default_factory=Cancel)
 
 
 class WorkerActor:
-    """The engine of one session on a worker, as an actor of dask.distributed: it stays, and does one call at a time.
+    """The engine of one session on a worker, as an actor of dask.distributed, which runs one call at a time.
 
-    The machine of the person draws the work in turns: when that machine is gone, the work stops.
+    The person's machine requests the work in turns: when that machine is gone, the work stops.
 
     Args:
-        info: of the slices, which are sent after it.
+        info: of the slices, which are sent later.
         version: of the program on the person's machine.
-        size: bytes of all slices together.
+        size: bytes of all slices.
 
     Raises:
         ClusterError: the worker has another version of the program, or no room for the slices.
@@ -233,7 +235,7 @@ class WorkerActor:
         respect_limit()
         room = available_memory() // 2
         if size > room:
-            msg = f"it has room for {room / 2**20:.0f} MB of slices, and the case takes {size / 2**20:.0f} MB."
+            msg = f"it has memory for {room / 2**20:.0f} MB of slices, and the case takes {size / 2**20:.0f} MB."
             raise ClusterError(msg)
         self._slices = ReceivedSlices(info)
         self._engine: Engine | None = None
@@ -243,49 +245,49 @@ class WorkerActor:
 
     @_answering
     def take(self, sent: list[SentSlice]) -> None:
-        """Take slices."""
+        """Receive slices."""
         self._slices.take(sent)
 
     @_answering
     def begin(self, settings: Settings, device: str) -> EngineState:
-        """Load the encoder, once all slices are here."""
+        """Load the encoder, after all slices were received."""
         config = ComputeConfig(device=device, cache=False)
         self._engine = engine_class()(self._slices, settings, config, notify=self._notices.append)
         return self._state()
 
     @_answering
     def restore(self, checkpoint: Checkpoint, numbers: list[int], source: Path) -> None:
-        """As of `Compute`."""
+        """As in `Compute`."""
         self._ready().restore(checkpoint, numbers, source)
 
     @_answering
     def forget_decoder(self) -> None:
-        """As of `Compute`."""
+        """As in `Compute`."""
         self._ready().forget_decoder()
 
     @_answering
     def checkpoint(self, classes: list[LabelClass], settings: Settings) -> Checkpoint:
-        """As of `Compute`."""
+        """As in `Compute`."""
         return self._ready().checkpoint(classes, settings)
 
     @_answering
     def train(self, labels: dict[int, Labels], classes: list[LabelClass], settings: Settings) -> None:
-        """Begin to train; see `draw`."""
+        """Start to train; see `draw`."""
         cancel = Cancel()
         self._work = _Work(self._ready().train(labels, classes, settings, cancel), cancel)
 
     @_answering
     def predict(self, order: list[int], labels: dict[int, Labels], settings: Settings) -> None:
-        """Begin to predict; see `draw`."""
+        """Start to predict; see `draw`."""
         cancel = Cancel()
         source = self._ready().predict(order, labels, settings, self._reported.append, cancel)
         self._work = _Work(source, cancel)
 
     @_answering
     def draw(self, stop: bool) -> Turn:
-        """Work for a moment; ``stop`` asks the work to end at its next step."""
+        """Run one turn of the work; ``stop`` ends it at its next step."""
         if self._work is None:
-            msg = "There is nothing to go on with."
+            msg = "The worker has no work to continue."
             raise ClusterError(msg)
         if stop:
             self._work.cancel.set()
@@ -298,7 +300,7 @@ class WorkerActor:
                 found.append(next(self._work.source))
             except StopIteration as end:
                 done, result = True, end.value
-            except Exception as error:  # the items before it are handed over too
+            except Exception as error:  # the items before it are returned too
                 done, problem = True, _for_a_person(error)
             items += [*self._reported, *found]
             self._reported.clear()
@@ -309,20 +311,13 @@ class WorkerActor:
 
     def _ready(self) -> Engine:
         if self._engine is None:
-            msg = "The worker was asked before it had begun."
+            msg = "The worker was called before it had started."
             raise ClusterError(msg)
         return self._engine
 
     def _state(self) -> EngineState:
         engine = self._ready()
         return EngineState(engine.encoder_name, engine.device_name, engine.encoded, engine.encode_seconds)
-
-
-# On the machine of the person.
-
-
-_LOOK = 1.0  # seconds between looks at whether worker and scheduler are still there
-_PARCEL = 8 * 2**20  # bytes of slices that are sent at once
 
 
 class RemoteEngine:
@@ -347,7 +342,7 @@ class RemoteEngine:
         self._case, self._settings, self._config, self._notify = case, settings, config, notify
         self._client: Client | None = None
         self._actor: Any = None
-        self._held: Future | None = None  # the scheduler drops the actor when nobody holds this
+        self._held: Future | None = None  # keeps the actor alive on the scheduler
         self._address = ""  # of the worker
         self._state: EngineState | None = None
         self._from_scratch = False
@@ -369,12 +364,12 @@ class RemoteEngine:
 
     @property
     def encoded(self) -> int:
-        """How many slices and views passed the encoder."""
+        """How many slices and views were encoded."""
         return self._state.encoded if self._state is not None else 0
 
     @property
     def encode_seconds(self) -> float:
-        """How long encoding took."""
+        """Seconds of encoding."""
         return self._state.encode_seconds if self._state is not None else 0.0
 
     # --- computing -----------------------------------------------------------------------------------------------
@@ -382,7 +377,7 @@ class RemoteEngine:
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
     ) -> Generator[Event, None, TrainingResult]:
-        """As of `Compute`."""
+        """As in `Compute`."""
         yield from self._set_up(cancel)
         if self._from_scratch:
             self._ask("forget_decoder")
@@ -399,7 +394,7 @@ class RemoteEngine:
         report: Report,
         cancel: Cancel | None,
     ) -> Iterator[Prediction]:
-        """As of `Compute`."""
+        """As in `Compute`."""
         for event in self._set_up(cancel):
             report(event)
         self._ask("predict", list(order), labels, settings)
@@ -410,15 +405,15 @@ class RemoteEngine:
                 report(item)
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
-        """As of `Compute`."""
-        with importing_torch():  # or a thread of dask's would, when it unpickles the answer
+        """As in `Compute`."""
+        with importing_torch():  # otherwise a thread of dask imports it when it unpickles the answer
             import napari_dinoaugseg.model.checkpoint  # noqa: F401
         found: Checkpoint = self._ask("checkpoint", _nameless(classes), settings)
         numbers = {entry["number"] for entry in found.classes}
         return replace(found, classes=to_plain(entry for entry in classes if entry.number in numbers))
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
-        """As of `Compute`. Connects, because only the worker knows whether its encoder is the right one."""
+        """As in `Compute`. Connects, because only the worker knows whether its encoder is the right one."""
         for event in self._set_up():
             if isinstance(event, Notice):
                 self._notify(event.text)
@@ -430,19 +425,19 @@ class RemoteEngine:
             raise CheckpointError(error.message.reworded(msg)) from error
 
     def forget_decoder(self) -> None:
-        """As of `Compute`. The worker learns it with the next training: settings change where nobody may wait."""
+        """As in `Compute`. The worker drops its decoder at the next training, so that this call does not wait."""
         self._from_scratch = True
 
     def close(self) -> None:
         """Leave the scheduler; the worker drops everything."""
         client, self._client, self._actor, self._held, self._state = self._client, None, None, None, None
-        if client is not None:  # a window must not wait for a scheduler that does not answer
-            threading.Thread(target=client.close, kwargs={"timeout": _LOOK}, name="leave-scheduler").start()
+        if client is not None:  # the window must not wait for an unresponsive scheduler
+            threading.Thread(target=client.close, kwargs={"timeout": _CHECK_EVERY}, name="leave-scheduler").start()
 
     # --- connection ----------------------------------------------------------------------------------------------
 
     def _set_up(self, cancel: Cancel | None = None) -> Iterator[Event]:
-        """Connect, send the slices, have the encoder loaded; no-op once that is done."""
+        """Connect, send the slices, let the worker load the encoder; no-op if that is done."""
         if self.is_ready:
             return
         self.close()  # an unfinished attempt
@@ -456,7 +451,7 @@ class RemoteEngine:
             yield Progress("send", parcel[-1].index + 1, case.n_slices, time.monotonic() - started)
             if cancel:
                 self.close()
-                msg = "It was stopped before the worker had begun."
+                msg = "It was stopped before the worker had started."
                 raise TrainingError(msg)
         self._state = self._ask("begin", self._settings, self._config.device)
 
@@ -475,7 +470,7 @@ class RemoteEngine:
             msg = f"The worker cannot be used: {error}"
             raise ClusterError(msg) from error
         except TimeoutError as error:
-            msg = "No worker of the scheduler had time within a minute. Try again later, or compute on this computer."
+            msg = "No worker of the scheduler was free within a minute. Try again later, or compute on this computer."
             raise ClusterError(msg) from error
         except Exception as error:
             why = one_line(f"{type(error).__name__}: {error}")
@@ -503,9 +498,9 @@ class RemoteEngine:
         return answer.value
 
     def _require_worker(self, client: Client) -> None:
-        """Raise LostSchedulerError when the scheduler or the worker is gone."""
+        """Raise LostSchedulerError if the scheduler or the worker is gone."""
         if self._address not in workers_of(client, {}) or self._held is None or self._held.status != "finished":
-            msg = "The worker that computed for this case ended. See its log."
+            msg = "The worker of this case has ended. See its log."
             raise LostSchedulerError(msg, Hint.TRAIN_AGAIN)
 
     def _draw(self, cancel: Cancel | None) -> Generator[Any, None, Any]:
@@ -522,24 +517,24 @@ class RemoteEngine:
                 return drawn.result
 
 
-def _wait_for(asked: Any, look: Callable[[], None]) -> Answer:
-    """The answer of an actor; ``look`` raises when none can come."""
+def _wait_for(asked: Any, check: Callable[[], None]) -> Answer:
+    """The answer of an actor; ``check`` raises when it can no longer come."""
     while True:
         try:
-            answer: Answer = asked.result(timeout=_LOOK)
+            answer: Answer = asked.result(timeout=_CHECK_EVERY)
         except TimeoutError:
-            look()
+            check()
         else:
             return answer
 
 
 def _nameless(classes: Iterable[LabelClass]) -> list[LabelClass]:
-    """The same numbers; the names stay on this machine."""
+    """The same classes without their names, which stay on this machine."""
     return classes_of(entry.number for entry in classes)
 
 
 def _parcels(case: Case) -> Iterator[list[SentSlice]]:
-    """The slices in the order of their numbers, some megabytes at a time."""
+    """The slices in order, some megabytes at a time."""
     parcel: list[SentSlice] = []
     for index in range(case.n_slices):
         parcel.append(SentSlice.of(case, index))
@@ -551,7 +546,7 @@ def _parcels(case: Case) -> Iterator[list[SentSlice]]:
 
 
 def _bytes_a_pixel(case: Case) -> int:
-    """At most."""
+    """Upper limit of the bytes per pixel."""
     if case.is_colour:
         return 3
     return 1 if case.is_byte else 4

@@ -1,7 +1,6 @@
 """A cohort on workers of dask.distributed: some on this machine, or those of a scheduler.
 
-Paths and options travel to the workers, sentences and seconds come back: the workers read the cases and write the
-masks.
+Paths and options are sent to the workers, sentences and seconds back: the workers read the cases and write the masks.
 """
 
 from __future__ import annotations
@@ -41,16 +40,20 @@ if TYPE_CHECKING:
 
 _THREADS = 2  # a case is read and written by one thread, encoded by several
 _MEMORY = 4 * 2**30  # bytes; a CT of 300 slices takes 3 GB
+_CHECK_EVERY = 2.0  # seconds between checks for workers that joined or left
+_ONE_CASE = Lock()  # for a worker with several threads that joins after the others were checked
+
+Results = Generator[tuple[CohortCase, Outcome], None, None]
 
 
 @dataclass(frozen=True)
 class Share:
-    """The share of a machine that each worker gets.
+    """The share of a machine for each worker.
 
     Attributes:
-        workers: how many there are.
-        threads: of arithmetic, of each.
-        memory: bytes of each.
+        workers: number of workers.
+        threads: for computation, per worker.
+        memory: bytes per worker.
     """
 
     workers: int
@@ -59,20 +62,19 @@ class Share:
 
 
 def share_machine(cases: int, *, cores: int, memory: int, gpus: int, wanted: int | None = None) -> Share:
-    """Share a machine among workers that take one case at a time.
+    """Share a machine among workers that predict one case at a time.
 
-    With GPUs there is a worker for each. Without, there are as many as fit on the cores with two threads each, and into
-    the memory with 4 GiB each.
+    With GPUs there is one worker for each; otherwise as many as fit, with two threads and 4 GiB each.
 
     Args:
-        cases: how many there are to predict.
-        cores: of the machine, or what this program may use of them.
-        memory: bytes that are free.
-        gpus: how many the workers may use; 0 = they compute on the CPU.
-        wanted: how many workers a person asked for; None = what fits.
+        cases: number of cases to predict.
+        cores: available to this program.
+        memory: free bytes.
+        gpus: number of usable GPUs; 0 = compute on the CPU.
+        wanted: number of workers; None = as many as fit.
 
     Raises:
-        SettingsError: more are wanted than there are GPUs or cores.
+        SettingsError: more workers are wanted than there are GPUs or cores.
     """
     if gpus and wanted is not None and wanted > gpus:
         msg = f"There are not {wanted} GPUs for {wanted} workers."
@@ -85,20 +87,14 @@ def share_machine(cases: int, *, cores: int, memory: int, gpus: int, wanted: int
     return Share(workers, max(1, cores // workers), memory // workers)
 
 
-_LOOK = 2.0  # seconds between looks at who joined or left
-_ONE_CASE = Lock()  # for a worker with several threads that joins after the others were checked
-
-Results = Generator[tuple[CohortCase, Outcome], None, None]
-
-
 @contextmanager
 def local_workers(plan: BatchPlan, cases: int, wanted: int | None = None) -> Iterator[Client]:
-    """Workers on this machine, ended with the block. Only this program can talk to them: with keys made for it.
+    """Workers on this machine until the end of the block, with temporary TLS keys that only this program has.
 
     Args:
-        plan: names the device.
-        cases: how many there are to predict.
-        wanted: how many workers; None = as many as fit.
+        plan: for its device.
+        cases: number of cases to predict.
+        wanted: number of workers; None = as many as fit.
 
     Raises:
         SettingsError: more are wanted than fit.
@@ -125,7 +121,7 @@ def local_workers(plan: BatchPlan, cases: int, wanted: int | None = None) -> Ite
         dask.config.set(
             {
                 **{f"distributed.{role}.http.routes": [] for role in ("scheduler", "worker")},
-                # A worker that has much in memory after a case would never get the next one: nothing frees it.
+                # Otherwise a worker with much memory in use after a case is paused for ever.
                 "distributed.worker.memory.pause": False,
             }
         ),
@@ -140,8 +136,8 @@ def worker_options(share: Share, gpus: list[str]) -> list[dict[str, Any]]:
     """The options of each worker of this machine.
 
     Args:
-        share: what each gets.
-        gpus: names of graphics cards as CUDA_VISIBLE_DEVICES takes them; empty = they compute on the CPU.
+        share: for each worker.
+        gpus: names of GPUs for CUDA_VISIBLE_DEVICES; empty = compute on the CPU.
     """
     threads = {name: str(share.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     common = {
@@ -162,19 +158,19 @@ def worker_options(share: Share, gpus: list[str]) -> list[dict[str, Any]]:
 def predict_on(
     client: Client, cases: Iterable[CohortCase], plan: BatchPlan, *, notify: Notify = lambda _: None
 ) -> Results:
-    """Predict cases on the workers of a client, as many at a time as there are workers; each as it is done.
+    """Predict cases on the workers of a client, one case per worker at a time; yields each when it is done.
 
-    A case whose worker dies is predicted again by another; one during which workers die again and again fails. Where
-    workers declare the resource ``GPU``, only these are used. Workers may join and leave meanwhile.
+    A case whose worker dies is predicted again by another, and fails if workers die repeatedly. If workers declare the
+    resource ``GPU``, only these are used. Workers may join and leave at any time.
 
     Args:
         client: see :func:`local_workers` and `connection.connect`.
-        cases: what to predict; the workers must see the same paths.
-        plan: how.
-        notify: gets sentences for the person.
+        cases: to predict, under the same paths on all workers.
+        plan: for all cases.
+        notify: receives sentences for the person.
 
     Raises:
-        ClusterError: a worker cannot do this, or the scheduler is lost; what was handed out until then is done.
+        ClusterError: a worker cannot be used, or the scheduler is lost; yielded cases are done.
         CheckpointError, WeightsError, DeviceError: the model cannot be used on a worker.
     """
     from distributed import wait
@@ -192,15 +188,15 @@ def predict_on(
             if not workers and not reported:
                 notify(Message("No worker is left; waiting for one.", Hint.WAIT_FOR_WORKER))
             reported = not workers
-            # No more than one each: when a worker dies, the scheduler suspects all that was handed to it.
+            # No more than one each: when a worker dies, the scheduler suspects all tasks that it had.
             while waiting and len(running) < workers:
                 case = waiting.popleft()
                 running[client.submit(_predict, case, plan, pure=False, resources=needs)] = case
             if not running:
-                time.sleep(_LOOK)
+                time.sleep(_CHECK_EVERY)
                 continue
             with contextlib.suppress(TimeoutError), losing(client), client.as_current():
-                wait(list(running), timeout=_LOOK, return_when="FIRST_COMPLETED")
+                wait(list(running), timeout=_CHECK_EVERY, return_when="FIRST_COMPLETED")
             for future in [future for future in running if future.done()]:
                 yield running.pop(future), _outcome(future, client)
     except LostSchedulerError as error:
@@ -232,12 +228,12 @@ def _ready(plan: BatchPlan, case: CohortCase, wanted: str) -> None:
 
 
 def _require_ready(client: Client, plan: BatchPlan, case: CohortCase) -> None:
-    """Raise when a worker cannot predict the cases."""
+    """Raise unless every worker can predict the cases."""
     wanted = version("napari-dinoaugseg")
     needs = needs_of(client)
     wide = [address for address, threads in client.nthreads().items() if threads > 1]
     if wide and not needs:
-        msg = f"The worker at {wide[0]} would take several cases at a time."
+        msg = f"The worker at {wide[0]} would run several cases at a time."
         raise ClusterError(msg, Hint.ONE_CASE_A_WORKER)
     asked = {
         address: client.submit(
@@ -260,7 +256,7 @@ def _require_ready(client: Client, plan: BatchPlan, case: CohortCase) -> None:
 
 
 def _outcome(future: Future, client: Client) -> Outcome:
-    """The worker's result, or why every worker died."""
+    """The worker's result, or the reason of the failure."""
     from distributed import KilledWorker
 
     with losing(client):
@@ -277,7 +273,7 @@ def _outcome(future: Future, client: Client) -> Outcome:
 
 
 def _gpus(device: str) -> list[str]:
-    """Graphics cards that workers may use, as CUDA_VISIBLE_DEVICES names them; "" = one that needs no name."""
+    """The GPUs for workers by their names in CUDA_VISIBLE_DEVICES; "" = one that needs no name."""
     with importing_torch():
         import torch
 

@@ -155,7 +155,7 @@ def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[st
         device_type = choose_device(device).type
         if weights is not None and encoder in ENCODERS:
             fit_weights(weights, ENCODERS[encoder])
-        found["chosen"] = resolve_encoder(encoder, weights=weights, device_type=device_type, say=lambda _: None)
+        found["chosen"] = resolve_encoder(encoder, weights=weights, device_type=device_type, notify=lambda _: None)
     except DinoAugSegError as error:
         found["problem"] = in_words(error)
     return found

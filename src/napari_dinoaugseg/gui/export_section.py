@@ -31,8 +31,7 @@ from napari_dinoaugseg.gui.widgets import (
     sentence,
 )
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files, write_report
-from napari_dinoaugseg.session.labels import Status
-from napari_dinoaugseg.session.session import EVERYTHING
+from napari_dinoaugseg.session.labels import EVERYTHING, Status
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller

@@ -1,7 +1,7 @@
-"""Augmentation of images before the encoder, for training and at test time; and the neighbouring slices of 2.5D.
+"""What the encoder sees of a slice: augmented views, mirrored views at test time, and neighbouring slices (2.5D).
 
-WT-Aug perturbs features and is redrawn at every step; a view perturbs the image, and is encoded once. A view is
-determined by its number and the seed alone, so that its features can be kept.
+WT-Aug changes features and is drawn at every step; a view changes the image and is encoded once. A view is determined
+by its number and seed, so that its features can be cached.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.case.intensity import Scale, to_unit_rgb
 
 Symmetry = Literal["upright", "sides", "any"]
-"""Which transformed images are as likely as the original: none, where left and right are different organs; left and
-right exchanged, as in ultrasound, where the probe is always above; any rotation or reflection, as for a polyp."""
+"""Which transformed images are as likely as the original: none, if left and right are different organs; left and right
+exchanged, as in ultrasound, where the probe is always above; any rotation or reflection, as for a polyp."""
 
 
 @dataclass(frozen=True)
 class _Range:
-    """How far augmented views go.
+    """The ranges of random augmentation.
 
     Attributes:
         angle: degrees to either side.
         scale: logarithm of the enlargement, up or down.
         stretch: logarithm of the enlargement of one axis over the other.
-        shift: share of half the image.
+        shift: as a share of half the image.
         elastic: standard deviation of the smooth displacement, in the same unit.
-        mirrored: which of (columns, rows) may be exchanged.
+        mirrored: which of (columns, rows) may be reversed.
     """
 
     angle: float
@@ -52,9 +52,17 @@ _RANGES: dict[Symmetry, _Range] = {
     "any": _Range(180, 0.5, 0.15, 0.25, 0.03, (True, True)),
 }
 _COLOURFUL = 0.05
-"""Mean difference of the largest and the smallest channel from which on pictures count as coloured; a few coloured
-marks on an ultrasound picture stay below."""
+"""Pictures count as coloured above this mean difference of largest and smallest channel; a few coloured marks on an
+ultrasound picture stay below."""
 _ENOUGH = 8  # pictures to look at
+
+_FARTHEST = 2
+"""Slices. In trials the left atrium, with the most similar slices, gained more by 2 than by 1 or 3."""
+
+_ALIKE = 0.8
+"""Correlation above which a neighbour helps. In trials on public volumes thick slices of the heart (0.6 to 0.75) lost a
+little; the spleen at 5 mm (0.89) and everything thinner gained."""
+_PAIRS = 16  # to compare, evenly over the volume
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,8 @@ class View:
     """One augmented view.
 
     Attributes:
-        number: 1, 2, …; together with ``seed`` it fixes every random choice.
-        seed: of the training that asked for it.
+        number: 1, 2, …; number and seed determine every random choice.
+        seed: of the training.
         symmetry: of the images.
     """
 
@@ -73,13 +81,13 @@ class View:
 
     @property
     def key(self) -> str:
-        """Text that names the view in caches."""
+        """Name of the view in caches."""
         return f"view-{self.number}-{self.seed}-{self.symmetry}"
 
     def of_image(self, image: Tensor) -> Tensor:
-        """The view of an image (3, S, S) in 0 to 1: warped, and changed in brightness, contrast and tint.
+        """The view of an image (3, S, S) in 0 to 1: warped, with other brightness, contrast and tint.
 
-        What comes from outside the image is its mirror, so that no border is invented.
+        The image is reflected at its border.
         """
         random = self._random()
         grid = self._grid(random, image.shape[-1])
@@ -87,7 +95,7 @@ class View:
         return _change_brightness(warped, random)
 
     def of_labels(self, labels: Tensor) -> Tensor:
-        """The view of a label image (S, S) of whole numbers: warped as the image is, to the nearest pixel."""
+        """The view of a label image (S, S) of integers: warped like the image, by nearest neighbour."""
         grid = self._grid(self._random(), labels.shape[-1])
         moved = F.grid_sample(
             labels[None, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False
@@ -111,7 +119,7 @@ class View:
                 matrix[:, axis] *= -1
         theta = torch.from_numpy(np.column_stack([matrix, shift]).astype(np.float32))[None]
         grid = F.affine_grid(theta, [1, 1, size, size], align_corners=False)
-        # A coarse random field, enlarged smoothly: displacements of a few percent of the image, with no folds.
+        # A coarse random field, smoothly enlarged: displacements of a few percent of the image, without folds.
         coarse = torch.from_numpy(random.normal(0, limits.elastic, size=(1, 2, 6, 6)).astype(np.float32))
         return grid + F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
@@ -121,18 +129,18 @@ class Mirror:
     """A mirrored slice, for test-time augmentation.
 
     Attributes:
-        axes: which of (rows, columns) run backwards, of the last two axes.
+        axes: the reversed axes: -2 for rows, -1 for columns.
     """
 
     axes: tuple[int, ...]
 
     @property
     def key(self) -> str:
-        """Text that names the view in caches."""
+        """Name of the view in caches."""
         return f"mirror{self.axes}"
 
     def of_image(self, image: Tensor) -> Tensor:
-        """The image (..., S, S) mirrored; again mirrored, logits of it are those of the slice."""
+        """Mirror an image, or map its logits back: (..., S, S)."""
         return image.flip(self.axes)
 
 
@@ -144,7 +152,7 @@ _MIRRORS: dict[Symmetry, tuple[Mirror, ...]] = {
 
 
 def tta_views(symmetry: Symmetry) -> tuple[Mirror, ...]:
-    """The views for test-time augmentation: as likely as the slice itself, and shown in training too."""
+    """The views for test-time augmentation: as likely as the slice, and part of training as well."""
     return _MIRRORS[symmetry]
 
 
@@ -161,7 +169,7 @@ def _change_brightness(image: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def views_for(count: int, seed: int, symmetry: Symmetry) -> tuple[View | None, ...]:
-    """The plain slice (None) and ``count`` augmented views of it."""
+    """The slice itself (None) and ``count`` augmented views."""
     return (None, *(View(number, seed, symmetry) for number in range(1, count + 1)))
 
 
@@ -170,8 +178,8 @@ def symmetry_of(kind: str, images: Iterable[Tensor], n_classes: int) -> Symmetry
 
     Args:
         kind: of the case, "volume" or "pictures".
-        images: of the slices, (3, S, S) in 0 to 1; a few are looked at.
-        n_classes: with the background. Several structures may be the left and the right one.
+        images: of the slices, (3, S, S) in 0 to 1; only a few are read.
+        n_classes: with the background. Several structures may be a left and a right one.
     """
     if kind != "pictures" or n_classes > 2:
         return "upright"
@@ -179,28 +187,15 @@ def symmetry_of(kind: str, images: Iterable[Tensor], n_classes: int) -> Symmetry
     return "any" if np.mean(saturation) > _COLOURFUL else "sides"
 
 
-# 2.5D: neighbouring slices as the three input channels of the encoder.
-#
-# Where slices are thin, the next ones show where a border goes on, and those a little farther off show it more clearly;
-# where slices are thick, the next one is another picture.
-
-
-_FARTHEST = 2
-"""In slices. In trials the left atrium, whose slices are most alike, gained more by this than by 1 and by 3."""
-
-_ALIKE = 0.8
-"""Correlation from which on a neighbour helps. In trials on public volumes thick slices of the heart (0.6 to 0.75) lost
-a little by it; the spleen at 5 mm (0.89) and everything thinner gained."""
-_PAIRS = 16  # to look at, evenly over the volume
-
-
 def neighbour_distance(case: Slices, window: Scale, wanted: int | None = None) -> int:
-    """The distance of the neighbours that a slice is encoded with in 2.5D, in slices; 0 = it is encoded alone.
+    """The distance in slices of the two neighbours in a slice's input channels (2.5D); 0 = the slice alone.
+
+    Thin neighbouring slices show how a border continues, more clearly at a distance of two; thick ones differ too much.
 
     Args:
-        case: the case. Pictures have no neighbours, and colour has no channels left.
-        window: how its grey values become 0 to 1.
-        wanted: the setting; None takes the farthest neighbours that are alike.
+        case: the case. Pictures have no neighbours, and colour images no free channels.
+        window: maps grey values to 0 to 1.
+        wanted: the setting; None = the farthest neighbours that are similar.
     """
     if case.kind != "volume" or case.is_colour:
         return 0
@@ -213,7 +208,7 @@ def neighbour_distance(case: Slices, window: Scale, wanted: int | None = None) -
 
 
 def likeness(case: Slices, window: Scale, distance: int = 1) -> float:
-    """Median correlation, -1 to 1, of slices of a volume that are so far apart; 0 where no two show anything."""
+    """Median correlation, -1 to 1, of slices at a distance; 0 if all are constant."""
     found = []
     for i in np.unique(np.linspace(0, case.n_slices - 1 - distance, _PAIRS).round().astype(int)):
         _, after = case.neighbours(int(i), distance)

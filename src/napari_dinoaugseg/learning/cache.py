@@ -1,4 +1,4 @@
-"""Encoder features on disk: one file a slice, found by what was encoded and how, never trusted blindly."""
+"""Encoder features on disk: one file for each slice and view, with a checksum."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from torch import Tensor
 from napari_dinoaugseg import disk
 
 DEFAULT_LIMIT = 20 * 2**30  # bytes
-_RESERVED_SHARE = 0.05  # of the disk that stays free,
-_LEAST_RESERVE, _MOST_RESERVE = 2 * 2**30, 5 * 2**30  # but no fewer and no more bytes: a large disk has room at 1 %
+_RESERVED_SHARE = 0.05  # of the disk stays free,
+_LEAST_RESERVE, _MOST_RESERVE = 2 * 2**30, 5 * 2**30  # within these bytes: a large disk has room at 1 %
 _SUFFIX = ".features"
 
 
 def default_cache_folder() -> Path:
-    """The user's cache folder; the environment variable DINOAUGSEG_CACHE moves it."""
+    """The environment variable DINOAUGSEG_CACHE, else the user's cache folder."""
     named = os.environ.get("DINOAUGSEG_CACHE")
     return Path(named) if named else Path(platformdirs.user_cache_dir("napari-dinoaugseg", appauthor=False))
 
@@ -32,14 +32,13 @@ def default_cache_folder() -> Path:
 class FeatureCache:
     """Feature maps by key, in a folder that may be deleted at any time.
 
-    A file that is cut, altered or another key's is removed and reported as absent, so that the slice is encoded again.
-    Writing is by atomic rename: two programs may share the folder. The disk is never filled: a twentieth of it stays
-    free, but at least 2 and at most 5 GiB. A disk without room switches writing off and says so in ``problem``; the
-    maps are then only kept in memory.
+    A truncated, altered or misnamed file is removed and reported as absent, so that the slice is encoded again. Writes
+    are atomic: two programs may share the folder. A twentieth of the disk stays free, but at least 2 and at most 5 GiB.
+    A full disk switches writing off and sets ``problem``; maps are then only kept in memory.
 
     Args:
         folder: default: the user's cache folder.
-        limit: bytes that the files may take, where the disk has room for them.
+        limit: bytes of all files, if the disk has room for them.
     """
 
     def __init__(self, folder: Path | None = None, limit: int = DEFAULT_LIMIT) -> None:
@@ -50,7 +49,7 @@ class FeatureCache:
         self._started = time.time()
 
     def read(self, key: str) -> list[Tensor] | None:
-        """The maps of ``key`` as they were written, memory-mapped; None when they are not there or not sound."""
+        """The maps of ``key``, memory-mapped; None if they are absent or damaged."""
         path = self._path(key)
         try:
             with safe_open(path, framework="pt") as file:
@@ -62,17 +61,17 @@ class FeatureCache:
         except (SafetensorError, OSError, KeyError):
             _remove(path)
             return None
-        except (RuntimeError, MemoryError):  # PyTorch cannot map it now; the file may be sound
+        except (RuntimeError, MemoryError):  # cannot be mapped now; the file may be sound
             return None
         if not sound:
             _remove(path)
             return None
-        with contextlib.suppress(OSError):  # a folder to read only, or another program evicts just now
-            os.utime(path)  # read last: eviction takes the files that were not used for longest
+        with contextlib.suppress(OSError):  # a read-only folder, or another program evicts it
+            os.utime(path)  # eviction deletes the least recently used files
         return maps
 
     def write(self, key: str, maps: list[Tensor]) -> None:
-        """Keep the maps of ``key``. Never raises for a full or read-only disk: see ``problem``."""
+        """Store the maps of ``key``. A full or read-only disk raises no error: see ``problem``."""
         if self.problem is not None:
             return
         content = save(
@@ -98,10 +97,10 @@ class FeatureCache:
             self.evict()
 
     def evict(self, room: int = 0) -> None:
-        """Delete the files used longest ago until the folder is below its limit.
+        """Delete the least recently used files until the folder is below its limit.
 
         Args:
-            room: bytes to make free besides; only what this run has not used is deleted for that.
+            room: further bytes to free; only files that this run has not used are deleted for them.
         """
         self._written = 0
         files = []
@@ -120,10 +119,10 @@ class FeatureCache:
             room -= file_size
 
     def _make_room(self, size: int) -> bool:
-        """Whether ``size`` bytes more leave the reserve of the disk alone, once files of earlier runs are gone."""
+        """Whether ``size`` bytes fit above the reserve of the disk, after evicting files of earlier runs if needed."""
         missing = self._missing(size)
         if missing > 0:
-            self.evict(missing + self.limit // 20)  # some more, so that it is not looked for at every slice
+            self.evict(missing + self.limit // 20)  # some more, so that not every write evicts
             missing = self._missing(size)
         return missing <= 0
 
@@ -137,7 +136,7 @@ class FeatureCache:
 
 
 def _remove(path: Path) -> None:
-    # Windows keeps a file that some program has mapped; a folder may be there to read only. Neither does harm.
+    # Windows keeps a file that some program has mapped; the folder may be read-only. Neither does harm.
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
 

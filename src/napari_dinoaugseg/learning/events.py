@@ -1,4 +1,4 @@
-"""Events of work in the background: progress, notices, the request to stop, and the prediction of a slice."""
+"""Events of background work: progress, notices, cancellation, and the prediction of a slice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Progress:
         elapsed: seconds since the stage began.
         loss: training loss of the last step, smoothed; only in ``train``.
         learning_rate: of the last step; only in ``train``.
-        views: how many of ``total`` are augmented or mirrored views of slices; only in ``encode``.
+        views: how many of ``total`` are augmented or mirrored views; only in ``encode``.
     """
 
     stage: Stage
@@ -37,12 +37,12 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units per second so far."""
+        """Units per second."""
         return self.done / self.elapsed if self.elapsed > 0 else 0.0
 
     @property
     def words(self) -> str:
-        """The work in words, for the person: ``encoding image 5 of 64 (60 of them augmented views)``."""
+        """A phrase for the person: ``encoding image 5 of 64 (60 of them augmented views)``."""
         if self.stage == "train":
             return f"training, step {self.done} of {self.total}"
         if self.stage == "encode":
@@ -53,34 +53,34 @@ class Progress:
 
     @property
     def remaining(self) -> float:
-        """Seconds left in this stage, from the pace so far."""
+        """Seconds left in this stage at the present rate."""
         return (self.total - self.done) / self.rate if self.rate > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the person should know, in one sentence: a fallback taken, a size reduced."""
+    """One sentence for the person, such as a fallback or a reduced size."""
 
     text: str
 
 
 Event = Progress | Notice
 Report = Callable[[Event], None]
-"""Gets progress and notices, in the thread of the work."""
+"""Receives progress and notices, in the thread of the work."""
 
 
 def ignore(_: Event) -> None:
-    """The report of work whose progress interests nobody."""
+    """A report that discards events."""
 
 
 class Cancel:
-    """Asks running work to stop at its next step. May be set from any thread."""
+    """A request to stop running work at its next step; may be set from any thread."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def set(self) -> None:
-        """Ask for the stop."""
+        """Request the stop."""
         self._event.set()
 
     def __bool__(self) -> bool:
@@ -94,9 +94,8 @@ class Prediction:
     Attributes:
         index: slice number.
         classes: (H, W) class indices, 0 = background, at the slice's own size.
-        pixel_confidence: (H, W) float32, probability of the chosen class, from 1 / K to 1; less where a
-            component was removed.
-        confidence: of the whole slice, 0 to 1: the Dice to expect from the probabilities.
+        pixel_confidence: (H, W) float32, probability of the chosen class, 1 / K to 1; less in removed components.
+        confidence: of the slice, 0 to 1: the Dice expected from the probabilities.
     """
 
     index: int
@@ -106,5 +105,5 @@ class Prediction:
 
 
 def nearest_first(indices: Iterable[int], centre: int) -> list[int]:
-    """Slices in the order in which a person at ``centre`` wants to see them."""
+    """Slices by distance from ``centre``."""
     return sorted(indices, key=lambda index: (abs(index - centre), index))

@@ -1,7 +1,7 @@
-"""Devices, and the one ladder by which work continues when memory runs out or a device fails.
+"""Devices, and the one ladder of fallbacks when memory runs out or a device fails.
 
-Encoding, training and prediction each name their rungs, what can be made smaller; the rest is the same for all three:
-first the rungs, then the CPU, then waiting for memory that another program may release. Each step is one notice.
+Encoding, training and prediction each define their rungs: the ways to need less memory. The rest is the same for all:
+the rungs in turn, then the CPU, then waiting for memory that another program may release. Each step gives one notice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 Y = TypeVar("Y")
 CPU = torch.device("cpu")
 
-# oneDNN, which computes convolutions on a CPU, reports a lack of memory only in the words of the last line.
+# The last line is how oneDNN, which computes convolutions on a CPU, reports a lack of memory.
 _HOST_MEMORY = re.compile(
     r"defaultcpuallocator|(can't|cannot) allocate memory|bad.?alloc"
     r"|could not (create|execute) a (primitive|memory object)"
@@ -33,21 +33,21 @@ _DEVICE = re.compile(
     r"|cusparse|cufft|nvrtc|hip error|rocblas|miopen|\bmps"
 )
 
-# An error on a device leaves its context unusable until the process ends, so this is a fact about the process.
+# A failed device stays unusable until the process ends, so this is state of the process.
 _failed: set[str] = set()
 
-_WAIT, _WAITS = 1.0, 3  # seconds, and how often to wait for memory
+_WAIT, _WAITS = 1.0, 3  # seconds to wait for memory, and how often
 
 
 class NoRoomError(TrainingError):
-    """Memory ran out although a part of the work was as small as it can be."""
+    """Memory ran out although the work was as small as possible."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device called ``name``; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        DeviceError: the device is unknown to PyTorch, not in this machine, or failed before in this process.
+        DeviceError: the device is unknown, not in this machine, or failed before in this process.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -56,7 +56,7 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        msg = f"There is no device called '{name}'. Use auto, cpu, cuda, cuda:0 … or mps."
+        msg = f"Unknown device '{name}'. Use auto, cpu, cuda, cuda:0 … or mps."
         raise DeviceError(msg) from error
     if device.type in _failed:
         msg = f"The device '{name}' failed before. Use cpu, or start the program again to use the device."
@@ -73,23 +73,23 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def usable(device: torch.device) -> torch.device:
-    """The device, or the CPU in its place when it failed before in this process."""
+    """The device, or the CPU if the device failed before in this process."""
     return CPU if device.type in _failed else device
 
 
 def give_up(device: torch.device) -> None:
-    """Remember that a device failed: nothing in this process uses it again."""
+    """Record that a device failed: this process does not use it again."""
     _failed.add(device.type)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a computation stopped. Holds nothing of the exception, and so nothing of what its frames hold.
+    """Why a computation stopped. It does not reference the exception, whose frames hold memory.
 
     Attributes:
-        kind: too little memory, or an unresponsive device.
-        on_host: whether the memory was the machine's, not that of its graphics card.
-        is_smallest: whether a part of the work was already as small as it can be (NoRoomError).
+        kind: too little memory, or a failed device.
+        on_host: whether the memory was the machine's, not that of its GPU.
+        is_smallest: whether the work was already as small as possible (NoRoomError).
         reason: the first line of the error.
     """
 
@@ -100,7 +100,7 @@ class Failure:
 
 
 def classify_error(error: BaseException, device: torch.device = CPU) -> Failure | None:
-    """Why a computation on ``device`` stopped; None for an error of neither memory nor a device."""
+    """Classify an error of a computation on ``device``; None if neither memory nor the device is the cause."""
     text = str(error).lower()
     is_smallest = isinstance(error, NoRoomError)
     kind: Literal["memory", "device"]
@@ -120,7 +120,7 @@ def classify_error(error: BaseException, device: torch.device = CPU) -> Failure 
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what PyTorch holds in reserve."""
+    """Release the memory that PyTorch caches."""
     gc.collect()
     if device.type in _failed:
         return
@@ -131,19 +131,19 @@ def free_memory(device: torch.device) -> None:
 
 
 Rung = Callable[[Failure], str | None]
-"""Makes the work smaller and returns how it continues ("2 slices at a time"); None when it cannot, or need not."""
+"""Reduces the memory of the work and returns how it continues ("2 slices at a time"); None if it cannot or need not."""
 
 
 class Fallback:
     """The ladder of one piece of work.
 
     Args:
-        stage: for the sentences: "while encoding", "in training".
-        device: where the work runs now.
-        rungs: what can be made smaller, in the order in which it is given up.
-        use_cpu: moves the work to the CPU; nothing on the old device is touched when that has failed.
-        too_large: the sentence of the NoRoomError at the end of the ladder.
-        on_cpu: what continues on the CPU, for the sentences.
+        stage: for the notices: "while encoding", "in training".
+        device: returns the present device.
+        rungs: in the order in which they are tried.
+        use_cpu: moves the work to the CPU, without touching a failed device.
+        too_large: the message of the NoRoomError at the end of the ladder.
+        on_cpu: what continues on the CPU, for the notices.
     """
 
     def __init__(
@@ -160,11 +160,11 @@ class Fallback:
         self._waits = 0
 
     def run(self, attempt: Callable[[], T], notify: Callable[[Notice], None]) -> T:
-        """Call ``attempt`` until it succeeds, a rung further down each time.
+        """Call ``attempt`` until it succeeds, one rung further down each time.
 
         Raises:
-            NoRoomError: there is no further rung, or a part of the work found none.
-            DeviceError: a device's failure reaches the CPU as well.
+            NoRoomError: no rung is left, or none was left for a part of the work.
+            DeviceError: the device's failure also affects the CPU.
         """
         while True:
             try:
@@ -174,21 +174,21 @@ class Fallback:
             else:
                 self._waits = 0
                 return result
-            # Only here the exception is gone, and with it what its frames held.
+            # Only here is the exception released, and the memory of its frames.
             notify(self._step_down(failure))
 
     def stream(self, attempt: Callable[[], Generator[Y, None, T]]) -> Generator[Y | Notice, None, T]:
-        """As :meth:`run`, for work that yields. When a part of the work finds no room, the whole is made smaller."""
+        """As :meth:`run`, for a generator. If a part of the work raises NoRoomError, the whole is reduced."""
         while True:
             try:
-                # Without a name of its own, the attempt and what it holds are gone when the next one begins.
+                # Not bound to a name, the attempt and its memory are released before the next one starts.
                 return (yield from attempt())
             except (RuntimeError, MemoryError, NoRoomError) as error:
                 failure = self._classify(error)
             yield self._step_down(failure)
 
     def _classify(self, error: Exception) -> Failure:
-        """As :func:`classify_error`. Raises the error itself where there is nothing to fall back to."""
+        """As :func:`classify_error`. Raises the error if no fallback applies."""
         failure = classify_error(error, self._device())
         if failure is None:
             raise error
@@ -223,15 +223,15 @@ class Fallback:
         return Notice(f"Memory ran out {self._stage}; trying once more.")
 
 
-def fewer_features(let_go: Callable[[], bool]) -> Rung:
-    """The rung on which features kept in the machine's memory are released, where it is that memory which is short.
+def fewer_features(release: Callable[[], bool]) -> Rung:
+    """A rung that releases features in the machine's memory, if that is short.
 
     Args:
-        let_go: releases some; False when there are none.
+        release: releases some features; False if there are none.
     """
 
     def rung(failure: Failure) -> str | None:
         wanted = failure.on_host and not failure.is_smallest
-        return "with fewer features in memory" if wanted and let_go() else None
+        return "with fewer features in memory" if wanted and release() else None
 
     return rung

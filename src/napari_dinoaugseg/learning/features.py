@@ -1,6 +1,6 @@
-"""The feature store: every slice passes the frozen encoder once, and learning works on what comes out.
+"""The feature store: the frozen encoder sees each slice (and view) once, and training works on its features.
 
-The paper augments features, not images, so nothing has to be encoded twice. This is what makes the loop interactive.
+The paper augments features, not images, so that nothing is encoded twice. This makes the loop interactive.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from napari_dinoaugseg.learning.memory import SHARE, feature_budget
 from napari_dinoaugseg.model.encoder import Encoder
 
 SliceView = tuple[int, View | Mirror | None]
-"""A slice number and a view of it; None = the slice as it is."""
+"""A slice number and a view of it; None = the slice itself."""
 
 _FLOAT16_MAX = 65504.0
 
@@ -34,22 +34,22 @@ _FLOAT16_MAX = 65504.0
 class FeatureStore:
     """Encoder features of one case at one input size, in memory and on disk.
 
-    When memory runs out, or a device fails, encoding continues with less: see :meth:`notices`.
+    Fallbacks when memory runs out or a device fails are reported by :meth:`notices`.
 
     Args:
-        case: whose slices.
-        encoder: what makes the features.
+        case: its slices are encoded.
+        encoder: a frozen encoder.
         input_size: side of the square that a slice is resized to.
-        window: how intensities become 0 to 1; None = as they are.
-        context: distance of the neighbours that a grey slice is encoded with (2.5D, see
-            `augmentation.neighbour_distance`); 0 = it is alone.
-        cache: where features are kept on disk; None = nowhere.
-        memory_budget: bytes of features to keep in memory; None = a share of what the machine has left.
-        batch_size: slices encoded at once; None = as many as suits the encoder's device.
-        exact: keep features in single precision, which takes twice the room, and compute them without short cuts.
+        window: maps intensities to 0 to 1; None = unchanged.
+        context: distance of the neighbouring slices in the input channels of a grey slice (2.5D, see
+            `augmentation.neighbour_distance`); 0 = the slice alone.
+        cache: of features on disk; None = no cache.
+        memory_budget: bytes of features to keep in memory; None = a share of the available memory.
+        batch_size: slices encoded at once; None = by the encoder's device.
+        exact: keep features in single precision, twice the size, and compute them without TF32.
 
     Attributes:
-        encoded: how many slices (and views) passed the encoder; the rest came from memory or disk.
+        encoded: how many slices and views were encoded; the rest came from memory or disk.
         encode_seconds: the time that took.
     """
 
@@ -76,13 +76,13 @@ class FeatureStore:
         self.encode_seconds = 0.0
         self._cache = cache
         self._budget = feature_budget() if memory_budget is None else memory_budget
-        # On a CPU one by one: as fast, and a slice's features do not depend, in the last digit, on its neighbours.
+        # On a CPU one by one: as fast, and the last digits of features do not depend on the rest of the batch.
         self._batch_size = batch_size or (1 if encoder.device.type == "cpu" else 8)
         self._memory: OrderedDict[str, list[Tensor]] = OrderedDict()
         self._bytes = 0
         self._notices: list[Notice] = []
         self._tried = 1  # slices in the last batch
-        self._cache_problem_told = False
+        self._cache_problem_reported = False
         self._fingerprints: dict[int, str] = {}
 
     @property
@@ -91,15 +91,15 @@ class FeatureStore:
         return self._bytes
 
     def resized(self, input_size: int) -> FeatureStore:
-        """A store of the same slices and encoder at another input size. This one empties its memory."""
+        """A store of the same case and encoder at another input size. This one releases its memory."""
         return self._changed(input_size=input_size)
 
     def with_context(self, context: int) -> FeatureStore:
-        """A store of the same case and encoder with other neighbours. This one empties its memory."""
+        """A store of the same case and encoder with other neighbours. This one releases its memory."""
         return self._changed(context=context)
 
     def with_precision(self, *, exact: bool) -> FeatureStore:
-        """A store of the same case and encoder in another precision. This one empties its memory."""
+        """A store of the same case and encoder in another precision. This one releases its memory."""
         return self._changed(exact=exact)
 
     def _changed(self, **changes: int | bool) -> FeatureStore:
@@ -118,19 +118,19 @@ class FeatureStore:
         return store
 
     def features(self, index: int, view: View | Mirror | None = None) -> list[Tensor]:
-        """The four encoder maps of a slice, (C, S/stride, S/stride) on the CPU, finest first; float16, or float32."""
+        """The four encoder maps of a slice, (C, S/stride, S/stride) on the CPU, finest first; float16 or float32."""
         maps = self._find(self._key(index, view))
         if maps is None:
             (maps,) = self._encode_next([(index, view)])
         return maps
 
     def notices(self) -> Iterator[Notice]:
-        """The notices since the last call: less memory, another device."""
+        """The notices since the last call, about less memory or another device."""
         while self._notices:
             yield self._notices.pop(0)
 
-    def let_go(self) -> bool:
-        """Keep only a quarter of the features in memory, which is short. False when there are none."""
+    def release(self) -> bool:
+        """Release three quarters of the features in memory. False if there are none."""
         if not self._memory:
             return False
         self._budget = self._bytes // 4
@@ -138,7 +138,7 @@ class FeatureStore:
         return True
 
     def leave_device(self) -> None:
-        """Encode with the CPU from now on; what is on the encoder's device is not touched. Raises WeightsError."""
+        """Encode on the CPU from now on, without touching the encoder's old device. Raises WeightsError."""
         if self.encoder.device.type != "cpu":
             self.encoder.restart_on_cpu()
         self._batch_size = 1
@@ -154,14 +154,14 @@ class FeatureStore:
     def prepare(self, wanted: Iterable[SliceView], cancel: Cancel | None = None) -> Iterator[Event]:
         """Encode what is neither in memory nor on disk, in batches; yields progress and notices.
 
-        When memory runs out, the batch is halved, then features in memory are released, and in the end the encoder
-        moves to the CPU.
+        When memory runs out, the batch is halved, then features in memory are released, then the encoder moves to the
+        CPU.
 
         Raises:
-            NoRoomError: not even one slice can be encoded.
-            DeviceError: a device's failure reaches the CPU as well.
+            NoRoomError: a single slice cannot be encoded.
+            DeviceError: the device's failure also affects the CPU.
         """
-        missing = [pair for pair in dict.fromkeys(wanted) if not self._has(self._key(*pair))]
+        missing = [pair for pair in dict.fromkeys(wanted) if self._find(self._key(*pair)) is None]
         views = sum(view is not None for _, view in missing)
         started = time.monotonic()
         done = 0
@@ -171,14 +171,15 @@ class FeatureStore:
             done += len(self._encode_next(missing[done:]))
             yield from self.notices()
             yield Progress("encode", done, len(missing), time.monotonic() - started, views=views)
-        if self._cache is not None and self._cache.problem and not self._cache_problem_told:
-            self._cache_problem_told = True
+        if self._cache is not None and self._cache.problem and not self._cache_problem_reported:
+            self._cache_problem_reported = True
             yield Notice(self._cache.problem)
 
     def image(self, index: int) -> Tensor:
-        """The slice as the encoder gets it: (3, S, S) float32 in 0 to 1, squeezed to a square.
+        """The encoder's input for a slice: (3, S, S) float32 in 0 to 1, resized to a square.
 
-        Its channels are those of a colour image, or three times the grey one, or a slice before, the slice, one after.
+        Its channels are those of a colour image, three times the grey image, or in 2.5D the slices before, here and
+        after.
         """
         channels = [to_unit_rgb(self.case.slice(i), self.window) for i in self._slices(index)]
         whole = channels[0] if len(channels) == 1 else np.stack([unit[0] for unit in channels])
@@ -186,21 +187,21 @@ class FeatureStore:
         if rgb.shape[1:] == (self.input_size, self.input_size):
             return rgb
         size = (self.input_size, self.input_size)
-        if isinstance(self.window, SliceRange):  # 8 bits before and after, as the authors resize with Pillow
+        if isinstance(self.window, SliceRange):  # in 8 bits, as the authors resize with Pillow
             levels = (rgb[None] * 255).round().to(torch.uint8)
             return F.interpolate(levels, size=size, mode="bilinear", antialias=True, align_corners=False)[0] / 255
         return F.interpolate(rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
 
     def _encode_next(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:
-        """The maps of the first pairs, as many as fit at once."""
-        # Made for each call: kept in an attribute, it would be a reference cycle that keeps the features alive.
+        """Encode the first pairs, as many as one batch holds."""
+        # Made for each call: an attribute would be a reference cycle that keeps the features alive.
         fallback = Fallback(
             "while encoding",
             lambda: self.encoder.device,
-            [self._smaller_batch, fewer_features(self.let_go)],
+            [self._smaller_batch, fewer_features(self.release)],
             self.leave_device,
             lambda: (
-                f"There is not enough memory to encode a slice at {self.input_size} x {self.input_size} pixels. "
+                f"Not enough memory to encode a slice at {self.input_size} x {self.input_size} pixels. "
                 "Close other programs, or choose a smaller encoder or input size."
             ),
             on_cpu="the encoder on the CPU",
@@ -230,9 +231,6 @@ class FeatureStore:
         self.encode_seconds += time.monotonic() - started
         return result
 
-    def _has(self, key: str) -> bool:
-        return self._find(key) is not None
-
     def _find(self, key: str) -> list[Tensor] | None:
         maps = self._memory.get(key)
         if maps is not None:
@@ -248,7 +246,7 @@ class FeatureStore:
         return maps
 
     def _fits(self, maps: list[Tensor]) -> bool:
-        """Whether maps from the disk have this encoder's shapes and type."""
+        """Whether cached maps have this encoder's shapes and type."""
         expected = [
             (channels, self.input_size // stride, self.input_size // stride)
             for channels, stride in zip(self.encoder.channels, self.encoder.strides, strict=True)
@@ -276,7 +274,7 @@ class FeatureStore:
         return f"with {self._batch_size} slices at a time"
 
     def _key(self, index: int, view: View | Mirror | None) -> str:
-        """A hash (hex) of all that the features depend on. Bump the leading number when the preparation changes."""
+        """A hash (hex) of all that determines the features. Increase the first part when the computation changes."""
         parts = (
             "1",
             self._fingerprint(index),
@@ -289,14 +287,14 @@ class FeatureStore:
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
 
     def _slices(self, index: int) -> tuple[int, ...]:
-        """Numbers of the slices that the encoder sees of a slice."""
+        """The slices in the input channels of a slice."""
         if not self.context:
             return (index,)
         before, after = self.case.neighbours(index, self.context)
         return before, index, after
 
     def _fingerprint(self, index: int) -> str:
-        """The hash of its slices' pixels, computed once: every step asks for the key of every slice in it."""
+        """A hash of the pixels, computed once, because every step needs the keys of its slices."""
         for i in self._slices(index):
             if i not in self._fingerprints:
                 self._fingerprints[i] = self.case.slice_fingerprint(i)
@@ -312,13 +310,13 @@ def _size(maps: list[Tensor]) -> int:
 
 
 class GpuFeatureCache:
-    """The batches of a training, whose features stay on the graphics card as long as there is room for them.
+    """Makes the batches of a training, and keeps features on the GPU while there is room.
 
     Args:
         store: features of the case.
         device: of the training.
-        room: bytes to take on the device; None = a quarter of what is free there, and nothing where the device works
-            in the machine's own memory.
+        room: bytes to use on the device; None = a quarter of its free memory, and none on devices that share the
+            machine's memory.
     """
 
     def __init__(self, store: FeatureStore, device: torch.device, room: int | None = None) -> None:
@@ -328,12 +326,12 @@ class GpuFeatureCache:
 
     def batch(self, wanted: Sequence[SliceView]) -> list[Tensor]:
         """The maps of several slices stacked, (B, C, h, w) float32 on the device."""
-        every = [self._kept.get(pair) or self._bring(pair) for pair in wanted]
+        every = [self._kept.get(pair) or self._load(pair) for pair in wanted]
         return [torch.stack(stage).float() for stage in zip(*every, strict=True)]
 
-    def _bring(self, pair: SliceView) -> list[Tensor]:
+    def _load(self, pair: SliceView) -> list[Tensor]:
         maps = [stage.to(self._device) for stage in self._store.features(*pair)]
-        size = sum(stage.nbytes for stage in maps)
+        size = _size(maps)
         if size <= self._room:
             self._kept[pair] = maps
             self._room -= size
@@ -341,7 +339,7 @@ class GpuFeatureCache:
 
 
 def device_budget(device: torch.device) -> int:
-    """Bytes of features that a training may keep on a device; 0 where it works in the machine's own memory."""
+    """Bytes of features that a training may keep on a device; 0 if it shares the machine's memory."""
     if device.type != "cuda":
         return 0
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""How much memory is available."""
+"""Available memory, and the share of it for features."""
 
 from __future__ import annotations
 
@@ -14,19 +14,16 @@ _limit: int | None = None
 
 
 def limit_to(size: int | None) -> None:
-    """Limit this process to so many bytes, because others share the machine with it; None = no limit.
-
-    A property of the process, for example of one of several workers.
-    """
+    """Limit this process, such as one of several workers of a machine, to so many bytes; None = no limit."""
     global _limit
     _limit = size
 
 
 def available_memory(group: Path = _GROUP) -> int:
-    """Bytes that can be taken without swapping: what the machine has left, or a container or this process may take.
+    """Bytes that can be allocated without swapping, within the limits of the container and of this process.
 
     Args:
-        group: the folder in which Linux keeps the limits of a container.
+        group: the folder with the container's limits on Linux.
     """
     left = _available(group)
     if _limit is None:
@@ -37,9 +34,9 @@ def available_memory(group: Path = _GROUP) -> int:
 def _available(group: Path) -> int:
     machine = int(psutil.virtual_memory().available)
     try:
-        limit = int((group / "memory.max").read_text())  # "max" where there is no limit
+        limit = int((group / "memory.max").read_text())  # "max" = unlimited
         used = int((group / "memory.current").read_text())
-        # What was read from files counts as used, but is given back as soon as it is wanted.
+        # Cached files count as used, but are released on demand.
         kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         return max(0, min(machine, limit - used + int(kept.get("inactive_file", 0))))
     except (OSError, ValueError):

@@ -18,8 +18,8 @@ class Score:
     """One class in one image.
 
     Attributes:
-        dice: 0 to 1; 1 when the class is in neither mask, 0 when it is in one only.
-        hd95: distance in the unit of the spacing; 0 when in neither mask, None when in one only (there is no distance).
+        dice: 0 to 1; 1 if the class is in neither mask, 0 if it is in one only.
+        hd95: distance in the unit of the spacing; 0 if the class is in neither mask, None if it is in one only.
         asd: likewise, the mean distance.
         voxels: of the class in the prediction.
         truth_voxels: of the class in the truth.
@@ -50,8 +50,8 @@ def score(
         prediction: mask, 2-D or 3-D.
         truth: mask of the same shape.
         spacing: size of a voxel along each axis, usually in mm.
-        counted: where to look. Surfaces are those of the whole masks; only their points in ``counted`` are measured, so
-            that leaving out slices makes no surface of its own.
+        counted: voxels to count; None = all. Surfaces are those of the whole masks, and only their points in
+            ``counted`` are measured, so that leaving out slices adds no surface.
     """
     inside = np.ones_like(truth) if counted is None else counted
     n_prediction, n_truth = int(np.count_nonzero(prediction & inside)), int(np.count_nonzero(truth & inside))
@@ -67,7 +67,7 @@ def score(
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that exist; None when none does."""
+    """Mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -79,7 +79,7 @@ def _surface_distances(
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
     region = _bounding_box(prediction | truth)
-    # One empty voxel all around: at the border of the volume a mask ends there too.
+    # One empty voxel all around: a mask also ends at the border of the volume.
     a, b, inside = (np.pad(mask[region], 1) for mask in (prediction, truth, counted))
     edges_a, edges_b = get_mask_edges(a, b, crop=False)
     distances = []

@@ -1,4 +1,4 @@
-"""From the decoder's logits to the mask of a slice at its own size, in strips: a large picture takes little memory."""
+"""From the decoder's logits to masks: smoothing between slices, resizing, and removal of unconnected components."""
 
 from __future__ import annotations
 
@@ -17,21 +17,36 @@ from torch import Tensor
 from napari_dinoaugseg.learning.events import Prediction
 
 UNKNOWN_TARGET = -1
-"""Target value of an unlabelled pixel; the loss ignores it."""
+"""Target value of an unlabelled pixel, which the loss ignores."""
 
 _STRIP = 32 * 2**20  # bytes of probabilities at a time
 
+_WEIGHT = 0.5
+"""Weight of each neighbour in the smoothing; that of the slice itself is 1."""
+
+_SURE = 0.8
+"""Mean probability above which an unconnected component stays, because a second organ may be in no labelled slice. In
+trials on the left atrium, the hippocampus and the spleen no less certain component was true."""
+_QUITE_SURE = 0.95
+"""Mean probability above which a part beyond the outermost labelled slices always stays."""
+_LIES_ON = 0.8
+"""Share of such a part that must overlap the structure of the slice before, dilated by a coarse pixel."""
+_WIDE = 3
+"""Coarse pixels: a class of smaller median width in the labelled slices is not filtered."""
+_SIDE = 96  # most rows and columns of the coarse volume
+_TOUCHING = np.ones((3, 3, 3), bool)  # with corners, because a coarse volume breaks thin structures
+_BESIDE = _TOUCHING[0]
+
 
 def mask_of(logits: Tensor, index: int, shape: tuple[int, int], *, square: int | None = None) -> Prediction:
-    """Enlarge the logits of a slice, and choose the class of each pixel.
+    """Enlarge the logits of a slice in strips, which saves memory, and choose the class of each pixel.
 
     Args:
         logits: (K, h, w) float32.
         index: slice number.
         shape: (rows, columns) of the slice.
-        square: choose the class at this side, the input size of the encoder, and take the nearest of these pixels for
-            each pixel of the slice, as the authors of the paper do. None = enlarge the logits to the slice's own size
-            first, so that contours are smooth there.
+        square: choose classes at this side, the encoder's input size, and resize the mask by nearest neighbour, as the
+            authors of the paper do. None = enlarge the logits to the slice's own size, which gives smooth contours.
     """
     if square is not None:
         mask = mask_of(logits, index, (square, square))
@@ -50,10 +65,10 @@ def mask_of(logits: Tensor, index: int, shape: tuple[int, int], *, square: int |
 
 
 def nearest_pixels(source: int, target: int) -> NDArray[np.int32]:
-    """For each of ``target`` pixels in a row the one of ``source`` in which its middle lies.
+    """For each of ``target`` pixels in a row, the nearest of ``source`` pixels.
 
-    Asked of Pillow, with which the authors of the paper resize masks: where a middle lies on a border, as every third
-    does from 512 to 768, its rounding decides, and others round otherwise.
+    Computed by Pillow, with which the authors of the paper resize masks: libraries round differently where the centre
+    of a pixel lies on a border, as every third does from 512 to 768.
     """
     row = Image.fromarray(np.arange(source, dtype=np.int32)[np.newaxis])
     pixels: NDArray[np.int32] = np.array(row.resize((target, 1), Image.Resampling.NEAREST))[0]
@@ -61,7 +76,7 @@ def nearest_pixels(source: int, target: int) -> NDArray[np.int32]:
 
 
 def enlarged(logits: Tensor, shape: tuple[int, int], strip: int = _STRIP) -> Iterator[tuple[int, Tensor]]:
-    """Logits (K, h, w) at another size, bilinear with the corners' pixels as areas, some rows at a time.
+    """Logits (K, h, w) at another size, bilinear without aligned corners, some rows at a time.
 
     Yields:
         The number of the first row, and (K, rows, columns).
@@ -71,7 +86,7 @@ def enlarged(logits: Tensor, shape: tuple[int, int], strip: int = _STRIP) -> Ite
     at_once = max(1, strip // (4 * n_classes * columns))
     for first in range(0, rows, at_once):
         numbers = torch.arange(first, min(rows, first + at_once), device=logits.device)
-        # Where the middle of each row lies among the rows that there are.
+        # The position of each row's centre among the source rows.
         position = ((numbers + 0.5) * (height / rows) - 0.5).clamp(0, height - 1)
         above = position.floor().long()
         below = (above + 1).clamp(max=height - 1)
@@ -81,16 +96,16 @@ def enlarged(logits: Tensor, shape: tuple[int, int], strip: int = _STRIP) -> Ite
 
 
 class _Amounts:
-    """Sums of the probabilities of a slice, class by class."""
+    """Sums of the probabilities of a slice by class."""
 
     def __init__(self, n_classes: int) -> None:
-        self.expected = np.zeros(n_classes)  # pixels, by the probabilities
+        self.expected = np.zeros(n_classes)  # sum of the probability
         self.chosen = np.zeros(n_classes)  # pixels
-        self.agreed = np.zeros(n_classes)  # probability of a class where it was chosen
-        self.background = 1.0  # the least of its probability
+        self.agreed = np.zeros(n_classes)  # sum of the probability where the class is chosen
+        self.background = 1.0  # smallest probability of the background
 
     def add(self, probability: Tensor, chosen: Tensor) -> None:
-        """Count a strip: probabilities (K, rows, columns), and the chosen classes (rows, columns)."""
+        """Add a strip: probabilities (K, rows, columns) and chosen classes (rows, columns)."""
         self.background = min(self.background, float(probability[0].min()))
         for number in range(1, len(probability)):
             mask = chosen == number
@@ -99,35 +114,27 @@ class _Amounts:
             self.agreed[number] += float(probability[number][mask].sum())
 
     def expected_dice(self) -> float:
-        """The Dice to expect if the probabilities are right: the mean over the classes that are chosen somewhere.
+        """The Dice expected from the probabilities: the mean over the classes in the mask.
 
-        In an empty slice it is how sure the model is of the background where it is least so. Classes that are chosen
-        nowhere do not count beside others: over a whole slice the smallest probabilities add up to some pixels, and
-        a rightly missing class would be taken for a wrong one.
+        For an empty mask it is the smallest probability of the background. Absent classes do not count: over a whole
+        slice tiny probabilities add up to some pixels, so that a correctly absent class would count as an error.
         """
-        in_sight = self.chosen > 0
-        in_sight[0] = False
-        if not in_sight.any():
+        present = self.chosen > 0
+        present[0] = False
+        if not present.any():
             return self.background
-        return float(np.mean(2 * self.agreed[in_sight] / (self.expected + self.chosen)[in_sight]))
-
-
-# Probabilities of a volume averaged with those of neighbouring slices, while slices come one by one in any order.
-
-
-_WEIGHT = 0.5
-"""Of each neighbour, where the slice itself weighs 1."""
+        return float(np.mean(2 * self.agreed[present] / (self.expected + self.chosen)[present]))
 
 
 class Smoothing:
-    """Mixes the class probabilities of a slice with those of its neighbours, in little memory.
+    """Averages the class probabilities of a slice with those of its neighbours, while slices come one by one.
 
     Args:
-        order: slice numbers, in the order in which their masks are wanted.
-        neighbours: of a slice; none where slices are independent. They are predicted too if no mask of them is wanted.
+        order: slice numbers, in the order of the masks.
+        neighbours: of a slice; none if slices are independent. They are predicted even if they need no mask.
 
     Attributes:
-        schedule: slice numbers, in the order in which they have to be predicted.
+        schedule: slice numbers, in the order in which they must be predicted.
     """
 
     def __init__(self, order: Sequence[int], neighbours: Callable[[int], Iterable[int]]) -> None:
@@ -138,11 +145,11 @@ class Smoothing:
         self._probabilities: dict[int, Tensor] = {}
 
     def add(self, index: int, logits: Tensor) -> None:
-        """Take the prediction of a slice, (K, h, w); kept on the CPU, where a failing device does not destroy it."""
+        """Add the logits of a slice, (K, h, w); kept on the CPU, where a failing device does not destroy them."""
         self._probabilities[index] = logits.softmax(dim=0).cpu()
 
     def ready(self) -> list[int]:
-        """The next slices of the order whose neighbours are all predicted."""
+        """The next slices in order whose neighbours are all predicted."""
         found = []
         for index in self._waiting:
             if not {index, *self._beside[index]} <= self._probabilities.keys():
@@ -151,15 +158,15 @@ class Smoothing:
         return found
 
     def logits(self, index: int) -> Tensor:
-        """Logits (K, h, w) of the mixture, of a slice that is ready."""
+        """Logits (K, h, w) of the average, of a slice that is ready."""
         mixed = self._probabilities[index].clone()
         for other in self._beside[index]:
             mixed.add_(self._probabilities[other], alpha=_WEIGHT)
         mixed /= 1 + _WEIGHT * len(self._beside[index])
         return mixed.clamp_min_(torch.finfo(mixed.dtype).tiny).log_()
 
-    def let_go(self, index: int) -> None:
-        """Drop what was kept for this slice alone: its mask is made. Only in the order of `ready`."""
+    def release(self, index: int) -> None:
+        """Release what was kept for this slice alone, after its mask is made; in the order of `ready`."""
         self._waiting.remove(index)
         for used in (index, *self._beside[index]):
             self._uses[used] -= 1
@@ -167,31 +174,14 @@ class Smoothing:
                 del self._probabilities[used]
 
 
-# Connected components of a predicted volume that belong to no label.
-#
-# Where a few slices of a volume are labelled, each of them with the structure, a model has seen no slice without it,
-# and finds some of it in those as well. A component that is not connected to a labelled region, through all slices, and
-# whose confidence is not high, is wrong. So is what appears beyond the outermost labelled slices, where no label holds
-# the model, and does not lie on the structure of the slice before: there a structure ends, and the model goes on with
-# the tissue beside its end. Thin structures are left alone: the coarse copy of the volume cannot follow them.
-
-
-_SURE = 0.8
-"""Mean probability from which on a component stays: a second organ may be in no labelled slice. In trials on the left
-atrium, the hippocampus and the spleen nothing of a less certain component was true."""
-_QUITE_SURE = 0.95
-"""Mean probability from which on a part beyond the outermost labelled slices stays, whatever it lies on."""
-_LIES_ON = 0.8
-"""Share of such a part that has to lie on the structure of the slice before, or beside it by a coarse pixel."""
-_WIDE = 3
-"""Coarse pixels that a class is at least across, at its widest in half of the labelled slices, to be followed."""
-_SIDE = 96  # rows and columns at most of the coarse volume in which components are looked for
-_TOUCHING = np.ones((3, 3, 3), bool)  # corners count: a coarse volume breaks what is thin
-_BESIDE = _TOUCHING[0]
-
-
 class ComponentFilter:
-    """Removes predicted components that are not connected to any labelled region, on a coarse copy of the masks.
+    """Removes predicted components that are not connected to any labelled region.
+
+    If every labelled slice holds the structure, the model has seen no slice without it, and predicts some of it there
+    as well. A component with low confidence that is not connected through the slices to a labelled region is wrong. So
+    is a part beyond the outermost labelled slices that does not overlap the structure of the slice before: the
+    structure has ended, and the model continues into adjacent tissue. Components are found on a coarse copy of the
+    volume, which cannot follow thin structures: those are not filtered.
 
     Args:
         shape: (slices, rows, columns) of the volume.
@@ -216,7 +206,7 @@ class ComponentFilter:
         self._classes[known] = self._labels[known]
 
     def add(self, prediction: Prediction) -> None:
-        """Take over the mask of a slice, where it is not labelled."""
+        """Add the mask of a slice, where it is not labelled."""
         i = prediction.index
         if i in self._scribbled:
             labels = self._scribbled[i]
@@ -226,9 +216,9 @@ class ComponentFilter:
         self._sure[i][left_open] = self._coarse(prediction.pixel_confidence)[left_open]
 
     def find(self) -> Mapping[int, NDArray[np.bool_]]:
-        """The slices with unconnected components, and where they are, as :meth:`remove` takes it."""
+        """The slices with unconnected components, and masks of them for :meth:`remove`."""
         wrong = np.zeros(self._classes.shape, bool)
-        for number in np.unique(self._labels[self._labels > 0]):  # a class without a label cannot be judged
+        for number in np.unique(self._labels[self._labels > 0]):  # only labelled classes can be judged
             if np.median(self._widths.get(int(number), [0.0])) < _WIDE * self._step:
                 continue
             parts, count = ndimage.label(self._classes == number, _TOUCHING)
@@ -240,14 +230,14 @@ class ComponentFilter:
         return {int(i): wrong[i] for i in np.flatnonzero(wrong.any(axis=(1, 2)))}
 
     def _measure(self, labels: NDArray[np.integer]) -> None:
-        """Measure how many pixels each class is across, at its widest place in a labelled slice."""
+        """Record the greatest width of each class in a labelled slice, in pixels."""
         for number, place in enumerate(ndimage.find_objects(np.maximum(labels, 0)), start=1):
             if place is not None:
                 depths = ndimage.distance_transform_edt(np.pad(labels[place] == number, 1))
                 self._widths[number].append(2 * depths.max() - 1)
 
     def _loose(self, number: int) -> NDArray[np.bool_]:
-        """Where a class continues beyond its outermost labelled slices without lying on itself."""
+        """Where a class continues beyond its outermost labelled slices without overlap from slice to slice."""
         holds, loose = self._classes == number, np.zeros(self._classes.shape, bool)
         labelled = np.flatnonzero((self._labels == number).any(axis=(1, 2)))
         for way in (range(labelled[0], -1, -1), range(labelled[-1], len(holds))):
@@ -262,13 +252,11 @@ class ComponentFilter:
         return loose
 
     def remove(self, prediction: Prediction, wrong: NDArray[np.bool_]) -> Prediction:
-        """The prediction of a slice with background in place of its unconnected components.
-
-        A component of the slice that is only partly wrong stays.
+        """The prediction without its unconnected components; a component that is only partly wrong stays.
 
         Args:
-            prediction: of a slice that `find` named.
-            wrong: where they are, at the coarse size.
+            prediction: of a slice from :meth:`find`.
+            wrong: the mask from there, at the coarse size.
         """
         classes, sure = prediction.classes.copy(), prediction.pixel_confidence.copy()
         for number in np.unique(self._coarse(classes)[wrong]):
@@ -286,7 +274,7 @@ class ComponentFilter:
 def component_filter(
     shape: tuple[int, int, int], order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]
 ) -> ComponentFilter | None:
-    """A filter for a volume; None when nothing is labelled, or some slice is neither labelled nor predicted."""
+    """A filter for a volume; None if nothing is labelled, or some slice is neither labelled nor predicted."""
     if not any((labels > 0).any() for labels in labelled.values()) or {*order, *labelled} != {*range(shape[0])}:
         return None
     return ComponentFilter(shape, labelled)

@@ -1,4 +1,4 @@
-"""Prediction: masks with their confidence, nearest to the person's slice first, in constant memory."""
+"""Prediction of masks with their confidence, slice by slice in the given order, in constant memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import on_host, with_weights
 from napari_dinoaugseg.model.decoder import Decoder
 
-_KEPT = 64 * 2**20  # bytes of logits at most that are kept for slices that may come a second time
+_KEPT = 64 * 2**20  # most bytes of logits that are kept for a second prediction
 Resize = Literal["bilinear", "nearest"]
 NOTHING: Mapping[int, NDArray[np.int16]] = MappingProxyType({})
 
@@ -41,31 +41,31 @@ def predict(
 ) -> Iterator[Prediction]:
     """Predict slices in the given order, encoding those that are not in the store.
 
-    The logits are enlarged to the slice's own size before the class is chosen, so that contours are smooth at full
-    resolution, unless ``resize`` says otherwise. In 2.5D, a slice's probabilities are also mixed with those of its
-    neighbours, and in the end the slices with components that are not connected to a label (see
-    `postprocessing.ComponentFilter`) come a second time, without them. When memory runs out, the batch is halved, then
-    the CPU takes over, as it does when the device fails; a notice reports it.
+    Logits are enlarged to the slice's own size before the class is chosen, which gives smooth contours, unless
+    ``resize`` is "nearest". In 2.5D the probabilities of a slice are averaged with those of its neighbours, and slices
+    with components that are not connected to a label (see `postprocessing.ComponentFilter`) come a second time at the
+    end, without them. When memory runs out, the batch is halved, then the work moves to the CPU, as it does when the
+    device fails; a notice reports it.
 
     Args:
         store: features of the case.
-        decoder: a trained one; it stays where it is, a copy works on the device.
+        decoder: a trained decoder; a copy of it works on the device.
         order: slice numbers.
         labelled: labels of slices of this volume: (H, W) class indices, or `UNKNOWN_TARGET`.
-        tta: test-time augmentation: mirrored views whose predictions are averaged with that of the slice; each is
-            encoded as well.
-        resize: "nearest" chooses the class at the store's input size, and resizes the mask to the nearest pixel.
+        tta: mirrored views for test-time augmentation, encoded as well; their predictions are averaged with that of the
+            slice.
+        resize: "nearest" chooses the class at the store's input size, and resizes the mask by nearest neighbour.
         device: default: that of the encoder.
         batch_size: slices at once.
-        report: gets progress and notices, in the thread that draws the predictions.
-        cancel: asks for the stop from another thread.
+        report: receives progress and notices, in the thread that runs the generator.
+        cancel: stops the prediction, from any thread.
 
     Yields:
         A prediction for each slice.
 
     Raises:
         NoRoomError: memory runs out with one slice at a time on the CPU.
-        DeviceError: the device's failure reaches the CPU as well.
+        DeviceError: the device's failure also affects the CPU.
     """
     components = _component_filter(store, order, labelled)
     keeps = 0 if components is None else _KEPT
@@ -85,7 +85,7 @@ def predict(
 
 
 def choose_tta(store: FeatureStore, settings: Settings, n_classes: int) -> tuple[Mirror, ...]:
-    """The views for test-time augmentation: mirrored ones are as likely as the slice, and the settings want them."""
+    """The views for test-time augmentation by the settings and the symmetry of the case."""
     if not settings.mirrors:
         return ()
     images = (store.image(index) for index in range(store.case.n_slices))
@@ -96,7 +96,7 @@ def _component_filter(
     store: FeatureStore, order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]
 ) -> ComponentFilter | None:
     case = store.case
-    # A case of several volumes (the benchmarks make such) has neighbours inside each volume only.
+    # In a case of several volumes, as in the benchmarks, neighbours are those inside each volume.
     one_volume = all(case.neighbours(i)[1] == i + 1 for i in range(case.n_slices - 1))
     if not (store.context and labelled and one_volume):
         return None
@@ -104,16 +104,16 @@ def _component_filter(
 
 
 def _masks(work: _Work, order: Sequence[int], report: Report, cancel: Cancel | None) -> Iterator[Prediction]:
-    """The masks of slices in the given order."""
+    """Predict slices in the given order."""
     store = work.store
     smoothing = Smoothing(order, store.case.neighbours if store.context else lambda _: ())
     left = smoothing.schedule
     fallback = Fallback(
         "in prediction",
         lambda: work.device,
-        [work.smaller_batch, fewer_features(store.let_go)],
+        [work.smaller_batch, fewer_features(store.release)],
         work.use_cpu,
-        lambda: "There is not enough memory to predict one slice. Close other programs and predict again.",
+        lambda: "Not enough memory to predict one slice. Close other programs and predict again.",
     )
 
     def attempt() -> tuple[int, list[Prediction]]:
@@ -132,7 +132,7 @@ def _masks(work: _Work, order: Sequence[int], report: Report, cancel: Cancel | N
 
 
 def _once_more(work: _Work, order: Sequence[int], report: Report, cancel: Cancel | None) -> Iterator[Prediction]:
-    """The masks of slices that were predicted before: from the logits that were kept, or predicted again."""
+    """The masks of predicted slices again, from kept logits or by a new prediction."""
     for index in order:
         if cancel:
             return
@@ -142,10 +142,10 @@ def _once_more(work: _Work, order: Sequence[int], report: Report, cancel: Cancel
 
 
 class _Work:
-    """A prediction on the machine.
+    """A running prediction and its resources.
 
     Attributes:
-        kept: logits of slices, on the CPU, as many as there is room for.
+        kept: logits of slices on the CPU, up to a number of bytes.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class _Work:
 
     def predict(self, chunk: Sequence[int], smoothing: Smoothing) -> list[Prediction]:
         """The masks that are complete once these slices are predicted."""
-        if usable(self.device) != self.device:  # it failed while encoding, which was reported
+        if usable(self.device) != self.device:  # it failed while encoding, as reported
             self._leave_device()
         if self._copy is None:
             self._copy = with_weights(self.decoder.arguments, on_host(self.decoder.state_dict())).to(self.device).eval()
@@ -182,20 +182,20 @@ class _Work:
             ready = smoothing.ready()
             mixed = {index: smoothing.logits(index) for index in ready}
             masks = [self.mask(values.to(self.device), index) for index, values in mixed.items()]
-        for index, values in mixed.items():  # only now: when memory runs out before, all of it is tried again
-            smoothing.let_go(index)
+        for index, values in mixed.items():  # last, so that the whole chunk can be repeated if memory runs out
+            smoothing.release(index)
             self._keep(index, values)
         return masks
 
     def smaller_batch(self, _: Failure) -> str | None:
-        """A rung of the ladder."""
+        """A rung: halve the batch."""
         if self.batch_size == 1:
             return None
         self.batch_size //= 2
         return f"with {self.batch_size} slices at a time"
 
     def use_cpu(self) -> None:
-        """Continue on the CPU; features that are lacking are encoded there as well when the device has failed."""
+        """Continue on the CPU; if the device has failed, encode there as well."""
         if usable(self.device) != self.device:
             self.store.leave_device()
         self._leave_device()
@@ -205,7 +205,7 @@ class _Work:
         free_memory(before)
 
     def _logits(self, decoder: Decoder, chunk: Sequence[int]) -> Tensor:
-        """(B, K, h, w) of the slices; with test-time augmentation the logarithm of the mean probability."""
+        """Logits (B, K, h, w); with test-time augmentation the logarithm of the mean probability."""
         logits: Tensor = decoder(self.store.batch([(index, None) for index in chunk], self.device), None).float()
         if not self.tta:
             return logits

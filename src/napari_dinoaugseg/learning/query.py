@@ -28,10 +28,10 @@ class Suggestion:
 
 
 _BESIDE = 2
-"""Slices: this near to a structure there may be more of it that is not seen yet."""
+"""Slices: so close to a known structure there may be more of it."""
 
 _ANYWHERE = 0.03
-"""Weight of a slice far from all structure that is known, relative to the slice that shows most of it."""
+"""Weight of a slice far from any known structure, relative to the slice with most of it."""
 
 _REACH = 0.25
 """Share of the slices with structure, or of all: beyond this distance a label carries no information."""
@@ -44,22 +44,21 @@ def suggest(
     count: int = 1,
     amounts: Mapping[int, int] | None = None,
 ) -> list[Suggestion]:
-    """The ``count`` slices to label next, best first; fewer when fewer are unlabelled.
+    """The ``count`` slices to label next, best first; fewer if fewer are unlabelled.
 
-    In a volume a label informs about the slices around it as well, less with distance. The next slice is the one that
-    informs most: the sum, over the slices around it, of the information that no labelled or already suggested slice
-    gives, times the root of that slice's uncertainty (1 - confidence), times the structure there. The root, because
-    uncertainties differ more than errors do; the structure, because a few pixels at the end of an organ add little to
-    the whole. Before the first prediction all slices are equally uncertain and may hold structure. Pictures count by
-    their own uncertainty and by their distance to the nearest labelled or suggested one.
+    In a volume a label also informs about the slices around it, less with distance. The next slice is the one that
+    informs most: the sum, over the slices around it, of the information not given by a labelled or already suggested
+    slice, times the root of that slice's uncertainty (1 - confidence), times the structure there. The root, because
+    uncertainties differ more than errors; the structure, because a few pixels at the end of an organ matter little.
+    Before the first prediction all slices are equally uncertain and may hold structure. Pictures are ranked by their
+    own uncertainty and their distance to the nearest labelled or suggested one.
 
     Args:
         n_slices: of the case.
         labelled: slices with manual or accepted labels.
         confidence: of predicted slices, 0 to 1.
         count: how many to suggest.
-        amounts: pixels of structure in the slices that are labelled or predicted; None for pictures, which are
-            independent.
+        amounts: pixels of structure in labelled and predicted slices; None for pictures, which are independent.
     """
     taken = set(labelled)
     doubt = np.array([max(0.0, 1 - confidence.get(index, 0.0)) for index in range(n_slices)])  # rounding may exceed 1
@@ -69,7 +68,7 @@ def suggest(
     while len(suggestions) < count and len(taken) < n_slices:
         distances = _distances(n_slices, taken)
         scores = _alone(doubt, worst, distances) if amounts is None else _around(doubt, known, distances)
-        # Among equals the furthest, then the one in the middle.
+        # Among equals the furthest, then the most central.
         index = max(
             (candidate for candidate in range(n_slices) if candidate not in taken),
             key=lambda i: (scores[i], distances[i], -abs(i - n_slices // 2), -i),
@@ -83,20 +82,20 @@ def suggest(
 
 
 def _distances(n_slices: int, taken: Collection[int]) -> NDArray[np.intp]:
-    """Slices to the nearest of ``taken``; the number of slices where there is none."""
+    """Distance in slices to the nearest of ``taken``; the number of slices if there are none."""
     steps = np.abs(np.subtract.outer(np.arange(n_slices), np.array(sorted(taken), np.intp)))
     return np.asarray(steps.min(axis=1, initial=n_slices))
 
 
 def _alone(doubt: NDArray[np.float64], worst: float, distances: NDArray[np.intp]) -> NDArray[np.float64]:
-    """The value of slices by themselves."""
+    """The score of independent slices."""
     if worst <= 0:
         return distances.astype(float)
     return doubt / worst * np.minimum(1.0, distances / (_REACH * len(doubt)))  # further adds nothing
 
 
 def _around(doubt: NDArray[np.float64], amounts: Mapping[int, int], distances: NDArray[np.intp]) -> NDArray[np.float64]:
-    """The information that each slice would add about those around it."""
+    """The score of slices of a volume: the information that each adds about those around it."""
     reach = max(2.0, _REACH * (sum(amount > 0 for amount in amounts.values()) or len(doubt)))
     aside = int(reach)
     informs = 1 - np.abs(np.arange(-aside, aside + 1)) / reach
@@ -108,7 +107,7 @@ def _around(doubt: NDArray[np.float64], amounts: Mapping[int, int], distances: N
 
 
 def _weights(n_slices: int, amounts: Mapping[int, int]) -> NDArray[np.float64]:
-    """By the most structure that a slice or a near one shows, from ``_ANYWHERE`` to 1."""
+    """Weights from ``_ANYWHERE`` to 1, by the largest amount of structure in a slice or its neighbours."""
     shown = np.array([amounts.get(index, 0) for index in range(n_slices)])
     if not shown.any():
         return np.ones(n_slices)

@@ -1,6 +1,6 @@
-"""One validated object that holds everything a person may choose about learning.
+"""The settings of training and prediction: one validated object.
 
-The form of the panel, the options of the command line, the saved session and the validation all come from it.
+The form in the panel, the options of the command line, the saved session and the validation derive from it.
 """
 
 from __future__ import annotations
@@ -117,13 +117,13 @@ class Settings(BaseModel):
             SettingsError: an unknown preset, an unknown name, or a value out of its range.
         """
         if preset not in PRESETS:
-            msg = f"There is no preset '{preset}'. Choose one of: {', '.join(PRESETS)}."
+            msg = f"Unknown preset '{preset}'. Choose one of: {', '.join(PRESETS)}."
             raise SettingsError(msg)
         return cls.checked({**PRESETS[preset], "preset": preset, **changes})
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> Settings:
-        """Settings from plain values, as read from a file. Raises SettingsError in the person's words."""
+        """Settings from plain values, as read from a file. Raises SettingsError with a sentence for the person."""
         try:
             return cls(**values)
         except ValidationError as error:
@@ -133,10 +133,10 @@ class Settings(BaseModel):
             raise SettingsError(msg) from error
 
     def planned_steps(self, n_classes: int, n_slices: int, *, warm: bool) -> int:
-        """How many steps a training takes.
+        """The number of steps of a training.
 
-        A first one takes more for many classes or many labelled slices, at most threefold for each; one that goes on
-        from a trained decoder takes fewer.
+        A first training takes more for many classes or many labelled slices, at most threefold for each; one that
+        continues a trained decoder takes fewer.
 
         Args:
             n_classes: with the background.
@@ -154,10 +154,10 @@ class Settings(BaseModel):
         return self.checked({**self.model_dump(), **changes})
 
 
-# `paper` follows the paper and its authors' code: input, scaling, decoder, loss, optimiser, precision and masks; what
-# remains different is listed in docs/method.md. The other two rest on single trials on public images (ARCHITECTURE.md
-# tells what they change and why). Files of older versions lack `scaling`, `dice`, `clip_gradient`, `precision` and
-# `resize`: the defaults are what was done then, for `paper` too.
+# `paper` follows the paper and its authors' code: input, scaling, decoder, loss, optimiser, precision and masks;
+# remaining differences are listed in docs/method.md. The other two rest on single trials on public images, see
+# docs/decisions. Files of older versions lack `scaling`, `dice`, `clip_gradient`, `precision` and `resize`: their
+# behaviour is that of the defaults, for `paper` too.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "fast": {
@@ -201,4 +201,4 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-"""What each preset changes of the defaults of :class:`Settings`."""
+"""The settings of each preset that differ from the defaults of :class:`Settings`."""

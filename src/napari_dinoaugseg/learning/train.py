@@ -1,8 +1,4 @@
-"""Training of the decoder on cached features.
-
-`fit` is the loop; below it the step (WT-Aug, decoder, loss, optimiser), the loss, the state that outlives a failed
-attempt, and the random stream.
-"""
+"""Training of the decoder on cached features: loop, step, loss, the state of a training, and its random stream."""
 
 from __future__ import annotations
 
@@ -30,9 +26,13 @@ from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.wtaug import WTAug
 
-_SAVE_EVERY = 20  # steps, after which the weights are copied to the host
+_SAVE_EVERY = 20  # steps between copies of the weights to the host
 _SMALLEST_INPUT = 128  # pixels
 TrainingView = tuple[int, View | None]
+Denominator = Literal["squares", "sums"]
+_SMOOTH = 1e-5  # of the Dice loss
+_USUAL = 2
+"""Steps of a kind before one is recorded: libraries choose their kernels in them, which a recording forbids."""
 _WARM_UP = 0.1  # share of a one-cycle schedule in which the learning rate rises
 
 
@@ -41,8 +41,8 @@ class Example:
     """A labelled slice.
 
     Attributes:
-        index: its number in the case.
-        target: (H, W) int16 class indices, 0 = background, 1 … K; ``UNKNOWN_TARGET`` where it is not labelled.
+        index: slice number.
+        target: (H, W) int16 class indices, 0 = background, 1 … K; ``UNKNOWN_TARGET`` = not labelled.
     """
 
     index: int
@@ -50,7 +50,7 @@ class Example:
 
 
 def new_decoder(channels: Sequence[int], n_classes: int, settings: Settings) -> Decoder:
-    """An untrained decoder for encoder maps of these channels. Its weights come from PyTorch's random state."""
+    """An untrained decoder for encoder maps of these channels, initialised from PyTorch's random state."""
     return Decoder(
         channels,
         n_classes,
@@ -78,10 +78,10 @@ def fit(
 ) -> Generator[Event, None, Trained]:
     """Train a decoder on labelled slices (paper, section 3; loss and optimiser from ``settings``).
 
-    Yields an event for every encoded batch and every step, and returns the result. Stopping by ``cancel`` takes effect
-    before the next step and returns what has been learnt so far. When memory runs out, the batch is halved, then the
-    input size, then the CPU takes over, as it does when a device fails; a notice reports each step, and the training
-    continues from the last saved state. The caller's random state is left as it was.
+    Yields an event for every encoded batch and every step, and returns the result. ``cancel`` takes effect before the
+    next step, and returns the decoder trained so far. When memory runs out, the batch is halved, then the input size,
+    then the work moves to the CPU, as it does when a device fails; a notice reports it, and the training continues from
+    the last saved state. The caller's random state does not change.
 
     Args:
         store: features of the case.
@@ -89,12 +89,12 @@ def fit(
         settings: sizes, steps, seed.
         n_classes: with the background, at least 2.
         device: default: that of the encoder.
-        warm_start: continue this decoder (a copy of it) with ``warm_steps`` of the steps.
-        cancel: asks for the stop from another thread.
+        warm_start: continue a copy of this decoder, with the share ``warm_steps`` of the steps.
+        cancel: stops the training, from any thread.
 
     Raises:
-        TrainingError: no labelled slice, stopped before anything was learnt, or out of memory at the smallest size.
-        DeviceError: a device's failure reaches the CPU as well.
+        TrainingError: no labelled slice, stopped before the first step, or out of memory at the smallest size.
+        DeviceError: the device's failure also affects the CPU.
     """
     if not examples:
         msg = "No slice is labelled. Paint at least one slice, then train."
@@ -118,19 +118,19 @@ def fit(
     fallback = Fallback(
         "in training",
         lambda: size.device,
-        [size.smaller_batch, fewer_features(lambda: store.let_go()), size.smaller_input],
+        [size.smaller_batch, fewer_features(lambda: store.release()), size.smaller_input],
         use_cpu,
-        lambda: "There is not enough memory to train even at the smallest size. Close other programs and try again.",
+        lambda: "Not enough memory to train even at the smallest size. Close other programs and try again.",
     )
     return (yield from fallback.stream(attempt))
 
 
 @dataclass
 class _Size:
-    """What a training takes of the machine.
+    """The size and device of a training.
 
     Attributes:
-        batch_size: slices a step.
+        batch_size: slices per step.
         input_size: side of the square that a slice is resized to.
         device: where the decoder is.
     """
@@ -140,14 +140,14 @@ class _Size:
     device: torch.device
 
     def smaller_batch(self, failure: Failure) -> str | None:
-        """A rung of the ladder; no help where a single slice could not be encoded."""
+        """A rung: halve the batch; useless if a single slice could not be encoded."""
         if failure.is_smallest or self.batch_size == 1:
             return None
         self.batch_size //= 2
         return f"with {self.batch_size} slices a step"
 
     def smaller_input(self, _: Failure) -> str | None:
-        """A rung of the ladder."""
+        """A rung: halve the input size."""
         if self.input_size <= _SMALLEST_INPUT:
             return None
         self.input_size = max(_SMALLEST_INPUT, self.input_size // 2 // 32 * 32)
@@ -155,7 +155,7 @@ class _Size:
 
 
 class _Run:
-    """One attempt at a training, of a size that fits into memory."""
+    """One attempt at a training, at one size."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class _Run:
         self.n_classes = n_classes
         self.steps = settings.planned_steps(n_classes, len(examples), warm=warm_start is not None)
         self.saved = saved
-        # At another input size all steps are repeated, from the weights that were learnt.
+        # At another input size all steps are repeated, from the saved weights.
         self.done = saved[0].steps if saved and saved[0].input_size == size.input_size else 0
         self.smooth = saved[0].loss if self.done else None
         with self.random.use():
@@ -186,7 +186,7 @@ class _Run:
 
     def events(self, cancel: Cancel | None) -> Generator[Event, None, Trained]:
         batches = list(self._batches())
-        # Of many labelled slices a short training shows a part of the views only: the others need not be encoded.
+        # With many labelled slices a short training shows only some of the views: the others are not encoded.
         shown = sorted({pair for batch in batches for pair in batch}, key=self._rank)
         yield from self.store.prepare(shown, cancel)
         plain = self._plain_targets()
@@ -213,7 +213,7 @@ class _Run:
         if self.done:
             self._save()
         if not self.saved:
-            msg = "Training was stopped before it had begun."
+            msg = "Training was stopped before the first step."
             raise TrainingError(msg)
         return self.saved[0].trained(self.size.device)
 
@@ -225,7 +225,7 @@ class _Run:
         return new_decoder(self.store.encoder.channels, self.n_classes, self.settings)
 
     def _save(self) -> None:
-        """Copy the state to the host. Only a whole copy replaces the last: a device may fail meanwhile."""
+        """Copy the state to the host. Only a complete copy replaces the last, because the device may fail meanwhile."""
         averaged = None if self.averaged is None else on_host(self.averaged.state_dict())
         weights, seconds = on_host(self.decoder.state_dict()), time.monotonic() - self.started
         self.saved[:] = [
@@ -249,19 +249,19 @@ class _Run:
         }
 
     def _class_weights(self, plain: Sequence[Tensor]) -> Tensor | None:
-        # With one or two classes the Dice half of the loss balances well, and weights only make the masks too large.
+        # With one or two classes the Dice loss balances well, and weights only make the masks too large.
         power = self.settings.class_balance * min(1.0, (self.n_classes - 2) / 8)
         if not power:
             return None
         return balanced_weights(plain, self.n_classes, power).to(self.size.device)
 
     def _rank(self, pair: TrainingView) -> tuple[int, int]:
-        """Slice by slice, and the slice itself before its views."""
+        """Sort key: by slice, with the slice itself before its views."""
         index, view = pair
         return index, view.number if view else 0
 
     def _batches(self) -> Iterator[list[TrainingView]]:
-        """Slices in a random order, each as often as any other, each time in a random view."""
+        """Batches of slices in random order, all equally often, each time in a random view."""
         queue: list[int] = []
         for _ in range(self.done, self.steps):
             while len(queue) < self.size.batch_size:
@@ -274,7 +274,7 @@ class _Run:
         settings = self.settings
         kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
         device, recorded = self.size.device, is_recorded(self.size.device)
-        # A recorded step reads its rate from the card, where the schedule puts it.
+        # A recorded step reads the learning rate from the GPU, where the schedule writes it.
         rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
         optimiser = kind(
             self.decoder.parameters(),
@@ -286,20 +286,20 @@ class _Run:
         _skip_graph_check(optimiser)
         if settings.schedule == "constant":
             return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
-        done = self.done  # by an attempt before this one
+        done = self.done  # by an earlier attempt
         return optimiser, torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: _one_cycle((done + step) / self.steps)
         )
 
     def _averaged(self) -> AveragedModel | None:
-        """The moving average of the weights; a young one forgets faster, so that a short training is not held back."""
+        """The moving average of the weights, with faster decay in the first steps, which helps short trainings."""
         decay = self.settings.average
         if not decay:
             return None
 
         def blend(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
             keep = min(decay, (1 + int(count)) / (10 + int(count)))
-            with torch.no_grad():  # all at once: on a graphics card one by one would take longer than the step
+            with torch.no_grad():  # all at once: on a GPU one by one would take longer than the step
                 if averages[0].is_floating_point():
                     torch._foreach_lerp_(list(averages), list(current), 1 - keep)
                 else:  # BatchNorm's counters
@@ -312,10 +312,10 @@ class _Run:
 
 
 def _skip_graph_check(optimiser: torch.optim.Optimizer) -> None:
-    """Keep an optimiser from asking the graphics card, at each step, whether the step is being recorded.
+    """Disable the optimiser's check, at each step, whether a CUDA graph is being captured.
 
-    A card that failed answers with its error, also where the optimiser works on the CPU; and those that are recorded
-    are made for it.
+    It fails on a GPU that failed before, even if the optimiser works on the CPU; and optimisers of recorded steps are
+    capturable.
     """
     for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
         if hasattr(optimiser, name):
@@ -329,25 +329,14 @@ def _one_cycle(progress: float) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (progress - _WARM_UP) / (1 - _WARM_UP))))
 
 
-# One optimisation step: WT-Aug, decoder, loss, optimiser.
-#
-# On a graphics card a step is some eight hundred small kernels, and telling the card to start them takes ten times as
-# long as they do. There the step is recorded once as a CUDA graph, and played back.
-
-
-_USUAL = 2
-"""Steps of a kind that are not recorded before one is: in the first ones libraries choose their kernels, which is not
-allowed inside a recording."""
-
-
 class Step:
-    """Takes one step after the other.
+    """One optimisation step: WT-Aug, decoder, loss, optimiser.
 
     Args:
         decoder: in training mode, on its device.
         optimiser: of its parameters.
         settings: of WT-Aug and the loss.
-        class_weights: (K,) on the device; None = all classes alike.
+        class_weights: (K,) on the device; None = equal weights.
     """
 
     def __init__(
@@ -388,11 +377,12 @@ class Step:
 
 
 class RecordedStep(Step):
-    """A step that the graphics card plays back: one recording with WT-Aug, one without.
+    """A step recorded as a CUDA graph: one recording with WT-Aug, one without.
 
-    The optimiser is capturable and its rate a tensor on the card: what the schedule puts there, a recording reads.
-    Nothing in a step may depend on values that the processor would have to wait for. Where recording fails, for lack
-    of memory or on a driver that cannot, steps run unrecorded.
+    A step is some eight hundred small kernels, and launching them one by one takes ten times as long as running them.
+    The optimiser is capturable and its learning rate a tensor on the GPU, which the schedule writes and a recording
+    reads. Nothing in a step may depend on values that the CPU would have to wait for. If recording fails, for lack of
+    memory or driver support, steps run unrecorded.
     """
 
     def __init__(
@@ -406,12 +396,12 @@ class RecordedStep(Step):
         self._fails = False
 
     def __call__(self, features: list[Tensor], target: Tensor) -> float:
-        """As of :class:`Step`; every batch has the shape of the first."""
+        """As in :class:`Step`; every batch has the shape of the first."""
         fires = self._augment.fires()
         with torch.cuda.device(self._device):
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                # To read the loss is to wait for all of the step, so that others may read the weights.
+                # Reading the loss waits for the whole step, after which others may read the weights.
                 return float(self._loss(features, target, fires))
 
     def _loss(self, features: list[Tensor], target: Tensor, fires: bool) -> Tensor:
@@ -424,11 +414,11 @@ class RecordedStep(Step):
 
     def _record(self, features: list[Tensor], target: Tensor, fires: bool) -> None:
         inputs, labels = [stage.clone() for stage in features], target.clone()
-        # One recording ends before another begins, so they may work in the same memory.
+        # Recordings never run at the same time, so they may share their memory.
         pool = next((recording.graph.pool() for recording in self._recordings.values()), None)
         try:
             graph = torch.cuda.CUDAGraph()
-            # Other threads keep using the card: only what this one does may disturb the recording.
+            # Other threads keep using the GPU; only this one may disturb the recording.
             with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
                 loss = self._compute(inputs, labels, fires)
         except RuntimeError:
@@ -438,13 +428,13 @@ class RecordedStep(Step):
 
 
 class _Recording:
-    """A recorded step and the memory that it reads from and writes to."""
+    """A recorded step with its input and output memory."""
 
     def __init__(self, graph: torch.cuda.CUDAGraph, features: list[Tensor], target: Tensor, loss: Tensor) -> None:
         self.graph, self._features, self._target, self._result = graph, features, target, loss
 
     def play(self, features: list[Tensor], target: Tensor) -> Tensor:
-        """Take the step with these inputs; the loss that is returned is overwritten by the next one."""
+        """Run the step with these inputs; the next step overwrites the returned loss."""
         for held, stage in zip(self._features, features, strict=True):
             held.copy_(stage)
         self._target.copy_(target)
@@ -453,15 +443,15 @@ class _Recording:
 
 
 def is_recorded(device: torch.device) -> bool:
-    """Whether steps on a device are recorded."""
+    """Whether steps on the device are recorded."""
     return device.type == "cuda" and torch.cuda.is_available()
 
 
 def mixed_precision(device: torch.device, settings: Settings) -> bool:
-    """Whether a step goes through the decoder in bfloat16: as the settings say, or where it pays.
+    """Whether the decoder computes in bfloat16: by the settings, or if it is faster.
 
-    On a processor with instructions for it that halves the time of the paper's decoder. Narrow ones would gain a
-    seventh and lose a little in quality.
+    On a CPU with bfloat16 instructions it halves the time of the paper's decoder; narrow decoders would gain a seventh
+    and lose a little quality.
     """
     if settings.precision != "auto":
         return settings.precision == "bfloat16"
@@ -476,14 +466,6 @@ def _bfloat16_is_fast() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-# The loss of the paper: half cross-entropy, half soft Dice, over the pixels whose class is known.
-
-
-_SMOOTH = 1e-5
-
-Denominator = Literal["squares", "sums"]
-
-
 def segmentation_loss(
     logits: Tensor,
     target: Tensor,
@@ -492,23 +474,23 @@ def segmentation_loss(
     dice: Denominator = "squares",
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """0.5 cross-entropy + 0.5 soft Dice, background included.
+    """The loss of the paper: 0.5 cross-entropy + 0.5 soft Dice over the known pixels, background included.
 
     With probabilities p, truth t and ε = 1e-5, the Dice of a class over the batch is (2 Σpt + ε) / (Σp² + Σt + ε), or
     with ``dice="sums"``, as the authors of the paper compute it, (2 Σpt + ε) / (Σp + Σt + ε).
 
     Args:
         logits: (B, K, H, W).
-        target: (B, H, W) whole numbers, 0 to K - 1, or :data:`UNKNOWN_TARGET`.
-        absent_in_dice: count the classes that the batch does not hold, as the authors do. With many classes and a few
-            slices most are absent, and their term is then noise: cross-entropy alone keeps them down.
-        dice: what stands below in the Dice.
-        class_weights: (K,) for the cross-entropy, see :func:`balanced_weights`; None = all alike.
+        target: (B, H, W) integers, 0 to K - 1, or :data:`UNKNOWN_TARGET`.
+        absent_in_dice: include classes that are absent from the batch, as the authors do. With many classes and few
+            slices most are absent, and their term is noise: cross-entropy suffices for them.
+        dice: denominator of the Dice.
+        class_weights: (K,) for the cross-entropy, see :func:`balanced_weights`; None = equal weights.
 
     Returns:
-        A number, 0 or more. 0 when every pixel is unknown.
+        A scalar, at least 0; 0 if every pixel is unknown.
     """
-    # No branch here depends on a value: a graphics card would have to be waited for, and could not record a step.
+    # No branch depends on a value, because the CPU would wait for the GPU, and the step could not be recorded.
     logits = logits.float()
     truth = (target[..., None] == torch.arange(logits.shape[1], device=target.device)).movedim(-1, 1).float()
     counts = truth.sum(dim=(0, 2, 3))
@@ -525,10 +507,10 @@ def segmentation_loss(
 
 
 def balanced_weights(targets: Iterable[Tensor], n_classes: int, power: float) -> Tensor:
-    """Weights (K,) by which rare classes count beside large ones: frequency ** -power, on average 1 a pixel.
+    """Class weights (K,) that favour rare classes: frequency ** -power, with mean 1 over the pixels.
 
-    With two dozen organs in a few slices the small ones are a fraction of a percent of the pixels; unweighted, a short
-    training never finds them. Classes that do not occur weigh 1.
+    With two dozen organs in a few slices the small ones are a fraction of a percent of the pixels, and a short training
+    without weights never finds them. Absent classes have weight 1.
     """
     counts = torch.zeros(n_classes)
     for target in targets:
@@ -539,7 +521,7 @@ def balanced_weights(targets: Iterable[Tensor], n_classes: int, power: float) ->
 
 
 def _soft_dice(probability: Tensor, truth: Tensor, counts: Tensor, denominator: Denominator) -> Tensor:
-    """(K,) of maps (B, K, H, W) that are 0 where the class is unknown; ``counts``: pixels of each class."""
+    """Dice (K,) of maps (B, K, H, W) that are 0 at unknown pixels; ``counts``: pixels of each class."""
     overlap = (probability * truth).sum(dim=(0, 2, 3))
     amount = probability.square() if denominator == "squares" else probability
     size = amount.sum(dim=(0, 2, 3)) + counts
@@ -547,13 +529,7 @@ def _soft_dice(probability: Tensor, truth: Tensor, counts: Tensor, denominator: 
 
 
 def resize_target(target: Tensor, size: int, *, as_pillow: bool = False) -> Tensor:
-    """A target (H, W) at (size, size), each pixel the nearest one: no class is mixed with another.
-
-    Args:
-        target: whole numbers.
-        size: side of the square.
-        as_pillow: of two pixels that are equally near, take the one that Pillow takes.
-    """
+    """Resize a target (H, W) of integers to (size, size) by nearest neighbour; ``as_pillow`` rounds as Pillow does."""
     if target.shape == (size, size):
         return target
     if as_pillow:
@@ -563,20 +539,17 @@ def resize_target(target: Tensor, size: int, *, as_pillow: bool = False) -> Tens
     return resized[0, 0].to(target.dtype)
 
 
-# The state of a training on the host, where a failing device does not destroy it.
-
-
 @dataclass(frozen=True)
 class Trained:
     """A trained decoder and its training.
 
     Attributes:
-        decoder: in evaluation mode, on the CPU, where a failing device does not destroy it.
-        input_size: the input size it was trained at; smaller than asked for when memory ran out.
-        device: where it was trained in the end; the CPU when the device failed or was too small.
-        steps: optimisation steps done; fewer than asked for when the training was stopped.
-        final_loss: smoothed training loss at the end; None when no step was done.
-        seconds: of the optimisation alone, without the encoding.
+        decoder: in evaluation mode, on the CPU.
+        input_size: of the training; smaller than that of the settings if memory ran out.
+        device: of the last steps; the CPU after a fallback.
+        steps: optimisation steps; fewer than planned if the training was stopped.
+        final_loss: smoothed training loss at the end; None without a step.
+        seconds: of the optimisation, without encoding.
     """
 
     decoder: Decoder
@@ -589,13 +562,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training at a step.
+    """The state of a training at a step, on the host, where a failing device does not destroy it.
 
     Attributes:
         arguments: of the decoder.
         weights: of the decoder, by name.
         averaged: state of their moving average; None without one.
-        input_size: at which it was learnt.
+        input_size: of the training.
         steps: done so far.
         loss: smoothed.
         seconds: so far.
@@ -610,11 +583,11 @@ class TrainingState:
     seconds: float
 
     def decoder(self) -> Decoder:
-        """The decoder as it was, to be trained on."""
+        """A decoder with these weights, for further training."""
         return with_weights(self.arguments, on_host(self.weights))
 
     def trained(self, device: torch.device) -> Trained:
-        """As the result of a training that ended on ``device``."""
+        """The result of a training that ended on ``device``."""
         best = self.weights
         if self.averaged is not None:
             best = {name.removeprefix("module."): v for name, v in self.averaged.items() if name.startswith("module.")}
@@ -623,7 +596,7 @@ class TrainingState:
 
 
 def with_weights(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> Decoder:
-    """A decoder that takes these weights as they are, drawing no random numbers for its own."""
+    """A decoder with these weights; draws no random numbers."""
     with torch.device("meta"):
         decoder = Decoder(**arguments)
     decoder.load_state_dict(state, strict=True, assign=True)
@@ -631,23 +604,17 @@ def with_weights(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> D
 
 
 def on_host(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, also of what is there already."""
+    """Copies on the CPU, also of tensors that are there already."""
     return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
 
-# Reproducible randomness beside other code that draws.
-
-
 class RandomStream:
-    """A random state of PyTorch's own for one piece of work.
-
-    What others draw meanwhile changes nothing here, and what is drawn here changes nothing for them.
-    """
+    """A separate random state of PyTorch for one piece of work, independent of other code that draws."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=self._devices):
-            # Not torch.manual_seed, which asks every device, also one that failed.
+            # Not torch.manual_seed, which accesses every device, even a failed one.
             torch.default_generator.manual_seed(seed)
             for device in self._devices:
                 with torch.cuda.device(device):
@@ -656,7 +623,7 @@ class RandomStream:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """PyTorch draws from this stream inside the block."""
+        """Let PyTorch draw from this stream inside the block."""
         with torch.random.fork_rng(devices=self._devices):
             torch.set_rng_state(self._state[0])
             for device, value in zip(self._devices, self._state[1:], strict=True):

@@ -1,4 +1,4 @@
-"""A trained decoder on disk: safetensors with one JSON entry, so that a stranger's file can be opened safely."""
+"""Trained decoders on disk: safetensors with one JSON entry, safe to open from strangers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LARGEST_HEADER = 16 * 2**20  # bytes; ours take some thousands
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained decoder and what is needed to use it. Everything but ``state`` is plain JSON values.
+    """A trained decoder and all that is needed to use it. Everything but ``state`` is JSON values.
 
     Attributes:
-        state: the decoder's weights; none of the encoder's.
+        state: the decoder's weights; not the encoder's.
         decoder: the arguments of :class:`Decoder`.
-        settings: how it was trained.
+        settings: of its training.
         classes: number, name and colour of each class.
-        encoder: name and fingerprint of the encoder whose features it knows.
+        encoder: name and fingerprint of the encoder of its features.
         versions: of this package and of PyTorch.
     """
 
@@ -44,11 +44,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint: whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written there.
-    """
+    """Write a checkpoint atomically. Raises OutputError."""
     content = checkpoint_bytes(checkpoint)
     try:
         disk.write(path, content)
@@ -67,26 +63,25 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
         "encoder": checkpoint.encoder,
         "versions": checkpoint.versions,
     }
-    # One entry only: safetensors writes several in no fixed order.
+    # One entry only, because safetensors writes several in no fixed order.
     entry = json.dumps(description, sort_keys=True, allow_nan=False)
     state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
     return save(state, metadata={_ENTRY: entry})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint. No code is run, and nothing larger than the file is allocated.
+    """Read a checkpoint. It runs no code from the file and allocates no more than its size.
 
     Raises:
-        CheckpointError: missing, cut, damaged, not a model of this package, or of a newer version of it.
+        CheckpointError: missing, truncated, damaged, not a model of this package, or of a newer version.
     """
     try:
         description = _description(path)
         state = load(path.read_bytes())
     except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else disk.reason(error)
-        msg = f"{path}: the model cannot be opened: {reason}. Check the path."
+        msg = f"{path}: the model cannot be opened: {disk.reason(error)}. Check the path."
         raise CheckpointError(msg) from error
-    except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers that its Python half does not know
+    except (SafetensorError, KeyError) as error:  # KeyError: an unknown data type
         msg = f"{path}: the model file is cut or damaged. Copy it again, or train a new model."
         raise CheckpointError(msg) from error
     parts = _checked(description, path)
@@ -99,7 +94,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def _is_finite(value: Tensor) -> bool:
     try:
         return bool(value.isfinite().all())
-    except RuntimeError:  # more than 64 axes, or a type that PyTorch only stores: no weights of a decoder
+    except RuntimeError:  # more than 64 axes, or a storage-only type: not weights of a decoder
         return False
 
 
@@ -110,25 +105,25 @@ def build_decoder(checkpoint: Checkpoint) -> Decoder:
         CheckpointError: weights and architecture do not belong together.
     """
     try:
-        # A file may claim any width: without memory first, and only the weights that are there afterwards.
+        # A file may claim any width: build without memory first, then use the weights in the file.
         with torch.device("meta"):
             decoder = Decoder(**checkpoint.decoder)
         expected = {name: (value.shape, value.dtype) for name, value in decoder.state_dict().items()}
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        # It may quote the file, whose bytes must not reach a terminal as escape codes.
+        # The error may quote the file, which must not send escape codes to a terminal.
         reason = "".join(part if part.isprintable() else "?" for part in str(error)[:160])
         msg = f"The model describes a decoder that this version does not know ({reason}). Train a new model."
         raise CheckpointError(msg) from error
     if {name: (value.shape, value.dtype) for name, value in checkpoint.state.items()} != expected:
         msg = "The weights in the model file do not fit the decoder that it describes. Train a new model."
         raise CheckpointError(msg)
-    # Copies: training the decoder on must not change the checkpoint.
+    # Copies, so that further training does not change the checkpoint.
     decoder.load_state_dict({name: value.clone() for name, value in checkpoint.state.items()}, strict=True, assign=True)
     return decoder.eval()
 
 
 def _description(path: Path) -> Any:
-    """The JSON entry, from the header alone: its length comes first, in 8 bytes."""
+    """The JSON entry, read from the header, which begins with its length in 8 bytes."""
     foreign = Message(f"{path}: this is not a model saved by napari-dinoaugseg.", Hint.GIVE_MODEL)
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -148,7 +143,7 @@ def _description(path: Path) -> Any:
 
 
 def _checked(description: Any, path: Path) -> dict[str, Any]:
-    """The parts of the JSON entry, each of the type that it must have."""
+    """The parts of the JSON entry, with their types checked."""
     schema = description.get("schema") if isinstance(description, Mapping) else None
     if isinstance(schema, int) and schema > SCHEMA:
         msg = f"{path}: the model was saved by a newer version of napari-dinoaugseg. Update it to use this model."

@@ -1,7 +1,7 @@
 """The decoder: from four frozen feature maps to class logits (paper, section 3.3, and its reference code).
 
 CG-Fuse is cross-attention from every position of the decoder map to a pooled encoder map, with rotary positions
-(Su et al. 2021, arXiv 2104.09864). It uses fused attention: the score matrix is never held in memory.
+(Su et al. 2021, arXiv 2104.09864). Attention is fused: the score matrix is never in memory.
 """
 
 from __future__ import annotations
@@ -18,22 +18,27 @@ from torch import Tensor, nn
 from napari_dinoaugseg.model.attention import attend
 
 Rope = Literal["1d", "2d"]
+Norm = Literal["batch", "group"]
+Blocks = Literal["conv", "lean", "separable"]
 Table = tuple[Tensor, Tensor]
 
-# How fast the slowest rotary pair turns. 10 000 is the usual choice for sequences; along one image axis there are at
-# most a few hundred positions, for which 100 is usual.
+# Base of the rotary frequencies: 10 000 is usual for sequences, 100 for the few hundred positions along an image axis.
 _BASE = {"1d": 10_000.0, "2d": 100.0}
 
+STRIDES = (4, 8, 16, 32)
+_HEAD_WIDTH = 64
+_POOL = {16: 2, 8: 2, 4: 4}  # pooling of the encoder map in CG-Fuse, by stride
 
-@cache  # without a limit: a recorded training step reads from them as long as it lives
+
+@cache  # unlimited, because recorded training steps keep reading the tables
 def rotary_table(
     rope: Rope, height: int, width: int, step: int, head_dim: int, device: torch.device, dtype: torch.dtype
 ) -> Table:
-    """Cosines and sines that turn the tokens of a (height, width) grid, each (height * width, head_dim / 2).
+    """Cosines and sines that rotate the tokens of a (height, width) grid, each (height * width, head_dim / 2).
 
     Args:
-        rope: "1d" turns by the number of the flattened token, as the paper does; "2d" turns one half of the pairs by
-            the row and the other half by the column.
+        rope: "1d" rotates by the number of the flattened token, as the paper does; "2d" rotates half of the pairs by
+            the row and half by the column.
         height: rows of the grid.
         width: columns of the grid.
         step: side of a cell in query cells. With "2d", positions are those of the cells' centres in the image, so that
@@ -42,7 +47,7 @@ def rotary_table(
         device: of the tables.
         dtype: of the tables.
     """
-    # Cached tables made while predicting must stay usable in training.
+    # Cached tables made in prediction must be usable in training.
     with torch.inference_mode(False), torch.no_grad():
         n_pairs = head_dim // 2 if rope == "1d" else head_dim // 4
         speed = _BASE[rope] ** (-torch.arange(n_pairs, dtype=torch.float64) / n_pairs)
@@ -56,7 +61,7 @@ def rotary_table(
 
 
 def rotate(tokens: Tensor, table: Table) -> Tensor:
-    """Turn the pairs (i, i + D / 2) of tokens (..., N, D) by the angles of a table."""
+    """Rotate the pairs (i, i + D / 2) of tokens (..., N, D) by the angles of a table."""
     cosine, sine = table
     first, second = tokens.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
@@ -65,8 +70,8 @@ def rotate(tokens: Tensor, table: Table) -> Tensor:
 class CrossAttention(nn.Module):
     """Attention of query tokens to context tokens, with several heads and rotary positions.
 
-    Channels that the heads do not divide into whole rotary pairs (24, 40 of the small encoders) get heads that are
-    rounded up; the output projection brings them back. At the paper's widths nothing is rounded.
+    If the heads do not divide the channels into whole rotary pairs (24, 40 of small encoders), the head size is rounded
+    up, and the output projection restores the channels. At the paper's widths nothing is rounded.
     """
 
     def __init__(self, channels: int, heads: int = 4, rope: Rope = "1d") -> None:
@@ -128,17 +133,8 @@ class CGFuse(nn.Module):
         query = self.query_norm(decoder_map.flatten(2).transpose(1, 2))
         context = self.context_norm(F.avg_pool2d(encoder_map, self.pool).flatten(2).transpose(1, 2))
         fused: Tensor = query + self.attention(query, context, (height, width), self.pool)
-        # By way of (B, H, W, C), so that a batch of one as well is known to lie channels last.
+        # Through (B, H, W, C), so that a batch of one is also recognised as channels last.
         return fused.reshape(-1, height, width, fused.shape[-1]).permute(0, 3, 1, 2)
-
-
-Norm = Literal["batch", "group"]
-Blocks = Literal["conv", "lean", "separable"]
-
-STRIDES = (4, 8, 16, 32)
-_HEAD_WIDTH = 64
-# The encoder map that answers is pooled by so much at each stride.
-_POOL = {16: 2, 8: 2, 4: 4}
 
 
 def _norm(channels: int, norm: Norm) -> nn.Module:
@@ -146,10 +142,7 @@ def _norm(channels: int, norm: Norm) -> nn.Module:
 
 
 def _block(c_in: int, c_out: int, norm: Norm, blocks: Blocks, size: int = 3) -> nn.Sequential:
-    """A convolution (full, or 3x3 depth-wise then point-wise), normalisation, ReLU.
-
-    No bias in front of a normalisation, which would take it out again.
-    """
+    """A convolution (full, or 3x3 depth-wise then point-wise) without bias, normalisation, ReLU."""
     if blocks != "separable":
         layers: list[nn.Module] = [nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False)]
     else:
@@ -161,7 +154,7 @@ def _block(c_in: int, c_out: int, norm: Norm, blocks: Blocks, size: int = 3) -> 
 
 
 class _Stage(nn.Module):
-    """One step up: double the decoder map's size, fuse it with the encoder map there, convolve twice."""
+    """One stage: upsample the decoder map by 2, fuse it with the encoder map of that stride, convolve twice."""
 
     def __init__(
         self, c_in: int, channels: int, *, attend: CGFuse | None, norm: Norm, add_query: bool, blocks: Blocks
@@ -186,24 +179,24 @@ class _Stage(nn.Module):
 
 
 class Decoder(nn.Module):
-    """CG-Fuse decoder and segmentation head, the only part that is trained.
+    """CG-Fuse decoder and segmentation head, the only trained part.
 
-    With the defaults it is the paper's: 7.655 million parameters in front of the last convolution for the channels
-    (96, 192, 384, 768). The other options are ours.
+    The defaults are those of the paper: 7.655 million parameters before the last convolution for the channels (96, 192,
+    384, 768). The other options are ours.
 
     Args:
         channels: of the encoder's maps at strides 4, 8, 16 and 32.
         n_classes: number of output channels, the background included; at least 2.
-        width: None = each stage as wide as its encoder map (paper). A number = 1x1 convolutions bring the encoder
-            maps to that many channels and the whole decoder runs at it: several times faster on a CPU.
+        width: None = each stage is as wide as its encoder map (paper). A number = 1x1 convolutions project the encoder
+            maps to that many channels, the width of the whole decoder: several times faster on a CPU.
         rope: rotary positions of the flattened tokens ("1d", paper) or of rows and columns in the image ("2d").
-        norm: "batch" (paper), or "group", which does not depend on what else is in a small batch.
+        norm: "batch" (paper), or "group", which is independent of the rest of a small batch.
         fuse: False replaces CG-Fuse by plain skip connections (for ablations).
-        add_query: also hand the decoder map itself to the convolutions, beside the fused and the encoder map.
-        blocks: "conv" (paper): two 3x3 convolutions a stage. "lean": the first, which has two or three times the
-            channels to read, is 1x1. "separable": both depth-wise and point-wise.
+        add_query: concatenate the decoder map itself to the fused and the encoder map.
+        blocks: "conv" (paper): two 3x3 convolutions per stage. "lean": the first, with two or three times the input
+            channels, is 1x1. "separable": both depth-wise and point-wise.
         attention_strides: the stages that fuse by attention; the others concatenate.
-        head: channels of the head at stride 2, where most of the pixels are; None = 64 (paper), or ``width`` if less.
+        head: channels of the head at stride 2, with most of the pixels; None = 64 (paper), or ``width`` if less.
         heads: of the attention. Heads of 16 channels take half the time of heads of 12 on a CPU.
 
     Raises:
@@ -289,12 +282,12 @@ class Decoder(nn.Module):
 
 
 def _fastest(stage: Tensor) -> Tensor:
-    """Channels last, which saves a tenth to a third of the time; PyTorch on Apple's GPUs does not profit from it."""
+    """Channels last saves a tenth to a third of the time, but nothing on Apple's GPUs."""
     return stage if stage.device.type == "mps" else stage.contiguous(memory_format=torch.channels_last)
 
 
 def _check(arguments: dict[str, Any]) -> None:
-    """Refuse arguments out of range with a ValueError: they may come from a file."""
+    """Raise ValueError for arguments out of range, which may come from a file."""
     channels, n_classes = arguments["channels"], arguments["n_classes"]
     if len(channels) != len(STRIDES) or not all(_is_count(c, 1) for c in channels):
         msg = f"channels must be {len(STRIDES)} positive numbers, not {channels}"

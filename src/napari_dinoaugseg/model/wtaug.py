@@ -15,7 +15,7 @@ from napari_dinoaugseg.native import importing_torch
 def _haar() -> tuple[Any, Any]:
     """One level of the Haar transform and its inverse, as modules of pytorch_wavelets."""
     with importing_torch(), warnings.catch_warnings():
-        # pytorch_wavelets 1.3.0 finds its own tables through pkg_resources.
+        # pytorch_wavelets 1.3.0 finds its tables through pkg_resources.
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated as an API", category=UserWarning)
         from pytorch_wavelets import DWTForward, DWTInverse
     return DWTForward(J=1, wave="haar", mode="zero"), DWTInverse(wave="haar", mode="zero")
@@ -24,11 +24,11 @@ def _haar() -> tuple[Any, Any]:
 class WTAug(nn.Module):
     """Drop wavelet coefficients of feature maps, in training only.
 
-    With probability ``p`` for a whole batch and all its maps at once, each map goes through a one-level Haar transform,
-    each coefficient of the low band and of the three detail bands is zeroed with probability ``drop``, independently
-    of all others and without rescaling, and the map is transformed back. In evaluation the maps pass as they are.
+    With probability ``p`` for a whole batch and all its maps, each map goes through a one-level Haar transform, each
+    coefficient of the low band and of the three detail bands is zeroed with probability ``drop``, independently and
+    without rescaling, and the map is transformed back. In evaluation the maps are unchanged.
 
-    All chance comes from PyTorch's random state: on the CPU whether it fires, on the maps' device which coefficients.
+    Random numbers come from PyTorch's state: on the CPU for ``p``, on the device of the maps for the coefficients.
     """
 
     def __init__(self, p: float = 0.7, drop: float = 0.3) -> None:
@@ -41,15 +41,15 @@ class WTAug(nn.Module):
         self.analysis, self.synthesis = _haar()
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (B, C, H, W) of any height and width to maps of the same shapes and types."""
+        """Augment maps (B, C, H, W) of any height and width; shapes and types stay."""
         return self.alter(features) if self.fires() else list(features)
 
     def fires(self) -> bool:
-        """Draw whether a batch is altered."""
+        """Draw whether a batch is augmented."""
         return self.training and self.drop > 0 and torch.rand(()).item() < self.p
 
     def alter(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """The maps with coefficients dropped."""
+        """Drop coefficients of all maps."""
         self.to(features[0].device)
         with torch.autocast(features[0].device.type, enabled=False):
             return [self._augment(stage) for stage in features]

@@ -1,4 +1,4 @@
-"""Saving in the background: a thread of its own writes the newest snapshot, so that nobody waits for the disk."""
+"""Saving in the background: a separate thread writes the newest snapshot, so that nothing waits for the disk."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from napari_dinoaugseg.session.store import SessionStore
 
 _log = logging.getLogger(__name__)
 
-_RETRY = 5.0  # seconds after a refusal: disks are freed, shares come back
+_RETRY = 5.0  # seconds after an error: disks are freed, shares come back
 
 
 class Autosave:
     """Writes snapshots of one session.
 
     Args:
-        store: where to; closed together with this.
-        tell: called from the thread after each try: with None when all is saved, with the error when not.
+        store: the session on disk; closed together with this.
+        notify: called from the thread after each try: with None if all is saved, else with the error.
     """
 
-    def __init__(self, store: SessionStore, tell: Callable[[DinoAugSegError | None], None]) -> None:
+    def __init__(self, store: SessionStore, notify: Callable[[DinoAugSegError | None], None]) -> None:
         self.store = store
-        self._tell = tell
+        self._notify = notify
         self._wanted: Snapshot | None = None
         self._saving = False
         self._failed = False
@@ -35,21 +35,21 @@ class Autosave:
         self._thread.start()
 
     def request(self, snapshot: Snapshot) -> None:
-        """Have this written soon; one that still waits is no longer of interest."""
+        """Write this soon, in place of a snapshot that still waits."""
         with self._change:
             self._wanted, self._failed = snapshot, False
             self._change.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all that was asked for is on disk; False when it is not, for want of time or by a refusal."""
+        """Wait until all is on disk; False on timeout or write error."""
         with self._change:
-            self._failed = False  # a try now, not in some seconds
+            self._failed = False  # try now, not in some seconds
             self._change.notify_all()
             self._change.wait_for(lambda: self._failed or self._is_idle, seconds)
             return self._is_idle
 
     def close(self, seconds: float = 30.0) -> bool:
-        """Write what is left, end the thread, let go of the folder. Returns whether all is saved."""
+        """Write what is left, end the thread, release the folder. Returns whether all is saved."""
         saved = self.wait(seconds)
         with self._change:
             self._closed = True
@@ -82,7 +82,7 @@ class Autosave:
             self.store.save(snapshot)
         except DinoAugSegError as error:
             problem = error
-        except Exception as error:  # whatever it is, the thread goes on, and the person must know
+        except Exception as error:  # the thread must go on, and the person must know
             _log.exception("saving failed")
             problem = SessionError(f"Your labels could not be saved ({type(error).__name__}: {error}). Export them.")
         with self._change:
@@ -90,4 +90,4 @@ class Autosave:
             if problem is not None and self._wanted is None:
                 self._wanted = snapshot
             self._change.notify_all()
-        self._tell(problem)
+        self._notify(problem)

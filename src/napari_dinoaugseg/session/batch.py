@@ -1,4 +1,4 @@
-"""A saved model, loaded once and used on one case after the other; and the state of its results on disk."""
+"""Prediction of many cases with one saved model, and the state of their results on disk."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.cohort import CohortCase
 from napari_dinoaugseg.session.compute import ComputeConfig, Notify
 from napari_dinoaugseg.session.export import write_report
-from napari_dinoaugseg.session.saved_model import require_fitting
-from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.session.session import Session, require_fitting
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
     from napari_dinoaugseg.model.encoder import Encoder
 
 
+_LARGEST_REPORT = 64 * 2**20  # bytes
+_ENTRY = "prediction"
+"""In a report: the hashes of model, options and files that a mask was made from."""
+
+
 class SavedModel:
-    """A model file with the encoder that it needs.
+    """A saved model with its encoder, loaded once for all cases.
 
     Args:
-        path: what ``segment --model-out`` or the panel wrote.
+        path: of the model.
         config: where to compute, and with which files.
-        notify: gets sentences for the person.
+        notify: receives sentences for the person.
     """
 
     def __init__(self, path: Path, config: ComputeConfig | None = None, *, notify: Notify = lambda _: None) -> None:
@@ -48,7 +52,7 @@ class SavedModel:
         """Read the model and its encoder on the first call.
 
         Raises:
-            CheckpointError: no model file, damaged, or of another encoder than the weights are.
+            CheckpointError: not a model, damaged, or of an encoder with other weights.
             WeightsError, DeviceError: the encoder's weights or the device are not available.
         """
         self._parts()
@@ -57,12 +61,12 @@ class SavedModel:
         """A session that is ready to predict the case.
 
         Args:
-            case: what is predicted.
-            window: another intensity window than the model was trained with; None = the model's.
+            case: the case.
+            window: an intensity window in place of the model's; None = the model's.
 
         Raises:
             CheckpointError, WeightsError, DeviceError: as :meth:`load`.
-            SettingsError: the window does not suit the case.
+            SettingsError: the window is not valid for the case.
         """
         checkpoint, encoder = self._parts()
         session = Session(case, config=self._config, encoder=encoder, notify=self._notify)
@@ -71,7 +75,7 @@ class SavedModel:
 
     @property
     def preset(self) -> str:
-        """The preset with which the model was trained. Raises as :meth:`load`."""
+        """The preset of the model's training. Raises as :meth:`load`."""
         return require_fitting(self._parts()[0], self.path, (), "auto")[1].preset
 
     def _parts(self) -> tuple[Checkpoint, Encoder]:
@@ -91,28 +95,138 @@ class SavedModel:
 
 
 def fingerprint_of(path: Path) -> str:
-    """A hash (hex) of the bytes of a model file. Raises CheckpointError when it cannot be read."""
+    """A hash (hex) of the bytes of a model file. Raises CheckpointError if it cannot be read."""
     try:
         return disk.digest(path)
     except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else disk.reason(error)
-        msg = f"{path}: the model cannot be opened: {reason}. Check the path."
+        msg = f"{path}: the model cannot be opened: {disk.reason(error)}. Check the path."
         raise CheckpointError(msg) from error
 
 
-# Results on disk: masks with a report that names the model and the files they come from.
+@dataclass(frozen=True)
+class BatchPlan:
+    """How to predict every case of a cohort. Plain values, because it is sent to other machines.
+
+    Attributes:
+        model: the model file.
+        fingerprint: a hash of that file, see `fingerprint_of`.
+        plane: slicing plane, by name; None = the one with the finest pixels.
+        series: DICOM series.
+        component: time point or channel.
+        window: of intensities; None = the model's.
+        compute: where to compute, and with which files.
+    """
+
+    model: Path
+    fingerprint: str
+    plane: str | None = None
+    series: str | None = None
+    component: int | None = None
+    window: str | None = None
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    @property
+    def provenance(self) -> Provenance:
+        """The provenance of its masks."""
+        options = json.dumps([self.plane, self.series, self.component, self.window])
+        return Provenance(self.fingerprint, hashlib.blake2b(options.encode(), digest_size=16).hexdigest())
 
 
-_LARGEST_REPORT = 64 * 2**20  # bytes
-_ENTRY = "prediction"
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a case.
+
+    Attributes:
+        reason: why it failed, in one line; None if mask and report are written.
+        seconds: of opening, prediction and writing.
+        notices: sentences for the person.
+    """
+
+    reason: str | None
+    seconds: float
+    notices: tuple[str, ...] = ()
+
+
+class Batch:
+    """Predicts one case after the other by a plan."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self._plan = plan
+        self._notices: list[str] = []
+        self._model = SavedModel(plan.model, plan.compute, notify=self._notices.append)
+
+    def load(self) -> None:
+        """Load model and encoder on the first call.
+
+        Raises:
+            CheckpointError: the model cannot be used, or is not that of the plan.
+            WeightsError, DeviceError, SettingsError: as for a session.
+        """
+        if fingerprint_of(self._plan.model) != self._plan.fingerprint:
+            msg = f"{self._plan.model}: this is not the model that the prediction began with. Start again."
+            raise CheckpointError(msg)
+        self._model.load()
+
+    def predict(self, case: CohortCase) -> Outcome:
+        """Predict a case and write its mask and report. Never raises: a damaged case must not stop the others."""
+        started = time.monotonic()
+        reason: str | None = None
+        notices: list[str] = []
+        try:
+            self._predict(case, notices)
+        except DinoAugSegError as error:
+            reason = error.message
+        except Exception as error:  # the other cases do not need this one
+            reason = f"{type(error).__name__}: {error}"
+        collected = [*self._notices, *notices]
+        self._notices.clear()
+        return Outcome(one_line(reason) if reason is not None else None, time.monotonic() - started, tuple(collected))
+
+    def _predict(self, place: CohortCase, notices: list[str]) -> None:
+        plan = self._plan
+        # First, because its errors are the clearest about a file.
+        case = open_case(place.path, plane=plan.plane, series=plan.series, component=plan.component)
+        notices.extend(case.notices)
+        case.check_output(place.mask, [plan.model, *([plan.compute.weights] if plan.compute.weights else [])])
+        attempt = ResultWriter(place, plan.provenance)
+        session = self._model.session(case, plan.window)
+
+        def report(event: Event) -> None:
+            if isinstance(event, Notice):
+                notices.append(event.text)
+
+        for _ in session.predict(report=report):
+            pass
+        attempt.write(session)
+
+
+@lru_cache(maxsize=1)
+def batch_of(plan: BatchPlan) -> Batch:
+    """The batch of this process: a worker keeps its model between cases."""
+    return Batch(plan)
+
+
+def predict_here(cases: Iterable[CohortCase], plan: BatchPlan) -> Generator[tuple[CohortCase, Outcome], None, None]:
+    """Predict one case after the other in this process.
+
+    Raises:
+        CheckpointError, WeightsError, DeviceError, SettingsError: the model cannot be used here.
+    """
+    batch = Batch(plan)
+    batch.load()
+    for case in cases:
+        yield case, batch.predict(case)
+
+
+# --- results on disk ------------------------------------------------------------------------------------------------
 
 
 class ResultState(StrEnum):
     """The state of a case's results on disk."""
 
-    OPEN = "open"  # nothing, or an unfinished attempt
-    PRESENT = "present"  # mask and report, of the same model, options and files
-    CHANGED = "changed"  # the same, but somebody changed the mask since
+    OPEN = "open"  # no result, or an unfinished attempt
+    PRESENT = "present"  # mask and report of the same model, options and files
+    CHANGED = "changed"  # the same, but the mask was changed since
     OTHER = "other"  # of another model, other options, other files, or without a report
 
 
@@ -122,7 +236,7 @@ class Provenance:
 
     Attributes:
         model: a hash of the model file.
-        options: a hash of what else decides the mask (plane, component, series, window).
+        options: a hash of plane, series, component and window.
     """
 
     model: str
@@ -130,10 +244,10 @@ class Provenance:
 
 
 def look(case: CohortCase, provenance: Provenance) -> tuple[ResultState, str]:
-    """The state of a case's results and, when they come from something else, the difference.
+    """The state of a case's results and, if they differ, how.
 
-    A case whose files have the sizes and times of the report counts as the same; otherwise their bytes are
-    compared, so that a copied cohort counts as the same and a corrected header does not.
+    Files with the sizes and times in the report count as the same; otherwise their bytes are compared, so that a copied
+    cohort counts as the same and a corrected header does not.
     """
     if not case.mask.exists():
         return ResultState.OPEN, ""
@@ -155,7 +269,7 @@ def look(case: CohortCase, provenance: Provenance) -> tuple[ResultState, str]:
 
 
 def require_none_else(found: Iterable[tuple[CohortCase, ResultState, str]], out: Path) -> None:
-    """Refuse to mix: raise OutputError when ``out`` holds masks that come from something else."""
+    """Raise OutputError if ``out`` holds masks of another model, other options or files."""
     others = [(case, why) for case, state, why in found if state is ResultState.OTHER]
     if others:
         names = listed([case.mask.name for case, _ in others])
@@ -165,11 +279,11 @@ def require_none_else(found: Iterable[tuple[CohortCase, ResultState, str]], out:
 
 
 class ResultWriter:
-    """Writes the results of one case; made before the case is opened.
+    """Writes the results of one case; hashes its files when it is made.
 
     Args:
-        case: the case and its places.
-        provenance: what its mask comes from.
+        case: the case and the files of its results.
+        provenance: of its mask.
 
     Raises:
         OSError: the case's files cannot be read.
@@ -186,12 +300,9 @@ class ResultWriter:
         }
 
     def write(self, session: Session) -> None:
-        """Write the mask and its report.
+        """Write the mask and its report. Raises OutputError.
 
-        A mask never lies beside a report of something else: before it is written, its report marks it as unfinished.
-
-        Raises:
-            OutputError: the system refused to write.
+        A mask never stands beside the report of another one: the report is first written as unfinished.
         """
         mask, report = self._case.mask, self._case.report
         with atomic_file(report) as temporary:
@@ -209,7 +320,7 @@ class ResultWriter:
 
 
 def _read(report: Path) -> dict[str, Any] | None:
-    """The prediction's entry of a report; None if the file is not one of ours."""
+    """The entry of the prediction in a report; None if there is none."""
     try:
         if report.stat().st_size > _LARGEST_REPORT:
             return None
@@ -226,13 +337,13 @@ def _files(path: Path) -> list[Path]:
 
 
 def _stamp(files: Iterable[Path]) -> str:
-    """A hash of the sizes and times of files: quick, and different after any usual change."""
+    """A hash of the sizes and times of files: quick, and it differs after any usual change."""
     status = [file.stat() for file in files]
     return _hash(f"{entry.st_size} {entry.st_mtime_ns};".encode() for entry in status)
 
 
 def _content(files: Iterable[Path]) -> str:
-    """A hash of the bytes of files. Names are not in it: they may be a patient's."""
+    """A hash of the bytes of files, without their names, which may be a patient's."""
     return _hash(bytes.fromhex(disk.digest(file)) for file in files)
 
 
@@ -241,121 +352,3 @@ def _hash(parts: Iterator[bytes]) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
-
-
-# One case after the other with one model, in every process that predicts a cohort.
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """How every case of a cohort is predicted; plain values, for it travels to other machines.
-
-    Attributes:
-        model: the model file.
-        fingerprint: a hash of that file, see `fingerprint_of`.
-        plane: slicing plane, by name; None = the one with the finest pixels.
-        series: which DICOM series.
-        component: which time point or channel.
-        window: of intensities; None = the one that the model was trained with.
-        compute: where to compute, and with which files.
-    """
-
-    model: Path
-    fingerprint: str
-    plane: str | None = None
-    series: str | None = None
-    component: int | None = None
-    window: str | None = None
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
-
-    @property
-    def provenance(self) -> Provenance:
-        """The source of the masks."""
-        options = json.dumps([self.plane, self.series, self.component, self.window])
-        return Provenance(self.fingerprint, hashlib.blake2b(options.encode(), digest_size=16).hexdigest())
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a case.
-
-    Attributes:
-        reason: why it failed, in one line; None when mask and report are written.
-        seconds: that it took.
-        notices: sentences that a person should read.
-    """
-
-    reason: str | None
-    seconds: float
-    notices: tuple[str, ...] = ()
-
-
-class Batch:
-    """A model, loaded once, and the cases that it is used on."""
-
-    def __init__(self, plan: BatchPlan) -> None:
-        self._plan = plan
-        self._notices: list[str] = []
-        self._model = SavedModel(plan.model, plan.compute, notify=self._notices.append)
-
-    def load(self) -> None:
-        """Load model and encoder on the first call.
-
-        Raises:
-            CheckpointError: the model cannot be used, or is not the one that was planned with.
-            WeightsError, DeviceError, SettingsError: as for a session.
-        """
-        if fingerprint_of(self._plan.model) != self._plan.fingerprint:
-            msg = f"{self._plan.model}: this is not the model that the prediction began with. Start again."
-            raise CheckpointError(msg)
-        self._model.load()
-
-    def predict(self, case: CohortCase) -> Outcome:
-        """Predict a case and write its mask and report. Never raises: a broken case must not stop the others."""
-        started = time.monotonic()
-        reason: str | None = None
-        notices: list[str] = []
-        try:
-            self._predict(case, notices)
-        except DinoAugSegError as error:
-            reason = error.message
-        except Exception as error:  # whatever it is, the other cases can do without this one
-            reason = f"{type(error).__name__}: {error}"
-        collected = [*self._notices, *notices]
-        self._notices.clear()
-        return Outcome(one_line(reason) if reason is not None else None, time.monotonic() - started, tuple(collected))
-
-    def _predict(self, place: CohortCase, notices: list[str]) -> None:
-        plan = self._plan
-        # Opened first: its errors are the clearest about a file.
-        case = open_case(place.path, plane=plan.plane, series=plan.series, component=plan.component)
-        notices.extend(case.notices)
-        case.check_output(place.mask, [plan.model, *([plan.compute.weights] if plan.compute.weights else [])])
-        attempt = ResultWriter(place, plan.provenance)
-        session = self._model.session(case, plan.window)
-
-        def report(event: Event) -> None:
-            if isinstance(event, Notice):
-                notices.append(event.text)
-
-        for _ in session.predict(report=report):
-            pass
-        attempt.write(session)
-
-
-@lru_cache(maxsize=1)
-def batch_of(plan: BatchPlan) -> Batch:
-    """The batch of this process: a worker keeps its model from one case to the next."""
-    return Batch(plan)
-
-
-def predict_here(cases: Iterable[CohortCase], plan: BatchPlan) -> Generator[tuple[CohortCase, Outcome], None, None]:
-    """Predict one case after the other in this process.
-
-    Raises:
-        CheckpointError, WeightsError, DeviceError, SettingsError: nothing can be predicted with this model here.
-    """
-    batch = Batch(plan)
-    batch.load()
-    for case in cases:
-        yield case, batch.predict(case)

@@ -1,4 +1,4 @@
-"""A cohort: which cases a folder or a list names, and where their masks go."""
+"""A cohort: the cases in a folder or a list, and the files of their results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Cohort:
     """The cases of a cohort.
 
     Attributes:
-        cases: files and folders, as `open_case` takes them, in natural order (a list keeps its own).
+        cases: files and folders for `open_case`, in natural order (a list keeps its own).
         notices: sentences about files that are not cases.
     """
 
@@ -52,7 +52,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class CohortCase:
-    """A case of a cohort and where its results go.
+    """A case of a cohort and the files of its results.
 
     Attributes:
         path: the case.
@@ -66,26 +66,26 @@ class CohortCase:
 
     @property
     def name(self) -> str:
-        """How the case is called: its folder, or its file without suffix."""
+        """The name of its folder, or of its file without suffix."""
         return name_of(self.path)
 
 
 def find_cohort(path: Path, *, wanted: bool | None = None, series: str | None = None, out: Path) -> Cohort | None:
-    """The cases of a folder or a text file; None when ``path`` is to be taken as one case.
+    """The cases of a folder or a text file; None if ``path`` is one case.
 
-    A text file names a path a line, relative ones from its own folder; empty lines and those that begin with # are left
-    out. In a folder the cases are its volume files (NIfTI, NRRD, multi-page TIFF, multi-frame DICOM) and its
+    A text file holds one path per line, relative to its own folder; empty lines and those that begin with # are
+    ignored. In a folder the cases are its volume files (NIfTI, NRRD, multi-page TIFF, multi-frame DICOM) and its
     subfolders with DICOM slices or pictures.
 
     Args:
-        path: what the person named.
+        path: file or folder.
         wanted: True = it is a cohort, False = it is one case. None = a text file is a cohort, and so is a folder that
             cannot be one case: with NIfTI or NRRD files, or with DICOM of several examinations.
-        series: the DICOM series that was asked for; a folder of several ones is one case then.
-        out: where the results go; never taken as a case, even inside the folder. A file name asks for one case.
+        series: the chosen DICOM series; a folder with several is then one case.
+        out: of the results; never a case, even inside the folder. A file name means one case.
 
     Raises:
-        CaseError: it may be one case or a cohort, holds no case, or the list cannot be read.
+        CaseError: ambiguous, no case, or a list that cannot be read.
     """
     if wanted is False:
         return None
@@ -103,11 +103,11 @@ def find_cohort(path: Path, *, wanted: bool | None = None, series: str | None = 
 
 
 def place_results(cases: Iterable[Path], out: Path) -> list[CohortCase]:
-    """Where each case's mask and report go: ``NAME.nii.gz`` (``.tif`` for a TIFF stack, a folder for pictures) and
+    """The mask and report of each case: ``NAME.nii.gz`` (``.tif`` for a TIFF stack, a folder for pictures) and
     ``NAME.json``.
 
     Raises:
-        OutputError: two cases would get the same name.
+        OutputError: two cases have the same name.
     """
     placed: list[CohortCase] = []
     taken: dict[str, Path] = {}
@@ -115,11 +115,11 @@ def place_results(cases: Iterable[Path], out: Path) -> list[CohortCase]:
         mask = out / _mask_name(path)
         case = CohortCase(path, mask, out / f"{name_of(path)}.json")
         for target in {name_of(path), mask.name, case.report.name}:
-            # As file systems see it that know no capital letters, or spell accents otherwise.
+            # Some file systems ignore case, or normalise accents.
             other = taken.setdefault(unicodedata.normalize("NFC", target).casefold(), path)
             if other is not path:
                 msg = (
-                    f"{path}: its mask would get the name of that of {other} ({name_of(path)}). "
+                    f"{path}: its mask would have the same name as that of {other} ({name_of(path)}). "
                     "Rename one of them, or predict them into folders of their own."
                 )
                 raise OutputError(msg)
@@ -128,11 +128,7 @@ def place_results(cases: Iterable[Path], out: Path) -> list[CohortCase]:
 
 
 def prepare_folder(out: Path, cohort: Path, cases: Iterable[CohortCase]) -> None:
-    """Make the folder for the results.
-
-    Raises:
-        OutputError: it is a file, lies among the cases, or cannot be made.
-    """
+    """Create the folder of the results. Raises OutputError: it is a file, holds cases, or cannot be created."""
     if out.is_file() or (not out.exists() and is_file_name(out)):
         msg = f"{out}: the masks of a cohort go to a folder, but this is the name of a file. Name a folder."
         raise OutputError(msg)
@@ -150,7 +146,7 @@ def prepare_folder(out: Path, cohort: Path, cases: Iterable[CohortCase]) -> None
 
 
 def is_file_name(path: Path) -> bool:
-    """Whether a name is that of a mask file rather than of a folder."""
+    """Whether a name has the suffix of a mask file."""
     return suffix_of(path) in _VOLUMES | PICTURE_SUFFIXES | DICOM_SUFFIXES
 
 
@@ -185,7 +181,7 @@ class _Inside:
         known = {*self.volumes, *pictures}
         dicom = [path for path in files if path not in known and may_be_dicom(path)]
         headers = _multi_frame(dicom)
-        # One single slice makes the folder a series, as far as this folder's own files go.
+        # One file with a single slice makes the files of this folder a series.
         self.loops = headers if headers is not None else {}
         self.slices = dicom if headers is None else []
         self.others = [path for path in files if path not in {*known, *self.loops, *self.slices}]
@@ -214,7 +210,7 @@ class _Inside:
         return len({str(image.facts.get("StudyInstanceUID")) for image in found}) > 1
 
     def cohort(self, out: Path) -> Cohort:
-        """The cases. Raises CaseError when there is none, or when files lie here that belong to none."""
+        """The cases. Raises CaseError if there are none, or for files that belong to no case."""
         loose = [path.name for path in (*self.pictures, *self.slices)]
         if loose:
             msg = (
@@ -229,7 +225,7 @@ class _Inside:
         folders = [path for path in subfolders if not is_mask_folder(path.name) and _holds_case(path)]
         cases = [path for path in files if path not in set(masks)] + folders
         if not cases:
-            msg = f"{self.folder}: there is no case here. Name a folder with volumes or with a subfolder for each case."
+            msg = f"{self.folder}: no case found. Name a folder with volumes or with a subfolder for each case."
             raise CaseError(msg)
         left = [*masks, *(path for path in subfolders if path not in set(folders)), *self.others]
         notices = (
@@ -246,10 +242,7 @@ def _is_stack(path: Path) -> bool:
 
 
 def _multi_frame(files: Iterable[Path]) -> dict[Path, ImageFile | None] | None:
-    """The headers of multi-frame files (None for a damaged one, reported on opening); None with a single slice.
-
-    A folder of slices is recognised by the first of them: the headers of the others are not read for that.
-    """
+    """The headers of multi-frame files (None for a damaged one); None as soon as one file has a single slice."""
     found: dict[Path, ImageFile | None] = {}
     for path in files:
         try:
@@ -265,7 +258,7 @@ def _multi_frame(files: Iterable[Path]) -> dict[Path, ImageFile | None] | None:
 
 
 def _first_image(folder: Path) -> Iterator[ImageFile]:
-    """The first image of a folder of DICOM files, if there is one."""
+    """The first image of a folder of DICOM files, if any."""
     for path in files_below(folder):
         if may_be_dicom(path):
             try:
@@ -290,15 +283,15 @@ def _holds_case(folder: Path) -> bool:
     volume = next((path for path in files_below(folder) if suffix_of(path) in _VOLUMES), None)
     if volume is not None:
         msg = (
-            f"{volume}: volumes in subfolders are not taken as cases, for images and labels cannot be told apart "
-            "there. Write the paths of the cases into a text file (.txt), one a line, and name that file."
+            f"{volume}: volumes in subfolders are not taken as cases, because images and labels cannot be "
+            "distinguished there. Write the paths of the cases into a text file (.txt), one a line, and name that file."
         )
         raise CaseError(msg)
     return False
 
 
 def _is_volume(dicom: Iterable[Path]) -> bool:
-    """Whether DICOM files are a volume and not pictures, judged by the first ones with an image."""
+    """Whether DICOM files are a volume and not pictures, judged by the first images."""
     pictures = loops = 0
     for path in dicom:
         try:
@@ -312,7 +305,7 @@ def _is_volume(dicom: Iterable[Path]) -> bool:
         pictures, loops = pictures + is_picture(image), loops + (len(image.slices) > 1)
         if pictures == _PICTURES_AT_LEAST:
             return False
-    return pictures + loops > 0  # one picture alone is a volume of one slice, and a loop one of its frames
+    return pictures + loops > 0  # a single picture is a volume of one slice, a loop a volume of its frames
 
 
 def _mask_name(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""Where and with what a session computes: the choice, and the protocol of whatever does it.
+"""The compute configuration, and the protocol of the engine that a session works with.
 
-A session knows only this protocol. `session.local` makes the engine of this computer, `cluster.compute_for` that or one
-on a worker of a scheduler; the command and the panel hand one of the two to the session.
+A session knows only this protocol. `session.local` makes the engine of this computer, `cluster.compute_for` also one on
+a worker of a scheduler; command and panel pass one of the two to the session.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.model.encoder import Encoder
 
 Notify = Callable[[str], None]
-"""Gets a sentence for the person."""
+"""Receives a sentence for the person."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ComputeConfig:
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         weights: a file with encoder weights; None = the hub's cache, an installed package, or the hub.
-        cache: keep features on disk, so that the next session encodes nothing; workers of a scheduler never do.
-        scheduler: the address of a scheduler of dask.distributed, one of whose workers computes; None = this process.
+        cache: keep features on disk for the next session; workers of a scheduler never do.
+        scheduler: address of a dask.distributed scheduler whose worker computes; None = this process.
     """
 
     device: str = "auto"
@@ -43,11 +43,11 @@ class ComputeConfig:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The outcome of a training.
+    """The result of a training.
 
     Attributes:
-        steps: optimisation steps that were made.
-        final_loss: the smoothed loss at the end; None when no step was made.
+        steps: optimisation steps.
+        final_loss: the smoothed loss at the end; None without a step.
         seconds: without encoding.
     """
 
@@ -57,10 +57,10 @@ class TrainingResult:
 
 
 class Compute(Protocol):
-    """The part of a session that computes: encoder, features and decoder of one case.
+    """Encoder, features and decoder of one case.
 
-    Implementations raise DeviceError, WeightsError and SettingsError when what they need is not available;
-    `cluster.remote.RemoteEngine` raises ClusterError as well.
+    Implementations raise DeviceError, WeightsError and SettingsError if device, weights or window are not usable;
+    `cluster.remote.RemoteEngine` also raises ClusterError.
     """
 
     @property
@@ -77,16 +77,16 @@ class Compute(Protocol):
 
     @property
     def encoded(self) -> int:
-        """How many slices and views passed the encoder so far."""
+        """How many slices and views were encoded so far."""
 
     @property
     def encode_seconds(self) -> float:
-        """How long encoding took so far."""
+        """Seconds of encoding so far."""
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
     ) -> Generator[Event, None, TrainingResult]:
-        """Train on labelled slices; continues the present decoder when it has the same classes."""
+        """Train on labelled slices; continues the present decoder if it has the same classes."""
 
     def predict(
         self,
@@ -96,37 +96,37 @@ class Compute(Protocol):
         report: Report,
         cancel: Cancel | None,
     ) -> Iterator[Prediction]:
-        """Predict slices in the given order; ``report`` gets progress and notices."""
+        """Predict slices in the given order; ``report`` receives progress and notices."""
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
-        """The trained decoder with everything that is needed to use it."""
+        """The trained decoder with all that is needed to use it."""
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
-        """Use a decoder that was trained before, with these class numbers; ``source`` is its file, for messages."""
+        """Use a saved decoder with these class numbers; ``source`` is its file, for messages."""
 
     def forget_decoder(self) -> None:
         """Start the next training from scratch."""
 
     def close(self) -> None:
-        """Release what is held on other machines."""
+        """Release other machines."""
 
 
 class MakeCompute(Protocol):
-    """Makes what computes for a case; PyTorch is imported here, not before."""
+    """Makes the engine of a case; PyTorch is imported here, not before."""
 
     def __call__(
         self, case: Case, settings: Settings, config: ComputeConfig, *, encoder: Encoder | None, notify: Notify
     ) -> Compute:
-        """Make it.
+        """Make the engine.
 
         Args:
-            case: whose slices.
-            settings: decide encoder, window and input size.
+            case: its slices are encoded.
+            settings: determine encoder, window and input size.
             config: where to compute, and with which files.
-            encoder: one that is loaded already, for use in this process.
-            notify: gets sentences for the person.
+            encoder: a loaded encoder, for use in this process.
+            notify: receives sentences for the person.
 
         Raises:
-            DeviceError, WeightsError, SettingsError: something that it needs is not available.
+            DeviceError, WeightsError, SettingsError: device, weights or window are not usable.
             ClusterError: dask.distributed is not installed.
         """

@@ -1,4 +1,4 @@
-"""The part of a session that computes: encoder, feature store and decoder of one case."""
+"""The engine of a session: encoder, feature store and decoder of one case, on this computer."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, to_pla
 
 
 class Engine:
-    """Encoder, features and decoder for one case.
+    """Encoder, features and decoder of one case; an implementation of `Compute`.
 
     Args:
-        case: whose slices.
-        settings: decide encoder, window and input size.
-        config: device, encoder weights and cache; a scheduler is not looked at.
-        notify: gets sentences for the person.
-        encoder: one that is loaded already, used when it is the one that the settings ask for.
+        case: its slices are encoded.
+        settings: determine encoder, window and input size.
+        config: device, encoder weights and cache; the scheduler is ignored.
+        notify: receives sentences for the person.
+        encoder: a loaded encoder, used if it is the one in the settings.
 
-    Raises on construction:
+    Raises:
         DeviceError, WeightsError: the device or the encoder's weights are not available.
         SettingsError: the window is not valid for the case.
     """
@@ -55,7 +55,7 @@ class Engine:
     ) -> None:
         self._device = choose_device(config.device)
         scale = choose_scale(case, settings.window, settings.scaling)
-        name = resolve_encoder(settings.encoder, weights=config.weights, device_type=self.device.type, say=notify)
+        name = resolve_encoder(settings.encoder, weights=config.weights, device_type=self.device.type, notify=notify)
         if encoder is None or encoder.spec.name != name:
             encoder = read_encoder(name, config.weights, notify)
         self.encoder = _placed(encoder, self._device, notify)
@@ -74,12 +74,12 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        """The decoder's device: as chosen, until it failed or was too small."""
+        """The decoder's device: the chosen one, or the CPU after a fallback."""
         return usable(self._device)
 
     @property
     def is_ready(self) -> bool:
-        """Whether the encoder is loaded; it always is."""
+        """Whether the encoder is loaded: always."""
         return True
 
     @property
@@ -94,18 +94,18 @@ class Engine:
 
     @property
     def encoded(self) -> int:
-        """How many slices and views passed the encoder so far; 0 when all features were cached."""
+        """How many slices and views were encoded so far; 0 when all features were cached."""
         return self.store.encoded
 
     @property
     def encode_seconds(self) -> float:
-        """How long encoding took so far."""
+        """Seconds of encoding so far."""
         return self.store.encode_seconds
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
     ) -> Generator[Event, None, TrainingResult]:
-        """Train on labelled slices; continues the present decoder when it has the same classes."""
+        """Train on labelled slices; continues the present decoder if it has the same classes."""
         numbers = [entry.number for entry in classes]
         warm = self.decoder if self.numbers == numbers else None
         examples = [Example(index, _to_indices(values, numbers)) for index, values in sorted(labels.items())]
@@ -151,9 +151,9 @@ class Engine:
             yield replace(found, classes=values[found.classes])
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
-        """The decoder with all that is needed to use it on the next case; no weights of the encoder."""
+        """The decoder with all that is needed to use it on another case; without the encoder's weights."""
         if self.decoder is None:
-            msg = "There is no trained model to save. Train first."
+            msg = "No trained model to save. Train first."
             raise TrainingError(msg)
         used = [entry for entry in classes if entry.number in self.numbers]
         return Checkpoint(
@@ -174,9 +174,9 @@ class Engine:
         """Use a saved decoder.
 
         Args:
-            checkpoint: what was saved.
+            checkpoint: the saved decoder.
             numbers: its class numbers.
-            source: the file, for messages.
+            source: its file, for messages.
 
         Raises:
             CheckpointError: it was trained on another encoder, or does not fit its encoder and its classes.
@@ -192,7 +192,7 @@ class Engine:
             msg = f"{source}: the model's decoder does not fit its encoder and classes. Train a new model."
             raise CheckpointError(msg)
         self.decoder, self.numbers = decoder, list(numbers)
-        # Where memory had run out, it was trained at a smaller size than this session's settings say.
+        # If memory ran out, it was trained at a smaller size than that of the settings.
         self._use_input_size(int(checkpoint.settings.get("input_size", self.store.input_size)))
         context = int(checkpoint.settings.get("context") or 0)
         if context != self.store.context:
@@ -200,14 +200,14 @@ class Engine:
         self._use_precision(checkpoint.settings.get("precision"))
 
     def forget_decoder(self) -> None:
-        """Start the next training from scratch; encoder and features stay."""
+        """Drop the decoder: the next training starts from scratch."""
         self.decoder, self.numbers = None, []
 
     def close(self) -> None:
-        """Nothing is held on other machines."""
+        """No-op: it uses no other machine."""
 
     def _use_precision(self, precision: object) -> None:
-        """Keep features in single precision from now on, or in half, as a model was or is to be trained with."""
+        """Keep features in single precision for ``float32``, otherwise in half precision."""
         exact = precision == "float32"
         if exact != self.store.exact:
             self.store = self.store.with_precision(exact=exact)
@@ -218,14 +218,14 @@ class Engine:
 
 
 def read_encoder(name: str, weights: Path | None, notify: Notify) -> Encoder:
-    """The encoder, on the CPU.
+    """Load an encoder, on the CPU.
 
     Raises:
         WeightsError: its weights are not available.
-        DeviceError: there is not enough memory for it.
+        DeviceError: not enough memory.
     """
     try:
-        return load_encoder(name, weights=weights, say=notify)
+        return load_encoder(name, weights=weights, notify=notify)
     except (RuntimeError, MemoryError) as error:
         failure = classify_error(error)
         if failure is None or failure.kind != "memory":
@@ -235,7 +235,7 @@ def read_encoder(name: str, weights: Path | None, notify: Notify) -> Encoder:
 
 
 def require_encoder(checkpoint: Checkpoint, encoder: Encoder, source: Path) -> None:
-    """Raise CheckpointError when the model in ``source`` was trained on another encoder."""
+    """Raise CheckpointError if the model in ``source`` was trained on another encoder."""
     if checkpoint.encoder["fingerprint"] != encoder.fingerprint:
         msg = (
             f"{source}: the model was trained on features of {checkpoint.encoder['name']} "
@@ -245,7 +245,7 @@ def require_encoder(checkpoint: Checkpoint, encoder: Encoder, source: Path) -> N
 
 
 def _placed(encoder: Encoder, device: torch.device, notify: Notify) -> Encoder:
-    """The encoder on the device, or, with a notice, on the CPU where it does not fit or the device fails."""
+    """The encoder on the device, or with a notice on the CPU if it does not fit or the device fails."""
     try:
         return encoder.to(device)
     except (RuntimeError, MemoryError) as error:
@@ -263,7 +263,7 @@ def _placed(encoder: Encoder, device: torch.device, notify: Notify) -> Encoder:
 
 
 def _to_indices(labels: Labels, numbers: Sequence[int]) -> np.ndarray[tuple[int, int], np.dtype[np.int16]]:
-    """Class numbers to indices 0 … K; pixels left open to UNKNOWN_TARGET."""
+    """Map class numbers to indices 0 … K, and UNKNOWN to UNKNOWN_TARGET."""
     table = np.zeros(UNKNOWN + 1, np.int16)
     table[list(numbers)] = np.arange(1, len(numbers) + 1)
     table[UNKNOWN] = UNKNOWN_TARGET

@@ -1,4 +1,4 @@
-"""Masks against the truth: one volume, or a folder of pictures."""
+"""Evaluation against true masks: of one volume or a folder of pictures, or of rounds with a simulated person."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from napari_dinoaugseg.learning.metrics import Score, mean_of, score
 from napari_dinoaugseg.session.labels import UNKNOWN, Labels, classes_of
 from napari_dinoaugseg.session.session import Session
 
+StrategyName = Literal["suggested", "even", "random"]
+
 
 @dataclass(frozen=True)
 class ClassResult:
@@ -28,9 +30,9 @@ class ClassResult:
 
     Attributes:
         dice: 0 to 1.
-        hd95: in ``unit`` of the evaluation; None when one mask lacks the class.
+        hd95: in ``unit`` of the evaluation; None if one mask lacks the class.
         asd: likewise.
-        volume: of the prediction, in ml; in pixels a picture when no spacing is known.
+        volume: of the prediction, in ml; in pixels per picture if no spacing is known.
         truth_volume: of the truth.
     """
 
@@ -43,14 +45,14 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All classes that occur where it was counted, by number.
+    """Results of all classes in the compared slices.
 
     Attributes:
         classes: results by class number.
-        slices: how many slices or pictures were counted.
-        unit: of distances: ``mm``, or ``px`` when no spacing is known.
-        unmatched: how many true masks have no prediction, and are not counted.
-        notices: sentences that a person should read.
+        slices: how many slices or pictures were compared.
+        unit: of distances: ``mm``, or ``px`` if no spacing is known.
+        unmatched: how many true masks have no prediction, and are not compared.
+        notices: sentences for the person.
     """
 
     classes: dict[int, ClassResult]
@@ -78,18 +80,18 @@ def evaluate(
     Args:
         prediction: file or folder.
         truth: the same kind.
-        slices: count these slices only (pictures: in natural order of their names); None = all.
-        exclude: leave these out.
-        plane: through which the slices are numbered; None = the one with the finest pixels.
-        masks: how masks of pictures are read. Pixels that the truth leaves unknown are not counted; masks with an
-            orientation of their own are compared as they are seen, unless that says as stored.
+        slices: the slices to compare (pictures: in natural order of their names); None = all.
+        exclude: slices to leave out.
+        plane: in which the slices are numbered; None = the one with the finest pixels.
+        masks: how to read masks of pictures. Pixels that are unknown in the truth are not compared; masks with an
+            orientation tag are compared as they are seen, unless the options ask for "stored".
 
     Raises:
-        LabelError: not masks, different grids or sizes, nothing to compare, a slice that does not exist.
+        LabelError: not masks, different grids or sizes, nothing to compare, or a slice that does not exist.
     """
     for path in (prediction, truth):
         if not path.exists():
-            msg = f"{path}: there is no such file or folder. Check the path."
+            msg = f"{path}: no such file or folder. Check the path."
             raise LabelError(msg)
     if prediction.is_dir() != truth.is_dir():
         msg = f"{prediction} and {truth}: one is a folder, the other a file. Compare two folders or two files."
@@ -124,7 +126,7 @@ def _evaluate_volume(
 
 
 def _frame_by_frame(found: Labels, true: Labels, truth: Path) -> dict[int, ClassResult]:
-    """Compare frames (n, H, W) one by one, as pictures: there is no distance between them."""
+    """Compare frames (n, H, W) one by one, like pictures, because time is not a distance."""
     numbers = sorted({int(n) for n in np.unique(true)} - {0})
     scores = {
         number: [score(one == number, other == number, (1.0, 1.0)) for one, other in zip(found, true, strict=True)]
@@ -159,7 +161,7 @@ def _evaluate_pictures(
     scores: dict[int, list[Score]] = {}
     numbers = sorted({int(n) for _, name in chosen for n in np.unique(true_masks[name])} - {0, UNKNOWN})
     for found_name, true_name in chosen:
-        found, true = _lying(found_masks, found_name, options), _lying(true_masks, true_name, options)
+        found, true = _oriented(found_masks, found_name, options), _oriented(true_masks, true_name, options)
         if found.shape != true.shape:
             msg = (
                 f"{found_masks.path(found_name)}: the mask is {found.shape[1]} x {found.shape[0]} pixels, but "
@@ -174,15 +176,15 @@ def _evaluate_pictures(
     return Evaluation(classes, len(chosen), "px", len(true_masks) - len(pairs), tuple(notices))
 
 
-def _lying(masks: MaskFolder, name: str, options: MaskOptions) -> NDArray[np.uint16]:
-    """Return a mask as it is compared: as seen, which is as stored where it has no orientation of its own."""
+def _oriented(masks: MaskFolder, name: str, options: MaskOptions) -> NDArray[np.uint16]:
+    """A mask as stored, or turned by its orientation tag as it is seen."""
     return masks[name] if options.orientation == "stored" else masks.orientations[name].show(masks[name])
 
 
 def _chosen(truth: Path, n_slices: int, slices: Sequence[int] | None, exclude: Sequence[int]) -> list[int]:
     wrong = [index for index in (*(slices or ()), *exclude) if not 0 <= index < n_slices]
     if wrong:
-        msg = f"{truth}: there is no slice {wrong[0]}; they are numbered from 0 to {n_slices - 1}. Check the numbers."
+        msg = f"{truth}: slice {wrong[0]} does not exist; slices are numbered from 0 to {n_slices - 1}."
         raise LabelError(msg)
     left = sorted(set(range(n_slices) if slices is None else slices) - set(exclude))
     if not left:
@@ -207,23 +209,20 @@ def _mean_result(scores: Sequence[Score]) -> ClassResult:
 
 def _check_not_empty(classes: dict[int, ClassResult] | dict[int, list[Score]], truth: Path) -> None:
     if not classes:
-        msg = f"{truth}: there is no label on the slices to compare, in neither mask. Choose other slices or files."
+        msg = f"{truth}: both masks are empty on the slices to compare. Choose other slices or files."
         raise LabelError(msg)
 
 
-# A simulated person: labels a few slices from the truth, trains, labels more where it pays, and so on.
-
-
-StrategyName = Literal["suggested", "even", "random"]
+# --- the simulated person -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SimulatedRound:
-    """One round.
+    """The result of one round.
 
     Attributes:
         labelled: all slices labelled so far.
-        dice: by class number, over the voxels of the slices that are not labelled; empty when none is left.
+        dice: by class number, over the voxels of the unlabelled slices; empty if all are labelled.
         seconds: of training and prediction.
     """
 
@@ -246,26 +245,25 @@ def simulate(
     *,
     report: Report = ignore,
 ) -> Iterator[SimulatedRound]:
-    """Play ``len(counts)`` rounds, labelling ``counts[r]`` slices in round r; yields one result a round.
+    """Play ``len(counts)`` rounds: label ``counts[r]`` slices with the truth, train, predict; yields a result for each.
 
-    The first slices are spread evenly over those that hold the structure (``random``: drawn from them), for that is
-    where a person starts who scrolls through the case. After that the strategy picks among all slices.
+    The first slices are spread evenly over those that hold the structure (``random``: drawn from them), like those of a
+    person who scrolls through the case. Afterwards the strategy chooses among all slices.
 
     Args:
-        session: fresh, without labels.
-        truth: the true mask of every slice that holds paint, (H, W); other slices are background. Where it is UNKNOWN,
-            nothing is learnt and nothing counted.
+        session: without labels.
+        truth: the true mask of each slice that is not background, (H, W). UNKNOWN pixels are not used.
         counts: slices to label in each round.
         strategy: ``suggested`` takes the session's suggestions, ``even`` halves the largest gaps, ``random`` draws.
-        seed: of the drawing.
-        report: gets progress and notices.
+        seed: of the draws.
+        report: receives progress and notices.
 
     Raises:
-        LabelError: the truth holds nothing.
+        LabelError: the truth is empty.
     """
     holding = sorted(index for index, labels in truth.items() if ((labels > 0) & (labels != UNKNOWN)).any())
     if not holding:
-        msg = "The true mask holds only background; there is nothing to simulate."
+        msg = "The true mask holds only background, so nothing can be simulated."
         raise LabelError(msg)
     numbers = {int(value) for labels in truth.values() for value in np.unique(labels)} - {UNKNOWN}
     session.labels.replace_classes(classes_of(numbers, truth.segments if isinstance(truth, ReadLabels) else ()))
@@ -287,7 +285,7 @@ def simulate(
 
 
 def first_slices(holding: Sequence[int], count: int, strategy: StrategyName, random: np.random.Generator) -> list[int]:
-    """Where a person starts: ``count`` of the slices that hold the structure, fewer when fewer do."""
+    """The slices of the first round: ``count`` of those that hold the structure, or all if there are fewer."""
     count = min(count, len(holding))
     if strategy == "random":
         return sorted(int(index) for index in random.choice(holding, size=count, replace=False))
@@ -296,7 +294,7 @@ def first_slices(holding: Sequence[int], count: int, strategy: StrategyName, ran
 
 
 def next_slices(session: Session, count: int, strategy: StrategyName, random: np.random.Generator) -> list[int]:
-    """``count`` of the slices that are not labelled, in the order of the strategy; fewer when fewer are left."""
+    """The slices of a later round: ``count`` unlabelled ones by the strategy, or all if there are fewer."""
     if strategy == "suggested":
         return [suggestion.index for suggestion in session.suggest(count)]
     labelled = set(session.labels.labelled)

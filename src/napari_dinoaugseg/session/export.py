@@ -1,8 +1,4 @@
-"""Masks on disk, and the report beside them: a JSON file that records how a mask was made.
-
-It names neither files nor folders: file names of medical images often hold the name of a patient. The case is known by
-its fingerprint, the slices by their numbers.
-"""
+"""Export of a session: its masks, all classes together or one by one, and a JSON report of how they were made."""
 
 from __future__ import annotations
 
@@ -19,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from napari_dinoaugseg.case import Case, PictureCase
-from napari_dinoaugseg.case.case import MaskOf
 from napari_dinoaugseg.case.files import atomic_file, check_parent, stem_of, suffix_of
 from napari_dinoaugseg.errors import OutputError
-from napari_dinoaugseg.session.labels import LabelClass, Labels, Status, is_by_hand, to_plain, write_mask
+from napari_dinoaugseg.session.labels import EVERYTHING, LabelClass, Labels, Status, to_plain
 from napari_dinoaugseg.session.pixel_counts import volumes_ml
-from napari_dinoaugseg.session.session import EVERYTHING, Session
+from napari_dinoaugseg.session.session import Session, write_mask
+
+MANUAL_ONLY = (Status.MANUAL,)
+MANUAL_AND_ACCEPTED = (Status.MANUAL, Status.ACCEPTED)
 
 _PACKAGES = ("napari-dinoaugseg", "napari", "torch", "timm", "numpy", "nibabel")
 
@@ -32,16 +30,19 @@ _PACKAGES = ("napari-dinoaugseg", "napari", "torch", "timm", "numpy", "nibabel")
 def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dict[str, Any]:
     """Describe a session as plain JSON values.
 
+    No file or folder is named, because names of medical images often hold the name of a patient: the case is identified
+    by its fingerprint, slices by their numbers.
+
     Args:
-        session: what to describe.
-        include: which slices the mask takes its labels from, as for the export.
+        session: the session.
+        include: the layers in the mask, as for the export.
 
     Returns:
         ``case`` (fingerprint, kind, plane, sizes), ``classes`` (number, name, colour, pixels, volume_ml; the volume is
-        None where the voxel size is unknown), ``slices`` (numbers of the manual, accepted and predicted ones;
-        ``unseen``: those of the mask with something computed that nobody has looked at; ``in_mask``: which statuses the
-        mask holds), ``confidence`` of predicted slices by number, ``encoder`` and ``device``
-        (None when nothing was learnt), ``settings``, ``rounds``, ``versions``, ``created`` (ISO 8601).
+        None if the voxel size is unknown), ``slices`` (numbers of the manual, accepted and predicted ones; ``unseen``:
+        those with computed labels in the mask that nobody has looked at; ``in_mask``: the layers in the mask),
+        ``confidence`` of predicted slices by number, ``encoder`` and ``device`` (None without a model), ``settings``,
+        ``rounds``, ``versions``, ``created`` (ISO 8601).
     """
     wanted = tuple(include)
     book, case = session.labels, session.case
@@ -67,7 +68,7 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
             "in_mask": [str(s) for s in wanted],
         },
         "confidence": {str(i): round(value, 4) for i, value in sorted(book.confidence.items())},
-        "encoder": _encoder(session),
+        "encoder": None if session.model is None else dict(session.model.encoder),
         "device": session.device_name if session.is_ready else None,
         "settings": session.settings.model_dump(mode="json"),
         "rounds": [
@@ -87,17 +88,7 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
 def write_report(
     path: Path, session: Session, include: Iterable[Status] = EVERYTHING, *, more: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the report as JSON; a file that is there already is replaced.
-
-    Args:
-        path: where to write.
-        session: what to describe.
-        include: as for :func:`make_report`.
-        more: further entries.
-
-    Raises:
-        OutputError: nothing can be written there.
-    """
+    """Write :func:`make_report` as JSON, with ``more`` entries; an existing file is replaced. Raises OutputError."""
     path = Path(path)
     check_parent(path)
     report = {**make_report(session, include), **(more or {})}
@@ -123,11 +114,6 @@ def _case(case: Case) -> dict[str, Any]:
     }
 
 
-def _encoder(session: Session) -> dict[str, Any] | None:
-    model = session.model
-    return None if model is None else dict(model.encoder)
-
-
 def _versions() -> dict[str, str]:
     versions = {"python": python_version()}
     for package in _PACKAGES:
@@ -138,13 +124,6 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-# Masks on disk: all classes in one place, or each class in a place of its own.
-
-
-MANUAL_ONLY = (Status.MANUAL,)
-MANUAL_AND_ACCEPTED = (Status.MANUAL, Status.ACCEPTED)
-
-
 def export_masks(
     session: Session,
     path: Path,
@@ -153,22 +132,22 @@ def export_masks(
     per_class: bool = False,
     reviewed_only: bool = False,
 ) -> list[Path]:
-    """Write the mask in exactly the case's geometry. What is there already is replaced: ask before.
+    """Write the mask in exactly the case's geometry. Existing files are replaced: ask before.
 
     Args:
-        session: whose labels.
-        path: a file for a volume, a folder for pictures, as `Case.write_mask` takes it.
-        include: which slices count: manual, accepted, predicted; the others come out as background.
-        per_class: write one binary mask a class: `mask_NAME.nii.gz` (1 inside) beside `path`, a subfolder `NAME` of
-            `path` for pictures (255 inside, as every picture viewer shows it). A DICOM SEG needs no such files: its
-            one file keeps each class apart, with its name and number.
+        session: the session.
+        path: a file for a volume, a folder for pictures, as for `Case.write_mask`.
+        include: the layers to write: manual, accepted, predicted; other slices are background.
+        per_class: write one binary mask for each class: `mask_NAME.nii.gz` (1 inside) beside `path`, or for pictures a
+            subfolder `NAME` of `path` (255 inside, visible in any viewer). A DICOM SEG needs none: its one file holds
+            each class as a segment.
         reviewed_only: background on slices that nobody has looked at, see :meth:`LabelBook.unseen`.
 
     Returns:
         The files or folders that were written.
 
     Raises:
-        OutputError: nothing can be written there, or there is no class to write.
+        OutputError: it cannot be written, or the session has no class to write.
     """
     targets = _targets(session, path, per_class)
     _check(session, path, targets)
@@ -176,18 +155,22 @@ def export_masks(
     if not per_class:
         session.export(path, wanted, reviewed_only=reviewed_only)
         return [path]
-    by_hand = is_by_hand(session.labels, session.case.n_slices, wanted, reviewed_only=reviewed_only)
+    by_hand = session.labels.is_by_hand(wanted, reviewed_only=reviewed_only)
     for target, entry in targets:
         target.parent.mkdir(exist_ok=True)
         inside = np.uint16(255 if suffix_of(target) == ".png" or session.case.kind == "pictures" else 1)
         alone = replace(entry, number=int(inside))
-        masks = _only(session, entry, wanted, inside, reviewed_only=reviewed_only)
-        write_mask(session.case, target, masks, [alone], by_hand=by_hand)
+
+        def mask(i: int, number: int = entry.number, inside: np.uint16 = inside) -> Labels:
+            labels = session.labels.result(i, wanted, reviewed_only=reviewed_only)
+            return np.where(labels == number, inside, 0).astype(np.uint16)
+
+        write_mask(session.case, target, mask, [alone], by_hand=by_hand)
     return [target for target, _ in targets]
 
 
 def planned_files(session: Session, path: Path, *, per_class: bool = False) -> list[Path]:
-    """Every file that `export_masks` would write, there already or not. Raises OutputError as it would."""
+    """Every file that `export_masks` would write. Raises OutputError as it does."""
     targets = _targets(session, path, per_class)
     _check(session, path, targets)
     places = [target for target, _ in targets] if per_class else [path]
@@ -197,12 +180,12 @@ def planned_files(session: Session, path: Path, *, per_class: bool = False) -> l
 
 
 def _targets(session: Session, path: Path, per_class: bool) -> list[tuple[Path, LabelClass]]:
-    """Where each class goes; nothing when they go together."""
+    """The file or folder of each class; empty if all classes go to one."""
     if not per_class:
         return []
     classes = session.labels.classes
     if not classes:
-        msg = f"{path}: there is no class to write yet. Add one, or load labels."
+        msg = f"{path}: no class to write yet. Add one, or load labels."
         raise OutputError(msg)
     names = _file_names(classes)
     if session.case.kind == "pictures":
@@ -212,7 +195,7 @@ def _targets(session: Session, path: Path, per_class: bool) -> list[tuple[Path, 
 
 
 def _file_names(classes: Iterable[LabelClass]) -> dict[int, str]:
-    """A file name for each class, once each: the class's own in small letters, with its number where two are alike."""
+    """A unique file name for each class: its name in lower case, with its number if two are equal."""
     names: dict[int, str] = {}
     for entry in classes:
         name = re.sub(r"[^\w]+", "-", entry.name.casefold()).strip("-") or "class"
@@ -227,15 +210,3 @@ def _check(session: Session, path: Path, targets: list[tuple[Path, LabelClass]])
             check_parent(target.parent)
         else:
             session.case.check_output(target)
-
-
-def _only(
-    session: Session, entry: LabelClass, include: tuple[Status, ...], inside: np.uint16, *, reviewed_only: bool
-) -> MaskOf:
-    """The masks of one class."""
-
-    def mask(index: int) -> Labels:
-        labels = session.labels.result(index, include, reviewed_only=reviewed_only)
-        return np.where(labels == entry.number, inside, 0).astype(np.uint16)
-
-    return mask

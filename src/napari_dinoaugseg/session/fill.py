@@ -1,8 +1,8 @@
-"""Labels between two labelled slices, guessed from their shapes: a starting point for correction.
+"""Interpolation of labels between two labelled slices, as a starting point for corrections.
 
-Shape-based interpolation (Raya and Udupa, IEEE Transactions on Medical Imaging 9(1), 1990): each class is turned into
-its signed distance to the outline, positive inside; the distances are interpolated and cut at zero. Before that, both
-outlines are moved to where the centre of the class would be, so that a vessel that wanders does not vanish half-way.
+Shape-based interpolation (Raya and Udupa, IEEE Transactions on Medical Imaging 9(1), 1990): each class becomes its
+signed distance to the outline, positive inside; the distances are interpolated and cut at zero. Both outlines are first
+shifted to the interpolated centre of the class, so that an oblique vessel does not vanish half-way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def fill_between(
     """Interpolate the labels of the slices between two labelled ones.
 
     Args:
-        first: (H, W) labels of the slice before; pixels left open count as background.
+        first: (H, W) labels of the slice before; unknown pixels count as background.
         last: (H, W) labels of the slice after.
         count: how many slices lie strictly between.
         spacing: (row, column) distance of pixels in mm; None = square pixels.
@@ -45,7 +45,7 @@ def fill_between(
         deepest = np.zeros(first.shape)
         for number, shape in zip(numbers, shapes, strict=True):
             inside = shape.at(step / (count + 1))
-            # Where two classes overlap, the one whose outline is further away has it.
+            # Where two classes overlap, the one with the greater distance to its outline wins.
             won = inside > deepest
             labels[won], deepest[won] = number, inside[won]
         filled.append(labels)
@@ -67,7 +67,7 @@ class _Shapes:
             if present is None:
                 msg = "a class is on neither slice"
                 raise ValueError(msg)
-            # The missing one is as far outside as the present one is deep.
+            # The missing shape is as far outside as the present one is deep.
             gone = part if near is not None else 1 - part
             return (1 - gone) * present - gone * float(present.max())
         centre = (1 - part) * self._centres[0] + part * self._centres[1]
@@ -75,10 +75,10 @@ class _Shapes:
 
 
 def _signed_distance(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> NDArray[np.float64] | None:
-    """Distance of pixel centres to the outline in mm, which runs half a pixel from them; None for an empty mask."""
+    """Distance of pixel centres to the outline, half a pixel from them, in mm; None for an empty mask."""
     if not mask.any():
         return None
-    # The edge of the image is no outline: what lies beyond it is unknown, not background.
+    # The edge of the image is not an outline: beyond it is unknown, not background.
     if mask.all():
         return np.full(mask.shape, float(np.hypot(*mask.shape)) * max(spacing))
     half = min(spacing) / 2
@@ -92,7 +92,7 @@ def _centre(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _moved(distance: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A distance map moved by (rows, columns), continued at the border as it ends there."""
+    """A distance map shifted by (rows, columns), with the nearest value beyond its border."""
     if not by.any():
         return distance
     return np.asarray(ndimage.shift(distance, by, order=1, mode="nearest"), dtype=np.float64)

@@ -1,7 +1,9 @@
-"""The labels of one slice as a file of a saved session: a 16-bit grey PNG, so that any program can rescue them.
+"""A session on disk, as values and as bytes: the snapshot, the index file, and the label files of slices.
 
-The name holds the slice, the kind of labels and a hash of the bytes, so that a changed file is noticed, and files of
-two moments lie side by side: a session that is being saved never overwrites what the last one needs.
+The index is one JSON file, each part of which is checked by itself. Its only references are file names of the session's
+own patterns, so that the index of a stranger cannot point outside its folder. The labels of a slice are a 16-bit grey
+PNG, which any program can open. Its name holds slice, layer and a hash of its bytes: a changed file is detected, and
+saving never overwrites a file that the last index needs.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,90 +32,28 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
 
 
+INDEX_NAME = "session.json"
+SCHEMA = 1
+"""Increase it when the format changes, and keep reading older ones (tests/session/saved holds one of each)."""
+
 LAYERS = ("manual", "accepted", "predicted")
-_NAME = re.compile(r"(\d{5,9})_(manual|accepted|predicted)_([0-9a-f]{16})\.png")
-_LARGEST_FILE = 2**28  # bytes of one file; labels take far less
-
-
-class DamagedSliceError(Exception):
-    """A slice file is missing or not what was written. What the person reads is put together by the store."""
-
-
-def write_slice(folder: Path, layer: str, index: int, labels: Labels) -> str:
-    """Write labels (H, W); returns the file's name. Raises OSError.
-
-    Predictions can be made again, so they need not survive a power cut; what a person said must.
-    """
-    stream = io.BytesIO()
-    Image.fromarray(labels).save(stream, format="PNG", compress_level=1)
-    content = stream.getvalue()
-    name = f"{index:05d}_{layer}_{_hash(content)}.png"
-    if not (folder / name).exists():
-        disk.write(folder / name, content, durable=layer != "predicted")
-    return name
-
-
-def read_slice(path: Path, shape: tuple[int, int]) -> Labels:
-    """Read labels of a slice of ``shape`` (H, W). Raises DamagedSliceError; allocates nothing larger than the slice."""
-    try:
-        content = disk.read(path, _LARGEST_FILE)
-    except FileNotFoundError as error:
-        msg = "missing"
-        raise DamagedSliceError(msg) from error
-    except OSError as error:
-        msg = f"cannot be read ({disk.reason(error)})"
-        raise DamagedSliceError(msg) from error
-    found = parse(path.name)
-    if found is None or found[2] != _hash(content):
-        msg = "damaged"
-        raise DamagedSliceError(msg)
-    return _decode(content, shape)
-
-
-def parse(name: str) -> tuple[int, str, str] | None:
-    """Slice, kind of labels and hash from a file's name; None when it is no name of ours."""
-    found = _NAME.fullmatch(name)
-    return None if found is None else (int(found[1]), found[2], found[3])
-
-
-def slice_files(folder: Path) -> Iterator[Path]:
-    """The slice files in a folder, the oldest first; nothing when it is not there."""
-    if folder.is_dir():
-        files = [path for path in folder.iterdir() if parse(path.name) is not None]
-        yield from sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
-
-
-def _decode(content: bytes, shape: tuple[int, int]) -> Labels:
-    try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            # The size stands in the header: nothing is decoded before it fits.
-            if image.size != (shape[1], shape[0]) or image.mode not in ("I;16", "I"):
-                msg = "labels of another size"
-                raise DamagedSliceError(msg)
-            return np.array(image).astype(np.uint16)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        msg = "damaged"
-        raise DamagedSliceError(msg) from error
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
-
-
-# What a session is at one moment: what is written to disk, and what a session goes on from.
+_SLICE_NAME = re.compile(r"(\d{5,9})_(manual|accepted|predicted)_([0-9a-f]{16})\.png")
+_MODEL_NAME = re.compile(r"model_[0-9a-f]{16}\.safetensors")
+_LARGEST_INDEX = 64 * 2**20  # bytes; 10,000 slices take 4 million
+_LARGEST_SLICE = 2**28  # bytes; labels take far less
 
 
 @dataclass(frozen=True)
 class Round:
-    """One training and what it cost.
+    """One training and its time. Immutable, ``seconds`` included.
 
     Attributes:
-        labelled: slices that were learnt from.
+        labelled: slices that it was trained on.
         steps: optimisation steps.
         final_loss: smoothed training loss at the end.
         seconds: by stage: ``encode``, ``train``, ``predict``.
-        agreement: Dice (0 to 1) of the round before with what the person made of it; None in a first round, or when no
-            predicted slice was corrected.
+        agreement: Dice (0 to 1) of the predictions before it with the corrections of the person; None in a first round,
+            or if no predicted slice was corrected.
     """
 
     labelled: tuple[int, ...]
@@ -121,18 +62,21 @@ class Round:
     seconds: Mapping[str, float]
     agreement: float | None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", MappingProxyType(dict(self.seconds)))
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A session at one moment. Arrays are shared with the session and read-only, so taking one costs nothing.
+    """The state of a session. Its arrays are read-only and shared with the session, so that it is cheap to take.
 
     Attributes:
         book: labels, predictions and classes.
-        settings: how to learn.
-        history: one entry a training.
+        settings: of the next training.
+        history: one entry for each training.
         model: the trained decoder, or the file that holds it; None without one.
-        view: what the person looked at, plain JSON values; the panel knows what they mean.
-        model_settings: the settings with which the model was trained; None = those of the session.
+        view: the view of the panel as JSON values, which only the panel interprets.
+        model_settings: of the model's training; None = those of the session.
     """
 
     book: BookContent
@@ -143,23 +87,9 @@ class Snapshot:
     model_settings: Settings | None = None
 
 
-# The table of contents of a saved session: one JSON file, each part of which is checked on its own.
-#
-# The file names are the only thing in it that leads anywhere, and only names of the session's own pattern are taken:
-# an index from a stranger cannot point out of its folder.
-
-
-INDEX_NAME = "session.json"
-SCHEMA = 1
-"""Bump it when the format changes, and keep reading the older ones (tests/session/saved holds one of each)."""
-
-_LARGEST_INDEX = 64 * 2**20  # bytes; 10,000 slices take 4 million
-_MODEL_NAME = re.compile(r"model_[0-9a-f]{16}\.safetensors")
-
-
 @dataclass(frozen=True)
 class CaseKey:
-    """Which case a session belongs to: its pixels, and how they are cut."""
+    """The case of a session: a hash of its pixels, and its slices."""
 
     fingerprint: str
     plane: str
@@ -168,20 +98,20 @@ class CaseKey:
 
 @dataclass
 class Index:
-    """What a session consists of.
+    """The content of the index file; see `Snapshot` and `BookContent`.
 
     Attributes:
-        case: what it belongs to.
-        saved: when, with the time zone.
+        case: of the session.
+        saved: time of saving, with the time zone.
         classes: ascending by number.
-        slices: file names by slice and kind of labels; None = not known (yet), the files themselves tell.
+        slices: file names by slice and layer; None = unknown, take the newest files.
         confidence: of predicted slices, 0 to 1.
-        unseen: by layer, the slices on which nobody has looked at it; None = not recorded.
-        settings: how to learn.
-        rounds: one entry a training.
-        model: the file of the trained decoder.
-        view: what the person looked at.
-        model_settings: those with which the model was trained; None = those of the session.
+        unseen: by layer, the slices that nobody has looked at; None = not recorded.
+        settings: of the next training.
+        rounds: one entry for each training.
+        model: file name of the trained decoder.
+        view: of the panel.
+        model_settings: of the model's training; None = those of the session.
     """
 
     case: CaseKey
@@ -198,11 +128,11 @@ class Index:
 
 
 class DamagedIndexError(Exception):
-    """The index is missing or cannot be read as one at all."""
+    """The index file is missing, or nothing of it can be read."""
 
 
 def to_bytes(index: Index) -> bytes:
-    """The index as it is written: the same bytes for the same content."""
+    """The index file: the same bytes for the same content."""
     slices = None if index.slices is None else {str(number): index.slices[number] for number in sorted(index.slices)}
     content = {
         "study": asdict(index.case),
@@ -212,7 +142,7 @@ def to_bytes(index: Index) -> bytes:
         "confidence": {str(number): value for number, value in sorted(index.confidence.items())},
         "unseen": index.unseen,
         "settings": index.settings.model_dump(mode="json"),
-        "rounds": [asdict(entry) for entry in index.rounds],
+        "rounds": [{**vars(entry), "seconds": dict(entry.seconds)} for entry in index.rounds],
         "model": index.model,
         "view": index.view,
     }
@@ -225,10 +155,10 @@ def read_index(folder: Path) -> tuple[Index, list[str]]:
     """Read the index of a session.
 
     Returns:
-        The index, and what of it could not be used, each as a part of a sentence; such parts are as in a new session.
+        The index, and a clause for each part that could not be used and has its default.
 
     Raises:
-        DamagedIndexError: it is missing or no index.
+        DamagedIndexError: it is missing, or not an index.
         SessionError: a newer version of the package wrote it.
     """
     try:
@@ -243,14 +173,14 @@ def read_index(folder: Path) -> tuple[Index, list[str]]:
     if isinstance(schema, int) and schema > SCHEMA:
         msg = (
             f"{folder}: this session was saved by a newer version of napari-dinoaugseg. "
-            "Update the program to go on with it; it was left as it is."
+            "Update the program to continue it; it was not changed."
         )
         raise SessionError(msg)
     checksum = content.pop("checksum", None)
     problems = [] if checksum == _checksum(content) else ["the table of contents was altered; check names of classes"]
     case, saved = _part(content, "study", _case), _part(content, "saved", _time)
     if case is None or saved is None:
-        msg = "it does not say which case it belongs to"
+        msg = "it does not name its case"
         raise DamagedIndexError(msg)
     index = Index(case, saved)
     for name, reader, words in _PARTS:
@@ -263,7 +193,7 @@ def read_index(folder: Path) -> tuple[Index, list[str]]:
 
 
 def _part(content: Mapping[str, Any], name: str, reader: Callable[[Any], Any]) -> Any:
-    """A part as its reader understands it; None when it does not."""
+    """A part of the index, checked; None if it is damaged."""
     try:
         return reader(content[name])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, LabelError, SettingsError):
@@ -323,14 +253,14 @@ def _rounds(value: Any) -> list[Round]:
 
 
 def _optional(value: Any) -> float | None:
-    # The loss of a training that diverged is no number.
+    # The loss of a diverged training is not finite.
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _finite(value: Any) -> float:
-    """JSON as Python reads it has infinities, and a value that does not equal itself."""
+    """The number; Python's JSON also accepts infinities and NaN, which raise a ValueError here."""
     if not math.isfinite(number := float(value)):
-        msg = f"{number} is no number to compute with"
+        msg = f"{number} is not finite"
         raise ValueError(msg)
     return number
 
@@ -346,20 +276,88 @@ _PARTS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     ("classes", _classes, "names and colours of the classes"),
     ("slices", _slices, "the entries of the slices"),
     ("confidence", _confidence, "the confidences of predictions"),
-    ("unseen", _unseen, "the entries of what was looked at"),
+    ("unseen", _unseen, "the entries of unseen labels"),
     ("settings", Settings.checked, "the settings"),
-    ("rounds", _rounds, "the facts about past trainings"),
-    ("model", _model, "the facts about the trained model"),
-    ("view", dict, "the facts about what was in view"),
+    ("rounds", _rounds, "the records of past trainings"),
+    ("model", _model, "the entry of the trained model"),
+    ("view", dict, "the entries of the view"),
     ("model_settings", Settings.checked, "the settings of the trained model"),
 )
 
 
 def model_name(content: bytes) -> str:
-    """The name of the file that holds a model of these bytes."""
+    """The file name of a model with these bytes."""
     return f"model_{hashlib.blake2b(content, digest_size=8).hexdigest()}.safetensors"
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
     plain = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(plain.encode(), digest_size=16).hexdigest()
+
+
+# --- slice files ----------------------------------------------------------------------------------------------------
+
+
+class DamagedSliceError(Exception):
+    """A slice file is missing or damaged; the text completes a sentence of the store."""
+
+
+def write_slice(folder: Path, layer: str, index: int, labels: Labels) -> str:
+    """Write labels (H, W); returns the file name. Raises OSError.
+
+    Predictions can be repeated, so they need not survive a power cut; the work of a person must.
+    """
+    stream = io.BytesIO()
+    Image.fromarray(labels).save(stream, format="PNG", compress_level=1)
+    content = stream.getvalue()
+    name = f"{index:05d}_{layer}_{_hash(content)}.png"
+    if not (folder / name).exists():
+        disk.write(folder / name, content, durable=layer != "predicted")
+    return name
+
+
+def read_slice(path: Path, shape: tuple[int, int]) -> Labels:
+    """Read the labels of a slice of ``shape`` (H, W), allocating no more than that. Raises DamagedSliceError."""
+    try:
+        content = disk.read(path, _LARGEST_SLICE)
+    except FileNotFoundError as error:
+        msg = "missing"
+        raise DamagedSliceError(msg) from error
+    except OSError as error:
+        msg = f"cannot be read ({disk.reason(error)})"
+        raise DamagedSliceError(msg) from error
+    found = parse(path.name)
+    if found is None or found[2] != _hash(content):
+        msg = "damaged"
+        raise DamagedSliceError(msg)
+    return _decode(content, shape)
+
+
+def parse(name: str) -> tuple[int, str, str] | None:
+    """Slice, layer and hash in a file name; None if it does not match the pattern."""
+    found = _SLICE_NAME.fullmatch(name)
+    return None if found is None else (int(found[1]), found[2], found[3])
+
+
+def slice_files(folder: Path) -> Iterator[Path]:
+    """The slice files in a folder, oldest first; nothing if it does not exist."""
+    if folder.is_dir():
+        files = [path for path in folder.iterdir() if parse(path.name) is not None]
+        yield from sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def _decode(content: bytes, shape: tuple[int, int]) -> Labels:
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            # The size comes from the header: nothing is decoded unless it fits.
+            if image.size != (shape[1], shape[0]) or image.mode not in ("I;16", "I"):
+                msg = "labels of another size"
+                raise DamagedSliceError(msg)
+            return np.array(image).astype(np.uint16)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        msg = "damaged"
+        raise DamagedSliceError(msg) from error
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Labels: the classes, the codes of labels, and the label book, which holds all labels of a case and their history."""
+"""The label book: all labels of a case and the history of their changes; with its classes and label codes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,40 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case import Case, VolumeCase
-from napari_dinoaugseg.case.case import UNKNOWN, MaskOf, Segment
-from napari_dinoaugseg.errors import LabelError, TrainingError
+from napari_dinoaugseg.case.case import UNKNOWN, Segment
+from napari_dinoaugseg.errors import LabelError
 
-LARGEST_CLASS = 65534  # 65535 marks a pixel that is left open, see labels.UNKNOWN
+__all__ = ["UNKNOWN", "BookContent", "Changed", "LabelBook", "Labels", "SliceLabels", "Status"]
 
-# Colour-blind safe (Okabe and Ito 2008), in an order in which neighbours differ strongly.
+Labels = NDArray[np.uint16]
+Entry = tuple[str, int]
+"""A layer (``manual``, ``accepted``, ``predicted``) and a slice."""
+
+# Label codes, the one table of them. A label is a 16-bit number, and two of them depend on where it stands:
+#
+#   value       in the book                            on the canvas (napari's layer)    for the loss
+#   0           background                             nothing painted                   background
+#   1 to 65534  the class                              the class                         the class
+#   65535       UNKNOWN, a pixel that scribbles left   BACKGROUND, painted as such       ignored
+#
+# The canvas has a code for "nothing painted", because that is what an eraser leaves. A canvas of zeros is therefore a
+# slice without labels, and a canvas of BACKGROUND is a slice that is labelled and holds no class.
+
+LARGEST_CLASS = 65534
+BACKGROUND = 65535
+"""Painted background on a canvas."""
+
+UNDO_LIMIT = 100
+"""How many actions can be undone."""
+UNDO_BYTES = 512 * 2**20
+"""How many bytes of labels the history may hold; the last action is always kept."""
+
+# Colour-blind safe (Okabe and Ito 2008), ordered so that neighbours differ strongly.
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
 
 
@@ -49,17 +70,12 @@ class LabelClass:
 
 
 def new_class(number: int, name: str | None = None) -> LabelClass:
-    """A class with a colour of its own, and the name ``class N`` if none is given."""
+    """A class with the next colour of the palette, and the name ``class N`` if none is given."""
     return LabelClass(number, name or f"class {number}", _COLOURS[(number - 1) % len(_COLOURS)])
 
 
 def classes_of(numbers: Iterable[int], segments: Iterable[Segment] = ()) -> list[LabelClass]:
-    """Classes for the label values found in masks, ascending; 0 is left out.
-
-    Args:
-        numbers: the values.
-        segments: name and colour of some of them, as the file of the labels gives them.
-    """
+    """Classes for the label values found in masks, ascending, without 0; `segments` name some of them."""
     known = {segment.number: segment for segment in segments}
     classes = []
     for number in sorted({int(number) for number in numbers} - {0}):
@@ -72,13 +88,12 @@ def classes_of(numbers: Iterable[int], segments: Iterable[Segment] = ()) -> list
 def with_segments(
     classes: Collection[LabelClass], numbers: Iterable[int], segments: Collection[Segment]
 ) -> list[LabelClass]:
-    """Return the classes of a session once labels were loaded, ascending.
+    """The classes of a session after labels were loaded, ascending.
 
     Args:
-        classes: those that the session has. One that still has its default name takes name and colour of its segment;
-            a name that a person gave stays.
-        numbers: the label values that were loaded.
-        segments: what the file says its labels mean; each becomes a class, also where nothing of it is painted yet.
+        classes: before. A class with its default name takes name and colour of its segment; other names stay.
+        numbers: the loaded label values.
+        segments: names and colours from the file; each becomes a class, even if none of its pixels is painted.
 
     Raises:
         LabelError: a number that no class can have.
@@ -91,7 +106,7 @@ def with_segments(
 
 
 def names_kept(classes: Iterable[LabelClass], segments: Iterable[Segment]) -> list[str]:
-    """Return a sentence for each class whose name differs from the one in the file that its labels came from."""
+    """A sentence for each class whose name differs from the one in the label file."""
     names = {entry.number: entry.name for entry in classes}
     return [
         f"Class {segment.number} keeps its name {names[segment.number]!r}; the label file calls it {segment.name!r}."
@@ -101,66 +116,25 @@ def names_kept(classes: Iterable[LabelClass], segments: Iterable[Segment]) -> li
 
 
 def to_plain(classes: Iterable[LabelClass]) -> list[dict[str, Any]]:
-    """As JSON values."""
+    """Classes as JSON values."""
     return [asdict(entry) for entry in classes]
 
 
 def from_plain(values: Iterable[Mapping[str, Any]]) -> list[LabelClass]:
-    """From JSON values; KeyError or LabelError when they are not classes."""
+    """Classes from JSON values. Raises KeyError, TypeError, ValueError or LabelError for anything else."""
     return [LabelClass(int(value["number"]), str(value["name"]), str(value["colour"])) for value in values]
-
-
-def classes_to_learn(classes: Iterable[LabelClass], labelled: Collection[NDArray[np.integer[Any]]]) -> list[LabelClass]:
-    """The classes, when the labels of the labelled slices, (H, W) each, are something to learn from.
-
-    Raises:
-        TrainingError: no slice is labelled, or only background is.
-    """
-    if not labelled:
-        msg = "No slice is labelled. Paint at least one slice, then train."
-        raise TrainingError(msg)
-    if not any(1 <= value <= LARGEST_CLASS for labels in labelled for value in np.unique(labels)):
-        msg = "The labelled slices hold only background. Paint at least one class on one slice, then train."
-        raise TrainingError(msg)
-    return list(classes)
-
-
-# Label codes, the one table of them. A label is a 16-bit number, and two of them depend on where it stands:
-#
-#   value       in the book                            on the canvas (napari's layer)    for the loss
-#   0           background                             nothing painted                   background
-#   1 to 65534  the class                              the class                         the class
-#   65535       UNKNOWN, a pixel that scribbles left   BACKGROUND, painted as such       ignored
-#
-# A canvas has a code for "nothing painted", because that is what an eraser leaves. A canvas of zeros is therefore a
-# slice without labels, and a canvas of BACKGROUND is a slice that is labelled and holds no class.
-
-
-__all__ = ["UNKNOWN", "BookContent", "Changed", "LabelBook", "Labels", "SliceLabels", "Status"]
-
-BACKGROUND = 65535
-"""Painted background on a canvas. No class can have this number."""
-
-UNDO_LIMIT = 100
-"""How many actions can be undone."""
-UNDO_BYTES = 512 * 2**20
-"""How many bytes of labels the history may hold; the last action is always kept."""
-
-Labels = NDArray[np.uint16]
-Entry = tuple[str, int]
-"""A layer (``manual``, ``accepted``, ``predicted``) and a slice."""
 
 
 @dataclass(frozen=True, eq=False)
 class SliceLabels:
-    """The labels of a slice that somebody painted or accepted. Arrays are (H, W) and read-only.
+    """The painted or accepted labels of a slice. Arrays are (H, W) and read-only.
 
     Attributes:
         manual: painted labels, None without any.
         accepted: an accepted prediction, None without one.
         scribbled: whether unpainted pixels are unknown instead of background.
         canvas: the labels as the canvas shows them; None = as :func:`to_canvas` writes them.
-        seen: False for labels that were computed and that nobody has looked at.
+        seen: False for computed labels that nobody has looked at.
     """
 
     manual: Labels | None = None
@@ -191,7 +165,7 @@ def to_canvas(labels: Labels | None, shape: tuple[int, int], *, explicit: bool =
     Args:
         labels: as in the book; None = no labels.
         shape: (H, W).
-        explicit: write background as BACKGROUND everywhere, so that it stands out beside scribbled slices.
+        explicit: write all background as BACKGROUND, so that it stands out beside scribbled slices.
     """
     if labels is None:
         return np.zeros(shape, np.uint16)
@@ -224,13 +198,6 @@ def same_labels(one: Labels | None, other: Labels | None) -> bool:
     return one is other or np.array_equal(one, other)
 
 
-# The label book: what a person painted, what they accepted and what was predicted, slice by slice, kept apart.
-#
-# No prediction ever touches a manual label. Every change of labels and classes is an action that can be undone, and
-# this is the only history there is: the window shows the book and undoes through it. Arrays are read-only, so what is
-# in the book cannot change behind its back.
-
-
 @dataclass(frozen=True)
 class Changed:
     """What an action, or its undo, changed.
@@ -251,13 +218,13 @@ class Changed:
 
 @dataclass(frozen=True)
 class BookContent:
-    """All that a label book holds except its history. The arrays are the book's own: (H, W) uint16, read-only.
+    """All that a label book holds except its history. Arrays are (H, W) uint16, read-only and shared with the book.
 
     Attributes:
         classes: ascending by number.
         layers: ``manual``, ``accepted`` and ``predicted``: the labels by slice.
         confidence: of the predicted slices, 0 to 1.
-        unseen: (layer, slice) of labels that nobody has looked at; None where that was not recorded.
+        unseen: (layer, slice) of labels that nobody has looked at; None if that was not recorded.
     """
 
     classes: tuple[LabelClass, ...] = ()
@@ -272,7 +239,7 @@ class BookContent:
 
 
 class Status(StrEnum):
-    """What is known of a slice; the first that applies, in this order: manual, accepted, predicted, empty."""
+    """The state of a slice: the first of manual, accepted, predicted and empty that applies."""
 
     EMPTY = "empty"
     MANUAL = "manual"
@@ -280,7 +247,7 @@ class Status(StrEnum):
     PREDICTED = "predicted"
 
 
-_EVERY_STATUS = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
+EVERYTHING = (Status.MANUAL, Status.ACCEPTED, Status.PREDICTED)
 _NOTHING = SliceLabels()
 
 
@@ -290,7 +257,7 @@ def foreign_values(labels: NDArray[np.integer], numbers: Collection[int]) -> lis
         return sorted({int(value) for value in np.unique(labels)} - {0, UNKNOWN, *numbers})
     allowed = np.zeros(UNKNOWN + 1, bool)
     allowed[[0, UNKNOWN, *numbers]] = True
-    # Classes are numbered from 1, so the largest value mostly settles it: a hundred times faster than np.unique.
+    # Classes are numbered from 1, so the largest value usually decides: a hundred times faster than np.unique.
     if allowed[: int(labels.max(initial=0)) + 1].all() or allowed.take(labels).all():
         return []
     return [int(value) for value in np.unique(labels) if not allowed[value]]
@@ -307,37 +274,42 @@ class _Predicted:
 
 @dataclass(eq=False)
 class _Action:
-    """One change. It holds the other side of it: what undo puts back, and after an undo what redo puts back.
+    """One change. It holds the opposite state: what undo restores, and after an undo what redo restores.
 
     Attributes:
         slices: the labels of the slices that change.
-        classes: the classes; None where they do not change.
-        rejects: the slice whose prediction is thrown away.
-        thrown: that prediction.
-        erased: predictions that lost a class, as they were, with the labels that were left of them.
+        classes: the classes; None if they do not change.
+        rejects: the slice whose prediction is discarded.
+        discarded: that prediction.
+        erased: predictions before they lost a class, with the labels that remained.
     """
 
     slices: dict[int, SliceLabels] = field(default_factory=dict)
     classes: tuple[LabelClass, ...] | None = None
     rejects: int | None = None
-    thrown: _Predicted | None = None
+    discarded: _Predicted | None = None
     erased: dict[int, tuple[_Predicted, Labels]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        """Bytes of the arrays that it holds."""
+        """Bytes of its arrays."""
         held = [one for labels in self.slices.values() for one in (labels.manual, labels.accepted, labels.canvas)]
         held += [was.labels for was, _ in self.erased.values()]
-        held += [self.thrown.labels] if self.thrown is not None else []
+        held += [self.discarded.labels] if self.discarded is not None else []
         return sum({id(one): one.nbytes for one in held if one is not None}.values())
 
 
 class LabelBook:
-    """Labels of a case with ``shapes[i]`` = (H, W) of slice i, and the history of their changes.
+    """What a person painted, what they accepted and what was predicted, slice by slice, and the history of changes.
 
-    Its methods that change labels or classes are actions: :meth:`undo` takes back the last one exactly, except that a
-    prediction that came since stays. An action that changes nothing leaves no trace. Predictions arrive outside the
-    history. A book belongs to one thread.
+    No prediction ever touches a manual label. Methods that change labels or classes are actions: :meth:`undo` reverts
+    the last one exactly, except that a newer prediction stays. An action that changes nothing is not recorded.
+    Predictions are stored outside the history. This is the only history: the window shows the book and undoes through
+    it. Arrays are read-only, so the content cannot change from outside. A book belongs to one thread.
+
+    Args:
+        shapes: (H, W) of slice i, by index or by call.
+        n_slices: of the case.
     """
 
     def __init__(self, shapes: Sequence[tuple[int, int]] | Callable[[int], tuple[int, int]], n_slices: int) -> None:
@@ -346,12 +318,12 @@ class LabelBook:
         self._classes: tuple[LabelClass, ...] = ()
         self._slices: dict[int, SliceLabels] = {}  # without empty ones
         self._predicted: dict[int, _Predicted] = {}
-        self._former: dict[int, LabelClass] = {}  # removed classes, for paint with their number
+        self._former: dict[int, LabelClass] = {}  # removed classes, restored by paint with their number
         self._undo: list[_Action] = []
         self._redo: list[_Action] = []
-        self._painted: _Action | None = None  # the last one that paint may continue
+        self._painted: _Action | None = None  # the last action that paint may continue
 
-    # --- looking ----------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------------------------
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -359,7 +331,7 @@ class LabelBook:
         return self._classes
 
     def status(self, index: int) -> Status:
-        """What is known of a slice."""
+        """The state of a slice."""
         self._check_index(index)
         labels = self._slices.get(index, _NOTHING)
         if labels.manual is not None:
@@ -369,17 +341,17 @@ class LabelBook:
         return Status.PREDICTED if index in self._predicted else Status.EMPTY
 
     def manual(self, index: int) -> Labels | None:
-        """What the person painted, (H, W) read-only; None when the slice is not labelled by hand."""
+        """The painted labels, (H, W) read-only; None if the slice is not labelled by hand."""
         return self._slices.get(index, _NOTHING).manual
 
     def predicted(self, index: int) -> Labels | None:
-        """The last prediction, (H, W) read-only."""
+        """The last prediction, (H, W) read-only; None without one."""
         found = self._predicted.get(index)
         return found.labels if found is not None else None
 
     @property
     def labelled(self) -> list[int]:
-        """Slices to learn from: manual and accepted ones."""
+        """Slices to train on: manual and accepted ones."""
         return sorted(self._slices)
 
     @property
@@ -389,13 +361,8 @@ class LabelBook:
 
     @property
     def open_slices(self) -> list[int]:
-        """Slices that a prediction can add to: those not labelled, and those with pixels left open."""
+        """Slices that a prediction can complete: unlabelled ones, and those with unknown pixels."""
         return [i for i in range(self.n_slices) if i not in self._slices or self._slices[i].is_open]
-
-    def shape(self, index: int) -> tuple[int, int]:
-        """(H, W) of a slice."""
-        self._check_index(index)
-        return self._shape_of(index)
 
     def of_slice(self, index: int) -> SliceLabels:
         """The painted or accepted labels of a slice."""
@@ -412,7 +379,7 @@ class LabelBook:
         return to_canvas(labels.labels, self._shape_of(index))
 
     def lay_out(self, index: int, *, explicit: bool) -> None:
-        """Decide how the canvas of a slice shows labels that were not painted on it; it stays so. Not an action.
+        """Fix how the canvas of a slice shows labels that were not painted on it. Not an action.
 
         Args:
             index: the slice.
@@ -429,17 +396,17 @@ class LabelBook:
         return sorted(index for index, labels in painted if (labels == number).any())
 
     def truth(self, index: int) -> Labels:
-        """What a labelled slice teaches, (H, W), with UNKNOWN where it was left open."""
+        """The training target of a labelled slice, (H, W), UNKNOWN where no label was given."""
         labels = self._slices.get(index, _NOTHING).labels
         if labels is None:
             msg = f"Slice {index} is not labelled."
             raise LabelError(msg)
         return labels
 
-    def result(self, index: int, include: Iterable[Status] = _EVERY_STATUS, *, reviewed_only: bool = False) -> Labels:
+    def result(self, index: int, include: Iterable[Status] = EVERYTHING, *, reviewed_only: bool = False) -> Labels:
         """The mask of a slice, (H, W): manual exactly as painted, else accepted, else predicted, else background.
 
-        Pixels left open are filled from the prediction when that is included, otherwise with background.
+        Unknown pixels are filled from the prediction if that is included, otherwise with background.
 
         Args:
             index: the slice.
@@ -450,7 +417,7 @@ class LabelBook:
         fill = self.predicted(index) if Status.PREDICTED in wanted else None
         if reviewed_only and not self.is_seen("predicted", index):
             fill = None
-        for layer in _EVERY_STATUS:
+        for layer in EVERYTHING:
             labels = self._layer(layer, index) if layer in wanted else None
             if labels is None:
                 continue
@@ -460,10 +427,10 @@ class LabelBook:
             return np.where(unknown, 0 if fill is None else fill, labels).astype(np.uint16) if unknown.any() else labels
         return np.zeros(self._shape_of(index), np.uint16)
 
-    # --- what was looked at -----------------------------------------------------------------------------------------
+    # --- what a person has looked at --------------------------------------------------------------------------------
 
     def see(self, index: int) -> bool:
-        """A person looks at a slice with all that is on it now. Returns whether something on it was unseen."""
+        """Record that a person looks at a slice. Returns whether something on it was unseen."""
         unseen = False
         if index in self._slices and not self._slices[index].seen:
             self._slices[index], unseen = replace(self._slices[index], seen=True), True
@@ -472,32 +439,38 @@ class LabelBook:
         return unseen
 
     def is_seen(self, layer: str, index: int) -> bool:
-        """Whether a person has looked at what a layer holds on a slice."""
+        """Whether a person has looked at the labels of a layer on a slice."""
         if layer == "predicted":
             return index not in self._predicted or self._predicted[index].seen
         return self._layer(layer, index) is None or self._slices[index].seen
 
-    def unseen(self, include: Iterable[Status] = _EVERY_STATUS) -> list[int]:
+    def unseen(self, include: Iterable[Status] = EVERYTHING) -> list[int]:
         """The slices whose :meth:`result` holds something that nobody has looked at.
 
-        That is a prediction, accepted or not, that was not in view since it came; one that fills the gaps between
-        scribbles; or a slice that was filled by interpolation.
+        That is a prediction, accepted or not, that has not been in view since it was made, also one that fills the gaps
+        between scribbles; or an interpolated slice.
         """
         wanted = set(include)
         return [index for index in sorted({*self._slices, *self._predicted}) if self._is_unseen(index, wanted)]
 
     def _is_unseen(self, index: int, wanted: set[Status]) -> bool:
-        top = next((one for one in _EVERY_STATUS if one in wanted and self._layer(one, index) is not None), None)
+        top = next((one for one in EVERYTHING if one in wanted and self._layer(one, index) is not None), None)
         if top is None or not self.is_seen(top, index):
             return top is not None
         if top is not Status.MANUAL or Status.PREDICTED not in wanted or self.is_seen("predicted", index):
             return False
         return self._slices[index].is_open
 
+    def is_by_hand(self, include: Iterable[Status], *, reviewed_only: bool = False) -> bool:
+        """Whether a person painted every label in the :meth:`result` of these layers."""
+        left_out = set(self.unseen(include)) if reviewed_only else set()
+        found = {self.status(index) for index in range(self.n_slices) if index not in left_out} & set(include)
+        return found <= {Status.MANUAL}
+
     # --- as a whole -------------------------------------------------------------------------------------------------
 
     def content(self) -> BookContent:
-        """All that is in the book now; later changes do not reach it."""
+        """A copy of the content; later changes do not affect it."""
         layers: dict[str, dict[int, Labels]] = {"manual": {}, "accepted": {}, "predicted": {}}
         for index, one in self._slices.items():
             if one.manual is not None:
@@ -509,11 +482,10 @@ class LabelBook:
         return BookContent(self._classes, layers, dict(self.confidence), frozenset(unseen))
 
     def take_content(self, content: BookContent) -> None:
-        """Replace everything by what :meth:`content` gave; there is nothing to undo afterwards.
+        """Replace everything by a :meth:`content`, with an empty history.
 
         Raises:
-            LabelError: labels of another shape, of a slice that is not there or with a value that is no class; the book
-                stays as it was.
+            LabelError: a wrong shape, an unknown slice or class; nothing is changed.
         """
         made = LabelBook(self._shape_of, self.n_slices)
         made._classes = tuple(content.classes)
@@ -523,10 +495,10 @@ class LabelBook:
         manual, accepted, predicted = (content.layers.get(name, {}) for name in ("manual", "accepted", "predicted"))
 
         def seen(layer: str, index: int) -> bool:
-            # Where nobody recorded what was looked at, nothing of the model counts as seen.
+            # If it was not recorded what was looked at, no output of the model counts as seen.
             return layer == "manual" if content.unseen is None else (layer, index) not in content.unseen
 
-        # The same arrays: the store recognises by them what it has written already.
+        # The same arrays: the store recognises by identity what it has already written.
         for index in {*manual, *accepted}:
             both = SliceLabels(manual.get(index), accepted.get(index))
             layer = "manual" if both.manual is not None else "accepted"
@@ -542,17 +514,17 @@ class LabelBook:
     def paint(
         self, canvases: Mapping[int, NDArray[np.integer]], *, scribbles: bool = False, continues: bool = False
     ) -> Changed:
-        """Read what a person painted, in one action. A number that is no class becomes one: no paint is refused.
+        """Take over painted canvases in one action. An unknown class number becomes a class: no paint is refused.
 
-        A slice that has labels stays what it is, scribbled or labelled as a whole.
+        A labelled slice stays what it is, scribbled or labelled as a whole.
 
         Args:
             canvases: (H, W) by slice, in the codes of a canvas.
-            scribbles: whether slices without labels begin as scribbles.
-            continues: this is more of the stroke that the last call took, if nothing else was done since.
+            scribbles: whether slices without labels start as scribbles.
+            continues: this continues the stroke of the last call, unless another action came in between.
 
         Raises:
-            LabelError: another shape, a value that no class can have, or no such slice; nothing is changed.
+            LabelError: a wrong shape, a value that no class can have, or an unknown slice; nothing is changed.
         """
         slices: dict[int, SliceLabels] = {}
         new: set[int] = set()
@@ -591,12 +563,12 @@ class LabelBook:
         """Set the manual labels of slices in one action; an all-background slice counts as labelled.
 
         Args:
-            slices: (H, W) by slice, with UNKNOWN where a pixel is left open.
-            classes: the classes from now on; None = they stay.
-            seen: False for labels that were computed and that nobody has looked at yet.
+            slices: (H, W) by slice, UNKNOWN where a pixel has no label.
+            classes: the new classes; None = unchanged.
+            seen: False for computed labels that nobody has looked at yet.
 
         Raises:
-            LabelError: another shape, or a value that is neither background, a class, nor UNKNOWN; nothing is changed.
+            LabelError: a wrong shape, or a value that is neither background, a class, nor UNKNOWN; nothing is changed.
         """
         known = self._classes if classes is None else _ordered(classes)
         numbers = [entry.number for entry in known]
@@ -627,13 +599,13 @@ class LabelBook:
         self._do(_Action(self._differing({index: _NOTHING})))
 
     def accept(self, index: int) -> None:
-        """Take the prediction of a slice as its label. Manual labels stay what they are."""
+        """Accept the prediction of a slice as its label. Manual labels are not changed."""
         self.accept_all([index])
 
     def accept_all(self, indices: Iterable[int]) -> list[int]:
-        """Accept several predictions in one action; returns those that were accepted.
+        """Accept several predictions in one action; returns the accepted slices.
 
-        Slices with manual labels are left out. Raises LabelError when a slice has no prediction.
+        Slices with manual labels are skipped. Raises LabelError if a slice has no prediction.
         """
         chosen = [index for index in indices if self.manual(index) is None]
         numbers = [entry.number for entry in self._classes]
@@ -659,14 +631,14 @@ class LabelBook:
         )
 
     def reject(self, index: int) -> None:
-        """Throw away the prediction of a slice, and its acceptance."""
+        """Discard the prediction of a slice, and its acceptance."""
         self._check_index(index)
         accepted = self.of_slice(index).accepted
         slices = {} if accepted is None or self.manual(index) is not None else {index: _NOTHING}
         self._do(_Action(slices, rejects=index if index in self._predicted else None))
 
     def copy_to_manual(self, index: int, *, overwrite: bool = False) -> None:
-        """Take the prediction as a starting point for correction by hand.
+        """Copy the prediction to the manual labels, as a starting point for corrections.
 
         Raises:
             LabelError: no prediction; or the slice has manual labels and `overwrite` is False.
@@ -685,32 +657,32 @@ class LabelBook:
     # --- classes ----------------------------------------------------------------------------------------------------
 
     def add_class(self, name: str | None = None, number: int | None = None) -> LabelClass:
-        """A new class with the next free number. Raises LabelError when the number is taken or out of range."""
+        """Add a class; `number` defaults to the next free one. Raises LabelError if it is taken or out of range."""
         taken = {entry.number for entry in self._classes}
         chosen = number if number is not None else next(n for n in range(1, len(taken) + 2) if n not in taken)
         if chosen in taken:
-            msg = f"There is a class number {chosen} already."
+            msg = f"Class number {chosen} already exists."
             raise LabelError(msg)
         added = new_class(chosen, name)
         self.replace_classes([*self._classes, added])
         return added
 
     def rename_class(self, number: int, name: str) -> None:
-        """Give a class another name. Raises LabelError for an empty name or a class that is not there."""
+        """Rename a class. Raises LabelError for an empty name or an unknown class."""
         if not name.strip():
             msg = "A class needs a name."
             raise LabelError(msg)
         self._replace_class(number, name=name.strip())
 
     def recolour_class(self, number: int, colour: str) -> None:
-        """Give a class another colour, ``#rrggbb``. Raises LabelError for another colour or no such class."""
+        """Change the colour of a class. Raises LabelError unless it is ``#rrggbb``, or for an unknown class."""
         self._replace_class(number, colour=colour)
 
     def replace_classes(self, classes: Iterable[LabelClass]) -> None:
-        """Have these classes from now on. Predictions lose classes that are not among them.
+        """Replace the classes. Predictions lose removed classes.
 
         Raises:
-            LabelError: labelled slices hold a class that is not among them; nothing is changed.
+            LabelError: labelled slices hold a class that would be removed; nothing is changed.
         """
         chosen = _ordered(classes)
         numbers = [entry.number for entry in chosen]
@@ -722,7 +694,7 @@ class LabelBook:
         self._do(_Action(classes=chosen if chosen != self._classes else None))
 
     def remove_class(self, number: int, *, erase: bool = False) -> None:
-        """Remove a class from labels and predictions. A slice that held nothing else is not labelled any more.
+        """Remove a class from labels and predictions. A slice that held nothing else becomes unlabelled.
 
         Raises:
             LabelError: the class holds paint and `erase` is False.
@@ -744,7 +716,7 @@ class LabelBook:
     # --- predictions ------------------------------------------------------------------------------------------------
 
     def set_prediction(self, index: int, labels: NDArray[np.integer], confidence: float, *, seen: bool = False) -> None:
-        """Keep the prediction of a slice; it replaces the last one, touches no label, and no undo removes it.
+        """Store the prediction of a slice in place of the last one. It changes no label, and undo does not remove it.
 
         Args:
             index: the slice.
@@ -753,7 +725,7 @@ class LabelBook:
             seen: whether a person has looked at it.
 
         Raises:
-            LabelError: another shape, or a value that is no class.
+            LabelError: a wrong shape, or a value that is not a class.
         """
         kept = self._checked(index, labels, [entry.number for entry in self._classes])
         self._predicted[index] = _Predicted(kept, confidence, seen)
@@ -761,7 +733,7 @@ class LabelBook:
     # --- history ----------------------------------------------------------------------------------------------------
 
     def undo(self) -> Changed | None:
-        """Take back the last action; returns what that changed, None when there is nothing to undo."""
+        """Undo the last action; returns what that changed, None if there is nothing to undo."""
         if not self._undo:
             return None
         action = self._undo.pop()
@@ -769,7 +741,7 @@ class LabelBook:
         return self._exchange(action, undoing=True)
 
     def redo(self) -> Changed | None:
-        """Do again what was undone last; returns what that changed, None when there is nothing to redo."""
+        """Redo the last undone action; returns what that changed, None if there is nothing to redo."""
         if not self._redo:
             return None
         action = self._redo.pop()
@@ -777,12 +749,12 @@ class LabelBook:
         return self._exchange(action, undoing=False)
 
     def forget_history(self) -> None:
-        """What was done so far cannot be undone any more: it is what a person starts with."""
+        """Clear the history: the present state becomes the starting point."""
         self._undo.clear()
         self._redo.clear()
 
     def _do(self, action: _Action) -> Changed:
-        """Carry out a new action, which holds the state to reach, and remember it."""
+        """Carry out a new action, which holds the new state, and record it."""
         if not action.slices and action.classes is None and action.rejects is None:
             return Changed()
         done = self._exchange(action, undoing=False)
@@ -792,7 +764,7 @@ class LabelBook:
         return done
 
     def _trim(self) -> None:
-        """Forget the oldest actions when there are too many, or when they hold too much."""
+        """Drop the oldest actions beyond the limits."""
         del self._undo[:-UNDO_LIMIT]
         sizes = [action.size for action in self._undo]
         held = sum(sizes)
@@ -801,7 +773,7 @@ class LabelBook:
             del self._undo[0]
 
     def _join(self, first: _Action, more: _Action) -> None:
-        """Make one action of two that painted. A stroke that was broken off leaves none."""
+        """Merge two strokes into one action; none if they cancel out."""
         first.slices = {**more.slices, **first.slices}
         first.classes = more.classes if first.classes is None else first.classes
         as_before = first.classes in (None, self._classes) and all(
@@ -813,12 +785,12 @@ class LabelBook:
             self._exchange(first, undoing=True)
 
     def _exchange(self, action: _Action, *, undoing: bool) -> Changed:
-        """Put what the action holds into the book, and let it hold what was there."""
+        """Swap the state in the action with the state of the book."""
         predictions: set[int] = set()
         if action.classes is not None:
             before, self._classes = self._classes, action.classes
             action.classes = before
-            predictions |= self._let_predictions_follow(action)
+            predictions |= self._update_predictions(action)
         for index, labels in list(action.slices.items()):
             action.slices[index] = self._slices.pop(index, _NOTHING)
             if not labels.is_empty:
@@ -826,13 +798,13 @@ class LabelBook:
         if action.rejects is not None:
             predictions.add(action.rejects)
             if not undoing:
-                action.thrown = self._predicted.pop(action.rejects, None)
-            elif action.thrown is not None:
-                self._predicted.setdefault(action.rejects, action.thrown)  # a newer one stays
+                action.discarded = self._predicted.pop(action.rejects, None)
+            elif action.discarded is not None:
+                self._predicted.setdefault(action.rejects, action.discarded)  # a newer one stays
         return Changed(frozenset(action.slices), frozenset(predictions), action.classes is not None)
 
-    def _let_predictions_follow(self, action: _Action) -> set[int]:
-        """Predictions lose classes that are gone, and get back what this action erased where no newer one came."""
+    def _update_predictions(self, action: _Action) -> set[int]:
+        """Erase removed classes from predictions, or restore what this action erased unless there is a newer one."""
         changed = set()
         for index, (was, left) in action.erased.items():
             now = self._predicted.get(index)
@@ -852,7 +824,7 @@ class LabelBook:
                 changed.add(index)
         return changed
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- helpers ----------------------------------------------------------------------------------------------------
 
     def _layer(self, layer: str, index: int) -> Labels | None:
         if layer == "predicted":
@@ -861,7 +833,7 @@ class LabelBook:
         return labels.manual if layer == "manual" else labels.accepted
 
     def _differing(self, slices: dict[int, SliceLabels]) -> dict[int, SliceLabels]:
-        """Those that differ from what is in the book."""
+        """The slices whose labels differ from those in the book."""
         found = {}
         for index, labels in slices.items():
             now = self.of_slice(index)
@@ -870,7 +842,7 @@ class LabelBook:
         return found
 
     def _without(self, index: int, labels: SliceLabels, number: int) -> SliceLabels:
-        """The labels of a slice without a class; what is left on the canvas decides whether there are any."""
+        """The labels of a slice without a class; none if nothing is left on the canvas."""
         canvas = self.canvas(index)
         canvas = _frozen(np.where(canvas == number, 0, canvas).astype(np.uint16))
         manual = from_canvas(canvas, scribbles=labels.scribbled)
@@ -885,7 +857,7 @@ class LabelBook:
         self._require_fitting(index, labels, numbers)
         kept = labels.astype(np.uint16, copy=False)
         if kept is labels and kept.base is None and not kept.flags.writeable:
-            return kept  # nobody can change it any more
+            return kept  # it is immutable
         return _frozen(np.array(labels, dtype=np.uint16))
 
     def _require_fitting(self, index: int, labels: NDArray[np.integer], numbers: Collection[int] | None = None) -> None:
@@ -893,7 +865,7 @@ class LabelBook:
         known = [entry.number for entry in self._classes] if numbers is None else numbers
         foreign = foreign_values(labels, known)
         if foreign:
-            msg = f"Labels for slice {index} hold the value {foreign[0]}, which is no class."
+            msg = f"Labels for slice {index} hold the value {foreign[0]}, which is not a class."
             raise LabelError(msg)
 
     def _require_shape(self, index: int, labels: NDArray[np.integer]) -> None:
@@ -905,12 +877,12 @@ class LabelBook:
 
     def _check_index(self, index: int) -> None:
         if not 0 <= index < self.n_slices:
-            msg = f"There is no slice {index}; the case has slices 0 to {self.n_slices - 1}."
+            msg = f"Slice {index} does not exist; the case has slices 0 to {self.n_slices - 1}."
             raise LabelError(msg)
 
     def _replace_class(self, number: int, **changes: Any) -> None:
         if number not in {entry.number for entry in self._classes}:
-            msg = f"There is no class number {number}."
+            msg = f"Class number {number} does not exist."
             raise LabelError(msg)
         self.replace_classes(replace(one, **changes) if one.number == number else one for one in self._classes)
 
@@ -922,33 +894,3 @@ def _ordered(classes: Iterable[LabelClass]) -> tuple[LabelClass, ...]:
 def _frozen(labels: Labels) -> Labels:
     labels.setflags(write=False)
     return labels
-
-
-# A mask with what its labels mean, for the formats that keep it (DICOM SEG).
-
-
-def is_by_hand(book: LabelBook, n_slices: int, include: Sequence[Status], *, reviewed_only: bool = False) -> bool:
-    """Tell whether a person drew all the labels of the slices with these statuses, as they come out of the book."""
-    left_out = set(book.unseen(include)) if reviewed_only else set()
-    found = {book.status(index) for index in range(n_slices) if index not in left_out} & set(include)
-    return found <= {Status.MANUAL}
-
-
-def write_mask(case: Case, path: Path, masks: MaskOf, classes: Iterable[LabelClass], *, by_hand: bool = False) -> None:
-    """Write a mask as :meth:`Case.write_mask` does, and tell a format that asks what its labels mean.
-
-    Args:
-        case: whose mask.
-        path: where to write.
-        masks: gives the labels (H, W) of slice i.
-        classes: number, name and colour of the labels in it.
-        by_hand: whether a person drew all of it.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    if isinstance(case, VolumeCase):
-        segments = [Segment(entry.number, entry.name, entry.colour, by_hand) for entry in classes]
-        case.write_mask(path, masks, segments)
-    else:
-        case.write_mask(path, masks)

@@ -1,4 +1,4 @@
-"""The engine of this computer. PyTorch and what is built on it take seconds to import: here, on first use."""
+"""Makes the engine of this computer. PyTorch takes seconds to import, so it is imported here, on first use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def engine_class() -> type[Engine]:
-    """The class of the engine, with PyTorch imported."""
+    """The class `Engine`; imports PyTorch."""
     with importing_torch():
         from napari_dinoaugseg.session.engine import Engine
 
@@ -24,11 +24,7 @@ def engine_class() -> type[Engine]:
 
 
 def load_libraries(encoder: str) -> None:
-    """Import all that the first training needs; reads neither weights nor cases.
-
-    Args:
-        encoder: name of the one that will be used.
-    """
+    """Import all that the first training with this encoder needs; reads neither weights nor cases."""
     engine_class()
     with importing_torch():
         from napari_dinoaugseg.model.specs import trunk_shapes
@@ -44,8 +40,8 @@ def local_engine(
     """The engine of this computer for a case; a :class:`~napari_dinoaugseg.session.compute.MakeCompute`.
 
     Raises:
-        DeviceError, WeightsError, SettingsError: something that it needs is not available.
-        ClusterError: the configuration names a scheduler, which `cluster.compute_for` can use and this cannot.
+        DeviceError, WeightsError, SettingsError: device, weights or window are not usable.
+        ClusterError: the configuration names a scheduler, which only `cluster.compute_for` can use.
     """
     if config.scheduler is not None:
         msg = f"This session computes on this computer only, not on the workers of {config.scheduler}."

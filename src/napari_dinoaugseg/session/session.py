@@ -1,13 +1,13 @@
-"""The session: everything a person can do with a case, in the order in which they do it.
+"""The session: a case, its labels and a decoder; everything that a person does with them, in that order.
 
-The command line and the panel are thin on top of it. Neither PyTorch nor any widget appears in its interface; the
-engine is loaded when training or prediction first needs it.
+Command line and panel are thin layers on top. Its interface needs neither PyTorch nor a widget; the engine is loaded
+when training or prediction first needs it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,59 +16,63 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case import Case
-from napari_dinoaugseg.case.case import ReadLabels
-from napari_dinoaugseg.errors import CheckpointError, ClusterError, LabelError, Message, TrainingError
+from napari_dinoaugseg.case import Case, VolumeCase
+from napari_dinoaugseg.case.case import MaskOf, ReadLabels, Segment
+from napari_dinoaugseg.errors import (
+    CheckpointError,
+    ClusterError,
+    LabelError,
+    Message,
+    SettingsError,
+    TrainingError,
+)
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report, ignore, nearest_first
+from napari_dinoaugseg.learning.metrics import dice, mean_of
 from napari_dinoaugseg.learning.query import Suggestion, suggest
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.agreement import agreement
 from napari_dinoaugseg.session.compute import Compute, ComputeConfig, MakeCompute, Notify
 from napari_dinoaugseg.session.index import Round, Snapshot
 from napari_dinoaugseg.session.labels import (
+    EVERYTHING,
     UNKNOWN,
     LabelBook,
     LabelClass,
     Labels,
     Status,
-    classes_to_learn,
-    is_by_hand,
+    from_plain,
     names_kept,
     to_plain,
     with_segments,
-    write_mask,
 )
 from napari_dinoaugseg.session.local import local_engine
-from napari_dinoaugseg.session.pixel_counts import EVERY_STATUS, PixelCounts
-from napari_dinoaugseg.session.saved_model import require_fitting
+from napari_dinoaugseg.session.pixel_counts import PixelCounts
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
     from napari_dinoaugseg.model.encoder import Encoder
 
-EVERYTHING = EVERY_STATUS
 INPUT = ("encoder", "window", "input_size", "context", "scaling")
-"""Settings that decide what features are."""
+"""Settings that determine the features."""
 ARCHITECTURE = ("width", "head", "rotary", "norm", "blocks", "fuse", "fuse_from", "add_query")
-"""Settings that shape the decoder: one trained with others cannot be continued."""
+"""Settings that determine the decoder's architecture."""
 _NO_SECONDS = {"encode": 0.0, "train": 0.0, "predict": 0.0}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a training, and its file of encoder weights (None = the default ones)."""
+    """The settings of a training, and its encoder weights file (None = the default weights)."""
 
     settings: Settings
     weights: Path | None
 
     def has_features_of(self, other: Recipe) -> bool:
-        """Whether both see a slice as the same feature maps."""
+        """Whether both give the same feature maps for a slice."""
         same = all(getattr(self.settings, name) == getattr(other.settings, name) for name in INPUT)
         return same and self.weights == other.weights
 
     def differences(self, other: Recipe) -> list[str]:
-        """Names of the settings (and ``weights``) that keep a decoder of one from being continued as the other."""
+        """Names of the differing settings (and ``weights``) with which a decoder cannot be trained further."""
         names = [
             name for name in (*INPUT, *ARCHITECTURE) if getattr(self.settings, name) != getattr(other.settings, name)
         ]
@@ -82,10 +86,10 @@ class PreparedModel:
     Attributes:
         path: its file.
         checkpoint: its contents.
-        classes: what it predicts.
-        settings: with which it was trained.
-        recipe: with which the session will use it.
-        engine: computes with it; close it when the model is not adopted.
+        classes: that it predicts.
+        settings: of its training.
+        recipe: that the session will use it with.
+        engine: holds its decoder; close it if the model is not adopted.
     """
 
     path: Path
@@ -97,24 +101,24 @@ class PreparedModel:
 
 
 class Session:
-    """A case, its labels, and a decoder that learns from them.
+    """A case, its labels, and a decoder that is trained on them.
+
+    The settings are those of the next training. A trained model keeps the recipe (settings and encoder weights) of its
+    training, and predicts with that, until the next training replaces it.
 
     Args:
-        case: what is annotated.
-        settings: how to learn.
+        case: the case.
+        settings: of the next training.
         config: where to compute, and with which files.
-        make_compute: makes what computes; the default is the engine of this computer. `cluster.compute_for` also
-            understands a configuration with a scheduler.
-        encoder: one that is loaded already, for work on one case after the other; None = loaded when first needed.
-        notify: gets sentences for the person (a fallback taken, a licence).
-
-    The settings are those of the next training. A trained model keeps the recipe (settings and encoder weights) with
-    which it was trained, and predicts with that, until the next training replaces it.
+        make_compute: makes the engine; the default makes that of this computer. `cluster.compute_for` also accepts a
+            configuration with a scheduler.
+        encoder: a loaded encoder, shared between cases; None = loaded when first needed.
+        notify: receives sentences for the person (a fallback, a licence).
 
     Attributes:
         labels: the label book.
         pixel_counts: counts the pixels of its classes.
-        history: one entry a training.
+        history: one entry for each training.
         seconds: of the last training and the predictions after it, by stage: ``encode``, ``train``, ``predict``; a new
             mapping after each.
     """
@@ -139,17 +143,17 @@ class Session:
         self._encoder = encoder
         self._notify = notify
         self._engine: Compute | None = None
-        self._engine_recipe: Recipe | None = None  # of the engine's features
-        self._model: Checkpoint | Path | None = None  # the trained decoder, also before the engine is built
+        self._engine_recipe: Recipe | None = None  # that the engine was built for
+        self._model: Checkpoint | Path | None = None  # kept without an engine, too
         self._model_recipe: Recipe | None = None
         self._unusable: Checkpoint | Path | None = None  # kept: its encoder weights may become available again
         self.seconds: Mapping[str, float] = dict(_NO_SECONDS)
-        self._round: Round | None = None  # the entry of the history that gets the seconds of the next predictions
+        self._round: Round | None = None  # the entry of the history that next predictions add their seconds to
 
     # --- labelling --------------------------------------------------------------------------------------------------
 
     def load_labels(self, path: Path, slices: Sequence[int] | None = None) -> list[int]:
-        """Take manual labels from a file of the case's geometry or a folder of masks; returns the labelled slices.
+        """Load manual labels from a file of the case's geometry or a folder of masks; returns the labelled slices.
 
         Args:
             path: a label volume, or a folder of masks that match the pictures by name.
@@ -157,7 +161,7 @@ class Session:
                 mask (pictures).
 
         Raises:
-            LabelError: labels that do not fit the case, or are no labels. Nothing is taken over then.
+            LabelError: not labels, or labels that do not fit the case; nothing is changed.
         """
         loaded = self.case.read_labels(path, slices)
         taken = self.take_labels(loaded, path)
@@ -167,15 +171,15 @@ class Session:
         return taken
 
     def take_labels(self, loaded: Mapping[int, Labels], path: Path) -> list[int]:
-        """Take labels that were read from a file as manual ones; returns the labelled slices.
+        """Set manual labels that were read from a file; returns the labelled slices.
 
         Args:
-            loaded: (H, W) by slice. A `ReadLabels` gives classes their names and colours, except those that have a
-                name of their own already, and may hold UNKNOWN.
+            loaded: (H, W) by slice. A `ReadLabels` gives names and colours to classes with a default name, and may
+                hold UNKNOWN.
             path: the file, for messages.
 
         Raises:
-            LabelError: a number that no class can have. Nothing is taken over then.
+            LabelError: a number that no class can have; nothing is changed.
         """
         numbers = {int(value) for labels in loaded.values() for value in np.unique(labels)}
         read = loaded if isinstance(loaded, ReadLabels) else ReadLabels({})
@@ -196,10 +200,10 @@ class Session:
 
     @property
     def engine(self) -> Compute:
-        """What computes, for the trained model if there is one; built on first use.
+        """The engine, with the trained model if there is one; built on first use.
 
         Raises:
-            DeviceError, WeightsError, SettingsError, ClusterError: something that it needs is not available.
+            DeviceError, WeightsError, SettingsError, ClusterError: device, weights, window or scheduler is not usable.
         """
         return self._engine or self._engine_for(self._model_recipe or self._next_recipe)
 
@@ -209,7 +213,7 @@ class Session:
         return Recipe(self.settings, self._config.weights)
 
     def _engine_for(self, recipe: Recipe) -> Compute:
-        """The engine that makes the features of a recipe; it holds the trained model where that is of this recipe."""
+        """The engine for the features of a recipe, with the trained model if that has the same recipe."""
         built = self._engine_recipe
         if self._engine is not None and (built is None or not built.has_features_of(recipe)):
             self.close()
@@ -227,10 +231,10 @@ class Session:
         return self._make_compute(self.case, settings, config, encoder=self._encoder, notify=self._notify)
 
     def configure(self, settings: Settings, config: ComputeConfig) -> None:
-        """Choose how to learn from now on; labels, predictions and the trained model stay. Not while work runs.
+        """Set the settings and configuration of the next training; everything else stays. Not while work runs.
 
-        The model keeps predicting with the settings of its training; :meth:`changes_since_training` names those that
-        keep the next training from continuing it.
+        The model keeps predicting with the settings of its training; :meth:`changes_since_training` names those with
+        which the next training cannot continue it.
         """
         if replace(config, weights=None) != replace(self._config, weights=None):
             self.close()
@@ -238,46 +242,46 @@ class Session:
         self.settings, self._config = settings, config
 
     def changes_since_training(self) -> list[str]:
-        """Names of changed settings because of which the next training starts from scratch; empty if it continues."""
+        """Names of changed settings that make the next training start from scratch; empty if it continues."""
         return [] if self._model_recipe is None else self._model_recipe.differences(self._next_recipe)
 
     @property
     def model_settings(self) -> Settings | None:
-        """The settings with which the trained model was trained; None without a model."""
+        """The settings of the trained model; None without a model."""
         return self._model_recipe.settings if self._model_recipe is not None else None
 
     def close(self) -> None:
-        """Let go of encoder and features, and of a worker that computes; they are reloaded on demand."""
+        """Release encoder, features and worker; they are reloaded on demand."""
         engine, self._engine, self._engine_recipe = self._engine, None, None
         if engine is not None:
             engine.close()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the encoder is loaded. Loads nothing."""
+        """Whether the encoder is loaded; does not load it."""
         return self._engine is not None and self._engine.is_ready
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is a decoder to predict with. Builds nothing."""
+        """Whether a decoder is trained or loaded; does not build it."""
         return self._model is not None
 
     def train(self, cancel: Cancel | None = None) -> Generator[Event, None, Round]:
-        """Learn from the labelled slices; continues the trained model unless :meth:`changes_since_training` names any.
+        """Train on the labelled slices; continues the trained model if :meth:`changes_since_training` is empty.
 
-        The labels are copied at the call; what is painted while the training runs counts in the next one. The events
-        may be drawn from another thread, which does not touch the label book.
+        The labels are copied at the call; what is painted during the training counts in the next one. The generator may
+        run in another thread; it does not touch the label book.
 
-        Yields events; returns the round. When it is stopped, what has been learnt so far is kept.
+        Yields events; returns the round. When it is stopped, the decoder trained so far is kept.
 
         Raises:
             TrainingError: nothing is labelled, or only background.
             WeightsError, DeviceError, ClusterError: the encoder, the device or a worker is not available, or a worker
-                is lost (while drawing events).
+                is lost (while the generator runs).
         """
         labels = self._truths()
-        classes = classes_to_learn(self.labels.classes, labels.values())
-        return self._train(labels, classes, self._next_recipe, self.agreement(), cancel)
+        _require_classes(labels.values())
+        return self._train(labels, list(self.labels.classes), self._next_recipe, self.agreement(), cancel)
 
     def _train(
         self,
@@ -298,7 +302,7 @@ class Session:
                 model = engine.checkpoint(classes, settings)
         except BaseException:
             if self._model is not None:
-                self.close()  # the engine may hold a half-trained decoder; the model that is kept is restored on demand
+                self.close()  # it may hold a half-trained decoder; the kept model is restored on demand
             raise
         self._model, self._model_recipe, self._unusable = model, recipe, None
         self.seconds = {"encode": engine.encode_seconds - before, "train": trained.seconds, "predict": 0.0}
@@ -315,18 +319,18 @@ class Session:
     def predict(
         self, centre: int = 0, *, report: Report = ignore, cancel: Cancel | None = None
     ) -> Iterator[Prediction]:
-        """Predict the slices that are not labelled, nearest to ``centre`` first; the masks go into the label book.
+        """Predict the slices that are not labelled, nearest to ``centre`` first, and store the masks in the label book.
 
         Args:
-            centre: the slice the person looks at.
-            report: gets progress and notices, in the thread that draws the predictions.
-            cancel: asks for the stop; the masks that came so far stay.
+            centre: the slice in view.
+            report: receives progress and notices, in the thread that runs the generator.
+            cancel: stops the prediction; stored masks stay.
 
         Yields:
-            A prediction for each slice; one whose mask was corrected by those of its neighbours comes a second time.
+            A prediction for each slice; one whose mask is corrected afterwards comes a second time.
 
         Raises:
-            TrainingError: there is no trained decoder yet.
+            TrainingError: no decoder is trained yet.
         """
         for prediction in self.predictions(centre, report=report, cancel=cancel):
             self.store_prediction(prediction)
@@ -335,9 +339,9 @@ class Session:
     def predictions(
         self, centre: int = 0, *, report: Report = ignore, cancel: Cancel | None = None
     ) -> Iterator[Prediction]:
-        """As :meth:`predict`, but the label book is not touched: its owner calls :meth:`store_prediction`.
+        """As :meth:`predict`, without the label book: the caller passes each prediction to :meth:`store_prediction`.
 
-        The slices are chosen at the call; the rest may run in another thread.
+        The slices are chosen at the call; the generator may run in another thread.
         """
         order = nearest_first(self.labels.open_slices, centre)
         return self._predictions(order, self._truths(), self._model_recipe or self._next_recipe, report, cancel)
@@ -355,18 +359,28 @@ class Session:
         encode = engine.encode_seconds - encoding
         before, predicting = self.seconds, time.monotonic() - started - encode
         self.seconds = {**before, "encode": before["encode"] + encode, "predict": before["predict"] + predicting}
-        if self._round is not None:  # a snapshot may hold the round: it gets another in its place
+        if self._round is not None:  # rounds are immutable: a snapshot may hold this one
             self.history[-1] = self._round = replace(self._round, seconds=self.seconds)
 
     def store_prediction(self, prediction: Prediction) -> None:
-        """Put a predicted mask into the label book. Classes that were removed meanwhile become background."""
+        """Store a predicted mask in the label book. Classes removed since become background."""
         known = [0, *(entry.number for entry in self.labels.classes)]
         classes = np.where(np.isin(prediction.classes, known), prediction.classes, 0)
         self.labels.set_prediction(prediction.index, classes, prediction.confidence)
 
     def agreement(self) -> float | None:
-        """Mean Dice (0 to 1) of the predictions with what the person made of them since the last training."""
-        return agreement(self.labels, self.history[-1].labelled if self.history else ())
+        """Mean Dice (0 to 1) of the last predictions with the manual labels of slices that were not trained on."""
+        trained_on = self.history[-1].labelled if self.history else ()
+        return mean_of(self._agreement(index) for index in self.labels.labelled if index not in trained_on)
+
+    def _agreement(self, index: int) -> float | None:
+        """Mean Dice over the classes of a slice; None unless it has both a prediction and manual labels."""
+        predicted, labels = self.labels.predicted(index), self.labels.manual(index)
+        if predicted is None or labels is None:
+            return None
+        known = labels != UNKNOWN
+        numbers = {int(value) for value in np.unique(predicted)} | {int(value) for value in np.unique(labels[known])}
+        return mean_of(dice((predicted == n) & known, (labels == n) & known) for n in numbers - {0})
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
@@ -387,7 +401,7 @@ class Session:
 
     @property
     def encoded(self) -> int:
-        """How many slices and views passed the encoder so far; 0 when all features were cached."""
+        """How many slices and views were encoded so far; 0 when all features were cached."""
         return self.engine.encoded
 
     # --- results ----------------------------------------------------------------------------------------------------
@@ -404,16 +418,16 @@ class Session:
 
         Args:
             path: a file for a volume, a folder for pictures.
-            include: which slices count; the others come out as background.
-            keep_unknown: pixels left open on slices labelled by hand stay `UNKNOWN`, which masks of pictures can hold;
-                else they are filled from the prediction.
+            include: the layers to write; other slices are background.
+            keep_unknown: unknown pixels of manual labels stay `UNKNOWN`, which masks of pictures can hold; otherwise
+                they are filled from the prediction.
             reviewed_only: background on slices that nobody has looked at, see :meth:`LabelBook.unseen`.
 
         Raises:
             OutputError: it cannot be written.
         """
         wanted, book = tuple(include), self.labels
-        by_hand = is_by_hand(book, self.case.n_slices, wanted, reviewed_only=reviewed_only)
+        by_hand = book.is_by_hand(wanted, reviewed_only=reviewed_only)
 
         def mask(index: int) -> Labels:
             manual = book.manual(index) if keep_unknown else None
@@ -422,49 +436,49 @@ class Session:
         write_mask(self.case, path, mask, book.classes, by_hand=by_hand)
 
     def save_model(self, path: Path) -> None:
-        """Write the trained decoder for the next case. Raises TrainingError without one, OutputError."""
+        """Save the trained decoder for other cases. Raises TrainingError without one, OutputError."""
         with importing_torch():
             from napari_dinoaugseg.model.checkpoint import save_checkpoint
 
         model = self.model
         if model is None:
-            msg = "There is no trained model to save. Train first."
+            msg = "No trained model to save. Train first."
             raise TrainingError(msg)
-        now = {entry["number"]: entry for entry in to_plain(self.labels.classes)}  # renamed since, perhaps
+        now = {entry["number"]: entry for entry in to_plain(self.labels.classes)}  # possibly renamed
         save_checkpoint(path, replace(model, classes=[now.get(entry["number"], entry) for entry in model.classes]))
 
     def load_model(self, path: Path, *, window: str | None = None) -> Settings:
-        """Use a saved decoder: its architecture and classes, the window it saw, and its encoder.
+        """Use a saved decoder with its architecture, classes, intensity window and encoder.
 
-        Classes that the session has already must be the model's.
+        Existing classes of the session must be those of the model.
 
         Args:
-            path: what :meth:`save_model` wrote.
-            window: another intensity window than the model was trained with; None = the model's.
+            path: a file that :meth:`save_model` wrote.
+            window: an intensity window in place of the model's; None = the model's.
 
         Returns:
-            The settings with which the model was trained; those of the session keep how to train on.
+            The settings of the model's training; the session keeps its own for how to train further.
 
         Raises:
-            CheckpointError: no model file, another encoder, or other classes. The session stays as it was.
+            CheckpointError: not a model, another encoder, or other classes. The session is not changed.
             WeightsError: the weights of the model's encoder are not available.
         """
         return self.adopt_model(self.prepare_model(path, window=window))
 
     def use_model(self, checkpoint: Checkpoint, path: Path, *, window: str | None = None) -> Settings:
-        """Like :meth:`load_model`, with a model that was read from ``path`` already."""
+        """As :meth:`load_model`, with a model that was already read from ``path``."""
         return self.adopt_model(self._prepared(checkpoint, path, window, brings_classes=False))
 
     def prepare_model(self, path: Path, *, window: str | None = None, brings_classes: bool = False) -> PreparedModel:
-        """The slow part of :meth:`load_model`, which changes nothing: it may run in another thread.
+        """The slow part of :meth:`load_model`. It changes nothing, so it may run in another thread.
 
         Args:
-            path: what :meth:`save_model` wrote.
-            window: as of :meth:`load_model`.
-            brings_classes: the model's classes may take the place of other ones of the session.
+            path: a file that :meth:`save_model` wrote.
+            window: as in :meth:`load_model`.
+            brings_classes: the model's classes may replace those of the session.
 
         Raises:
-            As :meth:`load_model`.
+            CheckpointError, WeightsError: as :meth:`load_model`.
         """
         with importing_torch():
             from napari_dinoaugseg.model.checkpoint import load_checkpoint
@@ -476,7 +490,7 @@ class Session:
     ) -> PreparedModel:
         present = [] if brings_classes else [entry.number for entry in self.labels.classes]
         classes, settings = require_fitting(checkpoint, path, present, self.settings.encoder)
-        # The decoder fits one encoder, one kind of input, one architecture; how to train on stays the person's choice.
+        # The decoder fits one encoder, input and architecture; how to train further stays the person's choice.
         kept = ("encoder", "input_size", "context", "scaling", "mirrors", "resize", *ARCHITECTURE)
         adopted = self.settings.with_changes(
             **{name: getattr(settings, name) for name in kept}, window=window or settings.window
@@ -490,13 +504,13 @@ class Session:
         return PreparedModel(path, checkpoint, classes, settings, Recipe(adopted, self._config.weights), engine)
 
     def adopt_model(self, prepared: PreparedModel) -> Settings:
-        """Take over a model that :meth:`prepare_model` made. Call it where the labels are changed.
+        """Use a model from :meth:`prepare_model`. Call it in the thread that changes the labels.
 
         Returns:
-            The settings with which the model was trained.
+            The settings of the model's training.
 
         Raises:
-            CheckpointError: slices were labelled with other classes meanwhile. The session stays as it was.
+            CheckpointError: slices were labelled with other classes meanwhile. The session is not changed.
         """
         book, classes = self.labels, prepared.classes
         try:
@@ -516,7 +530,7 @@ class Session:
 
     @property
     def model(self) -> Checkpoint | None:
-        """The trained decoder with what is needed to use it. Raises CheckpointError when its file was damaged."""
+        """The trained decoder with all that is needed to use it. Raises CheckpointError if its file is damaged."""
         with importing_torch():
             from napari_dinoaugseg.model.checkpoint import load_checkpoint
 
@@ -524,26 +538,26 @@ class Session:
             self._model = load_checkpoint(self._model)
         return self._model
 
-    # --- memory -----------------------------------------------------------------------------------------------------
+    # --- snapshots --------------------------------------------------------------------------------------------------
 
     def snapshot(self, view: Mapping[str, Any] | None = None) -> Snapshot:
-        """All that the session is now; what happens later does not reach it. Call it where the labels are changed."""
+        """The state of the session; later changes do not affect it. Call it in the thread that changes the labels."""
         model = self._model or self._unusable
         return Snapshot(
             self.labels.content(), self.settings, tuple(self.history), model, dict(view or {}), self.model_settings
         )
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot of a session with the same case; everything here is replaced.
+        """Continue from a snapshot of the same case, which replaces everything.
 
-        The encoder is loaded when it is first needed, as ever. Raises LabelError when the labels do not fit the case;
-        nothing is changed then.
+        Raises:
+            LabelError: the labels do not fit the case; nothing is changed.
         """
         self.labels.take_content(snapshot.book)
         self.close()
         self.settings, self.history, self._round = snapshot.settings, list(snapshot.history), None
         self._model, self._unusable = snapshot.model, None
-        # Before models kept their settings, a model of other settings than the session's was never saved.
+        # Older versions saved no settings with a model: they were always those of the session.
         trained_with = snapshot.model_settings or snapshot.settings
         self._model_recipe = None if snapshot.model is None else Recipe(trained_with, self._config.weights)
 
@@ -551,7 +565,7 @@ class Session:
 
     @contextmanager
     def _losing_workers(self) -> Iterator[None]:
-        """Drop the engine when its worker is lost; it is rebuilt on next use, with the model that is kept here."""
+        """Drop the engine when its worker is lost; it is rebuilt on next use, with the kept model."""
         try:
             yield
         except ClusterError:
@@ -559,7 +573,7 @@ class Session:
             raise
 
     def _restore_model(self, engine: Compute) -> None:
-        """Give the trained model to a new engine; one that no longer fits is kept aside, with a notice."""
+        """Give the trained model to a new engine; a model that no longer fits is set aside, with a notice."""
         source = self._model if isinstance(self._model, Path) else self.case.path
         try:
             model = self.model
@@ -568,5 +582,80 @@ class Session:
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
             self._model, self._unusable = None, self._model
             self._model_recipe = None
-            msg = f"What was learnt before cannot be used any more; train again. ({error})"
+            msg = f"The trained model can no longer be used; train again. ({error})"
             self._notify(error.message.reworded(msg) if isinstance(error, CheckpointError) else msg)
+
+
+def _require_classes(labelled: Collection[Labels]) -> None:
+    """Raise TrainingError unless a slice is labelled and one of them holds a class."""
+    if not labelled:
+        msg = "No slice is labelled. Paint at least one slice, then train."
+        raise TrainingError(msg)
+    if not any(value not in (0, UNKNOWN) for labels in labelled for value in np.unique(labels)):
+        msg = "The labelled slices hold only background. Paint at least one class on one slice, then train."
+        raise TrainingError(msg)
+
+
+def write_mask(case: Case, path: Path, masks: MaskOf, classes: Iterable[LabelClass], *, by_hand: bool = False) -> None:
+    """Write a mask with :meth:`Case.write_mask`; a volume's file may also hold the classes (DICOM SEG).
+
+    Args:
+        case: of the mask.
+        path: the file or folder.
+        masks: gives the labels (H, W) of slice i.
+        classes: number, name and colour of the labels in it.
+        by_hand: whether a person painted all of it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if isinstance(case, VolumeCase):
+        segments = [Segment(entry.number, entry.name, entry.colour, by_hand) for entry in classes]
+        case.write_mask(path, masks, segments)
+    else:
+        case.write_mask(path, masks)
+
+
+def require_fitting(
+    checkpoint: Checkpoint, path: Path, present: Sequence[int], encoder: str
+) -> tuple[list[LabelClass], Settings]:
+    """The classes and settings of a saved model.
+
+    Args:
+        checkpoint: the model.
+        path: its file, for messages.
+        present: the class numbers of the session; empty = the model brings its own.
+        encoder: of the session's settings, or ``auto``.
+
+    Raises:
+        CheckpointError: another encoder, other classes, or contents that this version does not understand.
+    """
+    with importing_torch():
+        from napari_dinoaugseg.model.specs import ENCODERS
+
+    try:
+        classes, settings = from_plain(checkpoint.classes), Settings.checked(checkpoint.settings)
+    except (KeyError, TypeError, ValueError, LabelError, SettingsError) as error:
+        msg = (
+            f"{path}: the model file describes classes or settings that this version does not understand. "
+            f"Train a new model ({error})."
+        )
+        raise CheckpointError(msg) from error
+    if settings.encoder not in ENCODERS:
+        msg = f"{path}: the model needs the encoder '{settings.encoder}', which is not known here. Train a new model."
+        raise CheckpointError(msg)
+    numbers = [entry.number for entry in classes]
+    if present and list(present) != numbers:
+        theirs, ours = (", ".join(str(number) for number in listed) for listed in (numbers, present))
+        msg = (
+            f"{path}: the model knows the classes {theirs}, the labels have {ours}. "
+            "They must be the same; give labels with these values, or train without the model."
+        )
+        raise CheckpointError(msg)
+    if encoder not in ("auto", settings.encoder):
+        msg = (
+            f"{path}: the model works on features of {settings.encoder}, not of {encoder}. "
+            "Use that encoder (or auto), or train without the model."
+        )
+        raise CheckpointError(msg)
+    return classes, settings

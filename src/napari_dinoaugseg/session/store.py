@@ -1,6 +1,15 @@
-"""Where sessions lie: a folder for each case, named by its pixels, with a numbered folder for each session in it.
+"""Saved sessions: a folder for each, which is always whole, below a folder for each case.
 
-Neither the case's name nor its path stands in a name or a file: they may tell who the patient is.
+```
+FINGERPRINT/001/                      a case is named by its pixels: its name or path may name the patient
+    session.json                      the index; replaced last, in one step
+    slices/00012_manual_<hash>.png    the labels of a slice
+    model_<hash>.safetensors          the trained decoder
+    lock                              held by the window that may write
+```
+
+Files are named by their content and never overwritten. A save adds the slices that changed, replaces the index, and
+only then deletes what the index no longer needs: a program killed at any moment leaves the last session or the new one.
 """
 
 from __future__ import annotations
@@ -42,135 +51,32 @@ from napari_dinoaugseg.session.index import (
 )
 from napari_dinoaugseg.session.labels import UNKNOWN, BookContent, Entry, LabelClass, Labels, new_class
 
-
-def default_sessions_folder() -> Path:
-    """The user's data folder; the environment variable DINOAUGSEG_SESSIONS moves it."""
-    named = os.environ.get("DINOAUGSEG_SESSIONS")
-    if named:
-        return Path(named)
-    return Path(platformdirs.user_data_dir("napari-dinoaugseg", appauthor=False)) / "sessions"
-
-
-@dataclass(frozen=True)
-class SavedSession:
-    """A session on disk, as its index tells.
-
-    Attributes:
-        folder: where it lies.
-        saved: when.
-        plane: how the case was cut; None where the index is damaged.
-        n_manual: slices labelled by hand.
-        n_accepted: slices with accepted predictions.
-        n_predicted: slices with predictions.
-        rounds: how many trainings.
-    """
-
-    folder: Path
-    saved: datetime
-    plane: str | None
-    n_manual: int
-    n_accepted: int
-    n_predicted: int
-    rounds: int
-
-
-def saved_sessions(fingerprint: str, root: Path | None = None) -> list[SavedSession]:
-    """The sessions of a case that hold anything, the last one first; those of a newer version of the program too.
-
-    Args:
-        fingerprint: of the case.
-        root: the folder of all sessions; None = the user's.
-    """
-    folder = _case_folder(fingerprint, root)
-    found = [_describe(path) for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.saved, reverse=True)
-
-
-def new_session_folder(fingerprint: str, root: Path | None = None) -> Path:
-    """Make an empty folder for a session of a case. Raises OutputError when the system refuses."""
-    folder = _case_folder(fingerprint, root)
-    number = 1
-    while True:
-        path = folder / f"{number:03d}"
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            msg = f"{path}: no session can be saved there ({disk.reason(error)})."
-            raise OutputError(msg, Hint.SESSION_FOLDER) from error
-        else:
-            return path
-
-
-def _case_folder(fingerprint: str, root: Path | None) -> Path:
-    return (root or default_sessions_folder()) / fingerprint
-
-
-def _describe(folder: Path) -> SavedSession | None:
-    """What a session is, from its index; from its files when that does not tell; None when it is empty."""
-    layers = [found[1] for path in slice_files(folder / "slices") if (found := parse(path.name)) is not None]
-    try:
-        index, _ = read_index(folder)
-    except SessionError:  # of a newer version: it is offered, so that the person learns of it
-        return SavedSession(folder, _changed(folder), None, 0, 0, 0, 0)
-    except DamagedIndexError:
-        saved, plane, rounds = _changed(folder), None, 0
-    else:
-        if index.slices is not None:
-            layers = [layer for names in index.slices.values() for layer in names]
-        saved, plane, rounds = index.saved, index.case.plane, len(index.rounds)
-    if not layers:
-        return None
-    count = layers.count
-    return SavedSession(folder, saved, plane, count("manual"), count("accepted"), count("predicted"), rounds)
-
-
-def _changed(folder: Path) -> datetime:
-    path = folder / INDEX_NAME
-    return datetime.fromtimestamp((path if path.exists() else folder).stat().st_mtime, UTC).astimezone()
-
-
-# A session on disk: a folder that is always whole.
-#
-# ```
-# session.json                          what there is, and the rest of the session; replaced last, in one step
-# slices/00012_manual_<hash>.png        the labels of a slice
-# model_<hash>.safetensors              the trained decoder
-# lock                                  held by the window that may write
-# ```
-#
-# Files are named by their content and never overwritten. A save adds the slices that changed, replaces the index, and
-# only then deletes what no index needs any more: killed at any moment, the program leaves the last session or the new
-# one.
-
-
-logging.getLogger("filelock").setLevel(logging.WARNING)  # below that it logs paths of the person's machine
+logging.getLogger("filelock").setLevel(logging.WARNING)  # below that it logs paths
 
 _DAMAGED = ".damaged"
-_LARGEST_MODEL = 2**30  # bytes; the paper's decoder for the large encoder takes 120 million
+_LARGEST_MODEL = 2**30  # bytes; the paper's decoder for the large encoder has 120 million
 _Layers = dict[str, dict[int, Labels]]
 
 
 def case_key(case: Case) -> CaseKey:
-    """What a session of this case is found by. Reads every pixel the first time."""
+    """The key of a case's sessions. Reads every pixel the first time."""
     return CaseKey(case.fingerprint, case.plane.value, case.n_slices)
 
 
 class SessionStore:
-    """One session in its folder. One thread at a time.
+    """One session in its folder, for one thread at a time.
 
     Args:
-        folder: made when it is not there.
-        case: whose session it is.
+        folder: of the session; created if it does not exist.
+        case: of the session.
 
     Attributes:
-        folder: where it lies.
-        reason: why it cannot be saved, a sentence; empty when it can.
+        folder: of the session.
+        reason: why it cannot be saved, a sentence; empty if it can.
 
     Raises:
-        OutputError: the folder cannot be made.
-        SessionError: what lies there is no folder of a session.
+        OutputError: the folder cannot be created.
+        SessionError: the folder is a link, or holds links.
     """
 
     def __init__(self, folder: Path, case: Case) -> None:
@@ -178,18 +84,18 @@ class SessionStore:
         self._case = case
         self._key = case_key(case)
         self._slices = folder / "slices"
-        # What lies on disk: the array (arrays of a label book never change) and its file.
+        # The arrays on disk and their files; arrays of a label book are immutable.
         self._written: dict[tuple[str, int], tuple[Labels, str]] = {}
         self._model: tuple[Any, str] | None = None
         self._locked: tuple[int, int] | None = None
         self._swept = False
         for path in (folder, self._slices, folder / "lock"):
             if path.is_symlink():
-                msg = f"{path}: a session cannot lie behind a link; whose files would be written? Remove the link."
+                msg = f"{path}: this is a link, and a session is not written through a link. Remove the link."
                 raise SessionError(msg)
         with _refusals(folder):
             self._slices.mkdir(parents=True, exist_ok=True)
-        # It belongs to the window, not to the thread: another one saves.
+        # The lock belongs to the window, not to the thread: another thread saves.
         self._lock = FileLock(folder / "lock", blocking=False, thread_local=False)
         self.reason = self._acquire()
 
@@ -206,7 +112,7 @@ class SessionStore:
         return ""
 
     def _lock_file(self) -> tuple[int, int] | None:
-        """Which file is the lock: another one, or none, once somebody deleted the folder."""
+        """Identity of the lock file; it changes when somebody deletes the folder."""
         try:
             found = (self.folder / "lock").stat()
         except FileNotFoundError:
@@ -214,7 +120,7 @@ class SessionStore:
         return found.st_dev, found.st_ino
 
     def _lock_again(self) -> None:
-        """Somebody deleted the folder: a lock on a file that is gone keeps nobody out."""
+        """Lock again after somebody deleted the folder: a lock on a deleted file locks nobody out."""
         self._lock.release()
         self.reason = self._acquire()
         if not self.is_writable:
@@ -227,7 +133,7 @@ class SessionStore:
         return self._lock.is_locked
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self._lock.release()
 
     # --- writing ----------------------------------------------------------------------------------------------------
@@ -236,11 +142,11 @@ class SessionStore:
         """Write what changed since the last save or load.
 
         Raises:
-            OutputError: the system refused (disk full, no permission); the session on disk is the last one.
+            OutputError: disk full or no permission; the session on disk is still the last one.
             SessionError: another window writes this session.
         """
         if not self.is_writable:
-            msg = f"{self.folder}: {self.reason or 'the session was closed already.'}"
+            msg = f"{self.folder}: {self.reason or 'the session is closed.'}"
             raise SessionError(msg)
         with _refusals(self.folder):
             self._slices.mkdir(parents=True, exist_ok=True)
@@ -258,7 +164,7 @@ class SessionStore:
                 view=dict(snapshot.view),
                 model_settings=snapshot.model_settings,
             )
-            if not (self.folder / INDEX_NAME).exists():  # if we are killed in the first save, all whole files count
+            if not (self.folder / INDEX_NAME).exists():  # if killed in the first save, all whole files count
                 disk.write(self.folder / INDEX_NAME, to_bytes(index))
             index.slices = self._save_slices(snapshot.book, there)
             index.model = self._save_model(snapshot.model)
@@ -296,16 +202,16 @@ class SessionStore:
         return self._model[1]
 
     def _sweep(self, index: Index, there: set[str]) -> None:
-        """Delete what the index that was just written does not need. What was found damaged stays, for an expert.
+        """Delete what the new index does not need; damaged files stay, for an expert.
 
         Args:
-            index: as it is on disk now.
-            there: the names of what lay in the folder of slices before it was written.
+            index: on disk.
+            there: file names in the folder of slices before the save.
         """
         needed = {name for names in (index.slices or {}).values() for name in names.values()}
         stale = [self._slices / name for name in there if parse(name) is not None and name not in needed]
         stale += [path for path in self.folder.glob("model_*.safetensors") if path.name != index.model]
-        if not self._swept:  # of a program that was killed while it wrote
+        if not self._swept:  # left by a program that was killed while writing
             left = (*self.folder.iterdir(), *(self._slices / name for name in there))
             stale += [path for path in left if disk.PART in path.name]
             self._swept = True
@@ -316,19 +222,19 @@ class SessionStore:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def load(self) -> tuple[Snapshot, list[str]]:
-        """Read the session; a damaged part costs only that part.
+        """Read the session; a damaged part does not affect the others.
 
         Returns:
             The session, and a sentence for each part that could not be read.
 
         Raises:
-            SessionError: of a newer version, or of another case.
+            SessionError: it is of a newer version, or of another case.
         """
         try:
             index, problems = read_index(self.folder)
         except DamagedIndexError as error:
             if not (self.folder / INDEX_NAME).exists() and not any(slice_files(self._slices)):
-                return Snapshot(BookContent(), Settings()), []  # nothing was saved here yet
+                return Snapshot(BookContent(), Settings()), []  # nothing is saved here yet
             index, problems = Index(self._key, datetime.now(UTC)), [f"the table of contents is lost ({error})"]
         if index.case != self._key:
             msg = f"{self.folder}: this session belongs to another case, or to other slices of it."
@@ -350,7 +256,7 @@ class SessionStore:
 
     def _load_slices(self, index: Index, problems: list[str]) -> _Layers:
         if index.slices is None and problems:
-            problems.append("which labels were the last ones was told from the dates of the files")
+            problems.append("the last labels of each slice were chosen by the dates of the files")
         layers: _Layers = {layer: {} for layer in LAYERS}
         for number, layer, path in self._files_of(index):
             try:
@@ -381,9 +287,9 @@ class SessionStore:
         yield from (entry for entry in entries if entry[0] < self._case.n_slices)
 
     def _set_aside(self, path: Path) -> None:
-        """A damaged file is no longer ours to delete: somebody may still rescue something from it."""
+        """Rename a damaged file so that it is not deleted: somebody may still rescue something from it."""
         if self.is_writable and path.exists():
-            with contextlib.suppress(OSError):  # then it keeps its name, and is swept away one day
+            with contextlib.suppress(OSError):  # then it keeps its name, and a later save deletes it
                 path.replace(path.with_name(path.name + _DAMAGED))
 
     def _is_sound(self, model: Path) -> bool:
@@ -398,7 +304,7 @@ def _by_layer(unseen: Collection[Entry] | None) -> dict[str, list[int]] | None:
 
 
 def _with_found(classes: list[LabelClass], layers: Mapping[str, Mapping[int, Labels]]) -> list[LabelClass]:
-    """The classes, and those whose entry is lost but whose labels are there."""
+    """The classes, and those that labels hold although their entry is lost."""
     found = {int(n) for slices in layers.values() for labels in slices.values() for n in np.unique(labels)}
     lost = found - {0, UNKNOWN} - {entry.number for entry in classes}
     return sorted([*classes, *(new_class(number) for number in lost)], key=lambda entry: entry.number)
@@ -418,3 +324,94 @@ def _refusals(folder: Path) -> Iterator[None]:
             "Free some space or choose another folder; they are kept in memory meanwhile."
         )
         raise OutputError(msg) from error
+
+
+# --- the folders of all sessions ------------------------------------------------------------------------------------
+
+
+def default_sessions_folder() -> Path:
+    """The environment variable DINOAUGSEG_SESSIONS, else a folder in the user's data folder."""
+    named = os.environ.get("DINOAUGSEG_SESSIONS")
+    if named:
+        return Path(named)
+    return Path(platformdirs.user_data_dir("napari-dinoaugseg", appauthor=False)) / "sessions"
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """A session on disk, described by its index.
+
+    Attributes:
+        folder: of the session.
+        saved: time of saving.
+        plane: of the slices; None if the index is damaged.
+        n_manual: slices labelled by hand.
+        n_accepted: slices with accepted predictions.
+        n_predicted: slices with predictions.
+        rounds: number of trainings.
+    """
+
+    folder: Path
+    saved: datetime
+    plane: str | None
+    n_manual: int
+    n_accepted: int
+    n_predicted: int
+    rounds: int
+
+
+def saved_sessions(fingerprint: str, root: Path | None = None) -> list[SavedSession]:
+    """The sessions of a case that are not empty, newest first; also those of a newer version of the program.
+
+    Args:
+        fingerprint: of the case.
+        root: the folder of all sessions; None = the default.
+    """
+    folder = _case_folder(fingerprint, root)
+    found = [_describe(path) for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.saved, reverse=True)
+
+
+def new_session_folder(fingerprint: str, root: Path | None = None) -> Path:
+    """Create an empty folder for a session of a case. Raises OutputError."""
+    folder = _case_folder(fingerprint, root)
+    number = 1
+    while True:
+        path = folder / f"{number:03d}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            msg = f"{path}: no session can be saved there ({disk.reason(error)})."
+            raise OutputError(msg, Hint.SESSION_FOLDER) from error
+        else:
+            return path
+
+
+def _case_folder(fingerprint: str, root: Path | None) -> Path:
+    return (root or default_sessions_folder()) / fingerprint
+
+
+def _describe(folder: Path) -> SavedSession | None:
+    """Describe a session by its index, or by its files if that is damaged; None if it is empty."""
+    layers = [found[1] for path in slice_files(folder / "slices") if (found := parse(path.name)) is not None]
+    try:
+        index, _ = read_index(folder)
+    except SessionError:  # of a newer version: listed, so that the person sees it
+        return SavedSession(folder, _changed(folder), None, 0, 0, 0, 0)
+    except DamagedIndexError:
+        saved, plane, rounds = _changed(folder), None, 0
+    else:
+        if index.slices is not None:
+            layers = [layer for names in index.slices.values() for layer in names]
+        saved, plane, rounds = index.saved, index.case.plane, len(index.rounds)
+    if not layers:
+        return None
+    count = layers.count
+    return SavedSession(folder, saved, plane, count("manual"), count("accepted"), count("predicted"), rounds)
+
+
+def _changed(folder: Path) -> datetime:
+    path = folder / INDEX_NAME
+    return datetime.fromtimestamp((path if path.exists() else folder).stat().st_mtime, UTC).astimezone()
