@@ -150,7 +150,7 @@ BAD_PAIRS = {
     "elsewhere": (("moved.nii.gz", "truth.nii.gz"), "do not fit together: .*different affines", "moved.nii.gz"),
     "empty": (("empty.nii.gz", "empty.nii.gz"), "no label on the slices to compare", "empty.nii.gz"),
     "no labels": (("image.nii.gz", "truth.nii.gz"), "Save labels as whole numbers", "image.nii.gz"),
-    "slice": (("truth.nii.gz", "truth.nii.gz", "--slices", "3,16"), "no slice 16; .*0 to 15", "truth.nii.gz"),
+    "slice": (("truth.nii.gz", "truth.nii.gz", "--slices", "3,16"), "slice 16 does not exist; .*0 to 15", "truth.nii.gz"),
     "all excluded": (("truth.nii.gz", "truth.nii.gz", "--exclude-slices", "0-15"), "no slice is left", "truth.nii.gz"),
     "names": (("folder", "other"), "No mask matches by name", "folder"),
     "size": (("folder", "large"), "9 x 9 pixels, but large/a.png is 10 x 10", "folder/a.png"),

@@ -160,7 +160,7 @@ def test_stopping_while_slices_are_sent_leaves_the_worker(labelled, scheduler):
     training = session.train(cancel)
     until(training, "send")
     cancel.set()
-    with pytest.raises(TrainingError, match="stopped before the worker had begun"):
+    with pytest.raises(TrainingError, match="stopped before the worker had started"):
         drain(training)
     assert not session.is_ready
     assert session.history == []

@@ -31,7 +31,7 @@ def test_the_demo_opens_the_panel_with_the_sample(viewer, wait):
 
 
 def test_settings_that_do_not_exist_open_nothing(viewer):
-    with pytest.raises(SettingsError, match="no preset"):
+    with pytest.raises(SettingsError, match="Unknown preset"):
         open_demo(viewer, {}, "best", None, "cpu")
     assert len(viewer.layers) == 0
 

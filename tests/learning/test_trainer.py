@@ -203,7 +203,7 @@ def test_no_memory_at_all_ends_in_a_sentence(make_store, examples, quick, monkey
         raise MemoryError
 
     monkeypatch.setattr(_Run, "_step", hungry)
-    with pytest.raises(TrainingError, match="not enough memory"):
+    with pytest.raises(TrainingError, match="Not enough memory"):
         run(fit(make_store(), examples, quick, n_classes=3))
 
 
@@ -274,7 +274,7 @@ def test_prediction_without_room_for_one_slice_gives_way_step_by_step_and_says_w
 
     monkeypatch.setattr(predicting._Work, "_logits", refuse)
     events = []
-    with pytest.raises(NoRoomError, match="not enough memory to predict one slice"):
+    with pytest.raises(NoRoomError, match="Not enough memory to predict one slice"):
         list(predict(store, decoder, range(6), report=events.append))
     said = [event.text.partition("; ")[2] for event in events]
     smaller = ["going on with 2 slices at a time.", "going on with 1 slices at a time."]

@@ -127,7 +127,7 @@ REFUSED = {
     "the same, said": (lambda f: [write_nifti(f / "a.nii", VOLUME), pictures_in(f)], True, "right in the folder"),
     "several pages": (lambda f: stack(f / "a.tif"), None, "several pages"),
     "slices": (lambda f: write_dicom(f, VOLUME), True, "right in the folder of the cohort"),
-    "nothing": (lambda f: (f / "a.csv").write_text("x"), True, "no case here"),
+    "nothing": (lambda f: (f / "a.csv").write_text("x"), True, "no case found"),
     "volumes below": (lambda f: [(f / "p1").mkdir(), write_nifti(f / "p1" / "a.nii", VOLUME)], True, "text file"),
 }
 

@@ -114,11 +114,11 @@ def test_removing_a_class_with_paint_asks_and_undo_brings_both_back(book):
 @pytest.mark.parametrize(
     ("index", "labels", "message"),
     [
-        (6, full(1), "no slice 6"),
-        (-1, full(1), "no slice -1"),
+        (6, full(1), "Slice 6 does not exist"),
+        (-1, full(1), "Slice -1 does not exist"),
         (0, np.zeros((5, 4), np.uint16), "shape"),
-        (0, full(7), "no class"),
-        (0, np.full(SHAPE, -3), "no class"),
+        (0, full(7), "not a class"),
+        (0, np.full(SHAPE, -3), "not a class"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(book, index, labels, message):
@@ -220,7 +220,7 @@ def test_loading_labels_of_many_slices_with_their_classes_is_one_action(book):
 
 
 def test_nothing_is_taken_over_when_one_of_many_slices_does_not_fit(book):
-    with pytest.raises(LabelError, match="no class"):
+    with pytest.raises(LabelError, match="not a class"):
         book.label({0: full(1), 3: full(7)})
     assert book.labelled == []
 
@@ -411,7 +411,7 @@ class BookAttack(RuleBasedStateMachine):
         labels = full(0)
         labels[:rows] = value
         if value != UNKNOWN and value not in self.now.names:
-            with pytest.raises(LabelError, match="no class"):
+            with pytest.raises(LabelError, match="not a class"):
                 self.book.set_manual(index, full(value))
             return
         self.book.set_manual(index, labels)
@@ -651,5 +651,5 @@ def test_a_value_that_is_no_class_is_found_wherever_it_is(book, value):
     labels[1, 2] = value
     assert foreign_values(labels, [1, 2, 9]) == [value]
     assert foreign_values(labels.astype(np.int64), [1, 2, 9]) == [value]
-    with pytest.raises(LabelError, match=f"{value}, which is no class"):
+    with pytest.raises(LabelError, match=f"{value}, which is not a class"):
         book.set_manual(0, labels)

@@ -318,16 +318,16 @@ ROUND = {"labelled": [0], "steps": 9, "final_loss": 0.2, "seconds": {"train": 2.
         ("classes", [{"number": 0}], "Names and colours of the classes are damaged."),
         ("classes", [{"number": 1, "name": "x", "colour": "red; background: url(x)"}], "Names and colours"),
         ("settings", {"steps": -1}, "The settings are damaged."),
-        ("rounds", [{"labelled": "x"}], "The facts about past trainings are damaged."),
-        ("rounds", [{**ROUND, "seconds": {"train": float("nan")}}], "The facts about past trainings are damaged."),
+        ("rounds", [{"labelled": "x"}], "The records of past trainings are damaged."),
+        ("rounds", [{**ROUND, "seconds": {"train": float("nan")}}], "The records of past trainings are damaged."),
         ("confidence", {"0": "high"}, "The confidences of predictions are damaged."),
         ("confidence", {"0": float("nan")}, "The confidences of predictions are damaged."),
-        ("unseen", {"predicted": "all"}, "The entries of what was looked at are damaged."),
-        ("unseen", {"../predicted": [1]}, "The entries of what was looked at are damaged."),
+        ("unseen", {"predicted": "all"}, "The entries of unseen labels are damaged."),
+        ("unseen", {"../predicted": [1]}, "The entries of unseen labels are damaged."),
         ("slices", {"0": {"manual": "../../../etc/passwd"}}, "The entries of the slices are damaged."),
         ("slices", {"0": {"manual": "00001_manual_0123456789abcdef.png"}}, "The entries of the slices are damaged."),
-        ("model", "../model_0123456789abcdef.safetensors", "The facts about the trained model are damaged."),
-        ("view", 7, "The facts about what was in view are damaged."),
+        ("model", "../model_0123456789abcdef.safetensors", "The entry of the trained model are damaged."),
+        ("view", 7, "The entries of the view are damaged."),
     ],
 )
 def test_a_damaged_part_of_the_index_costs_only_that_part(folder, case, part, value, sentence):
@@ -455,7 +455,7 @@ def test_a_session_behind_a_link_is_refused(tmp_path, case, name):
     elsewhere.mkdir()
     (folder / name).symlink_to(elsewhere)
 
-    with pytest.raises(SessionError, match="behind a link"):
+    with pytest.raises(SessionError, match="not written through a link"):
         SessionStore(folder, case)
 
 
@@ -591,7 +591,7 @@ def test_a_book_keeps_what_it_had_when_the_content_does_not_fit(case):
     foreign = snapshot_of(case).book
     wrong = type(foreign)(foreign.classes[:1], foreign.layers, foreign.confidence)
 
-    with pytest.raises(Exception, match="which is no class"):
+    with pytest.raises(Exception, match="which is not a class"):
         book.take_content(wrong)
 
     assert book.content() == before

@@ -184,7 +184,8 @@ def _oriented(masks: MaskFolder, name: str, options: MaskOptions) -> NDArray[np.
 def _chosen(truth: Path, n_slices: int, slices: Sequence[int] | None, exclude: Sequence[int]) -> list[int]:
     wrong = [index for index in (*(slices or ()), *exclude) if not 0 <= index < n_slices]
     if wrong:
-        msg = f"{truth}: slice {wrong[0]} does not exist; slices are numbered from 0 to {n_slices - 1}."
+        last = n_slices - 1
+        msg = f"{truth}: slice {wrong[0]} does not exist; slices are numbered 0 to {last}. Check the numbers."
         raise LabelError(msg)
     left = sorted(set(range(n_slices) if slices is None else slices) - set(exclude))
     if not left:
