@@ -43,7 +43,7 @@ def something_else(path: Path) -> None:
 
 
 BAD_WEIGHTS = {
-    "missing": (lambda p: None, "no such file"),
+    "missing": (lambda p: None, "No such file"),
     "random": (lambda p: text(p, np.random.default_rng(0).bytes(5000)), "does not hold weights"),
     "cut": (lambda p: cut(packaged(p), 0.8), "cut or damaged"),
     "something else": (something_else, "not the weights of efficientnet-lite0"),
@@ -81,7 +81,7 @@ def test_what_is_not_there_is_named_and_what_is_there_is_listed(option, value, s
 
 
 BAD_MODELS = {
-    "missing": (lambda p: p.unlink(), "no such file"),
+    "missing": (lambda p: p.unlink(), "No such file"),
     "cut": (lambda p: cut(p, 0.8), "cut or damaged"),
     "encoder weights": (something_else, "not a model saved by napari-dinoaugseg.*--weights"),
     "hostile": (hostile, "not a model saved by napari-dinoaugseg"),

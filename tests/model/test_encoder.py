@@ -337,7 +337,7 @@ def test_a_download_asks_for_the_file_only_and_shows_no_line_of_the_client(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hub, "_TELL_EVERY", 0.0)
+    monkeypatch.setattr(hub, "_REPORT_EVERY", 0.0)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", False)
     server.answers(200, X_Repo_Commit=COMMIT, ETag='"abc"', X_HF_Warning="topic; log in for a higher limit")
     server.content = b"w" * 3_000_000
