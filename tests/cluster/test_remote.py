@@ -336,7 +336,7 @@ def on_worker(monkeypatch):
 @pytest.mark.usefixtures("on_worker")
 def test_a_worker_without_room_or_of_another_version_says_so(facts, monkeypatch):
     monkeypatch.setattr(remote, "available_memory", lambda: 64 * 2**20)
-    with pytest.raises(ClusterError, match="room for 32 MB of slices, and the case takes 40 MB"):
+    with pytest.raises(ClusterError, match="memory for 32 MB of slices, and the case takes 40 MB"):
         WorkerActor(facts, connection.version("napari-dinoaugseg"), 40 * 2**20)
     with pytest.raises(ClusterError, match="Install the same version"):
         WorkerActor(facts, "0.0.1", 0)
