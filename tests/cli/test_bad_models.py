@@ -69,7 +69,7 @@ def test_weights_of_another_encoder(refused, case):
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
-        ("--encoder", "resnet18", "no encoder 'resnet18'. Choose one of: auto, dinov3-convnext-tiny"),
+        ("--encoder", "resnet18", "Unknown encoder 'resnet18'. Choose one of: auto, dinov3-convnext-tiny"),
         ("--encoder", "dinov3-convnext-tiny", "not on this machine and downloads are switched off.*\nName a file"),
         ("--window", "tooth", "Unknown window 'tooth'. Choose one of auto"),
         ("--device", "cuda:77", "'cuda:77' is not in this machine.*Use auto"),
@@ -113,4 +113,4 @@ def test_a_model_that_cannot_be_continued(example, refused, case, segmented):
 
 
 def test_a_check_of_an_encoder_that_does_not_exist(refused):
-    refused("encoders", "--check", "resnet18", says="no encoder 'resnet18'", names="resnet18", needs_torch=True)
+    refused("encoders", "--check", "resnet18", says="Unknown encoder 'resnet18'", names="resnet18", needs_torch=True)
