@@ -267,6 +267,7 @@ def test_starting_anew_leaves_the_old_session_and_offers_it_again(labelled, pane
     controller = labelled
     (old,) = come_back(controller, blob_files[0], qtbot)
     panel.resume.anew_button.click()
+    settle()
     assert not panel.resume.isVisible()
     assert controller.session.labels.labelled == []
     controller.layers.manual.paint((1, 10, 10), 1)
