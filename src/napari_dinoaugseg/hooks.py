@@ -1,6 +1,6 @@
-"""What napari may call: readers, writers and the sample case; see napari.yaml.
+"""The readers, the writer and the sample case that napari.yaml declares.
 
-napari imports this module when a file is opened or saved, so nothing is loaded here before it is needed.
+napari imports this module whenever a file is opened or saved, so everything heavy is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 PathOrPaths = str | Sequence[str]
 LayerData = tuple[Any, dict[str, Any], str]
 
-_LOOKED_AT = 200  # files of a folder
+_LOOKED_AT = 200  # files of a folder that are checked for DICOM
 
 
 def get_volume_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
-    """The reader of one NIfTI or NRRD file; None for several files at once, which make no volume."""
+    """The reader of one NIfTI or NRRD file; None for several files, which do not form a volume."""
     return _read if isinstance(path, str) or len(path) == 1 else None
 
 
@@ -34,7 +34,7 @@ def get_dicom_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerDat
 
 
 def _holds_dicom(folder: Path) -> bool:
-    """Look at the first files only: napari asks for every folder that is dropped, however large."""
+    """Whether DICOM files are among the first ones. Not all are checked: napari asks for every dropped folder."""
     from napari_dinoaugseg.case.files import each_folder, may_be_dicom
 
     files = (path for found in each_folder(folder) for path in (*found.pictures, *found.others))
@@ -53,20 +53,20 @@ def _read(path: PathOrPaths) -> list[LayerData]:
     except CaseError as error:
         raise CaseError(in_words(error)) from error
     if not isinstance(case, VolumeCase):
-        msg = f"{path}: this is no volume. Open pictures in the Case section of the DINO-AugSeg panel."
+        msg = f"{path}: this is not a volume. Open pictures in the Case section of the DINO-AugSeg panel."
         raise CaseError(msg)
     return [_layer(case)]
 
 
 def sample_brain() -> list[LayerData]:
-    """The sample case: a brain template. Raises CaseError when nilearn is not installed."""
+    """The sample case, a brain template. Raises CaseError if nilearn is not installed."""
     from napari_dinoaugseg.case.array import sample_case
 
     return [_layer(sample_case())]
 
 
 def _layer(case: VolumeCase) -> LayerData:
-    """An image layer in display order, in millimetres where they are known."""
+    """An image layer in display order, in millimetres where the voxel size is known."""
     from napari_dinoaugseg.gui.display import case_metadata
 
     options: dict[str, Any] = {"name": case.name, "metadata": case_metadata(case), "scale": case.display_scale}
@@ -84,10 +84,10 @@ def _layer(case: VolumeCase) -> LayerData:
 def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write a labels layer as NIfTI or NRRD.
 
-    Labels on an image that we opened get its exact geometry; others a diagonal affine from the layer's scale.
+    Labels on an image that this plugin opened get its exact geometry; others a diagonal affine from the layer's scale.
 
     Args:
-        path: where to write; .nii.gz, .nii or .nrrd.
+        path: the file to write: .nii.gz, .nii or .nrrd.
         data: (z, y, x) or (y, x) labels from 0 to 65535.
         attributes: of the layer, as napari passes them.
 
@@ -95,14 +95,14 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         The written path.
 
     Raises:
-        LabelError: what the layer holds are no labels that fit into such a file.
-        OutputError: nothing can be written there.
+        LabelError: the layer does not hold labels that fit into such a file.
+        OutputError: the file cannot be written.
     """
     import numpy as np
 
     from napari_dinoaugseg.case.array import case_from_array
     from napari_dinoaugseg.errors import LabelError
-    from napari_dinoaugseg.gui.display import case_in, spacing_in
+    from napari_dinoaugseg.gui.display import AXIS, case_in, spacing_in
     from napari_dinoaugseg.session.labels import BACKGROUND
 
     name = str(attributes.get("name", "labels"))
@@ -124,20 +124,13 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         case = case_from_array(labels, spacing=spacing, name=name)
     case.check_output(Path(path))
     shown = labels if labels.ndim == 3 else labels[np.newaxis]
-    slices = np.moveaxis(shown, _slice_axis(case), 0)
+    slices = np.moveaxis(shown, AXIS[case.plane], 0)
     case.write_mask(Path(path), lambda i: slices[i].astype(np.uint16))
     return [path]
 
 
-def _slice_axis(case: VolumeCase) -> int:
-    """The axis of the display array that counts the slices."""
-    from napari_dinoaugseg.case.geometry import Plane
-
-    return {Plane.CORONAL: 1, Plane.SAGITTAL: 2}.get(case.plane, 0)
-
-
 def _case_below(labels: NDArray[Any], attributes: dict[str, Any]) -> VolumeCase | None:
-    """The volume that labels were drawn on: the layer's own, or that of an image in the viewer of the same grid."""
+    """The volume that labels were drawn on: that in the layer's metadata, or of an image with the same grid."""
     from napari_dinoaugseg.case.volume import VolumeCase
     from napari_dinoaugseg.gui.display import case_in
 
@@ -146,8 +139,8 @@ def _case_below(labels: NDArray[Any], attributes: dict[str, Any]) -> VolumeCase 
         return own
     for case in _cases_in_viewer():
         scale = tuple(float(size) for size in attributes.get("scale", ()))
-        close = len(scale) == 3 and all(abs(a - b) <= 1e-6 * b for a, b in zip(scale, case.display_scale, strict=True))
-        if case.display.shape[:3] == labels.shape and close:
+        same = len(scale) == 3 and all(abs(a - b) <= 1e-6 * b for a, b in zip(scale, case.display_scale, strict=True))
+        if case.display.shape[:3] == labels.shape and same:
             return case
     return None
 

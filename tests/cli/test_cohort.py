@@ -111,7 +111,7 @@ def test_a_mask_of_a_cohort_is_that_of_the_case_alone(cohort, alone):
     keep(cohort, 2)
     many = run_command(cohort, *PREDICT, "--out", "out", **alone)
     assert many.code == 0, many.errors
-    assert 'one case follows the other; for workers beside one another use pip install "napari' in many.errors
+    assert 'cases are predicted one after the other; for parallel workers use pip install "napari' in many.errors
     assert [line.split()[:3] for line in many.output.splitlines()[1:3]] == [["patient", n, "done"] for n in ("0", "1")]
     assert many.output.splitlines()[3].startswith("2 done, 0 failed, 0 was there; ")
     one = ("predict", "cohort/patient 1.nii.gz", *PREDICT[2:], "--out", "one.nii.gz")

@@ -130,7 +130,7 @@ def test_unknown_pixels_reach_the_label_book(tmp_path: Path):
 @pytest.mark.parametrize("option", [("--mask-orientation", "seen"), ("--ignore", "255")])
 def test_options_about_pictures_are_refused_for_volumes(option: tuple[str, str], refused: Any, case: Path):
     rest = ("--labels", "labels.nii.gz", "--out", "mask.nii.gz", *option)
-    refused("segment", "image.nii.gz", *rest, says="are about masks of pictures", names="image")
+    refused("segment", "image.nii.gz", *rest, says="are for masks of pictures", names="image")
     refused(
         "evaluate", "truth.nii.gz", "labels.nii.gz", *option, says="about folders with masks of pictures", names=None
     )

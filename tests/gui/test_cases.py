@@ -40,9 +40,9 @@ def test_opening_in_the_background_shows_image_and_labels_in_millimetres(control
 
 def test_no_image_and_a_layer_that_is_no_image_are_said(controller, said, panel):
     panel.case.layer_button.click()
-    assert any("There is no image yet" in text for text in said)
+    assert any("The viewer has no image yet" in text for text in said)
     controller.cases.use_layer(controller.viewer.add_points([[1, 2]], name="marks"))
-    assert any("'marks' is no image" in text for text in said)
+    assert any("'marks' is not an image" in text for text in said)
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_nothing_is_replaced_without_asking(labelled, section, save_as, answer, 
     section.mask_button.click()
     wait(labelled)
     assert len(asked) == 1
-    assert "mask.nii.gz is there already" in asked[0]
+    assert "mask.nii.gz already exists" in asked[0]
     assert (path.read_bytes() == b"precious") is not yes
 
 

@@ -70,7 +70,7 @@ def test_what_cannot_be_annotated_is_said(controller, failed, data, options, sai
 def test_labels_and_nothing_are_no_image(controller, failed):
     controller.cases.use_layer(controller.viewer.add_labels(np.zeros((4, 5), np.uint8), name="paint"))
     controller.cases.use_layer(None)
-    assert "'paint' is no image" in failed[0]
+    assert "'paint' is not an image" in failed[0]
     assert "no image yet" in failed[1]
 
 

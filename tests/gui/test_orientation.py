@@ -17,8 +17,7 @@ from qtpy.QtCore import QPoint, Qt
 
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.gui.controller import Controller
-from napari_dinoaugseg.gui.display import AXIS
-from napari_dinoaugseg.gui.view import Orientation, camera_orientation, directions_of, edge_letters
+from napari_dinoaugseg.gui.display import AXIS, Orientation, camera_orientation, directions_of, edge_letters
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 

@@ -249,7 +249,7 @@ def test_agreement_is_a_curve_over_trainings(opened, section, wait, truth_slices
 
 def test_the_curve_follows_the_theme(opened, section):
     def colour() -> str:
-        return section.curve.plot.getAxis("left").textPen().color().name()
+        return section.curve.getAxis("left").textPen().color().name()
 
     opened.viewer.theme = "dark"
     dark = colour()
@@ -262,7 +262,7 @@ def test_both_curves_and_the_link_to_the_licence_are_readable_in_either_theme(pa
     qtbot.waitUntil(lambda: "<a href" in state.text(), timeout=30_000)  # looked for once a case is open
     for theme in ("dark", "light", "dark"):
         opened.viewer.theme = theme
-        for plot in (panel.train.curve, panel.review.curve.plot):
+        for plot in (panel.train.curve, panel.review.curve):
             ground = plot.backgroundBrush().color()
             (line,) = plot.listDataItems()
             pens = (plot.getAxis("left").textPen().color(), pyqtgraph.mkPen(line.opts["pen"]).color())

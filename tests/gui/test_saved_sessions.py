@@ -82,7 +82,7 @@ def reopen(panel, path, qtbot, **options):
 
 
 def go_on(panel, qtbot):
-    """Press "Go on"."""
+    """Press "Continue"."""
     panel.resume.go_on_button.click()
     wait_idle(qtbot, panel.controller)
     return panel.controller
@@ -235,7 +235,7 @@ def test_going_on_brings_everything_back(labelled, panel, another, blob_files, t
     assert "4 slices by hand, 1 accepted" in panel.resume.text.text()
     assert "1 training" in panel.resume.text.text()
     settle()
-    assert panel.advice.text().startswith("Go on with your labels, or start anew")
+    assert panel.advice.text().startswith("Continue with your labels, or start over")
     go_on(panel, qtbot)
     after = second.session.snapshot()
     assert not panel.resume.isVisible()
@@ -263,10 +263,10 @@ def test_going_on_brings_everything_back(labelled, panel, another, blob_files, t
     assert second.session.history[1].steps < second.session.history[0].steps  # it went on
 
 
-def test_starting_anew_leaves_the_old_session_and_offers_it_again(labelled, panel, blob_files, qtbot):
+def test_starting_over_leaves_the_old_session_and_offers_it_again(labelled, panel, blob_files, qtbot):
     controller = labelled
     (old,) = come_back(controller, blob_files[0], qtbot)
-    panel.resume.anew_button.click()
+    panel.resume.start_over_button.click()
     settle()
     assert not panel.resume.isVisible()
     assert controller.session.labels.labelled == []
@@ -286,7 +286,7 @@ def test_a_case_that_is_opened_again_offers_what_was_just_painted(controller, ca
     settle()
     assert "1 slice by hand" in panel.resume.text.text()
     assert not panel.export.mask_button.isEnabled()  # a mask without them is not what is wanted
-    panel.resume.anew_button.click()
+    panel.resume.start_over_button.click()
     settle()
     assert panel.export.mask_button.isEnabled()
 
@@ -490,7 +490,7 @@ def test_two_windows_of_one_case_have_a_session_each(labelled, another, blob_fil
     controller = reopen(panel, blob_files[0], qtbot, plane="axial")
     go_on(panel, qtbot)
     assert controller.read_only
-    panel.resume.anew_button.click()
+    panel.resume.start_over_button.click()
     assert not controller.read_only
     assert controller.session.labels.labelled == []
     controller.layers.manual.paint((1, 10, 10), 1)

@@ -36,7 +36,7 @@ def test_the_same_on_a_worker_whose_scheduler_is_killed_in_the_second_training(p
             controller.progressed.disconnect(kill)
             assert set(LABELLED_SLICES) < set(controller.session.labels.labelled)
             settle()
-            assert "Go on with this computer" in panel.advice.text()
+            assert "Continue on this computer" in panel.advice.text()
             assert panel.train.here_button.isVisible()
             panel.train.here_button.click()
             assert controller.setup.scheduler == ""

@@ -1,4 +1,4 @@
-"""The commands. Each hands over to a module of its own, which loads the engine only then."""
+"""The commands; each imports its implementation, and with it the engine, only when it is run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def segment(options: SegmentOptions) -> None:
 def predict(options: PredictOptions) -> None:
     """Write a mask of a new case with a saved model, or of each case of a cohort.
 
-    The same command on a cohort goes on where it stopped, and keeps the masks that are there.
+    On a cohort, the same command continues where it stopped and keeps existing masks.
     """
     from napari_dinoaugseg.session.cohort import find_cohort
 
@@ -77,7 +77,7 @@ def predict(options: PredictOptions) -> None:
     if options.scheduler is not None or options.workers is not None or options.overwrite:
         raise typer.BadParameter(
             f"{options.case} is taken as one case, and --scheduler, --workers and --overwrite are for cohorts. "
-            "Leave them out, or say --cohort."
+            "Leave them out, or add --cohort."
         )
     from napari_dinoaugseg.cli.segment import run_predict
 
@@ -107,7 +107,7 @@ def evaluate(
 @app.command()
 @takes(SimulateOptions)
 def simulate(options: SimulateOptions) -> None:
-    """Play a person who labels a few slices, trains, and labels more: Dice of the unlabelled slices, round by round."""
+    """Simulate a person who labels a few slices, trains, and labels more; print the Dice of unlabelled slices."""
     from napari_dinoaugseg.cli.evaluate import run_simulate
 
     run_simulate(options)
@@ -123,7 +123,7 @@ def encoders(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """List the encoders, and whether their weights are at hand."""
+    """List the encoders, and whether their weights are available."""
     from napari_dinoaugseg.cli.encoders import run_encoders
 
     run_encoders(check, weights, device, as_json=json)
@@ -175,9 +175,9 @@ def _root(
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 an error of the input, said in one or two lines, 2 wrong usage."""
+    """Entry point. Exit codes: 0 success, 1 an error in one or two lines, 2 wrong usage, 130 interrupted."""
     limit_spinning()
-    # Before it ends Python looks for garbage in all of PyTorch once more: a second of waiting for nothing.
+    # Otherwise Python collects garbage in all of PyTorch before it exits, which takes a second.
     atexit.register(gc.freeze)
     try:
         app()
@@ -192,6 +192,6 @@ def main() -> None:
             raise
         tell(
             f"Error: something unforeseen went wrong ({type(error).__name__}: {error}).\n"
-            "This is a bug of ours: run it again with DINOAUGSEG_DEBUG=1 and report what it prints."
+            "This is a bug: run it again with DINOAUGSEG_DEBUG=1 and report what it prints."
         )
         sys.exit(1)

@@ -37,13 +37,13 @@ class Row:
 
 
 def run_cohort(options: PredictOptions, found: Cohort) -> bool:
-    """Predict the cases that have no mask yet; returns whether there is a mask of every case now."""
+    """Predict the cases that have no mask yet; returns whether every case has a mask now."""
     started = time.monotonic()
     if options.scheduler is not None or options.workers is not None:
         connection.require_installed()
     for notice in found.notices:
         note(notice)
-    # Other processes and machines need paths from the root.
+    # Other processes and machines need absolute paths.
     cases = place_results([path.absolute() for path in found.cases], options.out.absolute())
     plan = _plan(options)
     prepare_folder(options.out, options.case, cases)
@@ -66,7 +66,7 @@ def run_cohort(options: PredictOptions, found: Cohort) -> bool:
 
 
 def _plan(options: PredictOptions) -> BatchPlan:
-    """What each worker needs to know. Raises CheckpointError when there is no model."""
+    """The model and options that workers need. Raises CheckpointError if the model file is missing."""
     weights = None if options.weights is None else options.weights.absolute()
     return BatchPlan(
         model=options.model.absolute(),
@@ -80,7 +80,7 @@ def _plan(options: PredictOptions) -> BatchPlan:
 
 
 def _predict(todo: list[CohortCase], plan: BatchPlan, options: PredictOptions) -> dict[CohortCase, Row]:
-    """What became of each case. When the workers are lost, the rest counts as failed."""
+    """The result of each case. If the workers are lost, the remaining cases count as failed."""
     rows: dict[CohortCase, Row] = {}
     lost = "not predicted"
     line = CasesLine(len(todo))
@@ -99,7 +99,7 @@ def _predict(todo: list[CohortCase], plan: BatchPlan, options: PredictOptions) -
         lost = "not predicted: the scheduler was lost"
     except KeyboardInterrupt:
         done = sum(row.state == "done" for row in rows.values())
-        tell(f"{done} of {len(todo)} cases were predicted and written; the same command goes on from there.")
+        tell(f"{done} of {len(todo)} cases were predicted and written; the same command continues from there.")
         raise SystemExit(130) from None
     return {case: rows.get(case) or Row(case, "failed", lost, None) for case in todo}
 
@@ -108,9 +108,9 @@ def _predict(todo: list[CohortCase], plan: BatchPlan, options: PredictOptions) -
 def _results(
     todo: list[CohortCase], plan: BatchPlan, options: PredictOptions, line: CasesLine
 ) -> Iterator[Iterator[tuple[CohortCase, Outcome]]]:
-    """The results as they come: from a scheduler, from workers here, or from this process."""
+    """The results as they arrive: from a scheduler, from local workers, or from this process."""
     if options.scheduler is None and not connection.is_installed():
-        tell(f"Note: one case follows the other; for workers beside one another use {connection.INSTALL}.")
+        tell(f"Note: cases are predicted one after the other; for parallel workers use {connection.INSTALL}.")
         yield predict_here(todo, plan)
         return
     if options.scheduler is not None:

@@ -18,7 +18,7 @@ _STATES = {
 
 
 def run_encoders(check: str | None, weights: Path | None, device: str, *, as_json: bool) -> None:
-    """List the encoders; with ``check`` load one and encode a picture of noise, as also with ``weights``."""
+    """List the encoders; with ``check`` or ``weights``, also load one and encode a picture of noise."""
     with importing_torch():
         from napari_dinoaugseg.model.encoder import ENCODERS, weights_state
 
@@ -61,7 +61,7 @@ def _check(name: str, weights: Path | None, device_name: str) -> dict[str, objec
     resolved = resolve_encoder(name, weights=weights, device_type=device.type, notify=tell)
     encoder = load_encoder(resolved, weights=weights, device=device, notify=tell)
     picture = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)).to(device)
-    encoder.encode(picture)  # the first pass also sets up
+    encoder.encode(picture)  # warm-up
     started = time.monotonic()
     for _ in range(3):
         maps = encoder.encode(picture)

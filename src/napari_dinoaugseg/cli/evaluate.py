@@ -1,4 +1,4 @@
-"""`dinoaugseg evaluate`."""
+"""`dinoaugseg evaluate` and `dinoaugseg simulate`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.cli.options import SimulateOptions
 from napari_dinoaugseg.cli.output import ProgressLine, note, parse_counts, parse_slices, print_json, print_text, tell
 from napari_dinoaugseg.errors import SettingsError
-from napari_dinoaugseg.session.evaluation import (
-    ClassResult,
-    Evaluation,
-    SimulatedRound,
-    evaluate,
-    simulate,
-)
+from napari_dinoaugseg.session.evaluation import ClassResult, Evaluation, SimulatedRound, evaluate, simulate
 from napari_dinoaugseg.session.session import Session
 
 
@@ -30,9 +24,9 @@ def run_evaluate(
     *,
     as_json: bool,
 ) -> None:
-    """Compare two masks and print the figures."""
+    """Compare masks and print the figures."""
     if masks != MaskOptions() and truth.is_file():
-        msg = f"{truth}: --mask-orientation and --ignore are about folders with masks of pictures. Leave them out."
+        msg = f"{truth}: --mask-orientation and --ignore are for folders with masks of pictures. Leave them out."
         raise SettingsError(msg)
     result = evaluate(
         prediction,
@@ -91,11 +85,8 @@ def _text(distance: float | None) -> str:
     return "-" if distance is None else f"{distance:.2f}"
 
 
-# `dinoaugseg simulate`.
-
-
 def run_simulate(options: SimulateOptions) -> None:
-    """Play the rounds and print the Dice of the slices that were not labelled."""
+    """Run the simulated rounds and print the Dice of the slices that were not labelled."""
     counts = parse_counts(options.slices_per_round, options.rounds)
     settings = options.settings
     case = options.open_case()

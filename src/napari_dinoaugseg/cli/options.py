@@ -1,4 +1,4 @@
-"""The options of `segment`, `predict` and `simulate`, declared once: fields of a dataclass that typer reads."""
+"""The options of the commands; those of `segment`, `predict` and `simulate` are fields of a dataclass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Preset(StrEnum):
-    """How much time to spend; the names of the engine's presets."""
+    """The engine's presets, from fast to thorough."""
 
     FAST = "fast"
     BALANCED = "balanced"
@@ -39,7 +39,7 @@ class PlaneName(StrEnum):
 
 
 class Strategy(StrEnum):
-    """How a simulated person picks the next slices."""
+    """The query strategy of a simulated person."""
 
     SUGGESTED = "suggested"
     EVEN = "even"
@@ -47,7 +47,7 @@ class Strategy(StrEnum):
 
 
 class MaskOrientation(StrEnum):
-    """How masks lie on pictures with an EXIF orientation."""
+    """The orientation of masks of pictures with an EXIF orientation."""
 
     SEEN = "seen"
     STORED = "stored"
@@ -79,7 +79,7 @@ MaskOrientationOption = Annotated[
     typer.Option(
         help="Pictures: masks lie on a picture with an EXIF orientation as it is seen or as it is stored, where the "
         "size of a mask fits both.",
-        show_default="seen, unless the sizes of other masks tell",
+        show_default="seen, unless the sizes of other masks show it",
     ),
 ]
 IgnoreOption = Annotated[
@@ -119,7 +119,7 @@ ConfidenceOut = Annotated[Path | None, typer.Option(help="Save the confidence of
 
 
 def mask_options(orientation: MaskOrientation | None, ignore: Ignore | None) -> MaskOptions:
-    """Return what the options say about masks of pictures."""
+    """Return the options as the engine's `MaskOptions`."""
     from napari_dinoaugseg.case.masks import MaskOptions
 
     return MaskOptions(
@@ -130,7 +130,7 @@ def mask_options(orientation: MaskOrientation | None, ignore: Ignore | None) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseOptions:
-    """What every command on a case has: which case, and how to compute."""
+    """The options of every command on a case: the case, and how to compute."""
 
     case: CaseArgument
     plane: Plane = None
@@ -164,7 +164,7 @@ class CaseOptions:
 
         case = open_case(self.case, plane=self.plane, series=self.series, component=self.component, masks=self.masks)
         if case.kind != "pictures" and self.masks != MaskOptions():
-            msg = f"{case.name}: --mask-orientation and --ignore are about masks of pictures, and this is a volume."
+            msg = f"{case.name}: --mask-orientation and --ignore are for masks of pictures, and this is a volume."
             raise SettingsError(f"{msg} Leave them out.")
         for notice in case.notices:
             note(notice)
@@ -173,7 +173,7 @@ class CaseOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(CaseOptions):
-    """What a command that trains has besides."""
+    """The additional options of a command that trains."""
 
     encoder: Encoder = "auto"
     preset: PresetOption = Preset.BALANCED
@@ -188,7 +188,7 @@ class TrainingOptions(CaseOptions):
 
     @property
     def settings(self) -> Settings:
-        """The preset with what the person chose besides. Raises SettingsError."""
+        """The preset with the chosen options. Raises SettingsError."""
         from napari_dinoaugseg.learning.settings import Settings
 
         chosen = {"encoder": self.encoder, "seed": self.seed, "window": self.window, "input_size": self.input_size}
@@ -279,10 +279,10 @@ Options = TypeVar("Options", bound=CaseOptions)
 
 
 def takes(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
-    """Return a decorator that makes a command of a function of one options object.
+    """Return a decorator that turns a function of one options object into a command.
 
     typer reads options from a function's signature, so the command gets one made of the dataclass's fields: those
-    without a default first, then the command's own, then those that it shares, and last those of every command.
+    without a default first, then the command's own, then shared ones, and last those of every command.
     """
     hints = get_type_hints(options, include_extras=True)
     shared = {entry.name for entry in fields(options.__mro__[1])}

@@ -1,4 +1,4 @@
-"""Slice numbers as people type them."""
+"""The output of the command, results on standard output and the rest on standard error, and lists of numbers."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from napari_dinoaugseg.errors import DinoAugSegError, LabelError
 from napari_dinoaugseg.learning.events import Notice, Stage
 from napari_dinoaugseg.learning.events import Progress as ProgressEvent
 
-# Six digits are more than any case has slices, and keep a slip of the finger from filling the memory.
+# No case has more slices than six digits, and a typing error must not exhaust the memory.
 _PART = re.compile(r"\s*([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?\s*")
 
 
 def parse_slices(text: str) -> list[int]:
-    """``20,40,60`` or ``10-19,30`` as ascending numbers without repetition.
+    """Parse ``20,40,60`` or ``10-19,30`` to ascending numbers without repetition.
 
     Raises:
-        LabelError: not such a list.
+        LabelError: the text is not such a list.
     """
     numbers: set[int] = set()
     for part in text.split(","):
         found = _PART.fullmatch(part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if first > last:
-            msg = f"'{text}' is no list of slices. Write them as 20,40,60 or 10-19; the first slice is 0."
+            msg = f"'{text}' is not a list of slices. Write them as 20,40,60 or 10-19; the first slice is 0."
             raise LabelError(msg)
         numbers.update(range(first, last + 1))
     return sorted(numbers)
 
 
 def parse_counts(text: str, rounds: int) -> list[int]:
-    """``1,2,2`` as one positive number a round; a single number counts for every round.
+    """Parse ``1,2,2`` to one positive number per round; a single number applies to every round.
 
     Raises:
-        LabelError: not such a list, or not one number a round.
+        LabelError: the text is not such a list, or does not have one number per round.
     """
     parts = [part.strip() for part in text.split(",")]
     if any(not part.isdecimal() or int(part) == 0 for part in parts) or len(parts) not in (1, rounds):
@@ -59,9 +59,6 @@ def parse_counts(text: str, rounds: int) -> list[int]:
         raise LabelError(msg)
     counts = [int(part) for part in parts]
     return counts * rounds if len(counts) == 1 else counts
-
-
-# What the command prints: results on standard output, everything else on standard error.
 
 
 _VERBS: dict[Stage, str] = {"send": "sending", "encode": "encoding", "train": "training", "predict": "predicting"}
@@ -72,8 +69,8 @@ Result = TypeVar("Result")
 
 
 def tell(text: str) -> None:
-    """Print a sentence for the person on standard error, with what the command can do about it."""
-    print(notice_text(text), file=sys.stderr, flush=True)  # noqa: T201 - this is where the command speaks
+    """Print a message on standard error, with the remedy for its hint."""
+    print(notice_text(text), file=sys.stderr, flush=True)  # noqa: T201 - the command's output
 
 
 def note(notice: str, about: str = "") -> None:
@@ -87,17 +84,17 @@ def tell_error(error: DinoAugSegError) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on standard output."""
+    """Print a JSON object on standard output."""
     print(json.dumps(value, allow_nan=False))  # noqa: T201
 
 
 def print_text(text: str) -> None:
-    """A result for reading, on standard output."""
+    """Print a human-readable result on standard output."""
     print(text)  # noqa: T201
 
 
 class _Line:
-    """A live bar on standard error; where that is a file or a pipe, there is none."""
+    """A live progress bar on standard error if that is a terminal."""
 
     def __init__(self, *middle: ProgressColumn) -> None:
         self._console = Console(stderr=True)
@@ -122,9 +119,9 @@ class _Line:
 
 
 class ProgressLine(_Line):
-    """A live line on standard error: what happens, loss, time left, speed.
+    """The progress of a job on standard error: stage, loss, speed, time left.
 
-    Where standard error is a file or a pipe there is one line a stage instead, when the stage ends.
+    If standard error is not a terminal, one line is printed for each stage when the job ends.
     """
 
     def __init__(self) -> None:
@@ -133,7 +130,7 @@ class ProgressLine(_Line):
         self._last: dict[Stage, ProgressEvent] = {}
 
     def follow(self, items: Iterable[Item], take: Callable[[Item], object] = lambda _: None) -> None:
-        """Hand over each item of work that reports to :meth:`show`."""
+        """Pass each item of an iterable that reports its progress to :meth:`show`."""
         for item in items:
             take(item)
         self._finish()
@@ -177,10 +174,7 @@ class ProgressLine(_Line):
 
 
 class CasesLine(_Line):
-    """One live bar on standard error for the cases of a cohort.
-
-    Where standard error is a file or a pipe there is a line a case instead.
-    """
+    """The progress over the cases of a cohort on standard error; one line per case if that is not a terminal."""
 
     def __init__(self, total: int) -> None:
         super().__init__(TextColumn("cases"), TimeRemainingColumn())
@@ -188,11 +182,11 @@ class CasesLine(_Line):
         self._total, self._done, self._failed = total, 0, 0
 
     def tell(self, text: str) -> None:
-        """Print a sentence for the person above the bar."""
+        """Print a message above the bar."""
         self._console.print(notice_text(text), highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, name: str, seconds: float, reason: str | None) -> None:
-        """A case is done, or failed for a reason."""
+        """Count a case that is done, or failed for a reason."""
         self._done += 1
         self._failed += reason is not None
         detail = f"{self._failed} failed" if self._failed else ""

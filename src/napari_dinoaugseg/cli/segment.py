@@ -21,7 +21,7 @@ from napari_dinoaugseg.session.session import Session
 
 
 def run_segment(options: SegmentOptions) -> None:
-    """Learn from the labelled slices, predict the others, write everything that was asked for."""
+    """Train on the labelled slices, predict the others, and write the requested files."""
     started = time.monotonic()
     settings = options.settings
     case = options.open_case()
@@ -69,28 +69,28 @@ def run_predict(options: PredictOptions) -> None:
 
 
 def _check_outputs(options: SegmentOptions | PredictOptions, case: Case, inputs: list[Path]) -> None:
-    """Refuse what cannot be written before anything is computed."""
+    """Raise an error for outputs that cannot be written, before anything is computed."""
     case.check_output(options.out, inputs)
     if options.confidence_out is not None:
         case.check_output(options.confidence_out, [options.out, *inputs])
 
 
 def _files_of(weights: Path | None) -> list[Path]:
-    """The weights that were named; of a folder all files in it, which a result must not replace."""
+    """The files of the given weights, for a folder all files in it, which a result must not replace."""
     if weights is None or not weights.is_dir():
         return [weights] if weights is not None else []
     return [weights, *weights.glob("*")]
 
 
 class Confidence:
-    """The confidence of each pixel, kept as 8-bit numbers until it is written; labelled slices are certain (1)."""
+    """The confidence of each pixel, stored in 8 bits until it is written; 1 on labelled slices."""
 
     def __init__(self, case: Case) -> None:
         self._shape_of: Callable[[int], tuple[int, int]] = case.slice_shape
         self._maps: dict[int, NDArray[np.uint8]] = {}
 
     def keep(self, prediction: Prediction) -> None:
-        """Remember the map of a predicted slice."""
+        """Store the map of a predicted slice."""
         self._maps[prediction.index] = np.round(prediction.pixel_confidence * 255).astype(np.uint8)
 
     def __call__(self, index: int) -> NDArray[np.float32]:
@@ -102,7 +102,7 @@ class Confidence:
 
 
 def check_model_output(path: Path, others: list[Path]) -> None:
-    """Refuse a model file that could not be written, before anything is computed."""
+    """Raise OutputError for a model file that could not be written, before anything is computed."""
     if path.suffix != ".safetensors":
         msg = f"{path}: a model is saved as .safetensors. Choose such a name."
         raise OutputError(msg)
@@ -114,7 +114,7 @@ def check_model_output(path: Path, others: list[Path]) -> None:
 
 
 def _predict(session: Session, line: ProgressLine, centre: int, confidence: Confidence | None) -> set[int]:
-    """Predict what is not labelled, or not wholly; returns the slices."""
+    """Predict the slices that are not labelled as a whole; returns their indices."""
     predicted: set[int] = set()
 
     def take(prediction: Prediction) -> None:

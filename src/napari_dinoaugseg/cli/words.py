@@ -1,4 +1,4 @@
-"""What the command advises for each hint, with its options, and how it joins advice to errors and notices."""
+"""The command's words: the remedy for each hint, in terms of its options."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ REMEDIES: dict[Hint, str] = {
 
 
 def notice_text(notice: str) -> str:
-    """A notice with what the command can do about it."""
+    """A notice with its remedy."""
     return with_remedy(notice, REMEDIES)
 
 
 def error_text(error: DinoAugSegError) -> str:
-    """An error in one or two lines: what is wrong, then what to do."""
+    """An error in one or two lines: what is wrong, then the remedy."""
     return with_remedy(error.message, REMEDIES, " " if "\n" in error.message else "\n")

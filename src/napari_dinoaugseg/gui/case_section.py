@@ -1,4 +1,4 @@
-"""Choice of the machine that computes: this computer, or a worker of a Dask scheduler."""
+"""The case, and how the engine computes on it: plane, window, encoder, machine, device."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QGridLayout,
     QLabel,
     QLineEdit,
-    QSizePolicy,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -38,14 +36,16 @@ from napari_dinoaugseg.gui.widgets import (
     ask_for_window,
     button,
     choice,
+    column,
     follow_theme,
     quietly,
     row,
     sentence,
     show_window,
+    single_shot,
     text_colour,
 )
-from napari_dinoaugseg.gui.words import in_words
+from napari_dinoaugseg.gui.words import counted, in_words, noun_of
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.local import load_libraries
 
@@ -53,75 +53,10 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
     from napari_dinoaugseg.model.specs import EncoderSpec
 
-
+_OWN = "own values…"
+_PICTURES = " ".join(f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES))
+_FILES = f"Images (*.nii *.nii.gz *.nrrd *.dcm {_PICTURES});;All files (*)"
 _HERE, _SCHEDULER = "this computer", "a Dask scheduler at…"
-
-
-class ComputeChoice(QWidget):
-    """A list of two, a field for the scheduler's address, and what that means for the data."""
-
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.controller = controller
-        self.places = QComboBox()
-        self.places.addItems([_HERE, _SCHEDULER])
-        self.places.setToolTip("Training and prediction run here, or on a machine with a graphics card elsewhere")
-        self.places.activated.connect(self._choose)
-        self.address = QLineEdit()
-        self.address.setPlaceholderText("tls://gpu-room:8786")
-        self.address.setToolTip("The scheduler's address, as whoever runs it says; press Enter")
-        self.address.editingFinished.connect(self._use_address)
-        self.state = sentence()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        for widget in (self.places, self.address, self.state):
-            layout.addWidget(widget)
-        controller.changed.connect(self._on_change)
-        self.refresh()
-
-    def _on_change(self, what: Change) -> None:
-        if what & Change.SETTINGS:
-            self.refresh()
-
-    def refresh(self) -> None:
-        """Show the chosen machine."""
-        scheduler = self.controller.setup.scheduler
-        quietly(self.places, lambda: self.places.setCurrentText(_SCHEDULER if scheduler else _HERE))
-        quietly(self.address, lambda: self.address.setText(scheduler))
-        self._show_address(bool(scheduler))
-        self.state.setText(_describe(scheduler))
-
-    def _show_address(self, shown: bool) -> None:
-        self.address.setVisible(shown)
-        self.state.setVisible(shown)
-
-    def _choose(self, *_: object) -> None:
-        if self.places.currentText() == _HERE:
-            self.controller.setup.use_scheduler("")
-            self.refresh()
-            return
-        self._show_address(True)
-        if not self.controller.setup.scheduler:
-            self.state.setText("Enter the scheduler's address." if is_installed() else _describe("-"))
-        self.address.setFocus()
-
-    def _use_address(self) -> None:
-        if self.address.text().strip() != self.controller.setup.scheduler:
-            self.controller.setup.use_scheduler(self.address.text())
-            self.refresh()
-
-
-def _describe(scheduler: str) -> str:
-    if not is_installed():
-        return f"This needs dask.distributed: {INSTALL}"
-    if not scheduler.startswith("tls://"):
-        return "Pixels and labels of the case travel there, and this address is not encrypted (tls:// would be)."
-    return "Pixels and labels of the case travel there, encrypted; names and paths stay here."
-
-
-# Choice of the encoder with the state of its weights. PyTorch is loaded in the background, once a case is open.
-
 
 NAMES = (
     "auto",
@@ -131,88 +66,195 @@ NAMES = (
     "dinov3-convnext-large",
     "efficientnet-lite0",
 )
-"""What there is to choose from; known without PyTorch. A test holds it to the engine's list."""
+"""The choices, without importing PyTorch; a test compares them with the engine's list."""
 
 _HUB = "https://huggingface.co"
 
 
-def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[str, Any]:
-    """Where each encoder's weights are, and which one would be used. Loads PyTorch: for the background.
+class CaseSection(QWidget):
+    """The section "Case"."""
 
-    Returns:
-        ``asked``: the encoder and the weights that were asked for; ``states``: where its weights are, by name;
-        ``specs``: the EncoderSpec by name; ``chosen``: the name; ``problem``: why none, or why not these weights.
-    """
-    with importing_torch():
-        from napari_dinoaugseg.learning.fallback import choose_device
-        from napari_dinoaugseg.model.encoder import ENCODERS, resolve_encoder, weights_state
-        from napari_dinoaugseg.model.weights import fit_weights
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        self.facts = sentence()
+        self.notes = sentence()
+        self.notes.setObjectName("notes")
+        self.layer_button = button(
+            "Use selected layer", "Annotate the image layer that is selected in the layer list", self._use_layer
+        )
+        self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF or a picture", self._open_file)
+        self.folder_button = button("Open folder…", "A DICOM series, or pictures", self._open_folder)
+        self.sample_button = button("Brain sample", "A T1 brain template to try the plugin with", self._open_sample)
+        self.plane = choice(
+            [plane.value for plane in Plane], "The direction of the slices; it can change until a slice is labelled"
+        )
+        self.plane.activated.connect(self._choose_plane)
+        self.window_choice = choice(
+            [*WINDOWS, _OWN],
+            "The grey values shown; presets are for CT, in Hounsfield units. What the model sees is set in the "
+            "Train section",
+        )
+        self.window_choice.activated.connect(self._choose_window)
+        self.device = choice(
+            ["auto", "cpu", "cuda", "mps"], "The device that computes; auto takes the fastest available"
+        )
+        self.device.activated.connect(self._choose_device)
+        self.encoder = EncoderChoice(controller)
+        self.machine = ComputeChoice(controller)
+        self._arrange()
+        controller.changed.connect(self._on_change)
+        controller.cases.choice_needed.connect(self._choose)
+        self.refresh()
 
-    states = {name: str(weights_state(name)) for name in ENCODERS}
-    asked = (encoder, weights)
-    found: dict[str, Any] = {"asked": asked, "states": states, "specs": ENCODERS, "chosen": None, "problem": None}
-    try:
-        device_type = choose_device(device).type
-        if weights is not None and encoder in ENCODERS:
-            fit_weights(weights, ENCODERS[encoder])
-        found["chosen"] = resolve_encoder(encoder, weights=weights, device_type=device_type, notify=lambda _: None)
-    except DinoAugSegError as error:
-        found["problem"] = in_words(error)
-    return found
+    def _arrange(self) -> None:
+        grid = QGridLayout()
+        grid.setSpacing(4)
+        for position, widget in enumerate(
+            (self.file_button, self.folder_button, self.layer_button, self.sample_button)
+        ):
+            grid.addWidget(widget, position // 2, position % 2)
+        form = QFormLayout()
+        form.setSpacing(4)
+        form.addRow("Plane", self.plane)
+        form.addRow("Window", self.window_choice)
+        form.addRow("Encoder", self.encoder)
+        form.addRow("Compute on", self.machine)
+        form.addRow("Device", self.device)
+        column(self, self.facts, self.notes, grid, form, spacing=None)
+
+    def _on_change(self, what: Change) -> None:
+        if what & (Change.SESSION | Change.SETTINGS | Change.WINDOW | Change.WORK):
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Show the case and the settings."""
+        controller = self.controller
+        idle = not controller.jobs.busy
+        session = controller.session
+        for widget in (self.layer_button, self.file_button, self.folder_button, self.sample_button):
+            widget.setEnabled(idle)
+        for widget in (self.device, self.encoder, self.machine):
+            widget.setEnabled(idle)
+        self.window_choice.setEnabled(session is None or not session.case.is_colour)
+        is_volume = session is not None and session.case.kind == "volume"
+        self.plane.setEnabled(idle and is_volume)
+        if session is None:
+            self.facts.setText("No case is open.")
+            self.notes.hide()
+            return
+        case = session.case
+        quietly(self.plane, lambda: self.plane.setCurrentText(case.plane.value))
+        show_window(self.window_choice, controller.view.window)
+        quietly(self.device, lambda: self.device.setCurrentText(controller.setup.device))
+        height, width = case.slice_shape(0)
+        spacing, distance = case.slice_spacing(0), case.slice_distance
+        text = f"{case.name}: {counted(case.n_slices, noun_of(case))}, {width} × {height} pixels"
+        if spacing is not None:
+            text += f" of {spacing[1]:.3g} × {spacing[0]:.3g} mm"
+        if distance is not None and case.n_slices > 1:
+            text += f", {distance:.3g} mm apart"
+        self.facts.setText(text + ".")
+        self.notes.setText("\n".join(f"Note: {as_sentence(in_words(notice))}" for notice in case.notices))
+        self.notes.setVisible(bool(case.notices))
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def _use_layer(self) -> None:
+        from napari.layers import Image
+
+        viewer = self.controller.viewer
+        active = viewer.layers.selection.active
+        images = [layer for layer in viewer.layers if isinstance(layer, Image) and layer.name != "confidence"]
+        # A single image is used whatever is selected.
+        if not isinstance(active, Image) and len(images) == 1:
+            active = images[0]
+        self.controller.cases.use_layer(active)
+
+    def _open_file(self) -> None:
+        path = ask_for_file(self, "case", "Open an image", _FILES)
+        if path is not None:
+            self.controller.cases.open_path(path)
+
+    def _open_folder(self) -> None:
+        path = ask_for_folder(self, "case", "Open a folder with a DICOM series or pictures")
+        if path is not None:
+            self.controller.cases.open_path(path)
+
+    def _open_sample(self) -> None:
+        self.controller.cases.open_sample()
+
+    def _choose(self, path: str | Path, error: Exception, chosen: Mapping[str, Any]) -> None:
+        """Ask which of several series or volumes to open; a chosen series may in turn hold several volumes."""
+        option: str
+        choice: str | int | None
+        if isinstance(error, SeveralSeriesError):
+            option, choice = "series", ask_for_series(self, error.series)
+        else:
+            option, choice = "component", ask_for_volume(self, getattr(error, "count", 1))
+        if choice is not None:
+            self.controller.cases.open_path(path, **{**chosen, option: choice})
+
+    # --- choosing ---------------------------------------------------------------------------------------------------
+
+    def _choose_plane(self) -> None:
+        self.controller.cases.change_plane(Plane(self.plane.currentText()))
+        self.refresh()
+
+    def _choose_device(self, *_: object) -> None:
+        self.controller.setup.use_device(self.device.currentText())
+
+    def _choose_window(self) -> None:
+        chosen = self.window_choice.currentText()
+        if chosen == _OWN:
+            session = self.controller.session
+            low, high = session.case.intensity_range() if session is not None else (0.0, 255.0)
+            chosen = ask_for_window(self, low, high) or self.controller.view.window
+        self.controller.view.look_through(chosen)
+        self.refresh()
 
 
 class EncoderChoice(QWidget):
-    """A list of encoders, what is known of the chosen one's weights, and buttons for weights of one's own.
+    """A list of encoders, the state of the chosen one's weights, and buttons to choose other weights.
 
-    One short line says where the weights are, with a link to their licence. All that there is to know of the licence is
-    folded away below it, and unfolds by itself where weights would be downloaded or have to be fetched.
+    One short line shows where the weights are, with a link to their licence. Details of the licence are folded below
+    it, and unfold automatically where weights would be downloaded or have to be fetched.
     """
 
-    found = Signal(object)  # from the thread that looks
+    found = Signal(object)  # from the searching thread
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
         self.controller = controller
         self._found: dict[str, Any] | None = None
         self._looking = False
-        self._described: tuple[str, str] | None = None  # encoder and state that the details were last shown for
+        self._described: tuple[str, str] | None = None  # encoder and state of the details last shown
         follow_offline()
-        self.names = QComboBox()
-        self.names.addItems(NAMES)
-        self.names.setToolTip("The frozen network that looks at the slices; auto takes the best one at hand")
-        self.names.setMinimumContentsLength(8)
-        self.names.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.names = choice(
+            list(NAMES), "The frozen network that encodes the slices; auto takes the best one available"
+        )
         self.names.activated.connect(self._choose)
         self.file_button = button(
-            "File…", "Take the weights from a file (.safetensors, .pth or .bin)", self._choose_file
+            "File…", "Load the weights from a file (.safetensors, .pth or .bin)", self._choose_file
         )
         self.folder_button = button(
-            "Folder…", "Take the weights from the folder of a repository, as the hub has it", self._choose_folder
+            "Folder…", "Load the weights from a repository folder, as on the Hugging Face Hub", self._choose_folder
         )
-        self.without_button = button("Without", "Leave the chosen weights out again", self._choose_none)
-        self.state = _wrapping_label()
+        self.without_button = button("Without", "Use the default weights again", lambda: self._use(None))
+        self.state = _with_links()
         self.fold = QToolButton()
         self.fold.setText("Licence and source")
         self.fold.setCheckable(True)
         self.fold.setAutoRaise(True)
         self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.fold.toggled.connect(self._unfold)
-        self.details = _wrapping_label()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        line = row(self.names, self.file_button, self.folder_button)
-        line.setStretch(0, 1)
-        layout.addLayout(line)
-        layout.addWidget(self.state)
+        self.details = _with_links()
+        line = row(self.names, self.file_button, self.folder_button, stretch=0)
         below = row(self.fold, self.without_button)
         below.addStretch(1)
-        layout.addLayout(below)
-        layout.addWidget(self.details)
+        column(self, line, self.state, below, self.details, margins=(0, 0, 0, 0), spacing=2)
         self._unfold(False)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._look)
+        self._timer = single_shot(self._look, self)
         self.found.connect(self._on_found)
         controller.changed.connect(self._on_change)
         follow_theme(controller.viewer, self, self.refresh)  # the link has the colour of the text
@@ -258,7 +300,7 @@ class EncoderChoice(QWidget):
         }.get(found["states"][name], "")
 
     def _show_details(self, wanted: str) -> None:
-        """Fill what is folded away; unfold it before a download and where weights have to be fetched by hand."""
+        """Fill in the details; unfold them before a download and where weights have to be fetched by hand."""
         found = self._found
         name = found["chosen"] if found is not None and wanted == "auto" else wanted
         known = found is not None and name in found["specs"] and not self.controller.setup.scheduler
@@ -287,7 +329,7 @@ class EncoderChoice(QWidget):
         return f"{text} {source}{help_out if state == 'missing' and spec.source == 'hub' else ''}"
 
     def _link(self, url: str, text: str) -> str:
-        # Qt's own colour of links is hardly seen on a dark panel.
+        # Qt's default link colour is hardly visible on a dark panel.
         return f'<a href="{url}" style="color: {text_colour(self.controller.viewer)}">{text}</a>'
 
     def _unfold(self, opened: bool) -> None:
@@ -295,7 +337,7 @@ class EncoderChoice(QWidget):
         self.details.setVisible(opened)
 
     def _look(self) -> None:
-        """Ask the engine, in the background."""
+        """Look for the weights in the background."""
         controller = self.controller
         if controller.closed or self._looking:
             return
@@ -307,9 +349,9 @@ class EncoderChoice(QWidget):
             with contextlib.suppress(RuntimeError):  # the panel was closed meanwhile
                 self.found.emit(found)
             if found["chosen"] is not None:
-                load_libraries(found["chosen"])  # or the first training would wait for them
+                load_libraries(found["chosen"])  # so that the first training need not wait for them
 
-        # A thread of Python's own: the interpreter waits for it, and leaving in the middle of an import would abort.
+        # A non-daemon Python thread, for which the interpreter waits: exiting during an import would abort.
         threading.Thread(target=look, name="look-for-weights").start()
 
     def _on_found(self, found: dict[str, Any]) -> None:
@@ -338,175 +380,99 @@ class EncoderChoice(QWidget):
         if path is not None:
             self._use(path)
 
-    def _choose_none(self) -> None:
-        self._use(None)
-
     def _use(self, weights: Path | None) -> None:
         self.controller.setup.use_weights(weights)
         self._look()
 
 
-def _wrapping_label() -> QLabel:
-    """A label of rich text with links, that does not set the width of the panel."""
-    label = QLabel()
-    label.setWordWrap(True)
-    label.setTextFormat(Qt.TextFormat.RichText)
+def _with_links() -> QLabel:
+    """A label of rich text whose links can be opened."""
+    label = sentence(rich=True)
     label.setOpenExternalLinks(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     return label
 
 
-# What is annotated, and how the engine sees it: case, plane, window, encoder, machine, device.
+def look_for_weights(encoder: str, weights: Path | None, device: str) -> dict[str, Any]:
+    """Find out where each encoder's weights are, and which would be used. Imports PyTorch: call in the background.
+
+    Returns:
+        ``asked``: the requested encoder and weights; ``states``: where the weights are, by encoder name; ``specs``: the
+        EncoderSpec by name; ``chosen``: the name of the encoder; ``problem``: why there is none, or why the weights do
+        not fit.
+    """
+    with importing_torch():
+        from napari_dinoaugseg.learning.fallback import choose_device
+        from napari_dinoaugseg.model.encoder import ENCODERS, resolve_encoder, weights_state
+        from napari_dinoaugseg.model.weights import fit_weights
+
+    states = {name: str(weights_state(name)) for name in ENCODERS}
+    asked = (encoder, weights)
+    found: dict[str, Any] = {"asked": asked, "states": states, "specs": ENCODERS, "chosen": None, "problem": None}
+    try:
+        device_type = choose_device(device).type
+        if weights is not None and encoder in ENCODERS:
+            fit_weights(weights, ENCODERS[encoder])
+        found["chosen"] = resolve_encoder(encoder, weights=weights, device_type=device_type, notify=lambda _: None)
+    except DinoAugSegError as error:
+        found["problem"] = in_words(error)
+    return found
 
 
-_OWN = "own values…"
-_PICTURES = " ".join(f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES))
-_FILES = f"Images (*.nii *.nii.gz *.nrrd *.dcm {_PICTURES});;All files (*)"
+class ComputeChoice(QWidget):
+    """The choice of the machine: this computer, or a worker of a Dask scheduler, and what that means for the data."""
 
-
-class CaseSection(QWidget):
-    """The section "Case"."""
-
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
         self.controller = controller
-        self.facts = sentence()
-        self.notes = sentence()
-        self.notes.setObjectName("notes")
-        self.layer_button = button(
-            "Use selected layer", "Annotate the image layer that is selected in the layer list", self._use_layer
-        )
-        self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF or a picture", self._open_file)
-        self.folder_button = button("Open folder…", "A DICOM series, or pictures", self._open_folder)
-        self.sample_button = button("Brain sample", "A T1 brain template to try the plugin with", self._open_sample)
-        self.plane = choice(
-            [plane.value for plane in Plane], "The direction of the slices; it can change until a slice is labelled"
-        )
-        self.plane.activated.connect(self._choose_plane)
-        self.window_choice = choice(
-            [*WINDOWS, _OWN],
-            "Which grey values you look through; presets are for CT, in Hounsfield units. What the model sees "
-            "stands in the Train section",
-        )
-        self.window_choice.activated.connect(self._choose_window)
-        self.device = choice(["auto", "cpu", "cuda", "mps"], "What computes; auto takes the fastest that is there")
-        self.device.activated.connect(self._choose_device)
-        self.encoder = EncoderChoice(controller)
-        self.machine = ComputeChoice(controller)
-        self._arrange()
+        self.places = QComboBox()
+        self.places.addItems([_HERE, _SCHEDULER])
+        self.places.setToolTip("Training and prediction run here, or on a machine with a graphics card elsewhere")
+        self.places.activated.connect(self._choose)
+        self.address = QLineEdit()
+        self.address.setPlaceholderText("tls://gpu-room:8786")
+        self.address.setToolTip("The scheduler's address, from its administrator; press Enter")
+        self.address.editingFinished.connect(self._use_address)
+        self.state = sentence()
+        column(self, self.places, self.address, self.state, margins=(0, 0, 0, 0), spacing=2)
         controller.changed.connect(self._on_change)
-        controller.cases.choice_needed.connect(self._choose)
         self.refresh()
 
-    def _arrange(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 2, 6, 4)
-        layout.addWidget(self.facts)
-        layout.addWidget(self.notes)
-        grid = QGridLayout()
-        grid.setSpacing(4)
-        for position, widget in enumerate(
-            (self.file_button, self.folder_button, self.layer_button, self.sample_button)
-        ):
-            grid.addWidget(widget, position // 2, position % 2)
-        layout.addLayout(grid)
-        form = QFormLayout()
-        form.setSpacing(4)
-        form.addRow("Plane", self.plane)
-        form.addRow("Window", self.window_choice)
-        form.addRow("Encoder", self.encoder)
-        form.addRow("Compute on", self.machine)
-        form.addRow("Device", self.device)
-        layout.addLayout(form)
-
     def _on_change(self, what: Change) -> None:
-        if what & (Change.SESSION | Change.SETTINGS | Change.WINDOW | Change.WORK):
+        if what & Change.SETTINGS:
             self.refresh()
 
     def refresh(self) -> None:
-        """Show the case and the settings."""
-        controller = self.controller
-        idle = not controller.jobs.busy
-        session = controller.session
-        for widget in (self.layer_button, self.file_button, self.folder_button, self.sample_button):
-            widget.setEnabled(idle)
-        for widget in (self.device, self.encoder, self.machine):
-            widget.setEnabled(idle)
-        self.window_choice.setEnabled(session is None or not session.case.is_colour)
-        is_volume = session is not None and session.case.kind == "volume"
-        self.plane.setEnabled(idle and is_volume)
-        if session is None:
-            self.facts.setText("No case is open.")
-            self.notes.hide()
+        """Show the chosen machine."""
+        scheduler = self.controller.setup.scheduler
+        quietly(self.places, lambda: self.places.setCurrentText(_SCHEDULER if scheduler else _HERE))
+        quietly(self.address, lambda: self.address.setText(scheduler))
+        self._show_address(bool(scheduler))
+        self.state.setText(_describe(scheduler))
+
+    def _show_address(self, shown: bool) -> None:
+        self.address.setVisible(shown)
+        self.state.setVisible(shown)
+
+    def _choose(self, *_: object) -> None:
+        if self.places.currentText() == _HERE:
+            self.controller.setup.use_scheduler("")
+            self.refresh()
             return
-        case = session.case
-        quietly(self.plane, lambda: self.plane.setCurrentText(case.plane.value))
-        show_window(self.window_choice, controller.view.window)
-        quietly(self.device, lambda: self.device.setCurrentText(controller.setup.device))
-        noun = "slice" if is_volume else "picture"
-        height, width = case.slice_shape(0)
-        spacing, distance = case.slice_spacing(0), case.slice_distance
-        text = f"{case.name}: {case.n_slices} {noun}{'' if case.n_slices == 1 else 's'}, {width} × {height} pixels"
-        if spacing is not None:
-            text += f" of {spacing[1]:.3g} × {spacing[0]:.3g} mm"
-        if distance is not None and case.n_slices > 1:
-            text += f", {distance:.3g} mm apart"
-        self.facts.setText(text + ".")
-        self.notes.setText("\n".join(f"Note: {as_sentence(in_words(notice))}" for notice in case.notices))
-        self.notes.setVisible(bool(case.notices))
+        self._show_address(True)
+        if not self.controller.setup.scheduler:
+            self.state.setText("Enter the scheduler's address." if is_installed() else _describe("-"))
+        self.address.setFocus()
 
-    # --- opening ----------------------------------------------------------------------------------------------------
+    def _use_address(self) -> None:
+        if self.address.text().strip() != self.controller.setup.scheduler:
+            self.controller.setup.use_scheduler(self.address.text())
+            self.refresh()
 
-    def _use_layer(self) -> None:
-        from napari.layers import Image
 
-        viewer = self.controller.viewer
-        active = viewer.layers.selection.active
-        images = [layer for layer in viewer.layers if isinstance(layer, Image) and layer.name != "confidence"]
-        # With one image there is nothing to choose, whatever is selected.
-        if not isinstance(active, Image) and len(images) == 1:
-            active = images[0]
-        self.controller.cases.use_layer(active)
-
-    def _open_file(self) -> None:
-        path = ask_for_file(self, "case", "Open an image", _FILES)
-        if path is not None:
-            self.controller.cases.open_path(path)
-
-    def _open_folder(self) -> None:
-        path = ask_for_folder(self, "case", "Open a folder with a DICOM series or pictures")
-        if path is not None:
-            self.controller.cases.open_path(path)
-
-    def _open_sample(self) -> None:
-        self.controller.cases.open_sample()
-
-    def _choose(self, path: str | Path, error: Exception, chosen: Mapping[str, Any]) -> None:
-        """Several series or volumes: let the person choose one, and open it; a series may hold several volumes."""
-        option: str
-        choice: str | int | None
-        if isinstance(error, SeveralSeriesError):
-            option, choice = "series", ask_for_series(self, error.series)
-        else:
-            option, choice = "component", ask_for_volume(self, getattr(error, "count", 1))
-        if choice is not None:
-            self.controller.cases.open_path(path, **{**chosen, option: choice})
-
-    # --- choosing ---------------------------------------------------------------------------------------------------
-
-    def _choose_plane(self) -> None:
-        self.controller.cases.change_plane(Plane(self.plane.currentText()))
-        self.refresh()
-
-    def _choose_device(self, *_: object) -> None:
-        self.controller.setup.use_device(self.device.currentText())
-
-    def _choose_window(self) -> None:
-        chosen = self.window_choice.currentText()
-        if chosen == _OWN:
-            session = self.controller.session
-            low, high = session.case.intensity_range() if session is not None else (0.0, 255.0)
-            chosen = ask_for_window(self, low, high) or self.controller.view.window
-        self.controller.view.look_through(chosen)
-        self.refresh()
+def _describe(scheduler: str) -> str:
+    if not is_installed():
+        return f"This needs dask.distributed: {INSTALL}"
+    if not scheduler.startswith("tls://"):
+        return "Pixels and labels of the case travel there, and this address is not encrypted (tls:// would be)."
+    return "Pixels and labels of the case travel there, encrypted; names and paths stay here."

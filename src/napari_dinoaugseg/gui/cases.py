@@ -1,4 +1,4 @@
-"""Opening a case, resuming saved labels of it, and leaving it."""
+"""Opening, resuming and closing a case."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class Cases:
-    """What a viewer annotates.
+    """The case that a viewer annotates.
 
     Attributes:
-        offer: an image that came into the viewer and could be annotated; None when there is nothing to ask.
+        offer: an image that was added to the viewer and could be annotated; None if there is none.
     """
 
-    choice_needed = Signal(object, object, object)  # path, Several…Error: which one to open, options chosen so far
+    choice_needed = Signal(object, object, object)  # path, SeveralSeriesError or SeveralVolumesError, options so far
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
@@ -55,19 +55,19 @@ class Cases:
         Args:
             path: what to open.
             background: False opens it before returning.
-            options: ``plane``, ``series``, ``component`` as of :func:`~napari_dinoaugseg.case.open_case`.
+            options: ``plane``, ``series``, ``component`` as in :func:`~napari_dinoaugseg.case.open_case`.
         """
 
         def failed(error: Exception) -> None:
             if isinstance(error, SeveralSeriesError | SeveralVolumesError):
                 self.choice_needed.emit(path, error, options)
             else:
-                self.controller.tell_error(error)
+                self.controller.show_error(error)
 
         self._open(Path(path).name, lambda: open_case(path, **options), background=background, failed=failed)
 
     def open_sample(self) -> None:
-        """Open the brain case that comes with the plugin, with its two classes."""
+        """Open the brain case that comes with the plugin, with its classes."""
         from napari_dinoaugseg.case.array import CLASS_NAMES, sample_case
 
         def done(case: Case) -> None:
@@ -80,14 +80,14 @@ class Cases:
                     book.rename_class(number, name)
                 else:
                     book.add_class(name, number)
-            book.forget_history()  # the sample comes with its classes
+            book.forget_history()  # adding these classes cannot be undone
             self.controller.labels.show_classes()
 
         self._open("the sample", sample_case, then=done)
 
     @guarded
     def use_layer(self, layer: Any, plane: Plane | None = None) -> None:
-        """Annotate an image layer that is in the viewer already."""
+        """Annotate an image layer of the viewer."""
         self.begin(case_of_layer(layer, plane), image=layer)
 
     def _open(
@@ -99,7 +99,7 @@ class Cases:
         failed: Callable[[Exception], None] | None = None,
         then: Callable[[Case], None] = lambda _: None,
     ) -> None:
-        """Open a case and look for saved sessions of it: both read every pixel."""
+        """Open a case and look for its saved sessions; both read all pixels."""
 
         def work() -> tuple[Case, Looked]:
             case = opened()
@@ -112,24 +112,24 @@ class Cases:
         if background:
             self.controller.jobs.run(f"Opening {name}", work, done, failed)
         else:
-            self.controller.saving.secure()  # it may be the same case: then this session can be resumed
+            self.controller.saving.secure()  # so that, if it is the same case, this session can be resumed
             self.controller.guarded(lambda: done(work()))
 
-    # --- images that come into the viewer by another way ------------------------------------------------------------
+    # --- images added to the viewer by other means ------------------------------------------------------------------
 
     def take_offer(self) -> None:
-        """Annotate the image that was offered."""
+        """Annotate the offered image."""
         layer = self.offer
         self.decline_offer()
         self.use_layer(layer)
 
     def decline_offer(self) -> None:
-        """Leave the image that was offered as it is."""
+        """Withdraw the offer."""
         self.offer = None
         self.controller.touch(Change.OFFER)
 
     def _make_offer(self, layer: Image) -> None:
-        """Ask whether to annotate an image that somebody dropped, opened or added."""
+        """Offer to annotate an image that was dropped, opened or added."""
         controller = self.controller
         ours = controller.layers is not None and layer in controller.layers.own
         gone = controller.closed or layer not in controller.viewer.layers
@@ -141,22 +141,22 @@ class Cases:
     def _on_inserted(self, event: Any) -> None:
         layer = event.value
         if isinstance(layer, Image):
-            # Later: by then it is known whether it is one of ours.
+            # Deferred until it is known whether the layer belongs to a case.
             QTimer.singleShot(0, lambda: self._make_offer(layer))
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.offer and self.offer is not None:
             self.decline_offer()
 
-    # --- beginning --------------------------------------------------------------------------------------------------
+    # --- starting ---------------------------------------------------------------------------------------------------
 
     def begin(self, case: Case, image: Image | None = None, *, looked: Looked | None = None) -> None:
-        """Begin to annotate a case; the case before is saved and left.
+        """Start a new session of a case; the previous case is saved and closed.
 
         Args:
-            case: what is annotated.
-            image: its layer, when it is in the viewer already; None makes one.
-            looked: the saved sessions of it; None looks for them in the background.
+            case: the case to annotate.
+            image: its layer if it is already in the viewer; None creates one.
+            looked: its saved sessions; None looks for them in the background.
         """
         controller, setup = self.controller, self.controller.setup
         window = opening_window(case, setup.settings.window)
@@ -173,10 +173,10 @@ class Cases:
             controller.sessions.offer(looked)
 
     def resume(self, loaded: Loaded) -> None:
-        """Resume a saved session; only show it where another window writes it.
+        """Resume a saved session, read-only if another window writes it.
 
         Raises:
-            LabelError: it does not fit the case; nothing is changed then.
+            LabelError: the session does not fit the case; nothing is changed.
         """
         controller, setup = self.controller, self.controller.setup
         session = setup.new_session(loaded.case)
@@ -192,7 +192,7 @@ class Cases:
 
     @guarded
     def change_plane(self, plane: Plane) -> None:
-        """Cut the volume along another plane; only while nothing is labelled, because labels belong to slices."""
+        """Slice the volume along another plane; only while nothing is labelled, because labels belong to slices."""
         controller = self.controller
         if controller.session is None or controller.layers is None or plane == controller.session.case.plane:
             return
@@ -205,17 +205,11 @@ class Cases:
         self.begin(case, image=self._image_for(plane))
         controller.view.look_through(window)
 
-    def _begin(
-        self,
-        session: Session,
-        image: Image | None,
-        window: str,
-        *,
-        read_only: str = "",
-    ) -> None:
-        """Put a case in the place of the one before: its layers come, then those of the one before leave.
+    def _begin(self, session: Session, image: Image | None, window: str, *, read_only: str = "") -> None:
+        """Replace the previous case.
 
-        In this order, because a viewer that is empty for a moment may be drawn half made.
+        Its layers are removed only after those of the new one are added, because napari may draw an empty viewer in an
+        inconsistent state.
         """
         controller = self.controller
         controller.jobs.stop()
@@ -240,34 +234,34 @@ class Cases:
             self.decline_offer()
         if hidden:
             controller.notify(
-                f"Hidden, for they are not of {session.case.name}: {', '.join(hidden)}. "
+                f"Hidden, because they do not belong to {session.case.name}: {', '.join(hidden)}. "
                 "The eye in the layer list shows them again.",
                 "notice",
             )
 
     def _image_for(self, plane: Plane) -> Image | None:
-        """The image in the viewer, when it shows the case as another plane needs it."""
+        """The image layer if it also fits the display of the case in another plane."""
         layers, session = self.controller.layers, self.controller.session
         image = layers.image if layers is not None else None
         fits = session is None or image is None or shows_alike(session.case, plane)
         return image if fits else None
 
-    # --- leaving ----------------------------------------------------------------------------------------------------
+    # --- closing ----------------------------------------------------------------------------------------------------
 
     def dispose(self) -> None:
-        """The viewer closes."""
+        """Disconnect from the viewer."""
         events = self.controller.viewer.layers.events
         events.inserted.disconnect(self._on_inserted)
         events.removed.disconnect(self._on_removed)
 
     def close(self) -> None:
-        """Leave the case: its labels are saved, and its layers leave the viewer."""
+        """Close the case: save its labels and remove its layers from the viewer."""
         remove_layers(self.controller.viewer, self._leave())
         self.controller.notify("", "clear")
         self.controller.touch(Change.SESSION)
 
     def _leave(self) -> list[Layer]:
-        """Save the labels of the case and let go of it; returns its layers, which are to leave the viewer."""
+        """Save the labels of the case and detach from it; returns its layers, which are to be removed."""
         controller = self.controller
         session, layers = controller.session, controller.layers
         if session is None:
@@ -287,7 +281,7 @@ class Cases:
 
 
 def _window_in(view: Mapping[str, Any], case: Case) -> str | None:
-    """The window that a saved session was looked at through; None where it is not known."""
+    """The intensity window of a saved view; None if it is missing or invalid."""
     window = view.get("window")
     if not isinstance(window, str):
         return None

@@ -1,4 +1,4 @@
-"""The state of the plugin in one viewer, and the parts that act on it. No widgets live here."""
+"""The state of the plugin in one viewer and the parts that act on it, without widgets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal, SignalInstance
 from qtpy.compat import isalive
-from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.errors import DinoAugSegError, LabelError, SessionError
 from napari_dinoaugseg.gui.cases import Cases
@@ -19,7 +18,7 @@ from napari_dinoaugseg.gui.labelling import Labelling
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.view import CanvasGuard, FillGuard, Looking, Tools, View
-from napari_dinoaugseg.gui.widgets import stop
+from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.gui.words import in_words
 
 if TYPE_CHECKING:
@@ -31,29 +30,29 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_TOGETHER = 60  # ms: many things change at once, and the sections of the panel show them once
+_TOGETHER = 60  # ms within which changes are collected into one `changed` signal
 
 
 class Controller:
-    """The state of the plugin in one viewer. Get it with :meth:`of`: two panels of a viewer share it.
+    """The state of the plugin in one viewer. Get it with :meth:`of`: all panels of a viewer share one.
 
     Attributes:
         viewer: napari's viewer.
-        session: the open case with its labels; None before one is open.
-        layers: the layers of the case; None before one is open.
-        guard: refuses paint while the view shows something else; None before a case is open.
-        setup: how to learn, with what, and where.
-        jobs: work in the background.
-        cases: opening and leaving a case.
-        view: the slice in view, and the window it is looked through.
-        labels: what a person does with labels and classes.
-        tools: the tool in the person's hand.
-        saving: keeps the session on disk.
-        sessions: saved sessions of the case, to resume.
-        followers: what follows changes at once.
-        users: how many panels show it.
-        closed: whether the viewer is gone.
-        read_only: why nothing can be changed (another window writes this session), a sentence; empty when it can.
+        session: the open case with its labels; None if no case is open.
+        layers: the layers of the case; None if no case is open.
+        guard: prevents painting while the view shows something else; None if no case is open.
+        setup: settings, encoder weights and device of the training.
+        jobs: background work.
+        cases: opening and closing cases.
+        view: the slice in view and its intensity window.
+        labels: actions on labels and classes.
+        tools: the tool in use.
+        saving: saves the session to disk.
+        sessions: saved sessions of the case that can be resumed.
+        followers: parts that are called immediately at each change.
+        users: the number of panels.
+        closed: whether the viewer was closed.
+        read_only: a sentence on why nothing can be changed (another window writes this session); empty if it can.
     """
 
     _without_panel: ClassVar[dict[int, Controller]] = {}
@@ -61,7 +60,7 @@ class Controller:
 
     @classmethod
     def of(cls, viewer: napari.Viewer) -> Controller:
-        """The controller of a viewer, made when first asked for. Keep it: it lives as long as somebody does."""
+        """The controller of a viewer, created on first use. Keep a reference: the class holds only a weak one."""
         # A viewer inside a plugin may be a proxy for the real one.
         viewer = getattr(viewer, "__wrapped__", viewer)
         found = cls._of_viewer.get(id(viewer))
@@ -71,7 +70,7 @@ class Controller:
         cls._without_panel.pop(id(viewer), None)
         return found
 
-    changed = Signal(object)  # Change: all that changed in the last moments
+    changed = Signal(object)  # Change: everything that changed since the last emission
     progressed = Signal(object)  # learning.events.Progress
     notified = Signal(object)  # Message
 
@@ -94,27 +93,24 @@ class Controller:
         self.cases = Cases(self)
         self.followers: list[Follower] = [self.saving, Looking(self), FillGuard(self), self.tools]
         self._pending = Change(0)
-        self._timer = QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_TOGETHER)
-        self._timer.timeout.connect(self._emit_changes)
+        self._timer = single_shot(self._emit_changes)
 
     @property
     def current_slice(self) -> int:
-        """The slice in view, by the case's numbering; 0 before a case is open."""
+        """The index of the slice in view; 0 if no case is open."""
         return self.layers.current_slice if self.layers is not None else 0
 
-    # --- what happens -----------------------------------------------------------------------------------------------
+    # --- changes and messages ---------------------------------------------------------------------------------------
 
     def touch(self, what: Change) -> None:
-        """Something changed: the parts follow at once, the sections of the panel in a moment (`changed`)."""
+        """Report a change: to the followers immediately, to the panel by the debounced signal `changed`."""
         if self.closed:
             return
         self._pending |= what
         for follower in tuple(self.followers):
             follower.follow(what)
         if not self._timer.isActive():
-            self._timer.start()
+            self._timer.start(_TOGETHER)
 
     def notify(self, text: str, kind: Kind = "done") -> None:
         """Show a sentence to the person."""
@@ -127,26 +123,26 @@ class Controller:
     # --- safety -----------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Take over at once what was painted in the last moments."""
+        """Read the last strokes into the label book."""
         if self.layers is not None:
             self.layers.flush()
 
     def require_writable(self) -> None:
-        """Refuse what would change a session that another window writes. Raises SessionError."""
+        """Raise SessionError if another window writes the session."""
         if self.read_only:
             raise SessionError(self.read_only)
 
     def require_view(self, index: int) -> None:
-        """Refuse a change of the slice in view while the view shows something else. Raises LabelError."""
+        """Raise LabelError if this slice is the current one, but the view shows something else."""
         if self.guard is not None and self.guard.reason and index == self.current_slice:
             raise LabelError(self.guard.reason)
 
-    def tell_error(self, error: BaseException) -> None:
-        """Show an error in the panel and as a napari notification; an unforeseen one goes to the log as well."""
+    def show_error(self, error: BaseException) -> None:
+        """Show an error in the panel and as a napari notification; log it too if it is unexpected."""
         if isinstance(error, DinoAugSegError):
             sentence = in_words(error)
         else:
-            _log.error("unforeseen error", exc_info=error)
+            _log.error("unexpected error", exc_info=error)
             sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error}). Your labels are safe."
         self.notify(sentence, "error")
         from napari.utils.notifications import show_error
@@ -154,20 +150,20 @@ class Controller:
         show_error(sentence)
 
     def guarded(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
-        """Do something; an error becomes a message. Returns whether it succeeded."""
+        """Run an action and show an error as a message. Returns whether it succeeded."""
         try:
             action(*args, **kwargs)
         except Exception as error:  # a button must never end in a traceback
-            self.tell_error(error)
+            self.show_error(error)
             return False
         return True
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def release(self, widgets: Collection[object]) -> None:
-        """A panel is gone: its widgets are no longer called. With its viewer everything ends.
+        """Disconnect the widgets of a deleted panel; dispose of everything if the viewer's window is gone too.
 
-        A panel that was only closed leaves the session as it is; the next panel of the viewer shows it again.
+        If only the panel was closed, the session stays for the next panel of the viewer.
         """
         self.users -= 1
         window: Any = getattr(self.viewer.window, "_qt_window", None)
@@ -187,7 +183,7 @@ class Controller:
         return [self.changed, self.progressed, self.notified, self.cases.choice_needed]
 
     def dispose(self, *_: object) -> None:
-        """The viewer or the last panel closes: stop the work, save the last strokes, let go of the layers."""
+        """End with the viewer: stop the work, save the last strokes, disconnect from the layers."""
         if self.closed:
             return
         self._without_panel.pop(id(self.viewer), None)

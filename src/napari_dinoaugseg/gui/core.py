@@ -1,7 +1,4 @@
-"""What the parts of the panel share: kinds of changes, messages to the person, errors as messages.
-
-The parts stand on this module; it stands on none of them.
-"""
+"""What the parts of the panel share: kinds of changes, messages to the person, errors as messages."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any, Literal, ParamSpec, Protocol
 
 
 class Change(Flag):
-    """What a change is about. Several are one value, `Change.LABELS | Change.SLICE`."""
+    """What has changed; several kinds combine, as `Change.LABELS | Change.SLICE`."""
 
     SESSION = auto()  # another case, or none
     LABELS = auto()  # manual or accepted labels
@@ -21,12 +18,12 @@ class Change(Flag):
     CLASSES = auto()  # their number, names or colours
     SELECTION = auto()  # the class that the brush paints
     SLICE = auto()  # the slice in view
-    TOOL = auto()  # another tool of napari, or another layer, is in use
+    TOOL = auto()  # napari's tool or active layer
     VIEW = auto()  # axes were rolled, 2-D and 3-D switched, or painting became possible or impossible
-    SETTINGS = auto()  # settings, device, scheduler, weights, scribbles, or the encoder that is known
+    SETTINGS = auto()  # settings, device, scheduler, weights, scribbles, or which encoder is known
     WINDOW = auto()  # the intensity window of the view
-    OFFER = auto()  # an image came into the viewer, or left, that could be annotated
-    LAYERS = auto()  # a layer of the case was removed or made again
+    OFFER = auto()  # an image that could be annotated was added to the viewer or removed
+    LAYERS = auto()  # a layer of the case was removed or restored
     WORK = auto()  # work in the background began or ended
     SAVING = auto()  # whether the labels are on disk
     SAVED_SESSIONS = auto()  # which saved sessions can be resumed
@@ -41,9 +38,9 @@ class Message:
 
     Attributes:
         text: the sentence; empty for "clear".
-        kind: "done" = the result of an action; "notice" = something to know, shown together with other notices;
-            "slice" = about the slice in view, gone when another one is shown; "error" = stays until something else is
-            done; "clear" = what was shown no longer matters.
+        kind: "done" = the result of an action; "notice" = information, shown together with other notices; "slice" =
+            about the slice in view, hidden when another one is shown; "error" = shown until the next action; "clear" =
+            hide the message shown so far.
     """
 
     text: str
@@ -51,19 +48,19 @@ class Message:
 
 
 class Follower(Protocol):
-    """A part that follows changes at once."""
+    """A part that is called immediately at each change."""
 
     def follow(self, what: Change) -> None:
-        """Something changed."""
+        """React to a change."""
 
 
 _P = ParamSpec("_P")
 
 
 def guarded(method: Callable[_P, object]) -> Callable[_P, bool]:
-    """Make an error of a method a message to the person; the method then returns whether it succeeded.
+    """Turn errors of a method into messages; the decorated method returns whether it succeeded.
 
-    For what buttons and keys are connected to, which must never end in a traceback. The object holds the controller as
+    For methods that buttons and keys call, which must never end in a traceback. Their object has an attribute
     `controller`.
     """
 

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.panel import Panel
 
 PLUGIN = "napari-dinoaugseg"
-# A window system that is named but not there makes Qt abort the whole process, so a process of its own is asked.
+# Tried in a separate process, because Qt aborts the whole process if the display is set but not reachable.
 _ASK = "from qtpy.QtWidgets import QApplication; QApplication([])"
 _PATIENCE = 60  # seconds
 
 
 def has_display() -> bool:
-    """Whether a window can be opened: a window system is there, and so is Qt."""
+    """Whether a window can be opened: there is a display, and Qt is installed."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     try:
         command = [sys.executable, "-c", _ASK]
-        asked = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=False)  # noqa: S603 - our own words
+        asked = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=False)  # noqa: S603 - a fixed command
     except (OSError, subprocess.TimeoutExpired):
         return False
     return asked.returncode == 0
@@ -37,14 +37,14 @@ def has_display() -> bool:
 def open_demo(
     viewer: napari.Viewer, changes: Mapping[str, Any], preset: str, weights: Path | None, device: str
 ) -> Panel:
-    """Open the panel in a viewer, and the sample case in it.
+    """Open the panel and the sample case in a viewer.
 
     Args:
         viewer: a new viewer.
-        changes: settings that differ from the preset's.
+        changes: settings that differ from the preset.
         preset: fast, balanced or paper.
-        weights: a file with encoder weights, or None.
-        device: where to compute.
+        weights: a file or folder with encoder weights, or None.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
         SettingsError: an unknown preset or setting.
@@ -61,7 +61,7 @@ def open_demo(
 
 
 def run_window(changes: Mapping[str, Any], preset: str, weights: Path | None, device: str) -> None:
-    """Open the demo and stay until its window is closed."""
+    """Open the demo and wait until its window is closed."""
     import napari
 
     open_demo(napari.Viewer(title="DINO-AugSeg: brain case"), changes, preset, weights, device)

@@ -1,33 +1,32 @@
-"""How a case looks in napari (arrays, scales, colours), and how a layer remembers its case."""
+"""How a case appears in napari: which layer shows it, as which array, in which colours, which way up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+from napari.layers import Image, Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
 from napari_dinoaugseg.case import Case, PictureCase, Plane, VolumeCase, choose_window
+from napari_dinoaugseg.case.array import ArrayCase, case_from_array
 from napari_dinoaugseg.errors import CaseError
 from napari_dinoaugseg.session.labels import BACKGROUND, LabelClass
 
-if TYPE_CHECKING:
-    from napari_dinoaugseg.case import Case, Plane, VolumeCase
-
 AXIS = {Plane.AXIAL: 0, Plane.CORONAL: 1, Plane.SAGITTAL: 2, Plane.NATIVE: 0}
-"""The axis of the display (z, y, x) across which a plane is cut."""
+"""The axis of the display (z, y, x) that is perpendicular to a plane."""
 
-_IN_MEMORY = 256 * 2**20  # bytes of pictures that are loaded at once; more are loaded as they are looked at
+_IN_MEMORY = 256 * 2**20  # bytes: larger picture stacks are loaded lazily
 
 
 def axis_order(axis: int) -> tuple[int, int, int]:
-    """Napari's order of the axes that shows slices across ``axis``."""
+    """Napari's order of the axes that displays slices perpendicular to ``axis``."""
     return {0: (0, 1, 2), 1: (1, 0, 2), 2: (2, 0, 1)}[axis]
 
 
 def stack_shape(case: Case) -> tuple[int, int, int]:
-    """Shape of the label layers: the display (z, y, x) of a volume, or a stack that holds the largest picture."""
+    """The shape of the label layers: (z, y, x) of a volume, or of a stack as large as the largest picture."""
     count = case.n_slices if case.kind == "pictures" else 1
     sizes = np.array([case.slice_shape(index) for index in range(count)])
     shape = [int(sizes[:, 0].max()), int(sizes[:, 1].max())]
@@ -36,7 +35,7 @@ def stack_shape(case: Case) -> tuple[int, int, int]:
 
 
 def display_of(case: Case) -> tuple[Any, bool, tuple[float, float, float], list[str]]:
-    """The image to show: data, whether it is colour, scale, units. Pictures are padded to the largest one."""
+    """The image to display: data, whether it is RGB, scale, units. Pictures are padded to the largest one."""
     if isinstance(case, VolumeCase):
         unit = "mm" if case.grid.known else "pixel"
         return case.display, case.is_colour, case.display_scale, [unit] * 3
@@ -68,7 +67,7 @@ def _picture_stack(case: Case, rgb: bool) -> Any:
 
 
 def window_of(case: Case, name: str) -> tuple[float, float] | None:
-    """Contrast limits for a grey case: the window in which the encoder sees it. None for colour."""
+    """Contrast limits of a grey case: the encoder's intensity window of that name. None for colour."""
     if case.is_colour:
         return None
     window = choose_window(case, name)
@@ -76,84 +75,71 @@ def window_of(case: Case, name: str) -> tuple[float, float] | None:
 
 
 def label_colours(classes: Iterable[LabelClass]) -> DirectLabelColormap:
-    """The classes' colours; explicit background is a thin veil, and a number that is no class yet is white."""
+    """The colours of the classes; explicit background is translucent, numbers without a class are white."""
     colours: dict[int | None, Any] = {None: "white", 0: "transparent", BACKGROUND: (0.5, 0.6, 0.8, 0.35)}
     colours.update({entry.number: entry.colour for entry in classes})
     return DirectLabelColormap(color_dict=colours)
 
 
 def certainty_colours() -> Colormap:
-    """Red where the model is unsure, clear where it is sure."""
+    """A colormap for confidence: red where it is low, transparent where it is high."""
     return Colormap(
         [[0.9, 0.1, 0.1, 0.9], [0.95, 0.7, 0.1, 0.5], [1.0, 1.0, 1.0, 0.0]], controls=[0.0, 0.6, 1.0], name="doubt"
     )
 
 
-# How a layer remembers the case it shows: readers put it there, the panel and the writers find it again.
-#
-# And how a case is made of a layer, or cut along another plane.
-
+# --- the case of a layer: readers put it into the metadata, the panel and the writers read it from there ------------
 
 CASE_KEY = "napari-dinoaugseg"
 """Key in `layer.metadata`."""
 
 
 def case_metadata(case: Case) -> dict[str, Any]:
-    """Metadata for a layer whose data lie in the display order of the case."""
+    """Metadata of a layer whose data are in the display order of the case."""
     return {CASE_KEY: case}
 
 
 def case_in(metadata: Mapping[str, Any]) -> Case | None:
-    """The case that a layer's metadata name, or None."""
-    if CASE_KEY not in metadata:
-        return None
-    from napari_dinoaugseg.case import Case
-
-    found = metadata[CASE_KEY]
+    """The case in a layer's metadata, or None."""
+    found = metadata.get(CASE_KEY)
     return found if isinstance(found, Case) else None
 
 
 def case_of(layer: Any) -> Case | None:
-    """The case that a layer shows, or None when the layer is not ours."""
+    """The case in the metadata of a layer, or None."""
     return case_in(layer.metadata)
 
 
 def case_of_layer(layer: Any, plane: Plane | None = None) -> Case:
-    """The case that a layer shows; where nobody left one, a case of its pixels.
+    """The case in the metadata of an image layer, or else a case made of its pixels.
 
     Args:
-        layer: what the person chose; None = there is nothing to choose.
-        plane: direction of the slices; None leaves it as it is.
+        layer: the chosen layer; None if there is none.
+        plane: the slicing plane; None keeps it.
 
     Raises:
-        CaseError: it is no image, or no single volume or picture.
+        CaseError: the layer is not an image, or not a single volume or picture.
     """
-    from napari.layers import Image
-
     if layer is None:
-        msg = "There is no image yet. Open a file or folder, or drop an image into the viewer."
+        msg = "The viewer has no image yet. Open a file or folder, or drop an image into the viewer."
         raise CaseError(msg)
     if not isinstance(layer, Image):
-        msg = f"The layer '{layer.name}' is no image. Select an image layer, or open a file."
+        msg = f"The layer '{layer.name}' is not an image. Select an image layer, or open a file."
         raise CaseError(msg)
     made = case_of(layer)
     if made is not None:
         return made if plane in (None, made.plane) else case_in_plane(made, plane)
-    from napari_dinoaugseg.case.array import case_from_array
-
     return case_from_array(
         layer.data, spacing=spacing_in(layer.scale, layer.units), name=layer.name, is_rgb=bool(layer.rgb), plane=plane
     )
 
 
 def case_in_plane(case: Case, plane: Plane) -> VolumeCase:
-    """The same volume cut along another plane: the same voxels, the same way back into the file.
+    """The same volume sliced along another plane: same voxels, same mapping to the file.
 
     Raises:
-        CaseError: pictures have no other plane.
+        CaseError: the case consists of pictures, which have only one plane.
     """
-    from napari_dinoaugseg.case import VolumeCase
-
     if not isinstance(case, VolumeCase):
         msg = f"{case.name}: these are pictures, not a volume. They cannot be cut along another plane."
         raise CaseError(msg)
@@ -161,16 +147,15 @@ def case_in_plane(case: Case, plane: Plane) -> VolumeCase:
 
 
 def shows_alike(case: Case, plane: Plane) -> bool:
-    """Whether a case is displayed by the same array in another plane; pictures have only one."""
-    from napari_dinoaugseg.case import VolumeCase
-
+    """Whether a case has the same display array in another plane; True for pictures, which have one plane."""
     return not isinstance(case, VolumeCase) or case.shows_alike(plane)
 
 
 def spacing_in(scale: Sequence[float], units: Sequence[Any] | None) -> tuple[float, ...] | None:
     """The voxel size in mm along each axis of a layer, from its scale and units; None where it is unknown.
 
-    A scale in pixels counts as millimetres, as plugins that know no units mean it; a scale of 1 in pixels says nothing.
+    A scale in pixels counts as millimetres, because plugins without support for units mean it so; a scale of 1 pixel
+    counts as unknown.
     """
     sizes = [abs(float(size)) for size in scale]
     factors = [_millimetres(unit) for unit in units] if units is not None else [None] * len(sizes)
@@ -180,10 +165,237 @@ def spacing_in(scale: Sequence[float], units: Sequence[Any] | None) -> tuple[flo
 
 
 def _millimetres(unit: Any) -> float | None:
-    """How many millimetres one unit is; None when it is no length (pixels)."""
+    """The length of a unit in millimetres; None if it is not a length (pixels)."""
     import pint
 
     try:
         return float(pint.Quantity(1, str(unit)).to("mm").magnitude)
     except (pint.DimensionalityError, pint.UndefinedUnitError):
         return None
+
+
+# --- which way up ---------------------------------------------------------------------------------------------------
+#
+# The camera is turned, never the data, to the radiological convention: the patient's right on the left of the screen,
+# anterior at the top of axial slices and on the left of sagittal ones, the head at the top of coronal and sagittal
+# ones. The depth axis follows from both, so that a volume in 3-D is not mirrored.
+
+Directions = tuple[str, str, str]
+"""The anatomical directions of the three display axes: R, L, A, P, H (head) or F (feet)."""
+
+_OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "H": "F", "F": "H"}
+_VECTORS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}  # LPS
+_TOP, _RIGHT = "HAR", "LPH"  # directions that point to the top and to the right of the screen
+_EDGES = {"left": "middle_left", "right": "middle_right", "top": "top_center", "bottom": "bottom_center"}
+_COVERING = ("inserted", "removed", "reordered", "visible")  # layer events after which another image may cover ours
+_MOVING = ("scale", "rotate", "shear", "affine")  # layer events that change its position in the world
+
+
+def directions_of(case: Case) -> Directions | None:
+    """The directions of the display axes of a case, for an oblique volume the closest ones.
+
+    None for pictures, and where the file does not record the orientation.
+    """
+    if not isinstance(case, VolumeCase) or isinstance(case, ArrayCase) or not case.grid.known:
+        return None
+    if case.plane is not Plane.NATIVE:
+        return "H", "P", "L"
+    codes = case.grid.axcodes.replace("S", "H").replace("I", "F")
+    return codes[2], codes[1], codes[0]
+
+
+def camera_orientation(directions: Directions, axes: Sequence[int], *, as_stored: bool = False) -> tuple[str, str, str]:
+    """The camera's orientation: the directions on the screen of increasing depth, row and column.
+
+    Args:
+        directions: of the display axes.
+        axes: the display axes shown in depth, vertically and horizontally: a permutation of 0, 1, 2.
+        as_stored: keep the first row at the top and the first column on the left.
+    """
+    depth, vertical, horizontal = (directions[axis] for axis in axes)
+    down = as_stored or vertical not in _TOP
+    left = not as_stored and horizontal not in _RIGHT
+    across, upwards = np.array(_VECTORS[horizontal]), np.array(_VECTORS[vertical])
+    out_of_screen = np.cross(-across if left else across, -upwards if down else upwards)
+    away = out_of_screen @ _VECTORS[depth] < 0
+    return "away" if away else "towards", "down" if down else "up", "left" if left else "right"
+
+
+def edge_letters(directions: Directions, axes: Sequence[int], orientation: Sequence[str]) -> dict[str, str]:
+    """The letter at each edge of the canvas: ``left``, ``right``, ``top``, ``bottom``; see `camera_orientation`."""
+    _, vertical, horizontal = (directions[axis] for axis in axes)
+    _, down, across = orientation
+    bottom = vertical if down == "down" else _OPPOSITE[vertical]
+    right = horizontal if across == "right" else _OPPOSITE[horizontal]
+    return {"left": _OPPOSITE[right], "right": right, "top": _OPPOSITE[bottom], "bottom": bottom}
+
+
+def camera_of(viewer: Any) -> Any:
+    """The camera of a viewer, which napari 0.9 moved into the scene."""
+    return getattr(viewer, "scene", viewer).camera
+
+
+class Shown(Protocol):
+    """A case in a viewer, as :class:`Orientation` sees it; `CaseLayers` is one."""
+
+    viewer: Any
+    case: Case
+    image: Image | None
+
+    @property
+    def own(self) -> list[Layer]:
+        """The layers of the case that are in the viewer."""
+
+    @property
+    def shows_slices(self) -> bool:
+        """Whether whole slices are in view."""
+
+
+class Orientation:
+    """Turns the camera for one case and shows direction letters at the edges, while the case is in the viewer.
+
+    The person may turn the camera too: then the letters follow, and that orientation is restored when the case leaves.
+    """
+
+    def __init__(self, layers: Shown) -> None:
+        self._layers = layers
+        case = layers.case
+        self._directions = directions_of(case)
+        self._is_loop = isinstance(case, VolumeCase) and case.grid.in_time
+        self._before: tuple[str, str, str] | None = None  # the person's orientation; None while inactive
+        self._turning = False
+
+    def begin(self) -> None:
+        """Turn the camera now, and whenever napari's axes are rolled or transposed."""
+        camera = camera_of(self._layers.viewer)
+        if self._before is not None or self._directions is None or not hasattr(camera, "orientation"):
+            return
+        self._before = _words(camera.orientation)
+        for emitter, follow in self._followed():
+            emitter.connect(follow)
+        self._turn()
+
+    def end(self) -> None:
+        """Restore the person's camera orientation and remove the letters."""
+        if self._before is None:
+            return
+        for emitter, follow in self._followed():
+            emitter.disconnect(follow)
+        self._set(self._before)
+        self._before = None
+        overlays = self._overlays()
+        for edge in _EDGES:
+            if overlays is not None and _name(edge) in overlays:
+                del overlays[_name(edge)]
+
+    def _followed(self) -> list[tuple[Any, Any]]:
+        viewer = self._layers.viewer
+        dims = viewer.dims.events
+        return [
+            (dims.order, self._turn),
+            (dims.ndisplay, self._turn),
+            (dims.ndim, self._turn),
+            (viewer.layers.events, self._on_layers),
+            (camera_of(viewer).events.orientation, self._on_camera),
+        ]
+
+    def _on_layers(self, event: Any) -> None:
+        if event.type in _MOVING:
+            self._turn()
+        elif event.type in _COVERING:
+            self._show_letters()
+
+    def _on_camera(self, *_: object) -> None:
+        """The person turned the camera."""
+        if not self._turning:
+            self._before = _words(camera_of(self._layers.viewer).orientation)
+            self._show_letters()
+
+    # --- turning ----------------------------------------------------------------------------------------------------
+
+    def _turn(self, *_: object) -> None:
+        axes = self._axes()
+        if axes is not None and self._directions is not None:
+            as_stored = self._layers.case.plane is Plane.NATIVE
+            self._set(camera_orientation(self._directions, axes, as_stored=as_stored))
+        elif self._before is not None:
+            self._set(self._before)
+        self._show_letters()
+
+    def _set(self, orientation: tuple[str, str, str]) -> None:
+        camera = camera_of(self._layers.viewer)
+        if _words(camera.orientation) == orientation:
+            return
+        self._turning = True
+        try:
+            camera.orientation = orientation
+        finally:
+            self._turning = False
+
+    def _axes(self) -> tuple[int, int, int] | None:
+        """The display axes in depth, vertically and horizontally; None where something else is displayed."""
+        dims, image = self._layers.viewer.dims, self._layers.image
+        more = dims.ndim - 3  # leading axes of other layers
+        vertical, horizontal = (axis - more for axis in dims.order[-2:])
+        if image is None or min(more, vertical, horizontal) < 0 or not _is_straight(image):
+            return None
+        if self._is_loop and not self._layers.shows_slices:
+            return None  # one of the axes in view is time
+        (depth,) = {0, 1, 2} - {vertical, horizontal}
+        if dims.ndisplay == 3 and dims.order[-3] - more != depth:
+            return None
+        return depth, vertical, horizontal
+
+    # --- letters ----------------------------------------------------------------------------------------------------
+
+    def _show_letters(self) -> None:
+        overlays = self._overlays()
+        if overlays is None:
+            return
+        axes, letters = self._axes(), {}
+        if axes is not None and self._directions is not None and self._is_in_view():
+            orientation = _words(camera_of(self._layers.viewer).orientation)
+            letters = edge_letters(self._directions, axes, orientation)
+        for edge, position in _EDGES.items():
+            if _name(edge) not in overlays:
+                overlays[_name(edge)] = _letter(position)
+            overlay = overlays[_name(edge)]
+            overlay.text = letters.get(edge, "")
+            overlay.visible = bool(letters)
+
+    def _is_in_view(self) -> bool:
+        """Whether a slice of the case is visible, and its file records left and right."""
+        viewer, case, image, own = self._layers.viewer, self._layers.case, self._layers.image, self._layers.own
+        if viewer.dims.ndisplay == 3 or not isinstance(case, VolumeCase) or not case.grid.oriented:
+            return False
+        if image is None or image not in own or not image.visible:
+            return False
+        above = list(viewer.layers)[viewer.layers.index(image) + 1 :]
+        return not any(isinstance(layer, Image) and layer.visible and layer not in own for layer in above)
+
+    def _overlays(self) -> Any:
+        """The canvas overlays by name; None before napari 0.9, which has no public access to them."""
+        return getattr(getattr(self._layers.viewer, "canvas", None), "overlays", None)
+
+
+def _letter(position: str) -> Any:
+    from napari.components.overlays import TextOverlay
+
+    return TextOverlay(position=position, font_size=14, box=True)
+
+
+def _name(edge: str) -> str:
+    return f"dinoaugseg_{edge}"
+
+
+def _words(orientation: Sequence[Any]) -> tuple[str, str, str]:
+    depth, vertical, horizontal = (str(one) for one in orientation)
+    return depth, vertical, horizontal
+
+
+def _is_straight(image: Image) -> bool:
+    """Whether the image axes are the world axes, which they are not if someone mirrored or rotated the layer."""
+    origin = np.array(image.data_to_world((0, 0, 0)))
+    steps = np.array([image.data_to_world(tuple(step)) for step in np.eye(3)]) - origin
+    along = np.diag(steps)
+    return bool((along > 0).all() and np.allclose(steps, np.diag(along), atol=1e-6 * along.max()))

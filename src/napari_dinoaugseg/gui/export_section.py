@@ -1,4 +1,4 @@
-"""Taking results out: masks, a report, the model; and a saved model in."""
+"""Export of masks, a report and the model, and use of a saved model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QGridLayout,
-    QLabel,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QWidget
 
 from napari_dinoaugseg.case import VolumeCase
 from napari_dinoaugseg.case.files import suffix_of
@@ -27,9 +20,11 @@ from napari_dinoaugseg.gui.widgets import (
     ask_where_to_save,
     button,
     chosen,
+    column,
     confirmed,
     sentence,
 )
+from napari_dinoaugseg.gui.words import counted, noun_of
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files, write_report
 from napari_dinoaugseg.session.labels import EVERYTHING, Status
 
@@ -39,7 +34,7 @@ if TYPE_CHECKING:
 
 MODEL_SUFFIX = ".safetensors"
 _EVERYTHING, _REVIEWED = "Everything", "Reviewed only"
-_NAMED = 6  # files that a question lists by name
+_NAMED = 6  # the most files that a question lists by name
 
 _SHOWN = Change.SESSION | Change.LABELS | Change.PREDICTIONS | Change.CLASSES | Change.WORK | Change.SAVED_SESSIONS
 
@@ -53,19 +48,19 @@ _CHOICES: tuple[tuple[str, tuple[Status, ...]], ...] = (
 class ExportSection(QWidget):
     """The section "Export"."""
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
         self.controller = controller
         self._build()
         controller.changed.connect(self._on_change)
         self.refresh()
 
-    # --- making -----------------------------------------------------------------------------------------------------
+    # --- building ---------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
         self.include = QComboBox()
         self.include.addItems([text for text, _ in _CHOICES])
-        self.include.setToolTip("Which slices the mask takes its labels from; on the others it is background")
+        self.include.setToolTip("The slices whose labels go into the mask; the others are background")
         self.include.currentIndexChanged.connect(self.refresh)
         self.contents = sentence()
         self.per_class = QCheckBox("One file per class")
@@ -76,27 +71,18 @@ class ExportSection(QWidget):
             "A JSON file: slices by status, volumes, encoder, settings, versions; no names of files or patients",
             self.export_report,
         )
-        self.save_button = button("Save model…", "Keep what was learnt, for the next patient", self.save_model)
-        self.apply_button = button(
-            "Apply a saved model…", "Predict this case with a model that was saved before", self.apply_model
-        )
+        self.save_button = button("Save model…", "Save the trained model, for the next patient", self.save_model)
+        self.apply_button = button("Apply a saved model…", "Predict this case with a saved model", self.apply_model)
         self.result = sentence()
         self.result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.result.hide()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 4, 6, 4)
-        layout.setSpacing(4)
-        layout.addWidget(QLabel("What goes into the mask:"))
-        layout.addWidget(self.include)
-        layout.addWidget(self.contents)
-        layout.addWidget(self.per_class)
         grid = QGridLayout()
         grid.addWidget(self.mask_button, 0, 0)
         grid.addWidget(self.report_button, 0, 1)
         grid.addWidget(self.save_button, 1, 0)
         grid.addWidget(self.apply_button, 1, 1)
-        layout.addLayout(grid)
-        layout.addWidget(self.result)
+        above = (QLabel("What goes into the mask:"), self.include, self.contents, self.per_class)
+        column(self, *above, grid, self.result, margins=(6, 4, 6, 4))
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
@@ -107,7 +93,7 @@ class ExportSection(QWidget):
             self.refresh()
 
     def refresh(self, *_: object) -> None:
-        """Show what can be written now."""
+        """Show what the mask would contain, and enable the buttons."""
         session, idle = self.controller.session, not self.controller.jobs.busy
         can_write = (
             session is not None and idle and bool(session.labels.classes) and not self.controller.sessions.unanswered
@@ -140,8 +126,8 @@ class ExportSection(QWidget):
         parts = [f"{counts[status]} {words[status]}" for status in self._wanted() if counts[status]]
         empty = n_slices - sum(counts[status] for status in self._wanted())
         left = f"; {empty} left as background" if empty else ""
-        noun = "slices" if session.case.kind == "volume" else "pictures"
-        return f"{n_slices} {noun}: {', '.join(parts) or 'none labelled'}{left}. {session.case.lacking}".rstrip()
+        noun, listed = noun_of(session.case), ", ".join(parts) or "none labelled"
+        return f"{n_slices} {noun}s: {listed}{left}. {session.case.lacking}".rstrip()
 
     def _wanted(self) -> tuple[Status, ...]:
         return _CHOICES[self.include.currentIndex()][1]
@@ -150,11 +136,11 @@ class ExportSection(QWidget):
         self.result.setText(text)
         self.result.show()
 
-    # --- doing ------------------------------------------------------------------------------------------------------
+    # --- writing and loading ----------------------------------------------------------------------------------------
 
     @guarded
     def export_mask(self) -> None:
-        """Ask where, ask before replacing anything, and write in the background."""
+        """Ask where to write, ask before replacing files, and write in the background."""
         self.controller.flush()
         session = self.controller.session
         path = self._ask_mask_path(session) if session is not None else None
@@ -171,7 +157,8 @@ class ExportSection(QWidget):
         def write() -> list[Path]:
             return export_masks(session, path, include, per_class=per_class, reviewed_only=reviewed_only)
 
-        left_out = f" {_left_out(session, len(unseen))}" if reviewed_only else ""
+        unseen_slices = counted(len(unseen), noun_of(session.case))
+        left_out = f" On {unseen_slices}, what nobody has looked at is background." if reviewed_only else ""
         self.controller.jobs.run(
             "Writing the mask", write, lambda written: self._show_result(f"Written: {_listed(written)}.{left_out}")
         )
@@ -212,7 +199,7 @@ class ExportSection(QWidget):
     # --- asking -----------------------------------------------------------------------------------------------------
 
     def _beside(self) -> Path | None:
-        """The folder that the open case lies in."""
+        """The folder that contains the open case."""
         session = self.controller.session
         return session.case.path.parent if session is not None and session.case.path.is_absolute() else None
 
@@ -231,12 +218,12 @@ class ExportSection(QWidget):
         }
         ordered = sorted((name for name in kinds if kinds[name]), key=lambda name: suffixes.index(kinds[name][0]))
         filters = ";;".join(f"{name} ({' '.join('*' + s for s in kinds[name])})" for name in ordered)
-        # Of a DICOM file that cannot be, the export says why.
+        # A name for a DICOM SEG is kept even where it cannot be written: the export then reports the reason.
         kept = (*suffixes, *SEG_SUFFIXES)
         return self._ask_new_file("export", "Export the mask", f"{case.name}_mask{suffixes[0]}", filters, kept)
 
     def _ask_folder(self, name: str) -> Path | None:
-        """A new folder inside the one that the person picks, so that masks never mix with other pictures."""
+        """A new folder inside the chosen one, so that masks never mix with other pictures."""
         title = f"Where to make the folder {name}"
         picked = ask_for_folder(self, "export", title, beside=self._beside())
         return None if picked is None else picked / name
@@ -254,44 +241,39 @@ class ExportSection(QWidget):
         return path
 
     def _ask_for_unseen(self, session: Session, include: Sequence[Status], unseen: Sequence[int]) -> bool | None:
-        """Say how many slices nobody has looked at; returns whether they stay out of the mask, None = write nothing."""
-        noun = "slice" if session.case.kind == "volume" else "picture"
+        """Ask about slices that nobody has looked at; returns whether to leave them out, None = write nothing."""
+        noun = noun_of(session.case)
         total = sum(session.labels.status(index) in include for index in range(session.case.n_slices))
         text = (
             f"Nobody has looked at {len(unseen)} of the {total} {noun}s that go into the mask: they were filled by the "
-            f"model or by Fill between, and were not in view since. With '{_REVIEWED}', what nobody has looked at "
+            f"model or by Fill between, and have not been in view since. With '{_REVIEWED}', what nobody has looked at "
             "becomes background."
         )
         answer = chosen(self, f"Export {noun}s that nobody has looked at?", text, (_EVERYTHING, _REVIEWED))
         return None if answer is None else answer == 1
 
     def _may_be_empty(self, session: Session, include: Sequence[Status], *, reviewed_only: bool) -> bool:
-        """Ask when no slice has a label that would be written."""
+        """Ask before writing an empty mask."""
         book = session.labels
         for index in range(session.case.n_slices):
             status = book.status(index)
             if status in include and not (reviewed_only and not book.is_seen(status, index)):
                 return True
         return confirmed(
-            self, "Write an empty mask?", "Nothing of that is there: all of the mask would be background. Write it?"
+            self, "Write an empty mask?", "There are no such labels: the whole mask would be background. Write it?"
         )
 
     def _may_replace(self, files: Sequence[Path]) -> bool:
-        """Ask when something would be replaced."""
+        """Ask before replacing files."""
         there = [file for file in files if file.exists()]
         if not there:
             return True
-        are, them = ("is", "it") if len(there) == 1 else ("are", "them")
-        return confirmed(self, "Replace what is there?", f"{_listed(there)} {are} there already. Replace {them}?")
-
-
-def _left_out(session: Session, count: int) -> str:
-    noun = "slice" if session.case.kind == "volume" else "picture"
-    return f"On {count} {noun}{'' if count == 1 else 's'}, what nobody has looked at is background."
+        exist, them = ("exists", "it") if len(there) == 1 else ("exist", "them")
+        return confirmed(self, "Replace existing files?", f"{_listed(there)} already {exist}. Replace {them}?")
 
 
 def _listed(files: Sequence[Path]) -> str:
-    """The first in full, the others by name."""
+    """List files, the first with its folder, the others by name."""
     names = [str(files[0]), *(file.name for file in files[1:_NAMED])]
     more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
     return ", ".join(names) + more

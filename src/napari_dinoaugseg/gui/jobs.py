@@ -1,7 +1,7 @@
-"""Work in the background: train, predict, read. One piece at a time, stopped at its next step.
+"""Background work: train, predict, read files. One job at a time; a job stops at its next step.
 
-The thread of the work only draws events from a generator. They are handled on the interface's thread, which alone
-touches layers and labels.
+The worker thread only iterates over a generator of events. They are handled on the GUI thread, which alone changes
+layers and labels.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ TRAINING, PREDICTING = "Training", "Predicting"
 
 
 class Relay:
-    """Takes events in the thread of the work and hands them to the thread of the interface, once the work has begun."""
+    """Passes events that a job reports without yielding them to the GUI thread; events before its start are dropped."""
 
     def __init__(self) -> None:
         self.emit: Handler = lambda _: None
 
     def __call__(self, event: object) -> None:
-        """Hand over an event; it is lost before the work has begun."""
+        """Pass an event on."""
         self.emit(event)
 
 
 class Work:
-    """One piece of work, shown in napari's list of tasks.
+    """One running job, shown in napari's list of tasks.
 
     Args:
         name: for napari's list of tasks.
-        source: makes the events; called in the thread, so that its own errors are caught as well.
-        on_event: gets each event.
-        on_done: gets what the generator returned.
-        on_error: gets the exception that ended it.
-        on_end: called last, whatever happened.
-        cancel: set to ask for the stop.
-        relay: where the work reports events that it does not yield.
+        source: returns the events; called in the worker thread, so that its own errors are caught as well.
+        on_event: called with each event.
+        on_done: called with the return value of the generator.
+        on_error: called with the exception that ended it.
+        on_end: called last in any case.
+        cancel: the flag that requests the stop.
+        relay: receives events that are reported rather than yielded.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Work:
         def work() -> Generator[Any, None, Any]:
             try:
                 result = yield from _generator(source())
-            except Exception as error:  # handed over as a value: napari would show a traceback
+            except Exception as error:  # returned as a value, because napari would show a traceback
                 return _Failure(error)
             return result
 
@@ -95,12 +95,8 @@ class Work:
             relay.emit = self._worker.yielded.emit
         self._worker.start()
 
-    def stop(self) -> None:
-        """Ask for the stop; the work ends by itself at its next step."""
-        self.cancel.set()
-
     def abandon(self) -> None:
-        """Ask for the stop and hear nothing more: the viewer closes."""
+        """Request the stop and disconnect, because the viewer closes."""
         self.cancel.set()
         self._on_end = lambda: None
         for signal in (self._worker.yielded, self._worker.returned, self._worker.aborted):
@@ -126,13 +122,13 @@ def _generator(events: Iterator[Any]) -> Generator[Any, None, Any]:
 
 
 class Jobs:
-    """What a viewer does in the background, one piece of work at a time.
+    """The background work of a viewer, one job at a time.
 
     Attributes:
-        name: of the running work, as "Training"; empty when there is none.
-        count: how many pieces of work were started.
-        interrupted: the name of the work that the loss of a scheduler ended; empty = none.
-        last_stage: the stage of the last progress: "encode", "train", "predict"; None before the first.
+        name: of the running job, as "Training"; empty if none is running.
+        count: how many jobs were started.
+        interrupted: the name of the job that ended because the scheduler was lost; empty = none.
+        last_stage: the stage of the last progress event: "encode", "train", "predict"; None before the first.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -146,19 +142,19 @@ class Jobs:
 
     @property
     def busy(self) -> bool:
-        """Whether work is running."""
+        """Whether a job is running."""
         return self._work is not None
 
     @property
     def stopping(self) -> bool:
-        """Whether the running work was asked to stop."""
+        """Whether the running job was asked to stop."""
         return self._work is not None and bool(self._work.cancel)
 
-    # --- what a person starts ---------------------------------------------------------------------------------------
+    # --- jobs -------------------------------------------------------------------------------------------------------
 
     @guarded
     def train(self) -> None:
-        """Learn from what is labelled now, then predict the other slices, those near the one in view first."""
+        """Train on the current labels, then predict the other slices, those near the one in view first."""
         controller = self.controller
         session = self._ready()
         cancel = Cancel()
@@ -168,7 +164,7 @@ class Jobs:
             controller.setup.encoder_in_use = session.encoder_name
             if cancel:
                 controller.notify(
-                    f"Stopped after {result.steps} steps; what was learnt is kept. Predict uses it, Train goes on."
+                    f"Stopped after {result.steps} steps; what was learnt is kept. Predict uses it, Train continues it."
                 )
             elif session is controller.session:
                 self.predict()
@@ -181,7 +177,7 @@ class Jobs:
         controller = self.controller
         session = self._ready()
         if not session.is_trained:
-            msg = "There is no trained model yet. Label a few slices and train, or load a saved model."
+            msg = "No model is trained yet. Label a few slices and train, or load a saved model."
             raise TrainingError(msg)
         cancel, relay = Cancel(), Relay()
         predictions = session.predictions(controller.current_slice, report=relay, cancel=cancel)
@@ -199,10 +195,10 @@ class Jobs:
 
     @guarded
     def load_model(self, path: Path) -> None:
-        """Load a saved model, and predict the open case with it."""
+        """Load a saved model and predict the open case with it."""
         controller = self.controller
         session = self._ready()
-        brings_classes = not session.labels.labelled  # nothing depends on the session's own yet
+        brings_classes = not session.labels.labelled  # nothing depends on the session's classes yet
 
         def source() -> Generator[Any, None, PreparedModel]:
             yield Notice("Loading the model…")
@@ -222,7 +218,7 @@ class Jobs:
 
     @guarded
     def load_labels(self, path: Path) -> None:
-        """Take labels from a file, or a folder of masks, for the slices that are not labelled by hand yet."""
+        """Load labels from a file or a folder of masks for the slices that are not labelled by hand."""
         controller = self.controller
         session = self._ready()
 
@@ -233,13 +229,13 @@ class Jobs:
         self.run("Reading labels", lambda: session.case.read_labels(path), done)
 
     def stop(self) -> None:
-        """Ask the running work to stop; what it has done stays."""
+        """Ask the running job to stop; its results so far are kept."""
         if self._work is not None and not self._work.cancel:
-            self._work.stop()
+            self._work.cancel.set()
             self.controller.notify("Stopping…")
 
     def abandon(self) -> None:
-        """Ask the running work to stop, and ignore what comes of it."""
+        """Ask the running job to stop, and ignore its results."""
         if self._work is not None:
             self._work.abandon()
             self._work = None
@@ -254,7 +250,7 @@ class Jobs:
         done: Callable[[Any], None],
         failed: Callable[[Exception], None] | None = None,
     ) -> None:
-        """Run a function in the background, then `done` (or `failed`) on the interface's thread."""
+        """Run a function in the background, then `done` (or `failed`) on the GUI thread."""
 
         def source() -> Generator[Any, None, Any]:
             yield from ()
@@ -264,36 +260,36 @@ class Jobs:
         self._start(name, source, done, Cancel(), failed)
 
     def notify_later(self, sentence: str) -> None:
-        """Take a notice from the thread of the work; it is shown with the next event."""
+        """Receive a notice in the worker thread; it is shown with the next event."""
         self._notices.append(in_words(sentence))
 
     def set_interrupted(self, name: str) -> None:
-        """Remember the work that the loss of a scheduler ended; only training and prediction can be started again."""
+        """Record the job that ended because the scheduler was lost, if it is a training or a prediction."""
         name = name if name in (TRAINING, PREDICTING) else ""
         if self.interrupted != name:
             self.interrupted = name
             self.controller.touch(Change.WORK)
 
     def compute_here(self) -> None:
-        """Leave the scheduler, and start on this computer what its loss ended."""
+        """Stop using the scheduler, and restart the interrupted job on this computer."""
         begin = self.train if self.interrupted == TRAINING else self.predict
         self.controller.setup.use_scheduler("")
         begin()
 
     def _ready(self) -> Session:
-        """The session, with the last strokes in it and free for new work. Raises TrainingError or SessionError."""
+        """The session, with the last strokes read. Raises TrainingError or SessionError if no job can be started."""
         self._require_idle()
         self.controller.require_writable()
         session = self.controller.session
         if session is None:
-            msg = "There is no case yet. Open one in the Case section first."
+            msg = "No case is open. Open one in the Case section first."
             raise TrainingError(msg)
         self.controller.flush()
         return session
 
     def _require_idle(self) -> None:
         if self.busy:
-            msg = f"{self.name} is still going on. Wait for it, or press Stop."
+            msg = f"{self.name} is still running. Wait for it, or press Stop."
             raise TrainingError(msg)
 
     def _start(
@@ -331,7 +327,7 @@ class Jobs:
             if not controller.closed:
                 controller.touch(Change.WORK)
 
-        source = controller.saving.before(source)  # whatever happens from here on, what was painted is on disk
+        source = controller.saving.before(source)  # all paint is on disk before the job begins
         self.set_interrupted("")
         self.name = name
         self.count += 1
@@ -349,7 +345,7 @@ class Jobs:
         controller.touch(Change.WORK)
 
     def show_event(self, event: object, session: Session | None) -> None:
-        """Show progress, a notice or a prediction that work on a session has made."""
+        """Show progress, a notice or a prediction of a job on a session."""
         controller = self.controller
         self._show_notices()
         if isinstance(event, Progress):
@@ -379,12 +375,12 @@ class Jobs:
         if stopped and isinstance(error, TrainingError):
             controller.notify("Stopped before anything was learnt.")
         else:
-            controller.tell_error(error)
+            controller.show_error(error)
 
     def _report_of_another_case(self, error: Exception, name: str, *, stopped: bool) -> None:
-        """Report an error of a case that was left since; it must not stand in the panel of the next one."""
+        """Report an error in work on a case that was closed meanwhile, outside the panel of the next case."""
         if not stopped or not isinstance(error, TrainingError | ClusterError):
             from napari.utils.notifications import show_error
 
-            _log.error("error in work on a case that was left", exc_info=error)
+            _log.error("error in work on a case that was closed", exc_info=error)
             show_error(f"{name}: {in_words(error) if isinstance(error, DinoAugSegError) else error}")

@@ -1,4 +1,10 @@
-"""A small window with the keys and the order of things, for whoever has forgotten them."""
+"""The keys of the plugin: what they do, their binding, and the help window.
+
+They are bound here, because napari ignores keys in a plugin's manifest: to the viewer, and to the layers of the open
+case, because napari asks the active layer first, and C and X have a meaning on its image and labels layers (contrast
+limits; swap the selected label with the background). On other layers napari's keys are unchanged. Training needs Shift,
+so that half a minute of work does not start by accident.
+"""
 
 from __future__ import annotations
 
@@ -12,76 +18,13 @@ from qtpy.QtWidgets import QDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.widgets import confirmed
+from napari_dinoaugseg.gui.words import counted
 from napari_dinoaugseg.session.labels import Status
 
 if TYPE_CHECKING:
     import napari
-    from qtpy.QtWidgets import QWidget
 
     from napari_dinoaugseg.gui.controller import Controller
-
-
-_STEPS = (
-    "<b>Case</b>: open a file or folder, or use an image layer that is there.",
-    "<b>Label</b>: pick a class and paint it on three to five slices, spread over the case.",
-    "<b>Train</b>: after a minute or so masks appear on the other slices.",
-    "<b>Review</b>: go where the model is unsure (N); accept a slice (A), correct it with the brush (C), or reject it "
-    "(X). Train again.",
-    "<b>Export</b>: write the mask in the geometry of the case.",
-)
-
-_NAPARI_KEYS = (
-    ("[  and  ]", "make the brush smaller or larger"),
-    ("P, E, F", "paint, erase, fill"),
-    ("Space (hold)", "move the image while painting"),
-    ("Left, Right", "go to the slice before or after"),
-    ("Ctrl+Z", "undo, also accepting and rejecting"),
-)
-
-
-class HelpPopup(QDialog):
-    """Keys and steps."""
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setWindowTitle("DINO-AugSeg: steps and keys")
-        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.text = QLabel(help_text())
-        self.text.setTextFormat(Qt.TextFormat.RichText)
-        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        close = QPushButton("Close")
-        close.clicked.connect(self.reject)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.text)
-        layout.addWidget(close, alignment=Qt.AlignmentFlag.AlignRight)
-
-
-def help_text() -> str:
-    """The content as simple HTML."""
-    steps = "".join(f"<li>{step}</li>" for step in _STEPS)
-    rows = "".join(_row(key.shown, key.does) for key in KEYS)
-    napari_rows = "".join(_row(key, does) for key, does in _NAPARI_KEYS)
-    return (
-        f"<h3>In this order</h3><ol>{steps}</ol>"
-        f"<h3>Keys</h3><table>{rows}</table>"
-        f"<h3>Keys of napari that help</h3><table>{napari_rows}</table>"
-        "<p>Predictions never overwrite what you painted. Research use only; not a medical device.</p>"
-    )
-
-
-def _row(key: str, does: str) -> str:
-    return f"<tr><td><b>{key}</b></td><td style='padding-left: 14px'>{does}</td></tr>"
-
-
-def show_help(viewer: Any) -> HelpPopup:
-    """Open the window over the viewer; it does not block the work."""
-    window = getattr(viewer.window, "_qt_window", None) if getattr(viewer, "window", None) is not None else None
-    popup = HelpPopup(window)
-    popup.show()
-    return popup
-
-
-# What the buttons of the Review section and their keys do with the prediction in view.
 
 
 def accept_and_go_on(controller: Controller) -> None:
@@ -91,27 +34,27 @@ def accept_and_go_on(controller: Controller) -> None:
         return
     controller.labels.accept(here)
     if session.labels.status(here) is not Status.ACCEPTED:
-        return  # the reason is shown already
+        return  # the reason is already shown
     found = controller.view.suggestion()
     if found is not None:
         controller.view.go_to(found.index)
         accepted, name = session.case.slice_name(here), session.case.slice_name(found.index)
-        words = f"{accepted} accepted; Ctrl+Z takes it back. {name}: {found.reason}."
+        words = f"{accepted} accepted; Ctrl+Z undoes it. {name}: {found.reason}."
         words = words[0].upper() + words[1:] if session.case.kind == "volume" else words
         controller.notify(words, "slice")
 
 
 def correct(controller: Controller, parent: QWidget | None = None) -> None:
-    """Copy the prediction of the slice in view into the manual layer, with the brush at hand."""
+    """Copy the prediction of the slice in view into the manual layer, and select the brush."""
     controller.flush()
     session, here = controller.session, controller.current_slice
     if session is None:
         return
-    # Between scribbles there is room for the prediction; nothing is replaced there.
+    # On scribbled slices only unknown pixels are filled, so nothing is replaced.
     painted = session.labels.status(here) is Status.MANUAL and here not in session.labels.open_slices
     if painted and session.labels.predicted(here) is not None:
         name = session.case.slice_name(here)
-        text = f"You painted {name} by hand. Replace it by the prediction? Ctrl+Z brings it back."
+        text = f"You painted {name} by hand. Replace it by the prediction? Ctrl+Z undoes it."
         if not confirmed(parent, "Replace what you painted?", text):
             return
     controller.labels.copy_to_manual(here, overwrite=painted)
@@ -123,38 +66,29 @@ def correct(controller: Controller, parent: QWidget | None = None) -> None:
 
 
 def reject(controller: Controller) -> None:
-    """Throw the prediction of the slice in view away."""
+    """Discard the prediction of the slice in view."""
     if controller.session is not None:
         controller.labels.reject(controller.current_slice)
 
 
 def accept_certain(controller: Controller, confidence: float, parent: QWidget | None = None) -> None:
-    """Accept all predictions with at least this confidence (0 to 1), once the person has confirmed how many."""
+    """Accept all predictions with at least this confidence (0 to 1), after asking the person."""
     controller.flush()
     session, indices = controller.session, controller.labels.certain_slices(confidence)
     if session is None or not indices:
         return
     count = len(indices)
     unseen = sum(not session.labels.is_seen("predicted", index) for index in indices)
-    slices = f"{count} slice" if count == 1 else f"{count} slices"
+    slices = counted(count, "slice")
     if not unseen:
         looked = "You have looked at it." if count == 1 else "You have looked at all of them."
     elif unseen == count:
         looked = "Nobody has looked at it yet." if count == 1 else "Nobody has looked at any of them yet."
     else:
         looked = f"Nobody has looked at {unseen} of them yet."
-    text = f"Accept {slices}? {looked} Training learns from what is accepted. Ctrl+Z takes it back."
+    text = f"Accept {slices}? {looked} Training uses accepted slices. Ctrl+Z undoes it."
     if confirmed(parent, f"Accept {slices}?", text):
         controller.labels.accept_above(confidence)
-
-
-# The keys of the plugin. napari ignores keys in a plugin's manifest, so they are bound here.
-#
-# They are bound to the viewer, and to the layers of the open case as well: napari asks the selected layer first, and C
-# and X mean something on its image and labels layers (adjust the contrast; swap the selected label with the
-# background).
-# On every other layer napari's keys stay napari's. Training has Shift, for half a minute of work should not start by a
-# slip of the finger.
 
 
 @dataclass(frozen=True)
@@ -162,10 +96,10 @@ class Key:
     """A key and what it does.
 
     Attributes:
-        name: what other modules call it.
-        keys: as napari writes it: ``Shift-T``.
-        does: for the person, beginning with a verb.
-        action: what happens.
+        name: for other modules.
+        keys: in napari's notation: ``Shift-T``.
+        does: a description for the person, beginning with a verb.
+        action: called with the controller.
     """
 
     name: str
@@ -175,7 +109,7 @@ class Key:
 
     @property
     def shown(self) -> str:
-        """As people write it: ``Shift+T``."""
+        """The key in the usual notation: ``Shift+T``."""
         return self.keys.replace("-", "+")
 
 
@@ -193,15 +127,15 @@ def _toggle_prediction(controller: Controller) -> None:
 
 
 KEYS: tuple[Key, ...] = (
-    Key("train", "Shift-T", "train, or stop the work that is going on", _train_or_stop),
+    Key("train", "Shift-T", "train, or stop the running work", _train_or_stop),
     Key("next_suggested", "N", "go to the next slice to label or check", lambda c: c.view.next_suggested()),
     Key("next_labelled", "J", "go to the next labelled slice", lambda c: c.view.next_labelled(1)),
-    Key("previous_labelled", "Shift-J", "go to the labelled slice before", lambda c: c.view.next_labelled(-1)),
-    Key("accept", "A", "accept the prediction of the slice in view, and go on to the next", accept_and_go_on),
+    Key("previous_labelled", "Shift-J", "go to the previous labelled slice", lambda c: c.view.next_labelled(-1)),
+    Key("accept", "A", "accept the prediction of the slice in view, and go to the next", accept_and_go_on),
     Key("correct", "C", "correct the prediction of the slice in view with the brush", lambda c: correct(c)),
     Key("reject", "X", "reject the prediction of the slice in view", reject),
     Key("toggle_prediction", "H", "hide or show the prediction", _toggle_prediction),
-    Key("help", "F1", "show these keys", lambda c: _show_help(c)),
+    Key("help", "F1", "show these keys", lambda c: show_help(c.viewer)),
 )
 
 
@@ -211,25 +145,25 @@ def hint(name: str) -> str:
 
 
 def tooltip(text: str, name: str) -> str:
-    """A tooltip with the key of the action at its end."""
+    """A tooltip that ends with the key of the action."""
     return f"{text} (key: {hint(name)})"
 
 
 def bind_keys(viewer: napari.Viewer, controller: Controller) -> None:
-    """Bind the keys of one viewer to its controller; keys that another panel of the viewer bound are replaced."""
+    """Bind the keys of a viewer to its controller, in place of the bindings of another panel of the viewer."""
     unbind_keys(viewer)
     _bindings[id(viewer)] = _Bindings(viewer, controller)
 
 
 def unbind_keys(viewer: napari.Viewer) -> None:
-    """Give the keys back."""
+    """Remove the bindings of a viewer."""
     bindings = _bindings.pop(id(viewer), None)
     if bindings is not None:
-        bindings.give_back()
+        bindings.remove()
 
 
 class _Bindings:
-    """The keys of one viewer and of the layers of its case. It lives as long as the viewer, whose keys refer to it."""
+    """The bindings of a viewer and of the layers of its case. The viewer's key map keeps this object alive."""
 
     def __init__(self, viewer: napari.Viewer, controller: Controller) -> None:
         self._viewer, self._controller = viewer, controller
@@ -239,20 +173,20 @@ class _Bindings:
         controller.followers.append(self)
         self._follow_layers()
 
-    def give_back(self) -> None:
-        """Bind nothing any more."""
+    def remove(self) -> None:
+        """Remove all bindings."""
         if self in self._controller.followers:
             self._controller.followers.remove(self)
         for owner in (*self._layers, self._viewer):
             self._unbind(owner)
 
     def follow(self, what: Change) -> None:
-        """Follow the layers of the case."""
+        """Update the bindings when the layers of the case change."""
         if what & (Change.SESSION | Change.LAYERS):
             self._follow_layers()
 
     def _follow_layers(self) -> None:
-        """Bind the keys to the layers of the case that is open now, and to no others."""
+        """Bind the keys to the layers of the open case, and to no others."""
         layers = self._controller.layers
         ours = [] if layers is None else [layers.image, layers.prediction, layers.manual]
         for layer in self._layers:
@@ -275,7 +209,7 @@ class _Bindings:
             if not self._controller.closed:
                 self._controller.guarded(key.action, self._controller)
 
-        # napari lists bound keys by these.
+        # napari shows these in its list of keys.
         pressed.__name__, pressed.__doc__ = f"dinoaugseg_{key.name}", f"DINO-AugSeg: {key.does}"
         return pressed
 
@@ -283,5 +217,61 @@ class _Bindings:
 _bindings: WeakValueDictionary[int, _Bindings] = WeakValueDictionary()
 
 
-def _show_help(controller: Controller) -> None:
-    show_help(controller.viewer)
+_STEPS = (
+    "<b>Case</b>: open a file or folder, or use an image layer that is there.",
+    "<b>Label</b>: pick a class and paint it on three to five slices, spread over the case.",
+    "<b>Train</b>: after a minute or so masks appear on the other slices.",
+    "<b>Review</b>: go where the model is unsure (N); accept a slice (A), correct it with the brush (C), or reject it "
+    "(X). Train again.",
+    "<b>Export</b>: write the mask in the geometry of the case.",
+)
+
+_NAPARI_KEYS = (
+    ("[  and  ]", "make the brush smaller or larger"),
+    ("P, E, F", "paint, erase, fill"),
+    ("Space (hold)", "move the image while painting"),
+    ("Left, Right", "go to the previous or next slice"),
+    ("Ctrl+Z", "undo, also accepting and rejecting"),
+)
+
+
+class HelpPopup(QDialog):
+    """The help window with steps and keys."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("DINO-AugSeg: steps and keys")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.text = QLabel(help_text())
+        self.text.setTextFormat(Qt.TextFormat.RichText)
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        close = QPushButton("Close")
+        close.clicked.connect(self.reject)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.text)
+        layout.addWidget(close, alignment=Qt.AlignmentFlag.AlignRight)
+
+
+def help_text() -> str:
+    """The content of the help window as HTML."""
+    steps = "".join(f"<li>{step}</li>" for step in _STEPS)
+    rows = "".join(_row(key.shown, key.does) for key in KEYS)
+    napari_rows = "".join(_row(key, does) for key, does in _NAPARI_KEYS)
+    return (
+        f"<h3>In this order</h3><ol>{steps}</ol>"
+        f"<h3>Keys</h3><table>{rows}</table>"
+        f"<h3>Keys of napari that help</h3><table>{napari_rows}</table>"
+        "<p>Predictions never overwrite what you painted. Research use only; not a medical device.</p>"
+    )
+
+
+def _row(key: str, does: str) -> str:
+    return f"<tr><td><b>{key}</b></td><td style='padding-left: 14px'>{does}</td></tr>"
+
+
+def show_help(viewer: Any) -> HelpPopup:
+    """Open the help window, which does not block the viewer."""
+    window = getattr(viewer.window, "_qt_window", None) if getattr(viewer, "window", None) is not None else None
+    popup = HelpPopup(window)
+    popup.show()
+    return popup

@@ -1,4 +1,4 @@
-"""Painting: the slice strip, the brushes, what a slice as a whole can be, and the table of classes."""
+"""Labelling: the brushes and actions on slices, the slice strip, masks beside pictures, and the table of classes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import (  # type: ignore[attr-defined]
-    QPoint,
-    QRectF,
-    QSize,
-    Qt,
-    Signal,
-)
+from qtpy.QtCore import QPoint, QRectF, QSize, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor, QPainter, QPalette, QPolygon
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -27,7 +21,6 @@ from qtpy.QtWidgets import (
     QTableWidget,
     QTableWidgetItem,
     QToolTip,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -39,11 +32,13 @@ from napari_dinoaugseg.gui.widgets import (
     ask_for_file,
     ask_for_folder,
     button,
+    column,
     confirmed,
     quietly,
     row,
     sentence,
 )
+from napari_dinoaugseg.gui.words import counted
 from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.session.pixel_counts import volumes_ml
 
@@ -53,7 +48,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.case import Case
     from napari_dinoaugseg.gui.controller import Controller
 
-# Safe for colour-blind people, and distinct in both themes.
+# Distinct for colour-blind people and in both themes.
 COLOURS = {
     Status.EMPTY: "#8a8f98",
     Status.MANUAL: "#e69f00",
@@ -67,190 +62,22 @@ WORDS = {
     Status.ACCEPTED: "accepted",
     Status.PREDICTED: "predicted",
 }
-_MARK = 6  # pixels above and below the cells for the marks
-
-
-class SliceStrip(QWidget):
-    """The strip. The first slice is on the left."""
-
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.controller = controller
-        self.setMouseTracking(True)
-        self.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.statuses: list[Status] = []
-        self.suggested: int | None = None
-        controller.changed.connect(self._on_change)
-        self.refresh()
-
-    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """As wide as there is room."""
-        return QSize(240, 34)
-
-    def _on_change(self, what: Change) -> None:
-        if what & (Change.SESSION | Change.LABELS | Change.PREDICTIONS | Change.WORK):
-            self.refresh()
-        elif what & Change.SLICE:
-            self.update()
-
-    def refresh(self) -> None:
-        """Read the status of every slice."""
-        session = self.controller.session
-        self.statuses = [session.labels.status(i) for i in range(session.case.n_slices)] if session is not None else []
-        # While masks are coming in, what was suggested would jump about.
-        if session is None or not session.labels.labelled:
-            self.suggested = None
-        elif not self.controller.jobs.busy:
-            found = self.controller.view.suggestion()
-            self.suggested = found.index if found is not None else None
-        self.update()
-
-    def slice_at(self, x: float) -> int | None:
-        """The slice whose cell is at a place in the widget."""
-        count = len(self.statuses)
-        return min(max(int(x / max(1, self.width()) * count), 0), count - 1) if count else None
-
-    # --- Qt ---------------------------------------------------------------------------------------------------------
-
-    def paintEvent(self, _event: Any) -> None:  # noqa: N802 - Qt's name
-        """Draw cells, then marks."""
-        painter = QPainter(self)
-        text = self.palette().color(QPalette.ColorRole.WindowText)
-        if not self.statuses:
-            painter.setPen(text)
-            painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "one cell per slice, once a case is open")
-            return
-        width = self.width() / len(self.statuses)
-        gap = 1.0 if width >= 4 else 0.0
-        top, height = float(_MARK), float(self.height() - 2 * _MARK)
-        for index, status in enumerate(self.statuses):
-            cell = QRectF(index * width, top, max(width - gap, 1.0), height)
-            if status is Status.EMPTY:  # lower, so that what is there stands out
-                cell = QRectF(cell.x(), top + height * 0.35, cell.width(), height * 0.3)
-            painter.fillRect(cell, QColor(COLOURS[status]))
-        if self.suggested is not None:
-            self._mark(painter, self.suggested, width, QColor(SUGGESTED), above=False)
-        here = self.controller.current_slice
-        centre = (here + 0.5) * width
-        painter.fillRect(QRectF(centre - 1, 0, 2, self.height()), text)
-        self._mark(painter, here, width, text, above=True)
-
-    def _mark(self, painter: QPainter, index: int, width: float, colour: QColor, *, above: bool) -> None:
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setBrush(colour)
-        painter.setPen(Qt.PenStyle.NoPen)
-        x, tip = round((index + 0.5) * width), _MARK if above else self.height() - _MARK
-        base = 0 if above else self.height()
-        painter.drawPolygon(QPolygon([QPoint(x - 5, base), QPoint(x + 5, base), QPoint(x, tip)]))
-
-    def mousePressEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Jump."""
-        self._jump(event)
-
-    def mouseMoveEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Say what is under the mouse; with the button down, go along."""
-        if event.buttons() & Qt.MouseButton.LeftButton:
-            self._jump(event)
-        index = self.slice_at(event.pos().x())
-        session = self.controller.session
-        if index is not None and session is not None:
-            extra = ", suggested next" if index == self.suggested else ""
-            confidence = session.labels.confidence.get(index)
-            if confidence is not None and self.statuses[index] is Status.PREDICTED:
-                extra = f", confidence {confidence:.0%}{extra}"
-            words = f"{session.case.slice_name(index)}: {WORDS[self.statuses[index]]}{extra}"
-            QToolTip.showText(self.mapToGlobal(event.pos()), words, self)
-
-    def _jump(self, event: Any) -> None:
-        index = self.slice_at(event.pos().x())
-        if index is not None:
-            self.controller.view.go_to(index)
-
-
-# A quiet offer: masks that lie beside the pictures of a case can be its labels.
-
-
-class MasksOffer(QWidget):
-    """Shown while nothing is labelled and masks lie beside the pictures; loading them is the person's choice."""
-
-    found = Signal(object, object)  # from the thread that looks: the case, and where its masks lie
-
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.controller = controller
-        self.place: Path | None = None
-        self._case: Case | None = None
-        self.text = sentence()
-        self.load_button = button("Load them", "Take these masks as labels; Ctrl+Z takes it back", self._load)
-        self.dismiss_button = button("No", "Begin without them; 'Load labels…' finds them later", self._dismiss)
-        line = row(self.text, self.load_button, self.dismiss_button)
-        line.setStretch(0, 1)
-        self.setLayout(line)
-        self.found.connect(self._on_found)
-        controller.changed.connect(self._on_change)
-        self._look()
-
-    def _on_change(self, what: Change) -> None:
-        if what & Change.SESSION:
-            self._look()
-        elif what & (Change.LABELS | Change.SAVED_SESSIONS | Change.WORK):
-            self._refresh()
-
-    def _look(self) -> None:
-        """Look beside the pictures of another case, in the background: a network drive takes its time."""
-        session = self.controller.session
-        case = session.case if session is not None else None
-        if case is not self._case:
-            self._case, self.place = case, None
-            if case is not None and case.kind == "pictures":
-                threading.Thread(target=self._search, args=(case,), name="look-for-masks", daemon=True).start()
-        self._refresh()
-
-    def _search(self, case: Case) -> None:
-        place = find_masks_beside(case)
-        with contextlib.suppress(RuntimeError):  # the panel was closed meanwhile
-            self.found.emit(case, place)
-
-    def _on_found(self, case: Case, place: Path | None) -> None:
-        if case is self._case:
-            self.place = place
-            self._refresh()
-
-    def _refresh(self) -> None:
-        controller = self.controller
-        session = controller.session
-        wanted = self.place is not None and session is not None and not session.labels.labelled
-        # Saved labels come first; they are asked about above.
-        self.setVisible(wanted and not controller.read_only and not controller.sessions.offers)
-        self.load_button.setEnabled(not controller.jobs.busy)
-        if self.place is not None:
-            self.text.setText(f"Masks seem to lie beside these pictures, in {self.place.name}.")
-            self.text.setToolTip(str(self.place))
-
-    def _load(self) -> None:
-        if self.place is not None:
-            self.controller.jobs.load_labels(self.place)
-
-    def _dismiss(self) -> None:
-        self.place = None
-        self._refresh()
-
-
-# Painting: the slice strip, ways through the slices, the brushes, and what a slice as a whole can be.
-
-
-BACKGROUND_BRUSH = -1
+_MARK = 6  # pixels above and below the cells, for the marks
+_BACKGROUND_BRUSH = -1
 _LABEL_FILES = "Labels (*.nii *.nii.gz *.nrrd *.dcm *.tif *.tiff);;All files (*)"
+
+NUMBER, COLOUR, NAME, SLICES, VOLUME = range(5)
+_ROW = 24  # pixels
+_MOST_ROWS = 5
 
 
 class LabelSection(QWidget):
     """The section "Label"."""
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
         self.controller = controller
-        self._brush_class = 1  # what the brush goes back to after the eraser
+        self._brush_class = 1  # the class that the brush returns to after the eraser
         self.masks_offer = MasksOffer(controller)
         self.picture = Elided()
         self.picture.setObjectName("picture")
@@ -289,12 +116,12 @@ class LabelSection(QWidget):
             controller.view.next_suggested,
         )
         self.paint_button = _brush(button("Brush", "Paint the selected class with the mouse", self._paint))
-        self.erase_button = _brush(button("Eraser", "Take paint off", self._erase))
+        self.erase_button = _brush(button("Eraser", "Remove paint", lambda: self._take("erase")))
         self.background_button = _brush(
             button(
                 "Background",
-                "Paint background: with scribbles, what you leave unpainted is unknown, so say where nothing is",
-                lambda: self._take("paint", BACKGROUND_BRUSH),
+                "Paint background: with scribbles, unpainted pixels are unknown, so mark where nothing is",
+                lambda: self._take("paint", _BACKGROUND_BRUSH),
             )
         )
         self.brush_size = QSlider(Qt.Orientation.Horizontal)
@@ -310,9 +137,7 @@ class LabelSection(QWidget):
         self.empty_button = button(
             "Slice is empty", "Nothing to paint here: label this slice as background", self._mark_empty
         )
-        self.clear_button = button(
-            "Clear slice", "Take all labels off this slice (Ctrl+Z brings them back)", self._clear
-        )
+        self.clear_button = button("Clear slice", "Remove all labels of this slice (Ctrl+Z undoes it)", self._clear)
         self.fill_button = button(
             "Fill between",
             "Fill the slices between the labelled ones before and after this one, as a starting point",
@@ -326,7 +151,7 @@ class LabelSection(QWidget):
         )
         self.restore_button = button(
             "Bring layers back",
-            "Make the layers again that were removed, with all labels",
+            "Restore layers that were removed, with all labels",
             controller.view.restore_layers,
         )
         self.plane_button = button(
@@ -336,29 +161,25 @@ class LabelSection(QWidget):
         )
 
     def _arrange(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 2, 6, 4)
-        layout.setSpacing(4)
-        layout.addWidget(self.restore_button)
-        layout.addWidget(self.masks_offer)
-        name = row(self.picture, self.position)
-        name.setStretch(0, 1)
-        layout.addLayout(name)
-        layout.addWidget(self.plane_button)
-        layout.addWidget(self.strip)
-        layout.addWidget(self.legend)
-        ways = row(self.previous_button, QLabel("labelled"), self.next_button, self.suggested_button)
-        ways.setStretch(3, 1)
-        layout.addLayout(ways)
-        layout.addLayout(row(self.paint_button, self.erase_button, self.background_button))
-        layout.addLayout(row(QLabel("Brush size"), self.brush_size))
-        layout.addWidget(self.scribbles)
         grid = QGridLayout()
         grid.setSpacing(4)
-        for column, widget in enumerate((self.empty_button, self.clear_button, self.fill_button)):
-            grid.addWidget(widget, 0, column)
+        for number, widget in enumerate((self.empty_button, self.clear_button, self.fill_button)):
+            grid.addWidget(widget, 0, number)
         grid.addWidget(self.load_button, 1, 0, 1, 3)
-        layout.addLayout(grid)
+        column(
+            self,
+            self.restore_button,
+            self.masks_offer,
+            row(self.picture, self.position, stretch=0),
+            self.plane_button,
+            self.strip,
+            self.legend,
+            row(self.previous_button, QLabel("labelled"), self.next_button, self.suggested_button, stretch=3),
+            row(self.paint_button, self.erase_button, self.background_button),
+            row(QLabel("Brush size"), self.brush_size),
+            self.scribbles,
+            grid,
+        )
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
@@ -369,7 +190,7 @@ class LabelSection(QWidget):
             self._show_picture()
 
     def refresh(self) -> None:
-        """Show what can be done."""
+        """Show the state of the tools and enable the buttons."""
         controller = self.controller
         layers = controller.layers
         manual = layers.manual if layers is not None else None
@@ -398,7 +219,7 @@ class LabelSection(QWidget):
             self._show_size()
 
     def _show_picture(self) -> None:
-        """The name of the picture in view; slices of a volume have none."""
+        """Show the name of the picture in view; slices of a volume have none."""
         session = self.controller.session
         has_names = session is not None and session.case.kind == "pictures"
         for widget in (self.picture, self.position):
@@ -421,10 +242,6 @@ class LabelSection(QWidget):
         numbers = [entry.number for entry in session.labels.classes] if session is not None else []
         self._take("paint", self._brush_class if self._brush_class in numbers or not numbers else numbers[0])
 
-    def _erase(self) -> None:
-        """The class stays selected, for the brush to go on with."""
-        self._take("erase")
-
     def _take(self, mode: str, number: int | None = None) -> None:
         layers = self.controller.layers
         if layers is not None and layers.manual is not None:
@@ -432,7 +249,7 @@ class LabelSection(QWidget):
             layers.manual.mode = mode
         if number is not None:
             self.controller.labels.select_class(number)
-        self.refresh()  # a click unlights a button that stays in use
+        self.refresh()  # a click unchecks a button even if its tool stays in use
 
     def _resize(self, size: int) -> None:
         layers = self.controller.layers
@@ -462,19 +279,173 @@ def _brush(made: QPushButton) -> QPushButton:
     return made
 
 
-# The table of classes: what can be painted, in which colour, and how much of it there is.
+class SliceStrip(QWidget):
+    """One cell for each slice, coloured by its status, the first slice on the left; a click shows the slice."""
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        self.setMouseTracking(True)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.statuses: list[Status] = []
+        self.suggested: int | None = None
+        controller.changed.connect(self._on_change)
+        self.refresh()
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """The preferred size; the width expands."""
+        return QSize(240, 34)
+
+    def _on_change(self, what: Change) -> None:
+        if what & (Change.SESSION | Change.LABELS | Change.PREDICTIONS | Change.WORK):
+            self.refresh()
+        elif what & Change.SLICE:
+            self.update()
+
+    def refresh(self) -> None:
+        """Read the status of every slice."""
+        session = self.controller.session
+        self.statuses = [session.labels.status(i) for i in range(session.case.n_slices)] if session is not None else []
+        # The suggestion is not updated while masks arrive, because it would change all the time.
+        if session is None or not session.labels.labelled:
+            self.suggested = None
+        elif not self.controller.jobs.busy:
+            found = self.controller.view.suggestion()
+            self.suggested = found.index if found is not None else None
+        self.update()
+
+    def slice_at(self, x: float) -> int | None:
+        """The slice whose cell is at a horizontal position in the widget."""
+        count = len(self.statuses)
+        return min(max(int(x / max(1, self.width()) * count), 0), count - 1) if count else None
+
+    # --- Qt ---------------------------------------------------------------------------------------------------------
+
+    def paintEvent(self, _event: Any) -> None:  # noqa: N802 - Qt's name
+        """Draw cells, then marks."""
+        painter = QPainter(self)
+        text = self.palette().color(QPalette.ColorRole.WindowText)
+        if not self.statuses:
+            painter.setPen(text)
+            painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "one cell per slice, once a case is open")
+            return
+        width = self.width() / len(self.statuses)
+        gap = 1.0 if width >= 4 else 0.0
+        top, height = float(_MARK), float(self.height() - 2 * _MARK)
+        for index, status in enumerate(self.statuses):
+            cell = QRectF(index * width, top, max(width - gap, 1.0), height)
+            if status is Status.EMPTY:  # a lower cell, so that labelled slices stand out
+                cell = QRectF(cell.x(), top + height * 0.35, cell.width(), height * 0.3)
+            painter.fillRect(cell, QColor(COLOURS[status]))
+        if self.suggested is not None:
+            self._mark(painter, self.suggested, width, QColor(SUGGESTED), above=False)
+        here = self.controller.current_slice
+        centre = (here + 0.5) * width
+        painter.fillRect(QRectF(centre - 1, 0, 2, self.height()), text)
+        self._mark(painter, here, width, text, above=True)
+
+    def _mark(self, painter: QPainter, index: int, width: float, colour: QColor, *, above: bool) -> None:
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setBrush(colour)
+        painter.setPen(Qt.PenStyle.NoPen)
+        x, tip = round((index + 0.5) * width), _MARK if above else self.height() - _MARK
+        base = 0 if above else self.height()
+        painter.drawPolygon(QPolygon([QPoint(x - 5, base), QPoint(x + 5, base), QPoint(x, tip)]))
+
+    def mousePressEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Show the slice under the mouse."""
+        self._jump(event)
+
+    def mouseMoveEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Show a tooltip for the slice under the mouse, and with the button down the slice itself."""
+        if event.buttons() & Qt.MouseButton.LeftButton:
+            self._jump(event)
+        index = self.slice_at(event.pos().x())
+        session = self.controller.session
+        if index is not None and session is not None:
+            extra = ", suggested next" if index == self.suggested else ""
+            confidence = session.labels.confidence.get(index)
+            if confidence is not None and self.statuses[index] is Status.PREDICTED:
+                extra = f", confidence {confidence:.0%}{extra}"
+            words = f"{session.case.slice_name(index)}: {WORDS[self.statuses[index]]}{extra}"
+            QToolTip.showText(self.mapToGlobal(event.pos()), words, self)
+
+    def _jump(self, event: Any) -> None:
+        index = self.slice_at(event.pos().x())
+        if index is not None:
+            self.controller.view.go_to(index)
 
 
-NUMBER, COLOUR, NAME, SLICES, VOLUME = range(5)
-_ROW = 24  # pixels
-_MOST_ROWS = 5
+class MasksOffer(QWidget):
+    """Offers to load masks found beside the pictures of the case, while nothing is labelled."""
+
+    found = Signal(object, object)  # from the searching thread: the case, and the folder of its masks
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        self.place: Path | None = None
+        self._case: Case | None = None
+        self.text = sentence()
+        self.load_button = button("Load them", "Use these masks as labels; Ctrl+Z undoes it", self._load)
+        self.dismiss_button = button("No", "Begin without them; 'Load labels…' finds them later", self._dismiss)
+        self.setLayout(row(self.text, self.load_button, self.dismiss_button, stretch=0))
+        self.found.connect(self._on_found)
+        controller.changed.connect(self._on_change)
+        self._look()
+
+    def _on_change(self, what: Change) -> None:
+        if what & Change.SESSION:
+            self._look()
+        elif what & (Change.LABELS | Change.SAVED_SESSIONS | Change.WORK):
+            self._refresh()
+
+    def _look(self) -> None:
+        """Search beside the pictures of a new case, in the background because network drives may be slow."""
+        session = self.controller.session
+        case = session.case if session is not None else None
+        if case is not self._case:
+            self._case, self.place = case, None
+            if case is not None and case.kind == "pictures":
+                threading.Thread(target=self._search, args=(case,), name="look-for-masks", daemon=True).start()
+        self._refresh()
+
+    def _search(self, case: Case) -> None:
+        place = find_masks_beside(case)
+        with contextlib.suppress(RuntimeError):  # the panel was closed meanwhile
+            self.found.emit(case, place)
+
+    def _on_found(self, case: Case, place: Path | None) -> None:
+        if case is self._case:
+            self.place = place
+            self._refresh()
+
+    def _refresh(self) -> None:
+        controller = self.controller
+        session = controller.session
+        wanted = self.place is not None and session is not None and not session.labels.labelled
+        # The offer of saved labels, shown above, comes first.
+        self.setVisible(wanted and not controller.read_only and not controller.sessions.offers)
+        self.load_button.setEnabled(not controller.jobs.busy)
+        if self.place is not None:
+            self.text.setText(f"Masks seem to lie beside these pictures, in {self.place.name}.")
+            self.text.setToolTip(str(self.place))
+
+    def _load(self) -> None:
+        if self.place is not None:
+            self.controller.jobs.load_labels(self.place)
+
+    def _dismiss(self) -> None:
+        self.place = None
+        self._refresh()
 
 
 class ClassesSection(QWidget):
     """The section "Classes"."""
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
         self.controller = controller
         self.table = _table()
         self.table.setHorizontalHeaderLabels(["No.", "", "Name", "Slices", "ml"])
@@ -486,18 +457,15 @@ class ClassesSection(QWidget):
         header = self.table.horizontalHeader()
         header.setMinimumSectionSize(24)
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
-        for column, width in ((NUMBER, 36), (COLOUR, 28), (SLICES, 48), (VOLUME, 58)):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
-            self.table.setColumnWidth(column, width)
+        for number, width in ((NUMBER, 36), (COLOUR, 28), (SLICES, 48), (VOLUME, 58)):
+            header.setSectionResizeMode(number, QHeaderView.ResizeMode.Fixed)
+            self.table.setColumnWidth(number, width)
         self.table.itemSelectionChanged.connect(self._select)
         self.table.itemChanged.connect(self._rename)
         self.table.cellDoubleClicked.connect(self._recolour)
         self.add_button = button("Add class", "Add a class to paint", self._add)
         self.remove_button = button("Remove", "Remove the selected class; asks when it is painted", self._remove)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 2, 6, 4)
-        layout.addWidget(self.table)
-        layout.addLayout(row(self.add_button, self.remove_button))
+        column(self, self.table, row(self.add_button, self.remove_button), spacing=None)
         controller.changed.connect(self._on_change)
         self.refresh()
 
@@ -510,7 +478,7 @@ class ClassesSection(QWidget):
             self._show_selected()
 
     def refresh(self) -> None:
-        """Show the classes and their amounts."""
+        """Show the classes, and how many slices and how much volume they cover."""
         session = self.controller.session
         classes = session.labels.classes if session is not None else []
         quietly(self.table, self._fill)
@@ -534,21 +502,21 @@ class ClassesSection(QWidget):
                 f"{volumes.get(entry.number, 0.0):.1f}" if volumes is not None else f"{pixels.get(entry.number, 0)}"
             )
             texts = (str(entry.number), "", entry.name, str(slices.get(entry.number, 0)), amount)
-            for column, text in enumerate(texts):
-                item = self.table.item(line, column)
+            for place, text in enumerate(texts):
+                item = self.table.item(line, place)
                 if item is None:
                     item = QTableWidgetItem()
-                    self.table.setItem(line, column, item)
-                if column != NAME:
+                    self.table.setItem(line, place, item)
+                if place != NAME:
                     item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
-                if column in (SLICES, VOLUME):
+                if place in (SLICES, VOLUME):
                     item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 if item.text() != text:
                     item.setText(text)
             self._show_colour(line, entry.colour)
 
     def _show_colour(self, line: int, colour: str) -> None:
-        # A widget, for napari's style sheet hides the background of an item.
+        # A widget, because napari's style sheet hides the background of table items.
         patch = self.table.cellWidget(line, COLOUR)
         if patch is None:
             patch = QWidget()
@@ -610,12 +578,11 @@ class ClassesSection(QWidget):
 
     def _may_erase(self, name: str, count: int) -> bool:
         text = (
-            f"{name} is painted on {count} slice{'' if count == 1 else 's'}. Remove the class and erase that paint? "
-            "Ctrl+Z brings it back."
+            f"{name} is painted on {counted(count, 'slice')}. Remove the class and erase that paint? Ctrl+Z undoes it."
         )
         return confirmed(self, "Remove a class that is painted?", text)
 
 
 def _table() -> Any:
-    """Of no declared type, because PyQt's stubs let every part of a table be None."""
+    """A table without a declared type, because in PyQt's stubs every part of a table may be None."""
     return QTableWidget(0, 5)

@@ -1,4 +1,4 @@
-"""What a person can do with labels and classes: each is an action of the label book, which the layers then show."""
+"""Actions on labels and classes: each is an action of the label book, which the layers then show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.gui.core import Change, guarded
-from napari_dinoaugseg.gui.words import in_words
+from napari_dinoaugseg.gui.words import counted, in_words, noun_of
 from napari_dinoaugseg.session.labels import UNKNOWN, Changed, LabelBook, Labels, Status, names_kept
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Labelling:
 
     @guarded
     def accept(self, index: int) -> None:
-        """Take the prediction of a slice as its label; manual labels stay what they are."""
+        """Accept the prediction of a slice as its label; manual labels are not replaced."""
         self.controller.require_view(index)
         book = self._book()
         if book is not None:
@@ -55,7 +55,7 @@ class Labelling:
         elif not done:
             self.controller.notify("This slice is labelled by hand already; nothing was changed.")
         else:
-            self.controller.notify(f"{len(done)} slice{'s' if len(done) > 1 else ''} accepted. Ctrl+Z takes it back.")
+            self.controller.notify(f"{counted(len(done), 'slice')} accepted. Ctrl+Z undoes it.")
 
     def certain_slices(self, confidence: float) -> list[int]:
         """The predicted slices with at least this confidence (0 to 1), ascending."""
@@ -68,7 +68,7 @@ class Labelling:
 
     @guarded
     def reject(self, index: int) -> None:
-        """Throw away the prediction of a slice, and its acceptance."""
+        """Discard the prediction of a slice and its acceptance."""
         self.controller.require_view(index)
         book = self._book()
         if book is None:
@@ -79,14 +79,14 @@ class Labelling:
         book.reject(index)
         self.show([index])
         self.controller.touch(Change.PREDICTIONS)
-        self.controller.notify("Prediction rejected. Ctrl+Z takes it back.")
+        self.controller.notify("Prediction rejected. Ctrl+Z undoes it.")
 
     @guarded
     def copy_to_manual(self, index: int, overwrite: bool = False) -> None:
-        """Take the prediction as a starting point for correction by hand.
+        """Copy the prediction of a slice to its manual labels, to be corrected by hand.
 
-        Pixels that scribbles left open are filled; painted ones stay. A slice that is painted as a whole is only
-        overwritten when ``overwrite`` is set.
+        On scribbled slices only unknown pixels are filled. A slice that is painted as a whole is overwritten only if
+        ``overwrite`` is set.
         """
         self.controller.require_view(index)
         book = self._book()
@@ -104,7 +104,7 @@ class Labelling:
 
     @guarded
     def mark_empty(self, index: int) -> None:
-        """Label a slice as background only. Refused where something is painted."""
+        """Label a slice as background only; refused if something is painted on it."""
         self.controller.require_view(index)
         book = self._book()
         if book is None:
@@ -118,7 +118,7 @@ class Labelling:
 
     @guarded
     def clear(self, index: int) -> None:
-        """Take all labels off a slice (Ctrl+Z brings them back)."""
+        """Remove all labels of a slice."""
         book = self._book()
         if book is not None:
             self.controller.require_view(index)
@@ -127,7 +127,7 @@ class Labelling:
 
     @guarded
     def fill_between(self) -> None:
-        """Fill the slices between the two labelled ones around the slice in view with shapes in between."""
+        """Interpolate the slices between the two nearest manually labelled ones around the slice in view."""
         from napari_dinoaugseg.session.fill import fill_between
 
         session, book, here = self.controller.session, self._book(), self.controller.current_slice
@@ -150,10 +150,10 @@ class Labelling:
         filled = fill_between(first, last, above - below - 1, session.case.slice_spacing(here))
         book.label({index: filled[index - below - 1] for index in between}, seen=False)
         self.show(between)
-        self.controller.notify(f"{len(between)} slices filled as a starting point: check them. Ctrl+Z takes it back.")
+        self.controller.notify(f"{len(between)} slices filled as a starting point: check them. Ctrl+Z undoes it.")
 
     def set_scribbles(self, on: bool) -> None:
-        """Whether unpainted pixels mean "unknown" on slices that are labelled from now on."""
+        """Set whether unpainted pixels mean "unknown" on slices that are labelled from now on."""
         controller = self.controller
         self.scribbles = on
         controller.flush()
@@ -164,7 +164,7 @@ class Labelling:
         controller.touch(Change.SETTINGS)
 
     def take(self, path: Path, loaded: dict[int, Labels]) -> None:
-        """Take labels that were read from a file for the slices that are not labelled by hand."""
+        """Apply labels read from a file to the slices that are not labelled by hand."""
         controller = self.controller
         session = controller.session
         if session is None:
@@ -172,27 +172,14 @@ class Labelling:
         controller.saving.secure()
         read = loaded if isinstance(loaded, ReadLabels) else ReadLabels(loaded)
         free = {index: labels for index, labels in read.items() if session.labels.manual(index) is None}
-        taken = session.take_labels(
-            ReadLabels(free, segments=read.segments, may_be_unknown=read.may_be_unknown),
-            path,
-        )
+        taken = session.take_labels(ReadLabels(free, segments=read.segments, may_be_unknown=read.may_be_unknown), path)
         self.show_classes()
         self.show(taken)
         kept = len(loaded) - len(taken)
-        words = f"{len(taken)} labelled slices taken from {path.name}. Ctrl+Z takes it back."
+        words = f"{len(taken)} labelled slices loaded from {path.name}. Ctrl+Z undoes it."
         words = f"{words} {kept} that you labelled by hand stay as they are." if kept else words
         sentences = [*read.notices, *names_kept(session.labels.classes, read.segments)]
         controller.notify(" ".join([words, *(f"{in_words(sentence).rstrip('.')}." for sentence in sentences)]))
-
-    def undo(self) -> None:
-        """Undo the last action on labels or classes, and show the slice that it changed."""
-        if self.controller.layers is not None:
-            self.controller.layers.undo()
-
-    def redo(self) -> None:
-        """Do again what was undone last."""
-        if self.controller.layers is not None:
-            self.controller.layers.redo()
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
@@ -208,11 +195,11 @@ class Labelling:
         self.select_class(next(entry.number for entry in book.classes if entry.number not in before))
 
     def rename_class(self, number: int, name: str) -> None:
-        """Give a class another name."""
+        """Rename a class."""
         self._change_class(lambda book: book.rename_class(number, name))
 
     def recolour_class(self, number: int, colour: str) -> None:
-        """Give a class another colour, ``#rrggbb``."""
+        """Change the colour of a class, ``#rrggbb``."""
         self._change_class(lambda book: book.recolour_class(number, colour))
 
     @guarded
@@ -223,10 +210,10 @@ class Labelling:
         try:
             change(book)
         finally:
-            self.show_classes()  # after a refusal, the name that it still has
+            self.show_classes()  # also resets the table after a refusal
 
     def class_holds_paint(self, number: int) -> list[int]:
-        """The slices on which a class is painted; none where nothing can be erased."""
+        """The slices on which a class is painted; empty if nothing can be erased."""
         session = self.controller.session
         if session is None or self.controller.read_only:
             return []
@@ -235,7 +222,7 @@ class Labelling:
 
     @guarded
     def remove_class(self, number: int, erase: bool = False) -> None:
-        """Remove a class. Where it holds paint, that is only erased when ``erase`` is set; Ctrl+Z brings it back."""
+        """Remove a class; refused if it is painted anywhere, unless ``erase`` is set."""
         session, book = self.controller.session, self._book()
         if session is None or book is None:
             return
@@ -245,7 +232,7 @@ class Labelling:
         self.show_classes()
 
     def select_class(self, number: int) -> None:
-        """Choose what the brush paints, see `selected_class`."""
+        """Select what the brush paints, see `selected_class`."""
         self.selected_class = number
         if self.controller.layers is not None:
             self.controller.layers.select_label(number)
@@ -254,13 +241,13 @@ class Labelling:
     # --- showing ----------------------------------------------------------------------------------------------------
 
     def show(self, indices: list[int]) -> None:
-        """Show labels that were changed in the label book."""
+        """Show labels after a change in the label book."""
         if self.controller.layers is not None:
             self.controller.layers.show_labels(indices)
         self.controller.touch(Change.LABELS)
 
     def show_classes(self) -> None:
-        """Show classes that were changed in the label book."""
+        """Show the classes after a change in the label book."""
         if self.controller.layers is not None:
             self.controller.layers.show_colours()
         before, self._numbers = self._numbers, self._numbers_now()
@@ -269,7 +256,7 @@ class Labelling:
         self.controller.touch(Change.CLASSES)
 
     def follow_layers(self) -> None:
-        """Listen to the layers of a new case."""
+        """Connect to the layers of a new case."""
         controller, layers = self.controller, self.controller.layers
         if layers is None:
             return
@@ -279,7 +266,7 @@ class Labelling:
         painting.taken.connect(self._on_labels_taken)
         painting.went_across.connect(self._on_painted_across)
         painting.classes_found.connect(self.show_classes)
-        painting.failed.connect(controller.tell_error)
+        painting.failed.connect(controller.show_error)
         painting.label_selected.connect(self._on_label_selected)
         layers.undone.connect(self._on_undone)
         layers.turned.connect(lambda: controller.touch(Change.VIEW))
@@ -289,7 +276,7 @@ class Labelling:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _book(self) -> LabelBook | None:
-        """The label book with the last strokes in it, to be changed. Raises SessionError where it may not be."""
+        """The label book, with the last strokes read. Raises SessionError if it is read-only."""
         self.controller.require_writable()
         self.controller.flush()
         session = self.controller.session
@@ -314,7 +301,7 @@ class Labelling:
 
     def _on_painted_across(self) -> None:
         session, layers = self.controller.session, self.controller.layers
-        what = "pictures" if session is not None and session.case.kind == "pictures" else "slices"
+        what = f"{noun_of(session.case)}s" if session is not None else "slices"
         way = "" if layers is None or layers.shows_slices else " 'Back to the plane' shows whole slices again."
         self.controller.notify(
             f"Painted across {what}: they count as scribbles, so what is left unpainted on them is unknown, not"

@@ -1,7 +1,7 @@
-"""The layers of a case in the viewer: made, placed, coloured, and brought back when somebody removed them.
+"""The layers of a case in the viewer: their creation, position and colours, and their restoration after removal.
 
-Three layers: the image, "manual" (what counts as labelled: painted or accepted), and "prediction" (only shown, on
-slices that are not labelled yet). A fourth, "confidence", is made when it is first asked for.
+There are three: the image, "manual" (painted and accepted labels), and "prediction" (read-only, on slices without
+labels). A fourth, "confidence", is created when it is first shown.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.gui.display import (
     AXIS,
+    Orientation,
     axis_order,
     case_metadata,
     case_of,
@@ -27,8 +27,7 @@ from napari_dinoaugseg.gui.display import (
     window_of,
 )
 from napari_dinoaugseg.gui.painting import Painting
-from napari_dinoaugseg.gui.view import Orientation
-from napari_dinoaugseg.gui.widgets import stop
+from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.session.labels import BACKGROUND, Changed
 from napari_dinoaugseg.session.session import Session
@@ -38,29 +37,27 @@ if TYPE_CHECKING:
 
 
 _NEXT_FRAME = 60  # ms
-
-
 _UNDO, _REDO = ("Control-Z",), ("Control-Shift-Z", "Control-Y")
 
 
 class CaseLayers:
-    """Layers of one case in one viewer. Lives on the thread of the interface.
+    """The layers of one case in one viewer. Used on the GUI thread only.
 
     Args:
         viewer: napari's viewer.
         session: the case with its label book.
-        image: the layer of the case, when it is in the viewer already; None makes one.
-        window: the intensity window through which the image is shown.
-        read_only: another window writes this session: it can be looked at, and no paint stays.
+        image: the image layer of the case if it is already in the viewer; None creates one.
+        window: the intensity window of the image.
+        read_only: whether another window writes this session, so that nothing can be painted.
 
     Attributes:
-        image, manual, prediction, confidence: the layers; None where the person removed one or it was not made yet.
+        image, manual, prediction, confidence: the layers; None if removed or not created yet.
         painting: keeps the manual layer and the label book in step.
     """
 
     slice_changed = Signal(int)
-    undone = Signal(Changed)  # an action of the label book was undone or done again, and is shown
-    lost = Signal(str)  # which layer was removed: manual, prediction, image
+    undone = Signal(Changed)  # an action of the label book was undone or redone, and is shown
+    lost = Signal(str)  # the removed layer: manual, prediction or image
     window_moved = Signal(float, float)  # the person moved napari's contrast slider: the new limits
     turned = Signal()  # napari's axes were rolled or transposed, or 2-D and 3-D switched
 
@@ -86,13 +83,11 @@ class CaseLayers:
         self.confidence: Image | None = None
         self._certainty: dict[int, NDArray[np.uint8]] = {}
         self._slice = 0
-        self._colour_timer = QTimer()
-        self._colour_timer.setSingleShot(True)
-        self._colour_timer.timeout.connect(self._colour)
+        self._colour_timer = single_shot(self._colour)
         self.orientation = Orientation(self)
         self.painting = Painting(self, read_only=read_only)
         self.painting.given_up.connect(self._on_given_up)
-        session.labels.forget_history()  # what the person starts with
+        session.labels.forget_history()  # the initial labels cannot be undone
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.point.connect(self._on_moved)
         viewer.dims.events.order.connect(self._on_turned)
@@ -100,13 +95,13 @@ class CaseLayers:
 
     @property
     def manual(self) -> Labels | None:
-        """The layer in which a person paints, which shows painted and accepted labels."""
+        """The layer to paint on, which shows painted and accepted labels."""
         return self.painting.layer
 
     # --- making -----------------------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        """Make the layers that are not there, filled from the label book, and show the case's plane."""
+        """Create missing layers, filled from the label book, and show the plane of the case."""
         if self.image is None or self.image not in self.viewer.layers:
             self.image = self._make_image()
             self.viewer.layers.move(self.viewer.layers.index(self.image), 0)  # below the labels
@@ -133,12 +128,12 @@ class CaseLayers:
 
     @property
     def own(self) -> list[Layer]:
-        """The layers of this case that are in the viewer, from the top to the bottom."""
+        """The layers of this case that are in the viewer, from top to bottom."""
         layers = (self.confidence, self.manual, self.prediction, self.image)
         return [layer for layer in layers if layer is not None and layer in self.viewer.layers]
 
     def hide_others(self) -> list[str]:
-        """Hide every layer that is not of this case; returns the names of those that were visible."""
+        """Hide all layers that do not belong to this case; returns the names of those that were visible."""
         others = [layer for layer in self.viewer.layers if layer.visible and layer not in self.own]
         for layer in others:
             layer.visible = False
@@ -178,7 +173,7 @@ class CaseLayers:
         return layer
 
     def _bind(self, layer: Layer) -> None:
-        """Undo and redo by the same keys on every layer of ours."""
+        """Bind the undo and redo keys to a layer of the case."""
         for key in _UNDO:
             layer.bind_key(key, lambda _: self.undo(), overwrite=True)
         for key in _REDO:
@@ -190,7 +185,7 @@ class CaseLayers:
             layer.bind_key(key, None, overwrite=True)
 
     def _place(self) -> dict[str, Any]:
-        """Scale, position and units as the image has them; a 2-D image is one slice of a stack."""
+        """Scale, translation and units of the image, those of a 2-D image extended to a stack of one slice."""
         image = self.image
         if image is None:
             return {}
@@ -200,11 +195,11 @@ class CaseLayers:
             return {"scale": scale, "translate": translate, "units": units}
         return {"scale": scale, "translate": translate, "units": units, "affine": image.affine}
 
-    # --- where we are -----------------------------------------------------------------------------------------------
+    # --- the slice in view ------------------------------------------------------------------------------------------
 
     @property
     def current_slice(self) -> int:
-        """The slice in view, by the case's numbering."""
+        """The index of the slice in view."""
         layer = self.manual or self.prediction
         dims = self.viewer.dims
         if layer is None or dims.ndim < 3:
@@ -229,14 +224,14 @@ class CaseLayers:
 
     @property
     def shows_slices(self) -> bool:
-        """Whether whole slices are in view: neither 3-D nor napari's rolled view, in which a slice is one line."""
+        """Whether whole slices are in view, as opposed to 3-D or rolled axes, where a slice is only a line."""
         dims = self.viewer.dims
         return dims.ndisplay == 2 and dims.ndim - 3 + self.axis not in dims.displayed
 
     def back_to_plane(self) -> None:
-        """Show the slice again that was in view before napari's axes were rolled or 3-D was shown, and paint on it."""
+        """Show and paint on whole slices again after the axes were rolled or the view was 3-D."""
         dims = self.viewer.dims
-        more = dims.ndim - 3  # axes of other layers
+        more = dims.ndim - 3  # leading axes of other layers
         dims.ndisplay = 2
         if more >= 0:
             dims.order = (*range(more), *(axis + more for axis in axis_order(self.axis)))
@@ -250,20 +245,20 @@ class CaseLayers:
     # --- labels -----------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Read now whatever was painted into the label book."""
+        """Read all paint into the label book now."""
         self.painting.flush()
 
     def show_labels(self, indices: Collection[int]) -> None:
-        """Show what the label book holds of slices."""
+        """Show labels and predictions of slices from the label book."""
         self.painting.show(indices)
         self.show_predictions(indices)
 
     def undo(self) -> None:
-        """Undo the last action of the label book and show the slice that it changed; Ctrl+Z comes here."""
+        """Undo the last action of the label book and show the slice that it changed (Ctrl+Z)."""
         self._step(self.session.labels.undo)
 
     def redo(self) -> None:
-        """Do again what was undone last; Ctrl+Y and Ctrl+Shift+Z come here."""
+        """Redo what was undone last (Ctrl+Y, Ctrl+Shift+Z)."""
         self._step(self.session.labels.redo)
 
     def _step(self, step: Callable[[], Changed | None]) -> None:
@@ -285,11 +280,11 @@ class CaseLayers:
     # --- what is shown -------------------------------------------------------------------------------------------
 
     def _slices(self, layer: Labels) -> NDArray[Any]:
-        """The layer's data as (n_slices, H, W), a view."""
+        """A view of the layer's data as (n_slices, H, W)."""
         return np.moveaxis(np.asarray(layer.data), self.axis, 0)
 
     def show_predictions(self, indices: Iterable[int]) -> None:
-        """Show the predictions of slices, except where every pixel is labelled."""
+        """Show the predictions of slices that are not labelled as a whole."""
         if self.prediction is None:
             return
         slices, book, here = self._slices(self.prediction), self.session.labels, self.current_slice
@@ -312,9 +307,9 @@ class CaseLayers:
             self.prediction.refresh()
 
     def show_colours(self) -> None:
-        """Give the layers the classes' colours, soon.
+        """Set the colours of the classes on the layers at the next frame.
 
-        Not at once: a colormap that is replaced before the canvas drew it leaves vispy looking for its texture.
+        Not immediately, because vispy fails if a colormap is replaced before the canvas has drawn it.
         """
         if not self._colour_timer.isActive():
             self._colour_timer.start(_NEXT_FRAME)
@@ -326,7 +321,7 @@ class CaseLayers:
                 layer.colormap = colours
 
     def show_window(self, name: str) -> None:
-        """Show the image through a window. Raises SettingsError when there is no such window."""
+        """Show the image in an intensity window. Raises SettingsError if the window is unknown."""
         limits = window_of(self.case, name)
         self.window = name
         if self.image is not None and not self.image.rgb and limits is not None:
@@ -342,7 +337,7 @@ class CaseLayers:
             self.window_moved.emit(float(low), float(high))
 
     def select_label(self, number: int) -> None:
-        """Load the brush: a class number, 0 = the eraser, -1 = the background."""
+        """Select what the brush paints: a class number, 0 = the eraser, -1 = the background."""
         if self.manual is None or self._read_only:
             return
         self.manual.selected_label = BACKGROUND if number == -1 else number
@@ -352,7 +347,7 @@ class CaseLayers:
     # --- confidence -------------------------------------------------------------------------------------------------
 
     def keep_confidence(self, prediction: Prediction) -> None:
-        """Remember how sure a prediction is of each pixel, for the overlay."""
+        """Keep the confidence map of a prediction for the overlay."""
         certain = np.round(prediction.pixel_confidence * 255).astype(np.uint8)
         self._certainty[prediction.index] = certain
         if self.confidence is not None:
@@ -362,7 +357,7 @@ class CaseLayers:
                 self.confidence.refresh()
 
     def show_confidence(self, on: bool) -> None:
-        """Show or hide the overlay that marks where the model is unsure."""
+        """Show or hide the confidence overlay."""
         if self.confidence is None and on:
             data = np.full(self._shape, 255, np.uint8)
             slices = np.moveaxis(data, self.axis, 0)
@@ -383,18 +378,17 @@ class CaseLayers:
         if self.confidence is not None:
             self.confidence.visible = on
 
-    # --- letting go -------------------------------------------------------------------------------------------------
+    # --- detaching --------------------------------------------------------------------------------------------------
 
     def detach(self, *, keep_labels_as: str = "") -> list[Layer]:
-        """Follow the viewer no longer.
+        """Disconnect from the viewer.
 
         Args:
-            keep_labels_as: a name under which the painted labels stay in the viewer, hidden: they are not on disk.
-                Empty = they are.
+            keep_labels_as: a name under which the manual layer stays in the viewer, hidden, because its labels are not
+                on disk; empty if they are.
 
         Returns:
-            The layers that can leave the viewer. An image that the person brought without a file behind it (a plain
-            array) is not among them.
+            The layers to remove from the viewer; not an image that the person added as a plain array.
         """
         stop(self._colour_timer)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
@@ -416,7 +410,7 @@ class CaseLayers:
         return leaving
 
     def _on_removed(self, event: Any) -> None:
-        """A layer left the viewer. The last strokes in it are still read."""
+        """Follow the removal of a layer; the last strokes in the manual layer are still read."""
         layer = event.value
         if layer is None:
             return

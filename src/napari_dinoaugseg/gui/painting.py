@@ -1,8 +1,8 @@
-"""What a person paints into the manual layer goes into the label book, and what the book holds is shown there.
+"""Keeps the manual layer and the label book in step: paint is read into the book, and the book is shown in the layer.
 
-The book is the only history: napari keeps none of its own for this layer. A stroke is read when it ends, as one action.
-Whatever else changes the layer (a script, another array) only raises an event that something may have changed, so the
-slices are compared soon after it with what they last showed, a few milliseconds at a time.
+The book is the only undo history; napari's own is off for this layer. A stroke is read when it ends, as one action.
+Other changes of the layer (by a script, or by a new array) only raise an event that something may have changed, so
+shortly after it all slices are compared with what they last showed, a few milliseconds at a time.
 """
 
 from __future__ import annotations
@@ -10,74 +10,93 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from napari.layers import Labels
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
-from napari_dinoaugseg.gui.widgets import stop
+from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.gui.widgets import single_shot, stop
+from napari_dinoaugseg.session import labels
 from napari_dinoaugseg.session.labels import BACKGROUND
+from napari_dinoaugseg.session.session import Session
 
-if TYPE_CHECKING:
-    from napari_dinoaugseg.gui.layers import CaseLayers
-    from napari_dinoaugseg.session import labels
-
-_SETTLE = 120  # ms after the last event of a stroke until others hear of it
-_LATEST = 500  # ms after its first one: who paints without a pause must not wait to be saved
+_SETTLE = 120  # ms from the last event of a stroke to the signal
+_LATEST = 500  # ms from its first event to the signal, so that continuous painting is saved too
 _SHARE = 0.008  # seconds of comparing at a time
 
 
+class Stack(Protocol):
+    """The layers of a case in a viewer, as :class:`Painting` sees them; `CaseLayers` is one."""
+
+    viewer: Any
+    session: Session
+    case: Case
+    axis: int
+
+    @property
+    def current_slice(self) -> int:
+        """The slice in view."""
+
+    @property
+    def shows_slices(self) -> bool:
+        """Whether whole slices are in view."""
+
+    def undo(self) -> None:
+        """Undo the last action of the label book and show the result."""
+
+    def redo(self) -> None:
+        """Redo what was undone last and show the result."""
+
+
 class Painting:
-    """Keeps the manual layer of a case and its label book in step. Lives on the thread of the interface.
+    """Keeps the manual layer of a case and its label book in step. Used on the GUI thread only.
 
     Args:
         layers: the layers of the case.
-        read_only: napari's tools do not paint, and what a script paints is put back.
+        read_only: napari's tools do not paint, and paint by scripts is reverted.
 
     Attributes:
         layer: the manual layer; None while there is none.
         scribbles: whether unpainted pixels of slices labelled from now on are unknown.
     """
 
-    taken = Signal(list)  # slices whose paint went into the label book
+    taken = Signal(list)  # slices whose paint was read into the label book
     went_across = Signal()  # a stroke across slices began some of them as scribbles
-    classes_found = Signal()  # paint with a number that was no class yet made it one
+    classes_found = Signal()  # paint with an unknown number created a class
     label_selected = Signal(int)  # the brush in napari's own controls: class number, 0, or -1 for the background
-    given_up = Signal()  # somebody gave the layer an array that does not fit the case: it is theirs now
+    given_up = Signal()  # the layer got an array that does not fit the case, and is no longer followed
     failed = Signal(object)  # an exception while reading paint
 
-    def __init__(self, layers: CaseLayers, *, read_only: bool) -> None:
+    def __init__(self, layers: Stack, *, read_only: bool) -> None:
         self.layer: Labels | None = None
         self.scribbles = False
         self._layers = layers
         self._case, self._book = layers.case, layers.session.labels
         self._read_only = read_only
-        self._array: NDArray[np.uint16] | None = None  # that of the layer, until somebody gives it another
-        self._shown: dict[int, labels.Labels] = {}  # the canvas of each slice as it was last compared; others are 0
+        self._array: NDArray[np.uint16] | None = None  # the layer's array as last followed
+        self._shown: dict[int, labels.Labels] = {}  # the slices as last compared; others are 0
         self._todo: dict[int, None] = {}  # slices to compare
-        self._touched: dict[int, None] = {}  # slices in view when something happened: compared before the others
-        self._news: dict[int, None] = {}  # slices that were taken and of which nobody heard yet
+        self._touched: dict[int, None] = {}  # slices in view at an event, compared first
+        self._news: dict[int, None] = {}  # slices that were read but not yet reported by `taken`
         self._new_classes = self._new_across = False
-        self._announced: dict[int, bool] = {}  # slices of the last stroke, and whether it went across slices
+        self._announced: dict[int, bool] = {}  # slices of the last stroke; whether it went across
         self._drawing = False  # whether a mouse button is down on the layer
         self._reading_on = False  # whether the next paint continues the last action
         self._since = 0.0
-        self._writing = False  # what napari reports of the layer is our own doing
+        self._writing = False  # whether events of the layer come from our own changes
         self._view: tuple[float, ...] = ()
-        self._timer = QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._compare_some)
+        self._timer = single_shot(self._compare_some)
 
     # --- the layer --------------------------------------------------------------------------------------------------
 
     def follow(self, layer: Labels) -> None:
-        """Show the label book in a new, empty layer, and read what is painted there."""
+        """Show the label book in a new, empty layer and start reading paint from it."""
         self.layer, self._array = layer, layer.data
         keep_no_history(layer)
-        # Scripts and other plugins undo through the same door as Ctrl+Z.
+        # Scripts and other plugins that call these get the same undo as Ctrl+Z.
         layer.undo, layer.redo = self._layers.undo, self._layers.redo
         self.show(self._book.labelled)
         for emitter, handler in self._followed_events(layer):
@@ -88,7 +107,7 @@ class Painting:
         self._view = self._view_now()
 
     def let_go(self) -> Labels | None:
-        """Follow the layer no longer: from now on it is a layer as any other, with napari's own undo. Returns it."""
+        """Stop following the layer, which gets napari's own undo back. Returns it."""
         stop(self._timer)
         layer, self.layer, self._array = self.layer, None, None
         self._shown.clear()
@@ -119,7 +138,7 @@ class Painting:
     # --- from the label book to the layer ----------------------------------------------------------------------------
 
     def show(self, indices: Iterable[int]) -> None:
-        """Show what the label book holds of slices. Read what was painted before: see :meth:`flush`."""
+        """Show the labels of slices from the label book. Call :meth:`flush` before changing them in the book."""
         if self.layer is None:
             return
         slices, changed = self._slices(), False
@@ -145,9 +164,9 @@ class Painting:
     # --- from the layer to the label book ----------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Read now whatever was painted, and let others hear of it."""
+        """Read all paint now, and emit the signals."""
         if self.layer is not None and self.layer.data is not self._array:
-            self._on_replaced()  # napari failed to draw it and reported nothing
+            self._on_replaced()  # napari failed to draw it and emitted no event
         self._compare_all()
 
     def _on_drag(self, _layer: Labels, event: Any) -> Iterator[None]:
@@ -159,7 +178,7 @@ class Painting:
         self._drawing = False
 
     def _on_stroke(self, event: Any) -> None:
-        """A stroke has ended, or a script has painted."""
+        """Read a stroke that has ended, or paint by a script."""
         if self.layer is None or self._writing:
             return
         self._take_announced()
@@ -174,7 +193,7 @@ class Painting:
         self._look_soon()
 
     def _take_announced(self) -> None:
-        """Take the last stroke once its pixels are there: of some strokes, napari reports before it draws them."""
+        """Read the last stroke after napari has drawn it: some strokes are reported before they are drawn."""
         announced, self._announced = self._announced, {}
         indices = [index for index in sorted(announced) if not self._is_known(index)]
         if indices:
@@ -183,7 +202,7 @@ class Painting:
         self._wipe(announced)
 
     def _wipe(self, indices: Iterable[int]) -> None:
-        """Remove paint beside a picture that is smaller than others."""
+        """Remove paint in the padding of pictures smaller than the largest."""
         if self.layer is None or self._case.kind != "pictures":
             return
         slices, wiped = self._slices(), False
@@ -201,7 +220,7 @@ class Painting:
             self._take_announced()
 
     def _on_shown(self) -> None:
-        """Something may have changed. Moving to another slice comes here too."""
+        """Compare soon, because the data may have changed; moving to another slice raises this event too."""
         if self._writing:
             return
         self._take_announced()
@@ -214,20 +233,20 @@ class Painting:
         return (*dims.point, *dims.order, dims.ndisplay)
 
     def _on_replaced(self) -> None:
-        """Somebody gave the layer another array: read when it fits, else the layer is theirs from now on."""
+        """Read a new array of the layer if it fits the case; otherwise give the layer up."""
         layer = self.layer
         if layer is None or self._writing or self._array is None:
             return
         data = np.asarray(layer.data)
         if data.shape != self._array.shape or data.min() < 0 or data.max() > BACKGROUND:
-            self._compare_all()  # the last strokes are in the array before
+            self._compare_all()  # the last strokes are in the previous array
             self.given_up.emit()
         elif data is layer.data and data.dtype == np.uint16 and data.flags.writeable:
             self._compare_all()
             self._array = layer.data
             self._compare_all()
         else:
-            layer.data = data.astype(np.uint16)  # comes back here
+            layer.data = data.astype(np.uint16)  # raises this event again
 
     def _look_soon(self) -> None:
         now = time.monotonic()
@@ -250,7 +269,7 @@ class Painting:
             self._timer.start(1)
 
     def _compare(self, until: float | None) -> None:
-        """Compare slices until a moment, or all of them, and take those that changed."""
+        """Compare slices until a time, or all of them, and read those that changed."""
         if self.layer is None:
             self._todo.clear()
             return
@@ -277,16 +296,16 @@ class Painting:
             self.went_across.emit()
 
     def _is_known(self, index: int) -> bool:
-        """Whether a slice of the layer is as it was last compared."""
+        """Whether a slice of the layer is unchanged since it was last compared."""
         canvas, shown = self._canvas(index), self._shown.get(index)
         return not canvas.any() if shown is None else np.array_equal(canvas, shown)
 
     def _take(self, indices: list[int], *, across: bool) -> None:
-        """What a person made of slices goes into the label book.
+        """Read slices into the label book.
 
         Args:
             indices: the slices that changed.
-            across: whether this was drawn across slices: a few pixels of each, which say nothing of the rest of them.
+            across: whether the paint was drawn across slices, so that the unpainted pixels of each are unknown.
         """
         if not indices:
             return
@@ -297,7 +316,7 @@ class Painting:
         begun = any(self._book.of_slice(index).is_empty for index in indices)
         try:
             changed = self._book.paint(canvases, scribbles=self.scribbles or across, continues=self._reading_on)
-        except Exception as error:  # whatever it is, the paint stays in the layer
+        except Exception as error:  # of any kind: the paint stays in the layer
             self._shown.update(canvases)
             self.failed.emit(error)
             return
@@ -321,20 +340,20 @@ class Painting:
 
     @property
     def _draws_across(self) -> bool:
-        """Whether a stroke is being drawn that may go across slices; others may want to know before its end."""
+        """Whether a stroke is being drawn that may go across slices."""
         if not self._drawing or self.layer is None:
             return False
         return self.layer.n_edit_dimensions > 2 or not self._layers.shows_slices
 
     def _slices(self) -> NDArray[np.uint16]:
-        """The array that is followed, as (n_slices, H, W): a view."""
+        """A view of the followed array as (n_slices, H, W)."""
         if self._array is None:
             msg = "no layer is followed"
             raise RuntimeError(msg)
         return np.moveaxis(self._array, self._layers.axis, 0)
 
     def _canvas(self, index: int) -> NDArray[np.uint16]:
-        """The pixels of a slice in the layer, (H, W): a view."""
+        """A view of a slice in the layer, (H, W)."""
         height, width = self._case.slice_shape(index)
         return self._slices()[index, :height, :width]
 
@@ -357,21 +376,21 @@ class Painting:
 
 
 def keep_no_history(layer: Labels) -> None:
-    """Let napari remember no strokes on a layer: it would hold every pixel, and could write old ones back."""
+    """Switch off napari's undo history of a layer, which would keep every pixel and could write old ones back."""
     layer._history_limit = 0
     layer._reset_history()
 
 
 def keep_history(layer: Labels) -> None:
-    """Let napari remember strokes on a layer again."""
+    """Switch napari's undo history of a layer on again."""
     vars(layer).pop("_history_limit", None)
     layer._reset_history()
 
 
 def slices_of_edits(event: Any, axis: int) -> tuple[set[int], set[int]] | None:
-    """The slices across `axis` over which a stroke went, and those that it changed; None when this cannot be read.
+    """The slices along `axis` that a stroke went over, and those that it changed; None if the event is not readable.
 
-    What a paint event holds is napari's own affair: a list of edits, each with the box around a brush and a mask of
+    The value of a paint event is internal to napari: a list of edits, each with the box around a brush and a mask of
     what changed in it (None: all), or with the indices of voxels and their values.
     """
     edits = getattr(event, "value", None)

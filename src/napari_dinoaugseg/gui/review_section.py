@@ -1,4 +1,4 @@
-"""A small curve: how well predictions agreed with the person's corrections, round after round."""
+"""Review of predictions: the next slice, accept, correct or reject, and the agreement with corrections."""
 
 from __future__ import annotations
 
@@ -6,105 +6,63 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import pyqtgraph
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QFormLayout,
-    QLabel,
-    QSlider,
-    QSpinBox,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QSlider, QSpinBox, QWidget
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.keys import accept_and_go_on, accept_certain, correct, reject, tooltip
-from napari_dinoaugseg.gui.widgets import (
-    background_colour,
-    button,
-    follow_theme,
-    is_dark,
-    quietly,
-    row,
-    sentence,
-    text_colour,
-)
+from napari_dinoaugseg.gui.widgets import Chart, button, column, quietly, row, sentence
+from napari_dinoaugseg.gui.words import counted
 from napari_dinoaugseg.session.labels import Status
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
     from napari_dinoaugseg.session.session import Session
 
+_CONTOUR = 2  # pixels
+_WORDS = {
+    Status.EMPTY: "not labelled, no prediction yet",
+    Status.MANUAL: "labelled by hand",
+    Status.ACCEPTED: "prediction accepted",
+    Status.PREDICTED: "predicted",
+}
 
-_HEIGHT = 136
-_LINE = {True: "#e69f00", False: "#b35900"}  # on dark, on light
 
-
-class AgreementCurve(QWidget):
-    """Dice in percent over trainings.
+class AgreementCurve(Chart):
+    """The agreement of predictions with corrections, as Dice in percent over trainings.
 
     Attributes:
-        points: what is shown: agreement (0 to 1) by the number of the training that predicted, from 1.
+        points: agreement (0 to 1) by the number of the training, from 1.
     """
 
-    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._viewer = viewer
+    def __init__(self, viewer: Any) -> None:
+        super().__init__(viewer, 136, ("#e69f00", "#b35900"), symbol="o", symbolSize=7)
         self.points: dict[int, float] = {}
-        self.plot = pyqtgraph.PlotWidget()
-        self.plot.setFixedHeight(_HEIGHT)
-        self.plot.setMenuEnabled(False)
-        self.plot.setMouseEnabled(x=False, y=False)
-        self.plot.hideButtons()
-        self.plot.setToolTip("Dice of the predictions with what you made of them; 100 % = nothing had to be corrected")
-        self.plot.setLabel("bottom", "agreement in % after each training")
-        self.plot.getAxis("bottom").setHeight(44)  # by itself it cuts the tails of the letters
-        self._line = self.plot.plot(symbol="o", symbolSize=7)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.plot)
-        follow_theme(viewer, self, self._show_colours)
+        self.setToolTip("Dice between predictions and your corrections of them; 100 % = nothing had to be corrected")
+        self.setLabel("bottom", "agreement in % after each training")
+        self.getAxis("bottom").setHeight(44)  # the default height cuts off descenders
 
     def show_points(self, points: Mapping[int, float]) -> None:
-        """Show agreement (0 to 1) by the number of the training that predicted."""
+        """Show other points, see `points`."""
         if dict(points) == self.points:
             return
         self.points = dict(points)
         numbers = sorted(self.points)
         percent = [100 * self.points[number] for number in numbers]
-        self._line.setData(numbers, percent)
+        self.line.setData(numbers, percent)
         if not numbers:
             return
         ticks = [(number, str(number)) for number in range(numbers[0], numbers[-1] + 1)]
-        self.plot.getAxis("bottom").setTicks([ticks])
-        self.plot.setXRange(numbers[0] - 0.4, numbers[-1] + 0.4, padding=0)
-        self.plot.setYRange(max(0.0, min(percent) - 5), 104, padding=0)
-
-    def _show_colours(self) -> None:
-        self.plot.setBackground(background_colour(self._viewer))
-        text, line = text_colour(self._viewer), _LINE[is_dark(self._viewer)]
-        for side in ("left", "bottom"):
-            axis = self.plot.getAxis(side)
-            axis.setPen(text)
-            axis.setTextPen(text)
-        self._line.setPen(pyqtgraph.mkPen(line, width=2))
-        self._line.setSymbolPen(line)
-        self._line.setSymbolBrush(line)
-
-
-# Looking at predictions: where to look next, take or refuse them, and how well they agree with corrections.
-
-
-_CONTOUR = 2  # pixels
+        self.getAxis("bottom").setTicks([ticks])
+        self.setXRange(numbers[0] - 0.4, numbers[-1] + 0.4, padding=0)
+        self.setYRange(max(0.0, min(percent) - 5), 104, padding=0)
 
 
 class ReviewSection(QWidget):
     """The section "Review"."""
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
         self.controller = controller
         self._suggested: int | None = None
         self._build()
@@ -112,13 +70,13 @@ class ReviewSection(QWidget):
         controller.changed.connect(self._on_change)
         self.refresh()
 
-    # --- making -----------------------------------------------------------------------------------------------------
+    # --- building ---------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
         controller = self.controller
-        self.next_text = _text()
+        self.next_text = sentence(rich=True)
         self.go_button = button("Go", tooltip("Show this slice", "next_suggested"), self._go)
-        self.state_text = _text()
+        self.state_text = sentence(rich=True)
         self.accept_button = button(
             "Accept",
             tooltip("The prediction of this slice is right: learn from it, and go on to the next slice", "accept"),
@@ -131,7 +89,7 @@ class ReviewSection(QWidget):
         )
         self.reject_button = button(
             "Reject",
-            tooltip("Throw the prediction of this slice away", "reject"),
+            tooltip("Discard the prediction of this slice", "reject"),
             lambda: controller.guarded(reject, controller),
         )
         self.threshold = QSpinBox()
@@ -160,28 +118,25 @@ class ReviewSection(QWidget):
             "Colour over the prediction: red where the model is unsure, clear where it is sure"
         )
         self.confidence_box.toggled.connect(self._show_confidence)
-        self.agreement_text = _text()
+        self.agreement_text = sentence(rich=True)
         self.curve = AgreementCurve(controller.viewer)
 
     def _arrange(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 4, 6, 4)
-        layout.setSpacing(4)
-        next_row = row(self.next_text, self.go_button)
-        next_row.setStretch(0, 1)
-        layout.addLayout(next_row)
-        layout.addWidget(self.state_text)
-        layout.addLayout(row(self.accept_button, self.correct_button, self.reject_button))
-        all_row = row(QLabel("Confidence from"), self.threshold, self.accept_all_button)
-        all_row.setStretch(2, 1)
-        layout.addLayout(all_row)
         form = QFormLayout()
         form.addRow("Opacity", self.opacity)
         form.addRow("Draw", self.style_choice)
-        layout.addLayout(form)
-        layout.addWidget(self.confidence_box)
-        layout.addWidget(self.agreement_text)
-        layout.addWidget(self.curve)
+        column(
+            self,
+            row(self.next_text, self.go_button, stretch=0),
+            self.state_text,
+            row(self.accept_button, self.correct_button, self.reject_button),
+            row(QLabel("Confidence from"), self.threshold, self.accept_all_button, stretch=2),
+            form,
+            self.confidence_box,
+            self.agreement_text,
+            self.curve,
+            margins=(6, 4, 6, 4),
+        )
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
@@ -228,7 +183,7 @@ class ReviewSection(QWidget):
 
     def _show_accept_all(self, session: Session | None) -> None:
         count = len(self.controller.labels.certain_slices(self.threshold.value() / 100))
-        self.accept_all_button.setText(f"Accept {count} slice{'' if count == 1 else 's'}")
+        self.accept_all_button.setText(f"Accept {counted(count, 'slice')}")
         self.accept_all_button.setEnabled(count > 0 and not self.controller.read_only)
         best = max(session.labels.confidence.values(), default=None) if session is not None else None
         highest = f"; the highest is {best:.0%}" if best is not None else ""
@@ -286,17 +241,3 @@ class ReviewSection(QWidget):
         layers = self.controller.layers
         if layers is not None:
             self.controller.guarded(layers.show_confidence, on)
-
-
-_WORDS = {
-    Status.EMPTY: "not labelled, no prediction yet",
-    Status.MANUAL: "labelled by hand",
-    Status.ACCEPTED: "prediction accepted",
-    Status.PREDICTED: "predicted",
-}
-
-
-def _text() -> QLabel:
-    label = sentence()
-    label.setTextFormat(Qt.TextFormat.RichText)
-    return label

@@ -1,6 +1,6 @@
-"""Keeps the open session on disk, and resumes saved ones.
+"""Saves the open session to disk and resumes saved ones.
 
-Snapshots are taken on the thread of the interface, which alone changes labels; a thread of its own writes them.
+Snapshots are taken on the GUI thread, which alone changes labels, and written by a separate thread.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QCoreApplication, QObject, Signal  # type: ignore[attr-defined]
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case, Plane
 from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, LabelError, OutputError
 from napari_dinoaugseg.gui.core import Change
-from napari_dinoaugseg.gui.display import case_in_plane
+from napari_dinoaugseg.gui.display import camera_of, case_in_plane
 from napari_dinoaugseg.gui.setup import preferences
-from napari_dinoaugseg.gui.widgets import camera_of
-from napari_dinoaugseg.gui.words import in_words
+from napari_dinoaugseg.gui.widgets import single_shot
+from napari_dinoaugseg.gui.words import counted, in_words
 from napari_dinoaugseg.session.autosave import Autosave
 from napari_dinoaugseg.session.index import Snapshot
 from napari_dinoaugseg.session.store import SavedSession, SessionStore, new_session_folder, saved_sessions
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.session import Session
 
 
-_SOON = 400  # ms from a change to its snapshot; further changes do not put it off
-_WHILE_BUSY = 1000  # ms of the same while the machine trains or predicts: each save takes a share of the interpreter
-_LATER = 2000  # ms for what is looked at, and for masks, which can be predicted again
-_RETRY = 5000  # ms after no folder could be made
-_PATIENCE = 2.0  # seconds that training, exporting... wait for the disk; it goes on writing meanwhile
-_AT_THE_END = 10.0  # seconds that closing waits
+_SOON = 400  # ms from a change to its snapshot; further changes do not delay it
+_WHILE_BUSY = 1000  # the same during training and prediction, because each save takes interpreter time
+_LATER = 2000  # ms for the view, and for masks, which can be predicted again
+_RETRY = 5000  # ms until the next try if no folder could be created
+_PATIENCE = 2.0  # seconds that training, exporting etc. wait for the disk; writing continues meanwhile
+_AT_THE_END = 10.0  # seconds that closing waits for the disk
 
 _AT_ONCE = Change.LABELS | Change.CLASSES | Change.SETTINGS
 _IN_A_WHILE = Change.PREDICTIONS | Change.SLICE | Change.SELECTION | Change.WINDOW
@@ -47,37 +47,34 @@ T = TypeVar("T")
 
 
 def sessions_root() -> Path | None:
-    """The folder of all sessions that the person chose; None = the user's data folder."""
+    """The folder for sessions chosen in the preferences; None = the user's data folder."""
     chosen = preferences().sessions.strip()
     return Path(chosen).expanduser() if chosen else None
 
 
 class Saving(QObject):
-    """Saves the session of one viewer. Lives on the thread of the interface.
+    """Saves the session of one viewer. Used on the GUI thread only.
 
     Attributes:
-        state: one short sentence for the person: saved when, or why not; empty when there is nothing to save.
-        refused: whether the last try failed.
-        folder: where the open session lies; None before there was anything to keep.
+        state: one short sentence: when the session was saved, or why not; empty if there is nothing to save.
+        folder: the folder of the open session; None before there was anything to save.
     """
 
-    _written = Signal(object, object)  # from the thread that writes: which store, and None or the error
+    _written = Signal(object, object)  # from the writing thread: the store, and None or the error
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self._controller = controller
         self._session: Session | None = None
         self._autosave: Autosave | None = None
-        self._known = False  # whether the case's fingerprint was computed: it reads every pixel
+        self._known = False  # whether the fingerprint of the case is computed, which reads all pixels
         self._root: Path | None = None
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         self._dirty = False
-        self._problem = ""  # the last refusal that was reported
-        self._last: DinoAugSegError | None = None  # of the last try; the thread that writes sets it
+        self._problem = ""  # the last error that was reported
+        self._last: DinoAugSegError | None = None  # of the last attempt; set by the writing thread
         self.state = ""
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._save)
+        self._timer = single_shot(self._save, self)
         self._written.connect(self._on_written)
         application = QCoreApplication.instance()
         if application is not None:
@@ -85,29 +82,24 @@ class Saving(QObject):
 
     @property
     def refused(self) -> bool:
-        """Whether the last try failed."""
+        """Whether the last attempt to save failed."""
         return self._last is not None
-
-    @property
-    def folder(self) -> Path | None:
-        """Where the open session lies; None before there was anything to keep."""
-        return self._folder
 
     # --- one session ------------------------------------------------------------------------------------------------
 
     def keep(self, session: Session, store: SessionStore | None = None) -> None:
-        """Keep a session on disk from now on.
+        """Save a session from now on.
 
         Args:
-            session: a new one, or one that was loaded.
-            store: where the session was loaded from; None makes a folder when there is something to keep.
+            session: a new or a loaded session.
+            store: where the session was loaded from; None creates a folder when there is something to save.
         """
         self._session = session
         self._known = store is not None
         self._root = sessions_root()
         self.state = ""
         if store is not None and store.is_writable:
-            self._folder = store.folder
+            self.folder = store.folder
             self._autosave = self._write_to(store)
             self.state = "Saved."
         elif store is not None:
@@ -115,11 +107,11 @@ class Saving(QObject):
         self._controller.touch(Change.SAVING)
 
     def case_is_known(self) -> None:
-        """The fingerprint of the case is there: folders can be named without reading all pixels."""
+        """Note that the fingerprint of the case is computed, so that naming a folder reads no pixels."""
         self._known = True
 
     def end(self, seconds: float = _AT_THE_END) -> bool:
-        """Write what is left and let go of the session; failures are reported. Returns whether all is saved."""
+        """Write unsaved changes and release the session; failures are reported. Returns whether all is saved."""
         if self._session is None:
             return True
         name = self._session.case.name
@@ -129,19 +121,19 @@ class Saving(QObject):
             self._autosave.close(seconds if saved else 0.1)
         if not saved:
             msg = f"{name}: the last labels are not on disk. {self._last or 'The disk did not answer in time.'}"
-            self._controller.tell_error(OutputError(msg))
-        self._session = self._autosave = self._folder = self._last = None
+            self._controller.show_error(OutputError(msg))
+        self._session = self._autosave = self.folder = self._last = None
         self._dirty = False
         self._problem = self.state = ""
         self._controller.touch(Change.SAVING)
         return saved
 
     def secure(self, seconds: float = _PATIENCE) -> bool:
-        """Take over the last strokes and wait until all is on disk; False when it is not (yet)."""
+        """Read the last strokes and wait until all is on disk; False on timeout or write error."""
         return self._hand_over()(seconds)
 
     def before(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Take over the last strokes now; the thread that does the work then waits for the disk, not the window."""
+        """Read the last strokes now, and let the thread of the work, rather than the GUI thread, wait for the disk."""
         written = self._hand_over()
 
         def once_written() -> T:
@@ -151,10 +143,10 @@ class Saving(QObject):
         return once_written
 
     def _hand_over(self) -> Callable[[float], bool]:
-        """Have everything written; what is returned waits for that, in any thread."""
+        """Request that everything is written; the returned function waits for it, in any thread."""
         self._controller.flush()
         if self._dirty:
-            self._known = True  # no more time to wait for it: it is computed here and now
+            self._known = True  # computes the fingerprint here if it is not there yet
             self._save()
         refused, autosave = self._dirty, self._autosave
         return lambda seconds: not refused and (autosave is None or autosave.wait(seconds))
@@ -162,7 +154,7 @@ class Saving(QObject):
     # --- when -------------------------------------------------------------------------------------------------------
 
     def follow(self, what: Change) -> None:
-        """Save what changed: work of the person's hand soon, what can be made again later."""
+        """Save after a change: the person's work soon, everything else later."""
         busy = self._controller.jobs.busy
         if what & _AT_ONCE or (what & Change.WORK and not busy):
             self._dirty = self._is_kept
@@ -172,9 +164,9 @@ class Saving(QObject):
             self._within(_LATER)
 
     def _within(self, milliseconds: int | None) -> None:
-        """Save at the latest then (a throttle: painting without a pause must be saved too); None = not at all."""
+        """Save at the latest after this time, so that continuous painting is saved too; None = do not save."""
         if not isalive(self._timer):  # type: ignore[no-untyped-call]
-            return  # the program ends; what is left is saved by `end`
+            return  # the program exits; `end` saves the rest
         if milliseconds is None:
             self._timer.stop()
         elif self._is_kept and not (self._timer.isActive() and self._timer.remainingTime() <= milliseconds):
@@ -185,18 +177,18 @@ class Saving(QObject):
         return self._session is not None and not self._controller.read_only
 
     def _quit(self) -> None:
-        """The program ends without closing the panel first."""
+        """Save when the program exits without closing the panel first."""
         self.end()
 
     # --- how --------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """Hand what there is now to the thread that writes."""
+        """Pass a snapshot to the writing thread."""
         if self._session is None or not self._is_kept:
             return
         snapshot = self._session.snapshot(self._view())
         if self._autosave is None:
-            if snapshot.book.is_empty:  # what was only looked at leaves nothing behind
+            if snapshot.book.is_empty:  # a case without labels leaves no files
                 self._dirty = False
                 return
             if not self._known:
@@ -208,11 +200,11 @@ class Saving(QObject):
             self._autosave.request(snapshot)
 
     def _begin(self, case: Case) -> Autosave | None:
-        """Make the session's folder; None when the system refuses, which is reported and tried again."""
+        """Create the folder of the session; None if this fails, which is reported and retried."""
         self._root = sessions_root()
         try:
-            self._folder = self._folder or new_session_folder(case.fingerprint, self._root)
-            store = SessionStore(self._folder, case)
+            self.folder = self.folder or new_session_folder(case.fingerprint, self._root)
+            store = SessionStore(self.folder, case)
             if not store.is_writable:
                 raise OutputError(store.reason)
         except DinoAugSegError as error:
@@ -225,13 +217,13 @@ class Saving(QObject):
     def _write_to(self, store: SessionStore) -> Autosave:
         def report(error: DinoAugSegError | None) -> None:
             self._last = error
-            with contextlib.suppress(RuntimeError):  # the program ends, and the window is gone
+            with contextlib.suppress(RuntimeError):  # the program exits and the window is deleted
                 self._written.emit(store, error)
 
         return Autosave(store, report)
 
     def _view(self) -> dict[str, Any]:
-        """What the person looks at; :func:`~napari_dinoaugseg.gui.saving.show_view` brings it back."""
+        """The state of the view, which :func:`show_view` restores."""
         controller = self._controller
         camera = camera_of(controller.viewer)
         return {
@@ -247,7 +239,7 @@ class Saving(QObject):
 
     def _on_written(self, store: SessionStore, error: DinoAugSegError | None) -> None:
         if self._autosave is None or store is not self._autosave.store:
-            return  # of a session that was closed
+            return  # of a closed session
         if error is not None:
             self._show_refusal(error)
             if sessions_root() != self._root:
@@ -259,42 +251,39 @@ class Saving(QObject):
             self._controller.notify("Saved again: all labels are on disk.")
 
     def _show_refusal(self, error: DinoAugSegError) -> None:
-        """In the state always; as a message once for each cause, not at every try."""
+        """Show an error in the state, and once for each cause, not at every attempt, as a message."""
         cause = disk.reason(error.__cause__) if isinstance(error.__cause__, OSError) else in_words(error)
         self._show(f"Not saved: {cause}")
         if str(error) != self._problem:
             self._problem = str(error)
-            self._controller.tell_error(error)
+            self._controller.show_error(error)
 
     def _show(self, state: str) -> None:
-        """Several times a minute, so only what is new: styling a widget again takes milliseconds."""
+        """Set the state; an unchanged one, as several times a minute, is not shown again, which takes milliseconds."""
         if state != self.state:
             self.state = state
             self._controller.touch(Change.SAVING)
 
     def _move(self) -> None:
-        """The person chose another folder in the preferences because this one refuses: begin there, with everything."""
+        """Save everything in another folder that was chosen in the preferences because writing to this one fails."""
         if self._session is None or self._autosave is None:
             return
         self._autosave.close(0.1)
-        self._autosave = self._folder = None
+        self._autosave = self.folder = None
         try:
-            self._session.model  # noqa: B018 - read while the old folder can be
+            self._session.model  # noqa: B018 - loads it while the old folder is readable
         except CheckpointError as error:
-            self._controller.tell_error(error)
+            self._controller.show_error(error)
         self._save()
-
-
-# What a person can do with saved sessions of the open case: resume one, start without labels, try for the lock again.
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What is on disk of a case.
+    """The saved sessions of a case.
 
     Attributes:
         sessions: the newest first.
-        problem: why it could not be looked for; empty when it could.
+        problem: why the search failed; empty if it did not.
     """
 
     sessions: list[SavedSession] = field(default_factory=list)
@@ -303,12 +292,12 @@ class Looked:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A session as it was read.
+    """A session read from disk.
 
     Attributes:
-        case: cut as the session needs it.
-        store: where it lies; holds the lock, unless another window does.
-        snapshot: what to go on from.
+        case: in the plane of the session.
+        store: its folder; holds the lock, unless another window does.
+        snapshot: the state to resume.
         problems: a sentence for each part that could not be read.
     """
 
@@ -319,7 +308,7 @@ class Loaded:
 
 
 def look_for_sessions(case: Case) -> Looked:
-    """What is on disk of a case. Reads every pixel: for the background."""
+    """Find the saved sessions of a case. Reads all pixels: to be called in the background."""
     try:
         return Looked(saved_sessions(case.fingerprint, sessions_root()))
     except OSError as error:
@@ -327,17 +316,17 @@ def look_for_sessions(case: Case) -> Looked:
 
 
 def load_session(saved: SavedSession, case: Case) -> Loaded:
-    """Read a session, and take its lock if it is free. For the background.
+    """Read a session, and acquire its lock if it is free. To be called in the background.
 
     Raises:
-        SessionError: of a newer version, or of another case; it is left as it is.
-        OutputError: its folder is gone and cannot be made.
+        SessionError: the session is of a newer version or of another case; it is not changed.
+        OutputError: its folder is missing and cannot be created.
     """
     store = SessionStore(saved.folder, case)
     try:
         snapshot, problems = store.load()
         if problems and not store.is_writable:
-            snapshot, problems = store.load()  # the other window may have saved in between
+            snapshot, problems = store.load()  # the other window may have saved meanwhile
     except BaseException:
         store.close()
         raise
@@ -345,15 +334,15 @@ def load_session(saved: SavedSession, case: Case) -> Loaded:
 
 
 class SessionActions(QObject):
-    """The saved sessions of the open case.
+    """Actions on the saved sessions of the open case: resume one, start without labels, try for the lock again.
 
     Attributes:
-        offers: saved sessions to go on with, the newest first; empty once the person has chosen.
-        current: the saved session that is gone on with, or looked at; None for a new one.
-        problems: what of it could not be read, until the person has seen it.
+        offers: saved sessions that can be resumed, the newest first; empty once the person has chosen.
+        current: the saved session that was resumed or is only viewed; None for a new one.
+        problems: the parts of it that could not be read, until the person has seen them.
     """
 
-    _found = Signal(object, object)  # from the thread that looks: the case and Looked
+    _found = Signal(object, object)  # from the searching thread: the case and Looked
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -365,7 +354,7 @@ class SessionActions(QObject):
 
     @property
     def unanswered(self) -> bool:
-        """Whether the person is still asked to resume saved labels or to start without them."""
+        """Whether the person has yet to choose between resuming saved labels and starting without them."""
         session = self._controller.session
         if session is None or self._controller.read_only:
             return False
@@ -374,7 +363,7 @@ class SessionActions(QObject):
     # --- looking ----------------------------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """Another case, or none."""
+        """Reset for another case."""
         self.offers, self.problems, self.current = [], [], None
         self._controller.touch(Change.SAVED_SESSIONS)
 
@@ -393,7 +382,7 @@ class SessionActions(QObject):
         self.offer(looked)
 
     def offer(self, looked: Looked) -> None:
-        """Offer what was found of the open case."""
+        """Offer the saved sessions of the open case."""
         controller = self._controller
         controller.saving.case_is_known()
         folder = controller.saving.folder
@@ -404,8 +393,8 @@ class SessionActions(QObject):
 
     # --- choosing ---------------------------------------------------------------------------------------------------
 
-    def start_anew(self) -> None:
-        """Leave the saved sessions as they are; they are offered again the next time."""
+    def start_over(self) -> None:
+        """Start without labels. The saved sessions are kept, and offered when the case is next opened."""
         controller = self._controller
         if controller.read_only and controller.session is not None and controller.layers is not None:
             case, image = controller.session.case, controller.layers.image
@@ -414,16 +403,16 @@ class SessionActions(QObject):
         controller.touch(Change.SAVED_SESSIONS)
 
     def go_on(self, saved: SavedSession) -> None:
-        """Go on with a saved session. What was painted meanwhile is saved first, as a session of its own."""
+        """Resume a saved session. Paint added meanwhile is first saved as a separate session."""
         self._controller.guarded(self._go_on, saved)
 
     def try_again(self) -> None:
-        """Take the session over when the other window has closed it, with what was saved there."""
+        """Resume the session for writing after the other window has closed it."""
         if self.current is not None:
             self.go_on(self.current)
 
     def problems_are_read(self) -> None:
-        """The person has seen what could not be read."""
+        """Hide the list of problems after the person has read it."""
         self.problems = []
         self._controller.touch(Change.SAVED_SESSIONS)
 
@@ -453,7 +442,7 @@ class SessionActions(QObject):
             controller.notify(loaded.store.reason)
             return
         if not controller.saving.secure():
-            msg = "What you painted just now is not on disk yet, so nothing was changed. See below why, and try again."
+            msg = "Your last strokes are not on disk yet, so nothing was changed. See the reason below, and try again."
             loaded.store.close()
             raise OutputError(msg)
         try:
@@ -469,22 +458,17 @@ class SessionActions(QObject):
 
 
 def when(saved: SavedSession) -> str:
-    """The moment of the last save in words: ``24 Nov 2026, 19:40``."""
+    """The time of the last save: ``24 Nov 2026, 19:40``."""
     return f"{saved.saved.day} {saved.saved:%b %Y, %H:%M}"
 
 
 def describe(saved: SavedSession, noun: str = "slice") -> str:
-    """What a saved session holds, in one sentence.
-
-    Args:
-        saved: the session.
-        noun: what the case consists of: slice, picture.
-    """
+    """The content of a saved session in one sentence; ``noun`` is "slice" or "picture"."""
     counts = (
-        (saved.n_manual, f"{_several(saved.n_manual, noun)} by hand"),
+        (saved.n_manual, f"{counted(saved.n_manual, noun)} by hand"),
         (saved.n_accepted, f"{saved.n_accepted} accepted"),
         (saved.n_predicted, f"{saved.n_predicted} predicted"),
-        (saved.rounds, _several(saved.rounds, "training")),
+        (saved.rounds, counted(saved.rounds, "training")),
     )
     parts = [words for count, words in counts if count]
     if not parts:
@@ -494,7 +478,7 @@ def describe(saved: SavedSession, noun: str = "slice") -> str:
 
 
 def show_view(controller: Controller, view: Mapping[str, Any]) -> None:
-    """Bring back what the person looked at; what a file cannot mean there is left out."""
+    """Restore a saved view; values that are not valid for the session are ignored."""
     session = controller.session
     if session is None:
         return
@@ -510,15 +494,13 @@ def show_view(controller: Controller, view: Mapping[str, Any]) -> None:
 
 
 def _are_numbers(values: Any, count: int) -> bool:
-    """Whether these can be so many millimetres, or canvas pixels per millimetre."""
-    if not isinstance(values, list) or len(values) != count:
-        return False
-    return all(isinstance(value, int | float) and abs(value) < 1e6 for value in values)
+    """Whether this is a list of so many plausible coordinates or zoom factors."""
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, int | float) and abs(value) < 1e6 for value in values)
+    )
 
 
 def _plane(saved: SavedSession, case: Case) -> Plane:
     return Plane(saved.plane) if saved.plane in {plane.value for plane in Plane} else case.plane
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

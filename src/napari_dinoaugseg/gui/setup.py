@@ -1,4 +1,4 @@
-"""How a viewer learns, with what and where: the settings in use, and the plugin's page in napari's Preferences."""
+"""Settings, encoder and device of a viewer, and the plugin's page in napari's preferences."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
 
 PLUGIN = "napari-dinoaugseg"
-_forbidden_here = False  # by the preference, as opposed to the environment
+_forbidden_here = False  # whether the preference, not the environment, forbids downloads
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """The page "Computing" of the plugin's preferences, as napari.yaml declares it.
+    """The page "Computing" of the plugin's preferences, as declared in napari.yaml.
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         encoder: ``auto`` or the name of an encoder.
         offline: never download weights.
         sessions: the folder where labels are saved; empty = the user's data folder.
-        scheduler: the address of a Dask scheduler whose workers compute; empty = this computer.
+        scheduler: the address of a Dask scheduler whose workers compute; empty = compute on this computer.
     """
 
     device: str = "auto"
@@ -42,21 +42,16 @@ class Preferences:
 
 
 def preferences() -> Preferences:
-    """The person's choices; the defaults where this napari has no preferences for plugins."""
+    """The person's preferences; the defaults where this napari has none for plugins."""
     page = _page()
     if page is None:
         return Preferences()
-    return Preferences(
-        device=str(page.device),
-        encoder=str(page.encoder),
-        offline=bool(page.offline),
-        sessions=str(page.sessions),
-        scheduler=str(page.scheduler),
-    )
+    texts = {name: str(getattr(page, name)) for name in ("device", "encoder", "sessions", "scheduler")}
+    return Preferences(offline=bool(page.offline), **texts)
 
 
 def apply_offline(chosen: Preferences) -> None:
-    """Let the engine know whether it may use the network. What the environment forbids stays forbidden."""
+    """Allow or forbid downloads; a preference does not lift what the environment forbids."""
     global _forbidden_here
     if chosen.offline and not offline.is_offline():
         offline.go_offline()
@@ -67,7 +62,7 @@ def apply_offline(chosen: Preferences) -> None:
 
 
 def follow_offline() -> None:
-    """Apply the preference now and whenever the person changes it."""
+    """Apply the offline preference now and whenever it changes."""
     apply_offline(preferences())
     page = _page()
     if page is not None:
@@ -86,20 +81,20 @@ def _page() -> Any:
         return None
     try:
         return get_plugin_settings(PLUGIN).computing
-    except KeyError:  # the plugin is switched off, or was installed while napari runs
+    except KeyError:  # the plugin is disabled, or was installed while napari runs
         return None
 
 
 class Setup:
-    """The choices of one viewer. What cannot be applied becomes a message and changes nothing.
+    """The settings, encoder and device of one viewer. A choice that cannot be applied is refused with a message.
 
     Attributes:
-        settings: how to learn; change it with `change`.
-        device: what computes: ``auto``, ``cpu``, ``cuda``, ``mps``.
-        scheduler: the address of a Dask scheduler whose workers compute; empty = this computer.
-        weights: a file with encoder weights, or None.
-        encoder_in_use: the encoder that was loaded; None before one was needed.
-        encoder_expected: the encoder that would be loaded; None while that is unknown.
+        settings: of the training; change them with `change`.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        scheduler: the address of a Dask scheduler whose workers compute; empty = compute on this computer.
+        weights: a file or folder with encoder weights, or None.
+        encoder_in_use: the loaded encoder; None before the first is loaded.
+        encoder_expected: the encoder that would be loaded; None while unknown.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -113,7 +108,7 @@ class Setup:
         self.encoder_expected: str | None = None
 
     def new_session(self, case: Case) -> Session:
-        """A session of a case with these choices."""
+        """A new session of a case with these choices."""
         notify = self.controller.jobs.notify_later
         return Session(case, self.settings, self._compute_config(), make_compute=compute_for, notify=notify)
 
@@ -127,12 +122,12 @@ class Setup:
 
     @guarded
     def use_preset(self, preset: str) -> None:
-        """Apply a preset; encoder, window and seed stay."""
+        """Apply a preset; encoder, window and seed are kept."""
         kept = {"encoder": self.settings.encoder, "window": self.settings.window, "seed": self.settings.seed}
         self._apply(Settings.of_preset(preset, **kept))
 
     def use_scheduler(self, address: str) -> None:
-        """Compute on a worker of the Dask scheduler at this address; empty = on this computer."""
+        """Compute on a worker of the Dask scheduler at this address; empty = compute on this computer."""
         before, self.scheduler = self.scheduler, address.strip()
         if not self.controller.guarded(self._apply, self.settings):
             self.scheduler = before
@@ -142,33 +137,33 @@ class Setup:
 
     @guarded
     def use_device(self, device: str) -> None:
-        """Choose what computes."""
+        """Choose the device."""
         self.device = device
         self._apply(self.settings)
 
     @guarded
     def use_weights(self, path: Path | None) -> None:
-        """Take the encoder's weights from a file; None = from where they come without one."""
+        """Load the encoder's weights from a file or folder; None = from their default source."""
         self.weights = path
         self._apply(self.settings)
 
     def adopt(self, session: Session) -> None:
-        """Take over the settings and the encoder of a session, after a model was loaded into it."""
+        """Adopt the settings and the encoder of a session after a model was loaded into it."""
         self.settings, self.encoder_in_use = session.settings, session.encoder_name
         self.controller.touch(Change.SETTINGS)
 
     def see_encoder(self) -> None:
-        """Take note of the encoder as soon as the session has loaded one."""
+        """Show the encoder as soon as the session has loaded one."""
         session = self.controller.session
         if session is not None and self.encoder_in_use is None and session.is_ready:
             self.encoder_in_use = session.encoder_name
             self.controller.touch(Change.SETTINGS)
 
     def _apply(self, settings: Settings) -> None:
-        """Raises CaseError while work is running, SettingsError for a window that does not fit the case."""
+        """Apply settings. Raises CaseError while a job is running, SettingsError if the window does not fit."""
         controller, view = self.controller, self.controller.view
         if controller.jobs.busy:
-            msg = "Settings can be changed when the work in the background is done. Press Stop first."
+            msg = "Settings cannot be changed while work is running. Press Stop first."
             raise CaseError(msg)
         windows = (self.settings.window, view.window)
         if controller.layers is not None and settings.window not in windows and view.is_what_the_model_sees:

@@ -1,56 +1,59 @@
-"""Training: preset, what the model sees, how long it takes, the loss. Train and Stop are in the head."""
+"""Training: an estimate of its time, the head with Train and Stop, the settings, the loss curve, and the section."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-import pyqtgraph
 from annotated_types import Ge, Gt, Le, Lt
 from magicgui.widgets import Container, create_widget
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QComboBox, QFormLayout, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QProgressBar, QSizePolicy, QWidget
 
 from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.jobs import PREDICTING, TRAINING
+from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.widgets import (
     WINDOWS,
+    Chart,
     Collapsible,
-    background_colour,
     button,
     choice,
-    follow_theme,
-    is_dark,
+    column,
     quietly,
+    row,
     sentence,
     show_window,
-    text_colour,
+    single_shot,
 )
+from napari_dinoaugseg.gui.words import counted, noun_of
 from napari_dinoaugseg.learning.events import Progress, Stage
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
-    from napari_dinoaugseg.gui.panel import Head
 
-# Seconds on two server cores at 256 pixels (docs/performance.md): a slice through efficientnet-lite0, one training step
-# with a decoder of 64 channels and full convolutions on 4 slices, the prediction of one slice with its encoding.
+# Seconds on two server cores at 256 pixels (docs/performance.md): encoding a slice with efficientnet-lite0, a training
+# step with a decoder of 64 channels and full convolutions on 4 slices, predicting a slice including its encoding.
 _ENCODE, _STEP, _PREDICT = 0.022, 0.45, 0.035
-_LEAN = 0.6  # of that, with the other kinds of blocks
-_SIDES = 3  # pictures of one structure are seen from two sides, or four where they are coloured
-_SLOWER = {"tiny": 14.0, "small": 23.0, "base": 45.0, "large": 90.0}  # encoders against efficientnet-lite0
-_ENOUGH = 0.5  # seconds of a stage after which its pace is trusted
+_LEAN = 0.6  # share of that with the other kinds of blocks
+_SIDES = 3  # test-time augmentation of pictures of one structure: two mirrored views, or four if they are coloured
+_SLOWER = {"tiny": 14.0, "small": 23.0, "base": 45.0, "large": 90.0}  # encoders relative to efficientnet-lite0
+_ENOUGH = 0.5  # seconds of a stage after which its pace is reliable
+_BAR_PAUSE = 0.08  # seconds between two updates of the progress bar
+_DRAW_PAUSE = 100  # ms between two updates of the loss curve, so that painting stays smooth
 
 _STAGES: tuple[Stage, ...] = ("encode", "train", "predict")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What there is to do until masks are on every slice.
+    """The work of a training and the prediction after it.
 
     Attributes:
         units: how many of each stage: slices and views to encode, steps, slices to predict.
-        seconds: what one unit takes by the table.
+        seconds: of one unit, according to the table above.
     """
 
     units: Mapping[Stage, float]
@@ -60,15 +63,15 @@ class Job:
 def job(
     settings: Settings, encoder: str | None, new: int, to_predict: int, *, kind: str, classes: int, warm: bool
 ) -> Job:
-    """What a training with the prediction after it comes to.
+    """The work of a training and the prediction after it.
 
     Args:
-        settings: how to learn.
-        encoder: its name where known.
-        new: labelled slices that were not learnt from before; their views have to be encoded.
-        to_predict: slices that get masks.
+        settings: of the training.
+        encoder: its name, if known.
+        new: labelled slices that no training has used yet; their views have to be encoded.
+        to_predict: the number of slices to predict.
         kind: of the case, "volume" or "pictures".
-        classes: how many, without the background; more take more steps.
+        classes: their number without the background; more classes take more steps.
         warm: whether a trained model is continued.
     """
     area = (settings.input_size / 256) ** 2
@@ -76,7 +79,7 @@ def job(
     blocks = 1.0 if settings.blocks == "conv" else _LEAN
     sides = _SIDES if kind == "pictures" and settings.mirrors and classes == 1 else 1
     steps = settings.planned_steps(classes + 1, new, warm=warm)
-    views = min(new * (settings.views + 1), steps * settings.batch_size)  # no more than the steps can show
+    views = min(new * (settings.views + 1), steps * settings.batch_size)  # no more than the steps use
     return Job(
         units={"encode": views, "train": steps, "predict": to_predict},
         seconds={
@@ -89,27 +92,27 @@ def job(
 
 @dataclass
 class Pace:
-    """What this machine has shown with the settings at hand.
+    """The measured pace of this machine with the current settings.
 
     Attributes:
-        measured: seconds for one unit of a stage, the one measured last at the end.
+        measured: seconds for one unit of a stage; the stage measured last is at the end.
     """
 
     measured: dict[Stage, float] = field(default_factory=dict)
-    _first: Progress | None = None  # the first unit of the running stage: it takes longer, for memory is prepared
+    _first: Progress | None = None  # the first unit of the running stage, which takes longer
 
     @property
     def is_known(self) -> bool:
-        """Whether a training was measured, which takes most of the time."""
+        """Whether training, which takes most of the time, was measured."""
         return "train" in self.measured
 
     def forget(self) -> None:
-        """Other settings have another pace."""
+        """Discard the measurements after a change of settings."""
         self.measured.clear()
         self._first = None
 
     def note(self, event: Progress) -> None:
-        """Learn from the progress of running work."""
+        """Measure from the progress of a running job."""
         if event.stage not in _STAGES or not event.done:
             return
         first = self._first
@@ -120,10 +123,10 @@ class Pace:
             self.measured[event.stage] = (event.elapsed - first.elapsed) / (event.done - first.done)
 
     def seconds(self, job: Job, stages: tuple[Stage, ...] = _STAGES) -> float:
-        """How long stages of a job take.
+        """The estimated seconds of stages of a job.
 
-        A stage that was not measured takes its time in the table, times how much slower (or faster) than the table this
-        machine was in the stage that was measured last.
+        For a stage that was not measured, the time in the table is scaled by how much slower (or faster) than the table
+        this machine was in the stage measured last.
         """
         last = next(reversed(self.measured), None)
         slower = self.measured[last] / job.seconds[last] if last is not None else 1.0
@@ -131,9 +134,9 @@ class Pace:
         return sum(job.units[stage] * pace[stage] for stage in stages)
 
     def left(self, job: Job, event: Progress) -> float | None:
-        """Seconds until all of a job is done; None while too little was measured.
+        """The seconds until a job is done; None while too little was measured.
 
-        The pace of encoding predicts little about the training steps, which take most of the time.
+        Training has to be measured first, because the pace of encoding hardly predicts that of the training steps.
         """
         if event.stage not in self.measured:
             return None
@@ -144,7 +147,7 @@ class Pace:
 
 
 def duration_in_words(seconds: float) -> str:
-    """A duration in words, rounded to what the estimate is good for."""
+    """A duration in words, rounded to the accuracy of the estimate."""
     if seconds < 10:
         return "a few seconds"
     if seconds < 90:
@@ -154,7 +157,130 @@ def duration_in_words(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} hours"
 
 
-# A form for the settings, made by magicgui from the settings object: names, ranges and help come from there.
+class Head(QWidget):
+    """The head of the panel, always visible: the name of the case, Train, Stop, and the progress of the work.
+
+    Attributes:
+        pace: of this machine; the Train section estimates with it.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        self.pace = Pace()
+        self._job: Job | None = None
+        self._shown = 0.0
+        self._work = 0  # the number of the job that is shown
+        self._made_for = self._conditions()
+        self.name = sentence()  # placed at the top of the panel
+        self.name.setObjectName("name")
+        self.name.setStyleSheet("#name { font-weight: bold; font-size: 15px; }")
+        self.train_button = button(
+            "Train", tooltip("Learn from the labelled slices, then predict the others", "train"), controller.jobs.train
+        )
+        self.stop_button = button(
+            "Stop", tooltip("Stop at the next step; results so far are kept", "train"), controller.jobs.stop
+        )
+        self.doing = sentence()
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(True)
+        self.bar.setFixedHeight(16)
+        buttons = row(self.train_button, self.stop_button, stretch=0)
+        column(self, buttons, self.doing, self.bar, margins=(0, 0, 0, 0))
+        self.doing.hide()
+        self.bar.hide()
+        controller.changed.connect(self._on_change)
+        controller.progressed.connect(self._on_progress)
+        self.refresh()
+
+    def _on_change(self, what: Change) -> None:
+        if what & Change.SETTINGS:
+            self._check_pace()
+        if what & Change.WORK:
+            self._follow_work()
+        if what & (Change.SESSION | Change.SETTINGS | Change.WORK):
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Show the name of the case and enable the buttons."""
+        session, busy = self.controller.session, self.controller.jobs.busy
+        self.train_button.setEnabled(session is not None and not busy and not self.controller.read_only)
+        self.stop_button.setEnabled(busy)
+        if session is None:
+            self.name.setText("No case is open")
+            return
+        case = session.case
+        self.name.setText(f"{case.name} ({counted(case.n_slices, noun_of(case))})")
+        self.name.setToolTip(str(case.path))
+
+    def job(self) -> Job | None:
+        """The work of a training started now; None while nothing is labelled."""
+        controller = self.controller
+        session = controller.session
+        if session is None or not session.labels.labelled:
+            return None
+        warm = session.is_trained and not session.changes_since_training()
+        learnt = {index for done in session.history for index in done.labelled} if warm else set()
+        return job(
+            controller.setup.settings,
+            controller.setup.encoder_in_use or controller.setup.encoder_expected,
+            len([index for index in session.labels.labelled if index not in learnt]),
+            len(session.labels.open_slices),
+            kind=session.case.kind,
+            classes=len(session.labels.classes),
+            warm=warm,
+        )
+
+    def _conditions(self) -> object:
+        """Everything that the pace depends on."""
+        setup = self.controller.setup
+        settings = setup.settings.model_dump(exclude={"seed", "steps", "preset", "window"})
+        return setup.device, setup.scheduler, tuple(settings.items())
+
+    def _check_pace(self) -> None:
+        conditions = self._conditions()
+        if conditions != self._made_for:
+            self._made_for = conditions
+            self.pace.forget()
+
+    def _follow_work(self) -> None:
+        """Show that a job has begun or ended."""
+        jobs = self.controller.jobs
+        if not jobs.busy:
+            self.doing.hide()
+            self.bar.hide()
+        elif self._work != jobs.count:
+            self._work = jobs.count
+            self._begin(jobs.name)
+
+    def _begin(self, name: str) -> None:
+        first = "Asking the scheduler…" if self.controller.setup.scheduler else "Loading the encoder…"
+        self.doing.setText(f"{name}…" if name != TRAINING else first)
+        self.doing.show()
+        self.bar.setRange(0, 0)
+        self.bar.setFormat("")
+        self.bar.show()
+        if name == TRAINING or (name == PREDICTING and self._job is None):
+            self._job = self.job()
+
+    def _on_progress(self, event: Progress) -> None:
+        self._follow_work()
+        self._check_pace()
+        self.pace.note(event)
+        now = time.monotonic()
+        if now - self._shown < _BAR_PAUSE and event.done < event.total:
+            return
+        self._shown = now
+        self.bar.setRange(0, max(1, event.total))
+        self.bar.setValue(event.done)
+        self.bar.setFormat("%p %")
+        if self.controller.jobs.stopping:
+            self.doing.setText("Stopping…")
+            return
+        doing = event.words.capitalize()
+        left = self.pace.left(self._job, event) if self._job is not None else None
+        words = f"; {duration_in_words(left)} left in all" if left is not None and left > 1 else ""
+        self.doing.setText(f"{doing}{words}.")
 
 
 SHOWN = {
@@ -168,14 +294,14 @@ SHOWN = {
     "precision": "Precision",
     "seed": "Seed",
 }
-"""What the form offers, in its words; the presets decide the rest."""
+"""The settings in the form and their labels; the presets determine the rest."""
 
 
 def settings_form(settings: Settings, changed: Callable[[str, Any], None]) -> Container[Any]:
-    """A form of the settings in SHOWN.
+    """A form of the settings in SHOWN; their types, ranges and tooltips come from the fields of `Settings`.
 
     Args:
-        settings: the values to begin with.
+        settings: the initial values.
         changed: called with the name of a setting and its new value.
     """
     widgets = []
@@ -194,7 +320,7 @@ def settings_form(settings: Settings, changed: Callable[[str, Any], None]) -> Co
 
 
 def show_settings(form: Container[Any], settings: Settings) -> None:
-    """Put other values into a form, without a word to anyone."""
+    """Set the values of a form without emitting signals."""
     for name in SHOWN:
         widget: Any = form[name]
         with widget.changed.blocked():
@@ -202,7 +328,7 @@ def show_settings(form: Container[Any], settings: Settings) -> None:
 
 
 def _range(name: str) -> dict[str, float]:
-    """Limits and step of a number, from the settings object; nothing for a choice between names."""
+    """The range and step of a numeric setting; empty for a choice between names."""
     field = Settings.model_fields[name]
     if get_origin(field.annotation) is Literal:
         return {}
@@ -217,36 +343,19 @@ def _range(name: str) -> dict[str, float]:
     return options
 
 
-# The training loss, live.
+class LossCurve(Chart):
+    """The loss over the steps of the current or last training."""
 
-
-_HEIGHT = 100
-_LINE = {True: "#56b4e9", False: "#0072b2"}  # on dark, on light: both colour-blind safe
-_PAUSE = 100  # ms between redraws: drawing must not take the time of the brush
-
-
-class LossCurve(pyqtgraph.PlotWidget):  # type: ignore[misc]
-    """Loss over steps of the training that goes on or went on last."""
-
-    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
-        super().__init__(parent=parent, background=None)
-        self._viewer = viewer
-        self.setFixedHeight(_HEIGHT)
+    def __init__(self, viewer: Any) -> None:
+        super().__init__(viewer, 100, ("#56b4e9", "#0072b2"))  # distinct for colour-blind people
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setMenuEnabled(False)
-        self.setMouseEnabled(x=False, y=False)
-        self.hideButtons()
-        self.setToolTip("How far the model is from your labels while it learns: lower is better")
+        self.setToolTip("How far the model is from your labels during training: lower is better")
         self.setLabel("left", "loss")
         self.setLabel("bottom", "step")
         self.getAxis("left").enableAutoSIPrefix(False)
         self.steps: list[int] = []
         self.losses: list[float] = []
-        self._line = self.plot()
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._draw)
-        follow_theme(viewer, self, self._show_colours)
+        self._timer = single_shot(self._draw, self)
 
     def start(self, total: int) -> None:
         """Begin a new curve of ``total`` steps."""
@@ -260,26 +369,14 @@ class LossCurve(pyqtgraph.PlotWidget):  # type: ignore[misc]
         self.steps.append(step)
         self.losses.append(loss)
         if not self._timer.isActive():
-            self._timer.start(_PAUSE)
-
-    def _show_colours(self) -> None:
-        self.setBackground(background_colour(self._viewer))
-        colour = text_colour(self._viewer)
-        for side in ("left", "bottom"):
-            axis = self.getAxis(side)
-            axis.setPen(colour)
-            axis.setTextPen(colour)
-        self._line.setPen(pyqtgraph.mkPen(_LINE[is_dark(self._viewer)], width=2))
+            self._timer.start(_DRAW_PAUSE)
 
     def _draw(self) -> None:
-        self._line.setData(self.steps, self.losses)
+        self.line.setData(self.steps, self.losses)
         if self.losses:
             top = max(self.losses) * 1.05
             self.setYRange(0, top, padding=0)
             self.getAxis("left").setTicks([[(0, "0"), (top / 2, f"{top / 2:.1f}"), (top, "")]])
-
-
-# Training: preset, what the model sees, how long it will take, the loss. Train and Stop are in the head.
 
 
 _HELP = {
@@ -300,27 +397,27 @@ _WORDS = {
 class TrainSection(QWidget):
     """The section "Train"."""
 
-    def __init__(self, controller: Controller, head: Head, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller, head: Head) -> None:
+        super().__init__()
         self.controller = controller
         self.head = head
-        self._stage: tuple[int, str] | None = None  # which work, and how far it was
+        self._stage: tuple[int, str] | None = None  # the number of the job and its stage
         self.preset = QComboBox()
         self.preset.addItems(list(PRESETS))
         self.preset.setToolTip("\n".join(_HELP[name] for name in PRESETS))
         self.preset.activated.connect(self._choose_preset)
         self.window_choice = choice(
             [*WINDOWS, _AS_IN_VIEW],
-            "Which grey values the model sees. Until the first training it sees what you see; then it keeps its "
-            "window, whatever you look through",
+            "The grey values that the model sees. Until the first training it uses the window of the view; then it "
+            "keeps its own, whatever the view shows",
         )
         self.window_choice.activated.connect(self._choose_window)
         self.from_scratch = sentence()
         self.from_scratch.setObjectName("from_scratch")
         self.predict_button = button("Predict", "Predict again with what was learnt", controller.jobs.predict)
-        self.lost = sentence("The scheduler cannot be used now; why is said above. What you painted is safe.")
+        self.lost = sentence("The scheduler cannot be used now; the reason is shown above. Your labels are safe.")
         self.here_button = button(
-            "Go on with this computer", "Compute here instead; the same work begins again", controller.jobs.compute_here
+            "Continue on this computer", "Compute here instead; the work is restarted", controller.jobs.compute_here
         )
         self.estimate_text = sentence()
         self.curve = LossCurve(controller.viewer)
@@ -332,35 +429,26 @@ class TrainSection(QWidget):
         self.refresh()
 
     def _arrange(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 2, 6, 4)
-        layout.setSpacing(4)
         form = QFormLayout()
         form.setSpacing(4)
         form.addRow("Preset", self.preset)
         form.addRow("Model sees", self.window_choice)
-        layout.addLayout(form)
-        layout.addWidget(self.from_scratch)
-        layout.addWidget(self.predict_button)
-        layout.addWidget(self.lost)
-        layout.addWidget(self.here_button)
-        layout.addWidget(self.estimate_text)
-        layout.addWidget(self.curve)
-        layout.addWidget(self.more)
+        below = (self.predict_button, self.lost, self.here_button, self.estimate_text, self.curve, self.more)
+        column(self, form, self.from_scratch, *below)
         self.curve.hide()
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
     def _on_change(self, what: Change) -> None:
         if what & Change.SESSION:
-            self.curve.hide()  # it is of the case before
+            self.curve.hide()  # belongs to the previous case
         if what & Change.SETTINGS:
             show_settings(self.form, self.controller.setup.settings)
         if what & (Change.SESSION | Change.LABELS | Change.SETTINGS | Change.WINDOW | Change.WORK):
             self.refresh()
 
     def refresh(self) -> None:
-        """Show what can be done, and how long it would take."""
+        """Enable the controls, and show how long a training would take."""
         controller = self.controller
         session, busy = controller.session, controller.jobs.busy
         self.predict_button.setEnabled(session is not None and session.is_trained and not busy)
@@ -371,7 +459,6 @@ class TrainSection(QWidget):
             widget.setVisible(bool(controller.jobs.interrupted) and not busy)
         self.estimate_text.setVisible(not busy)
         self.estimate_text.setText(self._estimate())
-
         show_window(self.window_choice, controller.setup.settings.window)
         is_grey = session is not None and not session.case.is_colour
         self.window_choice.setEnabled(is_grey and not busy)
@@ -386,7 +473,7 @@ class TrainSection(QWidget):
         if job is None:
             return "Nothing is labelled yet."
         if self.controller.setup.scheduler and not pace.is_known:
-            return "How long it takes on the scheduler's worker shows in the first training."
+            return "How long it takes on the scheduler's worker is measured in the first training."
         rough = "" if pace.is_known else " on a small server; the first steps show how long it takes here"
         return f"Training and prediction: {duration_in_words(pace.seconds(job))}{rough}."
 
@@ -417,7 +504,7 @@ class TrainSection(QWidget):
 
 
 def _starts_over(changed: list[str]) -> str:
-    """Why the next training cannot continue the model, in one sentence."""
+    """The reason why the next training cannot continue the model."""
     words = [_WORDS[name] for name in changed if name in _WORDS]
     if len(words) < len(changed):
         words.append("the decoder of the preset")

@@ -1,4 +1,4 @@
-"""The small widgets, dialogs and questions that the sections of the panel share."""
+"""Widgets, dialogs and questions that the sections of the panel share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
+import pyqtgraph
 from qtpy.compat import isalive
-from qtpy.QtCore import QSettings, Qt, QTimer
+from qtpy.QtCore import QObject, QSettings, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QInputDialog,
     QLabel,
+    QLayout,
     QMessageBox,
     QPushButton,
     QSizePolicy,
@@ -34,6 +36,8 @@ from qtpy.QtWidgets import (
 from napari_dinoaugseg.case import CT_WINDOWS
 from napari_dinoaugseg.errors import SeriesInfo
 
+# --- theme and timers -----------------------------------------------------------------------------------------------
+
 
 def text_colour(viewer: Any) -> str:
     """The colour of text in the viewer's theme, ``#rrggbb``."""
@@ -41,26 +45,21 @@ def text_colour(viewer: Any) -> str:
 
 
 def background_colour(viewer: Any) -> str:
-    """The colour behind the text, ``#rrggbb``. A plot without one keeps that of the theme it was made in."""
+    """The colour behind the text, ``#rrggbb``."""
     return _colour(viewer, "background")
 
 
-def is_dark(viewer: Any) -> bool:
-    """Whether the viewer's theme writes light on dark."""
-    return _brightness(text_colour(viewer)) > _brightness(background_colour(viewer))
-
-
 def follow_theme(viewer: Any, widget: QWidget, show: Callable[[], None]) -> None:
-    """Show a widget in the colours of the theme: now, and at each change of the theme while the widget lives."""
+    """Call ``show`` now, and at each change of the viewer's theme as long as the widget exists."""
 
     def changed(*_: object) -> None:
         show()
 
-    def let_go(*_: object) -> None:
+    def disconnect(*_: object) -> None:
         viewer.events.theme.disconnect(changed)
 
     viewer.events.theme.connect(changed)
-    widget.destroyed.connect(let_go)
+    widget.destroyed.connect(disconnect)
     show()
 
 
@@ -75,22 +74,25 @@ def _colour(viewer: Any, name: str) -> str:
     return str(getattr(get_theme(viewer.theme), name).as_hex(format="long"))
 
 
-def camera_of(viewer: Any) -> Any:
-    """The camera, which napari 0.9 moved into the scene."""
-    return getattr(viewer, "scene", viewer).camera
-
-
-# Small widgets that several sections use.
+def single_shot(action: Callable[[], Any], parent: QObject | None = None) -> QTimer:
+    """A timer that calls an action once each time it is started."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.timeout.connect(action)
+    return timer
 
 
 def stop(timer: QTimer) -> None:
-    """Stop a timer. At the end of the program Qt may have deleted it before us."""
+    """Stop a timer, which Qt may already have deleted when the program exits."""
     if isalive(timer):  # type: ignore[no-untyped-call]
         timer.stop()
 
 
+# --- widgets --------------------------------------------------------------------------------------------------------
+
+
 class Collapsible(QWidget):
-    """A title that folds what is below it."""
+    """A title that folds and unfolds the content below it."""
 
     def __init__(self, title: str, content: QWidget, *, opened: bool = True, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -105,11 +107,7 @@ class Collapsible(QWidget):
         font.setBold(True)
         self.title.setFont(font)
         self.title.toggled.connect(self._fold)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(self.title)
-        layout.addWidget(content)
+        column(self, self.title, content, margins=(0, 0, 0, 0), spacing=2)
         self._fold(opened)
 
     def set_open(self, opened: bool) -> None:
@@ -130,7 +128,7 @@ def button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
 
 
 def choice(items: list[str], tip: str) -> QComboBox:
-    """A list to choose from, with a tooltip."""
+    """A drop-down list with a tooltip."""
     made = QComboBox()
     made.addItems(items)
     made.setToolTip(tip)
@@ -140,57 +138,111 @@ def choice(items: list[str], tip: str) -> QComboBox:
     return made
 
 
-def row(*widgets: QWidget) -> QHBoxLayout:
-    """Widgets side by side."""
+def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:
+    """Widgets side by side; the one numbered ``stretch`` takes the spare width."""
     layout = QHBoxLayout()
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(4)
     for widget in widgets:
         layout.addWidget(widget)
+    if stretch is not None:
+        layout.setStretch(stretch, 1)
     return layout
 
 
-def sentence(text: str = "") -> QLabel:
-    """A label that wraps, of plain text."""
+def column(
+    parent: QWidget,
+    *parts: QWidget | QLayout,
+    margins: tuple[int, int, int, int] = (6, 2, 6, 4),
+    spacing: int | None = 4,
+) -> QVBoxLayout:
+    """Lay out widgets and layouts of a parent below each other; ``spacing`` None = the style's own."""
+    layout = QVBoxLayout(parent)
+    layout.setContentsMargins(*margins)
+    if spacing is not None:
+        layout.setSpacing(spacing)
+    for part in parts:
+        if isinstance(part, QLayout):
+            layout.addLayout(part)
+        else:
+            layout.addWidget(part)
+    return layout
+
+
+def sentence(text: str = "", *, rich: bool = False) -> QLabel:
+    """A label that wraps its text, plain or rich."""
     label = QLabel(text)
     label.setWordWrap(True)
-    label.setTextFormat(Qt.TextFormat.PlainText)
-    # A wrapping label asks for the width of its longest line otherwise, and the panel would grow.
+    label.setTextFormat(Qt.TextFormat.RichText if rich else Qt.TextFormat.PlainText)
+    # Otherwise a wrapping label requests the width of its longest line, and the panel would grow.
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     return label
 
 
 class Elided(QLabel):
-    """One line of plain text; what does not fit is left out of its middle, and the whole is the tooltip."""
+    """One line of plain text, elided in the middle where it does not fit; the tooltip is the whole text.
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._whole = ""
+    Attributes:
+        whole: the text as it was set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = ""
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
-    @property
-    def whole(self) -> str:
-        """The text as it was given."""
-        return self._whole
-
     def show_text(self, text: str) -> None:
-        """Show another text."""
-        self._whole = text
+        """Set the text."""
+        self.whole = text
         self.setToolTip(text)
         self._fit()
 
     def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Fit the text again."""
+        """Elide for the new width."""
         super().resizeEvent(event)
         self._fit()
 
     def _fit(self) -> None:
-        self.setText(self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideMiddle, self.width()))
+        self.setText(self.fontMetrics().elidedText(self.whole, Qt.TextElideMode.ElideMiddle, self.width()))
+
+
+class Chart(pyqtgraph.PlotWidget):  # type: ignore[misc]
+    """A small line chart in the colours of the viewer's theme, which the mouse does not move.
+
+    Args:
+        viewer: its theme is followed.
+        height: pixels.
+        colours: of the line, on a dark and on a light background.
+        line: options of pyqtgraph for the line, as its symbol.
+    """
+
+    def __init__(self, viewer: Any, height: int, colours: tuple[str, str], **line: Any) -> None:
+        super().__init__(background=None)
+        self._viewer = viewer
+        self._line_colours = colours
+        self.setFixedHeight(height)
+        self.setMenuEnabled(False)
+        self.setMouseEnabled(x=False, y=False)
+        self.hideButtons()
+        self.line = self.plot(**line)
+        follow_theme(viewer, self, self._show_colours)
+
+    def _show_colours(self) -> None:
+        text, ground = text_colour(self._viewer), background_colour(self._viewer)
+        colour = self._line_colours[0 if _brightness(text) > _brightness(ground) else 1]
+        self.setBackground(ground)  # without one, a plot keeps the background of the theme it was created in
+        for side in ("left", "bottom"):
+            axis = self.getAxis(side)
+            axis.setPen(text)
+            axis.setTextPen(text)
+        self.line.setPen(pyqtgraph.mkPen(colour, width=2))
+        self.line.setSymbolPen(colour)
+        self.line.setSymbolBrush(colour)
 
 
 def quietly(widget: QWidget, change: Callable[[], Any]) -> None:
-    """Change a widget without acting on it."""
+    """Change a widget while its signals are blocked."""
     blocked = widget.blockSignals(True)
     try:
         change()
@@ -199,58 +251,52 @@ def quietly(widget: QWidget, change: Callable[[], Any]) -> None:
 
 
 def as_sentence(text: str) -> str:
-    """A notice of the engine, which may begin small and without a full stop, as a sentence."""
+    """A notice of the engine with a capital and a full stop, which it may lack."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
-# File dialogs that open where the last one of the same purpose was used, also after a restart.
+# --- file dialogs: each opens in the folder last used for the same purpose, also after a restart --------------------
 
 
 Purpose = Literal["case", "labels", "export", "report", "model", "weights"]
-"""What a dialog is for; each purpose has a folder of its own."""
+"""What a dialog is for; each purpose remembers its own folder."""
 
 
 def ask_for_file(
     parent: QWidget, purpose: Purpose, title: str, filters: str, *, beside: Path | None = None
 ) -> Path | None:
-    """Let the person choose a file that is there.
+    """Ask for an existing file.
 
     Args:
         parent: the widget below the dialog.
-        purpose: what for.
+        purpose: what the file is for.
         title: of the dialog.
-        filters: as Qt takes them: ``Model (*.safetensors);;All files (*)``.
-        beside: where to begin while no folder of this purpose is known; None = at home.
+        filters: in Qt's format: ``Model (*.safetensors);;All files (*)``.
+        beside: the folder to open while none is remembered for this purpose; None = the home folder.
 
     Returns:
-        The file; None = cancelled.
+        The file; None if cancelled.
     """
     name, _ = QFileDialog.getOpenFileName(parent, title, str(_start(purpose, beside)), filters)
     return _remember(purpose, name, is_inside=True)
 
 
 def ask_for_folder(parent: QWidget, purpose: Purpose, title: str, *, beside: Path | None = None) -> Path | None:
-    """Let the person choose a folder that is there; arguments as of :func:`ask_for_file`. None = cancelled."""
+    """Ask for an existing folder; arguments as for :func:`ask_for_file`. Returns None if cancelled."""
     name = QFileDialog.getExistingDirectory(parent, title, str(_start(purpose, beside)))
-    # The next case lies beside the last one; what is written goes into the folder.
+    # The next case is usually beside the last one, whereas exports go into the same folder.
     return _remember(purpose, name, is_inside=purpose != "export")
 
 
 def ask_where_to_save(
     parent: QWidget, purpose: Purpose, title: str, name: str, filters: str, *, beside: Path | None = None
 ) -> tuple[Path, str] | None:
-    """Let the person name a file to write; whether it may be replaced is asked elsewhere, for all files at once.
+    """Ask for the name of a file to write. The caller asks before replacing files, once for all of them.
 
-    Args:
-        parent: the widget below the dialog.
-        purpose: what for.
-        title: of the dialog.
-        name: the proposed name.
-        filters: as Qt takes them.
-        beside: where to begin while no folder of this purpose is known; None = at home.
+    Arguments as for :func:`ask_for_file`; ``name`` is the proposed name.
 
     Returns:
-        The file and the filter that was chosen; None = cancelled.
+        The file and the chosen filter; None if cancelled.
     """
     options = QFileDialog.Option.DontConfirmOverwrite
     proposed = str(_start(purpose, beside) / name)
@@ -268,7 +314,7 @@ def _start(purpose: Purpose, beside: Path | None) -> Path:
 
 
 def _remember(purpose: Purpose, name: str, *, is_inside: bool) -> Path | None:
-    """What the dialog gave, as a path; its folder is where the next one begins."""
+    """The path that a dialog returned; the next dialog of this purpose opens in its folder."""
     if not name:
         return None
     path = Path(name)
@@ -277,28 +323,24 @@ def _remember(purpose: Purpose, name: str, *, is_inside: bool) -> Path | None:
 
 
 def _folders() -> QSettings:
-    """The folders by purpose. A cache: whoever clears it begins at home again."""
+    """The remembered folders by purpose; a cache that can be cleared."""
     named = os.environ.get("DINOAUGSEG_CACHE")
     folder = Path(named) if named else Path(platformdirs.user_cache_dir("napari-dinoaugseg", appauthor=False))
     return QSettings(str(folder / "dialogs.ini"), QSettings.Format.IniFormat)
 
 
-# Questions: asked before anything is replaced, flooded or let out. The default loses nothing at a stray Enter.
+# --- questions: the default answer is the safe one, so a stray Enter changes nothing --------------------------------
 
 
 def confirmed(parent: QWidget | None, title: str, text: str) -> bool:
-    """Ask yes or no, and wait for the answer. "No" is the default."""
+    """Ask a yes-or-no question and wait for the answer; "No" is the default."""
     button = QMessageBox.StandardButton
     buttons: Any = button.Yes | button.No  # PyQt5's stubs call this a number
     return bool(QMessageBox.question(parent, title, text, buttons, button.No) == button.Yes)
 
 
 def chosen(parent: QWidget | None, title: str, text: str, answers: Sequence[str]) -> int | None:
-    """Let the person choose one of several answers, or cancel, which is the default.
-
-    Returns:
-        The number of the answer; None = cancelled.
-    """
+    """Ask for one of several answers; returns its number. Cancel, the default, returns None."""
     box = QMessageBox(QMessageBox.Icon.Question, title, text, parent=parent)
     buttons = [box.addButton(answer, QMessageBox.ButtonRole.AcceptRole) for answer in answers]
     cancel = box.addButton(QMessageBox.StandardButton.Cancel)
@@ -309,11 +351,8 @@ def chosen(parent: QWidget | None, title: str, text: str, answers: Sequence[str]
     return next((number for number, button in enumerate(buttons) if button is clicked), None)
 
 
-# Questions in a window of their own: which series, which volume, which grey values.
-
-
 def ask_for_series(parent: QWidget, series: Sequence[SeriesInfo]) -> str | None:
-    """Let the person choose a DICOM series; its UID, or None."""
+    """Ask for a DICOM series; returns its UID, or None if cancelled."""
     dialog = SeriesDialog(series, parent)
     return dialog.uid if dialog.exec() else None
 
@@ -321,7 +360,7 @@ def ask_for_series(parent: QWidget, series: Sequence[SeriesInfo]) -> str | None:
 class SeriesDialog(QDialog):
     """The series of a DICOM folder: description, number of slices, spacing."""
 
-    def __init__(self, series: Sequence[SeriesInfo], parent: QWidget | None = None) -> None:
+    def __init__(self, series: Sequence[SeriesInfo], parent: QWidget) -> None:
         super().__init__(parent)
         self.setWindowTitle("Choose a series")
         self._series = sorted(series, key=lambda entry: -entry.slices)
@@ -335,21 +374,19 @@ class SeriesDialog(QDialog):
         self.table.selectRow(0)
         self.table.resizeColumnsToContents()
         self.table.doubleClicked.connect(lambda *_: self.accept())
-        buttons = _ok_and_cancel(self)
         layout = QVBoxLayout(self)
-        layout.addWidget(QLabel("This folder holds several DICOM series."))
-        layout.addWidget(self.table)
-        layout.addWidget(buttons)
+        for widget in (QLabel("This folder holds several DICOM series."), self.table, _ok_and_cancel(self)):
+            layout.addWidget(widget)
         self.resize(560, 300)
 
     @property
     def uid(self) -> str:
-        """Of the selected series."""
+        """The UID of the selected series."""
         return self._series[max(0, self.table.currentRow())].uid
 
 
 def ask_for_volume(parent: QWidget, count: int) -> int | None:
-    """Let the person choose a time point or channel; its number from 0, or None."""
+    """Ask for a time point or channel; returns its number from 0, or None if cancelled."""
     number, chosen = QInputDialog.getInt(
         parent,
         "Choose a volume",
@@ -362,7 +399,7 @@ def ask_for_volume(parent: QWidget, count: int) -> int | None:
 
 
 def ask_for_window(parent: QWidget, low: float, high: float) -> str | None:
-    """Let the person name the darkest and the brightest grey value; "low,high", or None."""
+    """Ask for the darkest and the brightest grey value; returns "low,high", or None if cancelled."""
     dialog = QDialog(parent)
     dialog.setWindowTitle("Intensity window")
     fields = []
@@ -395,19 +432,19 @@ def _spacing(entry: SeriesInfo) -> str:
         parts.append(f"{column:.3g} × {row:.3g} mm")
     if between is not None:
         parts.append(f"slices {between:.3g} mm")
-    return ", ".join(parts) or "not said"
+    return ", ".join(parts) or "unknown"
 
 
-# Choices of an intensity window: one for the eyes (Case section), one for the model (Train section).
+# --- intensity windows: of the view (Case section) and of the model (Train section) ---------------------------------
 
 
 WINDOWS = ("auto", "percentiles", *CT_WINDOWS)
 
 
 def show_window(choice: QComboBox, window: str) -> None:
-    """Show a window in a list without acting on it; values of the person's own replace those shown before.
+    """Select a window in a list of WINDOWS and one last item that is no window ("own values…").
 
-    The list holds WINDOWS and, last, an item that is not a window of its own ("own values…").
+    A window given as values is inserted before that item, in place of the previous one. Emits no signals.
     """
 
     def change() -> None:

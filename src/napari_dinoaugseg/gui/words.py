@@ -1,8 +1,13 @@
-"""What the panel advises for each hint, with its buttons, and how it joins advice to errors and notices."""
+"""The panel's words: the remedy for each hint, in terms of its buttons, and the nouns of a case."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from napari_dinoaugseg.errors import DinoAugSegError, Hint, with_remedy
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.case import Case
 
 _BY_HAND = (
     "choose a file in the Case section ({file} of {source}, fetched on any machine), or choose the encoder "
@@ -48,5 +53,15 @@ REMEDIES: dict[Hint, str] = {
 
 
 def in_words(what: str | DinoAugSegError) -> str:
-    """An error or a notice as the panel shows it: what is wrong, and what can be done about it here."""
+    """An error or a notice as the panel shows it: what is wrong, then what to do about it in the panel."""
     return with_remedy(what.message if isinstance(what, DinoAugSegError) else what, REMEDIES)
+
+
+def noun_of(case: Case) -> str:
+    """The noun for what a case consists of."""
+    return "slice" if case.kind == "volume" else "picture"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: "1 slice", "3 slices"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
