@@ -198,10 +198,15 @@ class CaseLayers:
     # --- the slice in view ------------------------------------------------------------------------------------------
 
     @property
+    def _placed(self) -> Layer | None:
+        """A layer that shows where the slices lie: one of labels, which is always a stack, else the image."""
+        image = self.image if self.image is not None and len(self.image.scale) == 3 else None
+        return self.manual or self.prediction or image
+
+    @property
     def current_slice(self) -> int:
         """The index of the slice in view."""
-        layer = self.manual or self.prediction
-        dims = self.viewer.dims
+        layer, dims = self._placed, self.viewer.dims
         if layer is None or dims.ndim < 3:
             return self._slice if layer is None else 0
         point = dims.point[-3 + self.axis]
@@ -210,8 +215,7 @@ class CaseLayers:
 
     def go_to(self, index: int) -> None:
         """Show a slice."""
-        layer = self.manual or self.prediction
-        dims = self.viewer.dims
+        layer, dims = self._placed, self.viewer.dims
         if layer is not None and dims.ndim >= 3:
             world = layer.translate[self.axis] + index * layer.scale[self.axis]
             dims.set_point(dims.ndim - 3 + self.axis, world)
