@@ -98,6 +98,8 @@ class Painting:
         keep_no_history(layer)
         # Scripts and other plugins that call these get the same undo as Ctrl+Z.
         layer.undo, layer.redo = self._layers.undo, self._layers.redo
+        for index in self._book.labelled:
+            self._book.lay_out(index, explicit=False)  # a saved session comes back as it was painted
         self.show(self._book.labelled)
         for emitter, handler in self._followed_events(layer):
             emitter.connect(handler)
