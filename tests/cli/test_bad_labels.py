@@ -68,11 +68,11 @@ def test_a_label_file_that_does_not_fit(example, refused, case):
     ("slices", "says", "names"),
     [
         ("4,16", "slice 16 does not exist; .*0 to 15", "image"),
-        ("4-99999999999", "no list of slices", "99999999999"),
-        ("four", "no list of slices", "'four'"),
-        ("4,,8", "no list of slices", "'4,,8'"),
-        ("8-4", "no list of slices", "'8-4'"),
-        ("", "no list of slices", "''"),
+        ("4-99999999999", "is not a list of slices", "99999999999"),
+        ("four", "is not a list of slices", "'four'"),
+        ("4,,8", "is not a list of slices", "'4,,8'"),
+        ("8-4", "is not a list of slices", "'8-4'"),
+        ("", "is not a list of slices", "''"),
     ],
 )
 def test_slice_numbers_that_are_none(slices, says, names, refused, case):

@@ -358,7 +358,7 @@ def test_an_empty_mask_is_written_only_when_it_is_wanted(opened, section, save_a
     save_as(tmp_path / "mask.nii.gz")
     section.mask_button.click()
     wait(opened)
-    assert "all of the mask would be background" in asked[0]
+    assert "the whole mask would be background" in asked[0]
     assert (tmp_path / "mask.nii.gz").exists() is yes
 
 
