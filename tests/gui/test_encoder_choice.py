@@ -133,7 +133,7 @@ def test_the_long_licence_sentence_is_short_in_the_panel():
     from napari_dinoaugseg.model.encoder import resolve_encoder
 
     told = []
-    resolve_encoder("auto", say=told.append)
+    resolve_encoder("auto", notify=told.append)
     (sentence,) = told
     assert sentence.facts["url"].startswith("https://")
     ours = in_words(sentence)
