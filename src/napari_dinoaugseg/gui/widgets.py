@@ -442,7 +442,7 @@ WINDOWS = ("auto", "percentiles", *CT_WINDOWS)
 
 
 def show_window(choice: QComboBox, window: str) -> None:
-    """Select a window in a list of WINDOWS and one last item that is no window ("own values…").
+    """Select a window in a list of WINDOWS and one last item for other values ("own values…").
 
     A window given as values is inserted before that item, in place of the previous one. Emits no signals.
     """
