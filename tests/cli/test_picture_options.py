@@ -132,5 +132,5 @@ def test_options_about_pictures_are_refused_for_volumes(option: tuple[str, str],
     rest = ("--labels", "labels.nii.gz", "--out", "mask.nii.gz", *option)
     refused("segment", "image.nii.gz", *rest, says="are for masks of pictures", names="image")
     refused(
-        "evaluate", "truth.nii.gz", "labels.nii.gz", *option, says="about folders with masks of pictures", names=None
+        "evaluate", "truth.nii.gz", "labels.nii.gz", *option, says="are for folders with masks of pictures", names=None
     )
