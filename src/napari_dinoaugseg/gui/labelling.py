@@ -60,11 +60,7 @@ class Labelling:
     def certain_slices(self, confidence: float) -> list[int]:
         """The predicted slices with at least this confidence (0 to 1), ascending."""
         session = self.controller.session
-        if session is None:
-            return []
-        book = session.labels
-        found = (index for index, value in book.confidence.items() if value >= confidence)
-        return sorted(index for index in found if book.status(index) is Status.PREDICTED)
+        return session.labels.certain_slices(confidence) if session is not None else []
 
     @guarded
     def reject(self, index: int) -> None:

@@ -622,13 +622,15 @@ class LabelBook:
 
     def accept_above(self, confidence: float) -> list[int]:
         """Accept every predicted slice with at least this confidence (0 to 1)."""
-        return self.accept_all(
-            [
-                i
-                for i, value in sorted(self.confidence.items())
-                if value >= confidence and self.status(i) is Status.PREDICTED
-            ]
-        )
+        return self.accept_all(self.certain_slices(confidence))
+
+    def certain_slices(self, confidence: float) -> list[int]:
+        """The predicted slices with at least this confidence (0 to 1), ascending."""
+        return [
+            index
+            for index, value in sorted(self.confidence.items())
+            if value >= confidence and self.status(index) is Status.PREDICTED
+        ]
 
     def reject(self, index: int) -> None:
         """Discard the prediction of a slice, and its acceptance."""
