@@ -106,6 +106,20 @@ class Slices(ABC):
     def intensity_range(self) -> tuple[float, float]:
         """Return the 0.5th and 99.5th percentile over the whole case, in the values of `slice`."""
 
+    @property
+    def parts(self) -> Sequence[tuple[range, Slices]]:
+        """The cases in it, each with its slice numbers here: only itself, unless several cases were joined."""
+        return [(range(self.n_slices), self)]
+
+    def measured(self, what: str, measure: Callable[[], float]) -> float:
+        """Return a measurement of the pixels; a case that is described on disk remembers it.
+
+        Args:
+            what: its name, with all that it depends on besides the pixels.
+            measure: makes it.
+        """
+        return measure()
+
     def neighbours(self, i: int, distance: int = 1) -> tuple[int, int]:
         """Return the numbers of the slices `distance` before and after slice `i`, clipped to the volume.
 

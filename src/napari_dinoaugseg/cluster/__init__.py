@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.compute import Compute, ComputeConfig, Notify
 from napari_dinoaugseg.session.local import local_engine
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def compute_for(
-    case: Case, settings: Settings, config: ComputeConfig, *, encoder: Encoder | None, notify: Notify
+    case: Slices, settings: Settings, config: ComputeConfig, *, encoder: Encoder | None, notify: Notify
 ) -> Compute:
     """The engine of this computer, or of a worker if the configuration has a scheduler; a `MakeCompute`."""
     if config.scheduler is None:

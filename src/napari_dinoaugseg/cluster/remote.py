@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case import Case, Slices
+from napari_dinoaugseg.case import Slices
+from napari_dinoaugseg.case.joint import JointSlices
 from napari_dinoaugseg.cluster.connection import (
     connect,
     losing,
@@ -222,7 +223,7 @@ class WorkerActor:
     The person's machine requests the work in turns: when that machine is gone, the work stops.
 
     Args:
-        info: of the slices, which are sent later.
+        infos: of the slices of each joined case, or of the only case; the slices are sent later.
         version: of the program on the person's machine.
         size: bytes of all slices.
 
@@ -230,14 +231,15 @@ class WorkerActor:
         ClusterError: the worker has another version of the program, or no room for the slices.
     """
 
-    def __init__(self, info: SliceInfo, version: str, size: int) -> None:
+    def __init__(self, infos: Sequence[SliceInfo], version: str, size: int) -> None:
         require_version(version)
         respect_limit()
         room = available_memory() // 2
         if size > room:
             msg = f"it has memory for {room / 2**20:.0f} MB of slices, and the case takes {size / 2**20:.0f} MB."
             raise ClusterError(msg)
-        self._slices = ReceivedSlices(info)
+        self._received = [ReceivedSlices(info) for info in infos]
+        self._slices = self._received[0] if len(infos) == 1 else JointSlices(self._received)
         self._engine: Engine | None = None
         self._notices: list[str] = []
         self._reported: list[Event | Prediction] = []  # by a prediction, since its last item
@@ -246,7 +248,9 @@ class WorkerActor:
     @_answering
     def take(self, sent: list[SentSlice]) -> None:
         """Receive slices."""
-        self._slices.take(sent)
+        for (numbers, _), received in zip(self._slices.parts, self._received, strict=True):
+            own = [replace(one, index=one.index - numbers.start) for one in sent if one.index in numbers]
+            received.take(own)
 
     @_answering
     def begin(self, settings: Settings, device: str) -> EngineState:
@@ -335,7 +339,7 @@ class RemoteEngine:
         ClusterError: dask.distributed is not installed.
     """
 
-    def __init__(self, case: Case, settings: Settings, config: ComputeConfig, *, notify: Notify) -> None:
+    def __init__(self, case: Slices, settings: Settings, config: ComputeConfig, *, notify: Notify) -> None:
         require_installed()
         if config.weights is not None:
             notify(f"The worker uses weights of its own, not {config.weights.name}.")
@@ -351,6 +355,10 @@ class RemoteEngine:
     def is_ready(self) -> bool:
         """Whether the worker has loaded the encoder."""
         return self._state is not None
+
+    @property
+    def encoder(self) -> None:
+        """The worker has the encoder."""
 
     @property
     def encoder_name(self) -> str:
@@ -456,10 +464,11 @@ class RemoteEngine:
         self._state = self._ask("begin", self._settings, self._config.device)
 
     def _start_actor(self, client: Client) -> None:
-        info = SliceInfo.of(self._case)
-        size = sum(height * width for height, width in info.shapes) * _bytes_a_pixel(self._case)
+        infos = [SliceInfo.of(part) for _, part in self._case.parts]
+        pixels = sum(height * width for info in infos for height, width in info.shapes)
+        size = pixels * _bytes_a_pixel(self._case)
         self._held = client.submit(
-            WorkerActor, info, version("napari-dinoaugseg"), size, actor=True, pure=False, resources=needs_of(client)
+            WorkerActor, infos, version("napari-dinoaugseg"), size, actor=True, pure=False, resources=needs_of(client)
         )
         try:
             with losing(client):
@@ -533,7 +542,7 @@ def _nameless(classes: Iterable[LabelClass]) -> list[LabelClass]:
     return classes_of(entry.number for entry in classes)
 
 
-def _parcels(case: Case) -> Iterator[list[SentSlice]]:
+def _parcels(case: Slices) -> Iterator[list[SentSlice]]:
     """The slices in order, some megabytes at a time."""
     parcel: list[SentSlice] = []
     for index in range(case.n_slices):
@@ -545,7 +554,7 @@ def _parcels(case: Case) -> Iterator[list[SentSlice]]:
         yield parcel
 
 
-def _bytes_a_pixel(case: Case) -> int:
+def _bytes_a_pixel(case: Slices) -> int:
     """Upper limit of the bytes per pixel."""
     if case.is_colour:
         return 3

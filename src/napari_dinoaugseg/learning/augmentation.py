@@ -209,6 +209,10 @@ def neighbour_distance(case: Slices, window: Scale, wanted: int | None = None) -
 
 def likeness(case: Slices, window: Scale, distance: int = 1) -> float:
     """Median correlation, -1 to 1, of slices at a distance; 0 if all are constant."""
+    return case.measured(f"likeness {window!r} {distance}", lambda: _likeness(case, window, distance))
+
+
+def _likeness(case: Slices, window: Scale, distance: int) -> float:
     found = []
     for i in np.unique(np.linspace(0, case.n_slices - 1 - distance, _PAIRS).round().astype(int)):
         _, after = case.neighbours(int(i), distance)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class FeatureStore:
         case: its slices are encoded.
         encoder: a frozen encoder.
         input_size: side of the square that a slice is resized to.
-        window: maps intensities to 0 to 1; None = unchanged.
+        window: maps intensities to 0 to 1; None = unchanged. A function gives that of each slice, for joined cases.
         context: distance of the neighbouring slices in the input channels of a grey slice (2.5D, see
             `augmentation.neighbour_distance`); 0 = the slice alone.
         cache: of features on disk; None = no cache.
@@ -59,7 +59,7 @@ class FeatureStore:
         encoder: Encoder,
         *,
         input_size: int,
-        window: Scale,
+        window: Scale | Callable[[int], Scale],
         context: int = 0,
         cache: FeatureCache | None = None,
         memory_budget: int | None = None,
@@ -181,13 +181,14 @@ class FeatureStore:
         Its channels are those of a colour image, three times the grey image, or in 2.5D the slices before, here and
         after.
         """
-        channels = [to_unit_rgb(self.case.slice(i), self.window) for i in self._slices(index)]
+        scale = self._scale_of(index)
+        channels = [to_unit_rgb(self.case.slice(i), scale) for i in self._slices(index)]
         whole = channels[0] if len(channels) == 1 else np.stack([unit[0] for unit in channels])
         rgb = torch.from_numpy(np.ascontiguousarray(whole))
         if rgb.shape[1:] == (self.input_size, self.input_size):
             return rgb
         size = (self.input_size, self.input_size)
-        if isinstance(self.window, SliceRange):  # in 8 bits, as the authors resize with Pillow
+        if isinstance(scale, SliceRange):  # in 8 bits, as the authors resize with Pillow
             levels = (rgb[None] * 255).round().to(torch.uint8)
             return F.interpolate(levels, size=size, mode="bilinear", antialias=True, align_corners=False)[0] / 255
         return F.interpolate(rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
@@ -280,11 +281,14 @@ class FeatureStore:
             self._fingerprint(index),
             self.encoder.fingerprint,
             str(self.input_size),
-            repr(self.window),
+            repr(self._scale_of(index)),
             view.key if view else "plain",
             *(["float32"] if self.exact else []),
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
+
+    def _scale_of(self, index: int) -> Scale:
+        return self.window(index) if callable(self.window) else self.window
 
     def _slices(self, index: int) -> tuple[int, ...]:
         """The slices in the input channels of a slice."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.labels import LabelClass, Labels
@@ -68,6 +68,10 @@ class Compute(Protocol):
         """Whether the encoder is loaded."""
 
     @property
+    def encoder(self) -> Encoder | None:
+        """The loaded encoder, for the engines of other cases; None on another machine."""
+
+    @property
     def encoder_name(self) -> str:
         """The encoder in use, never ``auto``."""
 
@@ -115,7 +119,7 @@ class MakeCompute(Protocol):
     """Makes the engine of a case; PyTorch is imported here, not before."""
 
     def __call__(
-        self, case: Case, settings: Settings, config: ComputeConfig, *, encoder: Encoder | None, notify: Notify
+        self, case: Slices, settings: Settings, config: ComputeConfig, *, encoder: Encoder | None, notify: Notify
     ) -> Compute:
         """Make the engine.
 

@@ -1,17 +1,19 @@
-"""The engine of a session: encoder, feature store and decoder of one case, on this computer."""
+"""The engine of a session: encoder, feature store and decoder, on this computer."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from bisect import bisect
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median_low
 
 import numpy as np
 import torch
 
 from napari_dinoaugseg.case import Slices
-from napari_dinoaugseg.case.intensity import choose_scale
+from napari_dinoaugseg.case.intensity import Scale, choose_scale
 from napari_dinoaugseg.errors import CheckpointError, DeviceError, Hint, TrainingError
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from napari_dinoaugseg.learning.cache import FeatureCache
@@ -30,10 +32,11 @@ from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, to_pla
 
 
 class Engine:
-    """Encoder, features and decoder of one case; an implementation of `Compute`.
+    """Encoder, features and decoder of a case; an implementation of `Compute`.
 
     Args:
-        case: its slices are encoded.
+        case: its slices are encoded. Joined cases keep their own windows; the distance of neighbouring slices in 2.5D
+            is the same for all, the median of their own.
         settings: determine encoder, window and input size.
         config: device, encoder weights and cache; the scheduler is ignored.
         notify: receives sentences for the person.
@@ -54,7 +57,11 @@ class Engine:
         encoder: Encoder | None = None,
     ) -> None:
         self._device = choose_device(config.device)
-        scale = choose_scale(case, settings.window, settings.scaling)
+        scales = [choose_scale(part, settings.window, settings.scaling) for _, part in case.parts]
+        context = median_low(
+            neighbour_distance(part, scale, settings.context)
+            for (_, part), scale in zip(case.parts, scales, strict=True)
+        )
         name = resolve_encoder(settings.encoder, weights=config.weights, device_type=self.device.type, notify=notify)
         if encoder is None or encoder.spec.name != name:
             encoder = read_encoder(name, config.weights, notify)
@@ -63,8 +70,8 @@ class Engine:
             case,
             self.encoder,
             input_size=settings.input_size,
-            window=scale,
-            context=neighbour_distance(case, scale, settings.context),
+            window=scales[0] if len(scales) == 1 else _by_part(case, scales),
+            context=context,
             cache=FeatureCache() if config.cache else None,
             exact=settings.precision == "float32",
         )
@@ -215,6 +222,12 @@ class Engine:
     def _use_input_size(self, input_size: int) -> None:
         if input_size != self.store.input_size:
             self.store = self.store.resized(input_size)
+
+
+def _by_part(case: Slices, scales: Sequence[Scale]) -> Callable[[int], Scale]:
+    """The scaling of each slice of joined cases."""
+    starts = [numbers.start for numbers, _ in case.parts]
+    return lambda index: scales[bisect(starts, index) - 1]
 
 
 def read_encoder(name: str, weights: Path | None, notify: Notify) -> Encoder:

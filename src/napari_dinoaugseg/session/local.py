@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.errors import ClusterError
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
@@ -35,7 +35,7 @@ def load_libraries(encoder: str) -> None:
 
 
 def local_engine(
-    case: Case, settings: Settings, config: ComputeConfig, *, encoder: Encoder | None, notify: Notify
+    case: Slices, settings: Settings, config: ComputeConfig, *, encoder: Encoder | None, notify: Notify
 ) -> Compute:
     """The engine of this computer for a case; a :class:`~napari_dinoaugseg.session.compute.MakeCompute`.
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case import Case, VolumeCase
+from napari_dinoaugseg.case import Case, Slices, VolumeCase
 from napari_dinoaugseg.case.case import MaskOf, ReadLabels, Segment
+from napari_dinoaugseg.case.joint import JointSlices
 from napari_dinoaugseg.errors import (
     CheckpointError,
     ClusterError,
@@ -77,6 +78,21 @@ class Recipe:
             name for name in (*INPUT, *ARCHITECTURE) if getattr(self.settings, name) != getattr(other.settings, name)
         ]
         return names if self.weights == other.weights else [*names, "weights"]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCase:
+    """The labels of another case, from which a training learns as well.
+
+    Attributes:
+        slices: its pixels.
+        labels: (H, W) class numbers or `UNKNOWN`, by slice.
+        classes: of the labels.
+    """
+
+    slices: Slices
+    labels: Mapping[int, Labels]
+    classes: Sequence[LabelClass]
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,48 +282,53 @@ class Session:
         """Whether a decoder is trained or loaded; does not build it."""
         return self._model is not None
 
-    def train(self, cancel: Cancel | None = None) -> Generator[Event, None, Round]:
+    def train(
+        self, cancel: Cancel | None = None, others: Sequence[LabelledCase] = ()
+    ) -> Generator[Event, None, Round]:
         """Train on the labelled slices; continues the trained model if :meth:`changes_since_training` is empty.
 
         The labels are copied at the call; what is painted during the training counts in the next one. The generator may
         run in another thread; it does not touch the label book.
 
-        Yields events; returns the round. When it is stopped, the decoder trained so far is kept.
+        Args:
+            cancel: stops the training, and keeps the decoder trained so far.
+            others: labelled slices of other cases. Every slice counts alike, whatever its case.
+
+        Yields events; returns the round.
 
         Raises:
             TrainingError: nothing is labelled, or only background.
             WeightsError, DeviceError, ClusterError: the encoder, the device or a worker is not available, or a worker
                 is lost (while the generator runs).
         """
-        labels = self._truths()
-        _require_classes(labels.values())
-        return self._train(labels, list(self.labels.classes), self._next_recipe, self.agreement(), cancel)
+        own = self._truths()
+        _require_classes([*own.values(), *(labels for other in others for labels in other.labels.values())])
+        classes = {entry.number: entry for other in others for entry in other.classes}
+        classes.update({entry.number: entry for entry in self.labels.classes})
+        ordered = [classes[number] for number in sorted(classes)]
+        return self._train(own, others, ordered, self._next_recipe, self.agreement(), cancel)
 
     def _train(
         self,
-        labels: dict[int, Labels],
+        own: dict[int, Labels],
+        others: Sequence[LabelledCase],
         classes: list[LabelClass],
         recipe: Recipe,
         agreement: float | None,
         cancel: Cancel | None,
     ) -> Generator[Event, None, Round]:
         settings = recipe.settings
-        engine = self._engine_for(recipe)
-        if self._model_recipe is None or self._model_recipe.differences(recipe):
-            engine.forget_decoder()
-        before = engine.encode_seconds
-        try:
+        with self._engine_to_train(recipe, others) as engine:
+            if self._model_recipe is None or self._model_recipe.differences(recipe):
+                engine.forget_decoder()
+            before = engine.encode_seconds
             with self._losing_workers():
-                trained = yield from engine.train(labels, classes, settings, cancel)
+                trained = yield from engine.train(self._joined(own, others), classes, settings, cancel)
                 model = engine.checkpoint(classes, settings)
-        except BaseException:
-            if self._model is not None:
-                self.close()  # it may hold a half-trained decoder; the kept model is restored on demand
-            raise
         self._model, self._model_recipe, self._unusable = model, recipe, None
         self.seconds = {"encode": engine.encode_seconds - before, "train": trained.seconds, "predict": 0.0}
         self._round = Round(
-            labelled=tuple(sorted(labels)),
+            labelled=tuple(sorted(own)),
             steps=trained.steps,
             final_loss=trained.final_loss,
             seconds=self.seconds,
@@ -315,6 +336,40 @@ class Session:
         )
         self.history.append(self._round)
         return self._round
+
+    @contextmanager
+    def _engine_to_train(self, recipe: Recipe, others: Sequence[LabelledCase]) -> Iterator[Compute]:
+        """The engine of the session; with other cases one of its own, so that their features are released after."""
+        if not others:
+            engine = self._engine_for(recipe)
+            try:
+                yield engine
+            except BaseException:
+                if self._model is not None:
+                    self.close()  # it may hold a half-trained decoder; the kept model is restored on demand
+                raise
+            return
+        encoder = self.encoder
+        self.close()  # two engines would hold features in memory at once
+        joint = JointSlices([self.case, *(other.slices for other in others)])
+        config = replace(self._config, weights=recipe.weights)
+        engine = self._make_compute(joint, recipe.settings, config, encoder=encoder, notify=self._notify)
+        try:
+            if self._model_recipe is not None and not self._model_recipe.differences(recipe):
+                with self._losing_workers():
+                    self._restore_model(engine)
+            yield engine
+        finally:
+            self._encoder = engine.encoder
+            engine.close()
+
+    def _joined(self, own: Mapping[int, Labels], others: Sequence[LabelledCase]) -> dict[int, Labels]:
+        """The labels by their slice numbers in the joined cases."""
+        labels, start = dict(own), self.case.n_slices
+        for other in others:
+            labels |= {start + index: values for index, values in other.labels.items()}
+            start += other.slices.n_slices
+        return labels
 
     def predict(
         self, centre: int = 0, *, report: Report = ignore, cancel: Cancel | None = None
@@ -388,6 +443,11 @@ class Session:
         return suggest(self.case.n_slices, self.labels.labelled, self.labels.confidence, count, amounts)
 
     # --- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The loaded encoder, for the sessions of other cases; None before it is loaded, or on a worker."""
+        return self._engine.encoder if self._engine is not None else self._encoder
 
     @property
     def encoder_name(self) -> str:
