@@ -36,6 +36,8 @@ class Hint(StrEnum):
     MODEL_IS_NO_ENCODER = auto()
     SAME_WEIGHTS = auto()
     SESSION_FOLDER = auto()
+    # Projects
+    FIND_CASE = auto()  # {case}
     # Cohorts and workers
     ONE_CASE = auto()
     COHORT_OR_CASE = auto()
@@ -174,6 +176,10 @@ class TrainingError(DinoAugSegError):
 
 class SessionError(DinoAugSegError):
     """A saved session cannot be used: of a newer version, of another case, open in another window, or damaged."""
+
+
+class ProjectError(DinoAugSegError):
+    """A project cannot be used: not a project, of a newer version, open elsewhere, or damaged."""
 
 
 class ClusterError(DinoAugSegError):

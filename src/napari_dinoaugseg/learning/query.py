@@ -1,8 +1,10 @@
-"""The query strategy: which slice to label next, by the model's uncertainty and the distance to labelled slices."""
+"""The query strategy: which slice to label next, by the model's uncertainty and the distance to labelled slices; in a
+project also in which case.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,3 +125,104 @@ def _reason(confidence: float | None, distance: int | None, worst: float) -> str
     if distance is not None and distance > 2:
         parts.append("far from labelled slices")
     return ", ".join(parts) or "not labelled yet"
+
+
+# --- projects -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What the query strategy knows of a case of a project.
+
+    Attributes:
+        number: of the case.
+        n_slices: of the case.
+        labelled: slices with manual or accepted labels.
+        confidence: mean over its predictions, 0 to 1; None without one.
+        is_open: whether slices of it may be suggested.
+    """
+
+    number: int
+    n_slices: int
+    labelled: Collection[int]
+    confidence: float | None
+    is_open: bool = True
+
+
+@dataclass(frozen=True)
+class ProjectSuggestion:
+    """A slice of a case to label next.
+
+    Attributes:
+        case: its number.
+        index: slice number.
+        reason: in a few words, for the person.
+        confidence: of the case, 0 to 1; None without a prediction.
+    """
+
+    case: int
+    index: int
+    reason: str
+    confidence: float | None
+
+
+_NEAR = 0.1
+"""Distance, as a share of the length of a case, over which the influence of a labelled slice falls to 1/e."""
+
+_OWN = 3.0
+"""Weight of a labelled slice of the same case, beside 1 for the same position in another case."""
+
+
+def suggest_in_project(cases: Sequence[CaseFacts], count: int = 1) -> list[ProjectSuggestion]:
+    """The ``count`` slices to label next over many cases, best first.
+
+    A label in a new case informs more than another one in a case that has some, so the case is one with the fewest
+    labelled slices, and among those the one that the model is least sure of. The slice lies where the project has the
+    fewest labels so far, as a position from the first slice (0) to the last (1): positions spread from end to end over
+    the cases, empty slices beyond the ends of a structure included. A model that has only seen the middle of cases paints
+    structures where there are none.
+
+    Args:
+        cases: all of the project; labelled slices of those that are not open count as well.
+        count: how many to suggest.
+    """
+    labelled = {case.number: set(case.labelled) for case in cases}
+    suggestions: list[ProjectSuggestion] = []
+    while len(suggestions) < count:
+        open_cases = [case for case in cases if case.is_open and len(labelled[case.number]) < case.n_slices]
+        if not open_cases:
+            break
+        # Cases without prediction come first: nothing is known of them.
+        case = min(open_cases, key=lambda c: (len(labelled[c.number]), -1.0 if c.confidence is None else c.confidence))
+        index = _sparsest(case, cases, labelled)
+        suggestions.append(ProjectSuggestion(case.number, index, _why(case, labelled), case.confidence))
+        labelled[case.number].add(index)
+    return suggestions
+
+
+def _sparsest(case: CaseFacts, cases: Sequence[CaseFacts], labelled: Mapping[int, Collection[int]]) -> int:
+    """The slice of a case at the position with the fewest labels around it."""
+    places = [
+        (_position(i, c.n_slices), _OWN if c.number == case.number else 1.0)
+        for c in cases
+        for i in sorted(labelled[c.number])
+    ]
+    here = np.array([_position(i, case.n_slices) for i in range(case.n_slices)])
+    around = np.zeros(case.n_slices)
+    for place, weight in places:
+        # Reflected at both ends, where otherwise too few labels would seem to lie.
+        around += weight * sum(np.exp(-np.abs(here - image) / _NEAR) for image in (place, -place, 2 - place))
+    free = [i for i in range(case.n_slices) if i not in labelled[case.number]]
+    return min(free, key=lambda i: (round(float(around[i]), 9), abs(here[i] - 0.5), i))
+
+
+def _position(index: int, n_slices: int) -> float:
+    """From 0 at the first slice to 1 at the last."""
+    return index / (n_slices - 1) if n_slices > 1 else 0.5
+
+
+def _why(case: CaseFacts, labelled: Mapping[int, Collection[int]]) -> str:
+    parts = ["a case without labels" if not labelled[case.number] else "a case with few labels"]
+    if case.confidence is not None:
+        parts.append(f"the model is {case.confidence:.0%} sure of it")
+    return ", ".join(parts)

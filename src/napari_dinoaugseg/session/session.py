@@ -266,6 +266,11 @@ class Session:
         """The settings of the trained model; None without a model."""
         return self._model_recipe.settings if self._model_recipe is not None else None
 
+    @property
+    def model_recipe(self) -> Recipe | None:
+        """How the model was trained; None without a model."""
+        return self._model_recipe
+
     def close(self) -> None:
         """Release encoder, features and worker; they are reloaded on demand."""
         engine, self._engine, self._engine_recipe = self._engine, None, None
@@ -282,9 +287,7 @@ class Session:
         """Whether a decoder is trained or loaded; does not build it."""
         return self._model is not None
 
-    def train(
-        self, cancel: Cancel | None = None, others: Sequence[LabelledCase] = ()
-    ) -> Generator[Event, None, Round]:
+    def train(self, cancel: Cancel | None = None, others: Sequence[LabelledCase] = ()) -> Generator[Event, None, Round]:
         """Train on the labelled slices; continues the trained model if :meth:`changes_since_training` is empty.
 
         The labels are copied at the call; what is painted during the training counts in the next one. The generator may

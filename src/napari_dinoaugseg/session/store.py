@@ -69,6 +69,7 @@ class SessionStore:
     Args:
         folder: of the session; created if it does not exist.
         case: of the session.
+        keeps_model: save the trained model with the labels; a project has one model for all its cases.
 
     Attributes:
         folder: of the session.
@@ -79,8 +80,9 @@ class SessionStore:
         SessionError: the folder is a link, or holds links.
     """
 
-    def __init__(self, folder: Path, case: Case) -> None:
+    def __init__(self, folder: Path, case: Case, *, keeps_model: bool = True) -> None:
         self.folder = folder
+        self._keeps_model = keeps_model
         self._case = case
         self._key = case_key(case)
         self._slices = folder / "slices"
@@ -162,12 +164,12 @@ class SessionStore:
                 settings=snapshot.settings,
                 rounds=list(snapshot.history),
                 view=dict(snapshot.view),
-                model_settings=snapshot.model_settings,
+                model_settings=snapshot.model_settings if self._keeps_model else None,
             )
             if not (self.folder / INDEX_NAME).exists():  # if killed in the first save, all whole files count
                 disk.write(self.folder / INDEX_NAME, to_bytes(index))
             index.slices = self._save_slices(snapshot.book, there)
-            index.model = self._save_model(snapshot.model)
+            index.model = self._save_model(snapshot.model) if self._keeps_model else None
             disk.write(self.folder / INDEX_NAME, to_bytes(index))
         self._sweep(index, there)
 

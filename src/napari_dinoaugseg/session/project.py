@@ -1,0 +1,795 @@
+"""A project: many cases, one model.
+
+A folder holds all of it except the images:
+
+```
+project.json                  classes, settings, the trainings, the name of the model; replaced in one step
+model_<hash>.safetensors      the model
+lock                          held by the program that may write
+cases/001/case.json           where a case lies, how it is opened, and what is known of its pixels
+cases/001/session.json, …     its labels, as `session.store` keeps those of a session
+removed/                      cases that were removed, with their labels
+```
+
+The cases are the folders below `cases`: there is no second list that could differ from them. Nothing here but
+`case.json` holds the path of an image, and no pixels are copied. A program that is killed at any moment leaves the last
+state of each file or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from napari_dinoaugseg import disk
+from napari_dinoaugseg.case import Case, MaskOptions, open_case
+from napari_dinoaugseg.case.recorded import CaseRecord, RecordedCase, require_same
+from napari_dinoaugseg.errors import (
+    CaseError,
+    Hint,
+    LabelError,
+    OutputError,
+    ProjectError,
+    SettingsError,
+    TrainingError,
+)
+from napari_dinoaugseg.learning.events import Cancel, Event, Report, ignore
+from napari_dinoaugseg.learning.metrics import mean_of
+from napari_dinoaugseg.learning.query import CaseFacts, ProjectSuggestion, suggest_in_project
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.native import importing_torch
+from napari_dinoaugseg.session.compute import ComputeConfig, MakeCompute, Notify
+from napari_dinoaugseg.session.index import Round, Snapshot, model_name
+from napari_dinoaugseg.session.labels import LabelBook, LabelClass, from_plain, to_plain
+from napari_dinoaugseg.session.local import local_engine
+from napari_dinoaugseg.session.session import LabelledCase, Recipe, Session
+from napari_dinoaugseg.session.store import SessionStore
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.model.checkpoint import Checkpoint
+    from napari_dinoaugseg.model.encoder import Encoder
+
+PROJECT_NAME = "project.json"
+CASE_NAME = "case.json"
+SCHEMA = 1
+"""Increase it when the format changes, and keep reading older ones."""
+
+_LARGEST = 256 * 2**20  # bytes of a JSON file
+_DIGITS = 3  # of the number of a case
+
+
+@dataclass
+class ProjectCase:
+    """A case of a project.
+
+    Attributes:
+        number: from 1; it is never given to another case, and names the case where its own name must not stand.
+        name: of its file or folder, for the person.
+        path: of its file or folder.
+        files: the chosen files of a list of pictures or DICOM files; empty for a file or folder.
+        plane, series, component, masks: how it is opened, as for `open_case`.
+        record: what is known of its pixels.
+        is_done: whether the person has finished it.
+        seconds: of work on it, idle time left out.
+    """
+
+    number: int
+    name: str
+    path: Path
+    record: CaseRecord
+    files: tuple[Path, ...] = ()
+    series: str | None = None
+    component: int | None = None
+    masks: MaskOptions = field(default_factory=MaskOptions)
+    is_done: bool = False
+    seconds: float = 0.0
+
+    @property
+    def identifier(self) -> str:
+        """A name without the patient's: ``case_001``."""
+        return f"case_{self.number:0{_DIGITS}d}"
+
+    def to_plain(self, folder: Path) -> dict[str, Any]:
+        """As JSON values; ``folder`` is the project's, from which paths are also kept relative."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "path": str(self.path),
+            "relative": _relative(self.path, folder),
+            "files": [str(file) for file in self.files],
+            "series": self.series,
+            "component": self.component,
+            "masks": asdict(self.masks),
+            "done": self.is_done,
+            "seconds": round(self.seconds, 1),
+            "record": self.record.to_plain(),
+        }
+
+    @classmethod
+    def from_plain(cls, number: int, values: Mapping[str, Any], folder: Path) -> ProjectCase:
+        """Read what :meth:`to_plain` wrote. Raises KeyError, TypeError, ValueError if it is damaged."""
+        path, relative = Path(values["path"]), values["relative"]
+        if not path.exists() and relative is not None and (folder / relative).exists():
+            path = Path(os.path.normpath(folder / relative))  # project and images were moved together
+        return cls(
+            number=number,
+            name=str(values["name"]),
+            path=path,
+            record=CaseRecord.from_plain(values["record"]),
+            files=tuple(Path(file) for file in values["files"]),
+            series=None if values["series"] is None else str(values["series"]),
+            component=None if values["component"] is None else int(values["component"]),
+            masks=MaskOptions(**values["masks"]),
+            is_done=bool(values["done"]),
+            seconds=float(values["seconds"]),
+        )
+
+
+@dataclass(frozen=True)
+class CaseStatus:
+    """How far a case is.
+
+    Attributes:
+        n_slices: of the case.
+        n_manual: slices labelled by hand.
+        n_accepted: slices with accepted predictions.
+        n_predicted: slices with predictions that nobody accepted yet.
+        confidence: mean of the predictions, 0 to 1; None without one.
+        labelled: numbers of the labelled slices.
+        problems: a sentence for each part of its labels that could not be read.
+    """
+
+    n_slices: int
+    n_manual: int
+    n_accepted: int
+    n_predicted: int
+    confidence: float | None
+    labelled: tuple[int, ...]
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, book: LabelBook, problems: Sequence[str] = ()) -> CaseStatus:
+        """The status of a label book."""
+        content = book.content()
+        layers = {name: set(slices) for name, slices in content.layers.items()}
+        manual = layers.get("manual", set())
+        accepted = layers.get("accepted", set()) - manual
+        predicted = layers.get("predicted", set()) - manual - accepted
+        sure = mean_of(content.confidence[i] for i in sorted(predicted) if i in content.confidence)
+        return cls(
+            book.n_slices, len(manual), len(accepted), len(predicted), sure, tuple(book.labelled), tuple(problems)
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training of the project.
+
+    Attributes:
+        when: it ended, with the time zone.
+        slices: numbers of the labelled slices, by number of the case.
+        steps: optimisation steps.
+        final_loss: smoothed training loss at the end.
+        seconds: by stage.
+        agreement: Dice of the predictions before it with the person's corrections in the case that was open.
+    """
+
+    when: datetime
+    slices: Mapping[int, tuple[int, ...]]
+    steps: int
+    final_loss: float | None
+    seconds: Mapping[str, float]
+    agreement: float | None = None
+
+
+class Project:
+    """A project in its folder, for one thread at a time.
+
+    Args:
+        folder: of the project; it is created if it does not exist.
+        settings: of a new project; None = the defaults, or those of the project on disk.
+        config: where to compute, and with which files.
+        make_compute: makes the engines, as for a session.
+        notify: receives sentences for the person.
+
+    Attributes:
+        cases: in the order in which they were added.
+        classes: shared by all cases.
+        settings: of the next training.
+        trainings: oldest first.
+        reason: why it cannot be changed, a sentence; empty if it can.
+
+    Raises:
+        ProjectError: the folder holds something else, or a project that this version cannot read.
+        OutputError: the folder cannot be created.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Settings | None = None,
+        config: ComputeConfig | None = None,
+        make_compute: MakeCompute = local_engine,
+        notify: Notify = lambda _: None,
+    ) -> None:
+        self.folder = Path(folder).absolute()
+        self.config = config or ComputeConfig()
+        self.make_compute = make_compute
+        self.encoder: Encoder | None = None
+        self._notify = notify
+        self._opened: tuple[int, Case] | None = None  # the pixels of one case at a time
+        self._written: dict[int, dict[str, Any]] = {}  # what `case.json` of each case holds
+        self._labels: dict[int, tuple[int, LabelledCase]] = {}  # labels of a case, by the time of its index
+        _require_project(self.folder)
+        try:
+            (self.folder / "cases").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"{self.folder}: the project's folder cannot be created ({disk.reason(error)}). Choose another place."
+            raise OutputError(msg) from error
+        self._lock = FileLock(self.folder / "lock", blocking=False, thread_local=False)
+        self.reason = self._acquire()
+        self.classes: list[LabelClass] = []
+        self.settings = settings or Settings()
+        self.trainings: list[Training] = []
+        self._model: Checkpoint | Path | None = None
+        self._model_recipe: Recipe | None = None
+        self._load(settings)
+        self.cases = list(self._found_cases())
+        if self.is_writable and not (self.folder / PROJECT_NAME).exists():
+            self.save()
+
+    # --- the folder -------------------------------------------------------------------------------------------------
+
+    def _acquire(self) -> str:
+        try:
+            self._lock.acquire()
+        except Timeout:
+            return "This project is open in another window or command. Here it can only be looked at."
+        except OSError as error:
+            return f"The project's folder cannot be written ({disk.reason(error)}): it can only be looked at."
+        return ""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether this is the program that may change it."""
+        return self._lock.is_locked
+
+    def close(self) -> None:
+        """Write what was learned about the cases, and release the lock."""
+        if self.is_writable:
+            for case in self.cases:
+                self.save_case(case)
+        self._lock.release()
+        self._opened = None
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _require_writable(self) -> None:
+        if not self.is_writable:
+            msg = f"{self.folder}: {self.reason or 'The project is closed.'}"
+            raise ProjectError(msg)
+
+    def save(self) -> None:
+        """Write `project.json`. Raises OutputError, ProjectError."""
+        self._require_writable()
+        model = self._model.name if isinstance(self._model, Path) else None
+        content = {
+            "schema": SCHEMA,
+            "classes": to_plain(self.classes),
+            "settings": self.settings.model_dump(mode="json"),
+            "model": model,
+            "model_settings": None
+            if self._model_recipe is None
+            else self._model_recipe.settings.model_dump(mode="json"),
+            "trainings": [_training_to_plain(training) for training in self.trainings],
+        }
+        self._write(self.folder / PROJECT_NAME, content)
+
+    def save_case(self, case: ProjectCase) -> None:
+        """Write `case.json` of a case if it has changed. Raises OutputError, ProjectError."""
+        content = case.to_plain(self.folder)
+        if self._written.get(case.number) != content:
+            self._require_writable()
+            self._write(self.case_folder(case) / CASE_NAME, content)
+            self._written[case.number] = json.loads(json.dumps(content))
+
+    def _write(self, path: Path, content: Mapping[str, Any]) -> None:
+        try:
+            disk.write(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode())
+        except OSError as error:
+            msg = f"{path}: the project could not be saved ({disk.reason(error)}). Free some space and try again."
+            raise OutputError(msg) from error
+
+    def case_folder(self, case: ProjectCase) -> Path:
+        """The folder with the labels of a case."""
+        return self.folder / "cases" / f"{case.number:0{_DIGITS}d}"
+
+    def _load(self, settings: Settings | None) -> None:
+        path = self.folder / PROJECT_NAME
+        if not path.exists():
+            return
+        values = _read_json(path)
+        try:
+            self.classes = from_plain(values["classes"])
+            self.trainings = [_training_from_plain(entry) for entry in values["trainings"]]
+            if settings is None:
+                self.settings = Settings.checked(values["settings"])
+            if values["model"] is not None:
+                model = self.folder / Path(values["model"]).name
+                if not model.is_file():
+                    msg = f"{model}: the model of this project is missing; train again. The labels are complete."
+                    self._notify(msg)
+                else:
+                    self._model = model
+                    self._model_recipe = Recipe(Settings.checked(values["model_settings"]), self.config.weights)
+        except (KeyError, TypeError, ValueError, AttributeError, LabelError, SettingsError) as error:
+            msg = (
+                f"{path}: this file is damaged ({error}). The labels of the cases are still there: delete the file, "
+                "open the project again, and train."
+            )
+            raise ProjectError(msg) from error
+
+    def _found_cases(self) -> Iterator[ProjectCase]:
+        for folder in sorted((self.folder / "cases").iterdir()):
+            if not (folder.name.isdigit() and (folder / CASE_NAME).exists()):
+                continue  # a case whose adding was interrupted
+            values = _read_json(folder / CASE_NAME)
+            try:
+                case = ProjectCase.from_plain(int(folder.name), values, self.folder)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                msg = f"{folder / CASE_NAME}: this file is damaged ({error}). Restore it from a copy of the project."
+                raise ProjectError(msg) from error
+            self._written[case.number] = values
+            yield case
+
+    # --- cases ------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        path: Path | Sequence[Path],
+        *,
+        plane: str | None = None,
+        series: str | None = None,
+        component: int | None = None,
+        masks: MaskOptions | None = None,
+    ) -> tuple[ProjectCase, bool]:
+        """Add a case; arguments as for `open_case`. Volumes and pictures cannot be mixed.
+
+        Returns:
+            The case, and whether it is new: the same pixels in the same plane are one case.
+
+        Raises:
+            CaseError, SettingsError: it cannot be opened, or is of another kind than the cases of the project.
+            OutputError, ProjectError: it cannot be saved.
+        """
+        self._require_writable()
+        opened = open_case(path, plane=plane, series=series, component=component, masks=masks)
+        for notice in opened.notices:
+            self._notify(f"{opened.name}: {notice}")
+        record = CaseRecord.of(opened)
+        for case in self.cases:
+            if (case.record.fingerprint, case.record.plane) == (record.fingerprint, record.plane):
+                return case, False
+            if case.record.kind != record.kind:
+                msg = f"{opened.path}: volumes and pictures cannot be learned together. Keep them in two projects."
+                raise CaseError(msg)
+        files = () if isinstance(path, str | Path) else tuple(Path(file).absolute() for file in path)
+        case = ProjectCase(
+            number=self._next_number(),
+            name=opened.name,
+            path=opened.path.absolute(),
+            record=record,
+            files=files if len(files) > 1 else (),
+            series=series,
+            component=component,
+            masks=masks or MaskOptions(),
+        )
+        try:
+            self.case_folder(case).mkdir(parents=True)
+        except OSError as error:
+            msg = f"{self.case_folder(case)}: the case cannot be added ({disk.reason(error)}). Free some space."
+            raise OutputError(msg) from error
+        self.save_case(case)
+        self.cases.append(case)
+        self._opened = (case.number, opened)
+        return case, True
+
+    def _next_number(self) -> int:
+        """A number that no case of the project ever had."""
+        used = [folder.name for name in ("cases", "removed") for folder in (self.folder / name).glob("*")]
+        return 1 + max((int(name.split("_")[0]) for name in used if name.split("_")[0].isdigit()), default=0)
+
+    def remove(self, case: ProjectCase) -> Path:
+        """Remove a case; its labels are kept in the folder that is returned. Raises OutputError, ProjectError."""
+        self._require_writable()
+        source = self.case_folder(case)
+        target = self.folder / "removed" / f"{source.name}_{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        try:
+            target.parent.mkdir(exist_ok=True)
+            source.replace(target)
+        except OSError as error:
+            msg = f"{source}: the case cannot be removed ({disk.reason(error)}). Close it in other windows."
+            raise OutputError(msg) from error
+        self.cases.remove(case)
+        return target
+
+    def opened(self, case: ProjectCase) -> Case:
+        """Open a case; the pixels of the last one are kept until another is opened.
+
+        Raises:
+            MissingCaseError: its file is missing, and is not found below the project either.
+            CaseError: it cannot be read, or has other pixels than those that were labelled.
+        """
+        if self._opened is not None and self._opened[0] == case.number:
+            return self._opened[1]
+        self._opened = None  # before the next one is read
+        path = self._located(case)
+        source: Path | list[Path] = list(case.files) if case.files and path == case.path else path
+        record = case.record
+        opened = open_case(source, plane=record.plane, series=case.series, component=case.component, masks=case.masks)
+        require_same(opened, record, path)
+        self._opened = (case.number, opened)
+        if path != case.path:
+            self._notify(f"{case.name} was found at {path}.")
+            case.path, case.files = path, ()
+            if self.is_writable:
+                self.save_case(case)
+        return opened
+
+    def _located(self, case: ProjectCase) -> Path:
+        if case.path.exists() and all(file.exists() for file in case.files):
+            return case.path
+        for folder, folders, files in os.walk(self.folder):
+            if case.path.name in (*folders, *files):
+                return Path(folder) / case.path.name
+        msg = f"{case.path}: the image of {case.name} is missing. Its labels are safe."
+        raise MissingCaseError(msg, case.name)
+
+    def relocate(self, case: ProjectCase, path: Path) -> None:
+        """Take the file of a case from another place. Raises CaseError unless it has the same pixels."""
+        self._require_writable()
+        opened = open_case(
+            path, plane=case.record.plane, series=case.series, component=case.component, masks=case.masks
+        )
+        require_same(opened, case.record, path)
+        case.path, case.files = path.absolute(), ()
+        self._opened = (case.number, opened)
+        self.save_case(case)
+
+    def recorded(self, case: ProjectCase) -> RecordedCase:
+        """The case without its pixels, which are read when they are needed."""
+        return RecordedCase(case.record, case.name, case.path, lambda: self.opened(case))
+
+    def find(self, name: str) -> ProjectCase:
+        """The case with a name, number or identifier. Raises ProjectError: none or several."""
+        found = [case for case in self.cases if name in (case.name, str(case.number), case.identifier)]
+        if len(found) != 1:
+            why = "has no case" if not found else "has several cases"
+            msg = f"{self.folder.name} {why} '{name}'. Name it by its number, see the list of cases."
+            raise ProjectError(msg)
+        return found[0]
+
+    # --- labels -----------------------------------------------------------------------------------------------------
+
+    def store(self, case: ProjectCase) -> SessionStore:
+        """The labels of a case on disk; close it. Raises OutputError, SessionError."""
+        return SessionStore(self.case_folder(case), self.recorded(case), keeps_model=False)
+
+    def session(self, case: ProjectCase) -> tuple[Session, SessionStore, list[str]]:
+        """Open a case with its labels and the project's model.
+
+        Returns:
+            The session; its store, to save to and to close; and a sentence for each part that could not be read.
+
+        Raises:
+            MissingCaseError, CaseError: as :meth:`opened`.
+            OutputError, SessionError: as for a `SessionStore`.
+        """
+        opened = self.opened(case)
+        session = Session(
+            opened,
+            self.settings,
+            self.config,
+            make_compute=self.make_compute,
+            encoder=self.encoder,
+            notify=self._notify,
+        )
+        store = self.store(case)
+        try:
+            snapshot, problems = store.load()
+            session.resume(self.with_model(snapshot))
+        except BaseException:
+            store.close()
+            raise
+        return session, store, problems
+
+    def with_model(self, snapshot: Snapshot) -> Snapshot:
+        """The saved state of a case with classes, settings and model of the project."""
+        classes = {entry.number: entry for entry in (*snapshot.book.classes, *self.classes)}
+        book = replace(snapshot.book, classes=tuple(classes[number] for number in sorted(classes)))
+        recipe = self._model_recipe
+        return replace(
+            snapshot,
+            book=book,
+            settings=self.settings,
+            model=self._model,
+            model_settings=None if recipe is None else recipe.settings,
+        )
+
+    def keep(
+        self, case: ProjectCase, session: Session, store: SessionStore, view: Mapping[str, Any] | None = None
+    ) -> None:
+        """Save the labels of a session; its classes become those of the project. Raises OutputError, SessionError."""
+        store.save(session.snapshot(view))
+        known = {entry.number: entry for entry in self.classes}
+        known.update({entry.number: entry for entry in session.labels.classes})
+        classes = [known[number] for number in sorted(known)]
+        if classes != self.classes:
+            self.classes = classes
+            self.save()
+        self.save_case(case)
+
+    def status(self, case: ProjectCase) -> CaseStatus:
+        """How far a case is, from its labels on disk."""
+        book, problems = self._book(case)
+        return CaseStatus.of(book, problems)
+
+    def _book(self, case: ProjectCase) -> tuple[LabelBook, list[str]]:
+        recorded = self.recorded(case)
+        store = SessionStore(self.case_folder(case), recorded, keeps_model=False)
+        try:
+            snapshot, problems = store.load()
+        finally:
+            store.close()
+        book = LabelBook(recorded.slice_shape, recorded.n_slices)
+        book.take_content(snapshot.book)
+        return book, problems
+
+    def labelled(self, but: ProjectCase | None = None) -> dict[int, LabelledCase]:
+        """The labelled slices of the cases on disk, by the number of the case; ``but`` is left out."""
+        found = {}
+        for case in self.cases:
+            if but is None or case.number != but.number:
+                entry = self._labelled(case)
+                if entry.labels:
+                    found[case.number] = entry
+        return found
+
+    def _labelled(self, case: ProjectCase) -> LabelledCase:
+        """The labels of a case, read again when its index has changed."""
+        index = self.case_folder(case) / "session.json"
+        changed = index.stat().st_mtime_ns if index.exists() else 0
+        known = self._labels.get(case.number)
+        if known is None or known[0] != changed:
+            book, problems = self._book(case)
+            for problem in problems:
+                self._notify(f"{case.name}: {problem}")
+            labels = {i: book.truth(i) for i in book.labelled}
+            known = changed, LabelledCase(self.recorded(case), labels, book.classes)
+            self._labels[case.number] = known
+        return known[1]
+
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a model."""
+        return self._model is not None
+
+    @property
+    def model(self) -> Checkpoint | None:
+        """The model. Raises CheckpointError if its file is damaged."""
+        with importing_torch():
+            from napari_dinoaugseg.model.checkpoint import load_checkpoint
+
+        if isinstance(self._model, Path):
+            return load_checkpoint(self._model)
+        return self._model
+
+    def train(
+        self, case: ProjectCase | None = None, session: Session | None = None, cancel: Cancel | None = None
+    ) -> Generator[Event, None, Round]:
+        """Train on the labelled slices of all cases; continues the model, see :meth:`Session.train`.
+
+        The labels are read at the call; the generator may run in another thread. Call :meth:`take_model` after it.
+
+        Args:
+            case: that is open, with labels that may not be saved yet; None = all labels are on disk.
+            session: of that case.
+            cancel: stops the training, and keeps the decoder trained so far.
+
+        Raises:
+            TrainingError: nothing is labelled, or only background.
+        """
+        others = self.labelled(but=case)
+        if case is None or session is None:
+            if not others:
+                msg = "No slice of any case is labelled. Label at least one slice, then train."
+                raise TrainingError(msg)
+            case = next(entry for entry in self.cases if entry.number in others)
+            session = self._unopened_session(case)
+            del others[case.number]
+        return self._train(case, session, others, cancel)
+
+    def _train(
+        self, case: ProjectCase, session: Session, others: Mapping[int, LabelledCase], cancel: Cancel | None
+    ) -> Generator[Event, None, Round]:
+        done = yield from session.train(cancel, list(others.values()))
+        slices = {number: tuple(sorted(other.labels)) for number, other in others.items()}
+        if done.labelled:
+            slices[case.number] = done.labelled
+        self.take_model(session, dict(sorted(slices.items())), done)
+        return done
+
+    def _unopened_session(self, case: ProjectCase) -> Session:
+        """A session whose pixels are read only if features are missing."""
+        recorded = self.recorded(case)
+        session = Session(
+            recorded,
+            self.settings,
+            self.config,
+            make_compute=self.make_compute,
+            encoder=self.encoder,
+            notify=self._notify,
+        )
+        store = self.store(case)
+        try:
+            session.resume(self.with_model(store.load()[0]))
+        finally:
+            store.close()
+        return session
+
+    def take_model(self, session: Session, slices: Mapping[int, tuple[int, ...]], done: Round) -> None:
+        """Save the model of a training. Raises OutputError."""
+        model, recipe = session.model, session.model_recipe
+        if model is None or recipe is None:
+            msg = "No trained model to save. Train first."
+            raise TrainingError(msg)
+        self.encoder = session.encoder
+        with importing_torch():
+            from napari_dinoaugseg.model.checkpoint import checkpoint_bytes
+
+        content = checkpoint_bytes(model)
+        path = self.folder / model_name(content)
+        try:
+            disk.write(path, content)
+        except OSError as error:
+            msg = f"{path}: the model could not be saved ({disk.reason(error)}). Free some space and train again."
+            raise OutputError(msg) from error
+        self._model, self._model_recipe = path, recipe
+        self.trainings.append(
+            Training(datetime.now(UTC).astimezone(), slices, done.steps, done.final_loss, done.seconds, done.agreement)
+        )
+        self.save()
+        for case in self.cases:
+            self.save_case(case)
+        for old in self.folder.glob("model_*.safetensors"):
+            if old != path:
+                old.unlink(missing_ok=True)
+
+    def predict(
+        self, case: ProjectCase, *, report: Report = ignore, cancel: Cancel | None = None
+    ) -> tuple[Session, list[str]]:
+        """Predict the open slices of a case with the project's model, and save the masks.
+
+        Returns:
+            The session, for an export; and a sentence for each part of its labels that could not be read.
+
+        Raises:
+            TrainingError: no model is trained yet.
+            CaseError, SessionError, OutputError: as :meth:`session`.
+        """
+        session, store, problems = self.session(case)
+        try:
+            for _ in session.predict(report=report, cancel=cancel):
+                pass
+            self.encoder = session.encoder
+            self.keep(case, session, store)
+        finally:
+            store.close()
+        return session, problems
+
+    def suggest(self, count: int = 1, statuses: Mapping[int, CaseStatus] | None = None) -> list[ProjectSuggestion]:
+        """The slices worth labelling next, in cases that are not done, best first; see `suggest_in_project`.
+
+        Args:
+            count: how many.
+            statuses: of the cases by number; None = as on disk.
+        """
+        known = statuses or {case.number: self.status(case) for case in self.cases}
+        facts = [
+            CaseFacts(
+                case.number,
+                case.record.n_slices,
+                known[case.number].labelled,
+                known[case.number].confidence,
+                is_open=not case.is_done,
+            )
+            for case in self.cases
+        ]
+        return suggest_in_project(facts, count)
+
+
+class MissingCaseError(CaseError):
+    """The image of a case is not where it was.
+
+    Attributes:
+        name: of the case.
+    """
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message, Hint.FIND_CASE, case=name)
+        self.name = name
+
+
+def is_project(folder: Path) -> bool:
+    """Whether a folder is a project."""
+    return (folder / PROJECT_NAME).is_file()
+
+
+def _require_project(folder: Path) -> None:
+    """Raise ProjectError for a folder with other contents."""
+    if folder.is_file() or folder.is_symlink():
+        msg = f"{folder}: a project is a folder, but this is a file or a link. Name a folder."
+        raise ProjectError(msg)
+    if folder.is_dir() and not is_project(folder) and not (folder / "cases").is_dir() and any(folder.iterdir()):
+        msg = f"{folder}: this folder holds other files and is not a project. Name a new folder."
+        raise ProjectError(msg)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(disk.read(path, _LARGEST))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path}: this file is damaged or cannot be read ({error}). Restore it from a copy of the project."
+        raise ProjectError(msg) from error
+    if not isinstance(values, dict):
+        msg = f"{path}: this is not a file of a project. Restore it from a copy of the project."
+        raise ProjectError(msg)
+    if isinstance(values.get("schema"), int) and values["schema"] > SCHEMA:
+        msg = (
+            f"{path}: a newer version of napari-dinoaugseg saved this project. Update the program; nothing was changed."
+        )
+        raise ProjectError(msg)
+    return values
+
+
+def _relative(path: Path, folder: Path) -> str | None:
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # another drive of Windows
+        return None
+
+
+def _training_to_plain(training: Training) -> dict[str, Any]:
+    return {
+        "when": training.when.isoformat(timespec="seconds"),
+        "slices": {str(number): list(slices) for number, slices in training.slices.items()},
+        "steps": training.steps,
+        "final_loss": training.final_loss,
+        "seconds": dict(training.seconds),
+        "agreement": training.agreement,
+    }
+
+
+def _training_from_plain(values: Mapping[str, Any]) -> Training:
+    return Training(
+        datetime.fromisoformat(values["when"]),
+        {int(number): tuple(int(i) for i in slices) for number, slices in values["slices"].items()},
+        int(values["steps"]),
+        None if values["final_loss"] is None else float(values["final_loss"]),
+        {str(stage): float(seconds) for stage, seconds in values["seconds"].items()},
+        None if values["agreement"] is None else float(values["agreement"]),
+    )
