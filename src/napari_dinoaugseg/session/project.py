@@ -18,6 +18,7 @@ state of each file or the new one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from napari_dinoaugseg import disk
@@ -78,6 +80,8 @@ class ProjectCase:
         record: what is known of its pixels.
         is_done: whether the person has finished it.
         seconds: of work on it, idle time left out.
+        predicted_by: name of the model file that predicted all its open slices; None = not predicted.
+        labels_from: hash of the label file that was loaded last; None = its labels were painted.
     """
 
     number: int
@@ -90,6 +94,8 @@ class ProjectCase:
     masks: MaskOptions = field(default_factory=MaskOptions)
     is_done: bool = False
     seconds: float = 0.0
+    predicted_by: str | None = None
+    labels_from: str | None = None
 
     @property
     def identifier(self) -> str:
@@ -109,6 +115,8 @@ class ProjectCase:
             "masks": asdict(self.masks),
             "done": self.is_done,
             "seconds": round(self.seconds, 1),
+            "predicted_by": self.predicted_by,
+            "labels_from": self.labels_from,
             "record": self.record.to_plain(),
         }
 
@@ -129,6 +137,8 @@ class ProjectCase:
             masks=MaskOptions(**values["masks"]),
             is_done=bool(values["done"]),
             seconds=float(values["seconds"]),
+            predicted_by=None if values["predicted_by"] is None else str(values["predicted_by"]),
+            labels_from=None if values["labels_from"] is None else str(values["labels_from"]),
         )
 
 
@@ -174,6 +184,7 @@ class Training:
 
     Attributes:
         when: it ended, with the time zone.
+        labels: hash of the labels that it learned from.
         slices: numbers of the labelled slices, by number of the case.
         steps: optimisation steps.
         final_loss: smoothed training loss at the end.
@@ -182,6 +193,7 @@ class Training:
     """
 
     when: datetime
+    labels: str
     slices: Mapping[int, tuple[int, ...]]
     steps: int
     final_loss: float | None
@@ -239,7 +251,7 @@ class Project:
         self.classes: list[LabelClass] = []
         self.settings = settings or Settings()
         self.trainings: list[Training] = []
-        self._model: Checkpoint | Path | None = None
+        self._model: Path | None = None
         self._model_recipe: Recipe | None = None
         self._load(settings)
         self.cases = list(self._found_cases())
@@ -284,12 +296,11 @@ class Project:
     def save(self) -> None:
         """Write `project.json`. Raises OutputError, ProjectError."""
         self._require_writable()
-        model = self._model.name if isinstance(self._model, Path) else None
         content = {
             "schema": SCHEMA,
             "classes": to_plain(self.classes),
             "settings": self.settings.model_dump(mode="json"),
-            "model": model,
+            "model": self.model_file,
             "model_settings": None
             if self._model_recipe is None
             else self._model_recipe.settings.model_dump(mode="json"),
@@ -541,6 +552,32 @@ class Project:
             self.save()
         self.save_case(case)
 
+    def load_labels(self, case: ProjectCase, path: Path, slices: Sequence[int] | None = None) -> bool:
+        """Load the labels of a case from a file; see :meth:`Session.load_labels`.
+
+        A file that was loaded before is not loaded again: what was corrected since then stays.
+
+        Returns:
+            Whether it was loaded.
+
+        Raises:
+            LabelError, CaseError, SessionError, OutputError: nothing is changed.
+        """
+        self._require_writable()
+        digest = _digest_of_files(path)
+        if case.labels_from == digest:
+            return False
+        session, store, problems = self.session(case)
+        try:
+            for problem in problems:
+                self._notify(f"{case.name}: {problem}")
+            session.load_labels(path, slices)
+            case.labels_from = digest
+            self.keep(case, session, store)
+        finally:
+            store.close()
+        return True
+
     def status(self, case: ProjectCase) -> CaseStatus:
         """How far a case is, from its labels on disk."""
         book, problems = self._book(case)
@@ -589,21 +626,34 @@ class Project:
         return self._model is not None
 
     @property
+    def model_file(self) -> str | None:
+        """The name of the model's file, which differs for every model; None without one."""
+        return self._model.name if self._model is not None else None
+
+    @property
     def model(self) -> Checkpoint | None:
         """The model. Raises CheckpointError if its file is damaged."""
         with importing_torch():
             from napari_dinoaugseg.model.checkpoint import load_checkpoint
 
-        if isinstance(self._model, Path):
-            return load_checkpoint(self._model)
-        return self._model
+        return None if self._model is None else load_checkpoint(self._model)
+
+    def is_current(self) -> bool:
+        """Whether the model was trained with the present labels and settings."""
+        if not self.trainings or self._model_recipe is None or self._model_recipe != self._next_recipe:
+            return False
+        return self.trainings[-1].labels == _digest(self.labelled())
+
+    @property
+    def _next_recipe(self) -> Recipe:
+        return Recipe(self.settings, self.config.weights)
 
     def train(
         self, case: ProjectCase | None = None, session: Session | None = None, cancel: Cancel | None = None
     ) -> Generator[Event, None, Round]:
-        """Train on the labelled slices of all cases; continues the model, see :meth:`Session.train`.
+        """Train on the labelled slices of all cases, and save the model; continues it, see :meth:`Session.train`.
 
-        The labels are read at the call; the generator may run in another thread. Call :meth:`take_model` after it.
+        The labels are read at the call; the generator may run in another thread.
 
         Args:
             case: that is open, with labels that may not be saved yet; None = all labels are on disk.
@@ -612,25 +662,27 @@ class Project:
 
         Raises:
             TrainingError: nothing is labelled, or only background.
+            OutputError, ProjectError: the model cannot be saved.
         """
-        others = self.labelled(but=case)
+        self._require_writable()
+        labelled = self.labelled(but=case)
         if case is None or session is None:
-            if not others:
+            if not labelled:
                 msg = "No slice of any case is labelled. Label at least one slice, then train."
                 raise TrainingError(msg)
-            case = next(entry for entry in self.cases if entry.number in others)
+            case = next(entry for entry in self.cases if entry.number in labelled)
             session = self._unopened_session(case)
-            del others[case.number]
-        return self._train(case, session, others, cancel)
+        others = {number: entry for number, entry in labelled.items() if number != case.number}
+        book = session.labels
+        own = LabelledCase(self.recorded(case), {i: book.truth(i) for i in book.labelled}, book.classes)
+        used = {**others, **({case.number: own} if own.labels else {})}
+        return self._train(session, session.train(cancel, list(others.values())), used)
 
     def _train(
-        self, case: ProjectCase, session: Session, others: Mapping[int, LabelledCase], cancel: Cancel | None
+        self, session: Session, training: Generator[Event, None, Round], used: Mapping[int, LabelledCase]
     ) -> Generator[Event, None, Round]:
-        done = yield from session.train(cancel, list(others.values()))
-        slices = {number: tuple(sorted(other.labels)) for number, other in others.items()}
-        if done.labelled:
-            slices[case.number] = done.labelled
-        self.take_model(session, dict(sorted(slices.items())), done)
+        done = yield from training
+        self._take_model(session, used, done)
         return done
 
     def _unopened_session(self, case: ProjectCase) -> Session:
@@ -651,7 +703,7 @@ class Project:
             store.close()
         return session
 
-    def take_model(self, session: Session, slices: Mapping[int, tuple[int, ...]], done: Round) -> None:
+    def _take_model(self, session: Session, used: Mapping[int, LabelledCase], done: Round) -> None:
         """Save the model of a training. Raises OutputError."""
         model, recipe = session.model, session.model_recipe
         if model is None or recipe is None:
@@ -669,8 +721,17 @@ class Project:
             msg = f"{path}: the model could not be saved ({disk.reason(error)}). Free some space and train again."
             raise OutputError(msg) from error
         self._model, self._model_recipe = path, recipe
+        slices = {number: tuple(sorted(used[number].labels)) for number in sorted(used)}
         self.trainings.append(
-            Training(datetime.now(UTC).astimezone(), slices, done.steps, done.final_loss, done.seconds, done.agreement)
+            Training(
+                datetime.now(UTC).astimezone(),
+                _digest(used),
+                slices,
+                done.steps,
+                done.final_loss,
+                done.seconds,
+                done.agreement,
+            )
         )
         self.save()
         for case in self.cases:
@@ -696,6 +757,8 @@ class Project:
             for _ in session.predict(report=report, cancel=cancel):
                 pass
             self.encoder = session.encoder
+            if not cancel:
+                case.predicted_by = self.model_file
             self.keep(case, session, store)
         finally:
             store.close()
@@ -766,6 +829,26 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def _digest(labelled: Mapping[int, LabelledCase]) -> str:
+    """A hash of labels, their slices and their cases."""
+    digest = hashlib.blake2b(digest_size=16)
+    for number in sorted(labelled):
+        for index, labels in sorted(labelled[number].labels.items()):
+            digest.update(f"{number} {index} {labels.shape}".encode())
+            digest.update(np.ascontiguousarray(labels).data)
+    return digest.hexdigest()
+
+
+def _digest_of_files(path: Path) -> str:
+    """A hash of the bytes of a file, or of all files of a folder. Raises LabelError."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    try:
+        return hashlib.blake2b("".join(disk.digest(file) for file in files).encode(), digest_size=16).hexdigest()
+    except OSError as error:
+        msg = f"{path}: the labels cannot be read ({disk.reason(error)}). Check the path."
+        raise LabelError(msg) from error
+
+
 def _relative(path: Path, folder: Path) -> str | None:
     try:
         return os.path.relpath(path, folder)
@@ -776,6 +859,7 @@ def _relative(path: Path, folder: Path) -> str | None:
 def _training_to_plain(training: Training) -> dict[str, Any]:
     return {
         "when": training.when.isoformat(timespec="seconds"),
+        "labels": training.labels,
         "slices": {str(number): list(slices) for number, slices in training.slices.items()},
         "steps": training.steps,
         "final_loss": training.final_loss,
@@ -787,6 +871,7 @@ def _training_to_plain(training: Training) -> dict[str, Any]:
 def _training_from_plain(values: Mapping[str, Any]) -> Training:
     return Training(
         datetime.fromisoformat(values["when"]),
+        str(values["labels"]),
         {int(number): tuple(int(i) for i in slices) for number, slices in values["slices"].items()},
         int(values["steps"]),
         None if values["final_loss"] is None else float(values["final_loss"]),
