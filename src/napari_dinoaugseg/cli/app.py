@@ -23,6 +23,7 @@ from napari_dinoaugseg.cli.options import (
     PredictOptions,
     Preset,
     PresetOption,
+    ProjectOptions,
     Seed,
     SegmentOptions,
     SimulateOptions,
@@ -46,10 +47,47 @@ app = typer.Typer(
 @app.command()
 @takes(SegmentOptions)
 def segment(options: SegmentOptions) -> None:
-    """Learn from the labelled slices of a case and write a mask of all its slices."""
+    """Learn from the labelled slices of a case and write a mask of all its slices; or of several, with one model.
+
+    With several cases, the same command continues where it stopped.
+    """
+    from napari_dinoaugseg.session.cohort import Cohort, find_cohort
+
+    found = find_cohort(options.case, series=options.series, out=options.out)
+    if options.more or found is not None:
+        from napari_dinoaugseg.cli.project import run_segment_all
+
+        cohort = found or Cohort([options.case])
+        for path in options.more or ():
+            more = find_cohort(path, series=options.series, out=options.out) or Cohort([path])
+            cohort = Cohort([*cohort.cases, *more.cases], [*cohort.notices, *more.notices])
+        given = {
+            "--slices": options.slices,
+            "--warm-start": options.warm_start,
+            "--confidence-out": options.confidence_out,
+        }
+        for name, value in given.items():
+            if value is not None:
+                raise typer.BadParameter(f"{name} is for one case, not for several.")
+        if not run_segment_all(options, cohort):
+            raise typer.Exit(1)
+        return
     from napari_dinoaugseg.cli.segment import run_segment
 
     run_segment(options)
+
+
+@app.command()
+@takes(ProjectOptions)
+def project(options: ProjectOptions) -> None:
+    """Work on a project of many cases with one model, as the panel does; without options, list its cases.
+
+    The options are carried out in this order: find, add, labels, remove, train, predict, done, export, report.
+    """
+    from napari_dinoaugseg.cli.project import run_project
+
+    if not run_project(options):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -129,10 +129,9 @@ def mask_options(orientation: MaskOrientation | None, ignore: Ignore | None) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaseOptions:
-    """The options of every command on a case: the case, and how to compute."""
+class ComputeOptions:
+    """The options of every command: how cases are opened, and how to compute."""
 
-    case: CaseArgument
     plane: Plane = None
     component: Component = None
     series: Series = None
@@ -155,6 +154,13 @@ class CaseOptions:
         from napari_dinoaugseg.session.compute import ComputeConfig
 
         return ComputeConfig(self.device, self.weights, self.cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseOptions(ComputeOptions):
+    """The options of a command on a case."""
+
+    case: CaseArgument
 
     def open_case(self) -> Case:
         """Open the case and print its notices. Raises CaseError, SettingsError."""
@@ -197,10 +203,33 @@ class TrainingOptions(CaseOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions(TrainingOptions):
-    """The options of `segment`."""
+    """The options of `segment`, for a case and for several."""
 
-    labels: Annotated[Path, typer.Option(help="Label file with some slices painted, or folder of masks.")]
-    out: Out
+    case: Annotated[
+        Path,
+        typer.Argument(
+            help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures; or several cases: a folder "
+            "with them, or a text file (.txt) with the path of a case a line.",
+            metavar="CASE|CASES",
+        ),
+    ]
+    more: Annotated[
+        list[Path] | None, typer.Argument(help="Further cases: one model learns from the labels of all.", metavar="…")
+    ] = None
+    labels: Annotated[
+        Path,
+        typer.Option(
+            help="Label file with some slices painted, or folder of masks. For several cases a folder with the labels "
+            "of some of them, named like their cases."
+        ),
+    ]
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Where the mask goes: a file like the case's, or a folder for pictures. For several cases a folder, "
+            "which gets a mask of each, the model, a report, and the project that the panel can open."
+        ),
+    ]
     slices: Annotated[
         str | None,
         typer.Option(
@@ -212,6 +241,74 @@ class SegmentOptions(TrainingOptions):
     )
     model_out: ModelOut = None
     confidence_out: ConfidenceOut = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectOptions(ComputeOptions):
+    """The options of `project`."""
+
+    project: Annotated[
+        Path, typer.Argument(help="Folder of the project; it is created if it does not exist.", metavar="PROJECT")
+    ]
+    add: Annotated[
+        list[Path] | None,
+        typer.Option(help="Add a case, or all cases in a folder or list; may be given several times.", metavar="CASE"),
+    ] = None
+    labels: Annotated[
+        Path | None, typer.Option(help="Folder with the labels of some cases, named like their cases.")
+    ] = None
+    find: Annotated[list[str] | None, typer.Option(help="Where the image of a case lies now.", metavar="CASE=PATH")] = (
+        None
+    )
+    done: Annotated[list[str] | None, typer.Option(help="Mark a case as done.", metavar="CASE")] = None
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Remove a case; its labels are moved to the folder `removed` of the project.", metavar="CASE"
+        ),
+    ] = None
+    train: Annotated[bool, typer.Option("--train", help="Train the model on the labelled slices of all cases.")] = False
+    predict: Annotated[bool, typer.Option("--predict", help="Predict the slices of all cases.")] = False
+    export: Annotated[Path | None, typer.Option(help="Write the mask of each case into this folder.")] = None
+    export_nnunet: Annotated[
+        Path | None, typer.Option(help="Write the cases that are done as a raw dataset of nnU-Net.")
+    ] = None
+    report: Annotated[Path | None, typer.Option(help="Write a report, without names, into this folder.")] = None
+    model_out: ModelOut = None
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder name, see `dinoaugseg encoders`.", show_default="of the project")
+    ] = None
+    preset: Annotated[
+        Preset | None,
+        typer.Option(help="Time against quality; paper = the authors' recipe.", show_default="of the project"),
+    ] = None
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the encoder's input in pixels.", show_default="of the project")
+    ] = None
+    seed: Annotated[int | None, typer.Option(help="Of the training.", show_default="of the project")] = None
+    ignore: IgnoreOption = None
+    scheduler: Annotated[
+        str | None, typer.Option(help="Train and predict on a worker of this Dask scheduler, as tls://HOST:PORT.")
+    ] = None
+
+    @property
+    def masks(self) -> MaskOptions:
+        """How masks of pictures are read and written."""
+        return mask_options(self.mask_orientation, self.ignore)
+
+    @property
+    def compute(self) -> ComputeConfig:
+        """Where to compute, with which weights."""
+        return replace(super().compute, scheduler=self.scheduler)
+
+    def settings(self, now: Settings) -> Settings:
+        """The settings of a project with the chosen options. Raises SettingsError."""
+        chosen = {"encoder": self.encoder, "seed": self.seed, "window": self.window, "input_size": self.input_size}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        if self.preset is None or self.preset == now.preset:
+            return now.with_changes(**given) if given else now
+        kept = {"encoder": now.encoder, "seed": now.seed, "window": now.window}
+        return type(now).of_preset(self.preset, **{**kept, **given})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +372,7 @@ class PredictOptions(CaseOptions):
 
 
 _LAST = ("cache", "offline", "json")
-Options = TypeVar("Options", bound=CaseOptions)
+Options = TypeVar("Options", bound=ComputeOptions)
 
 
 def takes(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:

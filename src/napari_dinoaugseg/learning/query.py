@@ -179,8 +179,8 @@ def suggest_in_project(cases: Sequence[CaseFacts], count: int = 1) -> list[Proje
     A label in a new case informs more than another one in a case that has some, so the case is one with the fewest
     labelled slices, and among those the one that the model is least sure of. The slice lies where the project has the
     fewest labels so far, as a position from the first slice (0) to the last (1): positions spread from end to end over
-    the cases, empty slices beyond the ends of a structure included. A model that has only seen the middle of cases paints
-    structures where there are none.
+    the cases, empty slices beyond the ends of a structure included: a model that has only seen the middle of cases
+    paints structures where there are none.
 
     Args:
         cases: all of the project; labelled slices of those that are not open count as well.

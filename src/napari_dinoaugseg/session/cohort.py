@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,10 +26,10 @@ from napari_dinoaugseg.case.files import (
     natural_key,
     suffix_of,
 )
-from napari_dinoaugseg.case.matching import is_mask_folder, split_masks
+from napari_dinoaugseg.case.matching import is_mask_folder, label_studio, match_masks, split_masks
 from napari_dinoaugseg.case.pictures import survey_pictures
 from napari_dinoaugseg.case.tiff import is_stack
-from napari_dinoaugseg.errors import CaseError, Hint, OutputError
+from napari_dinoaugseg.errors import CaseError, Hint, LabelError, OutputError
 
 _PICTURES_AT_LEAST = 2
 _VOLUMES = NIFTI_SUFFIXES | NRRD_SUFFIXES
@@ -100,6 +100,51 @@ def find_cohort(path: Path, *, wanted: bool | None = None, series: str | None = 
     if not (wanted or inside.is_cohort(series)):
         return None
     return inside.cohort(out)
+
+
+def match_labels(folder: Path, cases: Sequence[Path]) -> dict[Path, Path]:
+    """The label file of each case that has one, found by name.
+
+    The labels of `NAME.nii.gz` are `NAME.nii.gz`, `NAME_seg.nii.gz`, … in the folder; those of a folder of pictures are
+    a folder with its name. Of nnU-Net's images, `NAME_0000.nii.gz`, they are `NAME.nii.gz`.
+
+    Args:
+        folder: of the labels.
+        cases: files and folders; labels of other names are refused.
+
+    Raises:
+        LabelError: no such folder, two label files of one case, or labels that belong to no case.
+    """
+    if not folder.is_dir():
+        msg = f"{folder}: this is not a folder. The labels of several cases lie in one, named like their cases."
+        raise LabelError(msg)
+    entries = [path for path in folder.iterdir() if not is_hidden(path, folder)]
+    files = [
+        path for path in entries if path.is_dir() or suffix_of(path) in _VOLUMES | PICTURE_SUFFIXES | DICOM_SUFFIXES
+    ]
+    named = {name_of(path): path for path in cases}
+    labels: dict[str, Path] = {}
+    for path in sorted(files, key=lambda file: natural_key(file.name)):
+        other = labels.setdefault(name_of(path), path)
+        if other is not path:
+            msg = f"{folder}: {other.name} and {path.name} are labels of the same name. Keep one of them here."
+            raise LabelError(msg)
+    # Label Studio numbers its tasks: they could only be counted off, which is no match.
+    found = match_masks([name for name in labels if label_studio(name) is None], named)
+    lost = sorted(set(labels) - set(found), key=natural_key)
+    if lost:
+        msg = f"{folder}: {listed(lost)} belong to no case. Name labels like their cases, or move these away."
+        raise LabelError(msg)
+    taken: dict[Path, Path] = {}
+    for mask, name in found.items():
+        other = taken.setdefault(named[name], labels[mask])
+        if other is not labels[mask]:
+            msg = f"{folder}: {other.name} and {labels[mask].name} are both labels of {name}. Keep one of them here."
+            raise LabelError(msg)
+    if not taken:
+        msg = f"{folder}: there is no label file. Name a folder with the labels of at least one case."
+        raise LabelError(msg)
+    return taken
 
 
 def place_results(cases: Iterable[Path], out: Path) -> list[CohortCase]:

@@ -638,6 +638,18 @@ class Project:
 
         return None if self._model is None else load_checkpoint(self._model)
 
+    def export_model(self, path: Path) -> None:
+        """Save the model for other cases. Raises TrainingError without one, OutputError."""
+        if self._model is None:
+            msg = "No trained model to save. Train first."
+            raise TrainingError(msg)
+        with importing_torch():
+            from napari_dinoaugseg.model.checkpoint import load_checkpoint, save_checkpoint
+
+        names = {entry["number"]: entry for entry in to_plain(self.classes)}  # possibly renamed
+        model = load_checkpoint(self._model)
+        save_checkpoint(path, replace(model, classes=[names.get(entry["number"], entry) for entry in model.classes]))
+
     def is_current(self) -> bool:
         """Whether the model was trained with the present labels and settings."""
         if not self.trainings or self._model_recipe is None or self._model_recipe != self._next_recipe:

@@ -1,0 +1,280 @@
+"""`dinoaugseg project`, and `dinoaugseg segment` on several cases: many cases, one model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from napari_dinoaugseg.case.files import natural_key
+from napari_dinoaugseg.cli.options import ProjectOptions, SegmentOptions
+from napari_dinoaugseg.cli.output import ProgressLine, note, print_json, print_text, tell, tell_error
+from napari_dinoaugseg.cli.segment import check_model_output
+from napari_dinoaugseg.cli.words import error_text
+from napari_dinoaugseg.cluster import compute_for
+from napari_dinoaugseg.errors import DinoAugSegError, ProjectError, TrainingError, one_line
+from napari_dinoaugseg.learning.query import ProjectSuggestion
+from napari_dinoaugseg.session.cohort import (
+    Cohort,
+    CohortCase,
+    find_cohort,
+    match_labels,
+    place_results,
+    prepare_folder,
+)
+from napari_dinoaugseg.session.export import export_masks
+from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be used, while the others could.
+
+    Attributes:
+        name: of the case, or of its file.
+        reason: in one line.
+    """
+
+    name: str
+    reason: str
+
+
+def run_project(options: ProjectOptions) -> bool:
+    """Do with a project what the options say; returns whether every case could be used."""
+    started = time.monotonic()
+    failures: list[Failure] = []
+    with Project(options.project, config=options.compute, make_compute=compute_for, notify=tell) as project:
+        _configure(project, options)
+        for text in options.find or ():
+            name, path = _split(text)
+            project.relocate(project.find(name), path)
+        for path in options.add or ():
+            cohort = find_cohort(path, series=options.series, out=options.project) or Cohort([path])
+            failures += _add(project, cohort, options)
+        if options.labels is not None:
+            _load_labels(project, match_labels(options.labels, [case.path for case in project.cases]))
+        for name in options.remove or ():
+            case = project.find(name)
+            tell(f"{case.name} was removed; its labels are in {project.remove(case)}.")
+        if options.train:
+            _train(project)
+        if options.predict:
+            failures += _predict(project, project.cases)
+        for name in options.done or ():
+            case = project.find(name)
+            case.is_done = True
+            project.save_case(case)
+        files: dict[str, Any] = {}
+        if options.export is not None:
+            files["masks"], failed = _export(project, options.export)
+            failures += failed
+        if options.model_out is not None:
+            check_model_output(options.model_out, [case.path for case in project.cases])
+            project.export_model(options.model_out)
+            files["model"] = str(options.model_out)
+        _show(project, failures, files, time.monotonic() - started, as_json=options.json)
+    return not failures
+
+
+def run_segment_all(options: SegmentOptions, cohort: Cohort) -> bool:
+    """Train one model on the labelled slices of several cases, and write a mask of each; continues where it stopped.
+
+    Returns:
+        Whether every case has a mask.
+    """
+    started = time.monotonic()
+    cohort = replace(cohort, cases=[path.absolute() for path in cohort.cases])
+    for notice in cohort.notices:
+        note(notice)
+    out = options.out.absolute()
+    places = place_results(cohort.cases, out)
+    labels = match_labels(options.labels, cohort.cases)
+    if options.model_out is not None:
+        check_model_output(options.model_out, [*cohort.cases, *(place.mask for place in places)])
+    prepare_folder(out, options.case, places)
+    with Project(
+        out / "project", settings=options.settings, config=options.compute, make_compute=compute_for, notify=tell
+    ) as project:
+        failures = _add(project, cohort, options)
+        by_path = {case.path: case for case in project.cases}
+        _load_labels(project, {path: file for path, file in labels.items() if path in by_path})
+        _train(project)
+        cases = [by_path[path] for path in cohort.cases if path in by_path]
+        failures += _predict(project, cases)
+        masks, failed = _export(project, out, places)
+        failures += failed
+        files: dict[str, Any] = {"masks": masks, "project": str(project.folder)}
+        model = options.model_out or out / "model.safetensors"
+        project.export_model(model)
+        files["model"] = str(model)
+        _show(project, failures, files, time.monotonic() - started, as_json=options.json)
+    return not failures
+
+
+def _configure(project: Project, options: ProjectOptions) -> None:
+    settings = options.settings(project.settings)
+    if settings != project.settings:
+        project.settings = settings
+        project.save()
+
+
+def _split(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals:
+        msg = f"'{text}' does not say where the case lies. Write it as CASE=PATH."
+        raise ProjectError(msg)
+    return name, Path(path)
+
+
+def _add(project: Project, cohort: Cohort, options: ProjectOptions | SegmentOptions) -> list[Failure]:
+    """Add cases; those that are there already stay as they are."""
+    failures = []
+    for notice in cohort.notices:
+        note(notice)
+    known = {case.path for case in project.cases}
+    for path in cohort.cases:
+        if path.absolute() in known:
+            continue
+        try:
+            case, is_new = project.add(
+                path, plane=options.plane, series=options.series, component=options.component, masks=options.masks
+            )
+        except DinoAugSegError as error:
+            failures.append(_failure(path.name, error))
+            continue
+        if not is_new and case.path != path.absolute():
+            note(f"{path.name} has the same pixels as {case.name}, which is in the project already.")
+    return failures
+
+
+def _failure(name: str, error: DinoAugSegError) -> Failure:
+    failure = Failure(name, one_line(error_text(error)))
+    tell_error(error)
+    return failure
+
+
+def _load_labels(project: Project, labels: dict[Path, Path]) -> None:
+    for case in project.cases:
+        if case.path in labels and project.load_labels(case, labels[case.path]):
+            status = project.status(case)
+            tell(f"{case.name}: {len(status.labelled)} of {status.n_slices} slices labelled.")
+
+
+def _train(project: Project) -> None:
+    if project.is_current():
+        tell("The model is up to date: labels and settings are those of its training.")
+        return
+    labelled = project.labelled()
+    slices = sum(len(entry.labels) for entry in labelled.values())
+    tell(f"Training on {slices} labelled slices of {len(labelled)} cases.")
+    with ProgressLine().live() as line:
+        line.run(project.train())
+
+
+def _predict(project: Project, cases: Sequence[ProjectCase]) -> list[Failure]:
+    """Predict the cases that the present model has not predicted yet; one that fails does not stop the others."""
+    failures: list[Failure] = []
+    if not project.is_trained:
+        msg = f"{project.folder.name} has no trained model yet. Label slices of some cases, then train."
+        raise TrainingError(msg)
+    for case in list(cases):
+        if case.predicted_by == project.model_file:
+            continue
+        started = time.monotonic()
+        try:
+            with ProgressLine().live() as line:
+                _, problems = project.predict(case, report=line.show)
+        except DinoAugSegError as error:
+            failures.append(_failure(case.name, error))
+            continue
+        for problem in problems:
+            note(problem, f"{case.name}: ")
+        tell(f"{case.name}: predicted in {time.monotonic() - started:.1f} s.")
+    return failures
+
+
+def _export(project: Project, out: Path, places: Sequence[CohortCase] | None = None) -> tuple[list[str], list[Failure]]:
+    """Write the mask of each case into a folder, or of those with a place."""
+    if places is None:
+        places = place_results([case.path for case in project.cases], out.absolute())
+        prepare_folder(out, project.folder, places)
+    masks: dict[Path, Path] = {place.path: place.mask for place in places}
+    written, failures = [], []
+    for case in project.cases:
+        if case.path not in masks:
+            continue
+        try:
+            session, store, problems = project.session(case)
+            try:
+                for problem in problems:
+                    note(problem, f"{case.name}: ")
+                written += [str(path) for path in export_masks(session, masks[case.path])]
+            finally:
+                store.close()
+        except DinoAugSegError as error:
+            failures.append(_failure(case.name, error))
+    return written, failures
+
+
+def _show(
+    project: Project, failures: Sequence[Failure], files: dict[str, Any], seconds: float, *, as_json: bool
+) -> None:
+    statuses = {case.number: project.status(case) for case in project.cases}
+    suggested = project.suggest(1, statuses) if project.cases else []
+    if as_json:
+        print_json(
+            {
+                "project": str(project.folder),
+                "cases": [_as_json(case, statuses[case.number], project) for case in project.cases],
+                "model": project.model_file,
+                "next": _next_as_json(suggested),
+                "failed": [vars(failure) for failure in failures],
+                "files": files,
+                "seconds": round(seconds, 3),
+            }
+        )
+        return
+    _print_table(project, statuses)
+    for name, value in files.items():
+        print_text(f"{name:<9} {value if isinstance(value, str) else f'{len(value)} files'}")
+    if suggested:
+        case = next(entry for entry in project.cases if entry.number == suggested[0].case)
+        print_text(f"next      label slice {suggested[0].index} of {case.name}: {suggested[0].reason}")
+    for failure in failures:
+        print_text(f"failed    {failure.name}: {failure.reason}")
+    print_text(f"seconds   {seconds:.1f}")
+
+
+def _as_json(case: ProjectCase, status: CaseStatus, project: Project) -> dict[str, Any]:
+    return {
+        "number": case.number,
+        "name": case.name,
+        "path": str(case.path),
+        "slices": status.n_slices,
+        "painted": status.n_manual,
+        "accepted": status.n_accepted,
+        "predicted": status.n_predicted,
+        "confidence": None if status.confidence is None else round(status.confidence, 4),
+        "current": project.model_file is not None and case.predicted_by == project.model_file,
+        "done": case.is_done,
+    }
+
+
+def _next_as_json(suggested: Sequence[ProjectSuggestion]) -> dict[str, Any] | None:
+    return vars(suggested[0]) if suggested else None
+
+
+def _print_table(project: Project, statuses: dict[int, CaseStatus]) -> None:
+    if not project.cases:
+        print_text(f"{project.folder.name} has no case yet. Add some with --add.")
+        return
+    width = max(len("case"), *(len(case.name) for case in project.cases))
+    print_text(f"{'':>4} {'case':<{width}}  slices  painted  accepted  predicted  sure  done")
+    for case in sorted(project.cases, key=lambda entry: natural_key(entry.name)):
+        status = statuses[case.number]
+        sure = "-" if status.confidence is None else f"{status.confidence:.0%}"
+        counts = f"{status.n_slices:>6}  {status.n_manual:>7}  {status.n_accepted:>8}  {status.n_predicted:>9}"
+        done = "yes" if case.is_done else ""
+        print_text(f"{case.number:>4} {case.name:<{width}}  {counts}  {sure:>4}  {done}".rstrip())
