@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_dinoaugseg.learning.query import suggest
+from napari_dinoaugseg.learning.query import CaseFacts, suggest, suggest_in_project
 
 
 def test_without_predictions_the_middle_comes_first_then_the_largest_gap():
@@ -81,3 +81,45 @@ def test_suggestions_are_distinct_unlabelled_and_as_many_as_there_are(n, labelle
     chosen = [entry.index for entry in suggest(n, labelled, confidence, count, amounts)]
     assert len(chosen) == len(set(chosen)) == min(count, n - len(labelled))
     assert not labelled & set(chosen)
+
+
+def cases_of(*sizes: int, **changes):
+    return [CaseFacts(number, size, (), None, **changes) for number, size in enumerate(sizes, 1)]
+
+
+def test_positions_in_a_project_spread_from_end_to_end_over_its_cases():
+    cases = cases_of(*(30 + number % 8 for number in range(20)))
+    chosen = suggest_in_project(cases, 20)
+    assert sorted(entry.case for entry in chosen) == list(range(1, 21))
+    sizes = {case.number: case.n_slices for case in cases}
+    positions = sorted(entry.index / (sizes[entry.case] - 1) for entry in chosen)
+    assert positions[0] == 0
+    assert positions[-1] == 1
+    assert max(after - before for before, after in pairwise(positions)) < 0.12
+
+
+def test_a_project_begins_with_a_slice_that_holds_structures():
+    (first,) = suggest_in_project(cases_of(41, 41))
+    assert (first.case, first.index) == (1, 20)
+
+
+def test_among_cases_with_as_few_labels_the_least_sure_one_comes_next():
+    cases = [CaseFacts(1, 9, (4,), 0.2), CaseFacts(2, 9, (), 0.9), CaseFacts(3, 9, (), 0.6), CaseFacts(4, 9, (), 0.7)]
+    assert [entry.case for entry in suggest_in_project(cases, 4)] == [3, 4, 2, 1]
+
+
+def test_a_second_slice_of_a_case_keeps_away_from_its_first():
+    (entry,) = suggest_in_project([CaseFacts(1, 21, (0,), None)])
+    assert entry.index > 10
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    done=st.sets(st.integers(1, 5)),
+    count=st.integers(0, 50),
+)
+def test_suggestions_of_a_project_are_distinct_and_never_in_a_case_that_is_done(sizes, done, count):
+    cases = [CaseFacts(n, size, (), None, is_open=n not in done) for n, size in enumerate(sizes, 1)]
+    chosen = [(entry.case, entry.index) for entry in suggest_in_project(cases, count)]
+    assert len(chosen) == len(set(chosen)) == min(count, sum(case.n_slices for case in cases if case.is_open))
+    assert not done & {case for case, _ in chosen}

@@ -1,0 +1,291 @@
+"""A project: many cases, one model, as command and panel use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.errors import CaseError, ProjectError, TrainingError
+from napari_dinoaugseg.learning.metrics import dice
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.compute import ComputeConfig
+from napari_dinoaugseg.session.project import MissingCaseError, Project
+from napari_dinoaugseg.session.session import Session
+from tests.blobs import LABELLED, truth_voxels, write_case
+
+SETTINGS = Settings.of_preset(
+    "fast", encoder="efficientnet-lite0", input_size=64, context=0, steps=60, views=2, width=32
+)
+
+
+def truth(index: int) -> np.ndarray:
+    """The true labels of a slice, as the case shows it."""
+    return TRUTH[index]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _truth(tmp_path_factory):
+    global TRUTH
+    case = open_case(write_case(tmp_path_factory.mktemp("truth"))[1], plane="axial")
+    TRUTH = [case.slice(i).astype(np.uint16) for i in range(case.n_slices)]
+
+
+def write_cases(folder: Path, count: int) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    paths = [write_case(folder, seed)[0] for seed in range(count)]
+    (folder / "truth.nii.gz").unlink()
+    return paths
+
+
+def open_project(folder: Path, **options) -> Project:
+    return Project(folder, settings=SETTINGS, config=ComputeConfig("cpu"), **options)
+
+
+def label(project: Project, number: int, slices: dict[int, np.ndarray]) -> None:
+    """Label slices of a case as the panel does, and close it."""
+    case = project.find(str(number))
+    session, store, _ = project.session(case)
+    session.take_labels(slices, case.path)
+    project.keep(case, session, store)
+    store.close()
+
+
+def run(work):
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Three cases without labels."""
+    write_cases(tmp_path / "images", 3)
+    with open_project(tmp_path / "project") as made:
+        for path in sorted((tmp_path / "images").iterdir()):
+            made.add(path, plane="axial")
+        yield made
+
+
+def test_one_model_learns_from_the_labels_of_all_cases_and_predicts_another(project):
+    bright, dim = ({i: np.where(truth(i) == n, n, 0).astype(np.uint16) for i in LABELLED} for n in (1, 3))
+    for labels, hidden in ((bright, 3), (dim, 1)):
+        for i in labels:  # what the other case teaches is unknown here, and not background
+            labels[i][truth(i) == hidden] = 65535
+    for number, labels in ((1, bright), (2, dim)):
+        case = project.find(str(number))
+        session, store, _ = project.session(case)
+        for class_number in (1, 3):
+            if class_number not in [entry.number for entry in session.labels.classes]:
+                session.labels.add_class(number=class_number)
+        for i, painted in labels.items():
+            session.paint(i, painted)
+        project.keep(case, session, store)
+        store.close()
+    run(project.train())
+    assert project.trainings[-1].slices == {1: LABELLED, 2: LABELLED}
+    session, _ = project.predict(project.find("3"))
+    found, true = session.labels.predicted(8), truth(8)
+    assert dice(found == 1, true == 1) > 0.8
+    assert dice(found == 3, true == 3) > 0.8
+    again, store, _ = project.session(project.find("3"))
+    store.close()
+    assert np.array_equal(again.labels.predicted(8), found)
+
+
+def test_a_second_training_reads_no_image(project, tmp_path):
+    for number in (1, 2):
+        label(project, number, {i: truth(i) for i in LABELLED})
+    run(project.train())
+    project.close()
+    shutil.rmtree(tmp_path / "images")
+    with open_project(tmp_path / "project") as again:
+        assert again.is_current()
+        done = run(again.train())
+    assert done.seconds["encode"] == 0
+
+
+def test_a_project_of_one_case_trains_as_a_session_of_it(tmp_path):
+    (image,) = write_cases(tmp_path / "images", 1)
+    session = Session(open_case(image, plane="axial"), SETTINGS, ComputeConfig("cpu"))
+    session.take_labels({i: truth(i) for i in LABELLED}, image)
+    run(session.train())
+    alone = {found.index: found.classes for found in session.predict()}
+    with open_project(tmp_path / "project") as project:
+        project.add(image, plane="axial")
+        label(project, 1, {i: truth(i) for i in LABELLED})
+        run(project.train())
+        opened, _ = project.predict(project.cases[0])
+    assert all(np.array_equal(opened.labels.predicted(i), classes) for i, classes in alone.items())
+
+
+def test_the_model_is_kept_once_and_outlives_the_program(project, tmp_path):
+    label(project, 1, {i: truth(i) for i in LABELLED})
+    run(project.train())
+    run(project.train())
+    project.close()
+    assert len(list((tmp_path / "project").rglob("*.safetensors"))) == 1
+    with Project(tmp_path / "project", config=ComputeConfig("cpu")) as again:
+        assert again.settings == SETTINGS
+        assert [entry.number for entry in again.classes] == [1, 3]
+        assert len(again.trainings) == 2
+        assert not again.is_current() or again.predict(again.find("2"))[0].labels.confidence
+
+
+def test_labels_that_are_open_in_the_panel_count_before_they_are_saved(project):
+    label(project, 1, {i: truth(i) for i in LABELLED})
+    case = project.find("2")
+    session, store, _ = project.session(case)
+    session.take_labels({8: truth(8)}, case.path)
+    run(project.train(case, session))
+    store.close()
+    assert project.trainings[-1].slices == {1: LABELLED, 2: (8,)}
+    assert session.is_trained
+
+
+def test_nothing_is_trained_without_labels(project):
+    with pytest.raises(TrainingError, match="No slice of any case is labelled"):
+        project.train()
+
+
+def test_the_same_pixels_are_one_case(project, tmp_path):
+    copy = shutil.copy(project.cases[0].path, tmp_path / "other name.nii.gz")
+    case, is_new = project.add(Path(copy), plane="axial")
+    assert (case.number, is_new) == (1, False)
+    _, is_new = project.add(Path(copy), plane="coronal")
+    assert is_new
+
+
+def test_pictures_are_refused_among_volumes_and_nothing_changes(project, tmp_path):
+    from PIL import Image
+
+    Image.new("L", (20, 20)).save(tmp_path / "picture.png")
+    with pytest.raises(CaseError, match="two projects"):
+        project.add(tmp_path / "picture.png")
+    assert len(project.cases) == 3
+    assert len(list((project.folder / "cases").iterdir())) == 3
+
+
+def test_a_removed_case_keeps_its_labels_and_its_number(project, tmp_path):
+    label(project, 3, {8: truth(8)})
+    kept = project.remove(project.find("3"))
+    assert list((kept / "slices").glob("00008_manual_*.png"))
+    (image,) = write_cases(tmp_path / "more", 1)
+    voxels = nib.load(image)
+    nib.save(nib.Nifti1Image(np.asarray(voxels.dataobj) + np.int16(7), voxels.affine), image)
+    assert project.add(image, plane="axial")[0].number == 4
+
+
+def test_a_missing_image_is_asked_for_and_its_labels_stay(project, tmp_path):
+    label(project, 1, {8: truth(8)})
+    case = project.find("1")
+    project.opened(project.find("2"))  # lets the pixels of the first go
+    moved = shutil.move(case.path, tmp_path / "elsewhere.nii.gz")
+    with pytest.raises(MissingCaseError, match="Its labels are safe"):
+        project.session(case)
+    assert project.status(case).n_manual == 1
+    with pytest.raises(CaseError, match="not the pixels that were labelled"):
+        project.relocate(case, project.cases[1].path)
+    project.relocate(case, Path(moved))
+    session, store, _ = project.session(case)
+    store.close()
+    assert session.labels.labelled == [8]
+
+
+def test_a_moved_image_is_found_by_its_name_below_the_project(project):
+    case = project.find("1")
+    project.opened(project.find("2"))
+    (project.folder / "images").mkdir()
+    shutil.move(case.path, project.folder / "images")
+    assert project.opened(case).name == case.name
+    assert case.path.parent.name == "images"
+
+
+def test_project_and_images_move_together(project, tmp_path):
+    label(project, 1, {8: truth(8)})
+    project.close()
+    (tmp_path / "other").mkdir()
+    for name in ("images", "project"):
+        shutil.move(tmp_path / name, tmp_path / "other" / name)
+    with open_project(tmp_path / "other" / "project") as moved:
+        assert moved.opened(moved.cases[0]).n_slices == 16
+        assert moved.cases[0].path.parent == tmp_path / "other" / "images"
+
+
+def test_a_replaced_image_is_refused(project):
+    case = project.find("1")
+    project.opened(project.find("2"))
+    shutil.copy(project.find("2").path, case.path)
+    with pytest.raises(CaseError, match="not the pixels that were labelled"):
+        project.opened(case)
+
+
+def test_a_second_program_can_look_but_not_change(project, tmp_path):
+    label(project, 1, {8: truth(8)})
+    with open_project(tmp_path / "project") as second:
+        assert "open in another window" in second.reason
+        assert second.status(second.cases[0]).n_manual == 1
+        with pytest.raises(ProjectError, match="open in another window"):
+            second.add(project.cases[0].path)
+        with pytest.raises(ProjectError, match="open in another window"):
+            second.remove(second.cases[0])
+        with pytest.raises(ProjectError, match="open in another window"):
+            second.train()
+
+
+def test_an_interrupted_adding_leaves_no_case(project, tmp_path):
+    (project.folder / "cases" / "004").mkdir()  # killed before case.json was written
+    project.close()
+    with open_project(tmp_path / "project") as again:
+        assert len(again.cases) == 3
+        (image,) = write_cases(tmp_path / "more", 1)
+        assert again.add(image, plane="sagittal")[0].number == 5
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"classes": 3}'])
+def test_a_damaged_project_is_reported_and_not_changed(project, tmp_path, content):
+    project.close()
+    file = tmp_path / "project" / "project.json"
+    file.write_text(content)
+    with pytest.raises(ProjectError, match=r"project\.json"):
+        open_project(tmp_path / "project")
+    assert file.read_text() == content
+
+
+def test_a_project_of_a_newer_version_is_refused(project, tmp_path):
+    project.close()
+    file = tmp_path / "project" / "project.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 99}))
+    with pytest.raises(ProjectError, match="newer version"):
+        open_project(tmp_path / "project")
+
+
+def test_a_folder_with_other_files_is_no_project(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ProjectError, match="holds other files"):
+        open_project(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_labels_from_a_file_are_loaded_once_so_that_corrections_stay(project, tmp_path):
+    voxels = np.zeros_like(truth_voxels())
+    voxels[:, :, 8] = truth_voxels()[:, :, 8]
+    file = tmp_path / "labels.nii.gz"
+    image = nib.load(project.cases[0].path)
+    nib.save(nib.Nifti1Image(voxels, image.affine), file)
+    case = project.cases[0]
+    assert project.load_labels(case, file)
+    corrected = truth(8).copy()
+    corrected[0, 0] = 1
+    label(project, 1, {8: corrected})
+    assert not project.load_labels(case, file)
+    session, store, _ = project.session(case)
+    store.close()
+    assert session.labels.manual(8)[0, 0] == 1
