@@ -19,6 +19,7 @@ from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.model.checkpoint import save_checkpoint
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.session.session import LabelledCase
 from tests.blobs import LABELLED, LEFT_OUT
 from tests.cluster.schedulers import make_certificates, running_scheduler
 from tests.session.test_session import drain
@@ -101,6 +102,20 @@ def test_a_worker_learns_and_predicts_as_this_machine_does(labelled, scheduler):
 
 
 @pytest.mark.slow
+def test_a_worker_learns_from_several_cases_as_this_machine_does(labelled, scheduler, blob_files, new_session):
+    other = new_session()
+    other.load_labels(blob_files[1], (2, 6))
+    others = [LabelledCase(other.case, {i: other.labels.truth(i) for i in (2, 6)}, other.labels.classes)]
+    masks = []
+    for options in ({}, {"scheduler": scheduler.address}):
+        session = labelled(**options)
+        drain(session.train(None, others))
+        assert session.history[-1].labelled == LABELLED
+        masks.append({found.index: found.classes for found in session.predict()})
+    here, there = masks
+    assert all(np.array_equal(here[i], there[i]) for i in LEFT_OUT)
+
+
 def test_a_second_training_there_goes_on_and_sends_nothing_again(labelled, scheduler, tmp_path):
     session = labelled(scheduler=scheduler.address)
     session.labels.rename_class(1, "John Doe's lesion")
@@ -337,21 +352,21 @@ def on_worker(monkeypatch):
 def test_a_worker_without_room_or_of_another_version_says_so(facts, monkeypatch):
     monkeypatch.setattr(remote, "available_memory", lambda: 64 * 2**20)
     with pytest.raises(ClusterError, match="memory for 32 MB of slices, and the case takes 40 MB"):
-        WorkerActor(facts, connection.version("napari-dinoaugseg"), 40 * 2**20)
+        WorkerActor([facts], connection.version("napari-dinoaugseg"), 40 * 2**20)
     with pytest.raises(ClusterError, match="Install the same version"):
-        WorkerActor(facts, "0.0.1", 0)
+        WorkerActor([facts], "0.0.1", 0)
 
 
 @pytest.mark.usefixtures("on_worker")
 def test_an_actor_that_is_asked_out_of_turn_answers_with_an_error(facts, quick):
-    made = WorkerActor(facts, connection.version("napari-dinoaugseg"), 0)
+    made = WorkerActor([facts], connection.version("napari-dinoaugseg"), 0)
     assert "before it had started" in str(made.train({}, [], quick).error)
     assert "no work to continue" in str(made.draw(False).error)
 
 
 @pytest.mark.usefixtures("on_worker")
 def test_what_nobody_foresaw_is_an_answer_too(facts, monkeypatch):
-    made = WorkerActor(facts, connection.version("napari-dinoaugseg"), 0)
+    made = WorkerActor([facts], connection.version("napari-dinoaugseg"), 0)
 
     def failing():
         yield Notice("first")

@@ -1,0 +1,147 @@
+"""Several cases, one model: `segment` on a folder of cases, and `project`, as a person types them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.blobs import LABELLED, truth_voxels, write_case
+from tests.case.builders import listing
+from tests.cli.conftest import QUICK, run_command
+
+SEGMENT = ("segment", "cases", "--labels", "labels", "--out", "out", *QUICK)
+
+
+def write_cases(folder: Path) -> None:
+    """Three cases, and labels of three slices of the first two: one class in each."""
+    (folder / "cases").mkdir()
+    (folder / "labels").mkdir()
+    for number in range(3):
+        image, truth = write_case(folder, number)
+        image.rename(folder / "cases" / f"patient {number}.nii.gz")
+    truth.unlink()
+    affine = nib.load(folder / "cases" / "patient 0.nii.gz").affine
+    for name in ("patient 0", "patient 1_seg"):
+        painted = np.zeros_like(truth_voxels())
+        painted[:, :, LABELLED] = truth_voxels()[:, :, LABELLED]
+        nib.save(nib.Nifti1Image(painted, affine), folder / "labels" / f"{name}.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def segmented_cases(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("segmented_cases")
+    write_cases(folder)
+    (folder / "cases" / "broken.nii.gz").write_bytes(b"\x1f\x8b broken")
+    return folder, run_command(folder, *SEGMENT)
+
+
+@pytest.fixture
+def cases(tmp_path):
+    write_cases(tmp_path)
+    return tmp_path
+
+
+def refused(outcome, *words: str) -> None:
+    assert outcome.code == 1, outcome.errors
+    assert "Traceback" not in outcome.errors
+    for word in words:
+        assert word in outcome.errors
+
+
+@pytest.mark.slow
+def test_one_command_gives_a_mask_of_each_case_and_a_broken_one_does_not_stop_it(segmented_cases):
+    folder, outcome = segmented_cases
+    assert outcome.code == 1
+    assert "broken.nii.gz" in outcome.errors
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert names == {*(f"patient {n}.nii.gz" for n in range(3)), "model.safetensors", "project"}
+    for number in range(3):
+        mask = np.asarray(nib.load(folder / "out" / f"patient {number}.nii.gz").dataobj)
+        for n in (1, 3):
+            both = np.count_nonzero((mask == n) & (truth_voxels() == n))
+            assert 2 * both / (np.count_nonzero(mask == n) + np.count_nonzero(truth_voxels() == n)) > 0.7
+    for line in ("patient 2", "failed    broken.nii.gz", "next      label slice"):
+        assert line in outcome.output
+
+
+@pytest.mark.slow
+def test_the_same_command_continues_and_changes_nothing(segmented_cases):
+    folder, _ = segmented_cases
+    before = listing(folder / "out")
+    again = run_command(folder, *SEGMENT)
+    assert "The model is up to date" in again.errors
+    assert "training" not in again.errors
+    after = listing(folder / "out")
+    assert {name: content for name, content in after.items() if not name.endswith("/lock")} == {
+        name: content for name, content in before.items() if not name.endswith("/lock")
+    }
+
+
+@pytest.mark.slow
+def test_a_project_is_listed_marked_and_exported_again(segmented_cases, tmp_path):
+    folder, _ = segmented_cases
+    shutil.copytree(folder / "out" / "project", tmp_path / "project")
+    listed = run_command(tmp_path, "project", "project", "--done", 2, "--export", "masks", "--json").json
+    assert [case["name"] for case in listed["cases"]] == ["patient 0", "patient 1", "patient 2"]
+    assert [case["painted"] for case in listed["cases"]] == [3, 3, 0]
+    assert [case["done"] for case in listed["cases"]] == [False, True, False]
+    assert all(case["current"] for case in listed["cases"])
+    assert listed["next"]["case"] == 3
+    for number in range(3):
+        one, other = (root / f"patient {number}.nii.gz" for root in (folder / "out", tmp_path / "masks"))
+        assert np.array_equal(np.asarray(nib.load(one).dataobj), np.asarray(nib.load(other).dataobj))
+
+
+def test_cases_are_added_and_counted(cases):
+    added = run_command(cases, "project", "p", "--add", "cases", "--labels", "labels").output
+    assert "patient 2" in added
+    listed = run_command(cases, "project", "p", "--json").json
+    assert [case["painted"] for case in listed["cases"]] == [3, 3, 0]
+    assert listed["model"] is None
+
+
+def test_an_empty_project_says_what_to_do(tmp_path):
+    outcome = run_command(tmp_path, "project", "p")
+    assert outcome.code == 0
+    assert "Add some with --add" in outcome.output
+
+
+def test_labels_of_no_case_are_refused_before_anything_is_written(cases):
+    (cases / "labels" / "patient 0.nii.gz").rename(cases / "labels" / "stranger.nii.gz")
+    before = listing(cases)
+    refused(run_command(cases, *SEGMENT), "stranger", "belong to no case")
+    assert listing(cases) == before
+
+
+def test_predicting_without_a_model_says_what_to_do(cases):
+    refused(run_command(cases, "project", "p", "--add", "cases", "--predict"), "no trained model yet")
+
+
+def test_training_without_labels_says_what_to_do(cases):
+    refused(run_command(cases, "project", "p", "--add", "cases", "--train"), "No slice of any case is labelled")
+
+
+def test_a_missing_image_is_named_with_the_option_that_finds_it(cases):
+    assert run_command(cases, "project", "p", "--add", "cases").code == 0
+    (cases / "cases" / "patient 1.nii.gz").rename(cases / "elsewhere.nii.gz")
+    refused(run_command(cases, "project", "p", "--labels", "labels"), "patient 1", "--find patient 1=PATH")
+    found = run_command(cases, "project", "p", "--find", "patient 1=elsewhere.nii.gz")
+    assert found.code == 0, found.errors
+    assert run_command(cases, "project", "p", "--json").json["cases"][1]["path"].endswith("elsewhere.nii.gz")
+
+
+def test_a_case_that_is_not_there_is_refused(cases):
+    run_command(cases, "project", "p", "--add", "cases")
+    refused(run_command(cases, "project", "p", "--done", "nobody"), "nobody", "by its number")
+
+
+@pytest.mark.parametrize("option", [("--slices", "1,2"), ("--confidence-out", "c.nii.gz")])
+def test_options_of_one_case_are_refused_for_several(cases, option):
+    outcome = run_command(cases, *SEGMENT, *option)
+    assert outcome.code == 2
+    assert option[0] in outcome.errors
+    assert not (cases / "out").exists()
