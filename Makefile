@@ -40,7 +40,7 @@ setup: $(VENV)/.complete  ## make .venv and install all that is needed (run and 
 ifneq ($(shell cat $(VENV)/.complete 2>/dev/null),$(CURDIR))
 .PHONY: $(VENV)/.complete
 endif
-$(VENV)/.complete: setup.cfg pyproject.toml
+$(VENV)/.complete: setup.cfg pyproject.toml tools/without_dependencies.txt
 	@tools/make_venv.sh "$(PYTHON)" "$(EXTRAS)" "$(CURDIR)" "$(VENV)"
 
 run: setup  ## open napari with the sample case; without a display, segment it

@@ -3,9 +3,10 @@
     .venv/bin/python tools/install.py EXTRAS
 
 uv installs where it can be had, since it takes a fraction of pip's time; pip installs otherwise, and whenever uv fails
-or pip's configuration holds a setting without an equal in uv. The screen shows one line; the output stands in
-install.log in the folder of the environment. Addresses of indexes may hold passwords: they reach uv by its environment,
-and never the screen.
+or pip's configuration holds a setting without an equal in uv. With the extra `dev` a second step installs
+tools/without_dependencies.txt; if it fails, the tests that need these packages are skipped. The screen shows one line a
+step; the output stands in install.log in the folder of the environment. Addresses of indexes may hold passwords: they
+reach uv by its environment, and never the screen.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ _HARMLESS = {
     *("no-python-version-warning", "no-warn-script-location", "prefer-binary", "progress-bar", "quiet", "retries"),
     *("require-virtualenv", "root-user-action", "verbose"),
 }
+WITHOUT_DEPENDENCIES = "tools/without_dependencies.txt"
 _SECTIONS = ("global", "install", ":env:")  # a later one overrides an earlier one, as in pip
 
 
@@ -108,7 +110,7 @@ def find_uv(log: IO[str]) -> list[str] | None:
     return [sys.executable, "-m", "uv"] if done.returncode == 0 else None
 
 
-def install_with_uv(target: str, log: IO[str]) -> bool:
+def install_with_uv(arguments: list[str], log: IO[str]) -> bool:
     """Install with uv; returns whether that succeeded. Whatever goes wrong is a line in the log."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
@@ -121,28 +123,34 @@ def install_with_uv(target: str, log: IO[str]) -> bool:
         uv = find_uv(log)
         if uv is None:
             return False
-        command = [*uv, "pip", "install", "--python", sys.executable, "--editable", target]
+        command = [*uv, "pip", "install", "--python", sys.executable, *arguments]
         return run("Installing with uv", command, log, variables)
     except (NoEqualError, OSError, ValueError, SyntaxError) as error:
         log.write(f"pip installs, not uv: {error}\n")
         return False
 
 
+def install(arguments: list[str], log: IO[str]) -> bool:
+    """Install with uv, else with pip; returns whether that succeeded."""
+    if install_with_uv(arguments, log):
+        return True
+    # One call, so that torch, torchvision and timm are chosen to fit each other.
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--progress-bar", "off", *arguments]
+    return run("Installing with pip, which takes some minutes", command, log)
+
+
 def main() -> int:
     """Install; returns the exit code."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    target = f".[{sys.argv[1]}]"
     path = Path(sys.prefix) / "install.log"
     with path.open("w", encoding="utf-8") as log:
-        if install_with_uv(target, log):
-            return 0
-        # One call, so that torch, torchvision and timm are chosen to fit each other.
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--progress-bar", "off", "--editable", target]
-        if run("Installing with pip, which takes some minutes", command, log):
-            return 0
-    sys.stderr.write(f"The installation failed. What pip said is in {path}\n")
-    return 1
+        if not install(["--editable", f".[{sys.argv[1]}]"], log):
+            sys.stderr.write(f"The installation failed. What pip said is in {path}\n")
+            return 1
+        if "dev" in sys.argv[1].split(",") and not install(["--no-deps", "-r", WITHOUT_DEPENDENCIES], log):
+            sys.stderr.write(f"Some tests will be skipped: {WITHOUT_DEPENDENCIES} could not be installed, see {path}\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -85,25 +85,46 @@ def read(path: Path, largest: int) -> bytes:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, *, whole: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; after the block its files become those of ``path``.
 
     A new folder appears in one step. In an existing folder each file is replaced in one step, other files stay, and if
     one cannot be replaced the earlier ones are restored.
 
+    Args:
+        path: the folder to create or fill.
+        whole: exchange an existing folder for the new one, so that none of its files stays.
+
     Raises:
         OSError: the files of ``path`` are unchanged.
     """
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}{PART}")
+    temporary = _beside(path)
     try:
         temporary.mkdir()
         yield temporary
-        if path.exists():
-            _replace_files(temporary, path)
-        else:
+        if not path.exists():
             temporary.replace(path)
+        elif whole:
+            _exchange(temporary, path)
+        else:
+            _replace_files(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}{PART}")
+
+
+def _exchange(new: Path, path: Path) -> None:
+    former = _beside(path)
+    path.rename(former)
+    try:
+        new.rename(path)
+    except BaseException:
+        former.rename(path)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _replace_files(source: Path, target: Path) -> None:

@@ -45,15 +45,16 @@ def test_what_uv_has_no_equal_for_is_left_to_pip(line: str):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in for uv is a shell script")
-@pytest.mark.parametrize("pip_works", [True, False])
+@pytest.mark.parametrize("fails", ["nothing", "--editable", "--no-deps"])
 def test_pip_installs_where_uv_fails_and_a_failure_names_the_log(
-    pip_works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     uv = tmp_path / "uv"
     uv.write_text("#!/bin/sh\necho from https://index.example\nexit 1\n")
     python = tmp_path / "python"
     python.write_text(
-        f'#!/bin/sh\ncase "$*" in *config*) exit 0;; esac\necho "$@" >>{tmp_path}/pip\nexit {1 - pip_works}\n'
+        '#!/bin/sh\ncase "$*" in *config*) exit 0;; esac\n'
+        f'echo "$@" >>{tmp_path}/pip\ncase "$*" in *{fails}*) exit 1;; esac\n'
     )
     for program in (uv, python):
         program.chmod(0o755)
@@ -62,10 +63,27 @@ def test_pip_installs_where_uv_fails_and_a_failure_names_the_log(
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["install.py", "demo,dev"])
 
-    assert install.main() == (0 if pip_works else 1)
+    assert install.main() == (1 if fails == "--editable" else 0)
 
-    assert (tmp_path / "pip").read_text() == "-m pip install --quiet --progress-bar off --editable .[demo,dev]\n"
+    package = "-m pip install --quiet --progress-bar off --editable .[demo,dev]\n"
+    beside = "-m pip install --quiet --progress-bar off --no-deps -r tools/without_dependencies.txt\n"
+    assert (tmp_path / "pip").read_text() == package + (beside if fails != "--editable" else "")
     shown = "".join(capfd.readouterr())
     assert "index.example" not in shown
     assert "index.example" in (tmp_path / "install.log").read_text()
-    assert ("install.log" in shown) is not pip_works
+    assert ("install.log" in shown) is (fails != "nothing")
+    assert ("Some tests will be skipped" in shown) is (fails == "--no-deps")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for Python is a shell script")
+def test_only_the_extra_for_developers_brings_packages_without_their_dependencies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *config*) exit 1;; esac\necho "$@" >>{tmp_path}/pip\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["install.py", "demo,offline"])
+    assert install.main() == 0
+    assert "--no-deps" not in (tmp_path / "pip").read_text()

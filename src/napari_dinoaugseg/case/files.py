@@ -382,15 +382,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, whole: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, and move it, or its files one by one, to `path` if the block succeeds.
 
-    A new folder appears in one step. In an existing folder each file is replaced atomically and other files stay.
+    A new folder appears in one step. In an existing folder each file is replaced atomically and other files stay,
+    unless the folder is to be exchanged as a `whole`.
 
     Raises:
         OutputError: the system refused to write; the folder is unchanged.
     """
-    with _refusals(path), disk.replacing_folder(path) as temporary:
+    with _refusals(path), disk.replacing_folder(path, whole=whole) as temporary:
         yield temporary
 
 

@@ -418,6 +418,7 @@ class Voxels:
         form: the part of the header that `grid` comes from, for messages.
         other_grids: other readings of the same header by name: programs differ if it contradicts itself.
         itk_grid: the grid in ITK and 3D Slicer; None if it is `grid`.
+        itk_refuses: whether ITK cannot read the file, because its axes are not at right angles.
         of_series: the number of this volume and the number of volumes in the file; None for a single volume.
         non_finite: the number of NaN or infinite voxels that were replaced.
         notices: sentences for the user.
@@ -436,6 +437,7 @@ class Voxels:
     form: str = "geometry"
     other_grids: list[tuple[str, Grid]] = field(default_factory=list)
     itk_grid: Grid | None = None
+    itk_refuses: bool = False
     of_series: tuple[int, int] | None = None
     non_finite: int = 0
     notices: list[str] = field(default_factory=list)
@@ -462,6 +464,39 @@ class Voxels:
         if not self.is_scaled:
             return part.astype(np.float32)
         return (part * np.float64(self.slope) + np.float64(self.intercept)).astype(np.float32)
+
+    def exact(self) -> NDArray[Any]:
+        """Return the whole volume as values in the smallest type of NIfTI that loses nothing.
+
+        Whole numbers come in 8, 16 or 32 bits (the HU of a CT as int16); others as float32, or as float64 if the file
+        holds more digits. A scale that makes fractions gives float32, as in `values`.
+        """
+        stored, kind = self.stored, self._exact_type()
+        if kind == stored.dtype and not self.is_scaled:
+            return stored
+        wide = np.float64 if kind.kind == "f" else np.int64
+        made = np.empty(stored.shape, dtype=kind, order="F")
+        for k in range(stored.shape[2]):
+            part = stored[:, :, k]
+            if kind == np.float32:
+                made[:, :, k] = self.values(part)
+            else:
+                made[:, :, k] = part.astype(wide) * wide(self.slope) + wide(self.intercept)
+        return made
+
+    def _exact_type(self) -> np.dtype[Any]:
+        stored = self.stored
+        if stored.dtype.kind in "biu" and float(self.slope).is_integer() and float(self.intercept).is_integer():
+            ends = sorted(int(end) * int(self.slope) + int(self.intercept) for end in (stored.min(), stored.max()))
+            fitting = (t for t in _WHOLE_TYPES if np.iinfo(t).min <= ends[0] and ends[1] <= np.iinfo(t).max)
+            return np.dtype(next(fitting, np.float64))
+        if self.is_scaled or stored.dtype.itemsize <= 4:
+            return np.dtype(np.float32)
+        parts = (stored[:, :, k] for k in range(stored.shape[2]))
+        return np.dtype(np.float32 if all((part.astype(np.float32) == part).all() for part in parts) else np.float64)
+
+
+_WHOLE_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32)
 
 
 def check(voxels: Voxels) -> Voxels:

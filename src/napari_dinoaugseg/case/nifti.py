@@ -89,6 +89,7 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
             form=place.form,
             other_grids=place.others,
             itk_grid=place.itk,
+            itk_refuses=place.itk_refuses,
             of_series=(index, math.prod(trailing)) if math.prod(trailing) > 1 else None,
             notices=[*_name_notices(path, packed), *place.notices],
         )
@@ -236,12 +237,13 @@ def _channels_last(stored: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class _Place:
-    """The grid in use, the form it comes from, other readings of the header, and the grid of ITK."""
+    """The grid in use, the form it comes from, other readings of the header, and how ITK sees the file."""
 
     grid: Grid
     form: str
     others: list[tuple[str, Grid]]
     itk: Grid | None
+    itk_refuses: bool
     notices: list[str]
 
 
@@ -273,7 +275,7 @@ def _place(header: nib.Nifti1Header, sound: nib.Nifti1Header, shape: tuple[int, 
     if itk is not None:
         others.append(("place in ITK", itk))
         notices.extend(_itk_notices(header, grid, itk))
-    return _Place(grid, form, others, itk, notices)
+    return _Place(grid, form, others, itk, affine is None, notices)
 
 
 def _other_form(
@@ -342,6 +344,31 @@ def _itk_notices(header: nib.Nifti1Header, grid: Grid, itk: Grid) -> list[str]:
     else:
         why, then = "the header contradicts itself", "follow the other form"
     return [f"{why}; ITK and 3D Slicer {then}. A mask in NIfTI lies on the image in every program"]
+
+
+_PLACE = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
+
+
+def anonymous(header: nib.Nifti1Header, shape: tuple[int, ...]) -> nib.Nifti1Header:
+    """Return a header of NIfTI-1 with the place of another one and nothing else of it; ITK does not read NIfTI-2.
+
+    Its texts (`descrip`, `aux_file`, `db_name`, `intent_name`) and its extensions, which may hold a DICOM header, are
+    left behind: they often name the patient.
+
+    Args:
+        header: of the image.
+        shape: of the array that is written with the new header; two or three axes.
+    """
+    made = nib.Nifti1Header()
+    made.set_data_shape(shape)
+    for name in _PLACE:
+        made[name] = header[name]
+    made["pixdim"][: len(shape) + 1] = header["pixdim"][: len(shape) + 1]
+    made["xyzt_units"] = int(header["xyzt_units"]) & 7
+    return made
 
 
 def save_nifti(path: Path, array: NDArray[Any], grid: Grid, header: Any = None) -> None:

@@ -19,7 +19,7 @@ from napari_dinoaugseg.case.files import TIFF_SUFFIXES, check_not_input, check_p
 from napari_dinoaugseg.case.geometry import Grid, Layout, Plane, Voxels, finest_plane, place_by
 from napari_dinoaugseg.case.intensity import robust_range
 from napari_dinoaugseg.case.labels import LabelVolume, read_label_volume, read_seg_on
-from napari_dinoaugseg.case.writing import SEG_SUFFIXES, no_affine, no_seg, output_suffixes, save_volume
+from napari_dinoaugseg.case.writing import SEG_SUFFIXES, no_affine, no_seg, output_suffixes, save_anonymous, save_volume
 from napari_dinoaugseg.errors import CaseError, LabelError, OutputError
 
 # Percentiles are taken from a regular sub-grid of about this many voxels.
@@ -192,13 +192,41 @@ class VolumeCase(Case):
         Raises:
             OutputError: the system refused to write, or DICOM SEG cannot hold this; no file is left.
         """
+        save_volume(Path(path), self._native_mask(masks), self._voxels, segments)
+
+    def _native_mask(self, masks: MaskOf) -> NDArray[Any]:
+        """Return the labels of all slices in stored order, in the smallest unsigned type that holds them."""
         native: NDArray[Any] = np.zeros(self.grid.shape, dtype=np.uint8, order="F")
         for i in range(self.n_slices):
             mask = np.asarray(masks(i))
             if mask.size and int(mask.max()) > 255 and native.dtype == np.uint8:
                 native = native.astype(np.uint16, order="F")
             self._put(native, i, mask)
-        save_volume(Path(path), native, self._voxels, segments)
+        return native
+
+    @property
+    def itk_refuses(self) -> bool:
+        """Whether ITK cannot read the image, nor a mask on its grid: the axes are not at right angles."""
+        return self._voxels.itk_refuses
+
+    def write_anonymous(self, images: Sequence[Path], mask: Path, masks: MaskOf) -> None:
+        """Write the image and a mask as NIfTI files on the case's grid, without a text that could name the patient.
+
+        Image and mask have the same shape, affine and spacing as ITK sees the case. The image holds the values of the
+        file (HU for CT) without loss. Frames in time (2D+t) become the slices of a volume.
+
+        Args:
+            images: one file, or three for red, green and blue if the case is in colour.
+            mask: the file of the labels.
+            masks: gives the labels (H, W) of slice i, from 0 to 65535.
+
+        Raises:
+            OutputError: the slices are not evenly spaced, or the system refused to write.
+        """
+        values = self._voxels.exact()
+        for channel, path in enumerate(images):
+            save_anonymous(path, values[..., channel] if self.is_colour else values, self._voxels)
+        save_anonymous(mask, self._native_mask(masks), self._voxels)
 
     def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
         """Write one float32 file from 0 to 1 on the case's grid; DICOM SEG stores steps of 1/255.

@@ -16,7 +16,7 @@ from napari_dinoaugseg.case.dicom.frames import DicomSource
 from napari_dinoaugseg.case.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, atomic_file, suffix_of
 from napari_dinoaugseg.case.geometry import Voxels
 from napari_dinoaugseg.case.masks import must_be_deep
-from napari_dinoaugseg.case.nifti import save_nifti
+from napari_dinoaugseg.case.nifti import anonymous, save_nifti
 from napari_dinoaugseg.case.nrrd import save_nrrd, slicer_pairs
 from napari_dinoaugseg.case.tiff import save_tiff_stack
 from napari_dinoaugseg.errors import OutputError
@@ -97,6 +97,28 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
         else:
             msg = f"no writer for {suffix}"
             raise ValueError(msg)
+
+
+def save_anonymous(path: Path, array: NDArray[Any], voxels: Voxels) -> None:
+    """Write an array as NIfTI on the grid of `voxels`, with nothing of the original header but its place.
+
+    A 2-D image stays 2-D; anything else becomes three-dimensional, frames in time (2D+t) too.
+
+    Args:
+        path: a NIfTI file.
+        array: (i, j, k) in stored order.
+        voxels: the volume it belongs to.
+
+    Raises:
+        OutputError: the slices are not evenly spaced, or the system refused to write.
+    """
+    if voxels.grid.is_uneven:
+        raise OutputError(no_affine(path, voxels))
+    shaped = array.reshape(voxels.file_shape, order="F") if len(voxels.file_shape) == 2 else array
+    own = voxels.format == "nifti" and not voxels.grid.in_time
+    with atomic_file(path) as temporary:
+        header = anonymous(voxels.header, shaped.shape) if own else None
+        save_nifti(temporary, shaped, voxels.itk_grid or voxels.grid, header)
 
 
 def _shaped(array: NDArray[Any], voxels: Voxels, *, own: bool) -> NDArray[Any]:
