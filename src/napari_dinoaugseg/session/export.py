@@ -53,7 +53,7 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
         "format": "napari-dinoaugseg report, version 1",
         "purpose": "Research use only; not a medical device.",
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "case": _case(case),
+        "case": case_facts(case),
         "classes": [
             {
                 **plain,
@@ -81,7 +81,7 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
             }
             for done in session.history
         ],
-        "versions": _versions(),
+        "versions": package_versions(),
     }
 
 
@@ -97,7 +97,8 @@ def write_report(
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _case(case: Case) -> dict[str, Any]:
+def case_facts(case: Case) -> dict[str, Any]:
+    """Describe a case as plain JSON values that name neither file nor patient."""
     sizes = {case.slice_shape(i) for i in range(case.n_slices)}
     spacing = case.slice_spacing(0)
     known = spacing is not None and case.slice_distance is not None
@@ -114,7 +115,8 @@ def _case(case: Case) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a mask depends on."""
     versions = {"python": python_version()}
     for package in _PACKAGES:
         try:
