@@ -118,11 +118,12 @@ def _beside(path: Path) -> Path:
 
 def _exchange(new: Path, path: Path) -> None:
     former = _beside(path)
-    path.rename(former)
     try:
+        path.rename(former)
         new.rename(path)
     except BaseException:
-        former.rename(path)
+        if former.exists() and not path.exists():
+            former.rename(path)
         raise
     shutil.rmtree(former, ignore_errors=True)
 

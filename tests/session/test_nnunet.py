@@ -205,35 +205,6 @@ def test_a_ct_is_exported_in_hu(tmp_path: Path) -> None:
     assert described(tmp_path / "out")["channel_names"] == {"0": "CT"}
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    kind=st.sampled_from(["u1", "i1", ">i2", "u2", "i4", "u4", "i8", "f2", "f4", ">f8"]),
-    low=st.sampled_from([0, -1, -40000, 2**31]),
-    scale=st.sampled_from([(1.0, 0.0), (1.0, -1024.0), (2.0, 0.0), (0.5, 0.25), (-1.0, 3.0)]),
-)
-def test_values_are_written_without_loss(kind: str, low: int, scale: tuple[float, float]) -> None:
-    dtype = np.dtype(kind)
-    limits = np.iinfo(dtype) if dtype.kind != "f" else np.finfo(np.float16)
-    first = float(np.clip(low, limits.min, limits.max - 40))
-    stored = (np.arange(24).reshape(2, 3, 4) + first).astype(dtype)
-    case = case_from_array(stored)
-    voxels = case._voxels
-    voxels.slope, voxels.intercept = scale
-    exact = voxels.exact()
-    assert exact.dtype.isnative
-    assert exact.dtype.name in ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
-    expected = voxels.stored.astype(np.float64) * scale[0] + scale[1]
-    if exact.dtype == np.float32 and scale != (1.0, 0.0):
-        expected = expected.astype(np.float32)  # as `Voxels.values` defines them
-    np.testing.assert_array_equal(exact.astype(np.float64), expected)
-
-
-def test_more_digits_than_a_float32_has_are_kept() -> None:
-    case = case_from_array(np.full((2, 3, 4), 0.1))
-    assert case._voxels.exact().dtype == np.float64
-    assert case_from_array(np.full((2, 3, 4), 0.5))._voxels.exact().dtype == np.float32
-
-
 def test_the_check_of_nnunet_sees_labels_elsewhere(tmp_path: Path, nnunet_check: Callable[[Path], None]) -> None:
     case, _ = of_nifti(tmp_path)
     export_nnunet([labelled(case)], CLASSES, tmp_path / "out")
