@@ -27,7 +27,10 @@ QUICK = ("--preset", "fast", "--input-size", 64, "--encoder", "efficientnet-lite
 _PATIENCE = 240  # seconds
 
 # What commands import before they look at their input, and what they do when they learn.
-BEFORE = tuple(f"napari_dinoaugseg.{name}" for name in ("cli.segment", "cli.evaluate", "cli.cohort", "cli.project", "session.cohort"))
+BEFORE = tuple(
+    f"napari_dinoaugseg.{name}"
+    for name in ("cli.segment", "cli.evaluate", "cli.cohort", "cli.project", "session.cohort")
+)
 LEARNING = ("napari_dinoaugseg.session.engine", "timm")
 _forked: list[Forked] = []
 

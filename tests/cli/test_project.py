@@ -58,7 +58,7 @@ def test_one_command_gives_a_mask_of_each_case_and_a_broken_one_does_not_stop_it
     assert outcome.code == 1
     assert "broken.nii.gz" in outcome.errors
     names = {path.name for path in (folder / "out").iterdir()}
-    assert names == {*(f"patient {n}.nii.gz" for n in range(3)), "model.safetensors", "project"}
+    assert names == {*(f"patient {n}.nii.gz" for n in range(3)), "model.safetensors", "project", "report"}
     for number in range(3):
         mask = np.asarray(nib.load(folder / "out" / f"patient {number}.nii.gz").dataobj)
         for n in (1, 3):
@@ -74,11 +74,11 @@ def test_the_same_command_continues_and_changes_nothing(segmented_cases):
     before = listing(folder / "out")
     again = run_command(folder, *SEGMENT)
     assert "The model is up to date" in again.errors
-    assert "training" not in again.errors
+    assert "Training on" not in again.errors
     after = listing(folder / "out")
-    assert {name: content for name, content in after.items() if not name.endswith("/lock")} == {
-        name: content for name, content in before.items() if not name.endswith("/lock")
-    }
+    dated = {"report/report.json", "report/report.html"}
+    assert set(after) == set(before)
+    assert [name for name in after if after[name] != before[name] and name not in dated] == []
 
 
 @pytest.mark.slow
@@ -145,3 +145,16 @@ def test_options_of_one_case_are_refused_for_several(cases, option):
     assert outcome.code == 2
     assert option[0] in outcome.errors
     assert not (cases / "out").exists()
+
+
+@pytest.mark.slow
+def test_cases_that_are_done_leave_for_nnunet_and_the_report_names_nobody(segmented_cases, tmp_path):
+    folder, _ = segmented_cases
+    shutil.copytree(folder / "out" / "project", tmp_path / "project")
+    refused(run_command(tmp_path, "project", "project", "--export-nnunet", "Dataset001_Balls"), "no case", "is done")
+    options = ("--done", 1, "--export-nnunet", "Dataset001_Balls", "--report", "report")
+    assert run_command(tmp_path, "project", "project", *options).code == 0
+    written = listing(tmp_path / "Dataset001_Balls")
+    assert set(written) == {"dataset.json", "imagesTr/case_001_0000.nii.gz", "labelsTr/case_001.nii.gz"}
+    for content in (*written.values(), *listing(tmp_path / "report").values()):
+        assert b"patient" not in content

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from napari_dinoaugseg.case.files import natural_key
+from napari_dinoaugseg.case.files import counted, natural_key
 from napari_dinoaugseg.cli.options import ProjectOptions, SegmentOptions
 from napari_dinoaugseg.cli.output import ProgressLine, note, print_json, print_text, tell, tell_error
 from napari_dinoaugseg.cli.segment import check_model_output
@@ -26,6 +26,7 @@ from napari_dinoaugseg.session.cohort import (
 )
 from napari_dinoaugseg.session.export import export_masks
 from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase
+from napari_dinoaugseg.session.project_report import write_project_report
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,8 @@ class Failure:
 def run_project(options: ProjectOptions) -> bool:
     """Do with a project what the options say; returns whether every case could be used."""
     started = time.monotonic()
-    failures: list[Failure] = []
     with Project(options.project, config=options.compute, make_compute=compute_for, notify=tell) as project:
-        _configure(project, options)
-        for text in options.find or ():
-            name, path = _split(text)
-            project.relocate(project.find(name), path)
-        for path in options.add or ():
-            cohort = find_cohort(path, series=options.series, out=options.project) or Cohort([path])
-            failures += _add(project, cohort, options)
-        if options.labels is not None:
-            _load_labels(project, match_labels(options.labels, [case.path for case in project.cases]))
-        for name in options.remove or ():
-            case = project.find(name)
-            tell(f"{case.name} was removed; its labels are in {project.remove(case)}.")
+        failures = _change(project, options)
         if options.train:
             _train(project)
         if options.predict:
@@ -66,16 +55,51 @@ def run_project(options: ProjectOptions) -> bool:
             case = project.find(name)
             case.is_done = True
             project.save_case(case)
-        files: dict[str, Any] = {}
-        if options.export is not None:
-            files["masks"], failed = _export(project, options.export)
-            failures += failed
-        if options.model_out is not None:
-            check_model_output(options.model_out, [case.path for case in project.cases])
-            project.export_model(options.model_out)
-            files["model"] = str(options.model_out)
+        files, failed = _write(project, options)
+        failures += failed
         _show(project, failures, files, time.monotonic() - started, as_json=options.json)
     return not failures
+
+
+def _change(project: Project, options: ProjectOptions) -> list[Failure]:
+    """Change settings, cases and labels."""
+    settings = options.settings(project.settings)
+    if settings != project.settings:
+        project.settings = settings
+        project.save()
+    for text in options.find or ():
+        name, path = _split(text)
+        project.relocate(project.find(name), path)
+    failures: list[Failure] = []
+    for path in options.add or ():
+        cohort = find_cohort(path, series=options.series, out=options.project) or Cohort([path])
+        failures += _add(project, cohort, options)
+    if options.labels is not None:
+        _load_labels(project, match_labels(options.labels, [case.path for case in project.cases]))
+    for name in options.remove or ():
+        case = project.find(name)
+        tell(f"{case.name} was removed; its labels are in {project.remove(case)}.")
+    return failures
+
+
+def _write(project: Project, options: ProjectOptions) -> tuple[dict[str, Any], list[Failure]]:
+    """Write what the options name; returns the files by kind."""
+    files: dict[str, Any] = {}
+    failures: list[Failure] = []
+    if options.export is not None:
+        files["masks"], failures = _export(project, options.export)
+    if options.export_nnunet is not None:
+        dataset = project.export_nnunet(options.export_nnunet)
+        for notice in dataset.notices:
+            note(notice)
+        files["nnunet"] = str(dataset.folder)
+    if options.report is not None:
+        files["report"] = str(write_project_report(options.report, project.report())[-1])
+    if options.model_out is not None:
+        check_model_output(options.model_out, [case.path for case in project.cases])
+        project.export_model(options.model_out)
+        files["model"] = str(options.model_out)
+    return files, failures
 
 
 def run_segment_all(options: SegmentOptions, cohort: Cohort) -> bool:
@@ -109,15 +133,9 @@ def run_segment_all(options: SegmentOptions, cohort: Cohort) -> bool:
         model = options.model_out or out / "model.safetensors"
         project.export_model(model)
         files["model"] = str(model)
+        files["report"] = str(write_project_report(out / "report", project.report())[-1])
         _show(project, failures, files, time.monotonic() - started, as_json=options.json)
     return not failures
-
-
-def _configure(project: Project, options: ProjectOptions) -> None:
-    settings = options.settings(project.settings)
-    if settings != project.settings:
-        project.settings = settings
-        project.save()
 
 
 def _split(text: str) -> tuple[str, Path]:
@@ -168,7 +186,7 @@ def _train(project: Project) -> None:
         return
     labelled = project.labelled()
     slices = sum(len(entry.labels) for entry in labelled.values())
-    tell(f"Training on {slices} labelled slices of {len(labelled)} cases.")
+    tell(f"Training on {counted(slices, 'labelled slice')} of {counted(len(labelled), 'case')}.")
     with ProgressLine().live() as line:
         line.run(project.train())
 
