@@ -37,6 +37,7 @@ FACTS = {
     "install": 'pip install "napari-dinoaugseg[offline]"',
     "variable": "DINOAUGSEG_OFFLINE",
     "most": 2,
+    "case": "patient_3",
 }
 
 
