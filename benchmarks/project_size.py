@@ -2,7 +2,7 @@
 
     python -m benchmarks.project_size [--cases 200] [--slices 40] [--labelled 20]
 
-The volumes are made of noise and balls. Every training runs in a process of its own, so that its peak memory is its own:
+The volumes are made of noise and balls. Every training runs in a process of its own, whose peak of memory is printed:
 `--labelled` slices of one case, and as many slices of as many cases, with the same encoder and settings.
 """
 
