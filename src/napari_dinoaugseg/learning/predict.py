@@ -96,7 +96,7 @@ def _component_filter(
     store: FeatureStore, order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]
 ) -> ComponentFilter | None:
     case = store.case
-    # In a case of several volumes, as in the benchmarks, neighbours are those inside each volume.
+    # In joined cases the neighbours are those inside each volume, and a component ends with its volume.
     one_volume = all(case.neighbours(i)[1] == i + 1 for i in range(case.n_slices - 1))
     if not (store.context and labelled and one_volume):
         return None
