@@ -6,7 +6,7 @@ import gc
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +45,22 @@ def _what_is_here_is_no_garbage(request: pytest.FixtureRequest) -> None:
         _loaded = len(sys.modules)
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def _shared_by_viewers() -> Iterator[None]:
+    """Compute once what each viewer would compute again."""
+    from tests.viewers import share_between_viewers
+
+    with pytest.MonkeyPatch.context() as patch:
+        share_between_viewers(patch)
+        yield
+
+
+@pytest.fixture
+def make_napari_viewer(_shared_by_viewers: None, make_napari_viewer: Callable[..., object]) -> Callable[..., object]:
+    """Napari's fixture, with less to do for each viewer."""
+    return make_napari_viewer
 
 
 @pytest.fixture(scope="session")
