@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -16,10 +17,15 @@ import pytest
 from napari_dinoaugseg.native import keep_llvm_apart
 
 _loaded = 0  # modules at the last look
+_SECONDS_WITH = {"make_napari_viewer": 2, "new_session": 2, "make_store": 1}  # fixtures of tests that draw or train
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # huggingface_hub reads this once, when it is imported, and test modules import it while they are collected.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A viewer makes so many objects that Python would look for garbage 250 times in a test; napari's fixture and the one
+# below do it at the right moments.
+gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,13 +96,20 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.hookimpl(trylast=True)  # when those that are not wanted have left
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that in the end neither process waits for the other.
+    """Begin with the longest files, so that in the end neither process waits for the other."""
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        seconds[item.path] += _usual_seconds(item)
+    items.sort(key=lambda item: -seconds[item.path])
 
-    They are those with slow tests, then those of the panel, where each test makes a viewer.
-    """
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path not in slow, "gui" not in item.path.parts))
+
+def _usual_seconds(item: pytest.Item) -> float:
+    """About how long a test takes, by its mark and what it asks for."""
+    if item.get_closest_marker("slow"):
+        return 5
+    return max(_SECONDS_WITH.get(name, 0.1) for name in ("", *getattr(item, "fixturenames", ())))
 
 
 _FIGURES = {"fuzz": "fuzz", "figures": "attacks survived"}  # what tests record of long runs, and how it is headed
