@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import copy
+import copyreg
+from collections.abc import Callable
+from types import MappingProxyType
+
 import pytest
 
 from napari_dinoaugseg.case import open_case
@@ -8,13 +13,15 @@ from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import write_case
 
+copyreg.pickle(MappingProxyType, lambda view: (MappingProxyType, (dict(view),)))  # or no session could be copied
+
 
 @pytest.fixture(scope="session")
 def blob_files(tmp_path_factory):
     return write_case(tmp_path_factory.mktemp("blobs"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick():
     # Each slice by itself: three labelled ones of a few thick ones do not teach what neighbours tell.
     return Settings.of_preset(
@@ -22,11 +29,32 @@ def quick():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_session(blob_files, quick):
     def make(**options):
         chosen = {name: options.pop(name) for name in ("weights", "cache", "scheduler") if name in options}
         config = ComputeConfig("cpu", **chosen)
         return Session(open_case(blob_files[0], plane="axial"), options.pop("settings", quick), config, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def copy_of_trained(new_session, blob_files) -> Callable[..., Session]:
+    """Gives each test a session of its own that was trained on some slices and predicted the others.
+
+    A session is trained once for each choice of slices, and copied: book, engine, encoder and decoder. Its features
+    are in the cache of all tests; one that asks what its own training left on disk has to train.
+    """
+    once: dict[tuple[int, ...], Session] = {}
+
+    def make(*slices: int) -> Session:
+        if slices not in once:
+            session = new_session()
+            session.load_labels(blob_files[1], slices)
+            list(session.train())
+            list(session.predict(8))
+            once[slices] = session
+        return copy.deepcopy(once[slices])
 
     return make

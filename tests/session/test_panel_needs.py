@@ -79,12 +79,9 @@ def test_predictions_are_handed_out_and_kept_by_whoever_owns_the_book(new_sessio
 
 
 @pytest.fixture
-def trained(new_session, blob_files):
+def trained(copy_of_trained):
     """A trained session and its mask of slice 6."""
-    session = new_session()
-    session.load_labels(blob_files[1], [4, 8])
-    drain(session.train())
-    list(session.predict())
+    session = copy_of_trained(4, 8)
     return session, session.labels.result(6)
 
 

@@ -19,11 +19,8 @@ from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_case
 
 
 @pytest.fixture
-def trained(new_session, blob_files):
-    session = new_session()
-    session.load_labels(blob_files[1], LABELLED)
-    list(session.train())
-    list(session.predict(8))
+def trained(copy_of_trained):
+    session = copy_of_trained(*LABELLED)
     session.labels.accept(7)
     return session
 
