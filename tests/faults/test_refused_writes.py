@@ -42,7 +42,10 @@ def refuse_each(folder: Path, before: Callable[[], None], write: Callable[[], No
     After each refusal the folder holds what it held before, or (only the last steps are left then) what it should hold
     at the end; never anything else. Returns the operations, and whether the old state stayed.
     """
-    start_anew(folder, before)
+    prepared = folder.with_name("prepared")
+    folder.mkdir()
+    before()
+    shutil.copytree(folder, prepared)
     old = contents(folder)
     with faulty(folder) as counting:
         write()
@@ -50,7 +53,8 @@ def refuse_each(folder: Path, before: Callable[[], None], write: Callable[[], No
     assert new != old
     seen = []
     for number, operation in enumerate(counting.operations):
-        start_anew(folder, before)
+        shutil.rmtree(folder)
+        shutil.copytree(prepared, folder)
         with faulty(folder, refused=number) as faults, pytest.raises(OutputError) as caught:
             write()
         assert faults.operations[: number + 1] == counting.operations[: number + 1]
@@ -60,12 +64,6 @@ def refuse_each(folder: Path, before: Callable[[], None], write: Callable[[], No
         assert after in (old, new), f"{operation} refused: {sorted(set(after) ^ set(old))}"
         seen.append((operation, after == old))
     return seen
-
-
-def start_anew(folder: Path, before: Callable[[], None]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    before()
 
 
 def kinds(seen: list[tuple[str, bool]]) -> set[str]:

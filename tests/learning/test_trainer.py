@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -216,10 +218,20 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(make_store, examples, q
         run(fit(make_store(), examples, quick, n_classes=3))
 
 
+@pytest.fixture(scope="module")
+def decoders():
+    """Those that were trained already, by context."""
+    return {}
+
+
 @pytest.fixture(params=[0, 1], ids=["alone", "with neighbours"])
-def trained(make_store, examples, quick, request):
-    store = make_store(context=request.param)
-    return store, run(fit(store, examples, quick.with_changes(steps=20), n_classes=3))[1].decoder
+def trained(make_store, examples, quick, request, decoders):
+    """A store of its own, and a copy of a decoder that is trained once."""
+    context = request.param
+    if context not in decoders:
+        short = quick.with_changes(steps=20)
+        decoders[context] = run(fit(make_store(context=context), examples, short, n_classes=3))[1].decoder
+    return make_store(context=context), copy.deepcopy(decoders[context])
 
 
 def test_predictions_come_nearest_first_at_the_slices_own_size(trained, case):
