@@ -7,10 +7,11 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -112,11 +113,36 @@ def _usual_seconds(item: pytest.Item) -> float:
     return max(_SECONDS_WITH.get(name, 0.1) for name in ("", *getattr(item, "fixturenames", ())))
 
 
+_SLOW_LEFT_OUT = pytest.StashKey[int]()  # how many slow tests of those that were named
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Count the slow tests that were left out."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.config.stash[_SLOW_LEFT_OUT] = item.config.stash.get(_SLOW_LEFT_OUT, 0) + 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let the process that sums up know of them, where the tests run in others."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["slow_left_out"] = session.config.stash.get(_SLOW_LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)  # of xdist
+def pytest_testnodedown(node: Any) -> None:
+    """Hear of them."""
+    node.config.stash[_SLOW_LEFT_OUT] = getattr(node, "workeroutput", {}).get("slow_left_out", 0)
+
+
 _FIGURES = {"fuzz": "fuzz", "figures": "attacks survived"}  # what tests record of long runs, and how it is headed
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show at the end what the attacks did."""
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """Say at the end why nothing ran, or what the attacks did."""
+    slow = config.stash.get(_SLOW_LEFT_OUT, 0)
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and slow:
+        terminalreporter.line(f"All {slow} chosen tests are slow: run `make test-slow` with the same ARGS.", red=True)
     reports = [report for group in ("passed", "failed") for report in terminalreporter.getreports(group)]
     recorded = [entry for report in reports for entry in report.user_properties]
     for key, title in _FIGURES.items():
