@@ -134,6 +134,30 @@ def test_a_missing_image_is_named_with_the_option_that_finds_it(cases):
     assert run_command(cases, "project", "p", "--json").json["cases"][1]["path"].endswith("elsewhere.nii.gz")
 
 
+def test_cases_that_moved_are_the_same_cases(cases):
+    assert run_command(cases, "project", "p", "--add", "cases", "--labels", "labels").code == 0
+    (cases / "cases").rename(cases / "archive")
+    moved = run_command(cases, "project", "p", "--add", "archive", "--json").json
+    assert [case["number"] for case in moved["cases"]] == [1, 2, 3]
+    assert [case["painted"] for case in moved["cases"]] == [3, 3, 0]
+    assert all("archive" in case["path"] for case in moved["cases"])
+
+
+def test_two_files_of_the_same_pixels_get_no_mask_in_silence(cases):
+    shutil.copy(cases / "cases" / "patient 1.nii.gz", cases / "cases" / "patient 9.nii.gz")
+    refused(run_command(cases, "project", "p", "--add", "cases"), "patient 9.nii.gz", "the same pixels as")
+
+
+def test_labels_that_do_not_fit_stop_before_the_training(cases):
+    shifted = nib.load(cases / "labels" / "patient 0.nii.gz")
+    affine = shifted.affine.copy()
+    affine[:3, 3] += 30
+    nib.save(nib.Nifti1Image(np.asarray(shifted.dataobj), affine), cases / "labels" / "patient 0.nii.gz")
+    outcome = run_command(cases, *SEGMENT)
+    refused(outcome, "patient 0.nii.gz", "do not fit")
+    assert "Training on" not in outcome.errors
+
+
 def test_a_case_that_is_not_there_is_refused(cases):
     run_command(cases, "project", "p", "--add", "cases")
     refused(run_command(cases, "project", "p", "--done", "nobody"), "nobody", "by its number")

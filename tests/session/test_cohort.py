@@ -10,9 +10,9 @@ import tifffile
 from PIL import Image
 from pydicom.uid import ComputedRadiographyImageStorage, UltrasoundMultiFrameImageStorage, generate_uid
 
-from napari_dinoaugseg.errors import CaseError, OutputError
+from napari_dinoaugseg.errors import CaseError, LabelError, OutputError
 from napari_dinoaugseg.session import cohort
-from napari_dinoaugseg.session.cohort import find_cohort, place_results, prepare_folder
+from napari_dinoaugseg.session.cohort import find_cohort, match_labels, place_results, prepare_folder
 from tests.case.builders import numbers, write_dicom, write_nifti
 from tests.case.dicom_builders import write_object
 
@@ -232,3 +232,43 @@ def test_masks_of_dicom_are_a_file_for_a_volume_and_a_folder_for_radiographs(tmp
     write_object(tmp_path / "us" / "loop.dcm", UltrasoundMultiFrameImageStorage, "US", frames)
     placed = place_results([tmp_path / name for name in ("ct", "xr", "us")], tmp_path / "out")
     assert [case.mask.name for case in placed] == ["ct.nii.gz", "xr", "us.nii.gz"]
+
+
+def write_label_files(folder: Path, *names: str) -> Path:
+    labels = folder / "labels"
+    for name in names:
+        path = labels / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return labels
+
+
+CASES = [Path("a/ct_1.nii.gz"), Path("a/ct_10.nii.gz"), Path("a/ct_2_0000.nrrd"), Path("a/polyps")]
+
+
+def test_labels_of_several_cases_are_found_by_name(tmp_path):
+    labels = write_label_files(
+        tmp_path, "ct_1_seg.nii.gz", "ct_10.nii", "ct_2.nrrd", "polyps/1.png", ".DS_Store", "readme.md"
+    )
+    found = match_labels(labels, CASES)
+    assert {case.name: file.name for case, file in found.items()} == {
+        "ct_1.nii.gz": "ct_1_seg.nii.gz",
+        "ct_10.nii.gz": "ct_10.nii",
+        "ct_2_0000.nrrd": "ct_2.nrrd",
+        "polyps": "polyps",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["stranger.nii.gz"], "belong to no case"),
+        (["ct_1.nii.gz", "ct_1_seg.nii.gz"], "both labels of ct_1"),
+        (["ct_1.nii.gz", "ct_1.nii"], "labels of the same name"),
+        (["readme.md"], "no label file"),
+        (["task-1-annotation-1-by-1-tag-polyp-0.nii.gz"], "belong to no case"),
+    ],
+)
+def test_labels_that_cannot_be_told_apart_are_refused(tmp_path, names, words):
+    with pytest.raises(LabelError, match=words):
+        match_labels(write_label_files(tmp_path, *names), CASES)

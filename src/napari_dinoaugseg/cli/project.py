@@ -14,7 +14,7 @@ from napari_dinoaugseg.cli.output import ProgressLine, note, print_json, print_t
 from napari_dinoaugseg.cli.segment import check_model_output
 from napari_dinoaugseg.cli.words import error_text
 from napari_dinoaugseg.cluster import compute_for
-from napari_dinoaugseg.errors import DinoAugSegError, ProjectError, TrainingError, one_line
+from napari_dinoaugseg.errors import CaseError, DinoAugSegError, ProjectError, TrainingError, one_line
 from napari_dinoaugseg.learning.query import ProjectSuggestion
 from napari_dinoaugseg.session.cohort import (
     Cohort,
@@ -162,8 +162,14 @@ def _add(project: Project, cohort: Cohort, options: ProjectOptions | SegmentOpti
         except DinoAugSegError as error:
             failures.append(_failure(path.name, error))
             continue
-        if not is_new and case.path != path.absolute():
-            note(f"{path.name} has the same pixels as {case.name}, which is in the project already.")
+        if is_new or case.path == path.absolute():
+            continue
+        if case.path.exists():
+            msg = f"{path}: it has the same pixels as {case.path}, which is in the project already. Leave out one of both."
+            failures.append(_failure(path.name, CaseError(msg)))
+        else:
+            project.relocate(case, path)
+            tell(f"{case.name} is at {path} now.")
     return failures
 
 

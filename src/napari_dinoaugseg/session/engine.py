@@ -57,11 +57,10 @@ class Engine:
         encoder: Encoder | None = None,
     ) -> None:
         self._device = choose_device(config.device)
-        scales = [choose_scale(part, settings.window, settings.scaling) for _, part in case.parts]
-        context = median_low(
-            neighbour_distance(part, scale, settings.context)
-            for (_, part), scale in zip(case.parts, scales, strict=True)
-        )
+        scales, distances = [], []
+        for _, part in case.parts:  # both of a case before the next, which may have to be opened
+            scales.append(choose_scale(part, settings.window, settings.scaling))
+            distances.append(neighbour_distance(part, scales[-1], settings.context))
         name = resolve_encoder(settings.encoder, weights=config.weights, device_type=self.device.type, notify=notify)
         if encoder is None or encoder.spec.name != name:
             encoder = read_encoder(name, config.weights, notify)
@@ -71,7 +70,7 @@ class Engine:
             self.encoder,
             input_size=settings.input_size,
             window=scales[0] if len(scales) == 1 else _by_part(case, scales),
-            context=context,
+            context=median_low(distances),
             cache=FeatureCache() if config.cache else None,
             exact=settings.precision == "float32",
         )
