@@ -165,7 +165,7 @@ def _add(project: Project, cohort: Cohort, options: ProjectOptions | SegmentOpti
         if is_new or case.path == path.absolute():
             continue
         if case.path.exists():
-            msg = f"{path}: it has the same pixels as {case.path}, which is in the project already. Leave out one of both."
+            msg = f"{path}: it has the same pixels as {case.path}, which the project has already. Leave one out."
             failures.append(_failure(path.name, CaseError(msg)))
         else:
             project.relocate(case, path)
