@@ -104,10 +104,9 @@ def test_cases_are_added_and_counted(cases):
     assert listed["model"] is None
 
 
-def test_an_empty_project_says_what_to_do(tmp_path):
-    outcome = run_command(tmp_path, "project", "p")
-    assert outcome.code == 0
-    assert "Add some with --add" in outcome.output
+def test_a_mistyped_project_is_not_created(tmp_path):
+    refused(run_command(tmp_path, "project", "p", "--train"), "there is no project here", "--add")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labels_of_no_case_are_refused_before_anything_is_written(cases):

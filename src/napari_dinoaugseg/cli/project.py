@@ -25,7 +25,7 @@ from napari_dinoaugseg.session.cohort import (
     prepare_folder,
 )
 from napari_dinoaugseg.session.export import export_masks
-from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase
+from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase, is_project
 from napari_dinoaugseg.session.project_report import write_project_report
 
 
@@ -45,6 +45,9 @@ class Failure:
 def run_project(options: ProjectOptions) -> bool:
     """Do with a project what the options say; returns whether every case could be used."""
     started = time.monotonic()
+    if not (options.add or is_project(options.project)):
+        msg = f"{options.project}: there is no project here. Check the path, or create one with --add."
+        raise ProjectError(msg)
     with Project(options.project, config=options.compute, make_compute=compute_for, notify=tell) as project:
         failures = _change(project, options)
         if options.train:
@@ -265,7 +268,8 @@ def _show(
         print_text(f"{name:<9} {value if isinstance(value, str) else f'{len(value)} files'}")
     if suggested:
         case = next(entry for entry in project.cases if entry.number == suggested[0].case)
-        print_text(f"next      label slice {suggested[0].index} of {case.name}: {suggested[0].reason}")
+        where = project.recorded(case).slice_name(suggested[0].index)
+        print_text(f"next      label {where} of {case.name}: {suggested[0].reason}")
     for failure in failures:
         print_text(f"failed    {failure.name}: {failure.reason}")
     print_text(f"seconds   {seconds:.1f}")
@@ -292,7 +296,7 @@ def _next_as_json(suggested: Sequence[ProjectSuggestion]) -> dict[str, Any] | No
 
 def _print_table(project: Project, statuses: dict[int, CaseStatus]) -> None:
     if not project.cases:
-        print_text(f"{project.folder.name} has no case yet. Add some with --add.")
+        print_text(f"{project.folder.name} has no case. Add some with --add.")
         return
     width = max(len("case"), *(len(case.name) for case in project.cases))
     print_text(f"{'':>4} {'case':<{width}}  slices  painted  accepted  predicted  sure  done")
