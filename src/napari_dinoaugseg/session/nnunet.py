@@ -28,7 +28,7 @@ from PIL import Image
 from napari_dinoaugseg.case import Case, PictureCase, VolumeCase
 from napari_dinoaugseg.case.files import atomic_folder, check_parent, counted, listed
 from napari_dinoaugseg.errors import LabelError, OutputError
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, LabelClass, Labels, Status, foreign_values
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, LabelClass, Labels, Status, foreign_values, new_class
 
 IMAGES, LABELS, DESCRIPTION = "imagesTr", "labelsTr", "dataset.json"
 _MAKER = "napari-dinoaugseg"
@@ -225,7 +225,8 @@ def _label_names(classes: Sequence[LabelClass]) -> dict[str, int]:
     given = Counter(entry.name.strip().casefold() for entry in classes)
     for label, entry in enumerate(classes, 1):
         name = " ".join(entry.name.split())
-        if entry.number != label or not name or given[entry.name.strip().casefold()] > 1:
+        unnamed = name == new_class(entry.number).name  # holds its number already
+        if (entry.number != label and not unnamed) or not name or given[entry.name.strip().casefold()] > 1:
             name = f"{name} (class {entry.number})".strip()
         while name.casefold() in taken:  # reserved, or the very name that another class got
             name = f"{name} (class {entry.number})"
