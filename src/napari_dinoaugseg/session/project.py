@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -48,7 +49,7 @@ from napari_dinoaugseg.learning.query import CaseFacts, ProjectSuggestion, sugge
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.compute import ComputeConfig, MakeCompute, Notify
-from napari_dinoaugseg.session.index import Round, Snapshot, model_name
+from napari_dinoaugseg.session.index import DamagedIndexError, Round, Snapshot, model_name, read_index
 from napari_dinoaugseg.session.labels import LabelBook, LabelClass, from_plain, to_plain
 from napari_dinoaugseg.session.local import local_engine
 from napari_dinoaugseg.session.nnunet import NnunetCase, NnunetDataset, export_nnunet, is_nnunet_export
@@ -204,7 +205,9 @@ class Training:
 
 
 class Project:
-    """A project in its folder, for one thread at a time.
+    """A project in its folder.
+
+    One thread at a time opens cases, trains and predicts; another one may meanwhile save labels and settings.
 
     Args:
         folder: of the project; it is created if it does not exist.
@@ -239,6 +242,7 @@ class Project:
         self.make_compute = make_compute
         self.encoder: Encoder | None = None
         self._notify = notify
+        self._writing = threading.RLock()
         self._opened: tuple[int, Case] | None = None  # the pixels of one case at a time
         self._written: dict[int, dict[str, Any]] = {}  # what `case.json` of each case holds
         self._labels: dict[int, tuple[int, LabelledCase]] = {}  # labels of a case, by the time of its index
@@ -297,6 +301,10 @@ class Project:
 
     def save(self) -> None:
         """Write `project.json`. Raises OutputError, ProjectError."""
+        with self._writing:
+            self._save()
+
+    def _save(self) -> None:
         self._require_writable()
         content = {
             "schema": SCHEMA,
@@ -312,11 +320,12 @@ class Project:
 
     def save_case(self, case: ProjectCase) -> None:
         """Write `case.json` of a case if it has changed. Raises OutputError, ProjectError."""
-        content = case.to_plain(self.folder)
-        if self._written.get(case.number) != content:
-            self._require_writable()
-            self._write(self.case_folder(case) / CASE_NAME, content)
-            self._written[case.number] = json.loads(json.dumps(content))
+        with self._writing:
+            content = case.to_plain(self.folder)
+            if self._written.get(case.number) != content:
+                self._require_writable()
+                self._write(self.case_folder(case) / CASE_NAME, content)
+                self._written[case.number] = json.loads(json.dumps(content))
 
     def _write(self, path: Path, content: Mapping[str, Any]) -> None:
         try:
@@ -377,8 +386,11 @@ class Project:
         series: str | None = None,
         component: int | None = None,
         masks: MaskOptions | None = None,
+        name: str = "",
     ) -> tuple[ProjectCase, bool]:
         """Add a case; arguments as for `open_case`. Volumes and pictures cannot be mixed.
+
+        ``name`` is for the person, in place of that of its file or folder, which several series may share.
 
         Returns:
             The case, and whether it is new: the same pixels in the same plane are one case.
@@ -401,7 +413,7 @@ class Project:
         files = () if isinstance(path, str | Path) else tuple(Path(file).absolute() for file in path)
         case = ProjectCase(
             number=self._next_number(),
-            name=opened.name,
+            name=name or opened.name,
             path=opened.path.absolute(),
             record=record,
             files=files if len(files) > 1 else (),
@@ -545,14 +557,19 @@ class Project:
         self, case: ProjectCase, session: Session, store: SessionStore, view: Mapping[str, Any] | None = None
     ) -> None:
         """Save the labels of a session; its classes become those of the project. Raises OutputError, SessionError."""
-        store.save(session.snapshot(view))
-        known = {entry.number: entry for entry in self.classes}
-        known.update({entry.number: entry for entry in session.labels.classes})
-        classes = [known[number] for number in sorted(known)]
-        if classes != self.classes:
-            self.classes = classes
-            self.save()
-        self.save_case(case)
+        self.keep_snapshot(case, session.snapshot(view), store)
+
+    def keep_snapshot(self, case: ProjectCase, snapshot: Snapshot, store: SessionStore) -> None:
+        """As :meth:`keep`, in any thread."""
+        store.save(snapshot)
+        with self._writing:
+            known = {entry.number: entry for entry in self.classes}
+            known.update({entry.number: entry for entry in snapshot.book.classes})
+            classes = [known[number] for number in sorted(known)]
+            if classes != self.classes:
+                self.classes = classes
+                self.save()
+            self.save_case(case)
 
     def load_labels(self, case: ProjectCase, path: Path, slices: Sequence[int] | None = None) -> bool:
         """Load the labels of a case from a file; see :meth:`Session.load_labels`.
@@ -584,6 +601,21 @@ class Project:
         """How far a case is, from its labels on disk."""
         book, problems = self.book(case)
         return CaseStatus.of(book, problems)
+
+    def listed_status(self, case: ProjectCase) -> CaseStatus:
+        """As :meth:`status`, from the index of the labels alone: in a millisecond, but blind to damaged label files."""
+        try:
+            index, problems = read_index(self.case_folder(case))
+        except DamagedIndexError:
+            return self.status(case)
+        if problems or index.slices is None:
+            return self.status(case)
+        manual = {number for number, names in index.slices.items() if "manual" in names}
+        accepted = {number for number, names in index.slices.items() if "accepted" in names} - manual
+        predicted = {number for number, names in index.slices.items() if "predicted" in names} - manual - accepted
+        sure = mean_of(index.confidence[i] for i in sorted(predicted) if i in index.confidence)
+        labelled = tuple(sorted(manual | accepted))
+        return CaseStatus(case.record.n_slices, len(manual), len(accepted), len(predicted), sure, labelled)
 
     def book(self, case: ProjectCase) -> tuple[LabelBook, list[str]]:
         """The labels of a case on disk, and a sentence for each part that could not be read."""
@@ -668,7 +700,8 @@ class Project:
     ) -> Generator[Event, None, Round]:
         """Train on the labelled slices of all cases, and save the model; continues it, see :meth:`Session.train`.
 
-        The labels are read at the call; the generator may run in another thread.
+        The labels of the open session are copied at the call, those of the other cases are read from disk when the
+        generator runs, which may be in another thread.
 
         Args:
             case: that is open, with labels that may not be saved yet; None = all labels are on disk.
@@ -680,18 +713,23 @@ class Project:
             OutputError, ProjectError: the model cannot be saved.
         """
         self._require_writable()
-        labelled = self.labelled(but=case)
         if case is None or session is None:
+            labelled = self.labelled()
             if not labelled:
                 msg = "No slice of any case is labelled. Label at least one slice, then train."
                 raise TrainingError(msg)
             case = next(entry for entry in self.cases if entry.number in labelled)
             session = self._unopened_session(case)
-        others = {number: entry for number, entry in labelled.items() if number != case.number}
         book = session.labels
         own = LabelledCase(self.recorded(case), {i: book.truth(i) for i in book.labelled}, book.classes)
-        used = {**others, **({case.number: own} if own.labels else {})}
-        return self._train(session, session.train(cancel, list(others.values())), used)
+        used = {case.number: own} if own.labels else {}
+
+        def others() -> list[LabelledCase]:
+            found = self.labelled(but=case)
+            used.update(found)
+            return list(found.values())
+
+        return self._train(session, session.train(cancel, others), used)
 
     def _train(
         self, session: Session, training: Generator[Event, None, Round], used: Mapping[int, LabelledCase]
@@ -720,6 +758,19 @@ class Project:
 
     def _take_model(self, session: Session, used: Mapping[int, LabelledCase], done: Round) -> None:
         """Save the model of a training. Raises OutputError."""
+        entry = Training(
+            datetime.now(UTC).astimezone(),
+            _digest(used),
+            {number: tuple(sorted(used[number].labels)) for number in sorted(used)},
+            done.steps,
+            done.final_loss,
+            done.seconds,
+            done.agreement,
+        )
+        self.use_model_of(session, entry)
+
+    def use_model_of(self, session: Session, training: Training | None = None) -> None:
+        """Save the model of a session, which may have been loaded from a file. Raises TrainingError, OutputError."""
         model, recipe = session.model, session.model_recipe
         if model is None or recipe is None:
             msg = "No trained model to save. Train first."
@@ -735,25 +786,16 @@ class Project:
         except OSError as error:
             msg = f"{path}: the model could not be saved ({disk.reason(error)}). Free some space and train again."
             raise OutputError(msg) from error
-        self._model, self._model_recipe = path, recipe
-        slices = {number: tuple(sorted(used[number].labels)) for number in sorted(used)}
-        self.trainings.append(
-            Training(
-                datetime.now(UTC).astimezone(),
-                _digest(used),
-                slices,
-                done.steps,
-                done.final_loss,
-                done.seconds,
-                done.agreement,
-            )
-        )
-        self.save()
-        for case in self.cases:
-            self.save_case(case)
-        for old in self.folder.glob("model_*.safetensors"):
-            if old != path:
-                old.unlink(missing_ok=True)
+        with self._writing:
+            self._model, self._model_recipe = path, recipe
+            if training is not None:
+                self.trainings.append(training)
+            self.save()
+            for case in self.cases:
+                self.save_case(case)
+            for old in self.folder.glob("model_*.safetensors"):
+                if old != path:
+                    old.unlink(missing_ok=True)
 
     def predict(
         self, case: ProjectCase, *, report: Report = ignore, cancel: Cancel | None = None

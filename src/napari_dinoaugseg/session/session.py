@@ -7,7 +7,7 @@ when training or prediction first needs it.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,6 +93,10 @@ class LabelledCase:
     slices: Slices
     labels: Mapping[int, Labels]
     classes: Sequence[LabelClass]
+
+
+ReadOthers = Callable[[], Sequence[LabelledCase]]
+"""Reads the labels of other cases, in the thread that trains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,7 +291,9 @@ class Session:
         """Whether a decoder is trained or loaded; does not build it."""
         return self._model is not None
 
-    def train(self, cancel: Cancel | None = None, others: Sequence[LabelledCase] = ()) -> Generator[Event, None, Round]:
+    def train(
+        self, cancel: Cancel | None = None, others: Sequence[LabelledCase] | ReadOthers = ()
+    ) -> Generator[Event, None, Round]:
         """Train on the labelled slices; continues the trained model if :meth:`changes_since_training` is empty.
 
         The labels are copied at the call; what is painted during the training counts in the next one. The generator may
@@ -295,7 +301,8 @@ class Session:
 
         Args:
             cancel: stops the training, and keeps the decoder trained so far.
-            others: labelled slices of other cases. Every slice counts alike, whatever its case.
+            others: labelled slices of other cases, or a function that reads them when the generator runs. Every slice
+                counts alike, whatever its case.
 
         Yields events; returns the round.
 
@@ -304,12 +311,24 @@ class Session:
             WeightsError, DeviceError, ClusterError: the encoder, the device or a worker is not available, or a worker
                 is lost (while the generator runs).
         """
-        own = self._truths()
-        _require_classes([*own.values(), *(labels for other in others for labels in other.labels.values())])
-        classes = {entry.number: entry for other in others for entry in other.classes}
-        classes.update({entry.number: entry for entry in self.labels.classes})
-        ordered = [classes[number] for number in sorted(classes)]
-        return self._train(own, others, ordered, self._next_recipe, self.agreement(), cancel)
+        own, classes, recipe, agreement = self._truths(), self.labels.classes, self._next_recipe, self.agreement()
+        if callable(others):
+            return self._train_with(own, others, classes, recipe, agreement, cancel)
+        _require_classes([*own.values(), *_labels_of(others)])
+        return self._train(own, others, _joined_classes(classes, others), recipe, agreement, cancel)
+
+    def _train_with(
+        self,
+        own: dict[int, Labels],
+        read: ReadOthers,
+        classes: Sequence[LabelClass],
+        recipe: Recipe,
+        agreement: float | None,
+        cancel: Cancel | None,
+    ) -> Generator[Event, None, Round]:
+        others = read()
+        _require_classes([*own.values(), *_labels_of(others)])
+        return (yield from self._train(own, others, _joined_classes(classes, others), recipe, agreement, cancel))
 
     def _train(
         self,
@@ -647,6 +666,17 @@ class Session:
             self._model_recipe = None
             msg = f"The trained model can no longer be used; train again. ({error})"
             self._notify(error.message.reworded(msg) if isinstance(error, CheckpointError) else msg)
+
+
+def _labels_of(others: Sequence[LabelledCase]) -> list[Labels]:
+    return [labels for other in others for labels in other.labels.values()]
+
+
+def _joined_classes(own: Sequence[LabelClass], others: Sequence[LabelledCase]) -> list[LabelClass]:
+    """The classes of all cases, ascending; the open case names and colours its own."""
+    classes = {entry.number: entry for other in others for entry in other.classes}
+    classes.update({entry.number: entry for entry in own})
+    return [classes[number] for number in sorted(classes)]
 
 
 def _require_classes(labelled: Collection[Labels]) -> None:
