@@ -522,6 +522,10 @@ class Project:
             MissingCaseError, CaseError: as :meth:`opened`.
             OutputError, SessionError: as for a `SessionStore`.
         """
+        session, store, _, problems = self._session(case)
+        return session, store, problems
+
+    def _session(self, case: ProjectCase) -> tuple[Session, SessionStore, Snapshot, list[str]]:
         opened = self.opened(case)
         session = Session(
             opened,
@@ -538,7 +542,7 @@ class Project:
         except BaseException:
             store.close()
             raise
-        return session, store, problems
+        return session, store, snapshot, problems
 
     def with_model(self, snapshot: Snapshot) -> Snapshot:
         """The saved state of a case with classes, settings and model of the project."""
@@ -809,14 +813,14 @@ class Project:
             TrainingError: no model is trained yet.
             CaseError, SessionError, OutputError: as :meth:`session`.
         """
-        session, store, problems = self.session(case)
+        session, store, snapshot, problems = self._session(case)
         try:
             for _ in session.predict(report=report, cancel=cancel):
                 pass
             self.encoder = session.encoder
             if not cancel:
                 case.predicted_by = self.model_file
-            self.keep(case, session, store)
+            self.keep(case, session, store, snapshot.view)
         finally:
             store.close()
         return session, problems
