@@ -258,7 +258,7 @@ def as_sentence(text: str) -> str:
 # --- file dialogs: each opens in the folder last used for the same purpose, also after a restart --------------------
 
 
-Purpose = Literal["case", "labels", "export", "report", "model", "weights"]
+Purpose = Literal["case", "labels", "export", "report", "model", "weights", "project"]
 """What a dialog is for; each purpose remembers its own folder."""
 
 
@@ -279,6 +279,16 @@ def ask_for_file(
     """
     name, _ = QFileDialog.getOpenFileName(parent, title, str(_start(purpose, beside)), filters)
     return _remember(purpose, name, is_inside=True)
+
+
+def ask_for_files(
+    parent: QWidget, purpose: Purpose, title: str, filters: str, *, beside: Path | None = None
+) -> list[Path]:
+    """Ask for existing files; arguments as for :func:`ask_for_file`. Returns none if cancelled."""
+    names, _ = QFileDialog.getOpenFileNames(parent, title, str(_start(purpose, beside)), filters)
+    if names:
+        _remember(purpose, names[0], is_inside=True)
+    return [Path(name) for name in names]
 
 
 def ask_for_folder(parent: QWidget, purpose: Purpose, title: str, *, beside: Path | None = None) -> Path | None:
@@ -324,9 +334,13 @@ def _remember(purpose: Purpose, name: str, *, is_inside: bool) -> Path | None:
 
 def _folders() -> QSettings:
     """The remembered folders by purpose; a cache that can be cleared."""
+    return QSettings(str(cache_folder() / "dialogs.ini"), QSettings.Format.IniFormat)
+
+
+def cache_folder() -> Path:
+    """The environment variable DINOAUGSEG_CACHE, else the user's cache folder."""
     named = os.environ.get("DINOAUGSEG_CACHE")
-    folder = Path(named) if named else Path(platformdirs.user_cache_dir("napari-dinoaugseg", appauthor=False))
-    return QSettings(str(folder / "dialogs.ini"), QSettings.Format.IniFormat)
+    return Path(named) if named else Path(platformdirs.user_cache_dir("napari-dinoaugseg", appauthor=False))
 
 
 # --- questions: the default answer is the safe one, so a stray Enter changes nothing --------------------------------
