@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _OWN = "own values…"
 _PICTURES = " ".join(f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES))
-_FILES = f"Images (*.nii *.nii.gz *.nrrd *.dcm {_PICTURES});;All files (*)"
+FILES = f"Images (*.nii *.nii.gz *.nrrd *.dcm {_PICTURES});;All files (*)"
 _HERE, _SCHEDULER = "this computer", "a Dask scheduler at…"
 
 NAMES = (
@@ -172,7 +172,7 @@ class CaseSection(QWidget):
         self.controller.cases.use_layer(active)
 
     def _open_file(self) -> None:
-        path = ask_for_file(self, "case", "Open an image", _FILES)
+        path = ask_for_file(self, "case", "Open an image", FILES)
         if path is not None:
             self.controller.cases.open_path(path)
 

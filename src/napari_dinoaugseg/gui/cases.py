@@ -33,6 +33,7 @@ class Cases:
 
     Attributes:
         offer: an image that was added to the viewer and could be annotated; None if there is none.
+        options: `series` and `component` with which the open case was opened.
     """
 
     choice_needed = Signal(object, object, object)  # path, SeveralSeriesError or SeveralVolumesError, options so far
@@ -40,6 +41,7 @@ class Cases:
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.offer: Image | None = None
+        self.options: dict[str, Any] = {}
         layers = controller.viewer.layers
         layers.events.inserted.connect(self._on_inserted)
         layers.events.removed.connect(self._on_removed)
@@ -64,7 +66,10 @@ class Cases:
             else:
                 self.controller.show_error(error)
 
-        self._open(Path(path).name, lambda: open_case(path, **options), background=background, failed=failed)
+        def then(_: Case) -> None:
+            self.options = {name: value for name, value in options.items() if name != "plane"}
+
+        self._open(Path(path).name, lambda: open_case(path, **options), background=background, failed=failed, then=then)
 
     def open_sample(self) -> None:
         """Open the brain case that comes with the plugin, with its classes."""
@@ -151,7 +156,7 @@ class Cases:
     # --- starting ---------------------------------------------------------------------------------------------------
 
     def begin(self, case: Case, image: Image | None = None, *, looked: Looked | None = None) -> None:
-        """Start a new session of a case; the previous case is saved and closed.
+        """Start a new session of a case by itself; the previous case is saved and closed, and so is a project.
 
         Args:
             case: the case to annotate.
@@ -163,7 +168,9 @@ class Cases:
         setup.settings = setup.settings.with_changes(window=window)
         session = setup.new_session(case)
         session.labels.add_class()
+        self.options = {}
         self._begin(session, image, window)
+        controller.project.leave_for(case)
         controller.saving.keep(session)
         for notice in case.notices:
             controller.notify(as_sentence(in_words(notice)), "notice")
@@ -179,15 +186,17 @@ class Cases:
             LabelError: the session does not fit the case; nothing is changed.
         """
         controller, setup = self.controller, self.controller.setup
-        session = setup.new_session(loaded.case)
+        session = setup.new_session(loaded.case, loaded.encoder)
         session.resume(loaded.snapshot)
         if not session.labels.classes:
             session.labels.add_class()
         setup.settings, setup.encoder_in_use = session.settings, None
         controller.labels.scribbles = bool(loaded.snapshot.view.get("scribbles"))
         window = _window_in(loaded.snapshot.view, loaded.case) or setup.settings.window
-        self._begin(session, self._image_for(loaded.case.plane), window, read_only=loaded.store.reason)
-        controller.saving.keep(session, loaded.store)
+        # A case of a project is another patient than the one in view.
+        image = self._image_for(loaded.case.plane) if loaded.save is None else None
+        self._begin(session, image, window, read_only=loaded.read_only or loaded.store.reason)
+        controller.saving.keep(session, loaded.store, loaded.save)
         controller.touch(Change.SETTINGS)
 
     @guarded
@@ -196,13 +205,17 @@ class Cases:
         controller = self.controller
         if controller.session is None or controller.layers is None or plane == controller.session.case.plane:
             return
+        if controller.project.held is not None:
+            msg = "The plane of a case in a project is fixed. To slice this volume in another plane, open it by itself."
+            raise CaseError(msg)
         controller.flush()
         if controller.session.labels.labelled:
             msg = "The plane cannot change any more: slices are labelled. Clear them first, or open the case again."
             raise CaseError(msg)
-        case = case_in_plane(controller.session.case, plane)
+        case, options = case_in_plane(controller.session.case, plane), self.options
         window = controller.view.window
         self.begin(case, image=self._image_for(plane))
+        self.options = options
         controller.view.look_through(window)
 
     def _begin(self, session: Session, image: Image | None, window: str, *, read_only: str = "") -> None:
@@ -268,6 +281,7 @@ class Cases:
             return []
         controller.flush()
         saved = controller.saving.end()
+        controller.project.left()
         session.close()
         controller.jobs.set_interrupted("")
         if controller.guard is not None:

@@ -15,6 +15,7 @@ from napari_dinoaugseg.gui.cases import Cases
 from napari_dinoaugseg.gui.core import Change, Follower, Kind, Message
 from napari_dinoaugseg.gui.jobs import Jobs
 from napari_dinoaugseg.gui.labelling import Labelling
+from napari_dinoaugseg.gui.project import ProjectWork
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.view import CanvasGuard, FillGuard, Looking, Tools, View
@@ -44,6 +45,7 @@ class Controller:
         setup: settings, encoder weights and device of the training.
         jobs: background work.
         cases: opening and closing cases.
+        project: the project with its cases, if one is open.
         view: the slice in view and its intensity window.
         labels: actions on labels and classes.
         tools: the tool in use.
@@ -91,7 +93,8 @@ class Controller:
         self.saving = Saving(self)
         self.sessions = SessionActions(self)
         self.cases = Cases(self)
-        self.followers: list[Follower] = [self.saving, Looking(self), FillGuard(self), self.tools]
+        self.project = ProjectWork(self)
+        self.followers: list[Follower] = [self.saving, self.project, Looking(self), FillGuard(self), self.tools]
         self._pending = Change(0)
         self._timer = single_shot(self._emit_changes)
 
@@ -189,6 +192,7 @@ class Controller:
         self._without_panel.pop(id(self.viewer), None)
         self.flush()
         self.saving.end()
+        self.project.dispose()
         self.closed = True
         stop(self._timer)
         self.cases.dispose()

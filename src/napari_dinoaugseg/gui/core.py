@@ -27,6 +27,7 @@ class Change(Flag):
     WORK = auto()  # work in the background began or ended
     SAVING = auto()  # whether the labels are on disk
     SAVED_SESSIONS = auto()  # which saved sessions can be resumed
+    PROJECT = auto()  # the project, its cases or their order, or how far one of them is
 
 
 Kind = Literal["done", "notice", "slice", "error", "clear"]

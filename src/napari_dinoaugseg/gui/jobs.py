@@ -146,6 +146,11 @@ class Jobs:
         return self._work is not None
 
     @property
+    def is_predicting(self) -> bool:
+        """Whether the running job is a prediction, which may be stopped without loss."""
+        return self.name == PREDICTING
+
+    @property
     def stopping(self) -> bool:
         """Whether the running job was asked to stop."""
         return self._work is not None and bool(self._work.cancel)
@@ -157,8 +162,8 @@ class Jobs:
         """Train on the current labels, then predict the other slices, those near the one in view first."""
         controller = self.controller
         session = self._ready()
-        cancel = Cancel()
-        training = session.train(cancel)
+        cancel, held = Cancel(), controller.project.held
+        training = session.train(cancel) if held is None else held[0].train(held[1], session, cancel)
 
         def done(result: Round) -> None:
             controller.setup.encoder_in_use = session.encoder_name
@@ -188,6 +193,7 @@ class Jobs:
             if cancel:
                 controller.notify(f"Stopped; {count} predicted slices are kept.")
             else:
+                controller.project.predicted(session)
                 controller.notify(f"{count} slices predicted in {time.monotonic() - started:.0f} s.")
             controller.touch(Change.PREDICTIONS)
 
@@ -198,7 +204,8 @@ class Jobs:
         """Load a saved model and predict the open case with it."""
         controller = self.controller
         session = self._ready()
-        brings_classes = not session.labels.labelled  # nothing depends on the session's classes yet
+        # Unless labels depend on the session's classes already.
+        brings_classes = not (session.labels.labelled or controller.project.labelled_elsewhere)
 
         def source() -> Generator[Any, None, PreparedModel]:
             yield Notice("Loading the model…")
@@ -212,7 +219,7 @@ class Jobs:
             session.adopt_model(prepared)
             controller.setup.adopt(session)
             controller.labels.show_classes()
-            self.predict()
+            controller.project.keep_model(session, then=self.predict)
 
         self._start("Loading the model", source, done, Cancel())
 
@@ -256,8 +263,19 @@ class Jobs:
             yield from ()
             return function()
 
+        self.start(name, source, done, Cancel(), failed)
+
+    def start(
+        self,
+        name: str,
+        source: Callable[[], Iterator[Any]],
+        done: Callable[[Any], None],
+        cancel: Cancel,
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Draw events in the background until the flag is set, then call `done`. Raises TrainingError while busy."""
         self._require_idle()
-        self._start(name, source, done, Cancel(), failed)
+        self._start(name, source, done, cancel, failed)
 
     def notify_later(self, sentence: str) -> None:
         """Receive a notice in the worker thread; it is shown with the next event."""
@@ -328,6 +346,7 @@ class Jobs:
                 controller.touch(Change.WORK)
 
         source = controller.saving.before(source)  # all paint is on disk before the job begins
+        source = controller.project.before(source)
         self.set_interrupted("")
         self.name = name
         self.count += 1

@@ -135,6 +135,9 @@ KEYS: tuple[Key, ...] = (
     Key("correct", "C", "correct the prediction of the slice in view with the brush", lambda c: correct(c)),
     Key("reject", "X", "reject the prediction of the slice in view", reject),
     Key("toggle_prediction", "H", "hide or show the prediction", _toggle_prediction),
+    Key("next_case", "Shift-N", "open the next case of the project", lambda c: c.project.step(1)),
+    Key("previous_case", "Shift-P", "open the previous case of the project", lambda c: c.project.step(-1)),
+    Key("done_and_next", "Shift-D", "mark the case as done, and open the next", lambda c: c.project.done_and_next()),
     Key("help", "F1", "show these keys", lambda c: show_help(c.viewer)),
 )
 

@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFrame, QPlainTextEdit, QScrollArea, QToolButton, QWidget
 
 from napari_dinoaugseg.gui.case_section import CaseSection
+from napari_dinoaugseg.gui.cases_section import CasesSection, CaseSteps
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.core import Change, Message
 from napari_dinoaugseg.gui.export_section import ExportSection
@@ -55,6 +56,7 @@ class Panel(QWidget):
         self.controller = Controller.of(viewer)
         self.controller.users += 1
         self._reviewed = False
+        self._project = ""  # the project that is shown
         self._noted = -_TOGETHER  # time of the last notice
         self._slice: int | None = None  # the slice that the message is about, if any
         self.advice = sentence()
@@ -73,6 +75,8 @@ class Panel(QWidget):
         self.head = Head(controller)
         self.offer = OfferBar(controller)
         self.resume = ResumeBar(controller)
+        self.steps = CaseSteps(controller)
+        self.cases = CasesSection(controller)
         self.case = CaseSection(controller)
         self.classes = ClassesSection(controller)
         self.label = LabelSection(controller)
@@ -82,6 +86,7 @@ class Panel(QWidget):
         self.folds = {
             title: Collapsible(title, section, opened=opened)
             for title, section, opened in (
+                ("Cases", self.cases, True),
                 ("Case", self.case, True),
                 ("Classes", self.classes, True),
                 ("Label", self.label, True),
@@ -112,7 +117,7 @@ class Panel(QWidget):
         self.scroll_area = scroll
         top = row(self.advice, self.help_button, stretch=0)
         below = (self.offer, self.resume, self.head, self.message, self.encoder, scroll, self.saved)
-        column(self, self.head.name, top, *below, margins=(4, 4, 4, 4))
+        column(self, self.head.name, self.steps, top, *below, margins=(4, 4, 4, 4))
         # Wide enough that the scroll bar does not cover the sections.
         bar = scroll.verticalScrollBar()
         beside = bar.sizeHint().width() if bar is not None else 16
@@ -126,13 +131,15 @@ class Panel(QWidget):
     def _on_change(self, what: Change) -> None:
         if what & Change.SESSION:
             self._show_case()
+        if what & Change.PROJECT:
+            self._show_project()
         if what & Change.PREDICTIONS:
             self._open_review()
         if what & Change.SAVING:
             self._show_saving()
         if what & Change.SLICE and self._slice not in (None, self.controller.current_slice):
             self._clear_message()
-        if what & ~(Change.SELECTION | Change.SLICE | Change.TOOL | Change.WINDOW | Change.SAVING):
+        if what & ~(Change.SELECTION | Change.SLICE | Change.TOOL | Change.WINDOW | Change.SAVING | Change.PROJECT):
             self.refresh()
 
     def refresh(self) -> None:
@@ -153,8 +160,20 @@ class Panel(QWidget):
         self.saved.setStyleSheet(_ALARM if saving.refused else "")
         self.saved.setVisible(bool(saving.state))
 
+    def _show_project(self) -> None:
+        """Unfold the cases when a project is opened; fold them when a case is opened by itself."""
+        name = self.controller.project.name
+        if name != self._project:
+            self._project = name
+            self.folds["Cases"].set_open(bool(name) or self.controller.session is None)
+            self.folds["Case"].set_open(not name and self.controller.session is None)
+        if self.controller.session is None:
+            self.refresh()
+
     def _show_case(self) -> None:
-        self.folds["Case"].set_open(self.controller.session is None)
+        if self.controller.session is not None and self.controller.project.current is None:
+            self.folds["Cases"].set_open(False)
+        self.folds["Case"].set_open(self.controller.session is None and self.controller.project.current is None)
         self.folds["Review"].set_open(False)
         self._reviewed = False
         self.scroll_area.ensureVisible(0, 0)
@@ -277,7 +296,7 @@ class ResumeBar(QFrame):
         self.refresh()
 
     def _on_change(self, what: Change) -> None:
-        if what & (Change.SESSION | Change.SAVED_SESSIONS | Change.WORK):
+        if what & (Change.SESSION | Change.SAVED_SESSIONS | Change.WORK | Change.PROJECT):
             self.refresh()
 
     def refresh(self) -> None:
@@ -290,7 +309,8 @@ class ResumeBar(QFrame):
         self.problems.setVisible(bool(problems))
         self.go_on_button.setVisible(bool(offers) and not problems)
         self.again_button.setVisible(bool(read_only) and not problems)
-        self.start_over_button.setVisible(bool(offers or read_only) and not problems)
+        alone = self.controller.project.current is None
+        self.start_over_button.setVisible(alone and bool(offers or read_only) and not problems)
         self.read_button.setVisible(bool(problems))
         for widget in (self.go_on_button, self.again_button, self.start_over_button, self.choice):
             widget.setEnabled(not self.controller.jobs.busy)
@@ -324,13 +344,16 @@ class ResumeBar(QFrame):
             self.controller.sessions.go_on(chosen)
 
 
+_FINISH = "When this case is right, press 'Done and next'."
+
+
 def advice(controller: Controller) -> str:
     """The next step for the person, in one sentence or two."""
     session = controller.session
     if controller.jobs.busy:
         return "Stopping…" if controller.jobs.stopping else _while_busy(controller)
     if session is None:
-        return "1. Open a case: a file, a folder, an image layer of this viewer, or the brain sample."
+        return _to_open(controller)
     if controller.layers is not None and controller.layers.manual is None:
         return "The labels layer was removed; nothing is lost. Press 'Bring layers back' in the Label section."
     if controller.guard is not None and controller.guard.reason:
@@ -342,45 +365,62 @@ def advice(controller: Controller) -> str:
     if controller.sessions.unanswered:
         return "Continue with your labels, or start over: choose below."
     noun = noun_of(session.case)
-    return _to_label(session, noun) or _after_training(controller, session, noun)
+    elsewhere = sum(len(slices) for slices in controller.project.labelled_elsewhere.values())
+    return _to_label(session, noun, elsewhere) or _after_training(controller, session, noun)
 
 
-def _to_label(session: Session, noun: str) -> str | None:
-    """What is missing for a first training; None if nothing is, or a model is trained."""
+def _to_open(controller: Controller) -> str:
+    project = controller.project.current
+    if project is None:
+        return "1. Open a case: a file, a folder, an image layer of this viewer, or the brain sample."
+    if not project.cases:
+        return "1. Add files or a folder in the Cases section."
+    return "Double-click a case in the Cases section."
+
+
+def _to_label(session: Session, noun: str, elsewhere: int) -> str | None:
+    """What is missing for a first training; None if nothing is, or a model is trained.
+
+    Args:
+        session: of the open case.
+        noun: for its slices.
+        elsewhere: labelled slices of other cases of the project.
+    """
     book = session.labels
     labelled = book.labelled
     if not book.classes:
         return "Add a class for what you want to find."
     if session.is_trained and not labelled:
         return None  # a saved model
+    if not labelled and elsewhere:
+        return f"{counted(elsewhere, noun)} labelled in other cases. Label some here too, or press Train."
     if not labelled:
         names = " and ".join(f"'{entry.name}'" for entry in book.classes[:2]) + (" …" if len(book.classes) > 2 else "")
         return f"2. Paint {names} on one {noun} with the brush, then on two to four more, spread out. Then press Train."
-    if not any(((book.truth(i) != 0) & (book.truth(i) != UNKNOWN)).any() for i in labelled):
+    if not elsewhere and not any(((book.truth(i) != 0) & (book.truth(i) != UNKNOWN)).any() for i in labelled):
         return f"Only background is labelled so far. Paint a class on at least one {noun}."
     if session.is_trained:
         return None
-    count = f"{counted(len(labelled), noun)} labelled."
-    if len(labelled) < min(ENOUGH_TO_START, session.case.n_slices):
+    count = f"{counted(len(labelled), noun)} labelled{' here' if elsewhere else ''}."
+    if len(labelled) + elsewhere < min(ENOUGH_TO_START, session.case.n_slices):
         return f"{count} Paint {ENOUGH_TO_START} to 5, spread out ('Go to suggested' shows where), then press Train."
     return f"3. {count} Press Train."
 
 
 def _after_training(controller: Controller, session: Session, noun: str) -> str:
-    book = session.labels
+    book, is_of_project = session.labels, controller.project.held is not None
     learnt = set(session.history[-1].labelled) if session.history else set()
-    new = [i for i in book.labelled if i not in learnt]
+    new = controller.project.unlearnt if is_of_project else len([i for i in book.labelled if i not in learnt])
     found = controller.view.suggestion()
     if found is None or not book.open_slices:
-        return f"Every {noun} is labelled. Export the masks."
+        return f"Every {noun} is labelled. {_FINISH if is_of_project else 'Export the masks.'}"
     if not book.confidence:
         return "Press Predict to see masks on the other slices."
     if new:
-        return f"{counted(len(new), noun)} labelled since the last training. Press Train to learn from that too."
+        return f"{counted(new, noun)} labelled since the last training. Press Train to learn from that too."
     name = session.case.slice_name(found.index)
-    return (
-        f"4. Look at {name} ({found.reason}): accept it, or correct it and train again. Export when you are satisfied."
-    )
+    end = _FINISH if is_of_project else "Export when you are satisfied."
+    return f"4. Look at {name} ({found.reason}): accept it, or correct it and train again. {end}"
 
 
 def _while_busy(controller: Controller) -> str:

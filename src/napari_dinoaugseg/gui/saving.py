@@ -24,12 +24,13 @@ from napari_dinoaugseg.gui.display import camera_of, case_in_plane
 from napari_dinoaugseg.gui.setup import preferences
 from napari_dinoaugseg.gui.widgets import single_shot
 from napari_dinoaugseg.gui.words import counted, in_words
-from napari_dinoaugseg.session.autosave import Autosave
+from napari_dinoaugseg.session.autosave import Autosave, Save
 from napari_dinoaugseg.session.index import Snapshot
 from napari_dinoaugseg.session.store import SavedSession, SessionStore, new_session_folder, saved_sessions
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.model.encoder import Encoder
     from napari_dinoaugseg.session.session import Session
 
 
@@ -67,6 +68,7 @@ class Saving(QObject):
         self._controller = controller
         self._session: Session | None = None
         self._autosave: Autosave | None = None
+        self._is_of_project = False
         self._known = False  # whether the fingerprint of the case is computed, which reads all pixels
         self._root: Path | None = None
         self.folder: Path | None = None
@@ -87,20 +89,22 @@ class Saving(QObject):
 
     # --- one session ------------------------------------------------------------------------------------------------
 
-    def keep(self, session: Session, store: SessionStore | None = None) -> None:
+    def keep(self, session: Session, store: SessionStore | None = None, save: Save | None = None) -> None:
         """Save a session from now on.
 
         Args:
             session: a new or a loaded session.
             store: where the session was loaded from; None creates a folder when there is something to save.
+            save: writes a snapshot to the store, for a case of a project, whose folder is never exchanged for another.
         """
         self._session = session
+        self._is_of_project = save is not None
         self._known = store is not None
         self._root = sessions_root()
         self.state = ""
         if store is not None and store.is_writable:
             self.folder = store.folder
-            self._autosave = self._write_to(store)
+            self._autosave = self._write_to(store, save)
             self.state = "Saved."
         elif store is not None:
             self.state = "Only looking: nothing is saved here."
@@ -214,13 +218,13 @@ class Saving(QObject):
             return None
         return self._write_to(store)
 
-    def _write_to(self, store: SessionStore) -> Autosave:
+    def _write_to(self, store: SessionStore, save: Save | None = None) -> Autosave:
         def report(error: DinoAugSegError | None) -> None:
             self._last = error
             with contextlib.suppress(RuntimeError):  # the program exits and the window is deleted
                 self._written.emit(store, error)
 
-        return Autosave(store, report)
+        return Autosave(store, report, save)
 
     def _view(self) -> dict[str, Any]:
         """The state of the view, which :func:`show_view` restores."""
@@ -242,7 +246,7 @@ class Saving(QObject):
             return  # of a closed session
         if error is not None:
             self._show_refusal(error)
-            if sessions_root() != self._root:
+            if sessions_root() != self._root and not self._is_of_project:
                 self._move()
             return
         self._show(f"Saved {datetime.now().astimezone():%H:%M}.")
@@ -299,12 +303,18 @@ class Loaded:
         store: its folder; holds the lock, unless another window does.
         snapshot: the state to resume.
         problems: a sentence for each part that could not be read.
+        read_only: why nothing can be changed, besides the reason of the store; empty if it can.
+        encoder: a loaded encoder that the cases of a project share.
+        save: writes snapshots, for a case of a project.
     """
 
     case: Case
     store: SessionStore
     snapshot: Snapshot
     problems: list[str]
+    read_only: str = ""
+    encoder: Encoder | None = None
+    save: Save | None = None
 
 
 def look_for_sessions(case: Case) -> Looked:
@@ -408,8 +418,15 @@ class SessionActions(QObject):
 
     def try_again(self) -> None:
         """Resume the session for writing after the other window has closed it."""
-        if self.current is not None:
+        if self._controller.project.current is not None:
+            self._controller.project.try_again()
+        elif self.current is not None:
             self.go_on(self.current)
+
+    def show_problems(self, problems: list[str]) -> None:
+        """List the parts of the labels that could not be read."""
+        self.problems = problems
+        self._controller.touch(Change.SAVED_SESSIONS)
 
     def problems_are_read(self) -> None:
         """Hide the list of problems after the person has read it."""

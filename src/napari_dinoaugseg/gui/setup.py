@@ -17,6 +17,7 @@ from napari_dinoaugseg.session.session import Session
 if TYPE_CHECKING:
     from napari_dinoaugseg.case import Case
     from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.model.encoder import Encoder
 
 PLUGIN = "napari-dinoaugseg"
 _forbidden_here = False  # whether the preference, not the environment, forbids downloads
@@ -107,12 +108,14 @@ class Setup:
         self.encoder_in_use: str | None = None
         self.encoder_expected: str | None = None
 
-    def new_session(self, case: Case) -> Session:
-        """A new session of a case with these choices."""
-        notify = self.controller.jobs.notify_later
-        return Session(case, self.settings, self._compute_config(), make_compute=compute_for, notify=notify)
+    def new_session(self, case: Case, encoder: Encoder | None = None) -> Session:
+        """A new session of a case with these choices, and a loaded encoder if there is one."""
+        notify, config = self.controller.jobs.notify_later, self.compute_config
+        return Session(case, self.settings, config, make_compute=compute_for, encoder=encoder, notify=notify)
 
-    def _compute_config(self) -> ComputeConfig:
+    @property
+    def compute_config(self) -> ComputeConfig:
+        """Where to compute, and with which files."""
         return ComputeConfig(self.device, self.weights, scheduler=self.scheduler or None)
 
     @guarded
@@ -152,6 +155,11 @@ class Setup:
         self.settings, self.encoder_in_use = session.settings, session.encoder_name
         self.controller.touch(Change.SETTINGS)
 
+    def take(self, settings: Settings) -> None:
+        """Show the settings of a project that was opened."""
+        self.settings, self.encoder_in_use = settings, None
+        self.controller.touch(Change.SETTINGS)
+
     def see_encoder(self) -> None:
         """Show the encoder as soon as the session has loaded one."""
         session = self.controller.session
@@ -171,7 +179,8 @@ class Setup:
             view.window = settings.window
             controller.touch(Change.WINDOW)
         if controller.session is not None:
-            controller.session.configure(settings, self._compute_config())
+            controller.session.configure(settings, self.compute_config)
+        controller.project.configure(settings, self.compute_config)
         if settings.encoder != self.settings.encoder:
             self.encoder_in_use = None
         self.settings = settings

@@ -15,7 +15,7 @@ from napari_dinoaugseg.case import Case, choose_window
 from napari_dinoaugseg.case.recorded import CaseRecord
 from napari_dinoaugseg.gui.widgets import cache_folder
 
-SIDE = 40
+SIDE = 36
 """Pixels of the longer side."""
 _LARGEST = 2**20  # bytes of a file
 

@@ -33,6 +33,7 @@ from napari_dinoaugseg.learning.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.session import Session
 
 # Seconds on two server cores at 256 pixels (docs/performance.md): encoding a slice with efficientnet-lite0, a training
 # step with a decoder of 64 channels and full convolutions on 4 slices, predicting a slice including its encoding.
@@ -198,38 +199,48 @@ class Head(QWidget):
             self._check_pace()
         if what & Change.WORK:
             self._follow_work()
-        if what & (Change.SESSION | Change.SETTINGS | Change.WORK):
+        if what & (Change.SESSION | Change.SETTINGS | Change.WORK | Change.PROJECT):
             self.refresh()
 
     def refresh(self) -> None:
-        """Show the name of the case and enable the buttons."""
+        """Show the name of the case and of its project, and enable the buttons."""
         session, busy = self.controller.session, self.controller.jobs.busy
         self.train_button.setEnabled(session is not None and not busy and not self.controller.read_only)
         self.stop_button.setEnabled(busy)
+        place = self.controller.project.place
         if session is None:
-            self.name.setText("No case is open")
+            self.name.setText("\n".join(["No case is open", *([place] if place else [])]))
             return
-        case = session.case
-        self.name.setText(f"{case.name} ({counted(case.n_slices, noun_of(case))})")
+        case, held = session.case, self.controller.project.held
+        name = held[1].name if held is not None else case.name
+        self.name.setText("\n".join([f"{name} ({counted(case.n_slices, noun_of(case))})", *([place] if place else [])]))
         self.name.setToolTip(str(case.path))
 
     def job(self) -> Job | None:
         """The work of a training started now; None while nothing is labelled."""
         controller = self.controller
         session = controller.session
-        if session is None or not session.labels.labelled:
+        if session is None or not (session.labels.labelled or controller.project.labelled_elsewhere):
             return None
         warm = session.is_trained and not session.changes_since_training()
-        learnt = {index for done in session.history for index in done.labelled} if warm else set()
         return job(
             controller.setup.settings,
             controller.setup.encoder_in_use or controller.setup.encoder_expected,
-            len([index for index in session.labels.labelled if index not in learnt]),
+            self._new_slices(session, warm=warm),
             len(session.labels.open_slices),
             kind=session.case.kind,
             classes=len(session.labels.classes),
             warm=warm,
         )
+
+    def _new_slices(self, session: Session, *, warm: bool) -> int:
+        """Labelled slices, of all cases of a project, that the model which is continued has not learnt from."""
+        work = self.controller.project
+        if work.held is not None:
+            elsewhere = sum(len(slices) for slices in work.labelled_elsewhere.values())
+            return work.unlearnt if warm else len(session.labels.labelled) + elsewhere
+        learnt = {index for done in session.history for index in done.labelled} if warm else set()
+        return len([index for index in session.labels.labelled if index not in learnt])
 
     def _conditions(self) -> object:
         """Everything that the pace depends on."""

@@ -389,7 +389,7 @@ class SeriesDialog(QDialog):
         self.table.resizeColumnsToContents()
         self.table.doubleClicked.connect(lambda *_: self.accept())
         layout = QVBoxLayout(self)
-        for widget in (QLabel("This folder holds several DICOM series."), self.table, _ok_and_cancel(self)):
+        for widget in (QLabel("This folder holds several DICOM series."), self.table, ok_and_cancel(self)):
             layout.addWidget(widget)
         self.resize(560, 300)
 
@@ -425,13 +425,14 @@ def ask_for_window(parent: QWidget, low: float, high: float) -> str | None:
         field.setValue(value)
         form.addRow(name, field)
         fields.append(field)
-    form.addRow(_ok_and_cancel(dialog))
+    form.addRow(ok_and_cancel(dialog))
     if not dialog.exec():
         return None
     return f"{fields[0].value():g},{fields[1].value():g}"
 
 
-def _ok_and_cancel(dialog: QDialog) -> QDialogButtonBox:
+def ok_and_cancel(dialog: QDialog) -> QDialogButtonBox:
+    """The buttons that accept and reject a dialog."""
     both: Any = QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel  # PyQt5: a number
     buttons = QDialogButtonBox(both)
     buttons.accepted.connect(dialog.accept)

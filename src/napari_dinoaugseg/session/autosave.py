@@ -12,6 +12,9 @@ from napari_dinoaugseg.session.store import SessionStore
 
 _log = logging.getLogger(__name__)
 
+Save = Callable[[SessionStore, Snapshot], None]
+"""Writes a snapshot to a store, in the thread of the autosave."""
+
 _RETRY = 5.0  # seconds after an error: disks are freed, shares come back
 
 
@@ -21,10 +24,14 @@ class Autosave:
     Args:
         store: the session on disk; closed together with this.
         notify: called from the thread after each try: with None if all is saved, else with the error.
+        save: writes a snapshot to the store; None = `SessionStore.save`. A project also keeps facts of the case.
     """
 
-    def __init__(self, store: SessionStore, notify: Callable[[DinoAugSegError | None], None]) -> None:
+    def __init__(
+        self, store: SessionStore, notify: Callable[[DinoAugSegError | None], None], save: Save | None = None
+    ) -> None:
         self.store = store
+        self._write = save or SessionStore.save
         self._notify = notify
         self._wanted: Snapshot | None = None
         self._saving = False
@@ -79,7 +86,7 @@ class Autosave:
     def _save(self, snapshot: Snapshot) -> None:
         problem: DinoAugSegError | None = None
         try:
-            self.store.save(snapshot)
+            self._write(self.store, snapshot)
         except DinoAugSegError as error:
             problem = error
         except Exception as error:  # the thread must go on, and the person must know

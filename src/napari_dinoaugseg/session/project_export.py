@@ -1,0 +1,126 @@
+"""What leaves a project as a whole: the masks of its cases, and a table of their volumes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_dinoaugseg import disk
+from napari_dinoaugseg.case import VolumeCase
+from napari_dinoaugseg.case.files import check_parent
+from napari_dinoaugseg.errors import DinoAugSegError, OutputError
+from napari_dinoaugseg.session.export import export_masks
+from napari_dinoaugseg.session.pixel_counts import PixelCounts, volumes_ml
+from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """The mask of one case.
+
+    Attributes:
+        case: the case.
+        path: the file, or the folder of pictures; None if it could not be written.
+        problems: sentences on why not, or on labels that could not be read.
+    """
+
+    case: ProjectCase
+    path: Path | None
+    problems: list[str | DinoAugSegError] = field(default_factory=list)
+
+
+def masks_of(
+    project: Project, cases: Sequence[ProjectCase], folder: Path, *, reviewed_only: bool = False
+) -> Iterator[MaskResult]:
+    """Write the masks of cases into a folder: ``NAME.nii.gz``, or another format where NIfTI cannot hold it.
+
+    A case that fails does not stop the others. Existing files are replaced: ask before.
+
+    Args:
+        project: of the cases.
+        cases: whose labels on disk are written.
+        folder: it exists.
+        reviewed_only: background on slices that nobody has looked at.
+    """
+    names = file_names(cases)
+    for case in cases:
+        try:
+            session, store, problems = project.session(case)
+            store.close()
+            path = folder / f"{names[case.number]}{_suffix(session.case)}"
+            export_masks(session, path, reviewed_only=reviewed_only)
+        except DinoAugSegError as error:
+            yield MaskResult(case, None, [error])
+        else:
+            yield MaskResult(case, path, [f"{case.name}: {problem}" for problem in problems])
+
+
+def file_names(cases: Sequence[ProjectCase]) -> dict[int, str]:
+    """A unique file name without suffix for each case, by number: its name, with its number if others share it."""
+    names = {case.number: re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", case.name).strip(" .") or "case" for case in cases}
+    # Some file systems ignore case, or normalise accents.
+    folded = [unicodedata.normalize("NFC", name).casefold() for name in names.values()]
+    shared = {name for name in folded if folded.count(name) > 1}
+    return {
+        number: f"{name}_{number:03d}" if key in shared else name
+        for (number, name), key in zip(names.items(), folded, strict=True)
+    }
+
+
+def existing_files(cases: Sequence[ProjectCase], folder: Path) -> list[Path]:
+    """Files and folders that `masks_of` may replace."""
+    names = file_names(cases)
+    candidates = (folder / f"{name}{suffix}" for name in names.values() for suffix in ("", ".nii.gz", ".tif", ".dcm"))
+    return sorted(path for path in candidates if path.exists())
+
+
+def _suffix(case: object) -> str:
+    if not isinstance(case, VolumeCase):
+        return ""  # a folder of pictures
+    suffixes = case.mask_suffixes
+    return ".nii.gz" if ".nii.gz" in suffixes else suffixes[0]
+
+
+def write_volumes(project: Project, path: Path) -> list[str]:
+    """Write a table (CSV) of the volumes of each class in each case, of the labels on disk.
+
+    A row for each case: its name and number, whether it is done, its slices by status, and for each class pixels and
+    millilitres (empty where the size of a voxel is unknown), of everything that a mask would hold.
+
+    Returns:
+        A sentence for each part of the labels that could not be read.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    check_parent(path)
+    rows: list[list[object]] = []
+    problems: list[str] = []
+    classes = project.classes
+    for case in project.cases:
+        book, damaged = project.book(case)
+        problems += [f"{case.name}: {problem}" for problem in damaged]
+        status, pixels = CaseStatus.of(book), PixelCounts().total(book)
+        millilitres = volumes_ml(project.recorded(case), pixels)
+        left = status.n_slices - status.n_manual - status.n_accepted - status.n_predicted
+        line: list[object] = [case.name, case.number, "yes" if case.is_done else "no", status.n_slices]
+        line += [status.n_manual, status.n_accepted, status.n_predicted, left]
+        for entry in classes:
+            volume = None if millilitres is None else round(millilitres.get(entry.number, 0.0), 4)
+            line += [pixels.get(entry.number, 0), "" if volume is None else volume]
+        rows.append(line)
+    head = ["case", "number", "done", "slices", "by hand", "accepted", "predicted", "without labels"]
+    head += [f"{entry.name} ({unit})" for entry in classes for unit in ("pixels", "ml")]
+    stream = io.StringIO()
+    csv.writer(stream).writerows([head, *rows])
+    try:
+        disk.write(path, stream.getvalue().encode("utf-8-sig"))  # the mark lets Excel read accents
+    except OSError as error:
+        msg = f"{path}: the table cannot be written ({disk.reason(error)}). Choose another place."
+        raise OutputError(msg) from error
+    return problems
