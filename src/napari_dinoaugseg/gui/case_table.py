@@ -187,7 +187,8 @@ class CaseTable(QTableView):
             )
             if column != NAME:
                 text = _HEADINGS[COLUMNS[column]][0]
-                header.resizeSection(column, header.fontMetrics().horizontalAdvance(text) + _PADDING)
+                widest = max(header.fontMetrics().horizontalAdvance(words) for words in (text, "100 %"))
+                header.resizeSection(column, widest + _PADDING)
         header.sectionClicked.connect(self._sort)
         self.doubleClicked.connect(self._open)
 

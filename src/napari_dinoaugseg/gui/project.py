@@ -174,13 +174,14 @@ class ProjectWork(QObject):
 
     @property
     def place(self) -> str:
-        """The place of the open case in words: ``Project liver: case 3 of 20``; empty without a project."""
+        """The place of the open case in the table: ``Project liver: case 3 of 20``; empty without a project."""
         if self.current is None:
             return ""
-        if self.case is None:
+        shown = self.order.cases
+        at = next((place for place, case in enumerate(shown, start=1) if case is self.case), None)
+        if at is None:
             return f"Project {self.name}: {counted(len(self.current.cases), 'case')}"
-        at = self.current.cases.index(self.case) + 1
-        return f"Project {self.name}: case {at} of {len(self.current.cases)}"
+        return f"Project {self.name}: case {at} of {len(shown)}"
 
     def find(self, number: int) -> ProjectCase | None:
         """The case with a number."""
@@ -647,6 +648,8 @@ class ProjectWork(QObject):
             if now - self._active < _IDLE:
                 self.case.seconds += now - self._active
             self._active = now
+        if what & Change.PROJECT:
+            self._show_title()
         if what & Change.WORK:
             self._follow_work()
 
