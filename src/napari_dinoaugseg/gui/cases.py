@@ -14,8 +14,8 @@ from napari_dinoaugseg.case import Case, Plane, choose_window, open_case
 from napari_dinoaugseg.case.intensity import opening_window
 from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.core import Change, guarded
-from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, shows_alike
-from napari_dinoaugseg.gui.layers import CaseLayers
+from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, shows_alike, shows_colour
+from napari_dinoaugseg.gui.layers import CaseLayers, Spare, spare_layers
 from napari_dinoaugseg.gui.saving import Loaded, Looked, look_for_sessions
 from napari_dinoaugseg.gui.view import ViewGuard
 from napari_dinoaugseg.gui.widgets import as_sentence
@@ -195,7 +195,8 @@ class Cases:
         window = _window_in(loaded.snapshot.view, loaded.case) or setup.settings.window
         # A case of a project is another patient than the one in view.
         image = self._image_for(loaded.case.plane) if loaded.save is None else None
-        self._begin(session, image, window, read_only=loaded.read_only or loaded.store.reason)
+        spare = spare_layers(controller.layers) if loaded.save is not None else None
+        self._begin(session, image, window, read_only=loaded.read_only or loaded.store.reason, spare=spare)
         controller.saving.keep(session, loaded.store, loaded.save)
         controller.touch(Change.SETTINGS)
 
@@ -218,7 +219,9 @@ class Cases:
         self.options = options
         controller.view.look_through(window)
 
-    def _begin(self, session: Session, image: Image | None, window: str, *, read_only: str = "") -> None:
+    def _begin(
+        self, session: Session, image: Image | None, window: str, *, read_only: str = "", spare: Spare | None = None
+    ) -> None:
         """Replace the previous case.
 
         Its layers are removed only after those of the new one are added, because napari may draw an empty viewer in an
@@ -227,10 +230,18 @@ class Cases:
         controller = self.controller
         controller.jobs.stop()
         leaving = [layer for layer in self._leave() if layer is not image]
+        if spare is not None:
+            used = (spare.image, spare.prediction, spare.manual)
+            if not all(layer in leaving for layer in used) or spare.image.rgb != shows_colour(session.case):
+                spare = None  # the labels could not be saved, and stay in the viewer
+            else:
+                leaving = [layer for layer in leaving if layer not in used]
         for layer in leaving:
             layer.name = f"{layer.name} (leaving)"  # else napari numbers the new layers
         controller.session, controller.read_only, controller.view.window = session, read_only, window
-        made = controller.layers = CaseLayers(controller.viewer, session, image, window, read_only=bool(read_only))
+        made = controller.layers = CaseLayers(
+            controller.viewer, session, image, window, read_only=bool(read_only), spare=spare
+        )
         controller.labels.follow_layers()
         made.window_moved.connect(controller.view.on_window_moved)
         made.show()

@@ -112,7 +112,7 @@ class Controller:
         self._pending |= what
         for follower in tuple(self.followers):
             follower.follow(what)
-        if not self._timer.isActive():
+        if isalive(self._timer) and not self._timer.isActive():  # type: ignore[no-untyped-call]
             self._timer.start(_TOGETHER)
 
     def notify(self, text: str, kind: Kind = "done") -> None:

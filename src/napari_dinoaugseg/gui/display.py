@@ -39,8 +39,13 @@ def display_of(case: Case) -> tuple[Any, bool, tuple[float, float, float], list[
     if isinstance(case, VolumeCase):
         unit = "mm" if case.grid.known else "pixel"
         return case.display, case.is_colour, case.display_scale, [unit] * 3
-    rgb = isinstance(case, PictureCase) and case.has_colour
+    rgb = shows_colour(case)
     return _picture_stack(case, rgb), rgb, (1.0, 1.0, 1.0), ["pixel"] * 3
+
+
+def shows_colour(case: Case) -> bool:
+    """Whether the image layer of a case is RGB."""
+    return case.is_colour if isinstance(case, VolumeCase) else isinstance(case, PictureCase) and case.has_colour
 
 
 def _picture_stack(case: Case, rgb: bool) -> Any:

@@ -6,7 +6,8 @@ labels). A fourth, "confidence", is created when it is first shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.gui.display import (
     AXIS,
     Orientation,
@@ -36,6 +38,47 @@ if TYPE_CHECKING:
     import napari
 
 
+@dataclass(frozen=True)
+class Spare:
+    """The layers of a case that is closed, to be used again for another one.
+
+    Removing layers and creating new ones takes napari ten times as long as showing other arrays in them.
+    """
+
+    image: Image
+    prediction: Labels
+    manual: Labels
+
+
+def spare_layers(layers: CaseLayers | None) -> Spare | None:
+    """The layers of a case that can show another one; None if some were removed, or an image is the person's own."""
+    if layers is None:
+        return None
+    image, prediction, manual = layers.image, layers.prediction, layers.manual
+    if image is None or prediction is None or manual is None:
+        return None
+    shown = layers.viewer.layers
+    ours = case_of(image) is not None and image.ndim == 3 and not image.multiscale
+    whole = all(layer in shown for layer in (image, prediction, manual))
+    return Spare(image, prediction, manual) if ours and whole else None
+
+
+def _renew(layer: Image | Labels, data: Any, case: Case, place: Mapping[str, Any]) -> None:
+    """Show another array in a layer, in its own place."""
+    if isinstance(layer, Labels):
+        layer.mode = "pan_zoom"
+    layer.data = data
+    layer.metadata = case_metadata(case)
+    layer.affine = place.get("affine", np.eye(4))
+    layer.scale = place["scale"]
+    layer.translate = place.get("translate", (0.0, 0.0, 0.0))
+    layer.units = place["units"]
+
+
+def _colours_of(colormap: Any) -> dict[Any, tuple[float, ...]]:
+    return {number: tuple(colour) for number, colour in getattr(colormap, "color_dict", {}).items()}
+
+
 _NEXT_FRAME = 60  # ms
 _UNDO, _REDO = ("Control-Z",), ("Control-Shift-Z", "Control-Y")
 
@@ -49,6 +92,7 @@ class CaseLayers:
         image: the image layer of the case if it is already in the viewer; None creates one.
         window: the intensity window of the image.
         read_only: whether another window writes this session, so that nothing can be painted.
+        spare: layers that showed another case and are used again for this one; see :func:`spare_layers`.
 
     Attributes:
         image, manual, prediction, confidence: the layers; None if removed or not created yet.
@@ -69,8 +113,10 @@ class CaseLayers:
         window: str = "auto",
         *,
         read_only: bool = False,
+        spare: Spare | None = None,
     ) -> None:
         self.viewer = viewer
+        self._spare = spare
         self.session = session
         self.case = session.case
         self.axis = AXIS[self.case.plane]
@@ -102,6 +148,10 @@ class CaseLayers:
 
     def show(self) -> None:
         """Create missing layers, filled from the label book, and show the plane of the case."""
+        self._show()
+        self._spare = None  # a layer that is restored later is a new one
+
+    def _show(self) -> None:
         if self.image is None or self.image not in self.viewer.layers:
             self.image = self._make_image()
             self.viewer.layers.move(self.viewer.layers.index(self.image), 0)  # below the labels
@@ -153,6 +203,14 @@ class CaseLayers:
     def _make_image(self) -> Image:
         data, rgb, scale, units = display_of(self.case)
         window = None if rgb else window_of(self.case, self.window)
+        if self._spare is not None and self._spare.image.rgb == rgb:
+            image = self._spare.image
+            _renew(image, data, self.case, {"scale": scale, "units": units})
+            image.name = self.case.name
+            if window is not None:
+                image.reset_contrast_limits_range()
+                image.contrast_limits = window
+            return image
         return self.viewer.add_image(
             data,
             name=self.case.name,
@@ -167,6 +225,14 @@ class CaseLayers:
         values = np.zeros(self._shape, np.uint16)
         about = case_metadata(self.case)
         colours = label_colours(self.session.labels.classes)
+        spare = getattr(self._spare, name) if self._spare is not None else None
+        if spare is not None:
+            _renew(spare, values, self.case, self._place())
+            spare.visible, spare.editable, spare.n_edit_dimensions = True, True, 2
+            if _colours_of(spare.colormap) != _colours_of(colours):  # napari takes long to map all pixels again
+                spare.colormap = colours
+            self._bind(spare)
+            return spare
         layer = Labels(values, name=name, opacity=opacity, colormap=colours, metadata=about, **self._place())
         self._bind(layer)
         self.viewer.add_layer(layer)
