@@ -38,7 +38,7 @@ _HEADINGS: dict[Column, tuple[str, str]] = {
 }
 _ROW = SIDE + 6  # pixels
 _PADDING = 6  # pixels beside a heading
-_HEIGHT = 5 * _ROW  # of the table; the rest by scrolling
+_MOST_ROWS = 5  # in view; the rest by scrolling
 
 
 class CaseTableModel(QAbstractTableModel):
@@ -170,7 +170,6 @@ class CaseTable(QTableView):
         self.setShowGrid(False)
         self.setWordWrap(False)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.setFixedHeight(_HEIGHT)
         rows: Any = self.verticalHeader()
         rows.hide()
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
@@ -187,7 +186,8 @@ class CaseTable(QTableView):
             )
             if column != NAME:
                 text = _HEADINGS[COLUMNS[column]][0]
-                widest = max(header.fontMetrics().horizontalAdvance(words) for words in (text, "100 %"))
+                values = (text, "100%") if COLUMNS[column] == "confidence" else (text,)
+                widest = max(header.fontMetrics().horizontalAdvance(words) for words in values)
                 header.resizeSection(column, widest + _PADDING)
         header.sectionClicked.connect(self._sort)
         self.doubleClicked.connect(self._open)
@@ -200,6 +200,8 @@ class CaseTable(QTableView):
         header.setSortIndicator(COLUMNS.index(order.column), way)
         selected = self.selected()
         self.cases.refresh()
+        rows = min(max(2, len(order.cases)), _MOST_ROWS)
+        self.setFixedHeight(header.sizeHint().height() + rows * _ROW + 2 * self.frameWidth())
         line = self.cases.line(selected)
         if line >= 0 and selected is not self.selected():
             self.selectRow(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from napari_dinoaugseg.gui.widgets import (
     ask_for_file,
     ask_for_files,
     ask_for_folder,
+    ask_for_volume,
     ask_where_to_save,
     button,
     chosen,
@@ -96,6 +98,7 @@ class CasesSection(QWidget):
         self._arrange()
         self._typing = single_shot(self._filter, self)
         controller.changed.connect(self._on_change)
+        controller.project.several_found.connect(self._choose_volume)
         self.refresh()
 
     # --- building ---------------------------------------------------------------------------------------------------
@@ -292,6 +295,16 @@ class CasesSection(QWidget):
                 self.controller.project.add(additions, notices)
 
         self.controller.jobs.run("Looking into the folder", lambda: cases_in_folder(folder), found)
+
+    def _choose_volume(self, several: list[tuple[Addition, int]]) -> None:
+        """Ask which volume of files with several is meant, once for all that hold as many."""
+        chosen_ones: list[Addition] = []
+        for count in sorted({count for _, count in several}):
+            group = [addition for addition, held in several if held == count]
+            number = ask_for_volume(self, count, [addition.name for addition in group])
+            chosen_ones += [replace(addition, component=number) for addition in group if number is not None]
+        if chosen_ones:
+            self.controller.project.add(chosen_ones)
 
     def _find(self, case: ProjectCase | None = None) -> None:
         case = case or self.controller.project.missing

@@ -15,7 +15,7 @@ from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.files import natural_key
 from napari_dinoaugseg.case.intensity import opening_window
 from napari_dinoaugseg.cluster import compute_for
-from napari_dinoaugseg.errors import CaseError, DinoAugSegError, ProjectError
+from napari_dinoaugseg.errors import CaseError, DinoAugSegError, ProjectError, SeveralVolumesError
 from napari_dinoaugseg.gui.ahead import Ahead, Task
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.saving import Loaded, show_view
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.compute import ComputeConfig
     from napari_dinoaugseg.session.index import Snapshot
     from napari_dinoaugseg.session.session import Session
+    from napari_dinoaugseg.session.store import SessionStore
 
 _IDLE = 30.0  # seconds without a change after which nobody is at work; RootPainter leaves out idle time alike
 _SOON = 400  # ms from a change of settings to its saving, because a contrast slider sends many
@@ -57,6 +58,23 @@ class Opened:
     project: Project
     statuses: dict[int, CaseStatus] = field(default_factory=dict)
     thumbnails: dict[int, Thumbnail] = field(default_factory=dict)
+
+
+@dataclass
+class Added:
+    """The end of adding cases.
+
+    Attributes:
+        new: how many were added.
+        known: how many have the pixels of a case that was there already.
+        errors: why the others could not be added.
+        several: files with several volumes, and how many.
+    """
+
+    new: int = 0
+    known: int = 0
+    errors: list[str] = field(default_factory=list)
+    several: list[tuple[Addition, int]] = field(default_factory=list)
 
 
 class CaseOrder:
@@ -137,6 +155,7 @@ class ProjectWork(QObject):
         ahead: predicts the next cases while the person works on this one.
     """
 
+    several_found = Signal(object)  # files with several volumes, of which the person has to choose: Addition and count
     _added = Signal(object, object)  # from the adding thread: the project and a case
 
     def __init__(self, controller: Controller) -> None:
@@ -388,9 +407,8 @@ class ProjectWork(QObject):
         project = self._require_project()
         cancel = Cancel()
 
-        def source() -> Generator[Any, None, tuple[int, int, list[str]]]:
-            errors: list[str] = []
-            new = known = 0
+        def source() -> Generator[Any, None, Added]:
+            added = Added()
             for sentence in notices:
                 yield Notice(sentence)
             for addition in additions:
@@ -398,15 +416,19 @@ class ProjectWork(QObject):
                     break
                 path = addition.path if isinstance(addition.path, Path) else list(addition.path)
                 try:
-                    case, is_new = project.add(path, series=addition.series, name=addition.name)
+                    case, is_new = project.add(
+                        path, series=addition.series, component=addition.component, name=addition.name
+                    )
                     picture = self._picture(project, case)
+                except SeveralVolumesError as error:
+                    added.several.append((addition, error.count))
                 except DinoAugSegError as error:
-                    errors.append(in_words(error))
-                    continue
-                new, known = new + is_new, known + (not is_new)
-                self._added.emit(project, (case, picture))
+                    added.errors.append(in_words(error))
+                else:
+                    added.new, added.known = added.new + is_new, added.known + (not is_new)
+                    self._added.emit(project, (case, picture))
                 yield None
-            return new, known, errors
+            return added
 
         self.controller.jobs.start("Adding cases", source, self._on_all_added, cancel)
 
@@ -418,10 +440,10 @@ class ProjectWork(QObject):
             self._show_title()
             self.controller.touch(Change.PROJECT)
 
-    def _on_all_added(self, result: tuple[int, int, list[str]]) -> None:
-        new, known, errors = result
+    def _on_all_added(self, added: Added) -> None:
         self.order.arrange()
-        words = f"{counted(new, 'case')} added."
+        known, errors = added.known, added.errors
+        words = f"{counted(added.new, 'case')} added."
         if known:
             words = f"{words} {known} with the same pixels {'was' if known == 1 else 'were'} there already."
         if errors:
@@ -430,7 +452,9 @@ class ProjectWork(QObject):
             self.controller.notify(f"{words} {len(errors)} could not be added:\n{listed}{more}", "error")
         else:
             self.controller.notify(words)
-        if self.case is None:
+        if added.several:
+            self.several_found.emit(added.several)
+        if self.case is None and not self.controller.jobs.busy:
             self._open_first()
 
     @guarded
@@ -440,12 +464,14 @@ class ProjectWork(QObject):
         if case is self.case:
             msg = f"{case.name} is open. Open another case, then remove it."
             raise ProjectError(msg)
-        kept = project.remove(case)
-        self._statuses.pop(case.number, None)
-        self.order.drop(case)
-        self._show_title()
-        self.controller.touch(Change.PROJECT)
-        self.controller.notify(f"{case.name} was removed. Its labels are in {kept}; the image was not touched.")
+
+        def done(kept: Path) -> None:
+            self._statuses.pop(case.number, None)
+            self.order.drop(case)
+            self.controller.touch(Change.PROJECT)
+            self.controller.notify(f"{case.name} was removed. Its labels are in {kept}; the image was not touched.")
+
+        self.controller.jobs.run(f"Removing {case.name}", lambda: project.remove(case), done)
 
     @guarded
     def relocate(self, case: ProjectCase, path: Path) -> None:
@@ -554,9 +580,16 @@ class ProjectWork(QObject):
             self.controller.guarded(project.save_case, case)
         self.case, self._live = None, None
 
-    def _saver(self, project: Project, case: ProjectCase) -> Callable[[Any, Snapshot], None]:
+    def _saver(self, project: Project, case: ProjectCase) -> Callable[[SessionStore, Snapshot], None]:
         """Saves a snapshot of a case together with what the project knows of it; called in the writing thread."""
-        return lambda store, snapshot: project.keep_snapshot(case, snapshot, store)
+
+        def save(store: SessionStore, snapshot: Snapshot) -> None:
+            project.keep_snapshot(case, snapshot, store)
+            removed = {entry.number for entry in project.classes} - {entry.number for entry in snapshot.book.classes}
+            if removed:
+                project.forget_classes(removed, case)
+
+        return save
 
     def _picture(self, project: Project, case: ProjectCase) -> Thumbnail:
         """The thumbnail of a case, made of its pixels where none is kept."""

@@ -399,12 +399,17 @@ class SeriesDialog(QDialog):
         return self._series[max(0, self.table.currentRow())].uid
 
 
-def ask_for_volume(parent: QWidget, count: int) -> int | None:
-    """Ask for a time point or channel; returns its number from 0, or None if cancelled."""
+def ask_for_volume(parent: QWidget, count: int, names: Sequence[str] = ()) -> int | None:
+    """Ask for a time point or channel of a file, or of those with these names.
+
+    Returns:
+        Its number from 0; None if cancelled.
+    """
+    which = "This file holds" if len(names) < 2 else f"{names[0]} and {len(names) - 1} more hold"
     number, chosen = QInputDialog.getInt(
         parent,
         "Choose a volume",
-        f"This file holds {count} volumes (time points or channels).\nWhich one, from 0 to {count - 1}?",
+        f"{which} {count} volumes (time points or channels).\nWhich one, from 0 to {count - 1}?",
         0,
         0,
         count - 1,

@@ -35,6 +35,7 @@ class Addition:
         path: a file or folder, or the files that form the case; as for `Project.add`.
         name: for the person.
         series: the UID of a DICOM series, where its folder holds several.
+        component: which volume, where there are several; None if there is one.
         description: of a DICOM series; may be empty.
         slices: how many; None = known after opening.
         modality: "CT", "MR" …; empty if unknown.
@@ -43,6 +44,7 @@ class Addition:
     path: Path | tuple[Path, ...]
     name: str
     series: str | None = None
+    component: int | None = None
     description: str = ""
     slices: int | None = None
     modality: str = ""

@@ -22,7 +22,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -574,6 +574,20 @@ class Project:
                 self.classes = classes
                 self.save()
             self.save_case(case)
+
+    def forget_classes(self, numbers: Collection[int], case: ProjectCase) -> None:
+        """Remove classes that were removed from a case, unless labels of another case hold them."""
+        used = {
+            int(number)
+            for other in self.labelled(but=case).values()
+            for labels in other.labels.values()
+            for number in np.unique(labels)
+        }
+        with self._writing:
+            kept = [entry for entry in self.classes if entry.number not in numbers or entry.number in used]
+            if kept != self.classes:
+                self.classes = kept
+                self.save()
 
     def load_labels(self, case: ProjectCase, path: Path, slices: Sequence[int] | None = None) -> bool:
         """Load the labels of a case from a file; see :meth:`Session.load_labels`.
