@@ -23,6 +23,7 @@ from napari_dinoaugseg.gui.thumbnails import Thumbnail, keep_thumbnail, read_thu
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.gui.words import counted, in_words
 from napari_dinoaugseg.learning.events import Cancel, Notice
+from napari_dinoaugseg.session.active_time import ActiveTime
 from napari_dinoaugseg.session.project import CaseStatus, MissingCaseError, Project, ProjectCase, is_project
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.session import Session
     from napari_dinoaugseg.session.store import SessionStore
 
-_IDLE = 30.0  # seconds without a change after which nobody is at work; RootPainter leaves out idle time alike
 _SOON = 400  # ms from a change of settings to its saving, because a contrast slider sends many
 _WORK = Change.LABELS | Change.CLASSES | Change.SELECTION | Change.SLICE | Change.TOOL | Change.WINDOW
 _LISTED_ERRORS = 5
@@ -170,7 +170,7 @@ class ProjectWork(QObject):
         self._statuses: dict[int, CaseStatus] = {}
         self._live: CaseStatus | None = None  # of the open case, until its labels change
         self._wanted: tuple[ProjectCase, int | None] | None = None  # to be opened when the prediction has stopped
-        self._active = 0.0  # time of the last change by the person
+        self._clock = ActiveTime()
         self._settings_timer = single_shot(self._save_settings, self)
         self._added.connect(self._on_added)
 
@@ -343,7 +343,7 @@ class ProjectWork(QObject):
         store = project.store(case)
         controller.saving.end()
         self._begin(opened)
-        self.case, self._live, self._active = case, None, time.monotonic()
+        self._start(case)
         if session.labels.confidence:
             case.predicted_by = project.model_file
         controller.saving.keep(session, store, self._saver(project, case))
@@ -552,7 +552,7 @@ class ProjectWork(QObject):
         except DinoAugSegError:
             loaded.store.close()
             raise
-        self.case, self._live, self._active = case, None, time.monotonic()
+        self._start(case)
         if self.missing is case:
             self.missing = None
         self.thumbnails.setdefault(case.number, self._picture(project, case))
@@ -567,6 +567,12 @@ class ProjectWork(QObject):
             return
         if case.predicted_by != project.model_file or not session.labels.confidence:
             controller.jobs.predict()
+
+    def _start(self, case: ProjectCase) -> None:
+        """Note that the open case is this one of the project, and begin to count the time spent on it."""
+        self.case, self._live = case, None
+        self._clock.pause()
+        self._clock.act(time.monotonic())
 
     def left(self) -> None:
         """Note that the open case is closed; its labels are saved by now."""
@@ -677,10 +683,7 @@ class ProjectWork(QObject):
         if what & (Change.LABELS | Change.PREDICTIONS | Change.SESSION):
             self._live = None
         if what & _WORK and self.case is not None:
-            now = time.monotonic()
-            if now - self._active < _IDLE:
-                self.case.seconds += now - self._active
-            self._active = now
+            self.case.seconds += self._clock.act(time.monotonic())
         if what & Change.PROJECT:
             self._show_title()
         if what & Change.WORK:
