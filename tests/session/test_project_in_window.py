@@ -77,6 +77,14 @@ def test_a_project_without_labels_refuses_to_train(project):
     store.close()
 
 
+def test_what_did_not_change_is_not_written_again(project):
+    files = [project.case_folder(case) / "case.json" for case in project.cases]
+    before = [file.stat().st_mtime_ns for file in files]
+    project.cases[1].is_done = True
+    project.close()
+    assert [file.stat().st_mtime_ns != then for file, then in zip(files, before, strict=True)] == [False, True, False]
+
+
 def test_labels_are_saved_while_another_thread_saves_the_project(project):
     label(project, 0, 1)
     session, store, _ = project.session(project.cases[0])

@@ -15,7 +15,8 @@ from napari_dinoaugseg.learning.events import Cancel
 
 _log = logging.getLogger(__name__)
 
-_PAUSE = 500  # ms between the end of other work, or of a task, and the next task
+_PAUSE = 500  # ms between the end of other work and the first task
+_BETWEEN = 50  # ms between two tasks
 
 
 @dataclass(frozen=True)
@@ -117,4 +118,4 @@ class Ahead(QObject):
         else:
             self._done(number, result)
         if self._awake:
-            self._timer.start(_PAUSE)
+            self._timer.start(_BETWEEN)

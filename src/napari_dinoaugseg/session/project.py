@@ -321,11 +321,11 @@ class Project:
     def save_case(self, case: ProjectCase) -> None:
         """Write `case.json` of a case if it has changed. Raises OutputError, ProjectError."""
         with self._writing:
-            content = case.to_plain(self.folder)
+            content = json.loads(json.dumps(case.to_plain(self.folder)))  # tuples become lists, as in the file
             if self._written.get(case.number) != content:
                 self._require_writable()
                 self._write(self.case_folder(case) / CASE_NAME, content)
-                self._written[case.number] = json.loads(json.dumps(content))
+                self._written[case.number] = content
 
     def _write(self, path: Path, content: Mapping[str, Any]) -> None:
         try:
@@ -904,7 +904,8 @@ class Project:
                 known[case.number].confidence,
                 is_open=not case.is_done,
             )
-            for case in self.cases
+            for case in list(self.cases)
+            if case.number in known  # another one may just have been added by another thread
         ]
         return suggest_in_project(facts, count)
 
