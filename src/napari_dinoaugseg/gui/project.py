@@ -555,7 +555,8 @@ class ProjectWork(QObject):
         self._start(case)
         if self.missing is case:
             self.missing = None
-        self.thumbnails.setdefault(case.number, self._picture(project, case))
+        if case.number not in self.thumbnails:
+            self.thumbnails[case.number] = self._picture(project, case)
         controller.sessions.show_problems(loaded.problems)
         show_view(controller, loaded.snapshot.view)
         if index is not None:
@@ -693,8 +694,8 @@ class ProjectWork(QObject):
         if self.controller.jobs.busy:
             self.ahead.stop()
             return
-        if self._wanted is not None:
-            wanted, self._wanted = self._wanted, None
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
             self.open_case(*wanted)
         else:
             self.ahead.wake()
