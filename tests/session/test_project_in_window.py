@@ -45,10 +45,10 @@ def label(project: Project, number: int, *slices: int, classes: tuple[int, ...] 
 def test_the_listed_status_is_that_of_the_labels(project):
     label(project, 0, 1, 2)
     for case in project.cases:
-        assert project.listed_status(case) == project.status(case)
-    assert project.listed_status(project.cases[0]) == CaseStatus(6, 2, 0, 1, 0.6, (1, 2))
+        assert project.status(case, quick=True) == project.status(case)
+    assert project.status(project.cases[0], quick=True) == CaseStatus(6, 2, 0, 1, 0.6, (1, 2))
     (project.case_folder(project.cases[0]) / "session.json").write_bytes(b"damaged")
-    assert project.listed_status(project.cases[0]).n_manual == 2  # found in the files of the slices
+    assert project.status(project.cases[0], quick=True).n_manual == 2  # found in the files of the slices
 
 
 def test_labels_of_other_cases_are_read_when_the_training_runs(project):
@@ -129,8 +129,14 @@ def test_prediction_keeps_where_the_person_looked(project):
 def test_a_removed_class_leaves_unless_another_case_is_labelled_with_it(project):
     label(project, 0, 1, 2, classes=(1, 2))
     label(project, 1, 1, classes=(3,))
-    project.forget_classes({2, 3}, project.cases[0])
+    session, store, _ = project.session(project.cases[0])
+    session.labels.remove_class(2, erase=True)
+    session.labels.remove_class(3)
+    project.keep(project.cases[0], session, store)
+    assert [entry.number for entry in project.classes] == [1, 2, 3]  # another program does not know of a removal
+    project.keep_snapshot(project.cases[0], session.snapshot(), store, may_remove_classes=True)
     assert [entry.number for entry in project.classes] == [1, 3]
+    store.close()
 
 
 def test_a_loaded_model_is_kept_without_a_training(project, tmp_path):

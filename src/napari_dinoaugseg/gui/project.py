@@ -259,7 +259,7 @@ class ProjectWork(QObject):
             project = Project(folder, settings=settings, config=config, make_compute=compute_for, notify=notify)
             opened = Opened(project)
             for case in project.cases:
-                opened.statuses[case.number] = project.listed_status(case)
+                opened.statuses[case.number] = project.status(case, quick=True)
                 thumbnail = read_thumbnail(case.record)
                 if thumbnail is not None:
                     opened.thumbnails[case.number] = thumbnail
@@ -589,14 +589,7 @@ class ProjectWork(QObject):
 
     def _saver(self, project: Project, case: ProjectCase) -> Callable[[SessionStore, Snapshot], None]:
         """Saves a snapshot of a case together with what the project knows of it; called in the writing thread."""
-
-        def save(store: SessionStore, snapshot: Snapshot) -> None:
-            project.keep_snapshot(case, snapshot, store)
-            removed = {entry.number for entry in project.classes} - {entry.number for entry in snapshot.book.classes}
-            if removed:
-                project.forget_classes(removed, case)
-
-        return save
+        return lambda store, snapshot: project.keep_snapshot(case, snapshot, store, may_remove_classes=True)
 
     def _picture(self, project: Project, case: ProjectCase) -> Thumbnail:
         """The thumbnail of a case, made of its pixels where none is kept."""
@@ -777,7 +770,7 @@ class ProjectWork(QObject):
     @staticmethod
     def _predict(project: Project, case: ProjectCase, cancel: Cancel) -> CaseStatus:
         project.predict(case, cancel=cancel)
-        return project.listed_status(case)
+        return project.status(case, quick=True)
 
     def _on_ahead(self, number: int, result: object) -> None:
         """Show what was done in the background."""

@@ -18,6 +18,10 @@ Save = Callable[[SessionStore, Snapshot], None]
 _RETRY = 5.0  # seconds after an error: disks are freed, shares come back
 
 
+def _write(store: SessionStore, snapshot: Snapshot) -> None:
+    store.save(snapshot)
+
+
 class Autosave:
     """Writes snapshots of one session.
 
@@ -31,7 +35,7 @@ class Autosave:
         self, store: SessionStore, notify: Callable[[DinoAugSegError | None], None], save: Save | None = None
     ) -> None:
         self.store = store
-        self._write = save or SessionStore.save
+        self._write = save or _write
         self._notify = notify
         self._wanted: Snapshot | None = None
         self._saving = False

@@ -22,7 +22,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -563,31 +563,34 @@ class Project:
         """Save the labels of a session; its classes become those of the project. Raises OutputError, SessionError."""
         self.keep_snapshot(case, session.snapshot(view), store)
 
-    def keep_snapshot(self, case: ProjectCase, snapshot: Snapshot, store: SessionStore) -> None:
-        """As :meth:`keep`, in any thread."""
+    def keep_snapshot(
+        self, case: ProjectCase, snapshot: Snapshot, store: SessionStore, *, may_remove_classes: bool = False
+    ) -> None:
+        """As :meth:`keep`, in any thread.
+
+        Args:
+            case: of the snapshot.
+            snapshot: the state of its session.
+            store: of the case.
+            may_remove_classes: classes that the snapshot lacks were removed by the person; they leave the project too,
+                unless labels of another case hold them.
+        """
         store.save(snapshot)
+        lacking = {entry.number for entry in self.classes} - {entry.number for entry in snapshot.book.classes}
+        gone = lacking - self._classes_elsewhere(case) if may_remove_classes and lacking else set()
         with self._writing:
-            known = {entry.number: entry for entry in self.classes}
-            known.update({entry.number: entry for entry in snapshot.book.classes})
-            classes = [known[number] for number in sorted(known)]
+            merged = {entry.number: entry for entry in self.classes if entry.number not in gone}
+            merged.update({entry.number: entry for entry in snapshot.book.classes})
+            classes = [merged[number] for number in sorted(merged)]
             if classes != self.classes:
                 self.classes = classes
                 self.save()
             self.save_case(case)
 
-    def forget_classes(self, numbers: Collection[int], case: ProjectCase) -> None:
-        """Remove classes that were removed from a case, unless labels of another case hold them."""
-        used = {
-            int(number)
-            for other in self.labelled(but=case).values()
-            for labels in other.labels.values()
-            for number in np.unique(labels)
-        }
-        with self._writing:
-            kept = [entry for entry in self.classes if entry.number not in numbers or entry.number in used]
-            if kept != self.classes:
-                self.classes = kept
-                self.save()
+    def _classes_elsewhere(self, case: ProjectCase) -> set[int]:
+        """The numbers of classes in the labels of the other cases."""
+        others = self.labelled(but=case).values()
+        return {int(number) for other in others for labels in other.labels.values() for number in np.unique(labels)}
 
     def load_labels(self, case: ProjectCase, path: Path, slices: Sequence[int] | None = None) -> bool:
         """Load the labels of a case from a file; see :meth:`Session.load_labels`.
@@ -615,19 +618,27 @@ class Project:
             store.close()
         return True
 
-    def status(self, case: ProjectCase) -> CaseStatus:
-        """How far a case is, from its labels on disk."""
-        book, problems = self.book(case)
-        return CaseStatus.of(book, problems)
+    def status(self, case: ProjectCase, *, quick: bool = False) -> CaseStatus:
+        """How far a case is, from its labels on disk.
 
-    def listed_status(self, case: ProjectCase) -> CaseStatus:
-        """As :meth:`status`, from the index of the labels alone: in a millisecond, but blind to damaged label files."""
+        Args:
+            case: of the project.
+            quick: read only the index of its labels: in a millisecond, but blind to damaged label files.
+        """
+        found = self._indexed_status(case) if quick else None
+        if found is None:
+            book, problems = self.book(case)
+            found = CaseStatus.of(book, problems)
+        return found
+
+    def _indexed_status(self, case: ProjectCase) -> CaseStatus | None:
+        """The status by the index of the labels; None if that is missing or damaged."""
         try:
             index, problems = read_index(self.case_folder(case))
         except DamagedIndexError:
-            return self.status(case)
+            return None
         if problems or index.slices is None:
-            return self.status(case)
+            return None
         manual = {number for number, names in index.slices.items() if "manual" in names}
         accepted = {number for number, names in index.slices.items() if "accepted" in names} - manual
         predicted = {number for number, names in index.slices.items() if "predicted" in names} - manual - accepted
