@@ -562,3 +562,21 @@ def test_masks_and_volumes_of_all_cases(three, truth, panel, tmp_path, monkeypat
     assert rows[0]["ball (pixels)"] == str(pixels)
     assert float(rows[0]["ball (ml)"]) == pytest.approx(pixels * 1.2 * 1.1 * 4 / 1000, abs=1e-3)
     assert (rows[0]["by hand"], rows[0]["without labels"], rows[2]["ball (pixels)"]) == ("2", "14", "0")
+
+
+def test_finished_cases_leave_for_nnunet_and_the_report_names_nobody(three, truth, panel, failed, tmp_path):
+    three.answer("getSaveFileName", (str(tmp_path / "Dataset001_Balls"), ""))
+    three.click(panel.cases.nnunet_button)
+    assert "only those are exported" in failed[-1]
+    assert not (tmp_path / "Dataset001_Balls").exists()
+    paint(three.controller, truth == 1, (4, 8))
+    three.click(panel.steps.done_button)
+    three.click(panel.cases.nnunet_button)
+    written = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "Dataset001_Balls").rglob("*.*")}
+    assert {"Dataset001_Balls/imagesTr/case_001_0000.nii.gz", "Dataset001_Balls/labelsTr/case_001.nii.gz"} < written
+    assert panel.cases.result.text().startswith("1 case written into")
+    (tmp_path / "report").mkdir()
+    three.answer("getExistingDirectory", str(tmp_path / "report"))
+    three.click(panel.cases.report_button)
+    assert "image0" not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "case_001" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QLineEdit, QMenu, QPushButton, QWidget
+from qtpy.QtWidgets import QGridLayout, QLineEdit, QMenu, QWidget
 
 from napari_dinoaugseg.case.files import DICOM_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, PICTURE_SUFFIXES, suffix_of
 from napari_dinoaugseg.gui.case_section import FILES
@@ -33,7 +33,9 @@ from napari_dinoaugseg.gui.widgets import (
 from napari_dinoaugseg.gui.words import counted, in_words
 from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.session.adding import Addition, cases_in_folder, cases_of_files
+from napari_dinoaugseg.session.nnunet import NnunetDataset, is_nnunet_export
 from napari_dinoaugseg.session.project_export import existing_files, masks_of, write_volumes
+from napari_dinoaugseg.session.project_report import JSON_NAME, PAGE_NAME, write_project_report
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -44,11 +46,6 @@ _SHOWN = Change.PROJECT | Change.SESSION | Change.LABELS | Change.PREDICTIONS | 
 _KEEP, _LEAVE_OUT = "Keep it as the first case", "Leave it out"
 _EVERYTHING, _REVIEWED = "Everything", "Reviewed only"
 _LISTED = 5
-
-
-def more_buttons(controller: Controller, parent: QWidget) -> list[QPushButton]:
-    """Further buttons below the table, for exports of a whole project; they are enabled as the others are."""
-    return []
 
 
 class CaseSteps(QWidget):
@@ -133,7 +130,11 @@ class CasesSection(QWidget):
         self.result = sentence()
         self.result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.result.hide()
-        self.more = more_buttons(self.controller, self)
+        self.nnunet_button = button(
+            "Export for nnU-Net…", "Write the cases that are done as a dataset of nnU-Net, without names", self._nnunet
+        )
+        self.report_button = button("Report…", "Write a report on all cases and the model, without names", self._report)
+        self.exports = (self.volumes_button, self.masks_button, self.nnunet_button, self.report_button)
 
     def _arrange(self) -> None:
         grid = QGridLayout()
@@ -142,7 +143,7 @@ class CasesSection(QWidget):
             grid.addWidget(widget, position // 2, position % 2)
         exports = QGridLayout()
         exports.setSpacing(4)
-        for position, widget in enumerate((self.volumes_button, self.masks_button, *self.more)):
+        for position, widget in enumerate(self.exports):
             exports.addWidget(widget, position // 2, position % 2)
         suggested = row(self.next_text, self.go_button, stretch=0)
         parts = (self.facts, grid, self.make_button, self.filter, self.table, self.find_button, suggested, exports)
@@ -169,7 +170,7 @@ class CasesSection(QWidget):
         has_cases = work.current is not None and bool(work.current.cases)
         for widget in (self.filter, self.table, self.next_text, self.go_button):
             widget.setVisible(has_cases)
-        for widget in (self.volumes_button, self.masks_button, *self.more):
+        for widget in self.exports:
             widget.setVisible(has_cases)
             widget.setEnabled(idle)
         self.find_button.setVisible(work.missing is not None)
@@ -370,6 +371,39 @@ class CasesSection(QWidget):
             self._show_result("\n".join([*lines[: _LISTED + 1], *more]))
 
         self.controller.jobs.start("Writing the masks", source, done, cancel)
+
+    @guarded
+    def _nnunet(self) -> None:
+        project = self.controller.project.current
+        asked = ask_where_to_save(self, "export", "Export for nnU-Net: a new folder", "Dataset001_Project", "")
+        if project is None or asked is None:
+            return
+        folder = asked[0]
+        if is_nnunet_export(folder) and not confirmed(
+            self, "Replace this dataset?", f"{folder} is a dataset that was exported before. Replace it?"
+        ):
+            return
+
+        def done(dataset: NnunetDataset) -> None:
+            cases = counted(len(dataset.entries), "case")
+            self._show_result("\n".join([f"{cases} written into {folder}.", *dataset.notices]))
+
+        self.controller.jobs.run("Exporting for nnU-Net", lambda: project.export_nnunet(folder), done)
+
+    @guarded
+    def _report(self) -> None:
+        project = self.controller.project.current
+        folder = ask_for_folder(self, "report", "Write the report into a folder")
+        if project is None or folder is None:
+            return
+        there = [folder / name for name in (JSON_NAME, PAGE_NAME) if (folder / name).exists()]
+        if there and not confirmed(self, "Replace the report?", f"{folder} holds a report already. Replace it?"):
+            return
+
+        def done(files: list[Path]) -> None:
+            self._show_result("\n".join(f"Written: {file}" for file in files))
+
+        self.controller.jobs.run("Writing the report", lambda: write_project_report(folder, project.report()), done)
 
     def _ask_what(self, cases: Sequence[ProjectCase]) -> bool | None:
         """Whether to leave out what nobody has looked at; None = write nothing."""
