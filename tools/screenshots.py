@@ -1,4 +1,4 @@
-"""Takes the screenshots of the docs: the panel on the sample case in seven states.
+"""Takes the screenshots of the docs: the panel on the sample case, and on a project of three parts of it.
 
     make screenshots        # or: python tools/screenshots.py [--theme light] [--folder DIR]
 
@@ -126,6 +126,7 @@ def take(folder: Path, theme: str) -> None:
     stage.picture("5_exported")
     (folder / EXPORTED).unlink()
     take_saved(stage)
+    take_project(stage)
     stage.viewer.close()
 
 
@@ -142,7 +143,7 @@ def take_saved(stage: Stage) -> None:
             stage.viewer.layers.remove(layer)
     controller.view.go_to(SHOWN)
     stage.panel.scroll_area.verticalScrollBar().setValue(0)
-    stage.picture("6_go_on")
+    stage.picture("6_continue")
     saved, session = controller.sessions.offers[0], controller.session
     if session is None:
         msg = "the sample case did not open"
@@ -152,6 +153,55 @@ def take_saved(stage: Stage) -> None:
     stage.spin(60, lambda: bool(controller.read_only) and not controller.jobs.busy)
     stage.picture("7_read_only")
     other.close()
+
+
+def take_project(stage: Stage) -> None:
+    """Add three parts of the sample to a project, label slices of two, train, and go to the third."""
+    import nibabel as nib
+
+    from napari_dinoaugseg.case.array import brain_sample
+    from napari_dinoaugseg.session.adding import cases_of_files
+
+    controller, sample = stage.panel.controller, brain_sample()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files, truths = [], []
+        for number, rows in enumerate((slice(20, 70), slice(50, 100), slice(80, 130)), start=1):
+            files.append(folder / f"patient {number}.nii.gz")
+            part = sample.image.slicer[:, :, rows]
+            nib.save(part, files[-1])
+            truths.append(np.asarray(sample.tissue.slicer[:, :, rows].dataobj))
+        controller.project.create(folder / "brains")
+        stage.spin(20, lambda: controller.project.current is not None and not controller.jobs.busy)
+        controller.project.add(cases_of_files(files))
+        stage.spin(60, lambda: controller.project.case is not None and not controller.jobs.busy)
+        controller.setup.change(preset="fast", encoder="efficientnet-lite0")
+        for number in range(2):
+            controller.project.open_case(controller.project.order.cases[number])
+            stage.spin(30, lambda: not controller.jobs.busy)
+            session, layers = controller.session, controller.layers
+            if session is None or layers is None:
+                msg = "a case of the project did not open"
+                raise RuntimeError(msg)
+            truth = session.case.to_slices(truths[number])  # type: ignore[attr-defined]
+            while len(session.labels.classes) < truth.max():
+                controller.labels.add_class()
+            for index in (10, 25, 40):
+                layers.manual.data[index] = truth[index]
+            layers.manual.refresh()
+            controller.flush()
+        controller.jobs.train()
+        stage.spin(600, lambda: controller.jobs.last_stage == "predict" and not controller.jobs.busy)
+        controller.project.step(1)
+        stage.spin(
+            120, lambda: not controller.jobs.busy and bool(controller.session and controller.session.labels.confidence)
+        )
+        controller.view.go_to(25)
+        stage.panel.scroll_area.verticalScrollBar().setValue(0)
+        stage.show_section("Cases")
+        stage.picture("8_project")
+        controller.cases.close()
+        controller.project.close()
 
 
 def main() -> None:
