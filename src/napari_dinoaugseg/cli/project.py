@@ -26,6 +26,7 @@ from napari_dinoaugseg.session.cohort import (
 )
 from napari_dinoaugseg.session.export import export_masks
 from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase, is_project
+from napari_dinoaugseg.session.project_export import report_on, write_nnunet
 from napari_dinoaugseg.session.project_report import write_project_report
 
 
@@ -92,12 +93,12 @@ def _write(project: Project, options: ProjectOptions) -> tuple[dict[str, Any], l
     if options.export is not None:
         files["masks"], failures = _export(project, options.export)
     if options.export_nnunet is not None:
-        dataset = project.export_nnunet(options.export_nnunet)
+        dataset = write_nnunet(project, options.export_nnunet)
         for notice in dataset.notices:
             note(notice)
         files["nnunet"] = str(dataset.folder)
     if options.report is not None:
-        files["report"] = str(write_project_report(options.report, project.report())[-1])
+        files["report"] = str(write_project_report(options.report, report_on(project))[-1])
     if options.model_out is not None:
         check_model_output(options.model_out, [case.path for case in project.cases])
         project.export_model(options.model_out)
@@ -136,7 +137,7 @@ def run_segment_all(options: SegmentOptions, cohort: Cohort) -> bool:
         model = options.model_out or out / "model.safetensors"
         project.export_model(model)
         files["model"] = str(model)
-        files["report"] = str(write_project_report(out / "report", project.report())[-1])
+        files["report"] = str(write_project_report(out / "report", report_on(project))[-1])
         _show(project, failures, files, time.monotonic() - started, as_json=options.json)
     return not failures
 

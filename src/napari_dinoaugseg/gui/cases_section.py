@@ -34,7 +34,7 @@ from napari_dinoaugseg.gui.words import counted, in_words
 from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.session.adding import Addition, cases_in_folder, cases_of_files
 from napari_dinoaugseg.session.nnunet import NnunetDataset, is_nnunet_export
-from napari_dinoaugseg.session.project_export import existing_files, masks_of, write_volumes
+from napari_dinoaugseg.session.project_export import existing_files, masks_of, report_on, write_nnunet, write_volumes
 from napari_dinoaugseg.session.project_report import JSON_NAME, PAGE_NAME, write_project_report
 
 if TYPE_CHECKING:
@@ -388,7 +388,7 @@ class CasesSection(QWidget):
             cases = counted(len(dataset.entries), "case")
             self._show_result("\n".join([f"{cases} written into {folder}.", *dataset.notices]))
 
-        self.controller.jobs.run("Exporting for nnU-Net", lambda: project.export_nnunet(folder), done)
+        self.controller.jobs.run("Exporting for nnU-Net", lambda: write_nnunet(project, folder), done)
 
     @guarded
     def _report(self) -> None:
@@ -403,7 +403,7 @@ class CasesSection(QWidget):
         def done(files: list[Path]) -> None:
             self._show_result("\n".join(f"Written: {file}" for file in files))
 
-        self.controller.jobs.run("Writing the report", lambda: write_project_report(folder, project.report()), done)
+        self.controller.jobs.run("Writing the report", lambda: write_project_report(folder, report_on(project)), done)
 
     def _ask_what(self, cases: Sequence[ProjectCase]) -> bool | None:
         """Whether to leave out what nobody has looked at; None = write nothing."""

@@ -52,8 +52,6 @@ from napari_dinoaugseg.session.compute import ComputeConfig, MakeCompute, Notify
 from napari_dinoaugseg.session.index import DamagedIndexError, Round, Snapshot, model_name, read_index
 from napari_dinoaugseg.session.labels import LabelBook, LabelClass, from_plain, to_plain
 from napari_dinoaugseg.session.local import local_engine
-from napari_dinoaugseg.session.nnunet import NnunetCase, NnunetDataset, export_nnunet, is_nnunet_export
-from napari_dinoaugseg.session.project_report import CaseReport, ModelReport, ProjectReport, TrainingReport
 from napari_dinoaugseg.session.session import LabelledCase, Recipe, Session
 from napari_dinoaugseg.session.store import SessionStore
 
@@ -849,55 +847,6 @@ class Project:
         finally:
             store.close()
         return session, problems
-
-    # --- results ----------------------------------------------------------------------------------------------------
-
-    def export_nnunet(self, folder: Path) -> NnunetDataset:
-        """Write the cases that are done as a raw dataset of nnU-Net, see `export_nnunet`.
-
-        Raises:
-            OutputError: no case is done, or it cannot be written; the folder is unchanged.
-            CaseError, SessionError: a case cannot be read.
-        """
-        done = [case for case in self.cases if case.is_done]
-        if not done:
-            msg = (
-                f"{folder}: no case of {self.folder.name} is done, and only those are exported. Mark the finished ones."
-            )
-            raise OutputError(msg)
-        # A generator, so that the pixels of one case at a time are in memory.
-        cases = (NnunetCase(self.opened(case), self.book(case)[0], case.identifier) for case in done)
-        return export_nnunet(cases, self.classes, folder, replace=is_nnunet_export(folder))
-
-    def report(self) -> ProjectReport:
-        """Describe the cases and the model without names, see `write_project_report`."""
-        cases = [
-            CaseReport.of(
-                case.identifier,
-                self.recorded(case),
-                self.book(case)[0],
-                seconds=case.seconds or None,
-                done=case.is_done,
-            )
-            for case in self.cases
-        ]
-        fingerprints = {case.number: case.record.fingerprint for case in self.cases}
-        trainings = tuple(
-            TrainingReport(
-                # A case that was removed since is not described any more.
-                {fingerprints[n]: slices for n, slices in training.slices.items() if n in fingerprints},
-                training.steps,
-                training.final_loss,
-                training.seconds,
-                training.agreement,
-            )
-            for training in self.trainings
-        )
-        model = self.model
-        described = None
-        if model is not None:
-            described = ModelReport(model.encoder, model.settings, trainings)
-        return ProjectReport(self.classes, cases, described)
 
     def suggest(self, count: int = 1, statuses: Mapping[int, CaseStatus] | None = None) -> list[ProjectSuggestion]:
         """The slices worth labelling next, in cases that are not done, best first; see `suggest_in_project`.

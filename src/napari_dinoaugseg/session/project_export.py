@@ -1,4 +1,4 @@
-"""What leaves a project as a whole: the masks of its cases, and a table of their volumes."""
+"""What leaves a project as a whole: masks, a table of volumes, a dataset of nnU-Net, a report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from napari_dinoaugseg.case import VolumeCase
 from napari_dinoaugseg.case.files import check_parent
 from napari_dinoaugseg.errors import DinoAugSegError, OutputError
 from napari_dinoaugseg.session.export import export_masks
+from napari_dinoaugseg.session.nnunet import NnunetCase, NnunetDataset, export_nnunet, is_nnunet_export
 from napari_dinoaugseg.session.pixel_counts import PixelCounts, volumes_ml
 from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase
+from napari_dinoaugseg.session.project_report import CaseReport, ModelReport, ProjectReport, TrainingReport
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,50 @@ def write_volumes(project: Project, path: Path) -> list[str]:
         msg = f"{path}: the table cannot be written ({disk.reason(error)}). Choose another place."
         raise OutputError(msg) from error
     return problems
+
+
+def write_nnunet(project: Project, folder: Path) -> NnunetDataset:
+    """Write the cases that are done as a raw dataset of nnU-Net, see `export_nnunet`.
+
+    Raises:
+        OutputError: no case is done, or it cannot be written; the folder is unchanged.
+        CaseError, SessionError: a case cannot be read.
+    """
+    done = [case for case in project.cases if case.is_done]
+    if not done:
+        msg = (
+            f"{folder}: no case of {project.folder.name} is done, and only those are exported. Mark the finished ones."
+        )
+        raise OutputError(msg)
+    # A generator, so that the pixels of one case at a time are in memory.
+    cases = (NnunetCase(project.opened(case), project.book(case)[0], case.identifier) for case in done)
+    return export_nnunet(cases, project.classes, folder, replace=is_nnunet_export(folder))
+
+
+def report_on(project: Project) -> ProjectReport:
+    """Describe the cases and the model without names, see `write_project_report`."""
+    cases = [
+        CaseReport.of(
+            case.identifier,
+            project.recorded(case),
+            project.book(case)[0],
+            seconds=case.seconds or None,
+            done=case.is_done,
+        )
+        for case in project.cases
+    ]
+    fingerprints = {case.number: case.record.fingerprint for case in project.cases}
+    trainings = tuple(
+        TrainingReport(
+            # A case that was removed since is not described any more.
+            {fingerprints[n]: slices for n, slices in training.slices.items() if n in fingerprints},
+            training.steps,
+            training.final_loss,
+            training.seconds,
+            training.agreement,
+        )
+        for training in project.trainings
+    )
+    model = project.model
+    described = None if model is None else ModelReport(model.encoder, model.settings, trainings)
+    return ProjectReport(project.classes, cases, described)
