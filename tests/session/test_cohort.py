@@ -212,15 +212,15 @@ def test_two_cases_of_one_name_are_refused(other, tmp_path):
 
 
 def test_results_do_not_go_among_the_cases(folder):
-    placed = place_results([series(folder / "p1"), write_nifti(folder / "a.nii", VOLUME)], folder / "p1")
+    cases = [series(folder / "p1"), write_nifti(folder / "a.nii", VOLUME)]
     for out in (folder, folder / "p1"):
         with pytest.raises(OutputError, match="the cases lie here"):
-            prepare_folder(out, folder, placed)
+            prepare_folder(out, folder, cases)
     with pytest.raises(OutputError, match="name of a file"):
-        prepare_folder(folder.parent / "mask.nii.gz", folder, placed)
+        prepare_folder(folder.parent / "mask.nii.gz", folder, cases)
     with pytest.raises(OutputError, match="does not exist"):
-        prepare_folder(folder.parent / "no" / "out", folder, placed)
-    prepare_folder(folder / "masks", folder, placed)
+        prepare_folder(folder.parent / "no" / "out", folder, cases)
+    prepare_folder(folder / "masks", folder, cases)
     assert (folder / "masks").is_dir()
 
 

@@ -46,7 +46,7 @@ def run_cohort(options: PredictOptions, found: Cohort) -> bool:
     # Other processes and machines need absolute paths.
     cases = place_results([path.absolute() for path in found.cases], options.out.absolute())
     plan = _plan(options)
-    prepare_folder(options.out, options.case, cases)
+    prepare_folder(options.out, options.case, found.cases)
     states = [(case, *look(case, plan.provenance)) for case in cases]
     if not options.overwrite:
         require_none_else(states, options.out)

@@ -18,15 +18,13 @@ from napari_dinoaugseg.errors import CaseError, DinoAugSegError, ProjectError, T
 from napari_dinoaugseg.learning.query import ProjectSuggestion
 from napari_dinoaugseg.session.cohort import (
     Cohort,
-    CohortCase,
     find_cohort,
     match_labels,
     place_results,
     prepare_folder,
 )
-from napari_dinoaugseg.session.export import export_masks
 from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase, is_project
-from napari_dinoaugseg.session.project_export import report_on, write_nnunet
+from napari_dinoaugseg.session.project_export import masks_of, report_on, write_nnunet
 from napari_dinoaugseg.session.project_report import write_project_report
 
 
@@ -91,7 +89,8 @@ def _write(project: Project, options: ProjectOptions) -> tuple[dict[str, Any], l
     files: dict[str, Any] = {}
     failures: list[Failure] = []
     if options.export is not None:
-        files["masks"], failures = _export(project, options.export)
+        prepare_folder(options.export, project.folder, [case.path for case in project.cases])
+        files["masks"], failures = _export(project, project.cases, options.export)
     if options.export_nnunet is not None:
         dataset = write_nnunet(project, options.export_nnunet)
         for notice in dataset.notices:
@@ -121,7 +120,7 @@ def run_segment_all(options: SegmentOptions, cohort: Cohort) -> bool:
     labels = match_labels(options.labels, cohort.cases)
     if options.model_out is not None:
         check_model_output(options.model_out, [*cohort.cases, *(place.mask for place in places)])
-    prepare_folder(out, options.case, places)
+    prepare_folder(out, options.case, cohort.cases)
     with Project(
         out / "project", settings=options.settings, config=options.compute, make_compute=compute_for, notify=tell
     ) as project:
@@ -131,7 +130,7 @@ def run_segment_all(options: SegmentOptions, cohort: Cohort) -> bool:
         _train(project)
         cases = [by_path[path] for path in cohort.cases if path in by_path]
         failures += _predict(project, cases)
-        masks, failed = _export(project, out, places)
+        masks, failed = _export(project, cases, out)
         failures += failed
         files: dict[str, Any] = {"masks": masks, "project": str(project.folder)}
         model = options.model_out or out / "model.safetensors"
@@ -223,26 +222,16 @@ def _predict(project: Project, cases: Sequence[ProjectCase]) -> list[Failure]:
     return failures
 
 
-def _export(project: Project, out: Path, places: Sequence[CohortCase] | None = None) -> tuple[list[str], list[Failure]]:
-    """Write the mask of each case into a folder, or of those with a place."""
-    if places is None:
-        places = place_results([case.path for case in project.cases], out.absolute())
-        prepare_folder(out, project.folder, places)
-    masks: dict[Path, Path] = {place.path: place.mask for place in places}
+def _export(project: Project, cases: Sequence[ProjectCase], out: Path) -> tuple[list[str], list[Failure]]:
+    """Write the masks of cases into a folder; one that fails does not stop the others."""
     written, failures = [], []
-    for case in project.cases:
-        if case.path not in masks:
-            continue
-        try:
-            session, store, problems = project.session(case)
-            try:
-                for problem in problems:
-                    note(problem, f"{case.name}: ")
-                written += [str(path) for path in export_masks(session, masks[case.path])]
-            finally:
-                store.close()
-        except DinoAugSegError as error:
-            failures.append(_failure(case.name, error))
+    for result in masks_of(project, cases, out):
+        for problem in result.problems:
+            if isinstance(problem, DinoAugSegError):
+                failures.append(_failure(result.case.name, problem))
+            else:
+                note(problem)
+        written += [str(result.path)] if result.path is not None else []
     return written, failures
 
 

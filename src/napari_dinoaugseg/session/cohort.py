@@ -172,12 +172,12 @@ def place_results(cases: Iterable[Path], out: Path) -> list[CohortCase]:
     return placed
 
 
-def prepare_folder(out: Path, cohort: Path, cases: Iterable[CohortCase]) -> None:
+def prepare_folder(out: Path, cohort: Path, cases: Iterable[Path]) -> None:
     """Create the folder of the results. Raises OutputError: it is a file, holds cases, or cannot be created."""
     if out.is_file() or (not out.exists() and is_file_name(out)):
         msg = f"{out}: the masks of a cohort go to a folder, but this is the name of a file. Name a folder."
         raise OutputError(msg)
-    folders = [case.path if case.path.is_dir() else case.path.parent for case in cases]
+    folders = [case if case.is_dir() else case.parent for case in cases]
     if any(is_same(out, folder) for folder in {cohort, *folders}):
         msg = f"{out}: the cases lie here, and masks must not be taken for cases. Choose another folder."
         raise OutputError(msg)
