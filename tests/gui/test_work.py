@@ -65,7 +65,7 @@ def test_stop_answers_within_a_second_and_keeps_what_is_there(labelled, stage, q
     if stage == "predict":
         controller.setup.change(steps=5)
     else:
-        controller.setup.change(steps=2000, views=40)
+        controller.setup.change(steps=2000, views=40 if stage == "encode" else 2)
     controller.jobs.train()
     until_stage(qtbot, controller, stage, 1)
     began = time.monotonic()
@@ -87,11 +87,12 @@ def test_stop_answers_within_a_second_and_keeps_what_is_there(labelled, stage, q
 
 def test_paint_while_training_is_kept_and_counts_in_the_next_round(labelled, truth, qtbot):
     controller = labelled
-    controller.setup.change(steps=90)
+    controller.setup.change(steps=40)
     controller.jobs.train()
     until_stage(qtbot, controller, "train")
     paint(controller, truth, [2])
     controller.layers.manual.paint((8, 3, 3), 1)
+    assert controller.jobs.busy
     wait_idle(qtbot, controller)
     book = controller.session.labels
     assert controller.session.history[0].labelled == LABELLED
@@ -103,13 +104,14 @@ def test_paint_while_training_is_kept_and_counts_in_the_next_round(labelled, tru
 
 def test_layers_deleted_and_renamed_while_training(labelled, truth, qtbot, said):
     controller = labelled
-    controller.setup.change(steps=90)
+    controller.setup.change(steps=40)
     controller.jobs.train()
     until_stage(qtbot, controller, "train")
     controller.layers.image.name = "renamed"
     controller.viewer.layers.remove(controller.layers.manual)
     controller.viewer.layers.remove(controller.layers.prediction)
     controller.viewer.layers.remove(controller.layers.image)
+    assert controller.jobs.busy
     wait_idle(qtbot, controller)
     book = controller.session.labels
     assert book.status(2) is Status.PREDICTED
@@ -122,9 +124,11 @@ def test_layers_deleted_and_renamed_while_training(labelled, truth, qtbot, said)
 
 def test_a_class_removed_while_training(labelled, qtbot, said):
     controller = labelled
+    controller.setup.change(steps=40)
     controller.jobs.train()
     until_stage(qtbot, controller, "train")
     controller.labels.remove_class(3, erase=True)
+    assert controller.jobs.busy
     wait_idle(qtbot, controller)
     assert not (controller.layers.prediction.data == 3).any()
     assert controller.session.labels.status(2) is Status.PREDICTED
