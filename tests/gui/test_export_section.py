@@ -91,19 +91,21 @@ def test_without_a_case_nothing_can_be_written(section):
     assert section.contents.text() == "Open a case first."
 
 
-@pytest.mark.parametrize(("choice", "slices"), [(0, [4, 8, 9, 10]), (1, [4, 8, 9]), (2, [4, 8])])
-def test_the_mask_holds_what_was_chosen(labelled, section, save_as, wait, tmp_path, choice, slices):
-    section.include.setCurrentIndex(choice)
-    asked = save_as(tmp_path / "mask.nii.gz", "NIfTI (*.nii.gz *.nii)")
-    section.mask_button.click()
-    wait(labelled)
-    image = nib.load(tmp_path / "mask.nii.gz")
-    np.testing.assert_array_equal(image.affine, AFFINE.astype(np.float32))
-    np.testing.assert_array_equal(np.asarray(image.dataobj)[:, :, slices], truth_voxels()[:, :, slices])
-    assert labelled_slices(tmp_path / "mask.nii.gz") == slices
-    assert str(tmp_path / "mask.nii.gz") in section.result.text()
-    assert not section.result.isHidden()
-    assert asked[0][2].endswith("image0_mask.nii.gz")
+def test_the_mask_holds_what_was_chosen(labelled, section, save_as, wait, tmp_path):
+    assert section.result.isHidden()
+    for choice, slices in ((0, [4, 8, 9, 10]), (1, [4, 8, 9]), (2, [4, 8])):
+        section.include.setCurrentIndex(choice)
+        path = tmp_path / f"mask{choice}.nii.gz"
+        asked = save_as(path, "NIfTI (*.nii.gz *.nii)")
+        section.mask_button.click()
+        wait(labelled)
+        image = nib.load(path)
+        np.testing.assert_array_equal(image.affine, AFFINE.astype(np.float32))
+        np.testing.assert_array_equal(np.asarray(image.dataobj)[:, :, slices], truth_voxels()[:, :, slices])
+        assert labelled_slices(path) == slices
+        assert str(path) in section.result.text()
+        assert not section.result.isHidden()
+        assert asked[choice][2].endswith("image0_mask.nii.gz")
 
 
 @pytest.fixture
@@ -211,17 +213,17 @@ def test_strokes_of_the_last_moment_are_written(labelled, section, save_as, wait
     assert open_case(tmp_path / "mask.nii.gz", plane="axial").slice(0)[5, 6] == 1
 
 
-@pytest.mark.parametrize("yes", [False, True])
-def test_nothing_is_replaced_without_asking(labelled, section, save_as, answer, wait, tmp_path, yes):
+def test_nothing_is_replaced_without_asking(labelled, section, save_as, answer, wait, tmp_path):
     path = tmp_path / "mask.nii.gz"
     path.write_bytes(b"precious")
     save_as(path)
-    asked = answer(yes)
-    section.mask_button.click()
-    wait(labelled)
-    assert len(asked) == 1
-    assert "mask.nii.gz already exists" in asked[0]
-    assert (path.read_bytes() == b"precious") is not yes
+    for times, yes in ((1, False), (2, True)):
+        asked = answer(yes)
+        section.mask_button.click()
+        wait(labelled)
+        assert len(asked) == times
+        assert "mask.nii.gz already exists" in asked[-1]
+        assert (path.read_bytes() == b"precious") is not yes
 
 
 def test_one_file_per_class_asks_once_for_all(labelled, section, save_as, answer, wait, tmp_path):
@@ -239,15 +241,15 @@ def test_one_file_per_class_asks_once_for_all(labelled, section, save_as, answer
     assert "mask_class-3.nrrd" in asked[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "chosen", "written"),
-    [("mask", "NIfTI (*.nii.gz *.nii)", "mask.nii.gz"), ("mask.v2", "NRRD (*.nrrd)", "mask.v2.nrrd")],
-)
-def test_a_name_without_suffix_gets_one(labelled, section, save_as, wait, tmp_path, name, chosen, written):
-    save_as(tmp_path / name, chosen)
-    section.mask_button.click()
-    wait(labelled)
-    assert [path.name for path in tmp_path.iterdir()] == [written]
+def test_a_name_without_suffix_gets_one(labelled, section, save_as, wait, tmp_path):
+    for name, chosen, written in (
+        ("mask", "NIfTI (*.nii.gz *.nii)", ["mask.nii.gz"]),
+        ("mask.v2", "NRRD (*.nrrd)", ["mask.nii.gz", "mask.v2.nrrd"]),
+    ):
+        save_as(tmp_path / name, chosen)
+        section.mask_button.click()
+        wait(labelled)
+        assert sorted(path.name for path in tmp_path.iterdir()) == written
 
 
 def test_a_dismissed_dialog_writes_nothing(labelled, section, monkeypatch):
@@ -352,14 +354,15 @@ def test_a_dicom_segmentation_of_what_is_no_dicom_series_is_refused_with_the_rea
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("yes", [False, True])
-def test_an_empty_mask_is_written_only_when_it_is_wanted(opened, section, save_as, answer, wait, tmp_path, yes):
-    asked = answer(yes)
+def test_an_empty_mask_is_written_only_when_it_is_wanted(opened, section, save_as, answer, wait, tmp_path):
     save_as(tmp_path / "mask.nii.gz")
-    section.mask_button.click()
-    wait(opened)
-    assert "the whole mask would be background" in asked[0]
-    assert (tmp_path / "mask.nii.gz").exists() is yes
+    for times, yes in ((1, False), (2, True)):
+        asked = answer(yes)
+        section.mask_button.click()
+        wait(opened)
+        assert len(asked) == times
+        assert "the whole mask would be background" in asked[-1]
+        assert (tmp_path / "mask.nii.gz").exists() is yes
 
 
 @pytest.mark.parametrize(

@@ -68,17 +68,20 @@ def test_reject(predicted, press):
     assert predicted.session.labels.status(5) is Status.EMPTY
 
 
-@pytest.mark.parametrize("kind", ["image", "manual", "prediction"])
-def test_correct_and_reject_work_whichever_layer_of_the_case_is_selected(predicted, press, kind):
+def test_correct_and_reject_work_whichever_layer_of_the_case_is_selected(predicted, press, truth_slices):
     image, manual = predicted.layers.image, predicted.layers.manual
     limits, label = tuple(image.contrast_limits), manual.selected_label
-    predicted.viewer.layers.selection.active = getattr(predicted.layers, kind)
-    press(X)
-    assert predicted.session.labels.status(5) is Status.EMPTY
-    press(C)
-    assert predicted.session.labels.status(5) is Status.EMPTY  # nothing to correct any more
-    assert tuple(image.contrast_limits) == limits
-    assert manual.selected_label == label
+    for layer in (image, manual, predicted.layers.prediction):
+        predicted.session.labels.set_prediction(5, truth_slices(5), 0.9)
+        predicted.layers.show_predictions([5])
+        assert predicted.session.labels.status(5) is Status.PREDICTED
+        predicted.viewer.layers.selection.active = layer
+        press(X)
+        assert predicted.session.labels.status(5) is Status.EMPTY, layer.name
+        press(C)
+        assert predicted.session.labels.status(5) is Status.EMPTY, layer.name  # nothing to correct any more
+        assert tuple(image.contrast_limits) == limits
+        assert manual.selected_label == label
 
 
 def test_on_other_layers_the_keys_of_napari_stay_those_of_napari(predicted, press):

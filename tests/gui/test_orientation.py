@@ -252,19 +252,16 @@ def test_what_has_no_geometry_is_shown_as_napari_does_without_letters(hidden, tm
     assert viewer.scene.camera.orientation == before
 
 
-@pytest.mark.parametrize("name", ["silent.nii", "sizes_only.nrrd"])
-def test_a_file_that_does_not_name_its_directions_gets_no_letters(hidden, tmp_path, name):
-    path = tmp_path / name
-    if path.suffix == ".nrrd":
-        nrrd.write(str(path), np.zeros(SHAPE, np.uint8), {"spacings": [1.0, 1.0, 2.0]})
-    else:
-        image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), None)
-        image.set_sform(None, code=0)
-        image.set_qform(None, code=0)
-        nib.save(image, path)
-    hidden.cases.open_path(path, background=False, plane="coronal")
-    assert hidden.session is not None
-    assert letters(hidden.viewer) == {}
+def test_a_file_that_does_not_name_its_directions_gets_no_letters(hidden, tmp_path):
+    nrrd.write(str(tmp_path / "sizes_only.nrrd"), np.zeros(SHAPE, np.uint8), {"spacings": [1.0, 1.0, 2.0]})
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), None)
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nib.save(image, tmp_path / "silent.nii")
+    for name in ("silent", "sizes_only"):
+        hidden.cases.open_path(next(tmp_path.glob(f"{name}.*")), background=False, plane="coronal")
+        assert hidden.session.case.name == name
+        assert letters(hidden.viewer) == {}
 
 
 def test_the_frames_of_a_loop_have_letters_and_time_has_none(hidden, tmp_path):

@@ -298,13 +298,12 @@ def test_of_many_slices_the_nearest_is_shown_unless_one_is_in_view(controller, l
     assert controller.current_slice == 2
 
 
-@pytest.mark.parametrize("kind", ["manual", "prediction", "image"])
-def test_the_keys_undo_on_every_layer_of_the_case(controller, layers, book, kind):
+def test_the_keys_undo_on_every_layer_of_the_case(controller, layers, book):
     put(layers, 4, slice(2, 5), 1)
-    layer = getattr(layers, kind)
-    for keys, labelled in (("Ctrl+Z", []), ("Ctrl+Y", [4]), ("Ctrl+Z", []), ("Ctrl+Shift+Z", [4])):
-        next(action for bound, action in layer.keymap.items() if str(bound) == keys)(layer)
-        assert book.labelled == labelled
+    for layer in (layers.manual, layers.prediction, layers.image):
+        for keys, labelled in (("Ctrl+Z", []), ("Ctrl+Y", [4]), ("Ctrl+Z", []), ("Ctrl+Shift+Z", [4])):
+            next(action for bound, action in layer.keymap.items() if str(bound) == keys)(layer)
+            assert book.labelled == labelled, (layer.name, keys)
 
 
 def test_names_colours_and_new_classes_are_undone_too(controller, layers, book):
