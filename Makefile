@@ -5,6 +5,10 @@ EXTRAS ?= pyqt5,offline,demo,docs,dev
 VENV ?= .venv
 ARGS ?=
 
+# Python keeps what it has compiled, even where the environment forbids that (many containers do). uv installs sources
+# only, so that each process, and the tests start a hundred, would compile PyTorch and napari again: 13 s of CPU time.
+export PYTHONDONTWRITEBYTECODE :=
+
 # What `make run` starts: with a display napari opens with the panel and the sample; without one the sample is segmented,
 # with the preset that takes seconds.
 RUN := dinoaugseg demo --no-gui --preset fast
