@@ -44,7 +44,7 @@ def copy_of_trained(new_session, blob_files) -> Callable[..., Session]:
     """Gives each test a session of its own that was trained on some slices and predicted the others.
 
     A session is trained once for each choice of slices, and copied: book, engine, encoder and decoder. Its features
-    are in the cache of all tests; one that asks what its own training left on disk has to train.
+    lie in the cache of the test that came first; one that asks what a training leaves on disk has to train.
     """
     once: dict[tuple[int, ...], Session] = {}
 
