@@ -16,7 +16,7 @@ QUICK = {"input_size": 64, "width": 16, "steps": 12, "views": 1, "batch_size": 2
 
 
 def write_samples(folder: Path) -> None:
-    """Two patients with a tube in noise, both as a cohort, the tube, and what was painted of it."""
+    """Two patients with a tube in noise, both in folders of cases, the tube, and what was painted of it."""
     i, j, k = np.indices(SHAPE)
     truth = (((i - 14) / 7) ** 2 + ((j - 18 - k / 16) / 8) ** 2 < 1).astype(np.uint8)
     painted = np.zeros_like(truth)
@@ -24,10 +24,13 @@ def write_samples(folder: Path) -> None:
     for seed, name in enumerate(("ct", "next_patient")):
         noise = np.random.default_rng(seed).normal(0, 40, SHAPE)
         _save(folder / f"{name}.nii.gz", (noise + 600.0 * truth).astype(np.int16))
-        (folder / "cohort").mkdir(exist_ok=True)
-        shutil.copy(folder / f"{name}.nii.gz", folder / "cohort")
+        for several in ("cohort", "cases"):
+            (folder / several).mkdir(exist_ok=True)
+            shutil.copy(folder / f"{name}.nii.gz", folder / several)
     _save(folder / "truth.nii.gz", truth)
     _save(folder / "painted.nii.gz", painted)
+    (folder / "labels").mkdir()
+    shutil.copy(folder / "painted.nii.gz", folder / "labels" / "ct.nii.gz")
     np.savez(folder / "scan.npz", voxels=(600.0 * truth).astype(np.int16), affine=AFFINE)
 
 
