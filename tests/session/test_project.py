@@ -18,6 +18,7 @@ from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.project import MissingCaseError, Project
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import LABELLED, truth_voxels, write_case
+from tests.session.test_session import drain
 
 SETTINGS = Settings.of_preset(
     "fast", encoder="efficientnet-lite0", input_size=64, context=0, steps=60, views=2, width=32
@@ -56,14 +57,6 @@ def label(project: Project, number: int, slices: dict[int, np.ndarray]) -> None:
     store.close()
 
 
-def run(work):
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-
-
 @pytest.fixture
 def project(tmp_path):
     """Three cases without labels."""
@@ -89,7 +82,7 @@ def test_one_model_learns_from_the_labels_of_all_cases_and_predicts_another(proj
             session.paint(i, painted)
         project.keep(case, session, store)
         store.close()
-    run(project.train())
+    drain(project.train())
     assert project.trainings[-1].slices == {1: LABELLED, 2: LABELLED}
     session, _ = project.predict(project.find("3"))
     found, true = session.labels.predicted(8), truth(8)
@@ -103,12 +96,12 @@ def test_one_model_learns_from_the_labels_of_all_cases_and_predicts_another(proj
 def test_a_second_training_reads_no_image(project, tmp_path):
     for number in (1, 2):
         label(project, number, {i: truth(i) for i in LABELLED})
-    run(project.train())
+    drain(project.train())
     project.close()
     shutil.rmtree(tmp_path / "images")
     with open_project(tmp_path / "project") as again:
         assert again.is_current()
-        done = run(again.train())
+        done = drain(again.train())
     assert done.seconds["encode"] == 0
 
 
@@ -116,20 +109,20 @@ def test_a_project_of_one_case_trains_as_a_session_of_it(tmp_path):
     (image,) = write_cases(tmp_path / "images", 1)
     session = Session(open_case(image, plane="axial"), SETTINGS, ComputeConfig("cpu"))
     session.take_labels({i: truth(i) for i in LABELLED}, image)
-    run(session.train())
+    drain(session.train())
     alone = {found.index: found.classes for found in session.predict()}
     with open_project(tmp_path / "project") as project:
         project.add(image, plane="axial")
         label(project, 1, {i: truth(i) for i in LABELLED})
-        run(project.train())
+        drain(project.train())
         opened, _ = project.predict(project.cases[0])
     assert all(np.array_equal(opened.labels.predicted(i), classes) for i, classes in alone.items())
 
 
 def test_the_model_is_kept_once_and_outlives_the_program(project, tmp_path):
     label(project, 1, {i: truth(i) for i in LABELLED})
-    run(project.train())
-    run(project.train())
+    drain(project.train())
+    drain(project.train())
     project.close()
     assert len(list((tmp_path / "project").rglob("*.safetensors"))) == 1
     with Project(tmp_path / "project", config=ComputeConfig("cpu")) as again:
@@ -144,7 +137,7 @@ def test_labels_that_are_open_in_the_panel_count_before_they_are_saved(project):
     case = project.find("2")
     session, store, _ = project.session(case)
     session.take_labels({8: truth(8)}, case.path)
-    run(project.train(case, session))
+    drain(project.train(case, session))
     store.close()
     assert project.trainings[-1].slices == {1: LABELLED, 2: (8,)}
     assert session.is_trained

@@ -15,7 +15,6 @@ from napari_dinoaugseg.cli.segment import check_model_output
 from napari_dinoaugseg.cli.words import error_text
 from napari_dinoaugseg.cluster import compute_for
 from napari_dinoaugseg.errors import CaseError, DinoAugSegError, ProjectError, TrainingError, one_line
-from napari_dinoaugseg.learning.query import ProjectSuggestion
 from napari_dinoaugseg.session.cohort import (
     Cohort,
     find_cohort,
@@ -75,6 +74,8 @@ def _change(project: Project, options: ProjectOptions) -> list[Failure]:
     failures: list[Failure] = []
     for path in options.add or ():
         cohort = find_cohort(path, series=options.series, out=options.project) or Cohort([path])
+        for notice in cohort.notices:
+            note(notice)
         failures += _add(project, cohort, options)
     if options.labels is not None:
         _load_labels(project, match_labels(options.labels, [case.path for case in project.cases]))
@@ -152,8 +153,6 @@ def _split(text: str) -> tuple[str, Path]:
 def _add(project: Project, cohort: Cohort, options: ProjectOptions | SegmentOptions) -> list[Failure]:
     """Add cases; those that are there already stay as they are."""
     failures = []
-    for notice in cohort.notices:
-        note(notice)
     known = {case.path for case in project.cases}
     for path in cohort.cases:
         if path.absolute() in known:
@@ -246,7 +245,7 @@ def _show(
                 "project": str(project.folder),
                 "cases": [_as_json(case, statuses[case.number], project) for case in project.cases],
                 "model": project.model_file,
-                "next": _next_as_json(suggested),
+                "next": vars(suggested[0]) if suggested else None,
                 "failed": [vars(failure) for failure in failures],
                 "files": files,
                 "seconds": round(seconds, 3),
@@ -278,10 +277,6 @@ def _as_json(case: ProjectCase, status: CaseStatus, project: Project) -> dict[st
         "current": project.model_file is not None and case.predicted_by == project.model_file,
         "done": case.is_done,
     }
-
-
-def _next_as_json(suggested: Sequence[ProjectSuggestion]) -> dict[str, Any] | None:
-    return vars(suggested[0]) if suggested else None
 
 
 def _print_table(project: Project, statuses: dict[int, CaseStatus]) -> None:

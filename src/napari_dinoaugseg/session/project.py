@@ -49,7 +49,7 @@ from napari_dinoaugseg.learning.query import CaseFacts, ProjectSuggestion, sugge
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.compute import ComputeConfig, MakeCompute, Notify
-from napari_dinoaugseg.session.index import DamagedIndexError, Round, Snapshot, model_name, read_index
+from napari_dinoaugseg.session.index import LAYERS, DamagedIndexError, Index, Round, Snapshot, model_name, read_index
 from napari_dinoaugseg.session.labels import LabelBook, LabelClass, from_plain, to_plain
 from napari_dinoaugseg.session.local import local_engine
 from napari_dinoaugseg.session.session import LabelledCase, Recipe, Session
@@ -169,14 +169,26 @@ class CaseStatus:
     def of(cls, book: LabelBook, problems: Sequence[str] = ()) -> CaseStatus:
         """The status of a label book."""
         content = book.content()
-        layers = {name: set(slices) for name, slices in content.layers.items()}
-        manual = layers.get("manual", set())
-        accepted = layers.get("accepted", set()) - manual
-        predicted = layers.get("predicted", set()) - manual - accepted
-        sure = mean_of(content.confidence[i] for i in sorted(predicted) if i in content.confidence)
-        return cls(
-            book.n_slices, len(manual), len(accepted), len(predicted), sure, tuple(book.labelled), tuple(problems)
-        )
+        layers = {name: set(content.layers.get(name, ())) for name in LAYERS}
+        return cls._counted(book.n_slices, layers, content.confidence, problems)
+
+    @classmethod
+    def of_index(cls, index: Index, n_slices: int) -> CaseStatus:
+        """The status by the index of a saved session, which names the file of each slice."""
+        names = index.slices or {}
+        layers = {layer: {i for i, files in names.items() if layer in files} for layer in LAYERS}
+        return cls._counted(n_slices, layers, index.confidence, ())
+
+    @classmethod
+    def _counted(
+        cls, n_slices: int, layers: Mapping[str, set[int]], confidence: Mapping[int, float], problems: Sequence[str]
+    ) -> CaseStatus:
+        manual = layers["manual"]
+        accepted = layers["accepted"] - manual
+        predicted = layers["predicted"] - manual - accepted
+        sure = mean_of(confidence[i] for i in sorted(predicted) if i in confidence)
+        labelled = tuple(sorted(manual | accepted))
+        return cls(n_slices, len(manual), len(accepted), len(predicted), sure, labelled, tuple(problems))
 
 
 @dataclass(frozen=True)
@@ -524,15 +536,7 @@ class Project:
         return session, store, problems
 
     def _session(self, case: ProjectCase) -> tuple[Session, SessionStore, Snapshot, list[str]]:
-        opened = self.opened(case)
-        session = Session(
-            opened,
-            self.settings,
-            self.config,
-            make_compute=self.make_compute,
-            encoder=self.encoder,
-            notify=self._notify,
-        )
+        session = self._new_session(self.opened(case))
         store = self.store(case)
         try:
             snapshot, problems = store.load()
@@ -541,6 +545,17 @@ class Project:
             store.close()
             raise
         return session, store, snapshot, problems
+
+    def _new_session(self, case: Case) -> Session:
+        """A session with the project's settings and encoder, and without labels."""
+        return Session(
+            case,
+            self.settings,
+            self.config,
+            make_compute=self.make_compute,
+            encoder=self.encoder,
+            notify=self._notify,
+        )
 
     def with_model(self, snapshot: Snapshot) -> Snapshot:
         """The saved state of a case with classes, settings and model of the project."""
@@ -637,21 +652,16 @@ class Project:
             return None
         if problems or index.slices is None:
             return None
-        manual = {number for number, names in index.slices.items() if "manual" in names}
-        accepted = {number for number, names in index.slices.items() if "accepted" in names} - manual
-        predicted = {number for number, names in index.slices.items() if "predicted" in names} - manual - accepted
-        sure = mean_of(index.confidence[i] for i in sorted(predicted) if i in index.confidence)
-        labelled = tuple(sorted(manual | accepted))
-        return CaseStatus(case.record.n_slices, len(manual), len(accepted), len(predicted), sure, labelled)
+        return CaseStatus.of_index(index, case.record.n_slices)
 
     def book(self, case: ProjectCase) -> tuple[LabelBook, list[str]]:
         """The labels of a case on disk, and a sentence for each part that could not be read."""
-        recorded = self.recorded(case)
-        store = SessionStore(self.case_folder(case), recorded, keeps_model=False)
+        store = self.store(case)
         try:
             snapshot, problems = store.load()
         finally:
             store.close()
+        recorded = self.recorded(case)
         book = LabelBook(recorded.slice_shape, recorded.n_slices)
         book.take_content(snapshot.book)
         return book, problems
@@ -767,15 +777,7 @@ class Project:
 
     def _unopened_session(self, case: ProjectCase) -> Session:
         """A session whose pixels are read only if features are missing."""
-        recorded = self.recorded(case)
-        session = Session(
-            recorded,
-            self.settings,
-            self.config,
-            make_compute=self.make_compute,
-            encoder=self.encoder,
-            notify=self._notify,
-        )
+        session = self._new_session(self.recorded(case))
         store = self.store(case)
         try:
             session.resume(self.with_model(store.load()[0]))
