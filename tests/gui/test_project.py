@@ -368,7 +368,8 @@ controller.layers.manual.paint((4, 14, 20), 1)
 controller.project.step(1)
 idle()
 controller.layers.manual.paint((8, 18, 20), 1)
-while not panel.saved.text().startswith("Saved "):
+work = controller.project
+while 8 not in work.current.status(work.case, quick=True).labelled:  # as it is on disk
     QApplication.processEvents()
 print("saved", flush=True)
 while True:
