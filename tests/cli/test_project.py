@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -79,6 +80,34 @@ def test_the_same_command_continues_and_changes_nothing(segmented_cases):
     dated = {"report/report.json", "report/report.html"}
     assert set(after) == set(before)
     assert [name for name in after if after[name] != before[name] and name not in dated] == []
+
+
+@pytest.mark.slow
+def test_a_mask_that_somebody_corrected_is_kept_until_told_otherwise(segmented_cases):
+    folder, _ = segmented_cases
+    mask = folder / "out" / "patient 1.nii.gz"
+    found = nib.load(mask)
+    written = np.asarray(found.dataobj).copy()
+    corrected = np.where(np.arange(len(written))[:, None, None] < 2, written.dtype.type(1), written)
+    nib.save(nib.Nifti1Image(corrected, found.affine, found.header), mask)
+    again = run_command(folder, *SEGMENT, "--json")
+    assert np.array_equal(np.asarray(nib.load(mask).dataobj), corrected)
+    assert "patient 1.nii.gz" in again.errors
+    assert "--overwrite" in again.errors
+    assert [Path(path).name for path in json.loads(again.output)["files"]["kept"]] == ["patient 1.nii.gz"]
+    replaced = run_command(folder, *SEGMENT, "--overwrite", "--json")
+    assert "kept" not in json.loads(replaced.output)["files"]
+    assert np.array_equal(np.asarray(nib.load(mask).dataobj), written)
+
+
+def test_a_strange_mask_in_the_folder_of_an_export_is_kept(cases):
+    run_command(cases, "project", "p", "--add", "cases", "--labels", "labels")
+    (cases / "masks").mkdir()
+    (cases / "masks" / "patient 2.nii.gz").write_bytes(b"of another program")
+    written = run_command(cases, "project", "p", "--export", "masks", "--json").json["files"]
+    assert [Path(path).name for path in written["masks"]] == ["patient 0.nii.gz", "patient 1.nii.gz"]
+    assert [Path(path).name for path in written["kept"]] == ["patient 2.nii.gz"]
+    assert (cases / "masks" / "patient 2.nii.gz").read_bytes() == b"of another program"
 
 
 @pytest.mark.slow
@@ -160,6 +189,12 @@ def test_labels_that_do_not_fit_stop_before_the_training(cases):
 def test_a_case_that_is_not_there_is_refused(cases):
     run_command(cases, "project", "p", "--add", "cases")
     refused(run_command(cases, "project", "p", "--done", "nobody"), "nobody", "by its number")
+
+
+def test_replacing_corrected_masks_is_refused_for_one_case(cases):
+    outcome = run_command(cases, "segment", "cases/patient 0.nii.gz", *SEGMENT[2:], "--overwrite")
+    assert outcome.code == 2
+    assert "--overwrite is for several" in " ".join(outcome.errors.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("option", [("--slices", "1,2"), ("--confidence-out", "c.nii.gz")])

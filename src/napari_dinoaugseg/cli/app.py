@@ -49,7 +49,7 @@ app = typer.Typer(
 def segment(options: SegmentOptions) -> None:
     """Learn from the labelled slices of a case and write a mask of all its slices; or of several, with one model.
 
-    With several cases, the same command continues where it stopped.
+    With several cases, the same command continues where it stopped, and keeps masks that were corrected since.
     """
     from napari_dinoaugseg.session.cohort import Cohort, find_cohort
 
@@ -72,6 +72,8 @@ def segment(options: SegmentOptions) -> None:
         if not run_segment_all(options, cohort):
             raise typer.Exit(1)
         return
+    if options.overwrite:
+        raise typer.BadParameter(f"{options.case} is taken as one case, and --overwrite is for several.")
     from napari_dinoaugseg.cli.segment import run_segment
 
     run_segment(options)

@@ -241,6 +241,10 @@ class SegmentOptions(TrainingOptions):
     )
     model_out: ModelOut = None
     confidence_out: ConfidenceOut = None
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="For several cases: also replace masks that somebody changed."),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +274,10 @@ class ProjectOptions(ComputeOptions):
     train: Annotated[bool, typer.Option("--train", help="Train the model on the labelled slices of all cases.")] = False
     predict: Annotated[bool, typer.Option("--predict", help="Predict the slices of all cases.")] = False
     export: Annotated[Path | None, typer.Option(help="Write the mask of each case into this folder.")] = None
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="With --export: also replace masks that somebody changed."),
+    ] = False
     export_nnunet: Annotated[
         Path | None, typer.Option(help="Write the cases that are done as a raw dataset of nnU-Net.")
     ] = None

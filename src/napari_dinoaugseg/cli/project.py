@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from napari_dinoaugseg.case.files import counted, natural_key
+from napari_dinoaugseg.case.files import counted, listed, natural_key
 from napari_dinoaugseg.cli.options import ProjectOptions, SegmentOptions
 from napari_dinoaugseg.cli.output import ProgressLine, note, print_json, print_text, tell, tell_error
 from napari_dinoaugseg.cli.segment import check_model_output
@@ -91,7 +91,7 @@ def _write(project: Project, options: ProjectOptions) -> tuple[dict[str, Any], l
     failures: list[Failure] = []
     if options.export is not None:
         prepare_folder(options.export, project.folder, [case.path for case in project.cases])
-        files["masks"], failures = _export(project, project.cases, options.export)
+        files, failures = _export(project, project.cases, options.export, replace=options.overwrite)
     if options.export_nnunet is not None:
         dataset = write_nnunet(project, options.export_nnunet)
         for notice in dataset.notices:
@@ -131,9 +131,9 @@ def run_segment_all(options: SegmentOptions, cohort: Cohort) -> bool:
         _train(project)
         cases = [by_path[path] for path in cohort.cases if path in by_path]
         failures += _predict(project, cases)
-        masks, failed = _export(project, cases, out)
+        files, failed = _export(project, cases, out, replace=options.overwrite)
         failures += failed
-        files: dict[str, Any] = {"masks": masks, "project": str(project.folder)}
+        files["project"] = str(project.folder)
         model = options.model_out or out / "model.safetensors"
         project.export_model(model)
         files["model"] = str(model)
@@ -221,17 +221,30 @@ def _predict(project: Project, cases: Sequence[ProjectCase]) -> list[Failure]:
     return failures
 
 
-def _export(project: Project, cases: Sequence[ProjectCase], out: Path) -> tuple[list[str], list[Failure]]:
-    """Write the masks of cases into a folder; one that fails does not stop the others."""
-    written, failures = [], []
-    for result in masks_of(project, cases, out):
+def _export(
+    project: Project, cases: Sequence[ProjectCase], out: Path, *, replace: bool
+) -> tuple[dict[str, Any], list[Failure]]:
+    """Write the masks of cases into a folder; one that fails does not stop the others.
+
+    Returns:
+        The masks that were written, and those that were kept because a person changed them; and what failed.
+    """
+    written: list[str] = []
+    kept: list[str] = []
+    failures = []
+    for result in masks_of(project, cases, out, replace=replace):
         for problem in result.problems:
             if isinstance(problem, DinoAugSegError):
                 failures.append(_failure(result.case.name, problem))
             else:
                 note(problem)
-        written += [str(result.path)] if result.path is not None else []
-    return written, failures
+        if result.path is not None:
+            (kept if result.is_kept else written).append(str(result.path))
+    if kept:
+        names = listed([Path(path).name for path in kept])
+        found = "this mask was" if len(kept) == 1 else "these masks were"
+        note(f"{out}: {found} changed by somebody, and kept: {names}. Replace such masks with --overwrite.")
+    return {"masks": written, **({"kept": kept} if kept else {})}, failures
 
 
 def _show(

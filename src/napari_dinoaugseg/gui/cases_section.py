@@ -358,7 +358,7 @@ class CasesSection(QWidget):
 
         def source() -> Generator[Any, None, list[str]]:
             problems, written = [], 0
-            for result in masks_of(project, cases, folder, reviewed_only=reviewed_only):
+            for result in masks_of(project, cases, folder, replace=True, reviewed_only=reviewed_only):
                 written += result.path is not None
                 problems += [in_words(problem) for problem in result.problems]
                 yield None

@@ -83,6 +83,8 @@ class ProjectCase:
         seconds: of work on it, idle time left out.
         predicted_by: name of the model file that predicted all its open slices; None = not predicted.
         labels_from: hash of the label file that was loaded last; None = its labels were painted.
+        exported: hashes of the masks that were written of it, the newest last: a mask without one of these is another
+            person's work.
     """
 
     number: int
@@ -97,6 +99,7 @@ class ProjectCase:
     seconds: float = 0.0
     predicted_by: str | None = None
     labels_from: str | None = None
+    exported: tuple[str, ...] = ()
 
     @property
     def identifier(self) -> str:
@@ -118,6 +121,7 @@ class ProjectCase:
             "seconds": round(self.seconds, 1),
             "predicted_by": self.predicted_by,
             "labels_from": self.labels_from,
+            "exported": list(self.exported),
             "record": self.record.to_plain(),
         }
 
@@ -140,6 +144,7 @@ class ProjectCase:
             seconds=float(values["seconds"]),
             predicted_by=None if values["predicted_by"] is None else str(values["predicted_by"]),
             labels_from=None if values["labels_from"] is None else str(values["labels_from"]),
+            exported=tuple(map(str, values.get("exported", ()))),  # projects of the first days have none
         )
 
 
@@ -617,7 +622,7 @@ class Project:
             LabelError, CaseError, SessionError, OutputError: nothing is changed.
         """
         self._require_writable()
-        digest = _digest_of_files(path)
+        digest = content_digest(path)
         if case.labels_from == digest:
             return False
         session, store, problems = self.session(case)
@@ -926,8 +931,8 @@ def _digest(labelled: Mapping[int, LabelledCase]) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_files(path: Path) -> str:
-    """A hash of the bytes of a file, or of all files of a folder. Raises LabelError."""
+def content_digest(path: Path) -> str:
+    """A hash of the bytes of a label file, or of all files of a folder. Raises LabelError."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     try:
         return hashlib.blake2b("".join(disk.digest(file) for file in files).encode(), digest_size=16).hexdigest()

@@ -17,7 +17,7 @@ from napari_dinoaugseg.errors import DinoAugSegError, OutputError
 from napari_dinoaugseg.session.export import export_masks
 from napari_dinoaugseg.session.nnunet import NnunetCase, NnunetDataset, export_nnunet, is_nnunet_export
 from napari_dinoaugseg.session.pixel_counts import PixelCounts, volumes_ml
-from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase
+from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase, content_digest
 from napari_dinoaugseg.session.project_report import CaseReport, ModelReport, ProjectReport, TrainingReport
 
 
@@ -28,25 +28,31 @@ class MaskResult:
     Attributes:
         case: the case.
         path: the file, or the folder of pictures; None if it could not be written.
+        is_kept: whether the file was left as it is, because it is not what the project wrote there.
         problems: sentences on why not, or on labels that could not be read.
     """
 
     case: ProjectCase
     path: Path | None
+    is_kept: bool = False
     problems: list[str | DinoAugSegError] = field(default_factory=list)
 
 
+_REMEMBERED = 8  # masks of a case, so that some folders can be written in turn
+
+
 def masks_of(
-    project: Project, cases: Sequence[ProjectCase], folder: Path, *, reviewed_only: bool = False
+    project: Project, cases: Sequence[ProjectCase], folder: Path, *, replace: bool, reviewed_only: bool = False
 ) -> Iterator[MaskResult]:
     """Write the masks of cases into a folder: ``NAME.nii.gz``, or another format where NIfTI cannot hold it.
 
-    A case that fails does not stop the others. Existing files are replaced: ask before.
+    A case that fails does not stop the others.
 
     Args:
         project: of the cases.
         cases: whose labels on disk are written.
         folder: it exists.
+        replace: also masks that are not as the project wrote them, for instance because a person corrected them.
         reviewed_only: background on slices that nobody has looked at.
     """
     names = file_names(cases)
@@ -55,11 +61,23 @@ def masks_of(
             session, store, problems = project.session(case)
             store.close()
             path = folder / f"{names[case.number]}{_suffix(session.case)}"
-            export_masks(session, path, reviewed_only=reviewed_only)
+            is_kept = not replace and path.exists() and content_digest(path) not in case.exported
+            if not is_kept:
+                export_masks(session, path, reviewed_only=reviewed_only)
+                _remember(project, case, path)
         except DinoAugSegError as error:
-            yield MaskResult(case, None, [error])
+            yield MaskResult(case, None, problems=[error])
         else:
-            yield MaskResult(case, path, [f"{case.name}: {problem}" for problem in problems])
+            yield MaskResult(case, path, is_kept, [f"{case.name}: {problem}" for problem in problems])
+
+
+def _remember(project: Project, case: ProjectCase, path: Path) -> None:
+    """Note what was written as the mask of a case."""
+    digest = content_digest(path)
+    others = [known for known in case.exported if known != digest]
+    case.exported = (*others, digest)[-_REMEMBERED:]
+    if project.is_writable:
+        project.save_case(case)
 
 
 def file_names(cases: Sequence[ProjectCase]) -> dict[int, str]:
