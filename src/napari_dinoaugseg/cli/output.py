@@ -61,8 +61,20 @@ def parse_counts(text: str, rounds: int) -> list[int]:
     return counts * rounds if len(counts) == 1 else counts
 
 
-_VERBS: dict[Stage, str] = {"send": "sending", "encode": "encoding", "train": "training", "predict": "predicting"}
-_UNITS: dict[Stage, str] = {"send": "slices", "encode": "images", "train": "steps", "predict": "slices"}
+_VERBS: dict[Stage, str] = {
+    "send": "sending",
+    "encode": "encoding",
+    "train": "training",
+    "predict": "predicting",
+    "live": "learning",
+}
+_UNITS: dict[Stage, str] = {
+    "send": "slices",
+    "encode": "images",
+    "train": "steps",
+    "predict": "slices",
+    "live": "steps",
+}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

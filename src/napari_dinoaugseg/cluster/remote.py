@@ -44,7 +44,7 @@ from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction,
 from napari_dinoaugseg.learning.memory import available_memory
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.compute import ComputeConfig, Notify, TrainingResult
+from napari_dinoaugseg.session.compute import ComputeConfig, LiveFeed, LiveState, Notify, TrainingResult
 from napari_dinoaugseg.session.labels import LabelClass, Labels, classes_of, to_plain
 from napari_dinoaugseg.session.local import engine_class
 
@@ -213,7 +213,7 @@ def _for_a_person(error: Exception) -> DinoAugSegError:
 class _Work:
     """Work in progress, run turn by turn."""
 
-    source: Generator[Event | Prediction, None, Any] | Iterator[Event | Prediction]
+    source: Generator[Event | Prediction, None, Any] | Iterator[Event | Prediction | None]
     cancel: Cancel = field(default_factory=Cancel)
 
 
@@ -244,6 +244,7 @@ class WorkerActor:
         self._notices: list[str] = []
         self._reported: list[Event | Prediction] = []  # by a prediction, since its last item
         self._work: _Work | None = None
+        self._feed = LiveFeed()
 
     @_answering
     def take(self, sent: list[SentSlice]) -> None:
@@ -288,20 +289,31 @@ class WorkerActor:
         self._work = _Work(source, cancel)
 
     @_answering
-    def draw(self, stop: bool) -> Turn:
-        """Run one turn of the work; ``stop`` ends it at its next step."""
+    def live(self, settings: Settings, continues: bool) -> None:
+        """Start to learn live; see `draw`."""
+        cancel = Cancel()
+        self._feed = LiveFeed()
+        source = self._ready().live(self._feed, settings, self._reported.append, cancel, continues=continues)
+        self._work = _Work(source, cancel)
+
+    @_answering
+    def draw(self, stop: bool, state: LiveState | None = None) -> Turn:
+        """Run one turn of the work; ``stop`` ends it at its next step, ``state`` is what live learning works on now."""
         if self._work is None:
             msg = "The worker has no work to continue."
             raise ClusterError(msg)
         if stop:
             self._work.cancel.set()
+        if state is not None:
+            self._feed.put(state)
         items: list[Event | Prediction] = []
         done, result, problem = False, None, None
         until = time.monotonic() + _TURN
         while not done and time.monotonic() < until:
             found: list[Event | Prediction] = []
             try:
-                found.append(next(self._work.source))
+                item = next(self._work.source)
+                found += [] if item is None else [item]
             except StopIteration as end:
                 done, result = True, end.value
             except Exception as error:  # the items before it are returned too
@@ -412,6 +424,19 @@ class RemoteEngine:
             else:
                 report(item)
 
+    def live(
+        self, feed: LiveFeed, settings: Settings, report: Report, cancel: Cancel, *, continues: bool
+    ) -> Iterator[Prediction | None]:
+        """As in `Compute`."""
+        for event in self._set_up(cancel):
+            report(event)
+        self._ask("live", settings, continues)
+        for item in self._draw(cancel, feed):
+            if isinstance(item, Prediction):
+                yield item
+            else:
+                report(item)
+
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """As in `Compute`."""
         with importing_torch():  # otherwise a thread of dask imports it when it unpickles the answer
@@ -512,10 +537,11 @@ class RemoteEngine:
             msg = "The worker of this case has ended. See its log."
             raise LostSchedulerError(msg, Hint.TRAIN_AGAIN)
 
-    def _draw(self, cancel: Cancel | None) -> Generator[Any, None, Any]:
-        """Yield the items of the work, and return its result."""
+    def _draw(self, cancel: Cancel | None, feed: LiveFeed | None = None) -> Generator[Any, None, Any]:
+        """Yield the items of the work, and return its result; the feed's states go to the worker."""
         while True:
-            drawn: Turn = self._ask("draw", bool(cancel))
+            state = feed.take(0.0) if feed is not None else None
+            drawn: Turn = self._ask("draw", bool(cancel), state and state.without_names())
             self._state = drawn.state
             for sentence in drawn.notices:
                 self._notify(sentence)

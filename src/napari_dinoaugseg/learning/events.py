@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Stage = Literal["send", "encode", "train", "predict"]
+Stage = Literal["send", "encode", "train", "predict", "live"]
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Progress:
 
     Attributes:
         stage: the kind of work.
-        done: units done: slices (send, predict), slices and views of them (encode), or steps (train).
+        done: units done: slices (send, predict), slices and views of them (encode), or steps (train, live).
         total: units in this stage.
         elapsed: seconds since the stage began.
-        loss: training loss of the last step, smoothed; only in ``train``.
+        loss: training loss of the last step, smoothed; only in ``train`` and ``live``.
         learning_rate: of the last step; only in ``train``.
         views: how many of ``total`` are augmented or mirrored views; only in ``encode``.
     """
@@ -43,8 +43,9 @@ class Progress:
     @property
     def words(self) -> str:
         """A phrase for the person: ``encoding image 5 of 64 (60 of them augmented views)``."""
-        if self.stage == "train":
-            return f"training, step {self.done} of {self.total}"
+        if self.stage in ("train", "live"):
+            verb = "training" if self.stage == "train" else "learning"
+            return f"{verb}, step {self.done} of {self.total}"
         if self.stage == "encode":
             views = f" ({self.views} of them augmented views)" if self.views else ""
             return f"encoding image {self.done} of {self.total}{views}"

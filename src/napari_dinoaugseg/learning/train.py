@@ -192,8 +192,8 @@ class _Run:
         plain = self._plain_targets()
         targets = {(index, view): view.of_labels(plain[index]) if view else plain[index] for index, view in shown}
         optimiser, schedule = self._optimiser()
-        kind = RecordedStep if is_recorded(self.size.device) else Step
-        step = kind(self.decoder, optimiser, self.settings, self._class_weights(list(plain.values())))
+        weights = class_weights(list(plain.values()), self.n_classes, self.settings)
+        step = step_for(self.size.device)(self.decoder, optimiser, self.settings, weights)
         self.started = time.monotonic() - (self.saved[0].seconds if self.saved else 0.0)
         for batch in batches:
             if cancel:
@@ -248,13 +248,6 @@ class _Run:
             for example in self.examples
         }
 
-    def _class_weights(self, plain: Sequence[Tensor]) -> Tensor | None:
-        # With one or two classes the Dice loss balances well, and weights only make the masks too large.
-        power = self.settings.class_balance * min(1.0, (self.n_classes - 2) / 8)
-        if not power:
-            return None
-        return balanced_weights(plain, self.n_classes, power).to(self.size.device)
-
     def _rank(self, pair: TrainingView) -> tuple[int, int]:
         """Sort key: by slice, with the slice itself before its views."""
         index, view = pair
@@ -271,44 +264,52 @@ class _Run:
             yield [(self.examples[n].index, self.views[v]) for n, v in zip(chosen, views, strict=True)]
 
     def _optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        settings = self.settings
-        kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
-        device, recorded = self.size.device, is_recorded(self.size.device)
-        # A recorded step reads the learning rate from the GPU, where the schedule writes it.
-        rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
-        optimiser = kind(
-            self.decoder.parameters(),
-            lr=rate,
-            weight_decay=settings.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-            capturable=recorded,
-        )
-        _skip_graph_check(optimiser)
-        if settings.schedule == "constant":
+        optimiser = new_optimiser(self.decoder, self.settings, self.size.device)
+        if self.settings.schedule == "constant":
             return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
         done = self.done  # by an earlier attempt
         return optimiser, torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: _one_cycle((done + step) / self.steps)
+            optimiser, lambda step: one_cycle((done + step) / self.steps)
         )
 
     def _averaged(self) -> AveragedModel | None:
-        """The moving average of the weights, with faster decay in the first steps, which helps short trainings."""
-        decay = self.settings.average
-        if not decay:
-            return None
-
-        def blend(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-            keep = min(decay, (1 + int(count)) / (10 + int(count)))
-            with torch.no_grad():  # all at once: on a GPU one by one would take longer than the step
-                if averages[0].is_floating_point():
-                    torch._foreach_lerp_(list(averages), list(current), 1 - keep)
-                else:  # BatchNorm's counters
-                    torch._foreach_copy_(list(averages), list(current))
-
-        averaged = AveragedModel(self.decoder, multi_avg_fn=blend, use_buffers=True)
-        if self.done and self.saved[0].averaged is not None:
+        averaged = moving_average(self.decoder, self.settings.average)
+        if averaged is not None and self.done and self.saved[0].averaged is not None:
             averaged.load_state_dict(self.saved[0].averaged)
         return averaged
+
+
+def moving_average(decoder: Decoder, decay: float) -> AveragedModel | None:
+    """The moving average of the weights, with faster decay in the first steps for short ones; None for no decay."""
+    if not decay:
+        return None
+
+    def blend(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        keep = min(decay, (1 + int(count)) / (10 + int(count)))
+        with torch.no_grad():  # all at once: on a GPU one by one would take longer than the step
+            if averages[0].is_floating_point():
+                torch._foreach_lerp_(list(averages), list(current), 1 - keep)
+            else:  # BatchNorm's counters
+                torch._foreach_copy_(list(averages), list(current))
+
+    return AveragedModel(decoder, multi_avg_fn=blend, use_buffers=True)
+
+
+def new_optimiser(decoder: Decoder, settings: Settings, device: torch.device) -> torch.optim.Optimizer:
+    """The optimiser of a training on a device, at the peak learning rate."""
+    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+    recorded = is_recorded(device)
+    # A recorded step reads the learning rate from the GPU, where the schedule writes it.
+    rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
+    optimiser = kind(
+        decoder.parameters(),
+        lr=rate,
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+        capturable=recorded,
+    )
+    _skip_graph_check(optimiser)
+    return optimiser
 
 
 def _skip_graph_check(optimiser: torch.optim.Optimizer) -> None:
@@ -322,7 +323,7 @@ def _skip_graph_check(optimiser: torch.optim.Optimizer) -> None:
             setattr(optimiser, name, lambda: None)
 
 
-def _one_cycle(progress: float) -> float:
+def one_cycle(progress: float) -> float:
     """Factor on the peak learning rate at a share of the training: a short rise, then a cosine down to zero."""
     if progress < _WARM_UP:
         return 0.1 + 0.9 * progress / _WARM_UP
@@ -336,14 +337,14 @@ class Step:
         decoder: in training mode, on its device.
         optimiser: of its parameters.
         settings: of WT-Aug and the loss.
-        class_weights: (K,) on the device; None = equal weights.
+        class_weights: (K,); None = equal weights.
     """
 
     def __init__(
         self, decoder: Decoder, optimiser: torch.optim.Optimizer, settings: Settings, class_weights: Tensor | None
     ) -> None:
         self._decoder, self._optimiser, self._settings = decoder, optimiser, settings
-        self._class_weights = class_weights
+        self._class_weights = None if class_weights is None else class_weights.to(next(decoder.parameters()).device)
         self._augment = WTAug(p=settings.augment_probability, drop=settings.augment_drop).train()
 
     def __call__(self, features: list[Tensor], target: Tensor) -> float:
@@ -442,6 +443,11 @@ class _Recording:
         return self._result
 
 
+def step_for(device: torch.device) -> type[Step]:
+    """The kind of step on a device."""
+    return RecordedStep if is_recorded(device) else Step
+
+
 def is_recorded(device: torch.device) -> bool:
     """Whether steps on the device are recorded."""
     return device.type == "cuda" and torch.cuda.is_available()
@@ -504,6 +510,13 @@ def segmentation_loss(
         return 0.5 * cross_entropy + 0.5 * (1 - scores.mean())
     present = counts > 0
     return 0.5 * cross_entropy + 0.5 * ((1 - scores) * present).sum() / present.sum().clamp(min=1)
+
+
+def class_weights(targets: Sequence[Tensor], n_classes: int, settings: Settings) -> Tensor | None:
+    """Class weights (K,) for the cross-entropy of targets of integers; None = equal weights."""
+    # With one or two classes the Dice loss balances well, and weights only make the masks too large.
+    power = settings.class_balance * min(1.0, (n_classes - 2) / 8)
+    return balanced_weights(targets, n_classes, power) if power else None
 
 
 def balanced_weights(targets: Iterable[Tensor], n_classes: int, power: float) -> Tensor:

@@ -6,15 +6,18 @@ a worker of a scheduler; command and panel pass one of the two to the session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.labels import LabelClass, Labels
+from napari_dinoaugseg.session.labels import LabelClass, Labels, classes_of
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
@@ -54,6 +57,63 @@ class TrainingResult:
     steps: int
     final_loss: float | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class LiveState:
+    """What live learning works on at a moment.
+
+    Attributes:
+        labels: of the labelled slices, by slice number.
+        classes: of the labels.
+        order: slices whose masks are wanted, the most urgent first.
+    """
+
+    labels: Mapping[int, Labels]
+    classes: tuple[LabelClass, ...]
+    order: tuple[int, ...]
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether a class is labelled: there is something to learn."""
+        numbers = {entry.number for entry in self.classes}
+        return any(int(value) in numbers for labels in self.labels.values() for value in np.unique(labels))
+
+    def without_names(self) -> LiveState:
+        """The same state; names of classes stay on this machine."""
+        return replace(self, classes=tuple(classes_of(entry.number for entry in self.classes)))
+
+
+class LiveFeed:
+    """Passes the newest state to live learning in another thread; older ones that wait are dropped."""
+
+    def __init__(self) -> None:
+        self._state: LiveState | None = None
+        self._beside: tuple[Mapping[int, Labels], tuple[LabelClass, ...]] = ({}, ())
+        self._change = threading.Condition()
+
+    def put_beside(self, labels: Mapping[int, Labels], classes: Sequence[LabelClass]) -> None:
+        """Add labels to every state: those of other cases, by their slice numbers in the joined cases."""
+        self._beside = labels, tuple(classes)
+
+    def put(self, state: LiveState) -> None:
+        """Work on this state from now on."""
+        with self._change:
+            self._state = state
+            self._change.notify_all()
+
+    def take(self, seconds: float) -> LiveState | None:
+        """The state that was put since the last call; waits for one until the time is over, then None."""
+        with self._change:
+            self._change.wait_for(lambda: self._state is not None, seconds)
+            state, self._state = self._state, None
+        if state is None:
+            return None
+        labels, classes = self._beside
+        known = {entry.number: entry for entry in (*classes, *state.classes)}
+        return replace(
+            state, labels={**labels, **state.labels}, classes=tuple(known[number] for number in sorted(known))
+        )
 
 
 class Compute(Protocol):
@@ -101,6 +161,24 @@ class Compute(Protocol):
         cancel: Cancel | None,
     ) -> Iterator[Prediction]:
         """Predict slices in the given order; ``report`` receives progress and notices."""
+
+    def live(
+        self, feed: LiveFeed, settings: Settings, report: Report, cancel: Cancel, *, continues: bool
+    ) -> Iterator[Prediction | None]:
+        """Learn from the labels in the feed and predict the wanted slices, until it is cancelled.
+
+        It leaves the trained decoder as it is.
+
+        Args:
+            feed: of labels and wanted slices.
+            settings: of the training.
+            report: receives notices, and progress with the loss after each burst of work.
+            cancel: ends it.
+            continues: begin with a copy of the trained decoder, if that has the classes of the labels.
+
+        Yields:
+            Predictions; and None after a pause, while there is nothing to do.
+        """
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """The trained decoder with all that is needed to use it."""

@@ -20,6 +20,7 @@ from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report
 from napari_dinoaugseg.learning.fallback import choose_device, classify_error, free_memory, give_up, usable
 from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.learning.live import Learner
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.predict import choose_tta, predict
 from napari_dinoaugseg.learning.settings import Settings
@@ -27,8 +28,10 @@ from napari_dinoaugseg.learning.train import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
 from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder, resolve_encoder
-from napari_dinoaugseg.session.compute import ComputeConfig, Notify, TrainingResult
+from napari_dinoaugseg.session.compute import ComputeConfig, LiveFeed, Notify, TrainingResult
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, to_plain
+
+_PAUSE = 0.1  # seconds between two looks for new labels, or for the end, while there is nothing to learn
 
 
 class Engine:
@@ -155,6 +158,33 @@ class Engine:
             cancel=cancel,
         ):
             yield replace(found, classes=values[found.classes])
+
+    def live(
+        self, feed: LiveFeed, settings: Settings, report: Report, cancel: Cancel, *, continues: bool
+    ) -> Iterator[Prediction | None]:
+        """Learn from the labels in the feed and predict the wanted slices, until it is cancelled; see `Compute`."""
+        learner: Learner | None = None
+        numbers: list[int] = []
+        self._use_precision(settings.precision)
+        while not cancel:
+            state = feed.take(0.0 if learner is not None and not learner.sleeps else _PAUSE)
+            if state is not None and state.is_enough:
+                wanted = [entry.number for entry in state.classes]
+                if learner is None or wanted != numbers:
+                    start = self.decoder if continues and wanted == self.numbers else None
+                    learner = Learner(self.store, settings, n_classes=len(wanted) + 1, device=self.device, start=start)
+                    numbers = wanted
+                learner.update([Example(i, _to_indices(labels, numbers)) for i, labels in sorted(state.labels.items())])
+                learner.focus(state.order)
+            elif state is not None:
+                learner = None  # the last label was removed
+            if learner is None or learner.sleeps:
+                yield None
+                continue
+            values = np.array([0, *numbers], dtype=np.uint16)
+            for found in learner.burst(report=report, cancel=cancel):
+                yield replace(found, classes=values[found.classes])
+            report(learner.progress)
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """The decoder with all that is needed to use it on another case; without the encoder's weights."""

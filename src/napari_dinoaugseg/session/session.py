@@ -32,7 +32,7 @@ from napari_dinoaugseg.learning.metrics import dice, mean_of
 from napari_dinoaugseg.learning.query import Suggestion, suggest
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.compute import Compute, ComputeConfig, MakeCompute, Notify
+from napari_dinoaugseg.session.compute import Compute, ComputeConfig, LiveFeed, LiveState, MakeCompute, Notify
 from napari_dinoaugseg.session.index import Round, Snapshot
 from napari_dinoaugseg.session.labels import (
     EVERYTHING,
@@ -438,6 +438,41 @@ class Session:
         self.seconds = {**before, "encode": before["encode"] + encode, "predict": before["predict"] + predicting}
         if self._round is not None:  # rounds are immutable: a snapshot may hold this one
             self.history[-1] = self._round = replace(self._round, seconds=self.seconds)
+
+    def live_state(self, centre: int) -> LiveState:
+        """The labels as they are now, and the open slices, nearest to ``centre`` first, for :meth:`live`."""
+        order = nearest_first(self.labels.open_slices, centre)
+        return LiveState(self._truths(), tuple(self.labels.classes), tuple(order))
+
+    def live(
+        self, feed: LiveFeed, *, report: Report = ignore, cancel: Cancel, others: ReadOthers | None = None
+    ) -> Iterator[Prediction]:
+        """Learn from the labels in the feed while they change, and predict open slices, until it is cancelled.
+
+        It works beside the label book: the caller puts a :meth:`live_state` into the feed after each change, and passes
+        each prediction to :meth:`store_prediction`. The trained model stays as it is; if the next training would
+        continue it, so does this. No other work of the session may run meanwhile. The generator may run in another
+        thread.
+
+        Args:
+            feed: of states of this session.
+            report: receives progress and notices, in the thread that runs the generator.
+            cancel: ends it.
+            others: reads labelled slices of other cases, which are learned as well.
+        """
+        return self._live(feed, self._next_recipe, report, cancel, others)
+
+    def _live(
+        self, feed: LiveFeed, recipe: Recipe, report: Report, cancel: Cancel, read: ReadOthers | None
+    ) -> Iterator[Prediction]:
+        others = read() if read is not None else []
+        continues = self._model_recipe is not None and not self._model_recipe.differences(recipe)
+        if others:
+            feed.put_beside(self._joined({}, others), _joined_classes((), others))
+        with self._engine_to_train(recipe, others) as engine, self._losing_workers():
+            for found in engine.live(feed, recipe.settings, report, cancel, continues=continues):
+                if found is not None:
+                    yield found
 
     def store_prediction(self, prediction: Prediction) -> None:
         """Store a predicted mask in the label book. Classes removed since become background."""

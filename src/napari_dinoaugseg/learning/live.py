@@ -1,0 +1,342 @@
+"""Learning while a person paints: a decoder that takes a few steps after every change, and predicts what is in view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_dinoaugseg.learning.augmentation import View, symmetry_of, views_for
+from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress, Report, ignore
+from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, free_memory, usable
+from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
+from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
+from napari_dinoaugseg.learning.predict import predict
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.train import (
+    Example,
+    RandomStream,
+    Step,
+    class_weights,
+    moving_average,
+    new_decoder,
+    new_optimiser,
+    on_host,
+    one_cycle,
+    resize_target,
+    step_for,
+    with_weights,
+)
+from napari_dinoaugseg.model.decoder import Decoder
+
+BURST = 0.5
+"""Seconds that a burst lasts: after that, what was painted meanwhile is learned."""
+
+_FIRST = 24  # steps of the first cycle after a change: masks can be shown after it
+_LEARNS = 0.6  # share of a burst in which the decoder learns, as long as it does; then it predicts
+_ENCODES = 0.25  # share of a burst in which views of labelled slices are encoded
+_NEAR = 4  # slices in view and beside it that are predicted again while the decoder learns
+_CHUNK = 4  # slices of one call while the rest is predicted, so that a burst ends in time
+_FLAT = 0.02  # relative improvement of the loss in a cycle, below which it ends early
+
+
+class Learner:
+    """A decoder that learns from labelled slices while they change.
+
+    A change of labels grants a number of steps: the share ``warm_steps`` of a training's, or a whole training's if a
+    class is labelled that was not learned so far. They are taken in cycles of the learning rate, each twice as long as
+    the one before, so that masks are good soon after a change and get better as long as nothing else changes. They are
+    taken in bursts, because labels change meanwhile: in each burst first some steps, then the masks of the slices in
+    view. With the grant spent, the other slices follow, then the learner sleeps until the next change.
+
+    A batch holds a slice that changed last as often as all the others together. Views of labelled slices are encoded
+    one by one as time allows, so that the first steps do not wait for them.
+
+    Not for several threads; cheap methods may be called between two bursts.
+
+    Args:
+        store: features of the case, or of several that are joined.
+        settings: of the decoder and its training.
+        n_classes: with the background, at least 2.
+        device: default: that of the encoder.
+        start: continue a copy of this decoder.
+
+    Attributes:
+        steps: taken so far.
+        loss: smoothed; None before the first step.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        settings: Settings,
+        *,
+        n_classes: int,
+        device: torch.device | None = None,
+        start: Decoder | None = None,
+    ) -> None:
+        self._store, self._settings, self._n_classes = store, settings, n_classes
+        self._device = usable(device or store.encoder.device)
+        self._batch_size = settings.batch_size
+        self._random = RandomStream(settings.seed, self._device)
+        self._choose = np.random.default_rng(settings.seed)
+        self._is_new = start is None
+        self._numbers = set() if start is None else {UNKNOWN_TARGET, *range(n_classes)}  # classes that it has seen
+        with self._random.use():
+            decoder = new_decoder(store.encoder.channels, n_classes, settings) if start is None else _copy(start)
+        self._step: Step | None = None
+        self._place(decoder)
+        self._examples: dict[int, Example] = {}
+        self._newest: set[int] = set()
+        self._targets: dict[tuple[int, View | None], Tensor] = {}
+        self._views: tuple[View | None, ...] = (None,)
+        self._ready: dict[int, int] = {}  # encoded views of each labelled slice
+        self._granted = self._left = 0  # steps that the last change granted, and how many are left
+        self._seconds = 0.0  # of learning since then
+        self._cycle = self._in_cycle = 0  # length of the present cycle, and steps taken in it
+        self._loss_before: float | None = None  # at the start of the cycle
+        self._order: list[int] = []
+        self._shown: dict[int, int] = {}  # steps after which a slice was predicted last
+        self.steps = 0
+        self.loss: float | None = None
+        self._fallback = Fallback(
+            "while learning",
+            lambda: self._device,
+            [self._smaller_batch, fewer_features(store.release)],
+            self._use_cpu,
+            lambda: "Not enough memory to learn from one slice. Close other programs, or switch off Live.",
+        )
+
+    # --- what it learns from, and what it predicts ------------------------------------------------------------------
+
+    def update(self, examples: Sequence[Example]) -> None:
+        """Learn from these labelled slices from now on; those that are new or changed weigh more."""
+        known = {example.index: example for example in examples}
+        changed = {index for index, example in known.items() if not _same(self._examples.get(index), example)}
+        gone = self._examples.keys() - known.keys()
+        if not (changed or gone):
+            return
+        self._targets = {pair: t for pair, t in self._targets.items() if pair[0] in known.keys() - changed}
+        self._examples = known
+        self._newest = changed or self._newest & known.keys() or set(known)
+        self._ready = {index: self._ready.get(index, 0) for index in known}
+        if not known:
+            self._left = 0
+            return
+        if len(self._views) == 1 and self._settings.views:
+            images = (self._store.image(index) for index in known)
+            symmetry = symmetry_of(self._store.case.kind, images, self._n_classes)
+            self._views = views_for(self._settings.views, self._settings.seed, symmetry)
+        if self._n_classes > 2:
+            self._step = None
+        self._seconds, self.loss = 0.0, None
+        numbers = {int(number) for example in examples for number in np.unique(example.target)}
+        if not numbers <= self._numbers:  # a class that it has never seen takes as long as the first
+            self._numbers |= numbers
+            self._is_new = True
+        self._left = self._granted = self._settings.planned_steps(self._n_classes, len(known), warm=not self._is_new)
+        self._begin_cycle(_FIRST)
+
+    def focus(self, order: Sequence[int]) -> None:
+        """Predict these slices, the first ones most urgently; those that are not named are not predicted."""
+        for index in set(self._shown) - set(order):
+            del self._shown[index]  # labelled meanwhile: if it is open again later, its mask may be gone
+        self._order = list(order)
+
+    @property
+    def learns(self) -> bool:
+        """Whether steps of the grant are left."""
+        return self._left > 0
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether nothing is left to do until something changes."""
+        return not self._examples or not (self.learns or self._outdated)
+
+    @property
+    def progress(self) -> Progress:
+        """The steps of the grant, and the loss."""
+        total = self._granted
+        return Progress("live", total - self._left, total, self._seconds, self.loss)
+
+    @property
+    def _best(self) -> Decoder:
+        """The decoder with averaged weights, if the settings ask for an average."""
+        return self._decoder if self._averaged is None else cast("Decoder", self._averaged.module)
+
+    @property
+    def _outdated(self) -> list[int]:
+        """Slices whose masks are older than the last step, the most urgent first."""
+        return [index for index in self._order if self._shown.get(index, -1) != self.steps]
+
+    # --- a burst ----------------------------------------------------------------------------------------------------
+
+    def burst(
+        self, seconds: float = BURST, *, report: Report = ignore, cancel: Cancel | None = None
+    ) -> Iterator[Prediction]:
+        """Learn for a while, then predict; nothing if the learner sleeps.
+
+        Args:
+            seconds: that it takes, about; at least one step and one mask.
+            report: receives notices.
+            cancel: ends it soon.
+
+        Yields:
+            The masks of open slices.
+
+        Raises:
+            NoRoomError: memory runs out with one slice at a time on the CPU.
+            DeviceError: the device's failure also affects the CPU.
+        """
+        started = time.monotonic()
+        if self.sleeps:
+            return
+        if self.learns:
+            self._encode_views(started + _ENCODES * seconds, report, cancel)
+            while self.learns and not cancel:
+                self._fallback.run(self._take_step, report)
+                if time.monotonic() >= started + _LEARNS * seconds:
+                    break
+            self._kept = on_host(self._decoder.state_dict())
+            self._seconds += time.monotonic() - started
+        yield from self._predict(started + seconds, report, cancel)
+
+    def _predict(self, deadline: float, report: Report, cancel: Cancel | None) -> Iterator[Prediction]:
+        """The slices in view; with the grant spent, also the others."""
+        first = True
+        while not cancel and (first or time.monotonic() < deadline):
+            wanted = self._outdated
+            if self.learns:
+                near = [index for index in self._order[:_NEAR] if index in wanted]
+                # The slice in view always, and the one beside it whose mask is the oldest.
+                wanted = near[:1] + sorted(near[1:], key=lambda index: self._shown.get(index, -1))[: _CHUNK - 1]
+            if not wanted:
+                return
+            for found in predict(
+                self._store,
+                self._best,
+                wanted[:_CHUNK],
+                device=self._device,
+                report=_only_notices(report),
+                cancel=cancel,
+            ):
+                self._shown[found.index] = self.steps
+                yield found
+            first = False
+
+    def _encode_views(self, deadline: float, report: Report, cancel: Cancel | None) -> None:
+        """Encode the labelled slices, then views of those that have the fewest, the newest first."""
+        while not cancel:
+            index = min(self._ready, key=lambda i: (self._ready[i], i not in self._newest, i))
+            number = self._ready[index]
+            if number == len(self._views) or (number and time.monotonic() >= deadline):
+                return
+            for event in self._store.prepare([(index, self._views[number])], cancel):
+                if isinstance(event, Notice):
+                    report(event)
+            self._ready[index] += not cancel
+
+    def _take_step(self) -> None:
+        batch = self._batch()
+        target = torch.stack([self._target(*pair) for pair in batch]).to(self._device).long()
+        rate = self._settings.learning_rate * one_cycle(self._in_cycle / self._cycle)
+        for group in self._optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        if self._step is None:
+            weights = class_weights(
+                [self._target(index, None) for index in self._examples], self._n_classes, self._settings
+            )
+            self._step = step_for(self._device)(self._decoder, self._optimiser, self._settings, weights)
+        with self._random.use():
+            loss = self._step(self._features.batch(batch), target)
+        if self._averaged is not None:
+            self._averaged.update_parameters(self._decoder)
+        self.loss = loss if self.loss is None else 0.9 * self.loss + 0.1 * loss
+        self.steps += 1
+        self._left -= 1
+        self._in_cycle += 1
+        if self._in_cycle == self._cycle:
+            self._end_cycle()
+
+    def _batch(self) -> list[tuple[int, View | None]]:
+        """Different slices and views, half of them of the slices that changed last."""
+        pairs = [(index, view) for index, count in self._ready.items() for view in self._views[:count]]
+        newest = np.array([index in self._newest for index, _ in pairs])
+        weights = np.where(newest, 1 / max(1, newest.sum()), 1 / max(1, (~newest).sum()))
+        count = min(self._batch_size, len(pairs))
+        chosen = self._choose.choice(len(pairs), count, replace=False, p=weights / weights.sum())
+        return [pairs[number] for number in chosen]
+
+    def _target(self, index: int, view: View | None) -> Tensor:
+        """The labels of a view at the input size."""
+        found = self._targets.get((index, view))
+        if found is None:
+            labels = torch.from_numpy(np.ascontiguousarray(self._examples[index].target))
+            as_pillow = self._settings.resize == "nearest"
+            plain = resize_target(labels, self._store.input_size, as_pillow=as_pillow)
+            found = self._targets[index, view] = view.of_labels(plain) if view else plain
+        return found
+
+    # --- cycles of the learning rate --------------------------------------------------------------------------------
+
+    def _begin_cycle(self, length: int) -> None:
+        self._cycle, self._in_cycle = max(1, min(length, self._left)), 0
+        self._loss_before = self.loss
+
+    def _end_cycle(self) -> None:
+        self._is_new = False
+        if self.loss is not None and self._loss_before is not None and self.loss > (1 - _FLAT) * self._loss_before:
+            self._left = 0
+        if self._left:
+            self._begin_cycle(2 * self._cycle)
+
+    # --- device and memory ------------------------------------------------------------------------------------------
+
+    def _place(self, decoder: Decoder) -> None:
+        """Learn with this decoder on the present device."""
+        self._decoder = decoder.to(self._device).train()
+        self._kept = on_host(self._decoder.state_dict())
+        self._averaged = moving_average(self._decoder, self._settings.average)
+        self._optimiser = new_optimiser(self._decoder, self._settings, self._device)
+        self._step = None
+        self._features = GpuFeatureCache(self._store, self._device)
+
+    def _smaller_batch(self, failure: Failure) -> str | None:
+        """A rung: halve the batch; useless if a single slice could not be encoded."""
+        if failure.is_smallest or self._batch_size == 1:
+            return None
+        self._batch_size //= 2
+        return f"with {self._batch_size} slices a step"
+
+    def _use_cpu(self) -> None:
+        before, self._device = self._device, CPU
+        if usable(self._store.encoder.device) != self._store.encoder.device:
+            self._store.leave_device()
+        self._random = RandomStream(self._settings.seed + self.steps, CPU)
+        self._place(with_weights(self._decoder.arguments, self._kept))
+        free_memory(before)
+
+
+def _copy(decoder: Decoder) -> Decoder:
+    return with_weights(decoder.arguments, on_host(decoder.state_dict()))
+
+
+def _same(one: Example | None, other: Example) -> bool:
+    return one is not None and np.array_equal(one.target, other.target)
+
+
+def _only_notices(report: Report) -> Report:
+    """Masks of a burst come too fast for a progress of their own."""
+
+    def pass_on(event: object) -> None:
+        if isinstance(event, Notice):
+            report(event)
+
+    return pass_on

@@ -1,0 +1,174 @@
+"""A decoder that learns while labels change: what it learns, which masks it gives first, and when it rests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from napari_dinoaugseg.learning import live
+from napari_dinoaugseg.learning.events import Cancel, Notice, nearest_first
+from napari_dinoaugseg.learning.live import Learner
+from napari_dinoaugseg.learning.metrics import dice
+from napari_dinoaugseg.learning.train import Example
+from tests.blobs import LEFT_OUT
+
+
+@pytest.fixture
+def learner(make_store, quick):
+    """Learns well in some seconds."""
+    return Learner(make_store(), quick.with_changes(steps=40), n_classes=3)
+
+
+@pytest.fixture
+def brief(make_store, quick):
+    """Learns for a moment only."""
+    return Learner(make_store(), quick.with_changes(steps=6), n_classes=3)
+
+
+def until_it_sleeps(learner) -> dict[int, np.ndarray]:
+    """The last masks, by slice."""
+    found = {}
+    for _ in range(500):
+        if learner.sleeps:
+            return found
+        found |= {item.index: item.classes for item in learner.burst()}
+    pytest.fail("it never sleeps")
+
+
+def mean_dice(found, truth) -> float:
+    masks = np.stack([found[index] for index in LEFT_OUT])
+    return float(np.mean([dice(masks == number, truth[list(LEFT_OUT)] == number) for number in (1, 2)]))
+
+
+def test_it_learns_predicts_every_wanted_slice_and_sleeps(learner, examples, truth):
+    assert learner.sleeps
+    learner.update(examples)
+    learner.focus(LEFT_OUT)
+    found = until_it_sleeps(learner)
+    assert set(found) == set(LEFT_OUT)
+    assert mean_dice(found, truth) > 0.8
+    assert list(learner.burst()) == []
+
+
+def test_a_mask_of_the_slice_in_view_comes_with_the_first_burst(brief, examples, truth):
+    brief.update(examples[:1])
+    order = nearest_first(LEFT_OUT, LEFT_OUT[3])
+    brief.focus(order)
+    first = next(brief.burst())
+    assert first.index == order[0]
+    assert brief.learns  # it does not wait for the end
+
+
+def test_slices_far_from_the_view_wait_until_it_has_learned(brief, examples):
+    brief.update(examples)
+    brief.focus(LEFT_OUT)
+    while brief.learns:
+        last = {item.index for item in brief.burst(0.05)}
+        assert last <= set(LEFT_OUT[:4]) or not brief.learns
+    assert last | {item.index for item in brief.burst(60)} == set(LEFT_OUT)
+
+
+def test_walking_to_another_slice_gives_its_mask_without_learning(brief, examples):
+    brief.update(examples)
+    brief.focus(LEFT_OUT[:2])
+    until_it_sleeps(brief)
+    steps = brief.steps
+    brief.focus([LEFT_OUT[5], LEFT_OUT[0]])
+    assert [item.index for item in brief.burst()] == [LEFT_OUT[5]]  # the other is up to date
+    assert brief.steps == steps
+
+
+def test_labels_that_do_not_change_teach_nothing_more(brief, examples):
+    brief.update(examples)
+    until_it_sleeps(brief)
+    brief.update([Example(example.index, example.target.copy()) for example in examples])
+    assert brief.sleeps
+
+
+def test_a_correction_is_learned_and_weighs_more(learner, examples, truth):
+    """A structure that nobody had labelled is painted in one of three slices."""
+    index = examples[0].index
+    missing = [Example(e.index, np.where(e.target == 2, 0, e.target).astype(np.int16)) for e in examples]
+    learner.update(missing)
+    learner.focus(LEFT_OUT)
+    before = until_it_sleeps(learner)
+    assert sum((mask == 2).sum() for mask in before.values()) == 0
+    learner.update([Example(e.index, truth[e.index]) for e in examples])
+    after = until_it_sleeps(learner)
+    assert mean_dice(after, truth) > 0.8
+    assert learner._newest == {e.index for e in examples}
+    learner.update([Example(e.index, truth[e.index] if e.index != index else missing[0].target) for e in examples])
+    batches = [pair[0] for _ in range(200) for pair in learner._batch()]
+    assert batches.count(index) > 1.3 * len(batches) / len(examples)
+
+
+def test_a_mask_that_may_be_gone_is_predicted_again(brief, examples):
+    brief.update(examples)
+    brief.focus(LEFT_OUT)
+    until_it_sleeps(brief)
+    brief.focus(LEFT_OUT[1:])  # the first was labelled,
+    brief.focus(LEFT_OUT)  # and its label removed
+    assert [item.index for item in brief.burst()] == [LEFT_OUT[0]]
+
+
+def test_it_goes_on_from_a_trained_decoder_and_leaves_that_as_it_is(make_store, learner, examples, quick, truth):
+    learner.update(examples)
+    until_it_sleeps(learner)
+    trained = live._copy(learner._best)
+    kept = {name: value.clone() for name, value in trained.state_dict().items()}
+    again = Learner(make_store(), quick, n_classes=3, start=trained)
+    again.focus(LEFT_OUT)
+    again.update(examples)
+    assert again.progress.total < learner.progress.total
+    first = {item.index: item.classes for item in again.burst(0.01)}
+    assert dice(first[LEFT_OUT[0]] == 1, truth[LEFT_OUT[0]] == 1) > 0.7
+    until_it_sleeps(again)
+    assert all(torch.equal(kept[name], value) for name, value in trained.state_dict().items())
+
+
+def test_without_labels_it_rests(brief, examples):
+    brief.update(examples)
+    brief.focus(LEFT_OUT)
+    next(brief.burst())
+    brief.update([])
+    assert brief.sleeps
+    assert list(brief.burst()) == []
+
+
+def test_the_first_burst_encodes_no_more_than_it_needs(brief, examples):
+    brief.update(examples)
+    brief.focus([])
+    list(brief.burst(0.0))
+    assert brief._store.encoded == len(examples)  # views come later, one by one
+    until_it_sleeps(brief)
+    assert len(examples) < brief._store.encoded <= len(examples) * (1 + brief._settings.views)
+
+
+def test_a_cancelled_burst_ends_soon(brief, examples):
+    brief.update(examples)
+    brief.focus(LEFT_OUT)
+    cancel = Cancel()
+    cancel.set()
+    assert list(brief.burst(60, cancel=cancel)) == []
+    assert brief.steps == 0
+
+
+def test_when_memory_runs_out_it_goes_on_with_smaller_batches(brief, examples, monkeypatch):
+    brief.update(examples)
+    brief.focus(LEFT_OUT)
+    list(brief.burst())
+    step, sizes = brief._step, []
+
+    def limited(features, target):
+        sizes.append(len(target))
+        if len(target) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(features, target)
+
+    monkeypatch.setattr(brief, "_step", limited)
+    notices = []
+    list(brief.burst(report=notices.append))
+    assert sizes[-1] == 1
+    assert any("1 slices a step" in event.text for event in notices if isinstance(event, Notice))
+    assert brief.steps

@@ -1,0 +1,174 @@
+"""Live learning of a session: from labels that change to masks, beside its model and its label book."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from napari_dinoaugseg.learning.events import Cancel, Progress
+from napari_dinoaugseg.session.compute import LiveFeed, LiveState
+from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.session.session import LabelledCase
+from tests.blobs import LABELLED, LEFT_OUT
+
+PATIENT = 120.0
+
+
+class Live:
+    """Live learning in a thread, as the panel runs it.
+
+    Attributes:
+        found: predictions as they came.
+        events: that were reported.
+    """
+
+    def __init__(self, session, **options) -> None:
+        self.session, self.feed, self.cancel = session, LiveFeed(), Cancel()
+        self.found, self.events, self.error = [], [], None
+        self.source = session.live(self.feed, report=self.events.append, cancel=self.cancel, **options)
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            for prediction in self.source:
+                self.found.append(prediction)
+        except Exception as error:
+            self.error = error
+
+    def show(self, centre: int = 0) -> None:
+        self.feed.put(self.session.live_state(centre))
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENT
+        while not condition():
+            assert self.error is None, self.error
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.01)
+
+    def masks(self) -> dict[int, np.ndarray]:
+        return {prediction.index: prediction.classes for prediction in list(self.found)}
+
+    @property
+    def rests(self) -> bool:
+        progress = [event for event in self.events if isinstance(event, Progress)]
+        return bool(progress) and progress[-1].done == progress[-1].total
+
+    def end(self) -> None:
+        self.cancel.set()
+        self.thread.join(PATIENT)
+        assert not self.thread.is_alive()
+        assert self.error is None, self.error
+
+
+@pytest.fixture
+def start():
+    running = []
+
+    def begin(session, **options) -> Live:
+        running.append(Live(session, **options))
+        return running[-1]
+
+    yield begin
+    for live in running:
+        live.cancel.set()
+        live.thread.join(PATIENT)
+
+
+def overlap(masks, truth, number: int, indices=LEFT_OUT) -> float:
+    found = np.stack([masks[i] for i in indices]) == number
+    true = np.stack([truth[i] for i in indices]) == number
+    return 2 * (found & true).sum() / (found.sum() + true.sum())
+
+
+def test_labels_become_masks_of_open_slices_with_the_numbers_of_their_classes(new_session, blob_files, start):
+    session = new_session()
+    session.load_labels(blob_files[1], LABELLED)
+    truth = session.case.read_labels(blob_files[1], range(16))
+    live = start(session)
+    live.show()
+    live.until(lambda: live.rests and set(live.masks()) == set(LEFT_OUT))
+    live.end()
+    assert overlap(live.masks(), truth, 1) > 0.7
+    assert overlap(live.masks(), truth, 3) > 0.7
+    assert not session.is_trained  # Train is a training of its own
+    assert session.labels.confidence == {}
+    for prediction in live.found:
+        session.store_prediction(prediction)
+    assert all(session.labels.status(i) is Status.PREDICTED for i in LEFT_OUT)
+    assert session.labels.labelled == list(LABELLED)
+
+
+def test_before_a_class_is_painted_nothing_happens_and_then_it_learns(new_session, blob_files, start):
+    session = new_session()
+    truth = session.case.read_labels(blob_files[1], range(16))
+    live = start(session)
+    live.show()
+    session.labels.add_class(number=1)
+    session.labels.add_class(number=3)
+    session.paint(0, np.zeros_like(truth[0]))  # only background
+    live.show()
+    time.sleep(0.5)
+    assert live.found == []
+    for index in LABELLED:
+        session.paint(index, truth[index])
+    live.show(5)
+    live.until(lambda: bool(live.found))
+    assert live.found[0].index == 5
+    live.end()
+
+
+def test_a_class_that_is_added_later_is_learned(new_session, blob_files, start):
+    session = new_session()
+    truth = session.case.read_labels(blob_files[1], range(16))
+    session.labels.add_class(number=1)
+    for index in LABELLED:
+        session.paint(index, np.where(truth[index] == 1, 1, 0).astype(np.uint16))
+    live = start(session)
+    live.show()
+    live.until(lambda: bool(live.found))
+    session.labels.add_class(number=3)
+    for index in LABELLED:
+        session.paint(index, truth[index])
+    live.show()
+    live.until(lambda: live.rests and set(live.masks()) == set(LEFT_OUT) and overlap(live.masks(), truth, 3) > 0.7)
+    live.end()
+
+
+def test_the_trained_model_stays_and_is_where_it_begins(copy_of_trained, blob_files, start):
+    session = copy_of_trained(*LABELLED)
+    truth = session.case.read_labels(blob_files[1], range(16))
+    model = session.model
+    live = start(session)
+    session.paint(6, truth[6])
+    live.show(5)
+    live.until(lambda: bool(live.found))
+    assert overlap({5: live.found[0].classes}, truth, 1, [5]) > 0.7  # after a single burst
+    live.end()
+    assert session.model is model
+    assert {prediction.index for prediction in session.predictions()} == set(LEFT_OUT) - {6}
+
+
+def test_it_learns_from_other_cases_too(new_session, blob_files, start):
+    session, other = new_session(), new_session()
+    other.load_labels(blob_files[1], LABELLED)
+    labels = {index: other.labels.truth(index) for index in other.labels.labelled}
+    beside = [LabelledCase(other.case, labels, other.labels.classes)]
+    truth = session.case.read_labels(blob_files[1], range(16))
+    live = start(session, others=lambda: beside)
+    live.show()
+    live.until(lambda: live.rests and set(live.masks()) == set(range(16)))
+    live.end()
+    assert overlap(live.masks(), truth, 1) > 0.7
+
+
+def test_the_newest_state_wins():
+    feed = LiveFeed()
+    feed.put(LiveState({}, (), (1,)))
+    feed.put(LiveState({}, (), (2,)))
+    assert feed.take(0.0).order == (2,)
+    assert feed.take(0.0) is None
