@@ -15,6 +15,7 @@ from napari_dinoaugseg.gui.cases import Cases
 from napari_dinoaugseg.gui.core import Change, Follower, Kind, Message
 from napari_dinoaugseg.gui.jobs import Jobs
 from napari_dinoaugseg.gui.labelling import Labelling
+from napari_dinoaugseg.gui.live import LiveWork
 from napari_dinoaugseg.gui.project import ProjectWork
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
@@ -44,6 +45,7 @@ class Controller:
         guard: prevents painting while the view shows something else; None if no case is open.
         setup: settings, encoder weights and device of the training.
         jobs: background work.
+        live: learning while the person paints.
         cases: opening and closing cases.
         project: the project with its cases, if one is open.
         view: the slice in view and its intensity window.
@@ -94,7 +96,15 @@ class Controller:
         self.sessions = SessionActions(self)
         self.cases = Cases(self)
         self.project = ProjectWork(self)
-        self.followers: list[Follower] = [self.saving, self.project, Looking(self), FillGuard(self), self.tools]
+        self.live = LiveWork(self)
+        self.followers: list[Follower] = [
+            self.saving,
+            self.project,
+            self.live,
+            Looking(self),
+            FillGuard(self),
+            self.tools,
+        ]
         self._pending = Change(0)
         self._timer = single_shot(self._emit_changes)
 
@@ -191,6 +201,7 @@ class Controller:
             return
         self._without_panel.pop(id(self.viewer), None)
         self.flush()
+        self.live.dispose()
         self.saving.end()
         self.project.dispose()
         self.closed = True

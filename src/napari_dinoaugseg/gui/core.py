@@ -25,6 +25,7 @@ class Change(Flag):
     OFFER = auto()  # an image that could be annotated was added to the viewer or removed
     LAYERS = auto()  # a layer of the case was removed or restored
     WORK = auto()  # work in the background began or ended
+    LIVE = auto()  # how far live learning is
     SAVING = auto()  # whether the labels are on disk
     SAVED_SESSIONS = auto()  # which saved sessions can be resumed
     PROJECT = auto()  # the project, its cases or their order, or how far one of them is

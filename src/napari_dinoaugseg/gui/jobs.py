@@ -347,6 +347,7 @@ class Jobs:
 
         source = controller.saving.before(source)  # all paint is on disk before the job begins
         source = controller.project.before(source)
+        source = controller.live.before(source, learns=name == TRAINING)
         self.set_interrupted("")
         self.name = name
         self.count += 1

@@ -139,7 +139,9 @@ class Panel(QWidget):
             self._show_saving()
         if what & Change.SLICE and self._slice not in (None, self.controller.current_slice):
             self._clear_message()
-        if what & ~(Change.SELECTION | Change.SLICE | Change.TOOL | Change.WINDOW | Change.SAVING | Change.PROJECT):
+        if what & ~(
+            Change.SELECTION | Change.SLICE | Change.TOOL | Change.WINDOW | Change.SAVING | Change.PROJECT | Change.LIVE
+        ):
             self.refresh()
 
     def refresh(self) -> None:

@@ -744,7 +744,7 @@ class ProjectWork(QObject):
     def _next_task(self) -> Task | None:
         """What to do while idle: predict the next cases of the table, and make missing thumbnails."""
         project = self.current
-        if project is None or self.controller.closed or self.controller.jobs.busy:
+        if project is None or self.controller.closed or self.controller.jobs.busy or self.controller.live.learns:
             return None
         cases = self.order.cases
         if self.case in cases:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from magicgui.widgets import Container, create_widget
-from qtpy.QtWidgets import QComboBox, QFormLayout, QProgressBar, QSizePolicy, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QProgressBar, QSizePolicy, QWidget
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.jobs import PREDICTING, TRAINING
@@ -182,17 +182,22 @@ class Head(QWidget):
         self.stop_button = button(
             "Stop", tooltip("Stop at the next step; results so far are kept", "train"), controller.jobs.stop
         )
+        self.live_box = QCheckBox("Live")
+        self.live_box.setToolTip("Learn while you paint: masks appear on the other slices, and follow your corrections")
+        self.live_box.toggled.connect(controller.live.switch)
+        self.live_text = sentence()
         self.doing = sentence()
         self.bar = QProgressBar()
         self.bar.setTextVisible(True)
         self.bar.setFixedHeight(16)
-        buttons = row(self.train_button, self.stop_button, stretch=0)
-        column(self, buttons, self.doing, self.bar, margins=(0, 0, 0, 0))
+        buttons = row(self.train_button, self.stop_button, self.live_box, stretch=0)
+        column(self, buttons, self.live_text, self.doing, self.bar, margins=(0, 0, 0, 0))
         self.doing.hide()
         self.bar.hide()
         controller.changed.connect(self._on_change)
         controller.progressed.connect(self._on_progress)
         self.refresh()
+        self._show_live()
 
     def _on_change(self, what: Change) -> None:
         if what & Change.SETTINGS:
@@ -201,6 +206,8 @@ class Head(QWidget):
             self._follow_work()
         if what & (Change.SESSION | Change.SETTINGS | Change.WORK | Change.PROJECT):
             self.refresh()
+        if what & (Change.SESSION | Change.WORK | Change.LIVE | Change.LABELS):
+            self._show_live()
 
     def refresh(self) -> None:
         """Show the name of the case and of its project, and enable the buttons."""
@@ -215,6 +222,13 @@ class Head(QWidget):
         name = held[1].name if held is not None else case.name
         self.name.setText("\n".join([f"{name} ({counted(case.n_slices, noun_of(case))})", *([place] if place else [])]))
         self.name.setToolTip(str(case.path))
+
+    def _show_live(self) -> None:
+        """Show what live learning does."""
+        live = self.controller.live
+        quietly(self.live_box, lambda: self.live_box.setChecked(live.is_on))
+        self.live_text.setText(live.words)
+        self.live_text.setVisible(bool(live.words) and not self.controller.jobs.busy)
 
     def job(self) -> Job | None:
         """The work of a training started now; None while nothing is labelled."""

@@ -1,0 +1,221 @@
+"""Live learning in the panel: while the person paints, a decoder learns in the background and masks appear."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
+
+from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.widgets import single_shot, stop
+from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress, nearest_first
+from napari_dinoaugseg.session.compute import LiveFeed, LiveState
+
+if TYPE_CHECKING:
+    from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.session import Session
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_SOON = 150  # ms from a change of labels to its learning; further changes do not delay it
+_AFTER_WORK = 300  # ms from the end of other work
+_PATIENCE = 10.0  # seconds that other work waits for the end of a burst
+_AT_THE_END = 2.0  # seconds that closing waits for it
+_SLOW = 2.0  # steps in a second, below which the person learns what it costs
+
+
+class _Run:
+    """Live learning of one session in a thread of its own."""
+
+    def __init__(self, session: Session, state: LiveState) -> None:
+        self.session, self.state = session, state
+        self.feed, self.cancel = LiveFeed(), Cancel()
+        self.feed.put(state)
+
+    def put(self, state: LiveState) -> None:
+        """Work on this state from now on."""
+        self.state = state
+        self.feed.put(state)
+
+
+class LiveWork(QObject):
+    """Learns from the labels of the open case while they change. Used on the GUI thread, except for `wait`.
+
+    It works whenever it is switched on, a class is labelled and no job runs; a job stops it and waits for its end. It
+    begins anew with the first change after that.
+
+    Attributes:
+        controller: of the viewer.
+        is_on: whether the person wants it.
+        progress: of the learning; None before it has begun.
+    """
+
+    _happened = Signal(
+        object, object
+    )  # from the thread: the run, and a prediction, an event, or the error that ended it
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        self.is_on = False
+        self.progress: Progress | None = None
+        self._run: _Run | None = None
+        self._turn = threading.Lock()  # held while a run computes
+        self._has_news = False  # whether labels changed since the last training
+        self._timer = single_shot(self._update, self)
+        self._happened.connect(self._on_happened)
+
+    # --- when -------------------------------------------------------------------------------------------------------
+
+    def switch(self, on: bool) -> None:
+        """Switch it on or off; masks that it has made stay."""
+        self.is_on = on
+        self._has_news = True
+        if on:
+            self._timer.start(0)
+        else:
+            self.stop()
+        self.controller.touch(Change.WORK)
+
+    def follow(self, what: Change) -> None:
+        """Follow labels and classes, the slice in view, and other work."""
+        if what & Change.SESSION:
+            self.stop()
+            self._has_news = False
+        if what & (Change.LABELS | Change.CLASSES) and not what & Change.SESSION:
+            self._has_news = True
+        if not self.is_on:
+            return
+        if what & (Change.WORK | Change.SESSION):
+            self._wake(_AFTER_WORK)
+        elif what & Change.SETTINGS:
+            self.stop()
+            self._wake(_AFTER_WORK)
+        elif what & (Change.LABELS | Change.CLASSES):
+            self._wake(_SOON)
+        elif what & Change.SLICE and self._run is not None:
+            state = self._run.state
+            self._run.put(replace(state, order=tuple(nearest_first(state.order, self.controller.current_slice))))
+
+    def before(self, work: Callable[[], T], *, learns: bool) -> Callable[[], T]:
+        """Stop, and let the thread of other work wait for the end; ``learns``: that work learns all labels itself."""
+        self.stop()
+        if learns:
+            self._has_news = False
+
+        def once_stopped() -> T:
+            if self._turn.acquire(timeout=_PATIENCE):
+                self._turn.release()
+            return work()
+
+        return once_stopped
+
+    def _wake(self, milliseconds: int) -> None:
+        if not self._timer.isActive():
+            self._timer.start(milliseconds)
+
+    def stop(self) -> None:
+        """Ask the run to end, and drop what it still finds."""
+        stop(self._timer)
+        run, self._run, self.progress = self._run, None, None
+        if run is not None:
+            run.cancel.set()
+
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    @property
+    def words(self) -> str:
+        """What it does, a sentence; empty if it is switched off."""
+        session = self.controller.session
+        if not self.is_on or session is None:
+            return ""
+        if self._run is None or self.progress is None:
+            return "Live: paint a slice, and masks appear on the others." if not session.labels.labelled else "Live."
+        if self.progress.done == self.progress.total:
+            return "Live: the masks are up to date with your labels."
+        pace = self.progress.rate
+        slow = f" ({1 / pace:.1f} s a step on this machine)" if 0 < pace < _SLOW else ""
+        return f"Live: {self.progress.words}{slow}."
+
+    def _update(self) -> None:
+        """Begin, or pass the labels on as they are now."""
+        controller = self.controller
+        session = controller.session
+        if session is None or controller.closed or controller.jobs.busy or controller.read_only or not self.is_on:
+            return
+        if self._run is None and not (self._has_news or not session.is_trained):
+            return
+        controller.flush()
+        state = session.live_state(controller.current_slice)
+        if self._run is not None:
+            self._run.put(state)
+        elif state.is_enough or controller.project.labelled_elsewhere:
+            self._begin(_Run(session, state))
+
+    def _begin(self, run: _Run) -> None:
+        held = self.controller.project.held
+        others = None if held is None else lambda: list(held[0].labelled(but=held[1]).values())
+        self._run = run
+        # The label book belongs to this thread: the source copies at the call what it needs.
+        source = run.session.live(
+            run.feed, report=lambda event: self._emit(run, event), cancel=run.cancel, others=others
+        )
+        self.controller.project.ahead.stop()
+
+        def work() -> None:
+            with self._turn:  # the run before may still compute
+                try:
+                    self.controller.project.ahead.wait()
+                    for found in source:
+                        self._emit(run, found)
+                except Exception as error:
+                    self._emit(run, error)
+
+        threading.Thread(target=work, name="live", daemon=True).start()
+
+    def _emit(self, run: _Run, item: object) -> None:
+        if run.cancel:
+            return
+        try:
+            self._happened.emit(run, item)
+        except RuntimeError:  # the program exits and the window is deleted
+            _log.debug("live learning ended after the window")
+
+    def _on_happened(self, run: _Run, item: Event | Prediction | Exception) -> None:
+        controller = self.controller
+        if run is not self._run or run.cancel or controller.closed:
+            return
+        if isinstance(item, Prediction):
+            if item.index in run.state.order:  # what was labelled meanwhile needs no mask
+                controller.jobs.show_event(item, run.session)
+        elif isinstance(item, Notice):
+            controller.jobs.show_event(item, run.session)
+        elif isinstance(item, Exception):
+            self.stop()
+            self.is_on = False
+            controller.show_error(item)
+            controller.notify("Live was switched off. Your labels are safe; Train still works.", "notice")
+            controller.touch(Change.WORK)
+        elif isinstance(item, Progress) and item.stage == "live":
+            self.progress = item
+            controller.setup.encoder_in_use = run.session.encoder_name
+            controller.touch(Change.LIVE)
+            if item.done == item.total:
+                controller.project.ahead.wake()
+
+    @property
+    def learns(self) -> bool:
+        """Whether it learns just now, so that other work in the background should wait."""
+        return self._run is not None and (self.progress is None or self.progress.done < self.progress.total)
+
+    def dispose(self) -> None:
+        """End with the viewer."""
+        self.stop()
+        if self._turn.acquire(timeout=_AT_THE_END):
+            self._turn.release()
