@@ -44,7 +44,7 @@ def rests(controller) -> bool:
 
 def test_masks_appear_while_a_person_paints_and_nobody_pressed_train(live, panel, qtbot, truth):
     assert panel.head.live_box.isChecked()
-    assert "paint a slice" in panel.head.live_text.text()
+    qtbot.waitUntil(lambda: "paint a slice" in panel.head.live_text.text(), timeout=PATIENT)
     live.view.go_to(4)
     paint(live, truth, (4,))
     qtbot.waitUntil(lambda: 5 in live.session.labels.confidence, timeout=PATIENT)

@@ -56,7 +56,7 @@ class Live:
     @property
     def rests(self) -> bool:
         progress = [event for event in self.events if isinstance(event, Progress)]
-        return bool(progress) and progress[-1].done == progress[-1].total
+        return bool(progress) and 0 < progress[-1].done == progress[-1].total
 
     def end(self) -> None:
         self.cancel.set()

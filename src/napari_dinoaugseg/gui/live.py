@@ -135,8 +135,14 @@ class LiveWork(QObject):
         session = self.controller.session
         if not self.is_on or session is None:
             return ""
-        if self._run is None or self.progress is None:
-            return "Live: paint a slice, and masks appear on the others." if not session.labels.labelled else "Live."
+        if self._run is not None and not session.is_ready:
+            return "Live: loading the encoder…"
+        if not session.labels.labelled and not self.controller.project.labelled_elsewhere:
+            return "Live: paint a slice, and masks appear on the others."
+        if self._run is None:
+            return ""
+        if self.progress is None:
+            return "Live: looking at your labels…"
         if self.progress.done == self.progress.total:
             return "Live: the masks are up to date with your labels."
         pace = self.progress.rate
@@ -155,13 +161,14 @@ class LiveWork(QObject):
         state = session.live_state(controller.current_slice)
         if self._run is not None:
             self._run.put(state)
-        elif state.is_enough or controller.project.labelled_elsewhere:
+        else:  # without labels it loads the encoder, and looks at the slices around the one in view
             self._begin(_Run(session, state))
 
     def _begin(self, run: _Run) -> None:
         held = self.controller.project.held
         others = None if held is None else lambda: list(held[0].labelled(but=held[1]).values())
         self._run = run
+        self.controller.touch(Change.LIVE)
         # The label book belongs to this thread: the source copies at the call what it needs.
         source = run.session.live(
             run.feed, report=lambda event: self._emit(run, event), cancel=run.cancel, others=others
@@ -203,16 +210,18 @@ class LiveWork(QObject):
             controller.notify("Live was switched off. Your labels are safe; Train still works.", "notice")
             controller.touch(Change.WORK)
         elif isinstance(item, Progress) and item.stage == "live":
-            self.progress = item
+            self.progress = item if item.total else None
             controller.setup.encoder_in_use = run.session.encoder_name
             controller.touch(Change.LIVE)
-            if item.done == item.total:
+            if item.total and item.done == item.total:
                 controller.project.ahead.wake()
 
     @property
     def learns(self) -> bool:
         """Whether it learns just now, so that other work in the background should wait."""
-        return self._run is not None and (self.progress is None or self.progress.done < self.progress.total)
+        if self._run is None or not (self._run.state.is_enough or self.controller.project.labelled_elsewhere):
+            return False
+        return self.progress is None or self.progress.done < self.progress.total
 
     def dispose(self) -> None:
         """End with the viewer."""

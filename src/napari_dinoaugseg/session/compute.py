@@ -172,7 +172,7 @@ class Compute(Protocol):
         Args:
             feed: of labels and wanted slices.
             settings: of the training.
-            report: receives notices, and progress with the loss after each burst of work.
+            report: receives notices, and progress: without steps when it is ready, then after each burst of work.
             cancel: ends it.
             continues: begin with a copy of the trained decoder, if that has the classes of the labels.
 

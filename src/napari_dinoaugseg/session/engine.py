@@ -17,7 +17,7 @@ from napari_dinoaugseg.case.intensity import Scale, choose_scale
 from napari_dinoaugseg.errors import CheckpointError, DeviceError, Hint, TrainingError
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from napari_dinoaugseg.learning.cache import FeatureCache
-from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report
+from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Progress, Report
 from napari_dinoaugseg.learning.fallback import choose_device, classify_error, free_memory, give_up, usable
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.live import Learner
@@ -32,6 +32,7 @@ from napari_dinoaugseg.session.compute import ComputeConfig, LiveFeed, Notify, T
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, to_plain
 
 _PAUSE = 0.1  # seconds between two looks for new labels, or for the end, while there is nothing to learn
+_AHEAD = 9  # slices around the one in view that are encoded before anything is labelled
 
 
 class Engine:
@@ -165,9 +166,12 @@ class Engine:
         """Learn from the labels in the feed and predict the wanted slices, until it is cancelled; see `Compute`."""
         learner: Learner | None = None
         numbers: list[int] = []
+        ahead: list[int] = []  # slices to encode while there is nothing to learn
         self._use_precision(settings.precision)
+        report(Progress("live", 0, 0, 0.0))  # ready
         while not cancel:
-            state = feed.take(0.0 if learner is not None and not learner.sleeps else _PAUSE)
+            is_busy = bool(ahead) or (learner is not None and not learner.sleeps)
+            state = feed.take(0.0 if is_busy else _PAUSE)
             if state is not None and state.is_enough:
                 wanted = [entry.number for entry in state.classes]
                 if learner is None or wanted != numbers:
@@ -178,7 +182,11 @@ class Engine:
                 learner.focus(state.order)
             elif state is not None:
                 learner = None  # the last label was removed
+            if state is not None:
+                ahead = list(state.order[:_AHEAD])
             if learner is None or learner.sleeps:
+                if ahead and not cancel:
+                    self.store.features(ahead.pop(0))
                 yield None
                 continue
             values = np.array([0, *numbers], dtype=np.uint16)
