@@ -22,6 +22,7 @@ from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.session.session import LabelledCase
 from tests.blobs import LABELLED, LEFT_OUT
 from tests.cluster.schedulers import make_certificates, running_scheduler
+from tests.session.live_thread import Live
 from tests.session.test_session import drain
 
 
@@ -114,6 +115,26 @@ def test_a_worker_learns_from_several_cases_as_this_machine_does(labelled, sched
         masks.append({found.index: found.classes for found in session.predict()})
     here, there = masks
     assert all(np.array_equal(here[i], there[i]) for i in LEFT_OUT)
+
+
+@pytest.mark.slow
+def test_a_worker_learns_live_and_follows_labels_that_change(labelled, scheduler, blob_files):
+    session = labelled(scheduler=scheduler.address)
+    truth = session.case.read_labels(blob_files[1], range(16))
+    live = Live(session)
+    try:
+        live.show(5)
+        live.until(lambda: bool(live.found))
+        assert live.found[0].index == 5
+        session.paint(5, truth[5])
+        known = len(live.found)
+        live.show(6)
+        live.until(lambda: 6 in {item.index for item in live.found[known:]})
+        live.until(lambda: live.rests)
+        assert set(np.unique(live.masks()[6])) <= {0, 1, 3}
+    finally:
+        live.end()
+    assert not session.is_trained
 
 
 def test_a_second_training_there_goes_on_and_sends_nothing_again(labelled, scheduler, tmp_path):
