@@ -47,6 +47,26 @@ def test_a_qform_that_is_no_rotation_is_said_and_the_sform_followed(tmp_path: Pa
         open_case(patched(path, 254, "h", 0))
 
 
+AFFINE = np.diag([1.0, 1.5, 4.0, 1.0])
+
+
+@pytest.mark.parametrize("size", [3e242, 1e-300, 1e30])
+def test_an_impossible_voxel_size_of_the_qform_leaves_a_mask_where_the_sform_puts_it(
+    tmp_path: Path, size: float
+) -> None:
+    """Sizes of 1e242 are finite, and yet their squares are not, and no matrix with them can be inverted."""
+    image = nib.Nifti2Image(numbers((4, 5, 6)), AFFINE)
+    image.set_sform(AFFINE, code=2)
+    image.set_qform(AFFINE, code=1)
+    nib.save(image, tmp_path / "image.nii")
+    case = volume(patched(tmp_path / "image.nii", 112, "d", size))
+    assert np.allclose(case.grid.affine, AFFINE)
+    mask = np.zeros((case.n_slices, *case.slice_shape(0)), np.uint8)
+    mask[2, 1:3, 1:3] = 1
+    case.write_mask(tmp_path / "mask.nii", lambda i: mask[i])
+    assert np.array_equal(case.read_labels(tmp_path / "mask.nii")[2], mask[2])
+
+
 def test_colours_are_never_scaled(tmp_path: Path) -> None:
     colours = numbers((4, 5, 6, 3), np.uint8)
     array = np.ascontiguousarray(colours).view([(name, "u1") for name in "RGB"])[..., 0]

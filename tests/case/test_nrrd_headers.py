@@ -15,6 +15,7 @@ from napari_dinoaugseg.errors import CaseError
 from tests.case.builders import numbers
 
 ARRAY = numbers((4, 5, 6))
+AXES = "(1,0,0) (0,1,0) (0,0,1)"
 PACKERS = {"gzip": gzip.compress, "bzip2": bz2.compress, "raw": bytes}
 
 
@@ -29,6 +30,13 @@ def voxels(path: Path) -> np.ndarray:
     case = open_case(path)
     assert isinstance(case, VolumeCase)
     return case.restore(np.stack([case.slice(i) for i in range(case.n_slices)]))
+
+
+def test_a_space_with_an_accent_does_not_keep_a_mask_from_being_written(tmp_path: Path) -> None:
+    path = write(tmp_path / "image.nrrd", ARRAY.tobytes("F"), space="gauche-postérieur", space_directions=AXES)
+    case = open_case(path)
+    case.write_mask(tmp_path / "mask.nrrd", lambda i: np.ones(case.slice_shape(i), np.uint8))
+    assert case.read_labels(tmp_path / "mask.nrrd", [0])[0].all()
 
 
 @pytest.mark.parametrize("field", ["data_file", "datafile", "Data_File", "DATAFILE"])

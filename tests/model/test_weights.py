@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,8 @@ def assert_short(error: BaseException, path: Path) -> None:
         (b"\x89PNG\r\n\x1a\n0000", "does not hold weights"),
         (b"PK\x03\x04 not really a zip", "cut or damaged"),
         (pickle.dumps([1, 2, 3]), "cut or damaged"),
+        # The end of an archive that claims to be the second of two disks.
+        (b"PK\x03\x04" + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2) + b"PK\x05\x06" + bytes(18), "cut or damaged"),
     ],
 )
 def test_a_file_that_holds_no_weights_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:

@@ -55,6 +55,10 @@ class Plane(StrEnum):
     NATIVE = "native"
 
 
+_LARGEST_RATIO = 1e9
+"""Of two voxel sizes; with more, which only a damaged header has, affines cannot be inverted."""
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Position and size of the voxels of a volume.
@@ -95,7 +99,8 @@ class Grid:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along the three stored axes in mm."""
-        sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        with np.errstate(over="ignore"):
+            sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
         return float(sizes[0]), float(sizes[1]), float(sizes[2])
 
     @property
@@ -111,7 +116,9 @@ class Grid:
         """Why this grid is invalid; None if it is valid."""
         if not np.isfinite(self.affine).all():
             return "its affine holds numbers that are not finite"
-        sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        sizes = np.array(self.spacing)
+        if sizes.max() > _LARGEST_RATIO * sizes.min() > 0:
+            return f"its voxel sizes are impossible ({times(self.spacing)} mm)"
         if (sizes <= 0).any() or abs(np.linalg.det(self.affine[:3, :3] / np.where(sizes > 0, sizes, 1))) < 1e-4:
             return "its affine is singular (a voxel size is zero or two axes coincide)"
         return None
@@ -241,6 +248,10 @@ def place(mask: NDArray[Any], grid: Grid, to_grid: Grid) -> Placed:
         if grid.shape != to_grid.shape:
             raise LabelError(_sizes(grid.shape, to_grid.shape))
         return Placed(mask)
+    for whose, its in (("mask", grid), ("image", to_grid)):
+        if its.problem is not None:
+            msg = f"the {whose} cannot be placed: {its.problem}"
+            raise LabelError(msg)
     affine, to_affine = _comparable(grid, to_grid)
     # Maps indices of the image to indices of the mask: a signed permutation if the grids are the same.
     between = np.linalg.inv(affine) @ to_affine

@@ -305,7 +305,10 @@ def _geometry_fields(header: Mapping[str, Any], axes: Sequence[int]) -> dict[str
     per_axis = ("space directions", "spacings", "thicknesses", "axis mins", "axis maxs", "centers", "centerings")
     for key in ("space", "space dimension", "space origin", "space units", "measurement frame"):
         if key in header:
-            kept[key] = [_ascii(word) for word in header[key]] if key == "space units" else header[key]
+            value = header[key]
+            kept[key] = [_ascii(word) for word in value] if key == "space units" else value
+            if isinstance(value, str):
+                kept[key] = _ascii(value)
     for key in (*per_axis, "kinds", "units", "labels"):
         if key in header:
             # pynrrd knows this field by its other name only, and would write it as a comment.

@@ -494,7 +494,11 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> Any:
-    zipped = zipfile.is_zipfile(path)
+    try:
+        zipped = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:  # it raises for an archive that claims to be one of several
+        msg = f"{path}: the weights file is cut or damaged. Get it again."
+        raise WeightsError(msg) from error
     if zipped:
         _require_tensors_in(path)
     try:
