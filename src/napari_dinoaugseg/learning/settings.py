@@ -13,6 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from napari_dinoaugseg.errors import SettingsError
 
+_MANY_CASES = 5
+"""Cases from which on a training learns from its own masks too, unless the setting says otherwise."""
+_OWN_SLICES = 320
+_LONGER = 5 / 3
+"""Steps of the training on own masks, relative to the one before: it has more to learn from."""
+
 PresetName = Literal["fast", "balanced", "paper"]
 
 
@@ -64,6 +70,13 @@ class Settings(BaseModel):
         ge=0,
         le=1000,
         description="Least times that a first training shows a labelled slice; 3 times the steps at most",
+    )
+    self_training: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="Unlabelled slices from whose own masks the decoder learns in a second training; 0 = none; "
+        "empty = some hundred if it learns from many cases",
     )
     warm_steps: float = Field(0.4, gt=0, le=1, description="Share of the steps when a trained decoder is continued")
     batch_size: int = Field(4, ge=1, le=256, description="Slices per step")
@@ -149,6 +162,24 @@ class Settings(BaseModel):
         steps = min(max(self.steps, self.shows * n_slices / self.batch_size), 3 * self.steps)
         return max(1, round(steps * factor))
 
+    @property
+    def of_second_training(self) -> Settings:
+        """The settings of the training on own masks."""
+        return self.with_changes(steps=round(self.steps * _LONGER), shows=0)
+
+    def all_steps(self, n_classes: int, n_slices: int, *, warm: bool, n_cases: int = 1) -> int:
+        """As :meth:`planned_steps`, with the training on own masks, if there is one for so many labelled cases."""
+        steps = self.planned_steps(n_classes, n_slices, warm=warm)
+        if self.own_slices(n_cases):
+            steps += self.of_second_training.planned_steps(n_classes, n_slices, warm=warm)
+        return steps
+
+    def own_slices(self, n_cases: int) -> int:
+        """The most unlabelled slices that a training on labelled slices of so many cases learns from, see above."""
+        if self.self_training is not None:
+            return self.self_training
+        return _OWN_SLICES if n_cases >= _MANY_CASES else 0
+
     def with_changes(self, **changes: Any) -> Settings:
         """A validated copy with some values changed."""
         return self.checked({**self.model_dump(), **changes})
@@ -168,6 +199,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "learning_rate": 6e-3,
             "views": 7,
             "shows": 16,
+            "self_training": 0,
             "mirrors": False,
         },
         "balanced": {},
@@ -190,6 +222,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "weight_decay": 0.0,
             "average": 0.0,
             "views": 0,
+            "self_training": 0,
             "mirrors": False,
             "class_steps": 0.0,
             "class_balance": 0.0,
