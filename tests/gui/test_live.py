@@ -144,8 +144,10 @@ def test_an_error_switches_it_off_and_says_so(live, panel, qtbot, truth, said, m
         raise DeviceError("The graphics card is gone.")
         yield
 
+    tick(panel, qtbot)  # off
     monkeypatch.setattr(live.session, "live", fails)
     paint(live, truth, LABELLED)
+    tick(panel, qtbot)
     qtbot.waitUntil(lambda: any("Live was switched off" in text for text in said), timeout=PATIENT)
     settle()
     assert any("The graphics card is gone." in text for text in said)

@@ -32,12 +32,11 @@ def test_the_second_training_learns_from_labels_and_own_masks(make_store, exampl
         return (yield from fit(store, learned, settings, **options))
 
     monkeypatch.setattr(self_training, "fit", spied)
-    _, trained = run(fit_with_own_masks(make_store(), examples, brief, n_classes=3, n_own=6))
+    _, trained = run(fit_with_own_masks(make_store(), examples, brief, n_classes=3, rounds=1))
     (first, steps), (second, longer) = seen
     assert [example.index for example in first] == list(LABELLED)
-    own = second[-6:]
-    assert {example.index for example in own} < set(LEFT_OUT)
-    labels = second[:-6]
+    own, labels = second[-len(LEFT_OUT) :], second[: -len(LEFT_OUT)]
+    assert {example.index for example in own} == set(LEFT_OUT)
     assert len(labels) >= len(own)  # people's labels weigh as much
     assert {example.index for example in labels} == set(LABELLED)
     assert longer > steps
@@ -47,14 +46,14 @@ def test_the_second_training_learns_from_labels_and_own_masks(make_store, exampl
 
 
 def test_progress_counts_the_steps_of_both_trainings(make_store, examples, brief):
-    many = brief.with_changes(self_training=4)
-    events, trained = run(fit_with_own_masks(make_store(), examples, many, n_classes=3, n_own=4))
+    many = brief.with_changes(self_training=2, steps=6)
+    events, trained = run(fit_with_own_masks(make_store(), examples, many, n_classes=3, rounds=2))
     steps = of_stage(events, "train")
     planned = many.all_steps(3, len(examples), warm=False)
     assert [event.done for event in steps] == list(range(1, planned + 1))
     assert {event.total for event in steps} == {planned}
     assert trained.steps == planned
-    assert of_stage(events, "predict")[-1].done == 4
+    assert of_stage(events, "predict")[-1].done == len(LEFT_OUT)
     elapsed = [event.elapsed for event in steps]
     assert elapsed == sorted(elapsed)
 
@@ -62,7 +61,7 @@ def test_progress_counts_the_steps_of_both_trainings(make_store, examples, brief
 def test_the_same_seed_gives_the_same_decoder(make_store, examples, brief):
     short = brief.with_changes(steps=5)
     one, two = (
-        run(fit_with_own_masks(make_store(), examples, short, n_classes=3, n_own=5))[1].decoder.state_dict()
+        run(fit_with_own_masks(make_store(), examples, short, n_classes=3, rounds=1))[1].decoder.state_dict()
         for _ in range(2)
     )
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -71,7 +70,7 @@ def test_the_same_seed_gives_the_same_decoder(make_store, examples, brief):
 def test_without_own_masks_it_is_the_plain_training(make_store, examples, brief):
     short = brief.with_changes(steps=5)
     _, plain = run(fit(make_store(), examples, short, n_classes=3))
-    _, same = run(fit_with_own_masks(make_store(), examples, short, n_classes=3, n_own=0))
+    _, same = run(fit_with_own_masks(make_store(), examples, short, n_classes=3, rounds=0))
     assert same.steps == plain.steps
     one, two = plain.decoder.state_dict(), same.decoder.state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -80,7 +79,7 @@ def test_without_own_masks_it_is_the_plain_training(make_store, examples, brief)
 @pytest.mark.parametrize("stage", ["predict", "second"])
 def test_stopped_after_the_first_training_it_keeps_that(make_store, examples, brief, stage):
     cancel = Cancel()
-    work = fit_with_own_masks(make_store(), examples, brief, n_classes=3, n_own=5, cancel=cancel)
+    work = fit_with_own_masks(make_store(), examples, brief, n_classes=3, rounds=1, cancel=cancel)
     first = brief.planned_steps(3, len(examples), warm=False)
     while True:
         try:
@@ -95,9 +94,9 @@ def test_stopped_after_the_first_training_it_keeps_that(make_store, examples, br
 
 def test_only_trainings_of_many_cases_use_it_unless_it_is_asked_for():
     balanced = Settings.of_preset("balanced")
-    assert balanced.own_slices(1) == balanced.own_slices(4) == 0
-    assert balanced.own_slices(5) > 0
-    assert balanced.with_changes(self_training=0).own_slices(20) == 0
-    assert balanced.with_changes(self_training=7).own_slices(1) == 7
-    assert Settings.of_preset("fast").own_slices(20) == Settings.of_preset("paper").own_slices(20) == 0
+    assert balanced.own_rounds(1) == balanced.own_rounds(4) == 0
+    assert balanced.own_rounds(5) > 0
+    assert balanced.with_changes(self_training=0).own_rounds(20) == 0
+    assert balanced.with_changes(self_training=3).own_rounds(1) == 3
+    assert Settings.of_preset("fast").own_rounds(20) == Settings.of_preset("paper").own_rounds(20) == 0
     assert balanced.all_steps(2, 20, warm=False, n_cases=20) > balanced.all_steps(2, 20, warm=False)

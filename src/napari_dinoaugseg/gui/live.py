@@ -33,8 +33,8 @@ _SLOW = 2.0  # steps in a second, below which the person learns what it costs
 class _Run:
     """Live learning of one session in a thread of its own."""
 
-    def __init__(self, session: Session, state: LiveState) -> None:
-        self.session, self.state = session, state
+    def __init__(self, session: Session, state: LiveState, conditions: object) -> None:
+        self.session, self.state, self.conditions = session, state, conditions
         self.feed, self.cancel = LiveFeed(), Cancel()
         self.feed.put(state)
 
@@ -94,7 +94,7 @@ class LiveWork(QObject):
             return
         if what & (Change.WORK | Change.SESSION):
             self._wake(_AFTER_WORK)
-        elif what & Change.SETTINGS:
+        elif what & Change.SETTINGS and self._run is not None and self._run.conditions != self._conditions():
             self.stop()
             self._wake(_AFTER_WORK)
         elif what & (Change.LABELS | Change.CLASSES):
@@ -157,12 +157,17 @@ class LiveWork(QObject):
             return
         if self._run is None and not (self._has_news or not session.is_trained):
             return
-        controller.flush()
+        # Strokes are in the label book when they are reported; one that goes on now is reported at its end.
         state = session.live_state(controller.current_slice)
         if self._run is not None:
             self._run.put(state)
         else:  # without labels it loads the encoder, and looks at the slices around the one in view
-            self._begin(_Run(session, state))
+            self._begin(_Run(session, state, self._conditions()))
+
+    def _conditions(self) -> object:
+        """The settings and the place that a run depends on."""
+        setup = self.controller.setup
+        return setup.settings, setup.compute_config
 
     def _begin(self, run: _Run) -> None:
         held = self.controller.project.held
@@ -211,7 +216,7 @@ class LiveWork(QObject):
             controller.touch(Change.WORK)
         elif isinstance(item, Progress) and item.stage == "live":
             self.progress = item if item.total else None
-            controller.setup.encoder_in_use = run.session.encoder_name
+            controller.setup.see_encoder()
             controller.touch(Change.LIVE)
             if item.total and item.done == item.total:
                 controller.project.ahead.wake()

@@ -29,7 +29,7 @@ from napari_dinoaugseg.gui.widgets import (
 )
 from napari_dinoaugseg.gui.words import counted, noun_of
 from napari_dinoaugseg.learning.events import Progress, Stage
-from napari_dinoaugseg.learning.settings import PRESETS, Settings
+from napari_dinoaugseg.learning.settings import OWN_SLICES, PRESETS, Settings
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -89,7 +89,7 @@ def job(
     blocks = 1.0 if settings.blocks == "conv" else _LEAN
     sides = _SIDES if kind == "pictures" and settings.mirrors and classes == 1 else 1
     steps = settings.all_steps(classes + 1, new, warm=warm, n_cases=cases)
-    own = settings.own_slices(cases)
+    own = OWN_SLICES * settings.own_rounds(cases)
     views = min((new + own) * (settings.views + 1), steps * settings.batch_size)  # no more than the steps use
     return Job(
         units={"encode": views, "train": steps, "predict": to_predict + own},

@@ -18,7 +18,7 @@ from napari_dinoaugseg.learning.events import Cancel, Event, Progress
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.predict import predict
-from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.settings import OWN_SLICES, Settings
 from napari_dinoaugseg.learning.train import Example, Trained, fit
 from napari_dinoaugseg.model.decoder import Decoder
 
@@ -33,62 +33,62 @@ def fit_with_own_masks(
     settings: Settings,
     *,
     n_classes: int,
-    n_own: int,
+    rounds: int,
     device: torch.device | None = None,
     warm_start: Decoder | None = None,
     cancel: Cancel | None = None,
 ) -> Generator[Event, None, Trained]:
-    """Train on labelled slices, predict others, and train again on both; see `fit` for the arguments and errors.
+    """Train on labelled slices; then, in rounds, predict others and train again on both.
 
-    If it is stopped in the second training, the result is that of the first.
+    Arguments, events and errors are those of `fit`. If a round is stopped, the result is that of the one before.
 
     Args:
         store: features of all cases.
         examples: labelled slices.
-        settings: of both trainings.
+        settings: of the first training.
         n_classes: with the background.
-        n_own: the most unlabelled slices to learn from; 0 = train once.
+        rounds: trainings after the first.
         device: default: that of the encoder.
-        warm_start: both trainings continue a decoder: the first this one, the second that of the first.
+        warm_start: the first training continues this decoder, and each other that of the one before.
         cancel: stops it, from any thread.
     """
     labelled = {example.index for example in examples}
     unlabelled = [index for index in range(store.case.n_slices) if index not in labelled]
-    first = fit(store, examples, settings, n_classes=n_classes, device=device, warm_start=warm_start, cancel=cancel)
-    if not (n_own and unlabelled):
-        return (yield from first)
+    rounds = rounds if unlabelled else 0
     is_warm = warm_start is not None
-    later = settings.of_second_training.planned_steps(n_classes, len(examples), warm=is_warm)
-    once = yield from _counted(first, later=later)
-    if cancel:
-        return once
-    if store.input_size != once.input_size:  # memory ran out
-        store = store.resized(once.input_size)
+    further = settings.on_own_masks.planned_steps(n_classes, len(examples), warm=is_warm)
+    first = fit(store, examples, settings, n_classes=n_classes, device=device, warm_start=warm_start, cancel=cancel)
+    best = yield from _counted(first, later=rounds * further)
     random = np.random.default_rng(settings.seed)
-    chosen = sorted(random.permutation(unlabelled)[:n_own].tolist())  # in order, so that each case is opened once
-    own = yield from _own_masks(store, once, chosen, cancel)
-    if cancel:
-        return once
-    repeated = [*examples] * max(1, math.ceil(len(own) / len(examples)))
-    second = fit(
-        store,
-        [*repeated, *own],
-        settings.of_second_training,
-        n_classes=n_classes,
-        device=once.device,
-        warm_start=once.decoder if is_warm else None,
-        cancel=cancel,
-    )
-    twice = yield from _counted(second, before=once)
-    if cancel:
-        return once
-    return replace(twice, steps=once.steps + twice.steps, seconds=once.seconds + twice.seconds)
+    for left in reversed(range(rounds)):
+        if cancel:
+            break
+        if store.input_size != best.input_size:  # memory ran out
+            store = store.resized(best.input_size)
+        chosen = sorted(random.permutation(unlabelled)[:OWN_SLICES].tolist())  # in order: each case is opened once
+        own = yield from _own_masks(store, best, chosen, cancel)
+        if cancel:
+            break
+        repeated = [*examples] * max(1, math.ceil(len(own) / len(examples)))
+        training = fit(
+            store,
+            [*repeated, *own],
+            settings.on_own_masks,
+            n_classes=n_classes,
+            device=best.device,
+            warm_start=best.decoder if is_warm else None,
+            cancel=cancel,
+        )
+        trained = yield from _counted(training, before=best, later=left * further)
+        if not cancel:
+            best = replace(trained, steps=best.steps + trained.steps, seconds=best.seconds + trained.seconds)
+    return best
 
 
 def _counted(
     training: Generator[Event, None, Trained], *, before: Trained | None = None, later: int = 0
 ) -> Generator[Event, None, Trained]:
-    """One of two trainings, with the steps and seconds of both in its progress."""
+    """A training with the steps and seconds of those before and after it in its progress."""
     steps, seconds = (0, 0.0) if before is None else (before.steps, before.seconds)
     while True:
         try:

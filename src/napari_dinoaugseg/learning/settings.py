@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from napari_dinoaugseg.errors import SettingsError
 
 _MANY_CASES = 5
-"""Cases from which on a training learns from its own masks too, unless the setting says otherwise."""
-_OWN_SLICES = 320
+"""Cases from which on a decoder also learns from its own masks, unless the setting says otherwise."""
+_ROUNDS = 2
+OWN_SLICES = 320
+"""Unlabelled slices, at most, that a training on own masks learns from."""
 _LONGER = 5 / 3
-"""Steps of the training on own masks, relative to the one before: it has more to learn from."""
+"""Steps of a training on own masks, relative to the first: it has more to learn from."""
 
 PresetName = Literal["fast", "balanced", "paper"]
 
@@ -74,9 +76,9 @@ class Settings(BaseModel):
     self_training: int | None = Field(
         None,
         ge=0,
-        le=10_000,
-        description="Unlabelled slices from whose own masks the decoder learns in a second training; 0 = none; "
-        "empty = some hundred if it learns from many cases",
+        le=4,
+        description="Further trainings in which the decoder also learns from its own masks of unlabelled slices; "
+        "empty = two if it learns from many cases",
     )
     warm_steps: float = Field(0.4, gt=0, le=1, description="Share of the steps when a trained decoder is continued")
     batch_size: int = Field(4, ge=1, le=256, description="Slices per step")
@@ -163,22 +165,20 @@ class Settings(BaseModel):
         return max(1, round(steps * factor))
 
     @property
-    def of_second_training(self) -> Settings:
-        """The settings of the training on own masks."""
+    def on_own_masks(self) -> Settings:
+        """The settings of a training on own masks."""
         return self.with_changes(steps=round(self.steps * _LONGER), shows=0)
 
     def all_steps(self, n_classes: int, n_slices: int, *, warm: bool, n_cases: int = 1) -> int:
-        """As :meth:`planned_steps`, with the training on own masks, if there is one for so many labelled cases."""
-        steps = self.planned_steps(n_classes, n_slices, warm=warm)
-        if self.own_slices(n_cases):
-            steps += self.of_second_training.planned_steps(n_classes, n_slices, warm=warm)
-        return steps
+        """As :meth:`planned_steps`, with the trainings on own masks that there are for so many labelled cases."""
+        further = self.on_own_masks.planned_steps(n_classes, n_slices, warm=warm)
+        return self.planned_steps(n_classes, n_slices, warm=warm) + self.own_rounds(n_cases) * further
 
-    def own_slices(self, n_cases: int) -> int:
-        """The most unlabelled slices that a training on labelled slices of so many cases learns from, see above."""
+    def own_rounds(self, n_cases: int) -> int:
+        """How many trainings on own masks follow one on labelled slices of so many cases."""
         if self.self_training is not None:
             return self.self_training
-        return _OWN_SLICES if n_cases >= _MANY_CASES else 0
+        return _ROUNDS if n_cases >= _MANY_CASES else 0
 
     def with_changes(self, **changes: Any) -> Settings:
         """A validated copy with some values changed."""

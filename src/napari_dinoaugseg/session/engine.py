@@ -126,7 +126,7 @@ class Engine:
             examples,
             settings,
             n_classes=len(numbers) + 1,
-            n_own=settings.own_slices(len(self.case.parts)),
+            rounds=settings.own_rounds(len(self.case.parts)),
             device=self.device,
             warm_start=warm,
             cancel=cancel,
