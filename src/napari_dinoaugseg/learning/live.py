@@ -37,6 +37,7 @@ BURST = 0.5
 """Seconds that a burst lasts: after that, what was painted meanwhile is learned."""
 
 _FIRST = 24  # steps of the first cycle after a change: masks can be shown after it
+_WORTH = 8  # steps of a new decoder before its masks are worth a look: it floods the slice before
 _LEARNS = 0.6  # share of a burst in which the decoder learns, as long as it does; then it predicts
 _ENCODES = 0.25  # share of a burst in which views of labelled slices are encoded
 _NEAR = 4  # slices in view and beside it that are predicted again while the decoder learns
@@ -181,7 +182,7 @@ class Learner:
         """Learn for a while, then predict; nothing if the learner sleeps.
 
         Args:
-            seconds: that it takes, about; at least one step and one mask.
+            seconds: that it takes, about; at least one step, and one mask once a new decoder has taken a few steps.
             report: receives notices.
             cancel: ends it soon.
 
@@ -203,7 +204,8 @@ class Learner:
                     break
             self._kept = on_host(self._decoder.state_dict())
             self._seconds += time.monotonic() - started
-        yield from self._predict(started + seconds, report, cancel)
+        if not (self.learns and self._is_new and self.steps < _WORTH):
+            yield from self._predict(started + seconds, report, cancel)
 
     def _predict(self, deadline: float, report: Report, cancel: Cancel | None) -> Iterator[Prediction]:
         """The slices in view; with the grant spent, also the others."""
