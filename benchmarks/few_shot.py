@@ -4,8 +4,9 @@
 
 A shot is a picture; in sets of volumes it is a whole volume with all its slices. Labelled samples are drawn at random
 from `train`, and a draw with more shots holds those of the same draw with fewer. Scored are all samples of `test`, or
-all samples of the same set below another folder (--test). Every method gets the same labelled samples, the same frozen
-encoder at the same input size, and the same time to train. `python -m benchmarks.tables` makes tables of the results.
+all samples of the same set below another folder (--test). Every sample is a case in a file of its own, and the presets
+of the program learn through its own project. Every method gets the same labelled samples, the same frozen encoder at
+the same input size, and the same time to train. `python -m benchmarks.tables` makes tables of the results.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.cases import SampleCases
 from benchmarks.harness import Job, Options, Setting, add_arguments, main, numbers, options_of, run
 from benchmarks.methods import METHODS
-from benchmarks.multi_case import MultiCase
-from benchmarks.samples import SETS, Sample, load_set
+from benchmarks.samples import Sample, load_set
 
 NAME = "few_shot"
 WITH_SPLIT = ("cvc_clinicdb", "ph2", "lung_ct", "busi", "hc18", "acdc", "la2018", "msd_hippocampus")
 
 
 @lru_cache(maxsize=1)
-def _load(data: Path, test: Path | None, name: str) -> tuple[tuple[Sample, ...], tuple[Sample, ...], MultiCase]:
-    """Samples to label, samples to score, and the case of both."""
+def _load(data: Path, test: Path | None, name: str) -> tuple[tuple[Sample, ...], tuple[Sample, ...], SampleCases]:
+    """Samples to label, samples to score, and the cases of both."""
     pool = tuple(load_set(data, name, "train"))
     scored = tuple(load_set(data, name, "test") if test is None else load_set(test, name))
-    return pool, scored, MultiCase([*pool, *scored], SETS[name].kind, name)
+    return pool, scored, SampleCases([*pool, *scored])
 
 
 def prepare(job: Job, options: Options) -> Setting:
     """Draw the labelled samples of a job."""
-    pool, scored, case = _load(options.data, options.test, job.image_set)
+    pool, scored, cases = _load(options.data, options.test, job.image_set)
     chosen = [pool[i] for i in np.random.default_rng(job.draw).permutation(len(pool))[: job.labels]]
-    labelled = tuple(i for sample in chosen for i in case.indices(sample))
-    return Setting(case, labelled, [sample.name for sample in chosen], scored)
+    labelled = tuple(i for sample in chosen for i in cases.indices(sample))
+    return Setting(cases, labelled, [sample.name for sample in chosen], scored)
 
 
 def jobs_of(

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks import rows
-from benchmarks.methods import METHODS, Learnt, Problem
+from benchmarks.cases import SampleCases
+from benchmarks.methods import METHODS, Learnt, Method, Problem
 from benchmarks.methods.problem import seconds_on
-from benchmarks.multi_case import MultiCase, store_of
 from benchmarks.samples import SETS, ImageSet, Sample
 from benchmarks.scores import Scores, score_samples
 from napari_dinoaugseg.errors import DinoAugSegError, SettingsError
@@ -85,13 +85,13 @@ class Setting:
     """What a job learns from and is scored on.
 
     Attributes:
-        case: of all samples that it touches.
+        cases: of all samples that it touches.
         labelled: slice numbers.
         names: of what is labelled, for the row.
         scored: samples.
     """
 
-    case: MultiCase
+    cases: SampleCases
     labelled: tuple[int, ...]
     names: list[str]
     scored: tuple[Sample, ...]
@@ -205,22 +205,21 @@ def _progress(row: rows.Row) -> str:
 def measure(job: Job, prepare: Prepare, options: Options) -> rows.Row:
     """Let a method learn, predict and be scored; returns the row."""
     setting, image_set = prepare(job, options), SETS[job.image_set]
-    method, store = METHODS[job.method], _store(setting.case, options)
+    method, store = METHODS[job.method], _store(setting.cases, options)
     each = _encode_seconds(store)
-    if method.context is not None and method.context != store.context:
-        store = store.with_context(method.context)
+    store = _as_learned(store, method, setting)
     problem = _problem(setting, store, job, options)
     learnt = method.learn(problem)
-    wanted = [i for sample in setting.scored for i in setting.case.indices(sample) if i not in problem.labelled]
+    wanted = [i for sample in setting.scored for i in setting.cases.indices(sample) if i not in problem.labelled]
     for _ in store.prepare([(i, None) for i in wanted]):
         pass  # so that prediction is timed without encoding
     started = seconds_on(problem.device)
     predictions = {found.index: found for found in learnt.predict(wanted)}  # the last one of a slice counts
     seconds = {"train": learnt.seconds, "predict": seconds_on(problem.device) - started, "encode_each": each}
     # Slices that are given count as found only in their own volume, as a person's labels do.
-    own = {i for sample in setting.scored for i in setting.case.indices(sample)}
+    own = {i for sample in setting.scored for i in setting.cases.indices(sample)}
     given = [i for i in problem.labelled if i in own]
-    scores = score_samples(setting.case, setting.scored, predictions.values(), image_set.classes, given)
+    scores = score_samples(setting.cases, setting.scored, predictions.values(), image_set.classes, given)
     return {
         **_identity(job, options),
         **_figures(scores),
@@ -238,13 +237,25 @@ def measure(job: Job, prepare: Prepare, options: Options) -> rows.Row:
 def _problem(setting: Setting, store: FeatureStore, job: Job, options: Options) -> Problem:
     image_set: ImageSet = SETS[job.image_set]
     return Problem(
-        case=setting.case,
+        cases=setting.cases,
         store=store,
         labelled=setting.labelled,
         n_classes=len(image_set.classes) + 1,
         seed=job.draw,
         seconds=options.seconds,
+        cache=options.cache,
     )
+
+
+def _as_learned(store: FeatureStore, method: Method, setting: Setting) -> FeatureStore:
+    """The store with the neighbouring slices and the precision that the program chooses for the labelled slices."""
+    own = method.settings
+    chosen = own.context if own is not None else None
+    context = setting.cases.context(setting.labelled) if chosen is None else chosen
+    exact = own is not None and own.precision == "float32"
+    if context != store.context:
+        store = store.with_context(context)
+    return store if exact == store.exact else store.with_precision(exact=exact)
 
 
 def _identity(job: Job, options: Options) -> rows.Row:
@@ -286,13 +297,13 @@ def _effort(learnt: Learnt, predicted: int) -> rows.Row:
     }
 
 
-# One case and its features at a time: the jobs of one set follow on one another.
+# The features of one set at a time: the jobs of one set follow on one another.
 _last: dict[str, Any] = {}
 
 
-def _store(case: MultiCase, options: Options) -> FeatureStore:
-    if _last.get("case") is not case:
-        _last.update(case=case, store=store_of(case, _encoder(options), options.input_size, options.cache))
+def _store(cases: SampleCases, options: Options) -> FeatureStore:
+    if _last.get("cases") is not cases:
+        _last.update(cases=cases, store=cases.store(_encoder(options), options.input_size, options.cache))
     store: FeatureStore = _last["store"]
     return store
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from benchmarks import rows
+from benchmarks.cases import write_sample
 from benchmarks.harness import command_of, machine, main, names
 from benchmarks.samples import Sample, load_set
 from napari_dinoaugseg.case import open_case
@@ -73,7 +73,7 @@ def measure(options: Options, job: Job) -> rows.Row:
     order = [train[i] for i in np.random.default_rng(job.draw).permutation(len(train))]
     settings = Settings.of_preset(options.preset, encoder=options.encoder, input_size=options.input_size, seed=job.draw)
     with tempfile.TemporaryDirectory() as folder:
-        paths = _write(Path(folder), samples)
+        paths = {name: write_sample(sample, Path(folder)) for name, sample in samples.items()}
         with Project(Path(folder) / "project", settings=settings, config=ComputeConfig(options.device)) as project:
             cases = {name: project.add(paths[name], plane="native")[0] for name in order}
             wanted = _asked_for(project, job.slices * len(order))
@@ -97,17 +97,6 @@ def measure(options: Options, job: Job) -> rows.Row:
         "command": options.command,
         **machine(),
     }
-
-
-def _write(folder: Path, samples: dict[str, Sample]) -> dict[str, Path]:
-    """Every sample as a NIfTI file whose slices are its images."""
-    paths = {}
-    for name, sample in samples.items():
-        spacing = sample.spacing or (1.0, 1.0, 1.0)
-        voxels = np.stack(sample.images).T  # a file's axes are column, row, slice
-        paths[name] = folder / f"{name}.nii.gz"
-        nib.save(nib.Nifti1Image(voxels, np.diag([*reversed(spacing), 1.0])), paths[name])
-    return paths
 
 
 def _asked_for(project: Project, count: int) -> list[Slice]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.cases import SampleCases
 from benchmarks.harness import Job, Options, Setting, add_arguments, main, numbers, options_of, run
 from benchmarks.methods import METHODS
-from benchmarks.multi_case import MultiCase
 from benchmarks.samples import SETS, Sample, load_set
 
 NAME = "one_volume"
@@ -45,16 +45,16 @@ def _load(data: Path, name: str) -> dict[str, Sample]:
 
 
 @lru_cache(maxsize=1)
-def _case(data: Path, name: str, volume: str) -> MultiCase:
-    return MultiCase([_load(data, name)[volume]], "volume", volume)
+def _cases(data: Path, name: str, volume: str) -> SampleCases:
+    return SampleCases([_load(data, name)[volume]])
 
 
 def prepare(job: Job, options: Options) -> Setting:
     """Choose the labelled slices of a job."""
-    case = _case(options.data, job.image_set, str(job.volume))
-    sample = case.samples[0]
+    cases = _cases(options.data, job.image_set, str(job.volume))
+    sample = cases.samples[0]
     labelled = even_slices(holding(sample), job.labels, job.draw)
-    return Setting(case, tuple(labelled), [f"slice {i}" for i in labelled], (sample,))
+    return Setting(cases, tuple(labelled), [f"slice {i}" for i in labelled], (sample,))
 
 
 def jobs_of(

@@ -1,7 +1,7 @@
 """Public medical images with their true masks, as the benchmarks take them: one layout of folders, one kind of sample.
 
-A sample is a picture or a volume. Images keep the values of their file; how these become 0 to 1 is decided for each
-sample as the program does it for a case of its own. True masks are brought to class indices, 0 = background.
+A sample is a picture or a volume. Images keep the values of their file: the program opens each sample as a case of its
+own (`benchmarks.cases`), which has its own intensity window. True masks are brought to class indices, 0 = background.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case import Case, Plane, Window, case_from_array, choose_window, open_case
+from napari_dinoaugseg.case import Case, Plane, case_from_array, open_case
 from napari_dinoaugseg.case.array import brain_sample, sample_case
 from napari_dinoaugseg.errors import CaseError
 
@@ -34,14 +34,12 @@ class Sample:
         name: unique in its set, without folders of this machine.
         images: (H, W) or (H, W, 3) each, in the values of the file; one for a picture.
         truth: (H, W) uint8 class indices each, 0 = background.
-        window: of intensities that `choose_window(case, "auto")` gives for this sample alone; None = divide by 255.
         spacing: mm along (row, column), for a volume along (slice, row, column); None = not known.
     """
 
     name: str
     images: tuple[NDArray[Any], ...]
     truth: tuple[NDArray[np.uint8], ...]
-    window: Window | None
     spacing: tuple[float, ...] | None
 
     def __post_init__(self) -> None:
@@ -116,7 +114,7 @@ def _picture(image: Path, mask: Path, name: str, spacing: tuple[float, float] | 
         raise CaseError(msg)
     painted = open_case(mask).slice(0)
     truth = (painted if painted.ndim == 2 else painted[..., 0]) >= _FOREGROUND
-    return Sample(name, (case.slice(0),), (truth.astype(np.uint8),), choose_window(case), spacing)
+    return Sample(name, (case.slice(0),), (truth.astype(np.uint8),), spacing)
 
 
 def _picture_reader(images: str, suffix: str, masks: str, ending: str = "") -> Callable[[Path], Iterator[Sample]]:
@@ -159,7 +157,7 @@ def _volume(case: Case, truth: NDArray[Any], name: str) -> Sample:
     pixel = case.slice_spacing(0)
     spacing = None if pixel is None or case.slice_distance is None else (case.slice_distance, *pixel)
     images = tuple(case.slice(i) for i in range(case.n_slices))
-    return Sample(name, images, tuple(np.ascontiguousarray(truth, dtype=np.uint8)), choose_window(case), spacing)
+    return Sample(name, images, tuple(np.ascontiguousarray(truth, dtype=np.uint8)), spacing)
 
 
 def _hdf5_reader(pattern: str, slice_axis: int) -> Callable[[Path], Iterator[Sample]]:

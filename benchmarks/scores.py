@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.multi_case import MultiCase
+from benchmarks.cases import SampleCases
 from benchmarks.samples import Sample
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.metrics import dice, score
@@ -69,7 +69,7 @@ class Scores:
 
 
 def score_samples(
-    case: MultiCase,
+    cases: SampleCases,
     samples: Iterable[Sample],
     predictions: Iterable[Prediction],
     classes: tuple[str, ...],
@@ -78,28 +78,28 @@ def score_samples(
     """Compare at the native size of each slice.
 
     Args:
-        case: of the samples.
+        cases: of the samples.
         samples: to score.
         predictions: of all their slices but the given ones.
         classes: names of the foreground classes.
         given: labelled slices of these samples: not counted, and what they hold is the truth.
     """
-    found: dict[int, NDArray[np.integer]] = {i: case.truth(i) for i in given}
+    found: dict[int, NDArray[np.integer]] = {i: cases.truth(i) for i in given}
     confidence: dict[int, float] = {}
     calibration = Calibration()
     for prediction in predictions:
         found[prediction.index] = prediction.classes.astype(np.uint8)
         confidence[prediction.index] = prediction.confidence
-        calibration.add(prediction.pixel_confidence, prediction.classes == case.truth(prediction.index))
+        calibration.add(prediction.pixel_confidence, prediction.classes == cases.truth(prediction.index))
     every, distances, slices = {}, {}, []
     units = set()
     for sample in samples:
-        indices = case.indices(sample)
+        indices = cases.indices(sample)
         scores = _score(sample, [found[i] for i in indices], [i not in given for i in indices], len(classes))
         every[sample.name] = {name: value for name, (value, _) in zip(classes, scores, strict=True)}
         distances[sample.name] = {name: value for name, (_, value) in zip(classes, scores, strict=True)}
         slices += [
-            (sample.name, position, round(confidence[i], 5), round(_slice_dice(found[i], case.truth(i)), 5))
+            (sample.name, position, round(confidence[i], 5), round(_slice_dice(found[i], cases.truth(i)), 5))
             for position, i in enumerate(indices)
             if i in confidence
         ]

@@ -21,10 +21,9 @@ slices in which painting alone can reach the same.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -34,12 +33,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import rows
+from benchmarks.cases import SampleCases, engine_with
 from benchmarks.harness import Job, add_common_arguments, command_of, machine, main, names
 from benchmarks.methods.problem import raise_on_notice
-from benchmarks.multi_case import MultiCase
 from benchmarks.one_volume import VOLUMES, holding
 from benchmarks.person_brush import correct
 from benchmarks.samples import SETS, Sample, load_set
+from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning.fallback import choose_device
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
@@ -116,12 +116,14 @@ class Work:
     Attributes:
         sample: the volume.
         dice: of what would be exported now.
+        target: the mean Dice at which the person stops.
         touched: strokes by slice, in the order in which they came.
         curve: see `note`.
     """
 
     sample: Sample
     dice: VolumeDice
+    target: float = TARGETS[-1]
     touched: dict[int, int] = field(default_factory=dict)
     curve: list[rows.Row] = field(default_factory=list)
 
@@ -132,8 +134,8 @@ class Work:
 
     @property
     def is_done(self) -> bool:
-        """Whether the highest target is reached."""
-        return self.mean_dice >= TARGETS[-1]
+        """Whether the target is reached."""
+        return self.mean_dice >= self.target
 
     def correct(self, index: int, found: NDArray[np.integer]) -> NDArray[np.uint16]:
         """Correct a slice, (H, W) class numbers, and count it; returns what it then holds."""
@@ -141,6 +143,11 @@ class Work:
         self.touched[index] = correction.strokes
         self.dice.set(index, correction.labels)
         return correction.labels
+
+    def look(self, session: Session) -> None:
+        """Take the masks of the slices that are not labelled in the session."""
+        for index in session.labels.open_slices:
+            self.dice.set(index, session.labels.result(index))
 
     def note(self, seconds: dict[str, float]) -> None:
         """Add a point to the curve: slices touched, slices painted, strokes, Dice, seconds of this round."""
@@ -169,33 +176,48 @@ def paint_by_hand(work: Work, *, largest_first: bool) -> None:
 
 
 def annotate(
-    work: Work, session: Session, strategy: StrategyName, *, per_round: int, max_slices: int, seed: int = 0
+    work: Work,
+    session: Session,
+    strategy: StrategyName,
+    *,
+    per_round: int,
+    max_slices: int,
+    seed: int = 0,
+    after_training: Callable[[], object] = lambda: None,
 ) -> None:
-    """Paint a slice, train, correct the next slices, train, and so on.
+    """Paint a slice, train, correct the next slices, train, and so on. With a model, begin by correcting its masks.
 
     Args:
         work: where to count; its volume is the session's case.
-        session: fresh.
+        session: without labels; a model that is loaded predicts first.
         strategy: chooses the slices after the first.
         per_round: slices corrected before each training but the first.
         max_slices: after which the person gives up.
         seed: of the strategy.
+        after_training: is called when the new masks are there.
     """
-    session.labels.replace_classes(classes_of(work.dice.numbers))
     random = np.random.default_rng(seed)
-    chosen = first_slices(holding(work.sample), 1, "even", random)
+    if session.is_trained:
+        for _ in session.predict(report=raise_on_notice):
+            pass
+        work.look(session)
+        chosen = [] if work.is_done else next_slices(session, 1, strategy, random)
+    else:
+        session.labels.replace_classes(classes_of(work.dice.numbers))
+        chosen = first_slices(holding(work.sample), 1, "even", random)
     while chosen:
         for index in chosen:
-            _touch(work, session, index)
+            touch(work, session, index)
         work.note(_learn(work, session, chosen[0]))
+        after_training()
         left = min(per_round, max_slices - len(work.touched))
         chosen = [] if work.is_done or left < 1 else next_slices(session, left, strategy, random)
 
 
-def _touch(work: Work, session: Session, index: int) -> None:
+def touch(work: Work, session: Session, index: int) -> None:
     """Correct a slice in the session; its prediction is accepted where there is nothing to correct."""
     labels = work.correct(index, session.labels.result(index))
-    if work.touched[index]:
+    if work.touched[index] or session.labels.predicted(index) is None:
         session.paint(index, labels)
     else:
         session.labels.accept(index)
@@ -209,9 +231,13 @@ def _learn(work: Work, session: Session, centre: int) -> dict[str, float]:
     for _ in session.predict(centre, report=raise_on_notice):
         pass
     seconds = {**session.seconds, "all": time.monotonic() - started}
-    for index in session.labels.open_slices:
-        work.dice.set(index, session.labels.result(index))
+    work.look(session)
     return seconds
+
+
+def class_numbers(sample: Sample) -> list[int]:
+    """The classes that a volume holds."""
+    return sorted({int(value) for truth in sample.truth for value in np.unique(truth)} - {0})
 
 
 @lru_cache(maxsize=1)
@@ -258,14 +284,15 @@ def identity(job: Job, options: PersonOptions) -> rows.Row:
 def measure(options: PersonOptions, job: Job) -> rows.Row:
     """Let the person work on a volume; returns the row."""
     sample = next(sample for sample in _load(options.data, job.image_set) if sample.name == job.volume)
-    numbers = sorted({int(value) for truth in sample.truth for value in np.unique(truth)} - {0})
+    numbers = class_numbers(sample)
     work = Work(sample, VolumeDice(sample.truth, numbers))
     if job.method in BY_HAND:
         paint_by_hand(work, largest_first=job.method == "by_hand_largest")
     else:
+        opened = SampleCases([sample])  # its file is there as long as this is
+        session = _session(opened.cases[0], job.draw, options)
         strategy = cast(StrategyName, job.method)
-        limits = {"per_round": job.labels, "max_slices": options.max_slices}
-        annotate(work, _session(sample, job.draw, options), strategy, seed=job.draw, **limits)
+        annotate(work, session, strategy, per_round=job.labels, max_slices=options.max_slices, seed=job.draw)
     image_set = SETS[job.image_set]
     return {
         **identity(job, options),
@@ -281,13 +308,10 @@ def measure(options: PersonOptions, job: Job) -> rows.Row:
     }
 
 
-def _session(sample: Sample, seed: int, options: PersonOptions) -> Session:
-    os.environ["DINOAUGSEG_CACHE"] = str(options.cache)  # where a session looks
-    settings = Settings.of_preset(
-        options.preset, encoder=options.encoder, input_size=options.input_size, seed=seed, window="0,1"
-    )  # the window of a MultiCase as a whole: its sample went through its own before
-    case = MultiCase([sample], "volume", sample.name)
-    return Session(case, settings, ComputeConfig(options.device, options.weights))
+def _session(case: Case, seed: int, options: PersonOptions) -> Session:
+    settings = Settings.of_preset(options.preset, encoder=options.encoder, input_size=options.input_size, seed=seed)
+    config = ComputeConfig(options.device, options.weights)
+    return Session(case, settings, config, make_compute=engine_with(options.cache))
 
 
 def _progress(row: rows.Row) -> str:

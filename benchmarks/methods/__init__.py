@@ -30,19 +30,19 @@ class Method:
         name: on the command line and in tables.
         about: what it is, for the head of a table.
         learn: from labelled slices.
-        context: of the features, see `Settings`.
+        settings: of the program, which the features follow; None = those of the defaults.
         against: the method that it is compared with.
     """
 
     name: str
     about: str
     learn: Callable[[Problem], Learnt]
-    context: int | None = None
+    settings: Settings | None = None
     against: str = REFERENCE
 
 
 def _ours(name: str, about: str, settings: Settings, against: str = REFERENCE) -> Method:
-    return Method(name, about, partial(learn, settings=settings), settings.context, against)
+    return Method(name, about, partial(learn, settings=settings), settings, against)
 
 
 def _without(name: str, about: str, **changes: Any) -> Method:
@@ -58,10 +58,10 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
             _ours("fast", "the program's preset for a first look", Settings.of_preset("fast")),
             _ours(
                 "paper",
-                "the paper's recipe (its widths, loss, optimiser; no views, no neighbouring slices) at this input "
-                "size, not at its 768 pixels, on the same features as the others (one window for a volume, kept in "
-                "half precision), and as many of its 2000 steps as the time allows",
-                Settings.of_preset("paper"),
+                "the paper's recipe (its widths, loss, optimiser, single precision; no views, no neighbouring slices) "
+                "at this input size, not at its 768 pixels, with one window for a volume as the others, and as many of "
+                "its 2000 steps as the time allows",
+                Settings.of_preset("paper", scaling="window"),
             ),
             _ours(_ONE_SIDE, "balanced, with pictures predicted from one side only", Settings(mirrors=False)),
             _without("balanced-no-wtaug", "without WT-Aug", augment_probability=0.0),

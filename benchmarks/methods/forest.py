@@ -45,7 +45,7 @@ def learn_forest(problem: Problem) -> Learnt:
             probability = np.full((side * side, problem.n_classes), _FLOOR, np.float32)
             probability[:, forest.classes_] += forest.predict_proba(_features(problem, index))
             logits = torch.from_numpy(np.log(probability).T.reshape(problem.n_classes, side, side).copy())
-            yield mask_of(logits, index, problem.case.slice_shape(index))
+            yield mask_of(logits, index, problem.cases.slices.slice_shape(index))
 
     return Learnt(masks, forest.n_estimators, _TREES, seconds, len(pairs))
 

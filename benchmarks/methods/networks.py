@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -98,8 +99,10 @@ def learn_unet(problem: Problem) -> Learnt:
     def network() -> nn.Module:
         return UNet(2, 3, problem.n_classes, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2)
 
+    image = lru_cache(maxsize=len(problem.labelled))(problem.store.image)  # decoded once, not at every step
+
     def images(pairs: Sequence[SliceView]) -> Tensor:
-        plain = [(problem.store.image(index), view) for index, view in pairs]
+        plain = [(image(index), view) for index, view in pairs]
         return torch.stack([view.of_image(image) if view else image for image, view in plain]).to(problem.device)
 
     return _learn(problem, network, images, Recipe(steps=600, learning_rate=2e-3, views=63), encoded=0)
@@ -128,7 +131,7 @@ def _learn(problem: Problem, network: Callable[[], nn.Module], inputs: Inputs, r
             with torch.inference_mode():
                 logits = trained(inputs([(index, None) for index in chunk])).float().cpu()
             for position, index in enumerate(chunk):
-                yield mask_of(logits[position], index, problem.case.slice_shape(index))
+                yield mask_of(logits[position], index, problem.cases.slices.slice_shape(index))
 
     return Learnt(masks, steps, recipe.steps, seconds, encoded)
 

@@ -1,15 +1,16 @@
-"""What every method gets, what it gives back, and the clock that is the same for all."""
+"""What every method gets and returns, and the clock that is the same for all."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.multi_case import MultiCase
+from benchmarks.cases import SampleCases
 from napari_dinoaugseg.errors import TrainingError
 from napari_dinoaugseg.learning.augmentation import View, symmetry_of, views_for
 from napari_dinoaugseg.learning.events import Event, Notice, Prediction
@@ -22,20 +23,22 @@ class Problem:
     """Labelled slices to learn from.
 
     Attributes:
-        case: labelled and other slices.
+        cases: labelled and other slices.
         store: their features.
         labelled: slice numbers.
         n_classes: with the background.
         seed: of everything random.
         seconds: of training that are allowed; encoding is not counted.
+        cache: folder in which features outlive the run; None = they are kept in memory only.
     """
 
-    case: MultiCase
+    cases: SampleCases
     store: FeatureStore
     labelled: tuple[int, ...]
     n_classes: int
     seed: int
     seconds: float
+    cache: Path | None = None
 
     @property
     def device(self) -> torch.device:
@@ -45,16 +48,16 @@ class Problem:
     def views(self, count: int) -> tuple[View | None, ...]:
         """The plain slice and ``count`` views, as the program makes them."""
         images = (self.store.image(i) for i in self.labelled)
-        return views_for(count, self.seed, symmetry_of(self.case.kind, images, self.n_classes))
+        return views_for(count, self.seed, symmetry_of(self.cases.slices.kind, images, self.n_classes))
 
     @property
     def examples(self) -> list[Example]:
         """The labelled slices with their truth."""
-        return [self.case.example(i) for i in self.labelled]
+        return [self.cases.example(i) for i in self.labelled]
 
     def target(self, index: int, view: View | None) -> Tensor:
         """Class indices (S, S) int16 of a view of a slice at the input size."""
-        plain = resize_target(torch.from_numpy(self.case.example(index).target), self.store.input_size)
+        plain = resize_target(torch.from_numpy(self.cases.example(index).target), self.store.input_size)
         return view.of_labels(plain) if view else plain
 
 

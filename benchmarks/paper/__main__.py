@@ -50,13 +50,13 @@ def run(options: argparse.Namespace) -> Report:
         tell(f"Note: {notice}")
     machine = Machine(options.device, options.weights, options.cache)
     every = [*draws, *([theirs] if theirs else [])]
-    raw = settings.scaling == "slice"
-    cases = VolumeCases(data, raw=raw) if protocol.unit == "volume" else PictureCases(data, options.root)
+    cases = VolumeCases(data) if protocol.unit == "volume" else PictureCases(data, options.root)
     cases.check(every)
+    used = settings.with_changes(window=data.window) if settings.window == "auto" else settings
     results = []
     for draw in every:
         tell(f"draw {draw.name}: {names_of(draw)}")
-        results.append(run_draw(protocol, cases.of(draw), draw, settings, machine))
+        results.append(run_draw(protocol, cases.of(draw), draw, used, machine))
     by_authors: Result | None = results.pop() if theirs else None
     return Report(options.dataset, protocol, data, settings, shots, results, by_authors, why_not)
 

@@ -1,76 +1,80 @@
-"""Shots and test samples of one draw as one case: what a session works on."""
+"""Shots and test samples of one draw as cases of the program, with their truth."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.multi_case import MultiCase
 from benchmarks.paper.draws import Draw
 from benchmarks.paper.sources import DataSet, PictureSource, Source, VolumeSource
 from benchmarks.samples import Sample
-from napari_dinoaugseg.case import Case, PictureCase
+from napari_dinoaugseg.case import Case, PictureCase, case_from_array
 from napari_dinoaugseg.errors import LabelError
 
 _CUT = 125
 
 
+@dataclass(frozen=True)
+class ScoredSample:
+    """A test sample.
+
+    Attributes:
+        name: of the sample.
+        slices: its slice numbers in the case.
+        truth: (N, H, W), or (H, W) of a picture.
+    """
+
+    name: str
+    slices: range
+    truth: NDArray[np.uint8]
+
+
 class Collection(ABC):
-    """A case with its truth: the slices of the shots first, then those of the test samples."""
-
-    @property
-    @abstractmethod
-    def case(self) -> Case:
-        """What a session works on."""
+    """The shots and test samples of a draw."""
 
     @abstractmethod
-    def labelled(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """The slices of the shots with their true labels (H, W)."""
+    def labelled(self) -> Sequence[tuple[Case, Mapping[int, NDArray[np.uint8]]]]:
+        """Each case with shots, and the true labels (H, W) of its labelled slices by number."""
 
     @abstractmethod
-    def tested(self) -> Iterator[tuple[str, range, NDArray[np.uint8]]]:
-        """Of each test sample: its name, its slices in the case, and its truth, (N, H, W), or (H, W) of a picture."""
+    def tested(self) -> Iterator[tuple[Case, Iterator[ScoredSample]]]:
+        """Each case with test samples, and these in the order of its slices."""
 
 
 class Volumes(Collection):
-    """Volumes, in memory.
+    """Volumes in memory, each a case of its own; all slices of a shot are labelled.
 
     Args:
-        shots: to learn from; all their slices are labelled.
+        shots: to learn from.
         test: the samples to score on.
-        name: for messages.
-        raw: hand out slices with the values of their files, to be scaled one by one.
     """
 
-    def __init__(self, shots: Sequence[VolumeSource], test: Sequence[Sample], name: str, *, raw: bool = False) -> None:
+    def __init__(self, shots: Sequence[VolumeSource], test: Sequence[Sample]) -> None:
         self._shots = [source.read() for source in shots]
         self._test = list(test)
-        self._case = MultiCase([*self._shots, *self._test], "volume", name, raw=raw)
 
-    @property
-    def case(self) -> MultiCase:
+    def labelled(self) -> Sequence[tuple[Case, Mapping[int, NDArray[np.uint8]]]]:
         """See `Collection`."""
-        return self._case
+        return [(_case_of(sample), dict(enumerate(sample.truth))) for sample in self._shots]
 
-    def labelled(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """See `Collection`."""
-        for sample in self._shots:
-            for i in self._case.indices(sample):
-                yield i, self._case.truth(i)
-
-    def tested(self) -> Iterator[tuple[str, range, NDArray[np.uint8]]]:
+    def tested(self) -> Iterator[tuple[Case, Iterator[ScoredSample]]]:
         """See `Collection`."""
         for sample in self._test:
-            yield sample.name, self._case.indices(sample), np.stack(sample.truth)
+            yield _case_of(sample), iter([ScoredSample(sample.name, range(sample.n_slices), np.stack(sample.truth))])
+
+
+def _case_of(sample: Sample) -> Case:
+    return case_from_array(np.stack(sample.images), name=sample.name)
 
 
 class Pictures(Collection):
-    """Pictures, decoded when they are needed: a thousand of them would not fit into memory.
+    """Pictures, all in one case, decoded when they are needed: a thousand of them would not fit into memory.
 
     Args:
         root: the folder that was asked for.
@@ -81,22 +85,16 @@ class Pictures(Collection):
     def __init__(self, root: Path, shots: Sequence[PictureSource], test: Sequence[PictureSource]) -> None:
         self._sources = [*shots, *test]
         self._n_shots = len(shots)
-        self._case = PictureCase(root, [source.picture for source in self._sources])
+        self.case = PictureCase(root, [source.picture for source in self._sources])
 
-    @property
-    def case(self) -> PictureCase:
+    def labelled(self) -> Sequence[tuple[Case, Mapping[int, NDArray[np.uint8]]]]:
         """See `Collection`."""
-        return self._case
+        return [(self.case, {i: self._truth(i) for i in range(self._n_shots)})]
 
-    def labelled(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def tested(self) -> Iterator[tuple[Case, Iterator[ScoredSample]]]:
         """See `Collection`."""
-        for i in range(self._n_shots):
-            yield i, self._truth(i)
-
-    def tested(self) -> Iterator[tuple[str, range, NDArray[np.uint8]]]:
-        """See `Collection`."""
-        for i in range(self._n_shots, len(self._sources)):
-            yield self._sources[i].name, range(i, i + 1), self._truth(i)
+        numbers = range(self._n_shots, len(self._sources))
+        yield self.case, (ScoredSample(self._sources[i].name, range(i, i + 1), self._truth(i)) for i in numbers)
 
     def _truth(self, i: int) -> NDArray[np.uint8]:
         path = self._sources[i].mask
@@ -123,15 +121,13 @@ def _brighter(path: Path) -> NDArray[np.bool_]:
 
 
 class VolumeCases:
-    """Makes the case of each draw; test volumes are read once for all of them.
+    """Makes the cases of each draw; test volumes are read once for all of them.
 
     Args:
         data: the samples.
-        raw: as of `Volumes`.
     """
 
-    def __init__(self, data: DataSet, *, raw: bool = False) -> None:
-        self._raw = raw
+    def __init__(self, data: DataSet) -> None:
         self._test_sources = _volumes(data.test)
         self._test: list[Sample] | None = None
 
@@ -142,8 +138,8 @@ class VolumeCases:
         self._read_test()
 
     def of(self, draw: Draw) -> Volumes:
-        """The case of a draw. Raises CaseError, LabelError: a file is damaged, or not what it should be."""
-        return Volumes(_volumes(draw.shots), self._read_test(), f"draw {draw.name}", raw=self._raw)
+        """The cases of a draw. Raises CaseError, LabelError: a file is damaged, or not what it should be."""
+        return Volumes(_volumes(draw.shots), self._read_test())
 
     def _read_test(self) -> list[Sample]:
         if self._test is None:
@@ -165,8 +161,9 @@ class PictureCases:
     def check(self, draws: Sequence[Draw]) -> None:
         """Decode every file once, so that a damaged one is known before anybody waits. Raises as `of` does."""
         every = {source.picture: source for draw in draws for source in _pictures([*draw.shots, *draw.test])}
-        for _ in Pictures(self._root, [], list(every.values())).tested():
-            pass  # to have come to the end is all that is wanted
+        for _, samples in Pictures(self._root, [], list(every.values())).tested():
+            for _ in samples:
+                pass  # to have come to the end is all that is wanted
 
     def of(self, draw: Draw) -> Pictures:
         """The case of a draw. Raises CaseError, LabelError: a file is damaged, or not what it should be."""

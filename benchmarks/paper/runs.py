@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper import published
-from benchmarks.paper.cases import Collection
+from benchmarks.paper.cases import Collection, ScoredSample
 from benchmarks.paper.draws import Draw
 from benchmarks.paper.protocols import Protocol
 from benchmarks.paper.scores import Score, score
+from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.cli.output import ProgressLine, tell
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import new_class
-from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.session.session import LabelledCase, Session
 
 Scores = Mapping[str, Mapping[int, Score]]
 """By test sample and class number."""
@@ -88,29 +89,35 @@ def protocol_settings(preset: str, shots: int, **changes: object) -> Settings:
 
 
 def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: Settings, machine: Machine) -> Result:
-    """Train and test. Raises the errors of the session."""
+    """Train on the shots, and predict the test samples. Raises the errors of the session."""
     started = time.monotonic()
-    session = Session(
-        collection.case,
-        settings.with_changes(seed=draw.seed),
-        ComputeConfig(machine.device, machine.weights, machine.cache),
-        notify=_tell_once,
-    )
-    session.labels.replace_classes([new_class(number, name) for number, name in protocol.classes.items()])
-    for i, labels in collection.labelled():
+    settings = settings.with_changes(seed=draw.seed)
+    config = ComputeConfig(machine.device, machine.weights, machine.cache)
+    classes = [new_class(number, name) for number, name in protocol.classes.items()]
+    (case, own), *others = collection.labelled()
+    session = Session(case, settings, config, notify=_tell_once)
+    session.labels.replace_classes(classes)
+    for i, labels in own.items():
         session.paint(i, labels.astype(np.uint16))
-    labelled = len(session.labels.labelled)
+    more = [LabelledCase(other, {i: t.astype(np.uint16) for i, t in truth.items()}, classes) for other, truth in others]
     with ProgressLine().live() as line:
-        trained = line.run(session.train())
-    with ProgressLine().live() as line:
-        scores = _predict(session, collection, list(protocol.classes), line)
-    seconds = {**session.seconds, "total": time.monotonic() - started}
+        trained = line.run(session.train(others=more))
+    seconds, scores = dict(session.seconds), {}
+    for case, samples in collection.tested():
+        testing = session if case is session.case else _opened(case, session, settings, config)
+        with ProgressLine().live() as line:
+            scores.update(_predict(testing, samples, list(protocol.classes), line))
+        if testing is session:
+            seconds = dict(session.seconds)
+        else:
+            seconds = {stage: value + testing.seconds[stage] for stage, value in seconds.items()}
+            testing.close()
     return Result(
         draw,
         scores,
         trained.steps,
-        labelled,
-        seconds,
+        len(own) + sum(len(other.labels) for other in more),
+        {**seconds, "total": time.monotonic() - started},
         session.encoder_name,
         session.device_name,
         session.engine.store.input_size,
@@ -118,21 +125,29 @@ def run_draw(protocol: Protocol, collection: Collection, draw: Draw, settings: S
     )
 
 
-def _predict(session: Session, collection: Collection, numbers: list[int], line: ProgressLine) -> Scores:
+def _opened(case: Case, trained: Session, settings: Settings, config: ComputeConfig) -> Session:
+    """A session of another case with the trained model."""
+    session = Session(case, settings, config, encoder=trained.encoder, notify=_tell_once)
+    model = trained.model
+    assert model is not None  # it was trained
+    session.use_model(model, case.path)
+    return session
+
+
+def _predict(session: Session, samples: Iterator[ScoredSample], numbers: list[int], line: ProgressLine) -> Scores:
     """Predict what is not labelled, and score a sample as soon as all of its slices are there."""
     scores: dict[str, dict[int, Score]] = {}
     masks: dict[int, NDArray[np.uint8]] = {}
-    samples = collection.tested()
-    name, slices, truth = next(samples)
+    sample = next(samples)
 
     def take(item: Prediction) -> None:
-        nonlocal name, slices, truth
+        nonlocal sample
         masks[item.index] = item.classes.astype(np.uint8)
-        if len(masks) < len(slices):
+        if len(masks) < len(sample.slices):
             return
-        found = np.stack([masks.pop(i) for i in slices])
-        scores[name] = score(found.reshape(truth.shape), truth, numbers)
-        name, slices, truth = next(samples, ("", range(0), truth))
+        found = np.stack([masks.pop(i) for i in sample.slices])
+        scores[sample.name] = score(found.reshape(sample.truth.shape), sample.truth, numbers)
+        sample = next(samples, ScoredSample("", range(0), sample.truth))
 
     # They come in the order of the case, which is that of the samples.
     line.follow(session.predictions(report=line.show), take)

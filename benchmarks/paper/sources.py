@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.samples import Sample
-from napari_dinoaugseg.case import Window, case_from_array, choose_window
 from napari_dinoaugseg.case.files import listed
 from napari_dinoaugseg.errors import CaseError, LabelError
 
@@ -63,6 +62,7 @@ class DataSet:
         split: how the test samples were chosen.
         papers_split: whether that is how the paper chose them.
         notices: sentences for the person: samples that were left out.
+        window: of intensities, as in `Settings`.
     """
 
     pool: Sequence[Source]
@@ -71,6 +71,7 @@ class DataSet:
     split: str
     papers_split: bool
     notices: list[str] = field(default_factory=list)
+    window: str = "auto"
 
 
 def groups_of(sources: Iterable[Source]) -> list[str]:
@@ -83,9 +84,7 @@ def left_out(names: Sequence[str], lack: str) -> list[str]:
     return [f"left out, for lack of {lack}: {listed(list(names))}"] if names else []
 
 
-def make_sample(
-    name: str, images: NDArray[Any], labels: NDArray[Any], highest: int, window: Window | None = None
-) -> Sample:
+def make_sample(name: str, images: NDArray[Any], labels: NDArray[Any], highest: int) -> Sample:
     """A volume of the benchmark.
 
     Args:
@@ -93,7 +92,6 @@ def make_sample(
         images: (N, H, W) grey values.
         labels: whole numbers of the same shape.
         highest: label number of the data set.
-        window: of intensities; None = as the program chooses it for this volume alone.
 
     Raises:
         CaseError: no volume, or labels of another shape.
@@ -108,8 +106,7 @@ def make_sample(
     check_labels(name, labels, highest)
     if images.dtype == np.float64:  # a scaled NIfTI file; a set of volumes is held in memory
         images = images.astype(np.float32)
-    chosen = window or choose_window(case_from_array(images, name=name))
-    return Sample(name, tuple(images), tuple(labels.astype(np.uint8)), chosen, None)
+    return Sample(name, tuple(images), tuple(labels.astype(np.uint8)), None)
 
 
 def check_labels(name: str, labels: NDArray[Any], highest: int) -> None:

@@ -27,7 +27,6 @@ Found = tuple[list[VolumeSource], str, list[str]]
 SYNAPSE_ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
 BTCV_TO_SYNAPSE = np.array([0, 7, 4, 3, 2, 0, 5, 8, 1, 0, 0, 6, 0, 0], np.uint8)
 CT_WINDOW = Window(-125.0, 275.0)
-UNIT = Window(0.0, 1.0)
 
 
 # --- ACDC -----------------------------------------------------------------------------------------------------------
@@ -73,11 +72,11 @@ def _nifti(name: str, image: Path, mask: Path, highest: int) -> Sample:
     return make_sample(name, read_nifti(image), read_nifti(mask), highest)
 
 
-def _stack(name: str, paths: Sequence[Path], highest: int, window: Window | None = None) -> Sample:
+def _stack(name: str, paths: Sequence[Path], highest: int) -> Sample:
     """A volume of single slices (H, W), given in their order."""
     pairs = [read_pair(path) for path in paths]
     images, labels = (_stacked(name, [pair[side] for pair in pairs]) for side in (0, 1))
-    return make_sample(name, images, labels, highest, window)
+    return make_sample(name, images, labels, highest)
 
 
 def _stacked(name: str, slices: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -131,12 +130,12 @@ def load_synapse(root: Path) -> DataSet:
         slices: dict[str, list[Path]] = {}
         for path in find(slices_at, r"case\d+_slice\d+\.npz"):
             slices.setdefault(path.stem.split("_")[0], []).append(path)
-        pool = [VolumeSource(name, name, partial(_stack, name, paths, 8, UNIT)) for name, paths in slices.items()]
+        pool = [VolumeSource(name, name, partial(_stack, name, paths, 8)) for name, paths in slices.items()]
         test = [
             VolumeSource(path.name.split(".")[0], path.name.split(".")[0], partial(_synapse_volume, path))
             for path in find(volumes_at, r"case\d+(\.npy)?\.h5")
         ]
-        return DataSet(pool, test, "as TransUNet prepared it", "the test volumes of TransUNet", True)
+        return DataSet(pool, test, "as TransUNet prepared it", "the test volumes of TransUNet", True, window="0,1")
     images = {f"case{path.name[3:7]}": path for path in find(root, r"img\d{4}\.nii\.gz")}
     masks = {f"case{path.name[5:9]}": path for path in find(root, r"label\d{4}\.nii\.gz")}
     found = [
@@ -148,12 +147,15 @@ def load_synapse(root: Path) -> DataSet:
     test = [source for source in found if source.name in tested]
     pool = [source for source in found if source.name not in tested]
     notices = left_out([name for name in images if name not in masks], "a label file")
-    return DataSet(pool, test, "NIfTI of BTCV, 8 of its 13 organs", "the test volumes of TransUNet", True, notices)
+    window = f"{CT_WINDOW.low:g},{CT_WINDOW.high:g}"
+    return DataSet(
+        pool, test, "NIfTI of BTCV, 8 of its 13 organs", "the test volumes of TransUNet", True, notices, window
+    )
 
 
 def _synapse_volume(path: Path) -> Sample:
     images, labels = read_pair(path)
-    return make_sample(path.name.split(".")[0], images, labels, 8, UNIT)
+    return make_sample(path.name.split(".")[0], images, labels, 8)
 
 
 def _btcv_volume(name: str, image: Path, mask: Path) -> Sample:
@@ -161,7 +163,7 @@ def _btcv_volume(name: str, image: Path, mask: Path) -> Sample:
     check_labels(name, labels, len(BTCV_TO_SYNAPSE) - 1)
     # Clipped here, as TransUNet did before anything is scaled: slices may be scaled one by one.
     clipped = np.clip(read_nifti(image).astype(np.float32), CT_WINDOW.low, CT_WINDOW.high)
-    return make_sample(name, clipped, BTCV_TO_SYNAPSE[labels.astype(np.intp)], 8, CT_WINDOW)
+    return make_sample(name, clipped, BTCV_TO_SYNAPSE[labels.astype(np.intp)], 8)
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------

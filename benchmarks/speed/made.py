@@ -11,7 +11,7 @@ import timm
 import torch
 
 from benchmarks.memory import column, write_volume
-from napari_dinoaugseg.case import Case, choose_window, open_case
+from napari_dinoaugseg.case import Case, Slices, choose_window, open_case
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from napari_dinoaugseg.learning.events import Event
 from napari_dinoaugseg.learning.features import FeatureStore
@@ -55,7 +55,7 @@ def result_of(events: Generator[Event, None, Trained]) -> Trained:
             return trained
 
 
-def store_for(case: Case, encoder: Encoder, input_size: int, context: int | None = None) -> FeatureStore:
+def store_for(case: Slices, encoder: Encoder, input_size: int, context: int | None = None) -> FeatureStore:
     """Features of a case, in memory only."""
     window = choose_window(case)
     distance = neighbour_distance(case, window, context)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.multi_case import MultiCase
+from benchmarks.cases import SampleCases
 from benchmarks.one_volume import even_slices, holding
 from benchmarks.samples import SETS, load_set
 from benchmarks.speed import plain
 from benchmarks.speed.alone import Figures, alone
 from benchmarks.speed.made import encoder_for_time, result_of, store_for
-from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.case.array import LABELLED_SLICES, brain_sample, sample_case
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.predict import choose_tta, predict
@@ -80,8 +80,8 @@ def a_preset(name: str, data: Path | None, preset: str, share: float = 1.0, devi
     return {"seconds": round(seconds, 2), "steps": trained.steps, "dice": _percent(found, truth)}
 
 
-def _problem(name: str, data: Path | None) -> tuple[Case, list[Example], Truth, int]:
-    """Case, labelled slices, the truth of the others, and the number of classes with the background."""
+def _problem(name: str, data: Path | None) -> tuple[Slices, list[Example], Truth, int]:
+    """Slices, labelled ones, the truth of the others, and the number of classes with the background."""
     if name == "brain":
         case = sample_case()
         truth = case.to_slices(np.asarray(brain_sample().tissue.dataobj))
@@ -93,18 +93,18 @@ def _problem(name: str, data: Path | None) -> tuple[Case, list[Example], Truth, 
         raise ValueError(msg)
     if name == "la2018":
         sample = sorted(load_set(data, name), key=lambda sample: sample.name)[-1]
-        many = MultiCase([sample], "volume", sample.name)
+        many = SampleCases([sample])
         chosen = even_slices(holding(sample), 5, 0)
     else:
         pool = load_set(data, name, "train")
-        many = MultiCase([*pool, *load_set(data, name, "test")], SETS[name].kind, name)
+        many = SampleCases([*pool, *load_set(data, name, "test")])
         chosen = list(range(10))
-    others = set(range(many.n_slices)) - (set(chosen) if name == "la2018" else set(range(len(pool))))
+    others = set(range(many.slices.n_slices)) - (set(chosen) if name == "la2018" else set(range(len(pool))))
     examples = [many.example(i) for i in chosen]
-    return many, examples, {i: many.truth(i) for i in sorted(others)}, len(SETS[name].classes) + 1
+    return many.slices, examples, {i: many.truth(i) for i in sorted(others)}, len(SETS[name].classes) + 1
 
 
-def _store(case: Case, settings: Settings, device: str) -> FeatureStore:
+def _store(case: Slices, settings: Settings, device: str) -> FeatureStore:
     return store_for(case, encoder_for_time("efficientnet-lite0", device), settings.input_size, settings.context)
 
 

@@ -185,10 +185,10 @@ def test_less_memory_than_planned_ends_a_benchmark() -> None:
 def test_a_problem_gives_its_labelled_slices(data: Path) -> None:
     options = harness.Options(data, None, "efficientnet-lite0", None, 64, 1.0, "cpu", data / "cache", "")
     setting = few_shot.prepare(harness.Job("few_shot", "cvc_clinicdb", None, 2, 0, "forest"), options)
-    problem = Problem(setting.case, None, setting.labelled, 2, 0, 1.0)  # type: ignore[arg-type]
+    problem = Problem(setting.cases, None, setting.labelled, 2, 0, 1.0)  # type: ignore[arg-type]
     for example in problem.examples:
         assert set(np.unique(example.target)) == {0, 1}
-        np.testing.assert_array_equal(example.target, setting.case.truth(example.index))
+        np.testing.assert_array_equal(example.target, setting.cases.truth(example.index))
 
 
 def test_an_ablation_differs_from_balanced_in_what_its_name_says() -> None:

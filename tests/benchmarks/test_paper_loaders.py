@@ -63,17 +63,17 @@ def test_nifti_volumes_are_cut_as_the_authors_cut_them(tmp_path: Path):
         np.testing.assert_array_equal(sample.truth[i], mask[:, :, i])
 
 
-def test_slices_that_are_scaled_one_by_one_have_the_values_of_their_files(tmp_path: Path):
+def test_every_volume_is_a_case_of_its_own_with_the_values_of_its_file(tmp_path: Path):
     for patient in (2, 1):  # a training and a test patient of the authors
         write_h5(tmp_path / f"patient{patient:03d}_frame01.h5", grey(patient) * 900, labels(patient, 3))
     data = load_acdc(tmp_path)
-    draw = Draw("1", 0, data.pool, data.test)
-    raw, scaled = (VolumeCases(data, raw=raw).of(draw).case for raw in (True, False))
-    np.testing.assert_array_equal(raw.slice(1), grey(2)[1] * 900)
-    np.testing.assert_array_equal(raw.slice(5), grey(1)[1] * 900)
-    assert raw.intensity_range()[1] > 800
-    assert scaled.slice(1).max() <= 1
-    assert raw.slice_fingerprint(1) != scaled.slice_fingerprint(1)
+    collection = VolumeCases(data).of(Draw("1", 0, data.pool, data.test))
+    ((shot, marks),) = collection.labelled()
+    ((test, (scored,)),) = collection.tested()
+    for case, patient, found in ((shot, 2, np.stack(list(marks.values()))), (test, 1, scored.truth)):
+        np.testing.assert_allclose(np.stack([case.slice(i) for i in range(case.n_slices)]), grey(patient) * 900)
+        np.testing.assert_array_equal(found, labels(patient, 3))
+    assert list(marks) == list(scored.slices) == list(range(shot.n_slices))
 
 
 def test_acdc_volumes_without_labels_are_left_out_and_told(tmp_path: Path):
@@ -168,7 +168,7 @@ def test_btcv_keeps_8_of_its_13_organs(tmp_path: Path):
     assert (names(data.pool), names(data.test)) == (["case0005"], ["case0001"])
     np.testing.assert_array_equal(truth(data.pool[0]), BTCV_TO_SYNAPSE[labels(5, 13)])
     sample = data.pool[0].read()
-    assert (sample.window.low, sample.window.high) == (-125.0, 275.0)
+    assert data.window == "-125,275"
     # Clipped already, for slices that are scaled one by one.
     assert (np.stack(sample.images).min(), np.stack(sample.images).max()) == (-125.0, 275.0)
     assert data.notices == ["left out, for lack of a label file: case0006, case0061"]
@@ -198,11 +198,11 @@ def test_tn3k_keeps_pictures_of_one_name_apart(tmp_path: Path):
     assert names(data.pool) == names(data.test) == ["0000", "0001"]
     collection = case_of(tmp_path, data, 2)
     assert collection.case.n_slices == 4
-    small, large = (mask for _, mask in collection.labelled()), (mask for _, _, mask in collection.tested())
-    for mask in small:
+    ((_, small),), ((_, large),) = collection.labelled(), collection.tested()
+    for mask in small.values():
         assert abs(int(mask.sum()) - int((disc(radius=8.0) > 0).sum())) < 20
-    for mask in large:
-        assert abs(int(mask.sum()) - int((disc(radius=16.0) > 0).sum())) < 20
+    for sample in large:
+        assert abs(int(sample.truth.sum()) - int((disc(radius=16.0) > 0).sum())) < 20
 
 
 def test_kvasir_is_tested_on_the_names_of_its_official_split(tmp_path: Path):
@@ -219,7 +219,8 @@ def test_masks_of_pictures_are_cut_where_the_authors_cut_them(tmp_path: Path, va
     for pixels in (np.array([values], np.uint8), np.repeat(np.array([values], np.uint8)[..., np.newaxis], 3, axis=2)):
         write_picture(tmp_path / "mask.png", pixels)
         shots = [PictureSource(tmp_path / "picture.png", tmp_path / "mask.png")]
-        ((_, found),) = Pictures(tmp_path, shots, []).labelled()
+        ((_, marks),) = Pictures(tmp_path, shots, []).labelled()
+        (found,) = marks.values()
         assert found.tolist() == [list(mask)]
 
 
@@ -251,7 +252,8 @@ def test_isic2018_takes_no_superpixels_for_pictures_and_tests_on_the_test_part(t
     assert names(data.pool) == ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003"]
     assert names(data.test) == ["ISIC_0000005", "ISIC_0000006"]
     assert data.notices == []
-    assert [mask.max() for _, _, mask in case_of(tmp_path, data, 3).tested()] == [1, 1]
+    ((_, samples),) = case_of(tmp_path, data, 3).tested()
+    assert [sample.truth.max() for sample in samples] == [1, 1]
 
 
 def test_isic2018_without_other_parts_is_tested_on_what_a_draw_leaves(tmp_path: Path):
@@ -263,7 +265,7 @@ def test_a_mask_of_another_size_is_refused_by_name(tmp_path: Path):
     kvasir(tmp_path, 3)
     write_picture(tmp_path / "masks" / "cju1.jpg", disc(size=40))
     with pytest.raises(LabelError, match=r"cju1\.jpg: the mask is 40 x 40 pixels, but its picture is 48 x 48"):
-        list(case_of(tmp_path, load_kvasir(tmp_path), 3).labelled())
+        case_of(tmp_path, load_kvasir(tmp_path), 3).labelled()
 
 
 @pytest.mark.parametrize("name", ["patient038_frame01.h5", "patient038_frame01.nii.gz"])

@@ -5,18 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.multi_case import UNIT, MultiCase, store_of
 from benchmarks.samples import SETS, Sample, load_set
-from napari_dinoaugseg.case import choose_window, open_case, to_unit_rgb
-from napari_dinoaugseg.errors import CaseError, LabelError, OutputError
-from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.model.encoder import Encoder, load_encoder
-from tests.benchmarks.sets import WRITERS, write_clinicdb, write_hippocampus, write_lung_ct, write_spleen
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return load_encoder("efficientnet-lite0")
+from napari_dinoaugseg.errors import CaseError
+from tests.benchmarks.sets import WRITERS, write_clinicdb, write_lung_ct
 
 
 def write(name: str, root: Path) -> None:
@@ -96,80 +87,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_a_truth_of_another_size_is_refused() -> None:
     with pytest.raises(CaseError, match="not of the size"):
-        Sample("x", (np.zeros((4, 5), np.uint8),), (np.zeros((5, 4), np.uint8),), None, None)
-
-
-def test_a_slice_is_encoded_as_in_a_case_of_its_own(tmp_path: Path, encoder: Encoder) -> None:
-    write_spleen(tmp_path / "msd_spleen_sample", 1)
-    write_clinicdb(tmp_path / "cvc_clinicdb", 1)
-    write_lung_ct(tmp_path / "lung_ct", 1)
-    names = ("msd_spleen_sample", "cvc_clinicdb", "lung_ct")
-    samples = [sample for name in names for sample in load_set(tmp_path, name)]
-    files = ("msd_spleen_sample/sub-spleen1_ct.nii.gz", "cvc_clinicdb/images/1.png")
-    for sample, file in zip(samples, files, strict=False):
-        own = open_case(tmp_path / file)
-        window = choose_window(own)
-        many = MultiCase(samples, "volume", "all")
-        stores = (
-            FeatureStore(own, encoder, input_size=64, window=window),
-            store_of(many, encoder, 64, None).with_context(0),
-        )
-        for i, index in enumerate(many.indices(sample)):
-            np.testing.assert_allclose(
-                to_unit_rgb(many.slice(index), UNIT), to_unit_rgb(own.slice(i), window), atol=1e-6
-            )
-            np.testing.assert_allclose(stores[1].image(index), stores[0].image(i), atol=1e-6)
-
-
-def test_features_are_found_again_in_another_collection(tmp_path: Path, encoder: Encoder) -> None:
-    for seed in (1, 2):
-        write_hippocampus(tmp_path / "msd_hippocampus", seed)
-    one, two = load_set(tmp_path, "msd_hippocampus")
-    first = store_of(MultiCase([one, two], "volume", "both"), encoder, 64, tmp_path / "cache")
-    list(first.prepare([(i, None) for i in range(first.case.n_slices)]))
-    case = MultiCase([two], "volume", "second")
-    second = store_of(case, encoder, 64, tmp_path / "cache")
-    list(second.prepare([(i, None) for i in range(case.n_slices)]))
-    assert (first.encoded, second.encoded) == (one.n_slices + two.n_slices, 0)
-
-
-def test_a_collection_knows_whose_slice_is_whose(tmp_path: Path) -> None:
-    write_clinicdb(tmp_path / "cvc_clinicdb", 1)
-    write_hippocampus(tmp_path / "msd_hippocampus", 2)
-    picture, volume = load_set(tmp_path, "cvc_clinicdb") + load_set(tmp_path, "msd_hippocampus")
-    case = MultiCase([picture, volume], "volume", "both")
-    assert (list(case.indices(picture)), list(case.indices(volume))) == ([0], list(range(1, 1 + volume.n_slices)))
-    assert [case.slice_name(i) for i in (0, 1)] == ["1", "hippocampus_002, slice 0"]
-    for i in case.indices(volume):
-        np.testing.assert_array_equal(case.example(i).target, volume.truth[i - 1])
-        assert case.slice(i).shape == case.slice_shape(i)
-        assert case.slice_spacing(i) == (1.0, 1.0)
-    assert min(case.slice(i).min() for i in case.indices(volume)) >= 0
-    assert max(case.slice(i).max() for i in case.indices(volume)) == 1
-    assert case.fingerprint != MultiCase([volume, picture], "volume", "both").fingerprint
-
-
-def test_neighbours_are_slices_of_the_same_sample(tmp_path: Path) -> None:
-    for seed in (1, 2):
-        write_hippocampus(tmp_path / "msd_hippocampus", seed)
-    one, two = load_set(tmp_path, "msd_hippocampus")
-    case = MultiCase([one, two], "volume", "both")
-    last, first = case.indices(one)[-1], case.indices(two)[0]
-    assert case.neighbours(last, 2) == (last - 2, last)
-    assert case.neighbours(first) == (first, first + 1)
-
-
-def test_a_collection_refuses_what_it_is_not_for(tmp_path: Path) -> None:
-    write_clinicdb(tmp_path / "cvc_clinicdb", 1)
-    samples = load_set(tmp_path, "cvc_clinicdb")
-    with pytest.raises(LabelError, match="two samples have one name"):
-        MultiCase([*samples, *samples], "pictures", "twice")
-    case = MultiCase(samples, "pictures", "one")
-    for refuse in (lambda: case.check_output(tmp_path / "x"), lambda: case.write_mask(tmp_path / "x", case.truth)):
-        with pytest.raises(OutputError, match="nothing is written"):
-            refuse()
-    with pytest.raises(LabelError, match="have their labels already"):
-        case.read_labels(tmp_path / "x")
+        Sample("x", (np.zeros((4, 5), np.uint8),), (np.zeros((5, 4), np.uint8),), None)
 
 
 @pytest.mark.data

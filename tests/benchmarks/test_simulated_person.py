@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks import rows, simulated_person
-from benchmarks.multi_case import MultiCase
+from benchmarks.cases import SampleCases
 from benchmarks.one_volume import holding
 from benchmarks.person_brush import wrong_classes
 from benchmarks.samples import Sample
@@ -39,7 +39,7 @@ def balls(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 @pytest.fixture
 def sample() -> Sample:
     image, truth = balls()
-    return Sample("balls", tuple(image), tuple(truth), None, None)
+    return Sample("balls", tuple(image), tuple(truth), None)
 
 
 @pytest.fixture
@@ -48,9 +48,14 @@ def work(sample: Sample) -> Work:
 
 
 @pytest.fixture
-def session(sample: Sample) -> Session:
-    settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, window="0,1", **TINY)
-    return Session(MultiCase([sample], "volume", "balls"), settings, ComputeConfig("cpu"))
+def opened(sample: Sample) -> SampleCases:
+    return SampleCases([sample])
+
+
+@pytest.fixture
+def session(opened: SampleCases) -> Session:
+    settings = Settings.of_preset("fast", encoder="efficientnet-lite0", input_size=64, **TINY)
+    return Session(opened.cases[0], settings, ComputeConfig("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -325,16 +325,6 @@ def test_stopping_while_slices_are_encoded_leaves_their_prediction(trained, monk
     assert not list(predict(store, decoder, range(6), cancel=cancel))
 
 
-def test_labels_of_one_volume_say_nothing_of_another(make_store, trained, examples, case, monkeypatch):
-    labelled = {example.index: example.target for example in examples}
-    decoder, order = trained[1], [index for index in range(16) if index not in labelled]
-    store, neighbours = make_store(context=1), case.neighbours
-    # Slices 0 to 7 are one volume, and 8 to 15 another.
-    inside = lambda i, d=1: tuple(min(max(n, i // 8 * 8), i // 8 * 8 + 7) for n in neighbours(i, d))  # noqa: E731
-    monkeypatch.setattr(case, "neighbours", inside)
-    assert [item.index for item in predict(store, decoder, order, labelled=labelled)] == order
-
-
 def test_slices_with_islands_come_again_without_them(make_store, trained, examples):
     labelled = {example.index: example.target for example in examples}
     decoder, order = trained[1], [index for index in range(16) if index not in labelled]

@@ -48,7 +48,7 @@ def predict(
     device fails; a notice reports it.
 
     Args:
-        store: features of the case.
+        store: features of one case.
         decoder: a trained decoder; a copy of it works on the device.
         order: slice numbers.
         labelled: labels of slices of this volume: (H, W) class indices, or `UNKNOWN_TARGET`.
@@ -96,9 +96,7 @@ def _component_filter(
     store: FeatureStore, order: Sequence[int], labelled: Mapping[int, NDArray[np.int16]]
 ) -> ComponentFilter | None:
     case = store.case
-    # In joined cases the neighbours are those inside each volume, and a component ends with its volume.
-    one_volume = all(case.neighbours(i)[1] == i + 1 for i in range(case.n_slices - 1))
-    if not (store.context and labelled and one_volume):
+    if not (store.context and labelled):
         return None
     return component_filter((case.n_slices, *case.slice_shape(0)), order, labelled)
 
