@@ -35,7 +35,7 @@ _IDENTITY = (
 )
 """What makes two rows measurements of the same thing."""
 
-_FURTHER = ("preset", "max_slices")
+_FURTHER = ("preset", "max_slices", "per_round")
 """What does so besides, where a benchmark has it."""
 
 
