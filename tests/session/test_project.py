@@ -242,6 +242,17 @@ def test_an_interrupted_adding_leaves_no_case(project, tmp_path):
         assert again.add(image, plane="sagittal")[0].number == 5
 
 
+def test_labels_are_saved_while_another_thread_writes_the_facts_of_the_case(project):
+    unfinished = project.case_folder(project.cases[0]) / ".case.json.0a1b.part"  # as `disk.write` names it
+    unfinished.write_bytes(b"half")
+    label(project, 1, {8: truth(8)})
+    assert unfinished.exists()
+    project.close()
+    with open_project(project.folder) as again:  # the thread is gone by now
+        assert not unfinished.exists()
+        assert again.status(again.cases[0]).labelled == (8,)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"classes": 3}'])
 def test_a_damaged_project_is_reported_and_not_changed(project, tmp_path, content):
     project.close()

@@ -18,6 +18,7 @@ state of each file or the new one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -276,8 +277,10 @@ class Project:
         self._model_recipe: Recipe | None = None
         self._load(settings)
         self.cases = list(self._found_cases())
-        if self.is_writable and not (self.folder / PROJECT_NAME).exists():
-            self.save()
+        if self.is_writable:
+            self._sweep()
+            if not (self.folder / PROJECT_NAME).exists():
+                self.save()
 
     # --- the folder -------------------------------------------------------------------------------------------------
 
@@ -289,6 +292,14 @@ class Project:
         except OSError as error:
             return f"The project's folder cannot be written ({disk.reason(error)}): it can only be looked at."
         return ""
+
+    def _sweep(self) -> None:
+        """Delete unfinished files of a program that was killed; whoever holds the lock is the only one that writes."""
+        for pattern in (f".{PROJECT_NAME}.*", ".model_*", f"cases/*/.{CASE_NAME}.*"):
+            for path in self.folder.glob(pattern):
+                if disk.PART in path.name:
+                    with contextlib.suppress(OSError):  # the next program that opens the project tries again
+                        path.unlink()
 
     @property
     def is_writable(self) -> bool:

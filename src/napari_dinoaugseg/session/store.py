@@ -214,7 +214,9 @@ class SessionStore:
         stale = [self._slices / name for name in there if parse(name) is not None and name not in needed]
         stale += [path for path in self.folder.glob("model_*.safetensors") if path.name != index.model]
         if not self._swept:  # left by a program that was killed while writing
-            left = (*self.folder.iterdir(), *(self._slices / name for name in there))
+            # Only files of a session: another thread may be writing the facts of a project's case into this folder.
+            left = (*self.folder.glob(f".{INDEX_NAME}.*"), *self.folder.glob(".model_*"))
+            left = (*left, *(self._slices / name for name in there))
             stale += [path for path in left if disk.PART in path.name]
             self._swept = True
         for path in stale:
