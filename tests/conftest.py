@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing.dummy
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from napari_dinoaugseg.native import keep_llvm_apart
+from napari_dinoaugseg.native import importing_torch, keep_llvm_apart
 
 _loaded = 0  # modules at the last look
 _SECONDS_WITH = {"make_napari_viewer": 2, "new_session": 2, "make_store": 1}  # fixtures of tests that draw or train
@@ -95,6 +97,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no labelled images in {folder}; name their folder in DINOAUGSEG_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def nnunet_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[Path], None]:
+    """Give nnU-Net's own check, which also fails on what nnU-Net merely prints."""
+    with importing_torch():
+        module = pytest.importorskip(
+            "nnunetv2.experiment_planning.verify_dataset_integrity",
+            reason="nnunetv2 is not installed: pip install --no-deps -r tools/without_dependencies.txt",
+            exc_type=ImportError,
+        )
+    # Threads instead of processes, each of which would import PyTorch.
+    monkeypatch.setattr(module.multiprocessing, "get_context", lambda _: multiprocessing.dummy)
+
+    def check(folder: Path) -> None:
+        capsys.readouterr()
+        module.verify_dataset_integrity(str(folder), num_processes=1)
+        printed = capsys.readouterr().out
+        assert "verify_dataset_integrity Done" in printed
+        assert not re.search(r"(?i)\b(warning|error(?! messages)|failed)\b", printed)
+
+    return check
 
 
 @pytest.hookimpl(trylast=True)  # when those that are not wanted have left

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import multiprocessing.dummy
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from PIL import Image
 
 from napari_dinoaugseg.case import Case, VolumeCase, case_from_array, open_case
 from napari_dinoaugseg.errors import LabelError, OutputError
-from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, new_class
 from napari_dinoaugseg.session.nnunet import (
     NnunetCase,
@@ -42,28 +39,6 @@ LIVER, TUMOUR = new_class(1, "liver"), new_class(3, "tumour")
 @pytest.fixture(autouse=True)
 def _silent_itk() -> None:
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-
-
-@pytest.fixture
-def nnunet_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[Path], None]:
-    """Give nnU-Net's own check, which also fails on what nnU-Net merely prints."""
-    with importing_torch():
-        module = pytest.importorskip(
-            "nnunetv2.experiment_planning.verify_dataset_integrity",
-            reason="nnunetv2 is not installed: pip install --no-deps -r tools/without_dependencies.txt",
-            exc_type=ImportError,
-        )
-    # Threads instead of processes, each of which would import PyTorch.
-    monkeypatch.setattr(module.multiprocessing, "get_context", lambda _: multiprocessing.dummy)
-
-    def check(folder: Path) -> None:
-        capsys.readouterr()
-        module.verify_dataset_integrity(str(folder), num_processes=1)
-        printed = capsys.readouterr().out
-        assert "verify_dataset_integrity Done" in printed
-        assert not re.search(r"(?i)\b(warning|error(?! messages)|failed)\b", printed)
-
-    return check
 
 
 def volume(path: Path, **options: Any) -> VolumeCase:
