@@ -24,13 +24,18 @@ LIMITS = {"longest": 150.0, "p99": 50.0}
 
 
 class Gaps:
-    """Gaps between the ticks of a timer, by what the engine does meanwhile, in milliseconds."""
+    """Gaps between the ticks of a timer, by what the engine does meanwhile, in milliseconds.
 
-    def __init__(self, stage: Callable[[], str]) -> None:
+    Args:
+        stage: returns what the engine does now.
+        clock: returns seconds; `time.thread_time` counts only those in which the interface's thread computes.
+    """
+
+    def __init__(self, stage: Callable[[], str], clock: Callable[[], float] = time.perf_counter) -> None:
         from qtpy.QtCore import Qt, QTimer
 
         self.by_stage: dict[str, list[float]] = {}
-        self._stage = stage
+        self._stage, self._clock = stage, clock
         self._last: float | None = None
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
@@ -42,7 +47,7 @@ class Gaps:
         self._last = None
 
     def _tick(self) -> None:
-        now = time.perf_counter()
+        now = self._clock()
         if self._last is not None:
             self.by_stage.setdefault(self._stage(), []).append(1000 * (now - self._last))
         self._last = now

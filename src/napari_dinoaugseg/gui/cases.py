@@ -229,13 +229,13 @@ class Cases:
         """
         controller = self.controller
         controller.jobs.stop()
-        leaving = [layer for layer in self._leave() if layer is not image]
+        leaving = [layer for layer in self._leave(hand_over=spare is not None) if layer is not image]
         if spare is not None:
-            used = (spare.image, spare.prediction, spare.manual)
-            if not all(layer in leaving for layer in used) or spare.image.rgb != shows_colour(session.case):
+            if not set(spare.layers) <= set(leaving) or spare.image.rgb != shows_colour(session.case):
+                spare.orientation.end()
                 spare = None  # the labels could not be saved, and stay in the viewer
             else:
-                leaving = [layer for layer in leaving if layer not in used]
+                leaving = [layer for layer in leaving if layer not in spare.layers]
         for layer in leaving:
             layer.name = f"{layer.name} (leaving)"  # else napari numbers the new layers
         controller.session, controller.read_only, controller.view.window = session, read_only, window
@@ -284,8 +284,11 @@ class Cases:
         self.controller.notify("", "clear")
         self.controller.touch(Change.SESSION)
 
-    def _leave(self) -> list[Layer]:
-        """Save the labels of the case and detach from it; returns its layers, which are to be removed."""
+    def _leave(self, *, hand_over: bool = False) -> list[Layer]:
+        """Save the labels of the case and detach from it; returns its layers, which are to be removed.
+
+        ``hand_over`` as for :meth:`CaseLayers.detach`.
+        """
         controller = self.controller
         session, layers = controller.session, controller.layers
         if session is None:
@@ -299,7 +302,8 @@ class Cases:
             controller.guard.close()
         leaving = []
         if layers is not None:
-            leaving = layers.detach(keep_labels_as="" if saved else f"{session.case.name}: labels, not saved")
+            kept = "" if saved else f"{session.case.name}: labels, not saved"
+            leaving = layers.detach(keep_labels_as=kept, hand_over=hand_over)
         controller.session, controller.layers, controller.guard, controller.read_only = None, None, None, ""
         controller.sessions.forget()
         return leaving

@@ -263,17 +263,30 @@ class Orientation:
     """
 
     def __init__(self, layers: Shown) -> None:
+        self._before: tuple[str, str, str] | None = None  # the person's orientation; None while inactive
+        self._turning = False
+        self.pass_to(layers)
+
+    def pass_to(self, layers: Shown) -> None:
+        """Serve another case in the same viewer, after :meth:`begin`.
+
+        New letters take napari a tenth of a second, because their shaders are compiled.
+        """
         self._layers = layers
         case = layers.case
         self._directions = directions_of(case)
         self._is_loop = isinstance(case, VolumeCase) and case.grid.in_time
-        self._before: tuple[str, str, str] | None = None  # the person's orientation; None while inactive
-        self._turning = False
 
     def begin(self) -> None:
         """Turn the camera now, and whenever napari's axes are rolled or transposed."""
+        if self._before is not None:
+            if self._directions is None:
+                self.end()
+            else:
+                self._turn()
+            return
         camera = camera_of(self._layers.viewer)
-        if self._before is not None or self._directions is None or not hasattr(camera, "orientation"):
+        if self._directions is None or not hasattr(camera, "orientation"):
             return
         self._before = _words(camera.orientation)
         for emitter, follow in self._followed():
@@ -365,8 +378,9 @@ class Orientation:
             if _name(edge) not in overlays:
                 overlays[_name(edge)] = _letter(position)
             overlay = overlays[_name(edge)]
-            overlay.text = letters.get(edge, "")
-            overlay.visible = bool(letters)
+            text, is_shown = letters.get(edge, ""), bool(letters)
+            if (overlay.text, overlay.visible) != (text, is_shown):  # napari draws them again in any case
+                overlay.text, overlay.visible = text, is_shown
 
     def _is_in_view(self) -> bool:
         """Whether a slice of the case is visible, and its file records left and right."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spare:
-    """The layers of a case that is closed, to be used again for another one.
+    """What shows a case that is being closed, to be used again for another one.
 
     Removing layers and creating new ones takes napari ten times as long as showing other arrays in them.
     """
@@ -48,6 +48,12 @@ class Spare:
     image: Image
     prediction: Labels
     manual: Labels
+    orientation: Orientation
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, from bottom to top."""
+        return self.image, self.prediction, self.manual
 
 
 def spare_layers(layers: CaseLayers | None) -> Spare | None:
@@ -60,19 +66,35 @@ def spare_layers(layers: CaseLayers | None) -> Spare | None:
     shown = layers.viewer.layers
     ours = case_of(image) is not None and image.ndim == 3 and not image.multiscale
     whole = all(layer in shown for layer in (image, prediction, manual))
-    return Spare(image, prediction, manual) if ours and whole else None
+    return Spare(image, prediction, manual, layers.orientation) if ours and whole else None
 
 
 def _renew(layer: Image | Labels, data: Any, case: Case, place: Mapping[str, Any]) -> None:
-    """Show another array in a layer, in its own place."""
+    """Show another array in a layer, in its own place.
+
+    napari draws a layer and arranges the viewer's axes again after each property that is set, here only in the end.
+    """
     if isinstance(layer, Labels):
         layer.mode = "pan_zoom"
-    layer.data = data
-    layer.metadata = case_metadata(case)
-    layer.affine = place.get("affine", np.eye(4))
-    layer.scale = place["scale"]
-    layer.translate = place.get("translate", (0.0, 0.0, 0.0))
-    layer.units = place["units"]
+    units = [str(unit) for unit in place["units"]]
+    has_other_units = [str(unit) for unit in layer.units] != units
+    with layer.events.blocker_all():
+        layer.data = data
+        layer.metadata = case_metadata(case)
+        affine = np.asarray(place.get("affine", np.eye(4)))
+        if not np.array_equal(np.asarray(layer.affine), affine):
+            layer.affine = affine
+        for name, value in (("scale", place["scale"]), ("translate", place.get("translate", (0.0, 0.0, 0.0)))):
+            if not np.array_equal(getattr(layer, name), value):
+                setattr(layer, name, value)
+        layer.units = place["units"]
+    if layer.visible:
+        layer.refresh()
+    else:
+        layer.visible = True
+    layer.events.data(value=layer.data)
+    if has_other_units:
+        layer.events.units()
 
 
 def _colours_of(colormap: Any) -> dict[Any, tuple[float, ...]]:
@@ -130,7 +152,7 @@ class CaseLayers:
         self._certainty: dict[int, NDArray[np.uint8]] = {}
         self._slice = 0
         self._colour_timer = single_shot(self._colour)
-        self.orientation = Orientation(self)
+        self.orientation = Orientation(self) if spare is None else spare.orientation
         self.painting = Painting(self, read_only=read_only)
         self.painting.given_up.connect(self._on_given_up)
         session.labels.forget_history()  # the initial labels cannot be undone
@@ -155,16 +177,16 @@ class CaseLayers:
         if self.image is None or self.image not in self.viewer.layers:
             self.image = self._make_image()
             self.viewer.layers.move(self.viewer.layers.index(self.image), 0)  # below the labels
-        self.image.visible = True
+        if not self.image.visible:
+            self.image.visible = True
         self._bind(self.image)
         self.image.events.contrast_limits.connect(self._on_contrast)
         self.show_window(self.window)
         if self.prediction is None:
-            self.prediction = self._make_labels("prediction", opacity=0.5)
+            self.prediction = self._make_labels("prediction", self._drawn_prediction, opacity=0.5)
             self.prediction.editable = False  # napari's tools do not paint on it
-            self.show_predictions(range(self.case.n_slices))
         if self.manual is None:
-            self.painting.follow(self._make_labels("manual", opacity=0.7))
+            self.painting.follow(self._make_labels("manual", self._drawn_labels, opacity=0.7))
         self.viewer.layers.selection.active = self.manual
         order = axis_order(self.axis)
         if self.viewer.dims.ndim == 3 and tuple(self.viewer.dims.order) != order:
@@ -173,6 +195,7 @@ class CaseLayers:
             names = ["row", "column"]
             names.insert(self.axis, "slice" if self.case.kind == "volume" else "picture")
             self.viewer.dims.axis_labels = tuple(names)
+        self.orientation.pass_to(self)
         self.orientation.begin()
         self._slice = self.current_slice
 
@@ -195,8 +218,12 @@ class CaseLayers:
         self._fit_camera()
 
     def _fit_camera(self) -> None:
+        own = self.own
+        if len(own) == len(self.viewer.layers):
+            self.viewer.reset_view()  # the same, without a list of layers, which takes napari some time to make
+            return
         try:
-            self.viewer.reset_view(layers=self.own)
+            self.viewer.reset_view(layers=own)
         except TypeError:  # before napari 0.6.3 it always fits all layers
             self.viewer.reset_view()
 
@@ -221,14 +248,20 @@ class CaseLayers:
             **({"contrast_limits": window} if window else {}),
         )
 
-    def _make_labels(self, name: str, opacity: float) -> Labels:
+    def _make_labels(self, name: str, drawn: Callable[[int], NDArray[Any] | None], opacity: float) -> Labels:
+        """A layer with its labels in it, because each further change is drawn again."""
         values = np.zeros(self._shape, np.uint16)
+        slices = np.moveaxis(values, self.axis, 0)
+        for index in range(self.case.n_slices):
+            labels = drawn(index)
+            if labels is not None:
+                slices[index, : labels.shape[0], : labels.shape[1]] = labels
         about = case_metadata(self.case)
         colours = label_colours(self.session.labels.classes)
         spare = getattr(self._spare, name) if self._spare is not None else None
         if spare is not None:
             _renew(spare, values, self.case, self._place())
-            spare.visible, spare.editable, spare.n_edit_dimensions = True, True, 2
+            spare.editable, spare.n_edit_dimensions = True, 2
             if _colours_of(spare.colormap) != _colours_of(colours):  # napari takes long to map all pixels again
                 spare.colormap = colours
             self._bind(spare)
@@ -357,16 +390,14 @@ class CaseLayers:
         """Show the predictions of slices that are not labelled as a whole."""
         if self.prediction is None:
             return
-        slices, book, here = self._slices(self.prediction), self.session.labels, self.current_slice
+        slices, here = self._slices(self.prediction), self.current_slice
         upright = tuple(self.viewer.dims.order[-3:]) == axis_order(self.axis) and self.viewer.dims.ndisplay == 2
         refresh = False
         for index in indices:
-            predicted = book.predicted(index)
-            labels = book.of_slice(index)
-            done = not labels.is_empty and not labels.is_open
+            predicted = self._drawn_prediction(index)
             height, width = self.case.slice_shape(index)
             shown = slices[index, :height, :width]
-            if predicted is None or done:
+            if predicted is None:
                 if not shown.any():
                     continue
                 shown[...] = 0
@@ -375,6 +406,18 @@ class CaseLayers:
             refresh = refresh or index == here or not upright
         if refresh:
             self.prediction.refresh()
+
+    def _drawn_prediction(self, index: int) -> NDArray[Any] | None:
+        """What the prediction layer shows of a slice, (H, W); None if nothing."""
+        labels = self.session.labels.of_slice(index)
+        done = not labels.is_empty and not labels.is_open
+        return None if done else self.session.labels.predicted(index)
+
+    def _drawn_labels(self, index: int) -> NDArray[Any] | None:
+        """What the manual layer shows of a slice of a new or loaded session, (H, W); None if nothing."""
+        book = self.session.labels
+        book.lay_out(index, explicit=False)  # labels of a saved session come back as they were painted
+        return None if book.of_slice(index).is_empty else book.canvas(index)
 
     def show_colours(self) -> None:
         """Set the colours of the classes on the layers at the next frame.
@@ -450,12 +493,13 @@ class CaseLayers:
 
     # --- detaching --------------------------------------------------------------------------------------------------
 
-    def detach(self, *, keep_labels_as: str = "") -> list[Layer]:
+    def detach(self, *, keep_labels_as: str = "", hand_over: bool = False) -> list[Layer]:
         """Disconnect from the viewer.
 
         Args:
             keep_labels_as: a name under which the manual layer stays in the viewer, hidden, because its labels are not
                 on disk; empty if they are.
+            hand_over: keep the orientation of the camera and its letters for the next case, which ends or shows them.
 
         Returns:
             The layers to remove from the viewer; not an image that the person added as a plain array.
@@ -465,7 +509,8 @@ class CaseLayers:
         self.viewer.dims.events.point.disconnect(self._on_moved)
         self.viewer.dims.events.order.disconnect(self._on_turned)
         self.viewer.dims.events.ndisplay.disconnect(self._on_turned)
-        self.orientation.end()
+        if not hand_over:
+            self.orientation.end()
         leaving = self.own
         for layer in leaving:
             self._unbind(layer)

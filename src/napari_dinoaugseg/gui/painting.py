@@ -93,7 +93,7 @@ class Painting:
     # --- the layer --------------------------------------------------------------------------------------------------
 
     def follow(self, layer: Labels) -> None:
-        """Show the label book in a new, empty layer and start reading paint from it."""
+        """Show the label book in a new layer, empty or with these labels, and start reading paint from it."""
         self.layer, self._array = layer, layer.data
         keep_no_history(layer)
         # Scripts and other plugins that call these get the same undo as Ctrl+Z.

@@ -526,6 +526,7 @@ class ProjectWork(QObject):
             window = opening_window(opened, project.settings.window)
             project.settings = project.settings.with_changes(window=window)
         self._picture(project, case)
+        opened.intensity_range()  # the case remembers it: the interface need not compute it
         store = project.store(case)
         try:
             if not project.is_writable:
