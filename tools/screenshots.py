@@ -198,7 +198,7 @@ def take_project(stage: Stage) -> None:
         )
         controller.view.go_to(25)
         stage.panel.scroll_area.verticalScrollBar().setValue(0)
-        stage.show_section("Cases")
+        stage.show_section("Project")
         stage.picture("8_project")
         controller.cases.close()
         controller.project.close()

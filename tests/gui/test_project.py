@@ -171,7 +171,7 @@ def test_files_become_cases_and_panel_and_title_say_which_one_is_open(hands, pan
 
 
 def test_a_case_by_itself_is_as_simple_as_before(panel, case, controller):
-    assert not panel.folds["Cases"].title.isChecked()
+    assert not panel.folds["Project"].title.isChecked()
     assert not panel.steps.isVisible()
     assert panel.head.name.text() == "image0 (16 slices)"
     assert controller.viewer.title == "napari"
@@ -183,7 +183,7 @@ def test_a_case_with_labels_becomes_the_first_of_a_project(labelled, hands, fold
     wait_idle(qtbot, labelled)
     labelled.labels.rename_class(1, "liver")
     session, layer, predicted = labelled.session, labelled.layers.manual, dict(labelled.session.labels.confidence)
-    panel.folds["Cases"].set_open(True)
+    panel.folds["Project"].set_open(True)
     hands.answer("getSaveFileName", (str(folder), ""))
     hands.click(panel.cases.make_button)
     assert labelled.session is session
@@ -205,7 +205,7 @@ def test_a_case_with_labels_becomes_the_first_of_a_project(labelled, hands, fold
 def test_a_new_project_asks_about_the_labelled_case_that_is_open(labelled, hands, folder, monkeypatch, panel):
     asked = []
     monkeypatch.setattr("napari_dinoaugseg.gui.cases_section.chosen", lambda *args: asked.append(args[2]) or 0)
-    panel.folds["Cases"].set_open(True)
+    panel.folds["Project"].set_open(True)
     hands.new(folder)
     assert "image0 is open and has labels" in asked[0]
     assert hands.names == ["image0"]
@@ -222,7 +222,7 @@ def test_what_cannot_be_a_project_is_refused(controller, hands, folder, panel, f
     scan = controller.viewer.add_image(np.random.default_rng(0).random((9, 60, 60)), name="computed")
     controller.cases.use_layer(scan)
     settle()
-    panel.folds["Cases"].set_open(True)
+    panel.folds["Project"].set_open(True)
     hands.answer("getSaveFileName", (str(folder), ""))
     hands.click(panel.cases.make_button)
     assert failed[2] == "computed was not opened from a file. Save the image as a file, and open that."
@@ -259,6 +259,86 @@ def test_series_are_chosen_by_ticks_and_volumes_by_number(hands, folder, tmp_pat
     wait_idle(hands.qtbot, hands.controller)
     assert hands.names == ["cine", "t1", "t2"]
     assert hands.work.find(3).component == 2
+
+
+def test_the_plane_of_new_cases_is_chosen_and_remembered(hands, panel, folder, patients, qtbot):
+    hands.new(folder, patients[:1])
+    assert hands.work.find(1).record.plane == "axial"  # the plane with the smallest pixels
+    panel.cases.plane.setFocus()
+    qtbot.keyClicks(panel.cases.plane, "cor")
+    panel.cases.plane.activated.emit(panel.cases.plane.currentIndex())  # as a click on the entry does
+    hands.answer("getOpenFileNames", ([str(patients[1])], ""))
+    hands.click(panel.cases.files_button)
+    wait_idle(qtbot, hands.controller)
+    assert hands.work.find(2).record.plane == "coronal"
+    hands.controller.cases.close()
+    hands.work.close()
+    hands.open(folder)
+    assert panel.cases.plane.currentText() == "coronal"
+    hands.answer("getOpenFileNames", ([str(patients[2])], ""))
+    hands.click(panel.cases.files_button)
+    wait_idle(qtbot, hands.controller)
+    assert hands.work.find(3).record.plane == "coronal"
+
+
+def test_labels_of_an_earlier_session_follow_their_file_into_a_project(
+    labelled, hands, folder, patients, blob_files, said
+):
+    labelled.labels.rename_class(1, "liver")
+    hands.qtbot.waitUntil(lambda: labelled.saving.state.startswith("Saved "), timeout=PATIENT)
+    painted, session = labelled.session.labels.manual(8).copy(), labelled.saving.folder
+    labelled.cases.close()
+    before = {path: path.read_bytes() for path in sorted(session.rglob("*")) if path.name != "lock" and path.is_file()}
+    assert len(before) > 3
+    hands.new(folder, [blob_files[0], patients[1]])
+    assert any("1 brought the labels of an earlier session" in sentence for sentence in said)
+    assert hands.text("image0", "manual") == "3"
+    assert np.array_equal(on_screen(labelled, 8), painted)
+    assert [entry.name for entry in labelled.session.labels.classes] == ["liver", "class 3"]
+    labelled.view.go_to(6)
+    stroke(hands.qtbot, labelled.viewer)
+    hands.qtbot.waitUntil(lambda: manual_on_disk(folder, 1) == [4, 6, 8, 11], timeout=PATIENT)
+    after = {path: path.read_bytes() for path in sorted(session.rglob("*")) if path.name != "lock" and path.is_file()}
+    assert after == before
+
+
+def on_screen(controller, index: int) -> np.ndarray:
+    """The labels of a slice as the label book has them, and the layer shows them."""
+    labels = controller.session.labels.manual(index)
+    assert np.array_equal(controller.layers.manual.data[index] == 1, labels == 1)
+    return labels
+
+
+def test_a_class_that_another_case_needs_stays_and_the_panel_says_so(three, truth, qtbot, said):
+    controller = three.controller
+    controller.labels.rename_class(1, "liver")
+    paint(controller, truth == 1, (8,))
+    three.key(Qt.Key.Key_N, SHIFT)
+    controller.labels.add_class("spleen")
+    controller.labels.remove_class(2)
+    controller.labels.remove_class(1)
+    qtbot.waitUntil(lambda: any("'liver' was removed here, but stays" in text for text in said), timeout=PATIENT)
+    assert any("image0 has labels of it" in sentence for sentence in said)
+    assert not any("'spleen' was removed" in sentence for sentence in said)
+    three.key(Qt.Key.Key_P, SHIFT)
+    assert [entry.name for entry in controller.session.labels.classes] == ["liver"]
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_project_that_cannot_be_made_leaves_nothing_behind(hands, folder, patients, tmp_path, panel, failed, existed):
+    scan = Path(shutil.copy(patients[0], tmp_path / "scan.nii.gz"))
+    hands.controller.cases.open_path(scan, background=False, plane="axial")
+    settle()
+    shutil.copy(patients[1], scan)  # the file was replaced meanwhile
+    if existed:
+        folder.mkdir()
+    panel.folds["Project"].set_open(True)
+    hands.answer("getSaveFileName", (str(folder), ""))
+    hands.click(panel.cases.make_button)
+    assert "the file was changed since it was opened" in failed[0]
+    assert folder.exists() == existed
+    assert not existed or not any(folder.iterdir())
+    assert hands.work.current is None
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------
@@ -316,7 +396,7 @@ def test_a_case_opened_by_itself_closes_the_project(three, patients, folder, sai
     wait_idle(three.qtbot, three.controller)
     assert three.work.current is None
     assert any(sentence.startswith("Project balls was closed") for sentence in said)
-    assert not panel.folds["Cases"].title.isChecked()
+    assert not panel.folds["Project"].title.isChecked()
     assert three.controller.viewer.title == "napari"
     with Project(folder) as project:
         assert project.is_writable
@@ -458,7 +538,7 @@ def test_a_moved_image_is_found_again(hands, folder, patients, tmp_path, panel, 
     hands.open(folder)
     hands.double_click("image1")
     assert hands.work.case.name == "image0"
-    assert any("the image of image1 is missing" in s and "'Find the image…' in the Cases section" in s for s in said)
+    assert any("the image of image1 is missing" in s and "'Find the image…' in the Project section" in s for s in said)
     assert "image missing" in hands.text("image1", "name")
     hands.answer("getOpenFileName", (str(patients[2]), ""))
     hands.click(panel.cases.find_button)

@@ -51,7 +51,7 @@ def press(button):
     until(button.isEnabled)
     QTest.mouseClick(button, left)
 QFileDialog.getExistingDirectory = staticmethod(lambda *_, **__: folder)
-panel.folds["Cases"].set_open(True)
+panel.folds["Project"].set_open(True)
 press(panel.cases.open_button)
 until(lambda: controller.project.case is not None and not controller.jobs.busy)
 assert controller.project.case.number == 2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from napari_dinoaugseg.case import open_case
-from napari_dinoaugseg.errors import CaseError, ProjectError, TrainingError
+from napari_dinoaugseg.errors import CaseError, OutputError, ProjectError, TrainingError
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.compute import ComputeConfig
@@ -251,6 +251,24 @@ def test_labels_are_saved_while_another_thread_writes_the_facts_of_the_case(proj
     with open_project(project.folder) as again:  # the thread is gone by now
         assert not unfinished.exists()
         assert again.status(again.cases[0]).labelled == (8,)
+
+
+def test_a_project_that_cannot_be_saved_leaves_no_folder(tmp_path, monkeypatch):
+    def full(path, content, **_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("napari_dinoaugseg.session.project.disk.write", full)
+    with pytest.raises(OutputError, match="No space left"):
+        Project(tmp_path / "project")
+    assert not (tmp_path / "project").exists()
+
+
+def test_a_project_from_disk_is_never_discarded(project, tmp_path):
+    project.close()
+    before = {path: path.read_bytes() for path in (tmp_path / "project").rglob("*.json")}
+    with open_project(tmp_path / "project") as again:
+        again.discard()
+    assert {path: path.read_bytes() for path in (tmp_path / "project").rglob("*.json")} == before
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"classes": 3}'])

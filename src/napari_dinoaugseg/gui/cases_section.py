@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QLineEdit, QMenu, QWidget
+from qtpy.QtWidgets import QFormLayout, QGridLayout, QLineEdit, QMenu, QWidget
 
+from napari_dinoaugseg.case import Plane
 from napari_dinoaugseg.case.files import DICOM_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, PICTURE_SUFFIXES, suffix_of
 from napari_dinoaugseg.gui.case_section import FILES
 from napari_dinoaugseg.gui.case_table import AddDialog, CaseTable
@@ -23,9 +24,11 @@ from napari_dinoaugseg.gui.widgets import (
     ask_for_volume,
     ask_where_to_save,
     button,
+    choice,
     chosen,
     column,
     confirmed,
+    quietly,
     row,
     sentence,
     single_shot,
@@ -46,6 +49,7 @@ _SHOWN = Change.PROJECT | Change.SESSION | Change.LABELS | Change.PREDICTIONS | 
 _KEEP, _LEAVE_OUT = "Keep it as the first case", "Leave it out"
 _EVERYTHING, _REVIEWED = "Everything", "Reviewed only"
 _LISTED = 5
+_ANY_PLANE = "smallest pixels"
 
 
 class CaseSteps(QWidget):
@@ -85,7 +89,7 @@ class CaseSteps(QWidget):
 
 
 class CasesSection(QWidget):
-    """The section "Cases"."""
+    """The section "Project"."""
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -112,6 +116,15 @@ class CasesSection(QWidget):
         self.folder_button = button(
             "Add folder…", "Add every volume in a folder, or DICOM series below it", self._add_folder
         )
+        self.plane = choice(
+            [_ANY_PLANE, *(plane.value for plane in Plane)],
+            "The direction of the slices of volumes that are added; it cannot change later",
+        )
+        self.plane.activated.connect(self._choose_plane)
+        self.plane_row = QWidget()
+        form = QFormLayout(self.plane_row)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Plane of new cases", self.plane)
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("Show only cases whose name contains…")
         self.filter.setClearButtonEnabled(True)
@@ -146,8 +159,8 @@ class CasesSection(QWidget):
         for position, widget in enumerate(self.exports):
             exports.addWidget(widget, position // 2, position % 2)
         suggested = row(self.next_text, self.go_button, stretch=0)
-        parts = (self.facts, grid, self.make_button, self.filter, self.table, self.find_button, suggested, exports)
-        column(self, *parts, self.result)
+        parts = (self.facts, grid, self.plane_row, self.make_button, self.filter, self.table, self.find_button)
+        column(self, *parts, suggested, exports, self.result)
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
@@ -164,9 +177,11 @@ class CasesSection(QWidget):
             widget.setEnabled(idle)
         self.make_button.setVisible(not has_project and controller.session is not None)
         self.make_button.setEnabled(idle and not controller.read_only)
-        for widget in (self.files_button, self.folder_button):
+        for widget in (self.files_button, self.folder_button, self.plane_row):
             widget.setVisible(has_project)
             widget.setEnabled(idle and writable)
+        plane = work.current.plane if work.current is not None else None
+        quietly(self.plane, lambda: self.plane.setCurrentText(plane or _ANY_PLANE))
         has_cases = work.current is not None and bool(work.current.cases)
         for widget in (self.filter, self.table, self.next_text, self.go_button):
             widget.setVisible(has_cases)
@@ -267,6 +282,11 @@ class CasesSection(QWidget):
             self.controller.project.open_folder(folder)
 
     # --- cases ------------------------------------------------------------------------------------------------------
+
+    def _choose_plane(self) -> None:
+        chosen_plane = self.plane.currentText()
+        self.controller.project.choose_plane(None if chosen_plane == _ANY_PLANE else chosen_plane)
+        self.refresh()
 
     def _open_case(self, case: ProjectCase) -> None:
         self.controller.project.open_case(case)

@@ -222,7 +222,9 @@ class Labelling:
         session, book = self.controller.session, self._book()
         if session is None or book is None:
             return
+        name = next((entry.name for entry in book.classes if entry.number == number), "")
         book.remove_class(number, erase=erase)
+        self.controller.project.note_removed_class(number, name)
         self.show(list(range(session.case.n_slices)))
         self.controller.touch(Change.PREDICTIONS)
         self.show_classes()

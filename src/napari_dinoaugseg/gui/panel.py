@@ -86,7 +86,7 @@ class Panel(QWidget):
         self.folds = {
             title: Collapsible(title, section, opened=opened)
             for title, section, opened in (
-                ("Cases", self.cases, True),
+                ("Project", self.cases, True),
                 ("Case", self.case, True),
                 ("Classes", self.classes, True),
                 ("Label", self.label, True),
@@ -163,18 +163,18 @@ class Panel(QWidget):
         self.saved.setVisible(bool(saving.state))
 
     def _show_project(self) -> None:
-        """Unfold the cases when a project is opened; fold them when a case is opened by itself."""
+        """Unfold the project when it is opened; fold it when a case is opened by itself."""
         name = self.controller.project.name
         if name != self._project:
             self._project = name
-            self.folds["Cases"].set_open(bool(name) or self.controller.session is None)
+            self.folds["Project"].set_open(bool(name) or self.controller.session is None)
             self.folds["Case"].set_open(not name and self.controller.session is None)
         if self.controller.session is None:
             self.refresh()
 
     def _show_case(self) -> None:
         if self.controller.session is not None and self.controller.project.current is None:
-            self.folds["Cases"].set_open(False)
+            self.folds["Project"].set_open(False)
         self.folds["Case"].set_open(self.controller.session is None and self.controller.project.current is None)
         self.folds["Review"].set_open(False)
         self._reviewed = False
@@ -376,8 +376,8 @@ def _to_open(controller: Controller) -> str:
     if project is None:
         return "1. Open a case: a file, a folder, an image layer of this viewer, or the brain sample."
     if not project.cases:
-        return "1. Add files or a folder in the Cases section."
-    return "Double-click a case in the Cases section."
+        return "1. Add files or a folder in the Project section."
+    return "Double-click a case in the Project section."
 
 
 def _to_label(session: Session, noun: str, elsewhere: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ from napari_dinoaugseg.cluster import compute_for
 from napari_dinoaugseg.errors import CaseError, DinoAugSegError, ProjectError, SeveralVolumesError
 from napari_dinoaugseg.gui.ahead import Ahead, Task
 from napari_dinoaugseg.gui.core import Change, guarded
-from napari_dinoaugseg.gui.saving import Loaded, show_view
+from napari_dinoaugseg.gui.saving import Loaded, sessions_root, show_view, when
 from napari_dinoaugseg.gui.thumbnails import Thumbnail, keep_thumbnail, read_thumbnail, thumbnail_of
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.gui.words import counted, in_words
 from napari_dinoaugseg.learning.events import Cancel, Notice
 from napari_dinoaugseg.session.active_time import ActiveTime
+from napari_dinoaugseg.session.earlier import take_earlier
 from napari_dinoaugseg.session.project import CaseStatus, MissingCaseError, Project, ProjectCase, is_project
 
 if TYPE_CHECKING:
@@ -67,12 +69,16 @@ class Added:
     Attributes:
         new: how many were added.
         known: how many have the pixels of a case that was there already.
+        labelled: how many brought labels of an earlier session.
+        notices: why labels of earlier sessions were left behind.
         errors: why the others could not be added.
         several: files with several volumes, and how many.
     """
 
     new: int = 0
     known: int = 0
+    labelled: int = 0
+    notices: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     several: list[tuple[Addition, int]] = field(default_factory=list)
 
@@ -157,6 +163,7 @@ class ProjectWork(QObject):
 
     several_found = Signal(object)  # files with several volumes, of which the person has to choose: Addition and count
     _added = Signal(object, object)  # from the adding thread: the project and a case
+    _classes_kept = Signal(object, object)  # from the writing thread: the project, see `Project.keep_snapshot`
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -172,7 +179,9 @@ class ProjectWork(QObject):
         self._wanted: tuple[ProjectCase, int | None] | None = None  # to be opened when the prediction has stopped
         self._clock = ActiveTime()
         self._settings_timer = single_shot(self._save_settings, self)
+        self._removed_classes: dict[int, str] = {}  # names by number, until it is known whether the project keeps them
         self._added.connect(self._on_added)
+        self._classes_kept.connect(self._on_classes_kept)
 
     # --- what is open -----------------------------------------------------------------------------------------------
 
@@ -306,18 +315,21 @@ class ProjectWork(QObject):
                 if case.record.fingerprint != session.case.fingerprint:
                     msg = f"{path}: the file was changed since it was opened. Open it again."
                     raise CaseError(msg)
+                if case.record.kind == "volume":
+                    project.plane = case.record.plane  # other cases are sliced alike
+                    project.save()
                 if session.is_trained:
                     project.use_model_of(session)
                 return Opened(project, {}, {case.number: self._picture(project, case)}), case
             except BaseException:
-                project.close()
+                project.discard()
                 raise
 
         def done(made: tuple[Opened, ProjectCase]) -> None:
             if session is controller.session:
                 self._take_with(session, *made)
             else:
-                made[0].project.close()
+                made[0].project.discard()
 
         controller.jobs.run("Making the project", work, done)
 
@@ -362,6 +374,7 @@ class ProjectWork(QObject):
         self._save_settings(project)
         self.controller.guarded(project.close)
         self.case, self.missing, self._wanted, self._live = None, None, None, None
+        self._removed_classes.clear()
         self._statuses, self.thumbnails = {}, {}
         self.ahead.failed.clear()
         self.order.reset()
@@ -405,7 +418,7 @@ class ProjectWork(QObject):
     def add(self, additions: Sequence[Addition], notices: Iterable[str] = ()) -> None:
         """Add cases; one that cannot be added does not stop the others."""
         project = self._require_project()
-        cancel = Cancel()
+        cancel, root = Cancel(), sessions_root()
 
         def source() -> Generator[Any, None, Added]:
             added = Added()
@@ -417,8 +430,13 @@ class ProjectWork(QObject):
                 path = addition.path if isinstance(addition.path, Path) else list(addition.path)
                 try:
                     case, is_new = project.add(
-                        path, series=addition.series, component=addition.component, name=addition.name
+                        path,
+                        plane=project.plane,
+                        series=addition.series,
+                        component=addition.component,
+                        name=addition.name,
                     )
+                    earlier = take_earlier(project, case, root) if is_new else None
                     picture = self._picture(project, case)
                 except SeveralVolumesError as error:
                     added.several.append((addition, error.count))
@@ -426,16 +444,22 @@ class ProjectWork(QObject):
                     added.errors.append(in_words(error))
                 else:
                     added.new, added.known = added.new + is_new, added.known + (not is_new)
-                    self._added.emit(project, (case, picture))
+                    if earlier is not None and earlier.reason:
+                        saved = when(earlier.saved)
+                        added.notices.append(f"{case.name}: labels of {saved} were left behind. {earlier.reason}")
+                    elif earlier is not None:
+                        added.labelled += 1
+                    self._added.emit(project, (case, picture, project.status(case, quick=True)))
                 yield None
             return added
 
         self.controller.jobs.start("Adding cases", source, self._on_all_added, cancel)
 
-    def _on_added(self, project: Project, found: tuple[ProjectCase, Thumbnail]) -> None:
-        case, picture = found
+    def _on_added(self, project: Project, found: tuple[ProjectCase, Thumbnail, CaseStatus]) -> None:
+        case, picture, status = found
         if project is self.current:
             self.thumbnails[case.number] = picture
+            self._statuses[case.number] = status
             self.order.append(case)
             self._show_title()
             self.controller.touch(Change.PROJECT)
@@ -446,6 +470,10 @@ class ProjectWork(QObject):
         words = f"{counted(added.new, 'case')} added."
         if known:
             words = f"{words} {known} with the same pixels {'was' if known == 1 else 'were'} there already."
+        if added.labelled:
+            brought = "brought the labels of an earlier session, which is kept as it was"
+            words = f"{words} {added.labelled} {brought}."
+        words = "\n".join([words, *added.notices[:_LISTED_ERRORS]])
         if errors:
             more = f"\n… and {len(errors) - _LISTED_ERRORS} more." if len(errors) > _LISTED_ERRORS else ""
             listed = "\n".join(errors[:_LISTED_ERRORS])
@@ -590,7 +618,14 @@ class ProjectWork(QObject):
 
     def _saver(self, project: Project, case: ProjectCase) -> Callable[[SessionStore, Snapshot], None]:
         """Saves a snapshot of a case together with what the project knows of it; called in the writing thread."""
-        return lambda store, snapshot: project.keep_snapshot(case, snapshot, store, may_remove_classes=True)
+
+        def save(store: SessionStore, snapshot: Snapshot) -> None:
+            kept = project.keep_snapshot(case, snapshot, store, may_remove_classes=True)
+            if kept:
+                with contextlib.suppress(RuntimeError):  # the program exits and the window is deleted
+                    self._classes_kept.emit(project, kept)
+
+        return save
 
     def _picture(self, project: Project, case: ProjectCase) -> Thumbnail:
         """The thumbnail of a case, made of its pixels where none is kept."""
@@ -604,11 +639,26 @@ class ProjectWork(QObject):
     def _require_project(self) -> Project:
         """The project. Raises ProjectError if there is none, or if it cannot be changed."""
         if self.current is None:
-            msg = "No project is open. Choose 'New project…' or 'Open project…' in the Cases section."
+            msg = "No project is open. Choose 'New project…' or 'Open project…' in the Project section."
             raise ProjectError(msg)
         if self.read_only:
             raise ProjectError(self.read_only)
         return self.current
+
+    def note_removed_class(self, number: int, name: str) -> None:
+        """Note that the person removed a class in the open case: the project keeps it if another case needs it."""
+        if self.current is not None:
+            self._removed_classes[number] = name
+
+    def _on_classes_kept(self, project: Project, kept: dict[int, str]) -> None:
+        for number, case in kept.items():
+            name = self._removed_classes.pop(number, None)
+            if name is not None and project is self.current:
+                self.controller.notify(
+                    f"'{name}' was removed here, but stays a class of project {self.name}: {case} has labels of it. "
+                    "To remove it from the project, remove it there as well.",
+                    "notice",
+                )
 
     # --- from case to case ------------------------------------------------------------------------------------------
 
@@ -693,6 +743,15 @@ class ProjectWork(QObject):
             self.open_case(*wanted)
         else:
             self.ahead.wake()
+
+    @guarded
+    def choose_plane(self, plane: str | None) -> None:
+        """Choose the plane in which volumes are added from now on; None = that with the smallest pixels, for each."""
+        project = self._require_project()
+        if plane != project.plane:
+            project.plane = plane
+            self._settings_timer.start(_SOON)
+            self.controller.touch(Change.PROJECT)
 
     def configure(self, settings: Settings, config: ComputeConfig) -> None:
         """Take over settings of the next training and where to compute."""

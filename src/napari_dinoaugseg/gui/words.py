@@ -40,7 +40,7 @@ REMEDIES: dict[Hint, str] = {
     Hint.MODEL_IS_NO_ENCODER: "Use it with 'Apply a saved model…', and choose the file of an encoder here.",
     Hint.SAME_WEIGHTS: "Choose the same encoder weights in the Case section, or train a new model.",
     Hint.SESSION_FOLDER: "Free some space, or choose another folder for sessions in the preferences.",
-    Hint.FIND_CASE: "Put it back, or choose 'Find the image…' in the Cases section.",
+    Hint.FIND_CASE: "Put it back, or choose 'Find the image…' in the Project section.",
     Hint.ONE_CASE: "Open one of them in the Case section.",
     Hint.COHORT_OR_CASE: "Open one of them in the Case section.",
     Hint.REPLACE_MASKS: "Choose another folder.",

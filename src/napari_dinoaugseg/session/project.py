@@ -22,6 +22,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,7 +34,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from napari_dinoaugseg import disk
-from napari_dinoaugseg.case import Case, MaskOptions, open_case
+from napari_dinoaugseg.case import Case, MaskOptions, Plane, open_case
 from napari_dinoaugseg.case.recorded import CaseRecord, RecordedCase, require_same
 from napari_dinoaugseg.errors import (
     CaseError,
@@ -234,6 +235,7 @@ class Project:
 
     Attributes:
         cases: in the order in which they were added.
+        plane: in which volumes are added in the panel; None = the plane with the smallest pixels, for each.
         classes: shared by all cases.
         settings: of the next training.
         trainings: oldest first.
@@ -263,6 +265,8 @@ class Project:
         self._written: dict[int, dict[str, Any]] = {}  # what `case.json` of each case holds
         self._labels: dict[int, tuple[int, LabelledCase]] = {}  # labels of a case, by the time of its index
         _require_project(self.folder)
+        self._was_there = self.folder.exists()
+        self._is_new = not ((self.folder / "cases").exists() or (self.folder / PROJECT_NAME).exists())
         try:
             (self.folder / "cases").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -273,14 +277,20 @@ class Project:
         self.classes: list[LabelClass] = []
         self.settings = settings or Settings()
         self.trainings: list[Training] = []
+        self.plane: str | None = None
         self._model: Path | None = None
         self._model_recipe: Recipe | None = None
-        self._load(settings)
-        self.cases = list(self._found_cases())
-        if self.is_writable:
-            self._sweep()
-            if not (self.folder / PROJECT_NAME).exists():
-                self.save()
+        self.cases: list[ProjectCase] = []
+        try:
+            self._load(settings)
+            self.cases = list(self._found_cases())
+            if self.is_writable:
+                self._sweep()
+                if not (self.folder / PROJECT_NAME).exists():
+                    self.save()
+        except BaseException:
+            self.discard()
+            raise
 
     # --- the folder -------------------------------------------------------------------------------------------------
 
@@ -314,6 +324,21 @@ class Project:
         self._lock.release()
         self._opened = None
 
+    def discard(self) -> None:
+        """Release the lock, and delete what this object created if the project is new: what it was made for failed."""
+        is_ours = self._is_new and self.is_writable
+        self._lock.release()
+        self._opened = None
+        if not is_ours:
+            return
+        shutil.rmtree(self.folder / "cases", ignore_errors=True)
+        for path in (self.folder / PROJECT_NAME, self.folder / "lock", *self.folder.glob("model_*.safetensors")):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if not self._was_there:
+            with contextlib.suppress(OSError):  # somebody has put something into it
+                self.folder.rmdir()
+
     def __enter__(self) -> Project:
         return self
 
@@ -335,6 +360,7 @@ class Project:
         content = {
             "schema": SCHEMA,
             "classes": to_plain(self.classes),
+            "plane": self.plane,
             "settings": self.settings.model_dump(mode="json"),
             "model": self.model_file,
             "model_settings": None
@@ -372,6 +398,8 @@ class Project:
         try:
             self.classes = from_plain(values["classes"])
             self.trainings = [_training_from_plain(entry) for entry in values["trainings"]]
+            plane = values.get("plane")  # projects of earlier versions have none
+            self.plane = None if plane is None else Plane(plane).value
             if settings is None:
                 self.settings = Settings.checked(values["settings"])
             if values["model"] is not None:
@@ -594,7 +622,7 @@ class Project:
 
     def keep_snapshot(
         self, case: ProjectCase, snapshot: Snapshot, store: SessionStore, *, may_remove_classes: bool = False
-    ) -> None:
+    ) -> dict[int, str]:
         """As :meth:`keep`, in any thread.
 
         Args:
@@ -603,10 +631,15 @@ class Project:
             store: of the case.
             may_remove_classes: classes that the snapshot lacks were removed by the person; they leave the project too,
                 unless labels of another case hold them.
+
+        Returns:
+            The numbers of the classes that the snapshot lacks and the project keeps for the sake of another case, with
+            the name of that case.
         """
         store.save(snapshot)
         lacking = {entry.number for entry in self.classes} - {entry.number for entry in snapshot.book.classes}
-        gone = lacking - self._classes_elsewhere(case) if may_remove_classes and lacking else set()
+        elsewhere = self._classes_elsewhere(case) if may_remove_classes and lacking else {}
+        gone = lacking - set(elsewhere) if may_remove_classes else set()
         with self._writing:
             merged = {entry.number: entry for entry in self.classes if entry.number not in gone}
             merged.update({entry.number: entry for entry in snapshot.book.classes})
@@ -615,11 +648,16 @@ class Project:
                 self.classes = classes
                 self.save()
             self.save_case(case)
+        return {number: elsewhere[number] for number in sorted(lacking & set(elsewhere))}
 
-    def _classes_elsewhere(self, case: ProjectCase) -> set[int]:
-        """The numbers of classes in the labels of the other cases."""
-        others = self.labelled(but=case).values()
-        return {int(number) for other in others for labels in other.labels.values() for number in np.unique(labels)}
+    def _classes_elsewhere(self, case: ProjectCase) -> dict[int, str]:
+        """The numbers of classes in the labels of the other cases, each with the name of one of them."""
+        found: dict[int, str] = {}
+        names = {other.number: other.name for other in self.cases}
+        for number, other in self.labelled(but=case).items():
+            for labels in other.labels.values():
+                found.update({int(value): names[number] for value in np.unique(labels) if value not in found})
+        return found
 
     def load_labels(self, case: ProjectCase, path: Path, slices: Sequence[int] | None = None) -> bool:
         """Load the labels of a case from a file; see :meth:`Session.load_labels`.
