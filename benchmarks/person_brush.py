@@ -34,12 +34,12 @@ SPECK = 3
 
 _LARGEST = 20  # napari's slider ends at a brush of 40 pixels
 _SIZES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the sizes that fit along the axis, which ones the person weighs
-_TOUCHING = np.ones((3, 3), bool)
+TOUCHING = np.ones((3, 3), bool)
 
 Mask = NDArray[np.bool_]
 Point = tuple[int, int]
 
-_medial_axis: Callable[[Mask], Mask] = skeletonize
+medial_axis: Callable[[Mask], Mask] = skeletonize
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def correct(found: NDArray[np.integer], truth: NDArray[np.integer]) -> Correctio
     labels = found.astype(np.uint16)
     box = _bounding_box((found != 0) | (truth != 0))
     here, true = labels[box], truth[box]  # a view: what is painted here is painted on the slice
-    room = {int(number): _room(true == number) for number in np.unique(true)}
+    room = {int(number): room_for(true == number) for number in np.unique(true)}
     strokes = 0
     while wrong := wrong_classes(here, true):
         number, region = _largest_error(here, true, wrong)
@@ -92,7 +92,7 @@ def _bounding_box(mask: Mask) -> tuple[slice, slice]:
     return slice(max(0, rows[0] - 1), rows[-1] + 2), slice(max(0, columns[0] - 1), columns[-1] + 2)
 
 
-def _room(of: Mask) -> NDArray[np.int64]:
+def room_for(of: Mask) -> NDArray[np.int64]:
     """The largest n at each pixel, (H, W), of which a brush centred there stays in the mask; -1 outside of it.
 
     The picture's edge bounds no brush: paint beyond it is lost.
@@ -109,7 +109,7 @@ def _largest_error(found: NDArray[np.integer], truth: NDArray[np.integer], wrong
     errors = (found != truth) & (np.isin(found, numbers) | np.isin(truth, numbers))
     best, chosen, region = 0, 0, errors
     for number in np.unique(truth[errors]).tolist():
-        parts, _ = ndimage.label(errors & (truth == number), _TOUCHING)
+        parts, _ = ndimage.label(errors & (truth == number), TOUCHING)
         sizes = np.bincount(parts.ravel())[1:]
         if sizes.max() > best:
             best, chosen, region = int(sizes.max()), number, parts == 1 + int(sizes.argmax())
@@ -121,29 +121,29 @@ def _stroke(region: Mask, room: NDArray[np.int64]) -> Mask:
 
     Args:
         region: (H, W) wrong pixels.
-        room: of their true class, see `_room`.
+        room: of their true class, see `room_for`.
     """
-    axis = _medial_axis(region)
+    axis = medial_axis(region)
     if not axis.any():
         axis = region
     fitting = room[axis]
     sizes = sorted({int(n) for n in np.quantile(fitting, _SIZES, method="nearest")}, reverse=True)
-    sweeps = (_sweep(_longest_path(axis & (room >= n)), n) for n in sizes)
+    sweeps = (sweep(longest_path(axis & (room >= n)), n) for n in sizes)
     return max(sweeps, key=lambda swept: int(np.count_nonzero(swept & region)))  # of equals the larger brush
 
 
-def _sweep(path: Mask, size: int) -> Mask:
+def sweep(path: Mask, size: int) -> Mask:
     """Pixels under a brush that moves along a path."""
     swept: Mask = ndimage.distance_transform_edt(~path) <= size + 0.5
     return swept
 
 
-def _longest_path(axis: Mask) -> Mask:
+def longest_path(axis: Mask) -> Mask:
     """The longest of the shortest paths in the largest connected part of an axis: end to end, without branches.
 
     Of a ring it is one half, for which the person turns the hand once.
     """
-    parts, _ = ndimage.label(axis, _TOUCHING)
+    parts, _ = ndimage.label(axis, TOUCHING)
     largest = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
     points: set[Point] = {(int(row), int(column)) for row, column in np.argwhere(largest)}
     end = list(_ways_from(min(points), points))[-1]
