@@ -146,7 +146,7 @@ def _longest_way(solid: Mask) -> Mask:
 
 def _loops(truth: Labels, size: int, distance: float, random: np.random.Generator) -> list[Mask]:
     """A loop around each group of structures, the largest group first."""
-    margin = max(truth.shape) // 2
+    margin = int(4 * distance * np.sqrt(np.count_nonzero(truth))) + 2 * size + 8
     anything = np.pad(truth > 0, margin)
     parts, _ = ndimage.label(anything, TOUCHING)
     areas = np.bincount(parts.ravel())
