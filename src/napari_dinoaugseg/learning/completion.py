@@ -1,14 +1,14 @@
-"""Completion: a few strokes on a slice, and a label for each of its pixels.
+"""Completion: from a few strokes on a slice to a label for each of its pixels.
 
-Every pixel is as far from a class as the cheapest path to its strokes. Four costs of a path are measured: its length, the
-edges that it crosses at a fine and at a coarse scale, and how unlike the class's strokes the pixels on it are. The
-logarithms of these geodesic distances (Bai and Sapiro, "A geodesic framework for fast interactive image and video
-segmentation", ICCV 2007; Criminisi, Sharp and Blake, "GeoS", ECCV 2008) are added up to a score for each class. A second
-sum lets the neighbourhood vote, which makes the outline smooth. The weights of the sums were fitted, see
+A pixel is as far from a class as the cheapest path to its strokes. Paths have four costs: their length, the edges that
+they cross at a fine and at a coarse scale, and how unlike the strokes of the class their pixels are. The logarithms of
+these geodesic distances (Bai and Sapiro, "A geodesic framework for fast interactive image and video segmentation", ICCV
+2007; Criminisi, Sharp and Blake, "GeoS: geodesic image segmentation", ECCV 2008) are summed up to a score for each
+class. A second sum adds the votes of the neighbourhood, which smooth the outline. The weights of both sums were fitted:
 docs/decisions/completion.md.
 
-The grid on which paths are searched covers the strokes and is at most `SIDE` pixels wide. Scores, not labels, are
-brought back to the pixels of the slice, so that the outline is finer than the grid.
+Paths are searched on a grid that covers the strokes, at most `SIDE` pixels wide. Probabilities, not labels, are resized
+from it to the slice, so that the outline is finer than the grid.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def complete(
         (H, W) class numbers; without `UNKNOWN` if there are strokes of at least two classes.
 
     Raises:
-        LabelError: strokes or a map do not have the size of the image.
+        LabelError: strokes or a map do not have the size of the image, or a stroke has a number that no class can have.
     """
     shape = image.shape[:2]
     _check(image, strokes, probability)
@@ -84,11 +84,10 @@ def complete(
     whole = (slice(0, shape[0]), slice(0, shape[1]))
     box = whole if probability is not None else _box(marks)
     found = _complete_box(image, marks, numbers, box, probability)
-    around = _outside(found, box, shape)
-    if around is None:  # a region reaches out of the box
-        box, around = whole, 0
+    if _leaves(found, box, shape):
+        box = whole
         found = _complete_box(image, marks, numbers, box, probability)
-    labels = np.full(shape, around, np.uint16)
+    labels = np.zeros(shape, np.uint16)
     labels[box] = found
     labels[marks != UNKNOWN] = marks[marks != UNKNOWN]
     return labels if probability is not None else _connected(labels, marks)
@@ -99,6 +98,9 @@ def _check(
 ) -> None:
     if strokes.shape != image.shape[:2]:
         msg = f"The strokes have {_size(strokes)} pixels and the slice {_size(image)}. Paint on the slice itself."
+        raise LabelError(msg)
+    if strokes.size and not (strokes.min() >= 0 and strokes.max() <= UNKNOWN):
+        msg = f"Strokes have the class numbers 0 to {UNKNOWN - 1}, and {UNKNOWN} where there is none. Paint them again."
         raise LabelError(msg)
     for number, values in (probability or {}).items():
         if values.shape != image.shape[:2]:
@@ -126,19 +128,15 @@ def _box(marks: Labels) -> Box:
     )
 
 
-def _outside(found: Labels, box: Box, shape: tuple[int, int]) -> int | None:
-    """The one class on the border of a box inside the slice; None if there are several."""
+def _leaves(found: Labels, box: Box, shape: tuple[int, ...]) -> bool:
+    """Whether anything but background reaches the border of a box within a slice of this shape."""
     rows, columns = box
-    sides = [
-        found[:1] if rows.start > 0 else found[:0],
-        found[-1:] if rows.stop < shape[0] else found[:0],
-        found[:, :1] if columns.start > 0 else found[:, :0],
-        found[:, -1:] if columns.stop < shape[1] else found[:, :0],
-    ]
-    numbers = np.unique(np.concatenate([side.ravel() for side in sides]))
-    if numbers.size > 1:
-        return None
-    return int(numbers[0]) if numbers.size else 0
+    return bool(
+        (rows.start > 0 and found[0].any())
+        or (rows.stop < shape[0] and found[-1].any())
+        or (columns.start > 0 and found[:, 0].any())
+        or (columns.stop < shape[1] and found[:, -1].any())
+    )
 
 
 def _complete_box(
@@ -155,7 +153,8 @@ def _complete_box(
     vote = np.float32(0) if model is None else _MODEL * _trust(model, grid) * np.log(model + np.float32(_FLOOR))
     first = _softmax(_weighted(measures, _FIRST) + vote)
     second = _softmax(_weighted(np.concatenate([measures, _votes(first, grid)]), _SECOND) + vote)
-    return numbers[resized(second, marks[box].shape).argmax(axis=0)]
+    found: Labels = numbers[resized(second, marks[box].shape).argmax(axis=0)]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +178,7 @@ class Grid:
 def grid_of(image: NDArray[Any], marks: Labels, numbers: Labels) -> Grid:
     """The grid of a box; of several classes in one of its pixels the one with most stroke pixels counts."""
     unit = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image.astype(np.float32)
+    unit = np.nan_to_num(unit)
     channels = unit[np.newaxis] if unit.ndim == 2 else np.moveaxis(unit, 2, 0)
     height, width = marks.shape
     scale = min(1.0, SIDE / max(height, width))
@@ -362,7 +362,7 @@ def _on_grid(probability: Mapping[int, NDArray[np.floating]], numbers: Labels, b
 
 
 def _trust(model: Floats, grid: Grid) -> Floats:
-    """How probable the model finds the nearest stroke's class under that stroke, (h, w): where it errs, it has no vote."""
+    """Probability of the nearest stroke's class under that stroke, (h, w): a model has no vote where it errs."""
     strokes = grid.seeds.any(axis=0)
     nearest = ndimage.distance_transform_edt(~strokes, return_distances=False, return_indices=True)
     trust: Floats = (model * grid.seeds).sum(axis=0)[tuple(nearest)]
@@ -381,7 +381,7 @@ def _softmax(scores: Floats) -> Floats:
 
 
 def _connected(labels: Labels, marks: Labels) -> Labels:
-    """Labels in which every region holds a stroke of its class; other regions take the nearest class of one that does."""
+    """Labels in which every component holds a stroke of its class; others take the class of the nearest that does."""
     orphans = np.zeros(labels.shape, bool)
     for number in np.unique(labels):
         parts, count = ndimage.label(labels == number)
