@@ -32,6 +32,7 @@ Box = tuple[slice, slice]
 SIDE = 160
 """Pixels along the longer side of the grid, at most."""
 
+_LEAST, _FINER = 80, 3  # of smaller boxes the grid is finer than the slice: up to this side, and by this factor at most
 _MARGIN = 0.05  # around the strokes, of the longer side of their bounding box
 _FINE, _COARSE = 1.0, 2.0  # grid pixels: the scales of edges
 _SHORTCUT = 0.01  # cost of a step without an edge; the strongest edges cost 1
@@ -181,8 +182,12 @@ def grid_of(image: NDArray[Any], marks: Labels, numbers: Labels) -> Grid:
     unit = np.nan_to_num(unit)
     channels = unit[np.newaxis] if unit.ndim == 2 else np.moveaxis(unit, 2, 0)
     height, width = marks.shape
-    scale = min(1.0, SIDE / max(height, width))
+    longest = max(height, width)
+    scale = SIDE / longest if longest > SIDE else min(_FINER, max(1.0, _LEAST / longest))
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if scale > 1:
+        sources = ((2 * np.arange(n) + 1) * before // (2 * n) for n, before in zip(shape, marks.shape, strict=True))
+        return Grid(resized(channels, shape), marks[np.ix_(*sources)] == numbers[:, np.newaxis, np.newaxis])
     rows, columns = np.nonzero(marks != UNKNOWN)
     places = ((2 * rows + 1) * shape[0] // (2 * height), (2 * columns + 1) * shape[1] // (2 * width))
     counts = np.zeros((len(numbers), *shape), np.int64)
