@@ -173,7 +173,7 @@ class Grid:
     @property
     def side(self) -> int:
         """Pixels along the longer side."""
-        return max(self.seeds.shape[1:])
+        return max(int(side) for side in self.seeds.shape[1:])
 
 
 def grid_of(image: NDArray[Any], marks: Labels, numbers: Labels) -> Grid:
