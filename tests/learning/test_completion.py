@@ -187,6 +187,17 @@ def test_a_stroke_narrower_than_the_grid_still_counts() -> None:
     assert set(np.unique(labels)) == {0, 1}
 
 
+def test_two_dots_in_one_pixel_of_the_grid_both_count() -> None:
+    shape = (1000, 1000)
+    strokes = blank(shape)
+    strokes[ring(shape, (500, 500), 400)] = 0
+    strokes[500, 500], strokes[500, 501] = 1, 2
+    labels = complete(noisy(disc(shape, (500, 500), 300)), strokes)
+    assert labels[500, 500] == 1
+    assert labels[500, 501] == 2
+    assert labels[250, 500] in (1, 2)
+
+
 def test_a_stroke_on_the_wrong_side_moves_the_border(structure: tuple[NDArray[np.bool_], Strokes]) -> None:
     truth, strokes = structure
     more = strokes.copy()

@@ -164,7 +164,7 @@ class Grid:
 
     Attributes:
         channels: (C, h, w) of the image, 0 to 1.
-        seeds: (K, h, w) where each class has strokes; at most one class in a pixel.
+        seeds: (K, h, w) where each class has strokes; every class has some.
     """
 
     channels: Floats
@@ -195,10 +195,8 @@ def grid_of(image: NDArray[Any], marks: Labels, numbers: Labels) -> Grid:
     seeds = (counts == counts.max(axis=0)) & (counts > 0)
     seeds &= np.cumsum(seeds, axis=0) == 1
     for of, count in zip(seeds, counts, strict=True):
-        if not of.any():  # a class whose few pixels lie beside longer strokes of others keeps one
-            place = np.unravel_index(count.argmax(), shape)
-            seeds[:, *place] = False
-            of[place] = True
+        if not of.any():  # a class whose few pixels lie beside longer strokes of others shares one with them
+            of[np.unravel_index(count.argmax(), shape)] = True
     return Grid(resized(channels, shape), seeds)
 
 
@@ -255,9 +253,9 @@ def _outline(lengths: Floats, seeds: Mask) -> Floats:
         seeds: (K, h, w) of the strokes.
 
     Returns:
-        (3, K, h, w): 1, and the length and its logarithm in parts of the way from the strokes inside; all times the
-        number of classes over that of strokes, for the more strokes are drawn the less is left to guess. 0 for a class
-        that encloses no other.
+        (3, K, h, w): 1, the logarithm of the length over that from the strokes inside, and this ratio itself; all times
+        the number of classes over that of strokes, for the more strokes are drawn the less is left to guess. 0 for a
+        class that encloses no other.
     """
     drawn = sum(ndimage.label(of, _TOUCHING)[1] for of in seeds)
     found = np.zeros((3, *lengths.shape), np.float32)
