@@ -132,7 +132,7 @@ def _after_each_other(
     for case, index in wanted:
         groups.setdefault(case.name, []).append(index)
     n_classes = len(_classes(samples.values())) + 1
-    whole = project.settings.all_steps(n_classes, len(wanted), warm=False, n_cases=len(groups))
+    whole = project.settings.planned_steps(n_classes, len(wanted), warm=False)
     factor = project.settings.planned_steps(n_classes, 1, warm=False) / project.settings.steps
     # Warm or not, every training has the same share of the steps, however many slices it has.
     settings = project.settings.with_changes(steps=max(1, round(whole / len(groups) / factor)), warm_steps=1.0, shows=0)

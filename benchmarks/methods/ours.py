@@ -45,8 +45,7 @@ def learn(problem: Problem, settings: Settings) -> Learnt:
         for sample, indices in groupby(order, lambda index: problem.cases.place(index)[0]):
             yield from _predict(project, problem, sample, set(indices))
 
-    n_cases = len({problem.cases.place(index)[0] for index in problem.labelled})
-    planned = settings.all_steps(problem.n_classes, len(problem.labelled), warm=False, n_cases=n_cases)
+    planned = settings.planned_steps(problem.n_classes, len(problem.labelled), warm=False)
     encoded = min(len(problem.labelled) * (1 + settings.views), planned * settings.batch_size)
     return Learnt(masks, steps, planned, seconds, encoded)
 

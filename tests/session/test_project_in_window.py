@@ -162,7 +162,7 @@ def test_cases_of_one_name_have_masks_of_their_own(project, tmp_path):
     label(project, 0, 1)
     out = tmp_path / "out"
     out.mkdir()
-    results = list(masks_of(project, project.cases[:2], out))
+    results = list(masks_of(project, project.cases[:2], out, replace=True))
     assert [result.path for result in results] == [out / "scan_001.nii.gz", out / "Scan_002.nii.gz"]
     assert existing_files(project.cases[:2], out) == sorted(result.path for result in results)
 
@@ -173,7 +173,7 @@ def test_a_case_without_its_image_does_not_stop_the_masks_of_the_others(project,
     project.cases[0].path.unlink()
     out = tmp_path / "out"
     out.mkdir()
-    first, second = masks_of(project, project.cases[:2], out)
+    first, second = masks_of(project, project.cases[:2], out, replace=True)
     assert first.path is None
     assert "is missing" in str(first.problems[0])
     assert second.path == out / "case1.nii.gz"

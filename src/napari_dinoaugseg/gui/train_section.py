@@ -29,7 +29,7 @@ from napari_dinoaugseg.gui.widgets import (
 )
 from napari_dinoaugseg.gui.words import counted, noun_of
 from napari_dinoaugseg.learning.events import Progress, Stage
-from napari_dinoaugseg.learning.settings import OWN_SLICES, PRESETS, Settings
+from napari_dinoaugseg.learning.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -62,15 +62,7 @@ class Job:
 
 
 def job(
-    settings: Settings,
-    encoder: str | None,
-    new: int,
-    to_predict: int,
-    *,
-    kind: str,
-    classes: int,
-    warm: bool,
-    cases: int = 1,
+    settings: Settings, encoder: str | None, new: int, to_predict: int, *, kind: str, classes: int, warm: bool
 ) -> Job:
     """The work of a training and the prediction after it.
 
@@ -82,17 +74,15 @@ def job(
         kind: of the case, "volume" or "pictures".
         classes: their number without the background; more classes take more steps.
         warm: whether a trained model is continued.
-        cases: with labelled slices; many take a second training.
     """
     area = (settings.input_size / 256) ** 2
     heavier = next((factor for name, factor in _SLOWER.items() if encoder and encoder.endswith(name)), 1.0)
     blocks = 1.0 if settings.blocks == "conv" else _LEAN
     sides = _SIDES if kind == "pictures" and settings.mirrors and classes == 1 else 1
-    steps = settings.all_steps(classes + 1, new, warm=warm, n_cases=cases)
-    own = OWN_SLICES * settings.own_rounds(cases)
-    views = min((new + own) * (settings.views + 1), steps * settings.batch_size)  # no more than the steps use
+    steps = settings.planned_steps(classes + 1, new, warm=warm)
+    views = min(new * (settings.views + 1), steps * settings.batch_size)  # no more than the steps use
     return Job(
-        units={"encode": views, "train": steps, "predict": to_predict + own},
+        units={"encode": views, "train": steps, "predict": to_predict},
         seconds={
             "encode": _ENCODE * area * heavier,
             "train": _STEP * blocks * area * (settings.width or 256) / 64 * settings.batch_size / 4,
@@ -255,7 +245,6 @@ class Head(QWidget):
             kind=session.case.kind,
             classes=len(session.labels.classes),
             warm=warm,
-            cases=bool(session.labels.labelled) + len(controller.project.labelled_elsewhere),
         )
 
     def _new_slices(self, session: Session, *, warm: bool) -> int:

@@ -13,14 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from napari_dinoaugseg.errors import SettingsError
 
-_MANY_CASES = 5
-"""Cases from which on a decoder also learns from its own masks, unless the setting says otherwise."""
-_ROUNDS = 2
-OWN_SLICES = 320
-"""Unlabelled slices, at most, that a training on own masks learns from."""
-_LONGER = 5 / 3
-"""Steps of a training on own masks, relative to the first: it has more to learn from."""
-
 PresetName = Literal["fast", "balanced", "paper"]
 
 
@@ -72,13 +64,6 @@ class Settings(BaseModel):
         ge=0,
         le=1000,
         description="Least times that a first training shows a labelled slice; 3 times the steps at most",
-    )
-    self_training: int | None = Field(
-        None,
-        ge=0,
-        le=4,
-        description="Further trainings in which the decoder also learns from its own masks of unlabelled slices; "
-        "empty = two if it learns from many cases",
     )
     warm_steps: float = Field(0.4, gt=0, le=1, description="Share of the steps when a trained decoder is continued")
     batch_size: int = Field(4, ge=1, le=256, description="Slices per step")
@@ -164,22 +149,6 @@ class Settings(BaseModel):
         steps = min(max(self.steps, self.shows * n_slices / self.batch_size), 3 * self.steps)
         return max(1, round(steps * factor))
 
-    @property
-    def on_own_masks(self) -> Settings:
-        """The settings of a training on own masks."""
-        return self.with_changes(steps=round(self.steps * _LONGER), shows=0)
-
-    def all_steps(self, n_classes: int, n_slices: int, *, warm: bool, n_cases: int = 1) -> int:
-        """As :meth:`planned_steps`, with the trainings on own masks that there are for so many labelled cases."""
-        further = self.on_own_masks.planned_steps(n_classes, n_slices, warm=warm)
-        return self.planned_steps(n_classes, n_slices, warm=warm) + self.own_rounds(n_cases) * further
-
-    def own_rounds(self, n_cases: int) -> int:
-        """How many trainings on own masks follow one on labelled slices of so many cases."""
-        if self.self_training is not None:
-            return self.self_training
-        return _ROUNDS if n_cases >= _MANY_CASES else 0
-
     def with_changes(self, **changes: Any) -> Settings:
         """A validated copy with some values changed."""
         return self.checked({**self.model_dump(), **changes})
@@ -199,7 +168,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "learning_rate": 6e-3,
             "views": 7,
             "shows": 16,
-            "self_training": 0,
             "mirrors": False,
         },
         "balanced": {},
@@ -222,7 +190,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "weight_decay": 0.0,
             "average": 0.0,
             "views": 0,
-            "self_training": 0,
             "mirrors": False,
             "class_steps": 0.0,
             "class_balance": 0.0,

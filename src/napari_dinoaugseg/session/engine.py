@@ -23,9 +23,8 @@ from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.live import Learner
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.predict import choose_tta, predict
-from napari_dinoaugseg.learning.self_training import fit_with_own_masks
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.train import Example
+from napari_dinoaugseg.learning.train import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
 from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder, resolve_encoder
@@ -121,12 +120,11 @@ class Engine:
         warm = self.decoder if self.numbers == numbers else None
         examples = [Example(index, _to_indices(values, numbers)) for index, values in sorted(labels.items())]
         self._use_precision(settings.precision)
-        trained = yield from fit_with_own_masks(
+        trained = yield from fit(
             self.store,
             examples,
             settings,
             n_classes=len(numbers) + 1,
-            rounds=settings.own_rounds(len(self.case.parts)),
             device=self.device,
             warm_start=warm,
             cancel=cancel,
