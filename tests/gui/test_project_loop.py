@@ -120,7 +120,7 @@ class Brush:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 def test_three_hippocampi_from_the_first_stroke_to_nnunet_and_on_after_a_kill(
     panel: Panel, controller, qtbot, monkeypatch, tmp_path, shared_data, nnunet_check
