@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dinoaugseg.learning import live
 from napari_dinoaugseg.learning.events import Cancel, Notice, nearest_first
 from napari_dinoaugseg.learning.live import Learner
 from napari_dinoaugseg.learning.metrics import dice
-from napari_dinoaugseg.learning.train import Example
+from napari_dinoaugseg.learning.train import Example, copy_of
 from tests.blobs import LEFT_OUT
 
 
@@ -118,7 +117,7 @@ def test_a_mask_that_may_be_gone_is_predicted_again(brief, examples):
 def test_it_goes_on_from_a_trained_decoder_and_leaves_that_as_it_is(make_store, learner, examples, quick, truth):
     learner.update(examples)
     until_it_sleeps(learner)
-    trained = live._copy(learner._best)
+    trained = copy_of(learner._best)
     kept = {name: value.clone() for name, value in trained.state_dict().items()}
     again = Learner(make_store(), quick, n_classes=3, start=trained)
     again.focus(LEFT_OUT)

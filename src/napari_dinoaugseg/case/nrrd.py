@@ -306,9 +306,9 @@ def _geometry_fields(header: Mapping[str, Any], axes: Sequence[int]) -> dict[str
     for key in ("space", "space dimension", "space origin", "space units", "measurement frame"):
         if key in header:
             value = header[key]
-            kept[key] = [_ascii(word) for word in value] if key == "space units" else value
-            if isinstance(value, str):
-                kept[key] = _ascii(value)
+            if key == "space units":
+                value = [_ascii(word) for word in value]
+            kept[key] = _ascii(value) if isinstance(value, str) else value
     for key in (*per_axis, "kinds", "units", "labels"):
         if key in header:
             # pynrrd knows this field by its other name only, and would write it as a comment.

@@ -110,11 +110,15 @@ class LiveWork(QObject):
             self._has_news = False
 
         def once_stopped() -> T:
-            if self._turn.acquire(timeout=_PATIENCE):
-                self._turn.release()
+            self._wait(_PATIENCE)
             return work()
 
         return once_stopped
+
+    def _wait(self, seconds: float) -> None:
+        """Wait until no run computes any more; in any thread."""
+        if self._turn.acquire(timeout=seconds):
+            self._turn.release()
 
     def _wake(self, milliseconds: int) -> None:
         if not self._timer.isActive():
@@ -231,5 +235,4 @@ class LiveWork(QObject):
     def dispose(self) -> None:
         """End with the viewer."""
         self.stop()
-        if self._turn.acquire(timeout=_AT_THE_END):
-            self._turn.release()
+        self._wait(_AT_THE_END)

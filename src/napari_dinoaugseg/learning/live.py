@@ -22,6 +22,7 @@ from napari_dinoaugseg.learning.train import (
     RandomStream,
     Step,
     class_weights,
+    copy_of,
     moving_average,
     new_decoder,
     new_optimiser,
@@ -88,7 +89,7 @@ class Learner:
         self._is_new = start is None
         self._numbers = set() if start is None else {UNKNOWN_TARGET, *range(n_classes)}  # classes that it has seen
         with self._random.use():
-            decoder = new_decoder(store.encoder.channels, n_classes, settings) if start is None else _copy(start)
+            decoder = new_decoder(store.encoder.channels, n_classes, settings) if start is None else copy_of(start)
         self._step: Step | None = None
         self._place(decoder)
         self._examples: dict[int, Example] = {}
@@ -324,10 +325,6 @@ class Learner:
         self._random = RandomStream(self._settings.seed + self.steps, CPU)
         self._place(with_weights(self._decoder.arguments, self._kept))
         free_memory(before)
-
-
-def _copy(decoder: Decoder) -> Decoder:
-    return with_weights(decoder.arguments, on_host(decoder.state_dict()))
 
 
 def _same(one: Example | None, other: Example) -> bool:

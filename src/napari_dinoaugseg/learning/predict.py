@@ -18,7 +18,7 @@ from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_fe
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.postprocessing import ComponentFilter, Smoothing, component_filter, mask_of
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.learning.train import on_host, with_weights
+from napari_dinoaugseg.learning.train import copy_of
 from napari_dinoaugseg.model.decoder import Decoder
 
 _KEPT = 64 * 2**20  # most bytes of logits that are kept for a second prediction
@@ -172,7 +172,7 @@ class _Work:
         if usable(self.device) != self.device:  # it failed while encoding, as reported
             self._leave_device()
         if self._copy is None:
-            self._copy = with_weights(self.decoder.arguments, on_host(self.decoder.state_dict())).to(self.device).eval()
+            self._copy = copy_of(self.decoder).to(self.device).eval()
         with torch.inference_mode():
             logits = self._logits(self._copy, chunk)
             for position, index in enumerate(chunk):

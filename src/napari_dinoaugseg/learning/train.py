@@ -221,7 +221,7 @@ class _Run:
         if self.saved:
             return self.saved[0].decoder()
         if warm_start is not None:
-            return with_weights(warm_start.arguments, on_host(warm_start.state_dict()))
+            return copy_of(warm_start)
         return new_decoder(self.store.encoder.channels, self.n_classes, self.settings)
 
     def _save(self) -> None:
@@ -614,6 +614,11 @@ def with_weights(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> D
         decoder = Decoder(**arguments)
     decoder.load_state_dict(state, strict=True, assign=True)
     return decoder
+
+
+def copy_of(decoder: Decoder) -> Decoder:
+    """A copy of a decoder on the CPU; draws no random numbers."""
+    return with_weights(decoder.arguments, on_host(decoder.state_dict()))
 
 
 def on_host(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

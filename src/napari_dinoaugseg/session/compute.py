@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -73,7 +74,7 @@ class LiveState:
     classes: tuple[LabelClass, ...]
     order: tuple[int, ...]
 
-    @property
+    @cached_property  # reads every label, and a state may be asked several times
     def is_enough(self) -> bool:
         """Whether a class is labelled: there is something to learn."""
         numbers = {entry.number for entry in self.classes}
