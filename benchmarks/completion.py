@@ -227,19 +227,14 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _identity(job: Job, options: Options) -> rows.Row:
-    return {
-        "benchmark": NAME,
-        "set": job.image_set,
-        "volume": None,
-        "test": None,
-        "labels": options.slices,
-        "draw": round(100 * options.distance),  # the loops are other ones
-        "method": job.method,
-        "encoder": None,
-        "input_size": None,
-        "seconds_limit": None,
-        "device": "cpu",
-    }
+    return rows.identity(
+        NAME,
+        job.image_set,
+        labels=options.slices,
+        draw=round(100 * options.distance),  # the loops are other ones
+        method=job.method,
+        device="cpu",
+    )
 
 
 def _describe(row: rows.Row) -> str:

@@ -156,20 +156,19 @@ def _known(scores: Any) -> list[float]:
 
 
 def _identity(job: Job, options: Options) -> rows.Row:
-    return {
-        "benchmark": NAME,
-        "set": job.image_set,
-        "volume": job.volume,
-        "test": None,
-        "labels": 1,
-        "draw": 0,
-        "method": NAME,
-        "encoder": options.encoder,
-        "input_size": options.input_size,
-        "seconds_limit": max(options.seconds),
-        "device": options.device,
-        "preset": options.preset,
-    }
+    return rows.identity(
+        NAME,
+        job.image_set,
+        volume=job.volume,
+        labels=1,
+        draw=0,
+        method=NAME,
+        encoder=options.encoder,
+        input_size=options.input_size,
+        seconds_limit=max(options.seconds),
+        device=options.device,
+        preset=options.preset,
+    )
 
 
 def _describe(row: rows.Row) -> str:

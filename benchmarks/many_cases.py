@@ -175,20 +175,17 @@ def _score(model: Checkpoint, path: Path, sample: Sample, config: ComputeConfig)
 
 
 def _identity(job: Job, options: Options) -> rows.Row:
-    return {
-        "benchmark": NAME,
-        "set": job.image_set,
-        "volume": None,
-        "test": None,
-        "labels": job.slices,
-        "draw": job.draw,
-        "method": job.method,
-        "encoder": options.encoder,
-        "input_size": options.input_size,
-        "seconds_limit": None,
-        "device": options.device,
-        "preset": options.preset,
-    }
+    return rows.identity(
+        NAME,
+        job.image_set,
+        labels=job.slices,
+        draw=job.draw,
+        method=job.method,
+        encoder=options.encoder,
+        input_size=options.input_size,
+        device=options.device,
+        preset=options.preset,
+    )
 
 
 def _describe(row: rows.Row) -> str:

@@ -236,22 +236,19 @@ def _samples(job: Job, options: Options) -> list[Sample]:
 
 def identity(job: Job, options: Options, person: Person) -> rows.Row:
     """What the row of a job is known by."""
-    return {
-        "benchmark": NAME,
-        "set": job.image_set,
-        "volume": None,
-        "test": None,
-        "labels": job.cases,
-        "draw": job.draw,
-        "method": job.method,
-        "encoder": options.encoder,
-        "input_size": options.input_size,
-        "seconds_limit": None,
-        "device": options.device,
-        "preset": person.preset,
-        "per_round": person.per_round,
-        "max_slices": person.max_slices,
-    }
+    return rows.identity(
+        NAME,
+        job.image_set,
+        labels=job.cases,
+        draw=job.draw,
+        method=job.method,
+        encoder=options.encoder,
+        input_size=options.input_size,
+        device=options.device,
+        preset=person.preset,
+        per_round=person.per_round,
+        max_slices=person.max_slices,
+    )
 
 
 def _progress(row: rows.Row) -> str:

@@ -44,6 +44,37 @@ def key_of(row: Row) -> tuple[Any, ...]:
     return (*(row[name] for name in _IDENTITY), *(row.get(name) for name in _FURTHER))
 
 
+def identity(
+    benchmark: str,
+    image_set: str,
+    *,
+    labels: int,
+    draw: int,
+    method: str,
+    device: str,
+    volume: str | None = None,
+    encoder: str | None = None,
+    input_size: int | None = None,
+    seconds_limit: float | None = None,
+    **further: Any,
+) -> Row:
+    """The beginning of a row: what it measures."""
+    return {
+        "benchmark": benchmark,
+        "set": image_set,
+        "volume": volume,
+        "test": None,
+        "labels": labels,
+        "draw": draw,
+        "method": method,
+        "encoder": encoder,
+        "input_size": input_size,
+        "seconds_limit": seconds_limit,
+        "device": device,
+        **further,
+    }
+
+
 def append(path: Path, row: Row) -> None:
     """Write a row behind the others, on a line of its own even where a run was stopped in the middle of one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -264,21 +264,19 @@ def jobs_of(
 
 def identity(job: Job, options: PersonOptions) -> rows.Row:
     """What a job's row is known by."""
-    return {
-        "benchmark": job.benchmark,
-        "set": job.image_set,
-        "volume": job.volume,
-        "test": None,
-        "labels": job.labels,
-        "draw": job.draw,
-        "method": job.method,
-        "encoder": options.encoder,
-        "input_size": options.input_size,
-        "seconds_limit": None,
-        "device": options.device,
-        "preset": options.preset,
-        "max_slices": options.max_slices,
-    }
+    return rows.identity(
+        job.benchmark,
+        job.image_set,
+        volume=job.volume,
+        labels=job.labels,
+        draw=job.draw,
+        method=job.method,
+        encoder=options.encoder,
+        input_size=options.input_size,
+        device=options.device,
+        preset=options.preset,
+        max_slices=options.max_slices,
+    )
 
 
 def measure(options: PersonOptions, job: Job) -> rows.Row:

@@ -495,13 +495,9 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        zipped = zipfile.is_zipfile(path)
-    except zipfile.BadZipFile as error:  # it raises for an archive that claims to be one of several
-        msg = f"{path}: the weights file is cut or damaged. Get it again."
-        raise WeightsError(msg) from error
-    if zipped:
-        _require_tensors_in(path)
-    try:
+        zipped = zipfile.is_zipfile(path)  # it raises for an archive that claims to be one of several
+        if zipped:
+            _require_tensors_in(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             # Memory-mapped, a file of 800 MB is not in memory twice; PyTorch maps only its zipped format.
@@ -509,6 +505,8 @@ def _read_torch(path: Path) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             # From memory, because a string in the pickle may claim any length, which a read from disk would allocate.
             return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         msg = f"{path}: the weights file is cut or damaged. Get it again."
         if _holds_code(error, path):
