@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 
 from benchmarks.samples import Sample
 from napari_dinoaugseg.case import Case, Slices, choose_window, open_case
+from napari_dinoaugseg.case.intensity import Window
 from napari_dinoaugseg.case.joint import JointSlices
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
@@ -74,6 +76,16 @@ class SampleCases:
         self.cases: list[Case] = [open_case(path, plane="native") for path in self.paths]
         self.slices = JointSlices(self.cases)
         self._place = [(number, i) for number, sample in enumerate(self.samples) for i in range(sample.n_slices)]
+
+    def shown(self, i: int) -> NDArray[Any]:
+        """Slice `i` as a person sees it: (H, W) from 0 to 1 in the window of its case, or (H, W, 3) uint8."""
+        number, position = self._place[i]
+        case = self.cases[number]
+        image = case.slice(position)
+        if case.is_colour:
+            return image
+        window = choose_window(case) or Window(0.0, 255.0)
+        return window.apply(image)
 
     def indices(self, sample: Sample) -> range:
         """Slice numbers of a sample, in its order."""

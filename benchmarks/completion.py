@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks import rows
+from benchmarks.cases import SampleCases
 from benchmarks.harness import command_of, machine, main, names, numbers
 from benchmarks.person_scribble import DISTANCE, Stroke, correction, drawn, first_strokes, structures
 from benchmarks.samples import SETS, load_set
 from benchmarks.tables import table
 from napari_dinoaugseg.case.case import UNKNOWN
-from napari_dinoaugseg.case.intensity import Window
 from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning.completion import Grid, complete, grid_of, resized
 from napari_dinoaugseg.learning.metrics import dice
@@ -91,12 +91,10 @@ def slices_of(data: Path, name: str, count: int) -> list[Slice]:
     samples = load_set(data, name, split)
     places = [(sample, i) for sample in samples for i, truth in enumerate(sample.truth) if truth.any()]
     chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
-    found = []
-    for sample, i in (places[place] for place in chosen):
-        image = sample.images[i]
-        unit = image if image.ndim == 3 else (sample.window or Window(0.0, 255.0)).apply(image)
-        found.append(Slice(f"{sample.name}, slice {i}", unit, sample.truth[i]))
-    return found
+    return [
+        Slice(f"{sample.name}, slice {i}", SampleCases([sample]).shown(i), sample.truth[i])
+        for sample, i in (places[place] for place in chosen)
+    ]
 
 
 def scribble(image: NDArray[Any], truth: Labels, method: Method, strokes: Sequence[int], first: list[Stroke]) -> Any:

@@ -8,11 +8,11 @@ import pytest
 from scipy import ndimage
 
 from benchmarks import completion, rows
-from benchmarks.completion import METHODS, scribble
+from benchmarks.completion import METHODS, scribble, slices_of
 from benchmarks.person_scribble import correction, drawn, first_strokes, structures
 from napari_dinoaugseg.case.case import UNKNOWN
 from napari_dinoaugseg.errors import SettingsError
-from tests.benchmarks.sets import write_clinicdb
+from tests.benchmarks.sets import write_acdc, write_clinicdb
 
 SHAPE = (80, 90)
 
@@ -129,6 +129,13 @@ def test_a_run_writes_rows_prints_a_table_and_goes_on(tmp_path: Path, capsys):
     assert "| cvc_clinicdb | polyp | completion |" in capsys.readouterr().out
     completion.command([*words, "--methods", "completion,nearest", "--strokes", "2,4"])
     assert "1 of 2 jobs" in capsys.readouterr().out
+
+
+def test_slices_of_a_grey_volume_are_seen_in_its_window(tmp_path: Path):
+    write_acdc(tmp_path / "acdc" / "test", 1)
+    for entry in slices_of(tmp_path, "acdc", 2):
+        assert entry.image.shape == entry.truth.shape
+        assert 0 <= entry.image.min() < entry.image.max() <= 1
 
 
 def test_nonsense_is_refused(tmp_path: Path):
