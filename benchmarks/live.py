@@ -63,11 +63,18 @@ class Options:
     command: str
 
 
-class _Run:
-    """Live learning in a thread of its own, as in the panel, and the last mask of each slice."""
+class LiveRun:
+    """Live learning in a thread of its own, as in the panel.
+
+    Attributes:
+        masks: the last one of each slice.
+        when: it came, in the seconds of `time.monotonic`.
+        error: that ended the learning.
+    """
 
     def __init__(self, session: Session) -> None:
-        self.masks: dict[int, NDArray[np.uint16]] = {}
+        self.masks: dict[int, Prediction] = {}
+        self.when: dict[int, float] = {}
         self.error: Exception | None = None
         self._feed, self._cancel = LiveFeed(), Cancel()
         self._source = session.live(self._feed, cancel=self._cancel)
@@ -83,7 +90,7 @@ class _Run:
             self.error = error
 
     def _keep(self, found: Prediction) -> None:
-        self.masks[found.index] = found.classes
+        self.masks[found.index], self.when[found.index] = found, time.monotonic()
 
     def show(self, centre: int) -> None:
         """Pass on the labels as they are now."""
@@ -93,6 +100,10 @@ class _Run:
         """Stop; raises the error that ended it before."""
         self._cancel.set()
         self._thread.join()
+        self.check()
+
+    def check(self) -> None:
+        """Raise the error that ended it, if there is one."""
         if self.error is not None:
             raise self.error
 
@@ -116,7 +127,7 @@ def measure(options: Options, job: Job) -> rows.Row:
 def _figures(session: Session, sample: Sample, options: Options) -> rows.Row:
     first = int(np.argmax([np.count_nonzero(truth) for truth in sample.truth]))
     _encode_around(session, first)
-    run = _Run(session)
+    run = LiveRun(session)
     try:
         session.paint(first, sample.truth[first].astype(np.uint16))
         started = time.monotonic()
@@ -128,7 +139,7 @@ def _figures(session: Session, sample: Sample, options: Options) -> rows.Row:
                 if first_masks is None and all(i in run.masks for i in around):
                     first_masks = time.monotonic() - started
                 time.sleep(0.005)
-            masks = dict(run.masks)
+            masks = {index: found.classes for index, found in list(run.masks.items())}
             scores[f"{moment:g}"] = [_at(sample, masks, first, distance) for distance in DISTANCES]
     finally:
         run.end()

@@ -16,7 +16,7 @@ it needs fewer, longer strokes for a large region, so that strokes flatter corre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,10 +68,28 @@ def correct(found: NDArray[np.integer], truth: NDArray[np.integer]) -> Correctio
     room = {int(number): room_for(true == number) for number in np.unique(true)}
     strokes = 0
     while wrong := wrong_classes(here, true):
-        number, region = _largest_error(here, true, wrong)
-        here[_stroke(region, room[number])] = number
+        _paint_once(here, true, wrong, room)
         strokes += 1
     return Correction(labels, strokes)
+
+
+def brush_once(found: NDArray[np.integer], truth: NDArray[np.integer]) -> NDArray[np.uint16]:
+    """A slice, (H, W) class numbers, after the next stroke; unchanged if it is right."""
+    labels = found.astype(np.uint16)
+    if wrong := wrong_classes(labels, truth):
+        _paint_once(labels, truth, wrong, {int(number): room_for(truth == number) for number in np.unique(truth)})
+    return labels
+
+
+def _paint_once(
+    labels: NDArray[np.uint16],
+    truth: NDArray[np.integer],
+    wrong: Sequence[int],
+    room: Mapping[int, NDArray[np.int64]],
+) -> None:
+    """Paint the next stroke for the sake of the wrong classes, in place."""
+    number, region = _largest_error(labels, truth, wrong)
+    labels[_stroke(region, room[number])] = number
 
 
 def wrong_classes(found: NDArray[np.integer], truth: NDArray[np.integer]) -> list[int]:

@@ -12,19 +12,34 @@ one pixel) or less where that does not fit, and never touches a pixel of another
    lost.
 3. Then the person looks at what was completed and mends the largest wrong region of one true class, by a stroke along
    its medial axis. Regions of a pixel's width are left alone unless there are no others.
+
+`scribble` goes on like this until the slice is right as `benchmarks.person_brush` defines it. As soon as a stroke has
+left more wrong pixels than a stroke of the brush would have, the person takes the proposal and goes on with the brush.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.graph import MCP_Geometric, route_through_array
 
-from benchmarks.person_brush import TOUCHING, longest_path, medial_axis, room_for, sweep
+from benchmarks.person_brush import (
+    TOUCHING,
+    Correction,
+    brush_once,
+    correct,
+    longest_path,
+    medial_axis,
+    room_for,
+    sweep,
+    wrong_classes,
+)
 from napari_dinoaugseg.case.case import UNKNOWN
+from napari_dinoaugseg.learning.completion import complete
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.integer]
@@ -94,6 +109,29 @@ def correction(found: Labels, truth: Labels) -> Stroke | None:
     axis = medial_axis(region)
     path = longest_path(axis if axis.any() else region)
     return Stroke(chosen, _swept(path, _brush(truth), room_for(truth == chosen)))
+
+
+def scribble(image: NDArray[Any], truth: Labels, seed: int = 0) -> Correction:
+    """Label a slice from nothing, by strokes that are completed and then by the brush.
+
+    Args:
+        image: (H, W) from 0 to 1, or (H, W, 3) uint8.
+        truth: (H, W) class numbers.
+        seed: of the loops.
+    """
+    strokes = first_strokes(truth, seed)
+    found = complete(image, drawn(strokes, truth.shape))
+    while wrong_classes(found, truth):
+        mended = correction(found, truth)
+        if mended is None:
+            break
+        strokes.append(mended)
+        brushed = brush_once(found, truth)
+        found = complete(image, drawn(strokes, truth.shape))
+        if np.count_nonzero(found != truth) >= np.count_nonzero(brushed != truth):
+            break
+    rest = correct(found, truth)
+    return Correction(rest.labels, len(strokes) + rest.strokes)
 
 
 def _brush(truth: Labels) -> int:

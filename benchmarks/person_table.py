@@ -20,7 +20,7 @@ from benchmarks import person_brush, simulated_person
 from benchmarks import rows as files
 from benchmarks.harness import main
 from benchmarks.rows import Row
-from benchmarks.simulated_person import BY_HAND, NAME, STRATEGIES, TARGETS
+from benchmarks.simulated_person import BY_HAND, NAME, STRATEGIES, TARGETS, seconds_until
 from benchmarks.tables import different, hardware, software, table
 from napari_dinoaugseg.errors import CaseError
 from napari_dinoaugseg.learning.metrics import mean_of
@@ -39,16 +39,24 @@ def reach(row: Row, target: float) -> Row | None:
 
 
 def share(row: Row, hand: Row | None, target: float, what: str) -> float | None:
-    """Slices or strokes to a Dice, as a part of those of painting the same volume by hand; None = not both got there.
+    """Slices, strokes or seconds to a Dice, as a part of those of painting the same volume by hand; None = not both got there.
 
     Args:
         row: of the person with the program.
         hand: of painting the same volume by hand, if there is such a row.
         target: the Dice.
-        what: "slices" or "strokes".
+        what: "slices", "strokes" or "seconds".
     """
-    point, other = reach(row, target), hand and reach(hand, target)
-    return point[what] / other[what] if point and other and other[what] else None
+    own, other = amount(row, target, what), amount(hand, target, what) if hand else None
+    return own / other if own is not None and other else None
+
+
+def amount(row: Row, target: float, what: str) -> float | None:
+    """Slices, strokes or seconds to a Dice; None when it was not reached."""
+    point = reach(row, target)
+    if point is None:
+        return None
+    return seconds_until(row, point) if what == "seconds" else float(point[what])
 
 
 def write(rows: Sequence[Row], out: Path) -> Path:
@@ -78,7 +86,7 @@ def section(rows: Sequence[Row]) -> list[str]:
         f"{first['max_slices']} slices; (1 of 2): reached by one of two, and the mean is that of this one."
     )
     parts = [f"## {heading}, {first['labels']} a round, on {first['device']}", _head(rows), *_goal(rows), words]
-    for what in ("slices", "strokes"):
+    for what in ("slices", "strokes", "seconds"):
         parts += [f"### {what.capitalize()}", _counts(rows, what)]
     return [*parts, "### Rounds", *_rounds(rows)]
 
@@ -147,8 +155,7 @@ def _counts(rows: Sequence[Row], what: str) -> str:
     for name, strategy, own in _places(rows):
         line = [name, strategy]
         for target in TARGETS:
-            points = [reach(row, target) for row in own]
-            line.append(_mean([None if point is None else point[what] for point in points], "{:.1f}"))
+            line.append(_mean([amount(row, target, what) for row in own], "{:.1f}"))
             for hand in hands.values():
                 shares = [share(row, hand.get((name, row["volume"])), target, what) for row in own]
                 line.append(_mean([None if value is None else 100 * value for value in shares], "{:.0f}"))
@@ -170,8 +177,9 @@ def _rounds(rows: Sequence[Row]) -> list[str]:
         for name, strategy, own in _places(rows)
     ]
     words = (
-        f"At the end, which is the first round with {TARGETS[-1]:.2f}, or the last. Seconds are on the clock, from the "
-        "press on Train to the last mask, with the encoding of what was not in the cache."
+        f"At the end, which is the first round with {TARGETS[-1]:.2f}, or the last. Seconds of a round are those of "
+        "waiting: from the press on Train to the last mask, with the encoding of what was not in the cache; with Live "
+        "from the label to the mask of the next slice."
     )
     return [words, table(["set", "strategy", *(name for name, _, _ in columns)], lines)]
 

@@ -1,15 +1,22 @@
 """A simulated person who labels one slice, trains, corrects the slices that are suggested, and trains again.
 
     python -m benchmarks.simulated_person --data FOLDER --out RESULTS [--sets …] [--volumes 1] [--draws 1]
-        [--strategies suggested,even,random,by_hand,by_hand_largest] [--per-round 1] [--max-slices 20] [--preset …]
+        [--strategies suggested,even,random,completion,live,by_hand,by_hand_largest] [--per-round 1]
+        [--max-slices 20] [--preset …]
 
-Counted are the slices that the person touches and the brush strokes that they make, until the mask that they would
-export has a Dice of 0.90 and of 0.95: over the whole volume, each class by itself and then their mean. In that mask the
-touched slices are as the person left them and the others as predicted. The session is the program's own.
+Counted are the slices that the person touches, the strokes that they make and the seconds that pass, until the mask
+that they would export has a Dice of 0.90 and of 0.95: over the whole volume, each class by itself and then their mean.
+In that mask the touched slices are as the person left them and the others as predicted. The session is the program's
+own. A stroke takes the hand 1.5 s, and the step to a slice 1 s; waiting for the program takes what it takes here.
 
 The first slice is the middle one of those that hold the structure, painted from nothing. After that a strategy chooses:
 `suggested` what the program suggests, `even` the middle of the largest gap, `random` any slice. A slice is corrected as
 `benchmarks.person_brush` defines; one that is right already is accepted, and is touched but takes no stroke.
+
+`completion` is `suggested` with one more tool: a slice is corrected with the brush, or labelled from nothing by strokes
+that the program completes (`benchmarks.person_scribble`), whichever takes fewer strokes; a practised person knows which.
+`live` is the same without Train: the program learns while the hand draws, and the person waits only until the slice
+that is suggested next shows a mask. Waiting and drawing happen in real time there.
 
 `by_hand` is the person without the program, who paints each slice that holds the structure from nothing, first to last;
 `by_hand_largest` begins with the slices that hold the most of it, as if that were known beforehand: about the fewest
@@ -27,7 +34,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +43,10 @@ from benchmarks import rows
 from benchmarks.cases import SampleCases, engine_with
 from benchmarks.harness import Job, add_common_arguments, command_of, machine, main, names
 from benchmarks.methods.problem import raise_on_notice
+from benchmarks.live import LiveRun
 from benchmarks.one_volume import VOLUMES, holding
-from benchmarks.person_brush import correct
+from benchmarks.person_brush import Correction, correct
+from benchmarks.person_scribble import scribble
 from benchmarks.samples import SETS, Sample, load_set
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.errors import SettingsError
@@ -53,7 +62,12 @@ TARGETS = (0.90, 0.95)
 """Mean Dice over the volume; at the last one the person stops."""
 
 BY_HAND = ("by_hand", "by_hand_largest")
-STRATEGIES = ("suggested", "even", "random", *BY_HAND)
+WITH_TOOLS = ("completion", "live")
+STRATEGIES = ("suggested", "even", "random", *WITH_TOOLS, *BY_HAND)
+STROKE_SECONDS, STEP_SECONDS = 1.5, 1.0
+"""What a stroke and the step to a slice take the hand."""
+
+_PATIENCE = 30.0  # seconds until the person goes on without a mask
 
 
 @dataclass(frozen=True)
@@ -109,6 +123,21 @@ class VolumeDice:
         return [float(value) for value in 2 * self._both.sum(axis=0) / size]
 
 
+Hand = Callable[[int, NDArray[np.integer], NDArray[np.integer]], Correction]
+
+
+def hand_with_completion(shown: Callable[[int], NDArray[Any]]) -> Hand:
+    """A hand that takes the brush or strokes that are completed; ``shown`` gives the image of a slice."""
+
+    def label(index: int, found: NDArray[np.integer], truth: NDArray[np.integer]) -> Correction:
+        brushed = correct(found, truth)
+        if not brushed.strokes or not truth.any():
+            return brushed
+        return min(brushed, scribble(shown(index), truth, index), key=lambda correction: correction.strokes)
+
+    return label
+
+
 @dataclass
 class Work:
     """What the person did on a volume so far, and what came of it.
@@ -117,6 +146,7 @@ class Work:
         sample: the volume.
         dice: of what would be exported now.
         target: the mean Dice at which the person stops.
+        hand: labels a slice, given its number, what it holds, and its truth, (H, W) class numbers both.
         touched: strokes by slice, in the order in which they came.
         curve: see `note`.
     """
@@ -124,6 +154,7 @@ class Work:
     sample: Sample
     dice: VolumeDice
     target: float = TARGETS[-1]
+    hand: Hand = lambda _, found, truth: correct(found, truth)
     touched: dict[int, int] = field(default_factory=dict)
     curve: list[rows.Row] = field(default_factory=list)
 
@@ -138,8 +169,8 @@ class Work:
         return self.mean_dice >= self.target
 
     def correct(self, index: int, found: NDArray[np.integer]) -> NDArray[np.uint16]:
-        """Correct a slice, (H, W) class numbers, and count it; returns what it then holds."""
-        correction = correct(found, self.sample.truth[index])
+        """Label a slice that holds this now, (H, W) class numbers, and count it; returns what it then holds."""
+        correction = self.hand(index, found, self.sample.truth[index])
         self.touched[index] = correction.strokes
         self.dice.set(index, correction.labels)
         return correction.labels
@@ -216,11 +247,64 @@ def annotate(
 
 def touch(work: Work, session: Session, index: int) -> None:
     """Correct a slice in the session; its prediction is accepted where there is nothing to correct."""
-    labels = work.correct(index, session.labels.result(index))
+    _give(work, session, index, work.correct(index, session.labels.result(index)))
+
+
+def _give(work: Work, session: Session, index: int, labels: NDArray[np.uint16]) -> None:
+    """Label a slice in the session as the person left it."""
     if work.touched[index] or session.labels.predicted(index) is None:
         session.paint(index, labels)
     else:
         session.labels.accept(index)
+
+
+def annotate_live(work: Work, session: Session, *, max_slices: int) -> None:
+    """Label a slice, go on to the one that is suggested as soon as it shows a mask, label it, and so on.
+
+    Args:
+        work: where to count; its volume is the session's case.
+        session: without labels and without a model.
+        max_slices: after which the person gives up.
+    """
+    session.labels.replace_classes(classes_of(work.dice.numbers))
+    (index,) = first_slices(holding(work.sample), 1, "even", np.random.default_rng(0))
+    run = LiveRun(session)
+    try:
+        run.show(index)  # a case that is opened: its slices are encoded around the one in view
+        while True:
+            began = time.monotonic()
+            labels = work.correct(index, session.labels.result(index))
+            drawing = hand_seconds(work.touched[index], 1)
+            time.sleep(max(0.0, began + drawing - time.monotonic()))
+            _give(work, session, index, labels)
+            asked = time.monotonic()
+            _take_masks(run, session)
+            following = next_slices(session, 1, "suggested", np.random.default_rng(0))
+            if following:
+                run.show(following[0])
+                while run.when.get(following[0], 0.0) < asked and time.monotonic() < asked + _PATIENCE:
+                    run.check()
+                    time.sleep(0.01)
+            _take_masks(run, session)
+            work.look(session)
+            work.note({"all": time.monotonic() - asked})
+            if work.is_done or len(work.touched) >= max_slices or not following:
+                return
+            index = following[0]
+    finally:
+        run.end()
+
+
+def _take_masks(run: LiveRun, session: Session) -> None:
+    open_slices = set(session.labels.open_slices)
+    for found in list(run.masks.values()):
+        if found.index in open_slices:
+            session.store_prediction(found)
+
+
+def hand_seconds(strokes: int, slices: int) -> float:
+    """Seconds that the hand takes for strokes and steps."""
+    return STROKE_SECONDS * strokes + STEP_SECONDS * slices
 
 
 def _learn(work: Work, session: Session, centre: int) -> dict[str, float]:
@@ -289,8 +373,13 @@ def measure(options: PersonOptions, job: Job) -> rows.Row:
     else:
         opened = SampleCases([sample])  # its file is there as long as this is
         session = _session(opened.cases[0], job.draw, options)
-        strategy = cast(StrategyName, job.method)
-        annotate(work, session, strategy, per_round=job.labels, max_slices=options.max_slices, seed=job.draw)
+        if job.method in WITH_TOOLS:
+            work.hand = hand_with_completion(opened.shown)
+        if job.method == "live":
+            annotate_live(work, session, max_slices=options.max_slices)
+        else:
+            strategy = "suggested" if job.method == "completion" else cast(StrategyName, job.method)
+            annotate(work, session, strategy, per_round=job.labels, max_slices=options.max_slices, seed=job.draw)
     image_set = SETS[job.image_set]
     return {
         **identity(job, options),
@@ -314,10 +403,16 @@ def _session(case: Case, seed: int, options: PersonOptions) -> Session:
 
 def _progress(row: rows.Row) -> str:
     last = row["curve"][-1]
-    seconds = sum(point["seconds"].get("all", 0.0) for point in row["curve"])
+    seconds = seconds_until(row, last)
     return (
         f"Dice {100 * row['mean_dice']:.1f} after {last['slices']} slices, {last['strokes']} strokes, {seconds:.0f} s"
     )
+
+
+def seconds_until(row: rows.Row, point: rows.Row) -> float:
+    """Seconds of the hand and of waiting until a point of the curve of a row."""
+    waited = sum(p["seconds"].get("all", 0.0) for p in row["curve"] if p["slices"] <= point["slices"])
+    return float(waited + hand_seconds(point["strokes"], point["slices"]))
 
 
 def command(arguments: Sequence[str] | None = None) -> None:

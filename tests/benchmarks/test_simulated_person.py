@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from benchmarks import rows, simulated_person
 from benchmarks.cases import SampleCases
 from benchmarks.one_volume import holding
-from benchmarks.person_brush import wrong_classes
+from benchmarks.person_brush import correct, wrong_classes
 from benchmarks.samples import Sample
-from benchmarks.simulated_person import VolumeDice, Work, annotate, paint_by_hand
+from benchmarks.simulated_person import (
+    VolumeDice,
+    Work,
+    annotate,
+    annotate_live,
+    hand_with_completion,
+    paint_by_hand,
+    seconds_until,
+)
 from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
@@ -152,6 +160,53 @@ def test_the_person_stops_at_the_highest_target(work: Work, session: Session, mo
     monkeypatch.setattr(simulated_person, "_learn", perfect)
     annotate(work, session, "random", per_round=1, max_slices=9)
     assert len(work.touched) == 1
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+def test_strokes_that_are_completed_label_a_slice_with_fewer_strokes_than_the_brush(
+    work: Work, opened: SampleCases
+) -> None:
+    truth = work.sample.truth[5]
+    nothing = np.zeros(truth.shape, np.uint16)
+    brushed = correct(nothing, truth)
+    drawn = hand_with_completion(opened.shown)(5, nothing, truth)
+    assert 3 <= drawn.strokes < brushed.strokes  # inside two structures, and a loop
+    assert wrong_classes(drawn.labels, truth) == []
+
+
+def test_a_mask_that_is_almost_right_is_mended_with_the_brush(work: Work, opened: SampleCases) -> None:
+    truth = work.sample.truth[5]
+    found = truth.copy()
+    found[28:36, 20:28] = 0
+    assert hand_with_completion(opened.shown)(5, found, truth).strokes == correct(found, truth).strokes < 3
+    empty = np.zeros(truth.shape, np.uint16)
+    assert hand_with_completion(opened.shown)(0, empty, empty).strokes == 0
+
+
+def test_with_live_the_person_goes_on_to_slices_that_show_a_mask_without_a_training(
+    work: Work, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulated_person, "STROKE_SECONDS", 0.05)
+    annotate_live(work, session, max_slices=3)
+    assert session.history == []  # no training
+    assert session.labels.labelled == sorted(work.touched)
+    assert len(work.touched) == 3
+    for point in work.curve[:-1]:
+        assert 0 < point["seconds"]["all"] < 25
+    exported = np.stack([session.labels.result(index) for index in range(N_SLICES)])
+    truth = np.stack(work.sample.truth)
+    assert work.dice.values == pytest.approx([dice(exported == n, truth == n) for n in (1, 2)])
+
+
+def test_seconds_are_those_of_the_hand_and_of_waiting(work: Work) -> None:
+    curve = [
+        {"slices": 1, "strokes": 4, "seconds": {"all": 10.0}},
+        {"slices": 3, "strokes": 10, "seconds": {"all": 5.0}},
+    ]
+    assert seconds_until({"curve": curve}, curve[0]) == 1.5 * 4 + 1 + 10
+    assert seconds_until({"curve": curve}, curve[1]) == 1.5 * 10 + 3 + 15
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

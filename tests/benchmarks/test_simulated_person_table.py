@@ -64,6 +64,7 @@ def test_the_table_tells_the_first_point_with_a_dice_and_its_share_of_painting_b
     assert cells(text, "Slices", "suggested") == ["3.0", "8", "10", "–", "–", "–"]
     assert cells(text, "Strokes", "suggested") == ["20.0", "5", "7", "–", "–", "–"]
     assert cells(text, "Slices", "by_hand") == ["40.0", "100", "133", "50.0", "100", "104"]
+    assert cells(text, "Seconds", "suggested")[:2] == ["83.0", "13"]  # 20 strokes, 3 slices, 50 s of waiting; of 640 s
     assert cells(text, "Rounds", "suggested") == ["4.0", "1.0", "24", "90.0", "90.0", "23.3"]
     assert cells(text, "Rounds", "by_hand")[-1] == "–"
 
