@@ -39,7 +39,7 @@ def reach(row: Row, target: float) -> Row | None:
 
 
 def share(row: Row, hand: Row | None, target: float, what: str) -> float | None:
-    """Slices, strokes or seconds to a Dice, as a part of those of painting the same volume by hand; None = not both got there.
+    """Slices, strokes or seconds to a Dice, as a part of those of painting by hand; None = not both got there.
 
     Args:
         row: of the person with the program.

@@ -14,7 +14,7 @@ The first slice is the middle one of those that hold the structure, painted from
 `benchmarks.person_brush` defines; one that is right already is accepted, and is touched but takes no stroke.
 
 `completion` is `suggested` with one more tool: a slice is corrected with the brush, or labelled from nothing by strokes
-that the program completes (`benchmarks.person_scribble`), whichever takes fewer strokes; a practised person knows which.
+that the program completes (`benchmarks.person_scribble`), whichever takes fewer; a practised person knows which.
 `live` is the same without Train: the program learns while the hand draws, and the person waits only until the slice
 that is suggested next shows a mask. Waiting and drawing happen in real time there.
 
@@ -42,8 +42,8 @@ from numpy.typing import NDArray
 from benchmarks import rows
 from benchmarks.cases import SampleCases, engine_with
 from benchmarks.harness import Job, add_common_arguments, command_of, machine, main, names
-from benchmarks.methods.problem import raise_on_notice
 from benchmarks.live import LiveRun
+from benchmarks.methods.problem import raise_on_notice
 from benchmarks.one_volume import VOLUMES, holding
 from benchmarks.person_brush import Correction, correct
 from benchmarks.person_scribble import scribble
