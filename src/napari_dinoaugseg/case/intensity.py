@@ -123,9 +123,16 @@ def opening_window(case: Slices, chosen: str = "auto") -> str:
     """
     if case.is_colour:
         return "auto"
-    if case.modality == "CT" or (case.modality is None and _is_hounsfield(None, *case.intensity_range())):
+    if is_ct(case):
         return chosen if chosen in CT_WINDOWS else "soft tissue"
     return chosen if chosen == "percentiles" else "auto"
+
+
+def is_ct(case: Slices) -> bool:
+    """Return whether a case is a CT: by its file, or by its values where that does not say."""
+    if case.is_colour:
+        return False
+    return case.modality == "CT" or (case.modality is None and _is_hounsfield(None, *case.intensity_range()))
 
 
 def choose_scale(case: Slices, window: str, scaling: str) -> Scale:

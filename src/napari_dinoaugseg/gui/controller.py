@@ -21,6 +21,7 @@ from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.view import CanvasGuard, FillGuard, Looking, Tools, View
 from napari_dinoaugseg.gui.widgets import single_shot, stop
+from napari_dinoaugseg.gui.windowing import WindowDrag
 from napari_dinoaugseg.gui.words import in_words
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Controller:
         view: the slice in view and its intensity window.
         labels: actions on labels and classes.
         tools: the tool in use.
+        windowing: the intensity window under the hand.
         saving: saves the session to disk.
         sessions: saved sessions of the case that can be resumed.
         followers: parts that are called immediately at each change.
@@ -91,6 +93,7 @@ class Controller:
         self.view = View(self)
         self.labels = Labelling(self)
         self.tools = Tools(self)
+        self.windowing = WindowDrag(self)
         self.jobs = Jobs(self)
         self.saving = Saving(self)
         self.sessions = SessionActions(self)
@@ -202,6 +205,7 @@ class Controller:
         self._without_panel.pop(id(self.viewer), None)
         self.flush()
         self.live.dispose()
+        self.windowing.dispose()
         self.saving.end()
         self.project.dispose()
         self.closed = True

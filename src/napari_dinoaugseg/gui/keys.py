@@ -126,6 +126,20 @@ def _toggle_prediction(controller: Controller) -> None:
         layer.visible = not layer.visible
 
 
+def _window(name: str) -> Callable[[Controller], Any]:
+    return lambda controller: controller.windowing.show(name)
+
+
+_WINDOW_KEYS = (
+    ("F5", "auto"),
+    ("F6", "soft tissue"),
+    ("F7", "lung"),
+    ("F8", "bone"),
+    ("F9", "brain"),
+    ("F10", "liver"),
+    ("F11", "percentiles"),
+)
+
 KEYS: tuple[Key, ...] = (
     Key("train", "Shift-T", "train, or stop the running work", _train_or_stop),
     Key("next_suggested", "N", "go to the next slice to label or check", lambda c: c.view.next_suggested()),
@@ -138,6 +152,10 @@ KEYS: tuple[Key, ...] = (
     Key("next_case", "Shift-N", "open the next case of the project", lambda c: c.project.step(1)),
     Key("previous_case", "Shift-P", "open the previous case of the project", lambda c: c.project.step(-1)),
     Key("done_and_next", "Shift-D", "mark the case as done, and open the next", lambda c: c.project.done_and_next()),
+    *(
+        Key(f"window_{name.replace(' ', '_')}", keys, f"show the image in the window '{name}'", _window(name))
+        for keys, name in _WINDOW_KEYS
+    ),
     Key("help", "F1", "show these keys", lambda c: show_help(c.viewer)),
 )
 
@@ -229,6 +247,8 @@ _STEPS = (
     "<b>Export</b>: write the mask in the geometry of the case.",
 )
 
+_MOUSE = (("Ctrl + drag, or drag with the middle button", "window (left, right) and level (up, down) of the image"),)
+
 _NAPARI_KEYS = (
     ("[  and  ]", "make the brush smaller or larger"),
     ("P, E, F", "paint, erase, fill"),
@@ -259,10 +279,12 @@ def help_text() -> str:
     """The content of the help window as HTML."""
     steps = "".join(f"<li>{step}</li>" for step in _STEPS)
     rows = "".join(_row(key.shown, key.does) for key in KEYS)
+    mouse_rows = "".join(_row(gesture, does) for gesture, does in _MOUSE)
     napari_rows = "".join(_row(key, does) for key, does in _NAPARI_KEYS)
     return (
         f"<h3>In this order</h3><ol>{steps}</ol>"
         f"<h3>Keys</h3><table>{rows}</table>"
+        f"<h3>Mouse</h3><table>{mouse_rows}</table>"
         f"<h3>Keys of napari that help</h3><table>{napari_rows}</table>"
         "<p>Predictions never overwrite what you painted. Research use only; not a medical device.</p>"
     )
