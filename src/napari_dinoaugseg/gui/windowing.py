@@ -92,7 +92,8 @@ def moved(low: float, high: float, across: float, up: float, least: float) -> tu
     """Limits after a drag.
 
     Args:
-        low, high: the limits before it.
+        low: the lower limit before it.
+        high: the upper one.
         across: pixels to the right: the window gets wider.
         up: pixels upwards: the level falls by as much of the width.
         least: the least width.
