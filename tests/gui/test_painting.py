@@ -166,8 +166,20 @@ def test_filling_between_two_slices(controller, case, truth, said):
     controller.labels.fill_between()
     assert controller.session.labels.labelled == [5, 6, 7, 8, 9]
     assert (controller.session.labels.manual(7) == 1).any()
+    assert said[-1] == "3 slices filled by interpolation as a starting point: check them. Ctrl+Z undoes it."
     controller.layers.undo()
     assert controller.session.labels.labelled == [5, 9]
+
+
+def test_filling_every_gap_is_one_action(controller, case, truth, said):
+    paint(controller, truth, [4, 7, 9])
+    controller.session.labels.set_prediction(8, truth[8], 0.9)
+    controller.labels.fill_every_gap()
+    assert controller.session.labels.labelled == [4, 5, 6, 7, 8, 9]
+    assert np.array_equal(controller.layers.manual.data[8], truth[8])
+    assert said[-1].startswith("3 slices in 2 gaps filled by the model and by interpolation")
+    controller.layers.undo()
+    assert controller.session.labels.labelled == [4, 7, 9]
 
 
 def test_with_scribbles_unpainted_is_unknown_and_background_has_its_brush(controller, case):

@@ -251,7 +251,11 @@ class Attack(Watched):
             below, above = ends
             first, last = (self.model.slices[i].labels for i in ends)
             filled = fill_between(first, last, above - below - 1, self.case.slice_spacing(below))
-            between = {i: one for i, one in enumerate(filled, below + 1) if self.model.slices[i].kind == "nothing"}
+            between = {
+                i: self.model.sure_mask(i, one)
+                for i, one in enumerate(filled, below + 1)
+                if self.model.slices[i].kind == "nothing"
+            }
             self.model.say(between)
             self.say(f"{ends}")
         self.refusable(ends is not None, self.controller.labels.fill_between)

@@ -251,6 +251,11 @@ class Model:
         something = any(self.slices[i].kind == "nothing" for i in range(below + 1, above))
         return (below, above) if whole and something else None
 
+    def sure_mask(self, index: int, otherwise: np.ndarray) -> np.ndarray:
+        """The prediction of a slice, if the model is sure enough of it."""
+        labels, confidence = self.predicted.get(index, (otherwise, 1.0))
+        return labels if confidence >= 0.4 else otherwise
+
     # --- classes, predictions, layers ---------------------------------------------------------------------------------
 
     def add_class(self, name: str) -> int:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_dinoaugseg.session.fill import fill_between
-from napari_dinoaugseg.session.labels import UNKNOWN
+from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.session.fill import fill_between, fill_every_gap, fill_gap
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook
 
 SHAPE = (14, 17)
 slices = arrays(np.uint16, SHAPE, elements=st.sampled_from([0, 0, 0, 1, 1, 7, UNKNOWN]))
@@ -99,3 +100,62 @@ def test_slices_of_two_sizes_are_a_mistake():
         fill_between(np.zeros((3, 4), np.uint16), np.zeros((4, 3), np.uint16), 1)
     with pytest.raises(ValueError, match="-1 slices"):
         fill_between(np.zeros((3, 4), np.uint16), np.zeros((3, 4), np.uint16), -1)
+
+
+# --- gaps of a label book ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def book() -> LabelBook:
+    """Discs on the slices 2, 5 and 9 of twelve, a scribble on slice 7."""
+    made = LabelBook([(60, 60)] * 12, 12)
+    made.add_class("organ")
+    scribble = np.full((60, 60), UNKNOWN, np.uint16)
+    scribble[30, 20:40], scribble[:, 0] = 1, 0
+    made.label({2: disc(30, 30, 12), 5: disc(30, 30, 18), 7: scribble, 9: disc(30, 30, 12)})
+    return made
+
+
+def test_a_gap_is_that_around_the_slice_in_view(book):
+    filled = fill_gap(book, 3, (1.0, 1.0))
+    assert sorted(filled.slices) == [3, 4]
+    assert (filled.gaps, filled.by_model) == (1, 0)
+    assert 12**2 < np.count_nonzero(filled.slices[3]) / np.pi < np.count_nonzero(filled.slices[4]) / np.pi < 18**2
+
+
+def test_all_gaps_are_filled_at_once_and_what_is_labelled_stays(book):
+    filled = fill_every_gap(book, (1.0, 1.0))
+    assert sorted(filled.slices) == [3, 4, 6, 8]  # slice 7 is scribbled
+    assert filled.gaps == 2
+
+
+def test_a_slice_takes_the_mask_that_the_model_is_sure_of(book):
+    sure, unsure = disc(10, 10, 5), disc(50, 50, 5)
+    book.set_prediction(3, sure, 0.8)
+    book.set_prediction(4, unsure, 0.3)
+    filled = fill_every_gap(book, (1.0, 1.0))
+    assert np.array_equal(filled.slices[3], sure)
+    assert not np.array_equal(filled.slices[4], unsure)
+    assert filled.by_model == 1
+
+
+def test_gaps_need_two_slices_that_are_painted_as_a_whole(book):
+    for here, reason in ((0, "between two slices"), (6, "not scribbles")):
+        with pytest.raises(LabelError, match=reason):
+            fill_gap(book, here, None)
+    book.label(fill_gap(book, 3, None).slices)
+    with pytest.raises(LabelError, match="between two slices"):
+        fill_gap(book, 3, None)
+    book.clear(9)
+    with pytest.raises(LabelError, match="Paint two slices as a whole"):
+        fill_every_gap(book, None)
+
+
+def test_a_gap_without_open_slices_is_refused(book):
+    book.mark_empty(3)
+    for index in (3, 4):
+        book.clear(index)
+        book.set_prediction(index, disc(30, 30, 9), 0.9)
+        book.accept(index)
+    with pytest.raises(LabelError, match="nothing to fill"):
+        fill_gap(book, 3, None)

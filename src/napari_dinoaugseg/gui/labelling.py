@@ -14,6 +14,7 @@ from napari_dinoaugseg.session.labels import UNKNOWN, Changed, LabelBook, Labels
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.fill import Filled
 
 
 class Labelling:
@@ -123,30 +124,30 @@ class Labelling:
 
     @guarded
     def fill_between(self) -> None:
-        """Interpolate the slices between the two nearest manually labelled ones around the slice in view."""
-        from napari_dinoaugseg.session.fill import fill_between
+        """Fill the slices between the two nearest manually labelled ones around the slice in view."""
+        from napari_dinoaugseg.session.fill import fill_gap
 
-        session, book, here = self.controller.session, self._book(), self.controller.current_slice
-        if session is None or book is None:
+        self._fill(lambda book, spacing: fill_gap(book, self.controller.current_slice, spacing))
+
+    @guarded
+    def fill_every_gap(self) -> None:
+        """Fill all slices between the first and the last one that is painted as a whole."""
+        from napari_dinoaugseg.session.fill import fill_every_gap
+
+        self._fill(fill_every_gap)
+
+    def _fill(self, found: Callable[[LabelBook, tuple[float, float] | None], Filled]) -> None:
+        controller, book = self.controller, self._book()
+        if controller.session is None or book is None:
             return
-        manual = [i for i in book.labelled if book.manual(i) is not None]
-        below = max((i for i in manual if i <= here), default=None)
-        above = min((i for i in manual if i >= here and i != below), default=None)
-        if below is None or above is None or above - below < 2:
-            msg = "Go to a slice between two slices that are labelled by hand; the slices between them are filled."
-            raise LabelError(msg)
-        first, last = book.truth(below), book.truth(above)
-        if (first == UNKNOWN).any() or (last == UNKNOWN).any():
-            msg = "Filling needs two slices that are painted as a whole, not scribbles."
-            raise LabelError(msg)
-        between = [i for i in range(below + 1, above) if i not in book.labelled]
-        if not between:
-            msg = "The slices between are labelled already; there is nothing to fill."
-            raise LabelError(msg)
-        filled = fill_between(first, last, above - below - 1, session.case.slice_spacing(here))
-        book.label({index: filled[index - below - 1] for index in between}, seen=False)
-        self.show(between)
-        self.controller.notify(f"{len(between)} slices filled as a starting point: check them. Ctrl+Z undoes it.")
+        filled = found(book, controller.session.case.slice_spacing(controller.current_slice))
+        book.label(filled.slices, seen=False)
+        self.show(filled.slices)
+        where = f" in {filled.gaps} gaps" if filled.gaps > 1 else ""
+        means = ["by the model"] if filled.by_model else []
+        means += ["by interpolation"] if filled.by_model < len(filled.slices) else []
+        count, how = counted(len(filled.slices), "slice"), " and ".join(means)
+        controller.notify(f"{count}{where} filled {how} as a starting point: check them. Ctrl+Z undoes it.")
 
     def set_scribbles(self, on: bool) -> None:
         """Set whether unpainted pixels mean "unknown" on slices that are labelled from now on."""

@@ -1,4 +1,7 @@
-"""Interpolation of labels between two labelled slices, as a starting point for corrections.
+"""Labels for the slices between two labelled ones, as a starting point for corrections.
+
+A slice takes the model's mask where the model is sure enough of it, and is interpolated otherwise: over gaps of four
+and eight slices a model that has learned both ends gave better masks than shapes (docs/decisions/fill.md).
 
 Shape-based interpolation (Raya and Udupa, IEEE Transactions on Medical Imaging 9(1), 1990): each class becomes its
 signed distance to the outline, positive inside; the distances are interpolated and cut at zero. Both outlines are first
@@ -7,11 +10,98 @@ shifted to the interpolated centre of the class, so that an oblique vessel does 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_dinoaugseg.session.labels import UNKNOWN, Labels
+from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Labels
+
+SURE = 0.4
+"""Confidence from which the model's mask of a slice is preferred to shapes."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What slices between labelled ones would hold.
+
+    Attributes:
+        slices: (H, W) labels by slice.
+        gaps: how many pairs of labelled slices they lie between.
+        by_model: how many of the slices hold the model's mask.
+    """
+
+    slices: dict[int, Labels]
+    gaps: int
+    by_model: int
+
+
+def fill_gap(book: LabelBook, here: int, spacing: tuple[float, float] | None) -> Filled:
+    """Labels for the open slices between the two nearest manually labelled ones around a slice.
+
+    Args:
+        book: of a volume.
+        here: the slice.
+        spacing: (row, column) distance of pixels in mm; None = square pixels.
+
+    Raises:
+        LabelError: the slice does not lie between two that are painted as a whole, or nothing is open there.
+    """
+    manual = [i for i in book.labelled if book.manual(i) is not None]
+    below = max((i for i in manual if i <= here), default=None)
+    above = min((i for i in manual if i >= here and i != below), default=None)
+    if below is None or above is None or above - below < 2:
+        msg = "Go to a slice between two slices that are labelled by hand; the slices between them are filled."
+        raise LabelError(msg)
+    if not (_is_whole(book, below) and _is_whole(book, above)):
+        msg = "Filling needs two slices that are painted as a whole, not scribbles."
+        raise LabelError(msg)
+    filled = _fill(book, [(below, above)], spacing)
+    if not filled.slices:
+        msg = "The slices between are labelled already; there is nothing to fill."
+        raise LabelError(msg)
+    return filled
+
+
+def fill_every_gap(book: LabelBook, spacing: tuple[float, float] | None) -> Filled:
+    """As :func:`fill_gap`, for all open slices between the first and the last one that is painted as a whole.
+
+    Raises:
+        LabelError: there are no two such slices with an open one between them.
+    """
+    whole = [i for i in book.labelled if book.manual(i) is not None and _is_whole(book, i)]
+    filled = _fill(book, pairwise(whole), spacing)
+    if not filled.slices:
+        msg = "Paint two slices as a whole, with others between them; the slices between are filled."
+        raise LabelError(msg)
+    return filled
+
+
+def _is_whole(book: LabelBook, index: int) -> bool:
+    return not (book.truth(index) == UNKNOWN).any()
+
+
+def _fill(book: LabelBook, ends: Iterable[tuple[int, int]], spacing: tuple[float, float] | None) -> Filled:
+    slices: dict[int, Labels] = {}
+    labelled, gaps, by_model = set(book.labelled), 0, 0
+    for below, above in ends:
+        between = [i for i in range(below + 1, above) if i not in labelled]
+        sure = {i: mask for i in between if (mask := _sure_mask(book, i)) is not None}
+        if len(sure) < len(between):
+            shapes = fill_between(book.truth(below), book.truth(above), above - below - 1, spacing)
+            slices.update((i, shapes[i - below - 1]) for i in between if i not in sure)
+        slices.update(sure)
+        gaps += bool(between)
+        by_model += len(sure)
+    return Filled(slices, gaps, by_model)
+
+
+def _sure_mask(book: LabelBook, index: int) -> Labels | None:
+    return book.predicted(index) if book.confidence.get(index, 0.0) >= SURE else None
 
 
 def fill_between(
