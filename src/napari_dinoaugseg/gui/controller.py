@@ -19,6 +19,7 @@ from napari_dinoaugseg.gui.live import LiveWork
 from napari_dinoaugseg.gui.project import ProjectWork
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
+from napari_dinoaugseg.gui.smart import SmartScribble
 from napari_dinoaugseg.gui.view import CanvasGuard, FillGuard, Looking, Tools, View
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.gui.windowing import WindowDrag
@@ -47,6 +48,7 @@ class Controller:
         setup: settings, encoder weights and device of the training.
         jobs: background work.
         live: learning while the person paints.
+        smart: the outline that completes the strokes on the slice in view.
         cases: opening and closing cases.
         project: the project with its cases, if one is open.
         view: the slice in view and its intensity window.
@@ -100,10 +102,12 @@ class Controller:
         self.cases = Cases(self)
         self.project = ProjectWork(self)
         self.live = LiveWork(self)
+        self.smart = SmartScribble(self)
         self.followers: list[Follower] = [
             self.saving,
             self.project,
             self.live,
+            self.smart,
             Looking(self),
             FillGuard(self),
             self.tools,
@@ -204,6 +208,7 @@ class Controller:
             return
         self._without_panel.pop(id(self.viewer), None)
         self.flush()
+        self.smart.dispose()
         self.live.dispose()
         self.windowing.dispose()
         self.saving.end()

@@ -26,6 +26,7 @@ class Change(Flag):
     LAYERS = auto()  # a layer of the case was removed or restored
     WORK = auto()  # work in the background began or ended
     LIVE = auto()  # how far live learning is
+    PROPOSAL = auto()  # what Smart scribble proposes, or asks for
     SAVING = auto()  # whether the labels are on disk
     SAVED_SESSIONS = auto()  # which saved sessions can be resumed
     PROJECT = auto()  # the project, its cases or their order, or how far one of them is

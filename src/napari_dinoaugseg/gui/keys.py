@@ -149,6 +149,8 @@ KEYS: tuple[Key, ...] = (
     Key("correct", "C", "correct the prediction of the slice in view with the brush", lambda c: correct(c)),
     Key("reject", "X", "reject the prediction of the slice in view", reject),
     Key("toggle_prediction", "H", "hide or show the prediction", _toggle_prediction),
+    Key("smart", "S", "switch Smart scribble on or off", lambda c: c.smart.switch(not c.smart.is_on)),
+    Key("background", "D", "draw the background, or the class again (with scribbles)", lambda c: c.smart.swap()),
     Key("next_case", "Shift-N", "open the next case of the project", lambda c: c.project.step(1)),
     Key("previous_case", "Shift-P", "open the previous case of the project", lambda c: c.project.step(-1)),
     Key("done_and_next", "Shift-D", "mark the case as done, and open the next", lambda c: c.project.done_and_next()),
@@ -209,7 +211,7 @@ class _Bindings:
     def _follow_layers(self) -> None:
         """Bind the keys to the layers of the open case, and to no others."""
         layers = self._controller.layers
-        ours = [] if layers is None else [layers.image, layers.prediction, layers.manual]
+        ours = [] if layers is None else [layers.image, layers.prediction, layers.manual, layers.proposal]
         for layer in self._layers:
             if not any(layer is one for one in ours):
                 self._unbind(layer)
@@ -241,6 +243,8 @@ _bindings: WeakValueDictionary[int, _Bindings] = WeakValueDictionary()
 _STEPS = (
     "<b>Case</b>: open a file or folder, or use an image layer that is there.",
     "<b>Label</b>: pick a class and paint it on three to five slices, spread over the case.",
+    "With <b>Smart scribble</b> (S), one stroke inside and one of the background around it (D) are enough: Enter takes "
+    "the outline, Esc drops it.",
     "<b>Train</b>: after a minute or so masks appear on the other slices.",
     "<b>Review</b>: go where the model is unsure (N); accept a slice (A), correct it with the brush (C), or reject it "
     "(X). Train again.",
@@ -248,6 +252,10 @@ _STEPS = (
 )
 
 _MOUSE = (("Ctrl + drag, or drag with the middle button", "window (left, right) and level (up, down) of the image"),)
+_OUTLINE_KEYS = (
+    ("Enter", "take the outline of Smart scribble as painted"),
+    ("Esc", "drop the outline; the strokes stay"),
+)
 
 _NAPARI_KEYS = (
     ("[  and  ]", "make the brush smaller or larger"),
@@ -278,8 +286,8 @@ class HelpPopup(QDialog):
 def help_text() -> str:
     """The content of the help window as HTML."""
     steps = "".join(f"<li>{step}</li>" for step in _STEPS)
-    rows = "".join(_row(key.shown, key.does) for key in KEYS)
     mouse_rows = "".join(_row(gesture, does) for gesture, does in _MOUSE)
+    rows = "".join(_row(shown, does) for shown, does in (*((key.shown, key.does) for key in KEYS), *_OUTLINE_KEYS))
     napari_rows = "".join(_row(key, does) for key, does in _NAPARI_KEYS)
     return (
         f"<h3>In this order</h3><ol>{steps}</ol>"

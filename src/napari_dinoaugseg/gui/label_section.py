@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
 from napari_dinoaugseg.case.pictures import find_masks_beside
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.keys import tooltip
+from napari_dinoaugseg.gui.smart_box import SmartBox
 from napari_dinoaugseg.gui.widgets import (
     Elided,
     ask_for_file,
@@ -134,6 +135,7 @@ class LabelSection(QWidget):
             "On: a few strokes of each class and of the background are enough; applies to slices you begin from now on"
         )
         self.scribbles.toggled.connect(controller.labels.set_scribbles)
+        self.smart_box = SmartBox(controller)
         self.empty_button = button(
             "Slice is empty", "Nothing to paint here: label this slice as background", self._mark_empty
         )
@@ -177,6 +179,7 @@ class LabelSection(QWidget):
             row(self.previous_button, QLabel("labelled"), self.next_button, self.suggested_button, stretch=3),
             row(self.paint_button, self.erase_button, self.background_button),
             row(QLabel("Brush size"), self.brush_size),
+            self.smart_box,
             self.scribbles,
             grid,
         )
@@ -204,7 +207,7 @@ class LabelSection(QWidget):
             widget.setEnabled(controller.session is not None and writable)
         for widget in (self.paint_button, self.erase_button, self.brush_size):
             widget.setEnabled(manual is not None and writable)
-        self.background_button.setVisible(controller.labels.scribbles)
+        self.background_button.setVisible(controller.labels.scribbles or controller.smart.is_on)
         self.background_button.setEnabled(manual is not None and writable)
         quietly(self.scribbles, lambda: self.scribbles.setChecked(controller.labels.scribbles))
         if controller.labels.selected_class > 0:

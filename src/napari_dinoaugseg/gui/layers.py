@@ -1,7 +1,8 @@
 """The layers of a case in the viewer: their creation, position and colours, and their restoration after removal.
 
 There are three: the image, "manual" (painted and accepted labels), and "prediction" (read-only, on slices without
-labels). A fourth, "confidence", is created when it is first shown.
+labels). Two more are created when they are first shown: "confidence", and "proposal" (read-only, the outline of Smart
+scribble).
 """
 
 from __future__ import annotations
@@ -49,11 +50,12 @@ class Spare:
     prediction: Labels
     manual: Labels
     orientation: Orientation
+    proposal: Labels | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, from bottom to top."""
-        return self.image, self.prediction, self.manual
+        return self.image, self.prediction, self.manual, *([] if self.proposal is None else [self.proposal])
 
 
 def spare_layers(layers: CaseLayers | None) -> Spare | None:
@@ -66,7 +68,7 @@ def spare_layers(layers: CaseLayers | None) -> Spare | None:
     shown = layers.viewer.layers
     ours = case_of(image) is not None and image.ndim == 3 and not image.multiscale
     whole = all(layer in shown for layer in (image, prediction, manual))
-    return Spare(image, prediction, manual, layers.orientation) if ours and whole else None
+    return Spare(image, prediction, manual, layers.orientation, layers.proposal) if ours and whole else None
 
 
 def _renew(layer: Image | Labels, data: Any, case: Case, place: Mapping[str, Any]) -> None:
@@ -117,12 +119,13 @@ class CaseLayers:
         spare: layers that showed another case and are used again for this one; see :func:`spare_layers`.
 
     Attributes:
-        image, manual, prediction, confidence: the layers; None if removed or not created yet.
+        image, manual, prediction, confidence, proposal: the layers; None if removed or not created yet.
         painting: keeps the manual layer and the label book in step.
     """
 
     slice_changed = Signal(int)
     undone = Signal(Changed)  # an action of the label book was undone or redone, and is shown
+    proposal_removed = Signal()  # by the person
     lost = Signal(str)  # the removed layer: manual, prediction or image
     window_moved = Signal(float, float)  # the person moved napari's contrast slider: the new limits
     turned = Signal()  # napari's axes were rolled or transposed, or 2-D and 3-D switched
@@ -149,6 +152,8 @@ class CaseLayers:
         self._showing_window = False
         self.prediction: Labels | None = None
         self.confidence: Image | None = None
+        self.proposal: Labels | None = None
+        self._proposed: int | None = None  # the slice that has an outline
         self._certainty: dict[int, NDArray[np.uint8]] = {}
         self._slice = 0
         self._colour_timer = single_shot(self._colour)
@@ -187,6 +192,8 @@ class CaseLayers:
             self.prediction.editable = False  # napari's tools do not paint on it
         if self.manual is None:
             self.painting.follow(self._make_labels("manual", self._drawn_labels, opacity=0.7))
+        if self._spare is not None and self._spare.proposal is not None:
+            self.proposal = self._make_proposal()
         self.viewer.layers.selection.active = self.manual
         order = axis_order(self.axis)
         if self.viewer.dims.ndim == 3 and tuple(self.viewer.dims.order) != order:
@@ -202,7 +209,7 @@ class CaseLayers:
     @property
     def own(self) -> list[Layer]:
         """The layers of this case that are in the viewer, from top to bottom."""
-        layers = (self.confidence, self.manual, self.prediction, self.image)
+        layers = (self.confidence, self.proposal, self.manual, self.prediction, self.image)
         return [layer for layer in layers if layer is not None and layer in self.viewer.layers]
 
     def hide_others(self) -> list[str]:
@@ -429,7 +436,7 @@ class CaseLayers:
 
     def _colour(self) -> None:
         colours = label_colours(self.session.labels.classes)
-        for layer in (self.manual, self.prediction):
+        for layer in (self.manual, self.prediction, self.proposal):
             if layer is not None:
                 layer.colormap = colours
 
@@ -456,6 +463,38 @@ class CaseLayers:
         self.manual.selected_label = BACKGROUND if number == -1 else number
         if self.manual.mode in ("pan_zoom", "transform"):
             self.manual.mode = "paint"
+
+    # --- proposal ---------------------------------------------------------------------------------------------------
+
+    def show_proposal(self, index: int, labels: NDArray[np.uint16]) -> None:
+        """Show the outlines of the classes in a proposal (H, W) for a slice, in place of the last one."""
+        if self.proposal is None:
+            active = self.viewer.layers.selection.active
+            self.proposal = self._make_proposal()
+            self.viewer.layers.selection.active = active
+        self._wipe_proposal()
+        height, width = labels.shape
+        self._slices(self.proposal)[index, :height, :width] = labels
+        self._proposed = index
+        self.proposal.refresh()
+
+    def hide_proposal(self) -> None:
+        """Show no outline any more."""
+        if self._wipe_proposal() and self.proposal is not None:
+            self.proposal.refresh()
+
+    def _wipe_proposal(self) -> bool:
+        index, self._proposed = self._proposed, None
+        if index is None or self.proposal is None:
+            return False
+        self._slices(self.proposal)[index] = 0
+        return True
+
+    def _make_proposal(self) -> Labels:
+        layer = self._make_labels("proposal", lambda _: None, opacity=1.0)
+        layer.contour = 1
+        layer.editable = False
+        return layer
 
     # --- confidence -------------------------------------------------------------------------------------------------
 
@@ -537,6 +576,10 @@ class CaseLayers:
             self.lost.emit("prediction")
         elif layer is self.confidence:
             self.confidence = None
+        elif layer is self.proposal:
+            self._unbind(layer)
+            self.proposal, self._proposed = None, None
+            self.proposal_removed.emit()
         elif layer is self.image:
             self._unbind(layer)
             self.image = None

@@ -61,8 +61,10 @@ class Painting:
     Attributes:
         layer: the manual layer; None while there is none.
         scribbles: whether unpainted pixels of slices labelled from now on are unknown.
+        smart: the same, while Smart scribble completes the strokes.
     """
 
+    read = Signal()  # paint was read into the label book, as soon as a stroke ends
     taken = Signal(list)  # slices whose paint was read into the label book
     went_across = Signal()  # a stroke across slices began some of them as scribbles
     classes_found = Signal()  # paint with an unknown number created a class
@@ -72,7 +74,7 @@ class Painting:
 
     def __init__(self, layers: Stack, *, read_only: bool) -> None:
         self.layer: Labels | None = None
-        self.scribbles = False
+        self.scribbles = self.smart = False
         self._layers = layers
         self._case, self._book = layers.case, layers.session.labels
         self._read_only = read_only
@@ -315,9 +317,10 @@ class Painting:
             self._put_back(indices)
             return
         canvases = {index: self._canvas(index).copy() for index in indices}
+        scribbles = self.scribbles or self.smart
         begun = any(self._book.of_slice(index).is_empty for index in indices)
         try:
-            changed = self._book.paint(canvases, scribbles=self.scribbles or across, continues=self._reading_on)
+            changed = self._book.paint(canvases, scribbles=scribbles or across, continues=self._reading_on)
         except Exception as error:  # of any kind: the paint stays in the layer
             self._shown.update(canvases)
             self.failed.emit(error)
@@ -327,7 +330,8 @@ class Painting:
             self._note_shown(index, self._book.canvas(index))
         self._news.update(dict.fromkeys(indices))
         self._new_classes = self._new_classes or changed.classes
-        self._new_across = self._new_across or (begun and across and not self.scribbles)
+        self._new_across = self._new_across or (begun and across and not scribbles)
+        self.read.emit()
 
     def _put_back(self, indices: Iterable[int]) -> None:
         slices = self._slices()

@@ -18,6 +18,7 @@ from napari_dinoaugseg.gui.keys import bind_keys, show_help, tooltip, unbind_key
 from napari_dinoaugseg.gui.label_section import ClassesSection, LabelSection
 from napari_dinoaugseg.gui.review_section import ReviewSection
 from napari_dinoaugseg.gui.saving import describe, when
+from napari_dinoaugseg.gui.smart_box import smart_advice
 from napari_dinoaugseg.gui.train_section import Head, TrainSection
 from napari_dinoaugseg.gui.widgets import Collapsible, button, choice, column, quietly, row, sentence, single_shot
 from napari_dinoaugseg.gui.words import counted, noun_of
@@ -368,7 +369,7 @@ def advice(controller: Controller) -> str:
         return "Continue with your labels, or start over: choose below."
     noun = noun_of(session.case)
     elsewhere = sum(len(slices) for slices in controller.project.labelled_elsewhere.values())
-    return _to_label(session, noun, elsewhere) or _after_training(controller, session, noun)
+    return smart_advice(controller) or _to_label(session, noun, elsewhere) or _after_training(controller, session, noun)
 
 
 def _to_open(controller: Controller) -> str:

@@ -126,6 +126,22 @@ def from_plain(values: Iterable[Mapping[str, Any]]) -> list[LabelClass]:
 
 
 @dataclass(frozen=True, eq=False)
+class Strokes:
+    """The strokes on a slice that a proposal for the whole slice is made from. Arrays are (H, W) and read-only.
+
+    Attributes:
+        marks: class numbers, 0 = background, UNKNOWN = no stroke.
+        base: the labels of a slice that was labelled before the strokes, whose classes a proposal leaves as they are;
+            None if it had no labels.
+        taken: whether the labels of the slice already are a proposal made from these strokes.
+    """
+
+    marks: Labels
+    base: Labels | None = None
+    taken: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class SliceLabels:
     """The painted or accepted labels of a slice. Arrays are (H, W) and read-only.
 
@@ -135,6 +151,7 @@ class SliceLabels:
         scribbled: whether unpainted pixels are unknown instead of background.
         canvas: the labels as the canvas shows them; None = as :func:`to_canvas` writes them.
         seen: False for computed labels that nobody has looked at.
+        drawn: the strokes on a slice that is labelled as a whole; None without any.
     """
 
     manual: Labels | None = None
@@ -142,6 +159,7 @@ class SliceLabels:
     scribbled: bool = False
     canvas: Labels | None = None
     seen: bool = True
+    drawn: Strokes | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -157,6 +175,11 @@ class SliceLabels:
     def is_open(self) -> bool:
         """Whether scribbles left pixels of the slice unknown."""
         return self.manual is not None and bool((self.manual == UNKNOWN).any())
+
+    @property
+    def strokes(self) -> Strokes | None:
+        """The strokes that a proposal for the slice is made from; None without any."""
+        return Strokes(self.manual) if self.scribbled and self.manual is not None else self.drawn
 
 
 def to_canvas(labels: Labels | None, shape: tuple[int, int], *, explicit: bool = False) -> Labels:
@@ -294,6 +317,7 @@ class _Action:
     def size(self) -> int:
         """Bytes of its arrays."""
         held = [one for labels in self.slices.values() for one in (labels.manual, labels.accepted, labels.canvas)]
+        held += [one for labels in self.slices.values() if (drawn := labels.drawn) for one in (drawn.marks, drawn.base)]
         held += [was.labels for was, _ in self.erased.values()]
         held += [self.discarded.labels] if self.discarded is not None else []
         return sum({id(one): one.nbytes for one in held if one is not None}.values())
@@ -520,7 +544,8 @@ class LabelBook:
 
         Args:
             canvases: (H, W) by slice, in the codes of a canvas.
-            scribbles: whether slices without labels start as scribbles.
+            scribbles: whether slices without labels start as scribbles, and the strokes on slices that are labelled as
+                a whole are kept as such, see :class:`Strokes`.
             continues: this continues the stroke of the last call, unless another action came in between.
 
         Raises:
@@ -540,7 +565,8 @@ class LabelBook:
             if labels is None or not canvas.any():
                 slices[index] = _NOTHING
             else:
-                slices[index] = SliceLabels(manual=_frozen(labels), scribbled=scribbled, canvas=canvas)
+                drawn = self._with_stroke(index, canvas) if scribbles and not (before.is_empty or scribbled) else None
+                slices[index] = SliceLabels(manual=_frozen(labels), scribbled=scribbled, canvas=canvas, drawn=drawn)
         met = [self._former.get(number) or new_class(number) for number in sorted(new)]
         classes = tuple(sorted([*self._classes, *met], key=lambda entry: entry.number)) if met else None
         action = _Action(slices, classes)
@@ -583,6 +609,26 @@ class LabelBook:
                 if not self._slices[index].seen:
                     self._slices[index] = replace(self._slices[index], seen=True)
         return done
+
+    def complete(self, index: int, labels: NDArray[np.integer]) -> None:
+        """Take a proposal that was made from the strokes of a slice as its manual labels, in one action.
+
+        The strokes are kept, so that further ones can change the proposal.
+
+        Args:
+            index: the slice.
+            labels: (H, W).
+
+        Raises:
+            LabelError: the slice has no strokes; a wrong shape, or a value that is not a class.
+        """
+        strokes = self.of_slice(index).strokes
+        if strokes is None:
+            msg = f"Slice {index} has no strokes. Draw one inside, and one of the background around it."
+            raise LabelError(msg)
+        kept = self._checked(index, labels, [entry.number for entry in self._classes])
+        one = SliceLabels(manual=kept, drawn=replace(strokes, taken=True))
+        self._do(_Action({index: replace(one, scribbled=one.is_open)}))
 
     def set_manual(self, index: int, labels: NDArray[np.integer], *, seen: bool = True) -> None:
         """Set the manual labels of one slice, see :meth:`label`."""
@@ -843,8 +889,17 @@ class LabelBook:
                 found[index] = labels
         return found
 
+    def _with_stroke(self, index: int, canvas: Labels) -> Strokes:
+        """The strokes of a slice that is labelled as a whole, with those that change its canvas to this one."""
+        labels = self.of_slice(index)
+        before = labels.drawn or Strokes(np.full_like(canvas, UNKNOWN), labels.labels)
+        stroke = np.where(canvas == BACKGROUND, 0, canvas)
+        marks = np.where(canvas != self.canvas(index), stroke, before.marks)
+        return Strokes(_frozen(marks.astype(np.uint16)), before.base)
+
     def _without(self, index: int, labels: SliceLabels, number: int) -> SliceLabels:
         """The labels of a slice without a class; none if nothing is left on the canvas."""
+        labels = replace(labels, drawn=None)
         canvas = self.canvas(index)
         canvas = _frozen(np.where(canvas == number, 0, canvas).astype(np.uint16))
         manual = from_canvas(canvas, scribbles=labels.scribbled)
