@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari.layers import Layer
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit
 
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.widgets import single_shot, stop
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_FIELDS = (QAbstractSpinBox, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit)
 _BACKGROUND = -1  # the brush of the background
 
 Asks = Literal["nothing", "strokes", "background", "class", "decision"]
@@ -298,12 +300,18 @@ class SmartScribble(QObject):
         for layer, key, before in self._keys:
             layer.bind_key(key, before, overwrite=True)
         actions: list[tuple[str, Callable[[Layer], Any]]] = [
-            ("Enter", lambda _: self.take()),
-            ("Escape", lambda _: self.drop()),
+            ("Enter", lambda _: self._press(self.take)),
+            ("Escape", lambda _: self._press(self.drop)),
         ]
         self._keys = [
             (layer, key, layer.bind_key(key, action, overwrite=True)) for layer in wanted for key, action in actions
         ]
+
+    def _press(self, action: Callable[[], Any]) -> None:
+        """Act on a key unless it ended the input of a field: fields pass Enter and Esc on to the viewer."""
+        window: Any = getattr(self.controller.viewer.window, "_qt_window", None)
+        if window is None or not isinstance(window.focusWidget(), _FIELDS):
+            action()
 
     def _brush_class(self) -> int:
         """The class that the brush painted last, if it still exists."""
