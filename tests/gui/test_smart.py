@@ -409,7 +409,10 @@ def test_the_keys_are_napari_s_while_there_is_no_outline(hand, controller, truth
         qtbot.keyClick(field, key)
     assert shown(controller, 8)
     assert controller.session.labels.of_slice(8).is_open
-    hand.press(ENTER)
+    hand.draw((2, 2), (2, 8))  # gives the keys to the canvas again
+    wait_for(qtbot, controller, 8)
+    qtbot.keyClick(controller.viewer.window._qt_window.focusWidget(), ENTER)
+    assert not controller.session.labels.of_slice(8).is_open
     settle()
     assert not bound()
 

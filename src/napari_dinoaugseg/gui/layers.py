@@ -466,17 +466,25 @@ class CaseLayers:
 
     # --- proposal ---------------------------------------------------------------------------------------------------
 
+    def prepare_proposal(self) -> bool:
+        """Create the layer for outlines, which takes napari longer than to show one. Returns whether it is new."""
+        if self.proposal is not None:
+            return False
+        active = self.viewer.layers.selection.active
+        self.proposal = self._make_proposal()
+        self.viewer.layers.selection.active = active
+        return True
+
     def show_proposal(self, index: int, labels: NDArray[np.uint16]) -> None:
-        """Show the outlines of the classes in a proposal (H, W) for a slice, in place of the last one."""
-        if self.proposal is None:
-            active = self.viewer.layers.selection.active
-            self.proposal = self._make_proposal()
-            self.viewer.layers.selection.active = active
+        """Show the outlines of the classes in a proposal (H, W) for a slice, once :meth:`prepare_proposal` was called."""
+        layer = self.proposal
+        if layer is None:
+            return
         self._wipe_proposal()
         height, width = labels.shape
-        self._slices(self.proposal)[index, :height, :width] = labels
+        self._slices(layer)[index, :height, :width] = labels
         self._proposed = index
-        self.proposal.refresh()
+        layer.refresh()
 
     def hide_proposal(self) -> None:
         """Show no outline any more."""

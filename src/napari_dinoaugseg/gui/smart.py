@@ -189,13 +189,16 @@ class SmartScribble(QObject):
 
     def _prepare(self) -> None:
         """Tell the layers of the case whether strokes are completed, and follow their strokes."""
-        layers = self.controller.layers
+        controller, layers = self.controller, self.controller.layers
         if layers is not None and layers is not self._layers:
             layers.painting.read.connect(self._on_read)
             layers.proposal_removed.connect(self._on_removed)
         self._layers = layers
-        if layers is not None:
-            layers.painting.smart = self.is_on
+        if layers is None:
+            return
+        layers.painting.smart = self.is_on
+        if self.is_on and not controller.read_only and layers.prepare_proposal():
+            controller.touch(Change.LAYERS)
 
     def _on_read(self) -> None:
         self._takes = False
@@ -272,11 +275,11 @@ class SmartScribble(QObject):
                 self._dropped[task.index] = task.labels
                 controller.show_error(result)
             elif result is not None and controller.layers is not None:
-                is_new = controller.layers.proposal is None
+                is_new = controller.layers.prepare_proposal()
                 controller.layers.show_proposal(task.index, result)
                 self._shown = task, result
                 if is_new:
-                    controller.touch(Change.LAYERS)
+                    controller.touch(Change.LAYERS)  # binds the keys of the plugin to it
         self._update()
         if self._takes and self._shown is not None and self._shown[0] is task:
             self._takes = False
