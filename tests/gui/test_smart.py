@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QLineEdit
 
 from napari_dinoaugseg.errors import SessionError
 from napari_dinoaugseg.gui import smart as smart_module
+from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN, Status
 from tests.blobs import write_case
 from tests.gui.conftest import dice, paint, settle
@@ -155,6 +156,7 @@ def test_two_strokes_and_enter_on_three_slices_and_undo_of_each(hand, controller
         hand.press(ENTER)
         assert np.array_equal(book.manual(index), proposed[index])
         assert not shown(controller, index)
+        assert not (controller.layers.manual.data[index] == BACKGROUND).any(), "the rest of the slice has no colour"
     assert book.open_slices == [index for index in range(16) if index not in (4, 8, 11)]
     mask = tmp_path / "mask.nii.gz"
     export(mask)
@@ -172,18 +174,20 @@ def test_two_strokes_and_enter_on_three_slices_and_undo_of_each(hand, controller
         assert index not in book.labelled
 
 
-def test_a_stroke_is_in_the_label_book_when_it_ends(hand, controller, truth):
-    hand.inside(truth[8] == 1)
-    assert set(np.unique(controller.session.labels.manual(8))) == {1, UNKNOWN}
-
-
 def test_the_panel_says_what_to_do_next(hand, panel, controller, truth, qtbot):
     settle()
     assert "One stroke inside, one of the background" in panel.advice.text()
+    hand.press(D)
+    hand.draw((2, 2), (2, 8))
+    settle()
+    assert "Now a stroke of the class inside it" in panel.advice.text()
+    hand.undo()
+    hand.press(D)
     hand.inside(truth[8] == 1)
+    assert set(np.unique(controller.session.labels.manual(8))) == {1, UNKNOWN}, "a stroke is a label when it ends"
     settle()
     assert "Now a stroke of the background around it" in panel.advice.text()
-    assert controller.layers.proposal is None, "one class alone proposes nothing"
+    assert not controller.layers.proposal.data.any(), "strokes of one class propose nothing"
     assert panel.label.background_button.isVisibleTo(panel.label)
     qtbot.mouseClick(panel.label.background_button, LEFT)
     hand.around(truth[8] == 1)
@@ -199,14 +203,7 @@ def test_the_panel_says_what_to_do_next(hand, panel, controller, truth, qtbot):
     assert controller.labels.selected_class == 1, "the brush paints the class again"
 
 
-def test_background_alone_asks_for_the_class(hand, panel, truth):
-    hand.press(D)
-    hand.around(truth[8] == 1)
-    settle()
-    assert "Now a stroke of the class inside it" in panel.advice.text()
-    assert not shown(hand.controller, 8)
-
-
+@pytest.mark.slow
 def test_escape_drops_the_outline_and_keeps_the_strokes(hand, controller, truth, said, qtbot):
     hand.two_strokes(truth[8] == 1)
     wait_for(qtbot, controller, 8)
@@ -242,6 +239,7 @@ def test_a_second_class_is_two_more_strokes(hand, controller, truth, qtbot):
     assert np.array_equal(book.manual(8), first)
 
 
+@pytest.mark.slow
 def test_what_was_painted_before_is_finished(hand, controller, truth, qtbot):
     controller.smart.switch(False)
     painted = np.where(truth == 1, 1, 0).astype(np.uint16)
@@ -259,18 +257,7 @@ def test_what_was_painted_before_is_finished(hand, controller, truth, qtbot):
     assert np.array_equal(controller.session.labels.manual(8), proposed)
 
 
-def test_coming_back_to_a_slice_shows_its_outline_again(hand, controller, truth, qtbot):
-    hand.two_strokes(truth[8] == 1)
-    before = wait_for(qtbot, controller, 8)
-    controller.view.go_to(5)
-    wait_for_none(qtbot, controller)
-    hand.press(ENTER)
-    assert controller.session.labels.of_slice(8).is_open, "Enter takes nothing of another slice"
-    controller.view.go_to(8)
-    assert np.array_equal(wait_for(qtbot, controller, 8), before)
-
-
-def test_going_to_another_slice_while_it_computes(hand, controller, truth, slow, qtbot):
+def test_another_slice_while_it_computes(hand, controller, truth, slow, qtbot):
     hand.two_strokes(truth[8] == 1)
     qtbot.waitUntil(lambda: controller.smart._running is not None, timeout=PATIENT)
     hand.press(ENTER)  # in a hurry
@@ -278,35 +265,36 @@ def test_going_to_another_slice_while_it_computes(hand, controller, truth, slow,
     slow.set()
     qtbot.waitUntil(lambda: controller.smart._running is None, timeout=PATIENT)
     settle()
-    assert controller.layers.proposal is None
-    assert controller.session.labels.of_slice(8).is_open
-    controller.view.go_to(8)
-    wait_for(qtbot, controller, 8)
-    assert controller.session.labels.of_slice(8).is_open
-
-
-def test_enter_before_the_outline_is_ready_takes_it_when_it_is(hand, controller, truth, slow, qtbot):
-    hand.two_strokes(truth[8] == 1)
-    qtbot.waitUntil(lambda: controller.smart._running is not None, timeout=PATIENT)
+    assert not controller.layers.proposal.data.any()
     hand.press(ENTER)
+    assert controller.session.labels.of_slice(8).is_open, "Enter takes nothing of another slice"
+    controller.view.go_to(8)
+    before = wait_for(qtbot, controller, 8)
     assert controller.session.labels.of_slice(8).is_open
-    slow.set()
-    qtbot.waitUntil(lambda: not controller.session.labels.of_slice(8).is_open, timeout=PATIENT)
-    assert dice(controller.session.labels.manual(8) == 1, truth[8] == 1) > 0.9
+    controller.view.go_to(5)
+    wait_for_none(qtbot, controller)
+    controller.view.go_to(8)
+    assert np.array_equal(wait_for(qtbot, controller, 8), before)
 
 
-def test_strokes_that_come_while_it_computes_count(hand, controller, truth, slow, qtbot):
+def test_a_stroke_or_enter_while_it_computes(hand, controller, truth, slow, qtbot):
     hand.two_strokes(truth[8] == 1)
     qtbot.waitUntil(lambda: controller.smart._running is not None, timeout=PATIENT)
     old = controller.smart._running
     hand.draw((2, 2), (2, 8))
+    new = (controller.session.labels.manual(8) == 0) & (old.labels != 0)
+    assert new.any()
+    hand.press(ENTER)
+    assert controller.session.labels.of_slice(8).is_open, "the outline of all strokes is not ready"
+    assert controller.smart._running is old
     slow.set()
-    wait_for(qtbot, controller, 8)
-    task, _ = controller.smart._shown
-    assert task is not old
-    assert task.labels is controller.session.labels.manual(8)
+    qtbot.waitUntil(lambda: not controller.session.labels.of_slice(8).is_open, timeout=PATIENT)
+    drawn = controller.session.labels.of_slice(8).drawn.marks
+    assert (drawn[new] == 0).all()
+    assert dice(controller.session.labels.manual(8) == 1, truth[8] == 1) > 0.9
 
 
+@pytest.mark.slow
 def test_another_case_while_it_computes(hand, controller, truth, slow, qtbot, tmp_path):
     hand.two_strokes(truth[8] == 1)
     qtbot.waitUntil(lambda: controller.smart._running is not None, timeout=PATIENT)
@@ -315,7 +303,7 @@ def test_another_case_while_it_computes(hand, controller, truth, slow, qtbot, tm
     slow.set()
     qtbot.waitUntil(lambda: controller.smart._running is None, timeout=PATIENT)
     settle()
-    assert controller.layers.proposal is None
+    assert not controller.layers.proposal.data.any()
     assert controller.session.labels.labelled == []
     controller.view.go_to(8)
     hand.two_strokes(truth[8] == 1)
@@ -325,58 +313,41 @@ def test_another_case_while_it_computes(hand, controller, truth, slow, qtbot, tm
 
 
 def test_closing_the_case_and_the_viewer_while_it_computes(hand, controller, truth, slow, qtbot):
+    assert controller.viewer.layers.selection.active is controller.layers.manual
     hand.two_strokes(truth[8] == 1)
     qtbot.waitUntil(lambda: controller.smart._running is not None, timeout=PATIENT)
     controller.cases.close()
+    assert len(controller.viewer.layers) == 0
     controller.dispose()
     slow.set()
-    settle()
-    assert not any(layer.name == "proposal" for layer in controller.viewer.layers)
-
-
-def test_the_layer_is_removed_with_its_case(hand, controller, truth, qtbot):
-    hand.two_strokes(truth[8] == 1)
-    wait_for(qtbot, controller, 8)
-    assert controller.viewer.layers.selection.active is controller.layers.manual
-    controller.cases.close()
     settle()
     assert len(controller.viewer.layers) == 0
 
 
-def test_deleting_the_layer_drops_the_outline(hand, controller, truth, qtbot):
+@pytest.mark.slow
+def test_an_outline_that_is_not_seen_is_not_taken(hand, panel, controller, truth, said, qtbot):
     hand.two_strokes(truth[8] == 1)
     wait_for(qtbot, controller, 8)
+    controller.layers.proposal.visible = False
+    hand.press(ENTER)
+    assert any("outline is hidden" in text for text in said)
     controller.viewer.layers.remove(controller.layers.proposal)
     settle()
     hand.press(ENTER)
     assert controller.session.labels.of_slice(8).is_open
     hand.draw((2, 2), (2, 8))
     wait_for(qtbot, controller, 8)
-    hand.press(ENTER)
-    assert not controller.session.labels.of_slice(8).is_open
-
-
-def test_deleting_the_manual_layer_and_bringing_it_back(hand, panel, controller, truth, qtbot):
-    hand.two_strokes(truth[8] == 1)
-    wait_for(qtbot, controller, 8)
     controller.viewer.layers.remove(controller.layers.manual)
     wait_for_none(qtbot, controller)
     settle()
+    assert controller.session.labels.of_slice(8).is_open
     qtbot.mouseClick(panel.label.restore_button, LEFT)
     wait_for(qtbot, controller, 8)
     hand.press(ENTER)
     assert not controller.session.labels.of_slice(8).is_open
 
 
-def test_a_hidden_outline_is_not_taken(hand, controller, truth, said, qtbot):
-    hand.two_strokes(truth[8] == 1)
-    wait_for(qtbot, controller, 8)
-    controller.layers.proposal.visible = False
-    hand.press(ENTER)
-    assert controller.session.labels.of_slice(8).is_open
-    assert any("outline is hidden" in text for text in said)
-
-
+@pytest.mark.slow
 def test_rolled_axes_and_another_window(hand, controller, truth, qtbot):
     hand.two_strokes(truth[8] == 1)
     wait_for(qtbot, controller, 8)
@@ -417,6 +388,7 @@ def test_the_keys_are_napari_s_while_there_is_no_outline(hand, controller, truth
     assert not bound()
 
 
+@pytest.mark.slow
 def test_the_key_switches_it_off_and_the_strokes_stay(hand, panel, controller, truth, qtbot):
     hand.two_strokes(truth[8] == 1)
     wait_for(qtbot, controller, 8)
@@ -436,7 +408,7 @@ def test_the_key_switches_it_off_and_the_strokes_stay(hand, panel, controller, t
 
 def test_where_nothing_can_be_painted_it_is_not_switched_on(panel, controller, case, said):
     controller.read_only = "Another window writes these labels."
-    controller.touch(panel_change())
+    controller.touch(Change.SESSION)
     settle()
     assert not panel.label.smart_box.isEnabled()
     assert not controller.smart.switch(True)
@@ -446,19 +418,7 @@ def test_where_nothing_can_be_painted_it_is_not_switched_on(panel, controller, c
         controller.require_writable()
 
 
-def panel_change():
-    from napari_dinoaugseg.gui.core import Change
-
-    return Change.SESSION
-
-
-def test_the_rest_of_a_taken_slice_is_not_coloured(hand, controller, truth, qtbot):
-    hand.two_strokes(truth[8] == 1)
-    wait_for(qtbot, controller, 8)
-    hand.press(ENTER)
-    assert not (controller.layers.manual.data[8] == BACKGROUND).any()
-
-
+@pytest.mark.slow
 def test_a_failure_is_shown_and_the_strokes_stay(hand, controller, truth, failed, monkeypatch, qtbot):
     monkeypatch.setattr(smart_module, "propose", lambda *_: 1 // 0)
     hand.two_strokes(truth[8] == 1)

@@ -27,7 +27,12 @@ def canvas_with(*strokes: tuple[slice | int, slice | int, int], on: np.ndarray |
 def loop(top: int, bottom: int, left: int, right: int) -> list[tuple[slice | int, slice | int, int]]:
     """A stroke of the background around a box."""
     across, down = slice(left, right), slice(top, bottom)
-    return [(top, across, BACKGROUND), (bottom, across, BACKGROUND), (down, left, BACKGROUND), (down, right, BACKGROUND)]
+    return [
+        (top, across, BACKGROUND),
+        (bottom, across, BACKGROUND),
+        (down, left, BACKGROUND),
+        (down, right, BACKGROUND),
+    ]
 
 
 INSIDE_LEFT = (slice(22, 27), slice(16, 24), 1)

@@ -476,7 +476,7 @@ class CaseLayers:
         return True
 
     def show_proposal(self, index: int, labels: NDArray[np.uint16]) -> None:
-        """Show the outlines of the classes in a proposal (H, W) for a slice, once :meth:`prepare_proposal` was called."""
+        """Show the outlines of the classes in a proposal (H, W) for a slice, in the layer that was prepared."""
         layer = self.proposal
         if layer is None:
             return
