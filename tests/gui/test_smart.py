@@ -15,8 +15,9 @@ from napari_dinoaugseg.errors import SessionError
 from napari_dinoaugseg.gui import smart as smart_module
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN, Status
-from tests.blobs import write_case
-from tests.gui.conftest import dice, paint, settle
+from tests.blobs import truth_voxels, write_case
+from tests.gui.conftest import dice, paint, settle, wait_idle
+from tests.gui.test_project import Hands
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -426,3 +427,32 @@ def test_a_failure_is_shown_and_the_strokes_stay(hand, controller, truth, failed
     settle()
     assert len(failed) == 1
     assert controller.session.labels.of_slice(8).is_open
+
+
+@pytest.mark.slow
+def test_the_next_case_of_a_project_takes_over_the_layer_and_the_switch(panel, qtbot, monkeypatch, tmp_path):
+    controller = panel.controller
+    files = [write_case(tmp_path, seed)[0] for seed in (0, 1)]
+    Hands(panel, qtbot, monkeypatch).new(tmp_path / "both", files)
+    controller.project.step(1)
+    wait_idle(qtbot, controller)
+    truth = controller.session.case.to_slices(truth_voxels())
+    middle = truth.shape[0] // 2
+    controller.view.go_to(middle)
+    controller.smart.switch(True)
+    settle()
+    hand = Hand(controller, qtbot)
+    hand.two_strokes(truth[middle] == 1)
+    wait_for(qtbot, controller, middle)
+    first, layer = controller.session, controller.layers.proposal
+    controller.project.step(1)
+    wait_idle(qtbot, controller)
+    assert controller.session is not first
+    assert controller.layers.proposal is layer
+    assert not layer.data.any()
+    assert [one.name for one in controller.viewer.layers].count("proposal") == 1
+    controller.view.go_to(middle)
+    hand.two_strokes(truth[middle] == 1)
+    proposed = wait_for(qtbot, controller, middle)
+    hand.press(ENTER)
+    assert np.array_equal(controller.session.labels.manual(middle), proposed)
