@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import nibabel as nib
@@ -43,32 +44,26 @@ class Hand:
 
     def draw(self, *places: tuple[int, int]) -> None:
         """One stroke through pixels (row, column) of the slice in view."""
-        to_canvas = self._look()
-        points = [to_canvas(*place) for place in places]
+        QTest.qWait(30)  # the canvas has its size
+        points = [self._on_canvas(*place) for place in places]
         QTest.mouseMove(self.canvas, points[0])
         QTest.mousePress(self.canvas, LEFT, NONE, points[0])
         for point in points[1:]:
-            QTest.qWait(8)  # napari takes one movement in 5 ms
+            before = self.viewer.cursor.position
             QTest.mouseMove(self.canvas, point)
-        QTest.qWait(8)
+            with contextlib.suppress(self.qtbot.TimeoutError):  # napari takes one movement in 5 ms
+                self.qtbot.waitUntil(lambda before=before: self.viewer.cursor.position != before, timeout=500)
         QTest.mouseRelease(self.canvas, LEFT, NONE, points[-1])
 
-    def _look(self):
-        """Where on the canvas the pixels lie: the mouse moves to three places, and napari says what is there."""
-        layer, axis = self.controller.layers.manual, self.controller.layers.axis
-        middle = QPoint(self.canvas.width() // 2, self.canvas.height() // 2)
-        places = [middle + QPoint(*offset) for offset in ((-40, -40), (40, -40), (-40, 40))]
-        QTest.mouseMove(self.canvas, middle)
-        QTest.qWait(20)
-        seen = []
-        for place in places:
-            before = self.viewer.cursor.position
-            QTest.mouseMove(self.canvas, place)
-            self.qtbot.waitUntil(lambda before=before: self.viewer.cursor.position != before, timeout=PATIENT)
-            seen.append(np.delete(layer.world_to_data(self.viewer.cursor.position), axis))
-        data = np.column_stack([np.array(seen), np.ones(3)])
-        matrix = np.linalg.solve(data, [(place.x(), place.y()) for place in places])
-        return lambda row, column: QPoint(*(round(float(value)) for value in np.array([row, column, 1]) @ matrix))
+    def _on_canvas(self, row: int, column: int) -> QPoint:
+        """Where the middle of a pixel is on the canvas."""
+        layers, dims = self.controller.layers, self.viewer.dims
+        place = [row, column]
+        place.insert(layers.axis, layers.current_slice)
+        world = layers.manual.data_to_world(place)
+        canvas = self.viewer.window._qt_viewer.canvas
+        x, y = (canvas.view.transform * canvas.view.scene.transform).map([world[i] for i in dims.displayed[::-1]])[:2]
+        return QPoint(round(float(x)), round(float(y)))
 
     def inside(self, mask: np.ndarray) -> None:
         """A stroke along the middle of a mask (H, W)."""
@@ -176,31 +171,26 @@ def test_two_strokes_and_enter_on_three_slices_and_undo_of_each(hand, controller
 
 
 def test_the_panel_says_what_to_do_next(hand, panel, controller, truth, qtbot):
-    settle()
-    assert "One stroke inside, one of the background" in panel.advice.text()
+    qtbot.waitUntil(lambda: "One stroke inside, one of the background" in panel.advice.text(), timeout=PATIENT)
     hand.press(D)
     hand.draw((2, 2), (2, 8))
-    settle()
-    assert "Now a stroke of the class inside it" in panel.advice.text()
+    qtbot.waitUntil(lambda: "Now a stroke of the class inside it" in panel.advice.text(), timeout=PATIENT)
     hand.undo()
     hand.press(D)
     hand.inside(truth[8] == 1)
     assert set(np.unique(controller.session.labels.manual(8))) == {1, UNKNOWN}, "a stroke is a label when it ends"
-    settle()
-    assert "Now a stroke of the background around it" in panel.advice.text()
+    qtbot.waitUntil(lambda: "Now a stroke of the background around it" in panel.advice.text(), timeout=PATIENT)
     assert not controller.layers.proposal.data.any(), "strokes of one class propose nothing"
     assert panel.label.background_button.isVisibleTo(panel.label)
     qtbot.mouseClick(panel.label.background_button, LEFT)
     hand.around(truth[8] == 1)
     wait_for(qtbot, controller, 8)
-    settle()
-    assert "Enter takes the outline, Esc drops it" in panel.advice.text()
+    qtbot.waitUntil(lambda: "Enter takes the outline, Esc drops it" in panel.advice.text(), timeout=PATIENT)
     # The click on a button has not taken the keys away from the canvas.
     qtbot.keyClick(controller.viewer.window._qt_window.focusWidget(), ENTER)
     assert controller.session.labels.status(8) is Status.MANUAL
     assert not controller.session.labels.of_slice(8).is_open
-    settle()
-    assert "Paint 3 to 5" in panel.advice.text()
+    qtbot.waitUntil(lambda: "Paint 3 to 5" in panel.advice.text(), timeout=PATIENT)
     assert controller.labels.selected_class == 1, "the brush paints the class again"
 
 
@@ -434,8 +424,6 @@ def test_the_next_case_of_a_project_takes_over_the_layer_and_the_switch(panel, q
     controller = panel.controller
     files = [write_case(tmp_path, seed)[0] for seed in (0, 1)]
     Hands(panel, qtbot, monkeypatch).new(tmp_path / "both", files)
-    controller.project.step(1)
-    wait_idle(qtbot, controller)
     truth = controller.session.case.to_slices(truth_voxels())
     middle = truth.shape[0] // 2
     controller.view.go_to(middle)
