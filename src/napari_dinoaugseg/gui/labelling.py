@@ -142,7 +142,7 @@ class Labelling:
             return
         filled = found(book, controller.session.case.slice_spacing(controller.current_slice))
         book.label(filled.slices, seen=False)
-        self.show(filled.slices)
+        self.show(sorted(filled.slices))
         where = f" in {filled.gaps} gaps" if filled.gaps > 1 else ""
         means = ["by the model"] if filled.by_model else []
         means += ["by interpolation"] if filled.by_model < len(filled.slices) else []
