@@ -140,6 +140,11 @@ _WINDOW_KEYS = (
     ("F11", "percentiles"),
 )
 
+def _switch_brush(controller: Controller) -> None:
+    strokes = controller.strokes
+    strokes.take_brush(smart=controller.tools.active != "smart brush")
+
+
 KEYS: tuple[Key, ...] = (
     Key("train", "Shift-T", "train, or stop the running work", _train_or_stop),
     Key("next_suggested", "N", "go to the next slice to label or check", lambda c: c.view.next_suggested()),
@@ -148,6 +153,10 @@ KEYS: tuple[Key, ...] = (
     Key("accept", "A", "accept the prediction of the slice in view, and go to the next", accept_and_go_on),
     Key("correct", "C", "correct the prediction of the slice in view with the brush", lambda c: correct(c)),
     Key("reject", "X", "reject the prediction of the slice in view", reject),
+    Key("next_class", "K", "select the next class", lambda c: c.strokes.step_class(1)),
+    Key("previous_class", "Shift-K", "select the previous class", lambda c: c.strokes.step_class(-1)),
+    Key("pick_class", "I", "select the class under the cursor", lambda c: c.strokes.pick()),
+    Key("smart_brush", "Shift-B", "switch between the smart brush and the plain one", _switch_brush),
     Key("toggle_prediction", "H", "hide or show the prediction", _toggle_prediction),
     Key("smart", "S", "switch Smart scribble on or off", lambda c: c.smart.switch(not c.smart.is_on)),
     Key("background", "D", "draw the background, or the class again (with scribbles)", lambda c: c.smart.swap()),
@@ -260,6 +269,9 @@ _OUTLINE_KEYS = (
 _NAPARI_KEYS = (
     ("[  and  ]", "make the brush smaller or larger"),
     ("P, E, F", "paint, erase, fill"),
+    ("3", "polygon: click its corners, then Enter or a double click fills it; right click removes the last corner"),
+    ("Right click", "outline: with the brush, move round a shape and back to the start to fill it; Esc drops it"),
+    ("B", "paint only over what is free, or over everything"),
     ("Space (hold)", "move the image while painting"),
     ("Left, Right", "go to the previous or next slice"),
     ("Ctrl+Z", "undo, also accepting and rejecting"),

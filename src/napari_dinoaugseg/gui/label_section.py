@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QSizePolicy,
-    QSlider,
     QTableWidget,
     QTableWidgetItem,
     QToolTip,
@@ -25,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dinoaugseg.case.pictures import find_masks_beside
+from napari_dinoaugseg.gui.brush_options import BrushSize, PaintOverRow, SmartBrushOptions
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.smart_box import SmartBox
@@ -78,7 +78,6 @@ class LabelSection(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self._brush_class = 1  # the class that the brush returns to after the eraser
         self.masks_offer = MasksOffer(controller)
         self.picture = Elided()
         self.picture.setObjectName("picture")
@@ -116,8 +115,35 @@ class LabelSection(QWidget):
             tooltip("Go to the slice worth labelling next", "next_suggested"),
             controller.view.next_suggested,
         )
-        self.paint_button = _brush(button("Brush", "Paint the selected class with the mouse", self._paint))
-        self.erase_button = _brush(button("Eraser", "Remove paint", lambda: self._take("erase")))
+        strokes = controller.strokes
+        self.paint_button = _brush(
+            button("Brush", "Paint the selected class with the mouse (key: P)", lambda: self._take_brush(smart=False))
+        )
+        self.smart_button = _brush(
+            button(
+                "Smart brush",
+                tooltip("Paint, inside the brush, only what is like the pixel where the stroke begins", "smart_brush"),
+                lambda: self._take_brush(smart=True),
+            )
+        )
+        self.erase_button = _brush(button("Eraser", "Remove paint (key: E)", lambda: self._take("erase")))
+        self.polygon_button = _brush(
+            button(
+                "Polygon",
+                "Click the corners of a shape; Enter or a double click fills it, a right click removes the last corner"
+                " (key: 3)",
+                lambda: self._take("polygon"),
+            )
+        )
+        self.outline_button = button(
+            "Outline",
+            "With the brush, right-click on the edge of a shape, then move round it, without a button, and back to the"
+            " start:\nthe inside is filled. Esc drops it",
+            strokes.offer_outline,
+        )
+        self.bucket_button = _brush(
+            button("Fill", "Click inside an outline to fill it (key: F)", lambda: self._take("fill"))
+        )
         self.background_button = _brush(
             button(
                 "Background",
@@ -125,10 +151,9 @@ class LabelSection(QWidget):
                 lambda: self._take("paint", _BACKGROUND_BRUSH),
             )
         )
-        self.brush_size = QSlider(Qt.Orientation.Horizontal)
-        self.brush_size.setRange(1, 60)
-        self.brush_size.setToolTip("Size of the brush, in pixels ([ and ] change it too)")
-        self.brush_size.valueChanged.connect(self._resize)
+        self.paint_over = PaintOverRow(controller)
+        self.smart_options = SmartBrushOptions(controller)
+        self.brush_size = BrushSize(controller)
         self.scribbles = QCheckBox("Scribbles: unpainted means unknown")
         self.scribbles.setToolTip(
             "Off: paint a slice completely, the rest of it is background.\n"
@@ -177,8 +202,11 @@ class LabelSection(QWidget):
             self.strip,
             self.legend,
             row(self.previous_button, QLabel("labelled"), self.next_button, self.suggested_button, stretch=3),
-            row(self.paint_button, self.erase_button, self.background_button),
-            row(QLabel("Brush size"), self.brush_size),
+            row(self.paint_button, self.smart_button, self.erase_button, self.background_button),
+            row(self.polygon_button, self.outline_button, self.bucket_button),
+            self.paint_over,
+            self.smart_options,
+            self.brush_size,
             self.smart_box,
             self.scribbles,
             grid,
@@ -205,21 +233,27 @@ class LabelSection(QWidget):
         writable = not controller.read_only
         for widget in (self.empty_button, self.clear_button, self.fill_button, self.load_button, self.scribbles):
             widget.setEnabled(controller.session is not None and writable)
-        for widget in (self.paint_button, self.erase_button, self.brush_size):
+        for widget in (
+            self.paint_button,
+            self.smart_button,
+            self.erase_button,
+            self.polygon_button,
+            self.outline_button,
+            self.bucket_button,
+        ):
             widget.setEnabled(manual is not None and writable)
+        self.outline_button.setVisible(manual is None or controller.strokes.has_outline)
         self.background_button.setVisible(controller.labels.scribbles or controller.smart.is_on)
         self.background_button.setEnabled(manual is not None and writable)
         quietly(self.scribbles, lambda: self.scribbles.setChecked(controller.labels.scribbles))
-        if controller.labels.selected_class > 0:
-            self._brush_class = controller.labels.selected_class
         tool = controller.tools.active
         self.paint_button.setChecked(tool == "brush")
+        self.smart_button.setChecked(tool == "smart brush")
         self.erase_button.setChecked(tool == "eraser")
+        self.polygon_button.setChecked(tool == "polygon")
+        self.bucket_button.setChecked(tool == "fill")
         self.background_button.setChecked(tool == "background")
         self._show_picture()
-        if manual is not None:
-            manual.events.brush_size.connect(self._show_size)
-            self._show_size()
 
     def _show_picture(self) -> None:
         """Show the name of the picture in view; slices of a volume have none."""
@@ -232,32 +266,15 @@ class LabelSection(QWidget):
             self.picture.show_text(session.case.slice_name(here))
             self.position.setText(f"picture {here + 1} of {session.case.n_slices}")
 
-    def _show_size(self, *_: object) -> None:
-        layers = self.controller.layers
-        if layers is not None and layers.manual is not None:
-            size = round(layers.manual.brush_size)
-            quietly(self.brush_size, lambda: self.brush_size.setValue(size))
-
     # --- doing ------------------------------------------------------------------------------------------------------
 
-    def _paint(self) -> None:
-        session = self.controller.session
-        numbers = [entry.number for entry in session.labels.classes] if session is not None else []
-        self._take("paint", self._brush_class if self._brush_class in numbers or not numbers else numbers[0])
-
-    def _take(self, mode: str, number: int | None = None) -> None:
-        layers = self.controller.layers
-        if layers is not None and layers.manual is not None:
-            self.controller.viewer.layers.selection.active = layers.manual
-            layers.manual.mode = mode
-        if number is not None:
-            self.controller.labels.select_class(number)
+    def _take_brush(self, *, smart: bool) -> None:
+        self.controller.strokes.take_brush(smart=smart)
         self.refresh()  # a click unchecks a button even if its tool stays in use
 
-    def _resize(self, size: int) -> None:
-        layers = self.controller.layers
-        if layers is not None and layers.manual is not None:
-            layers.manual.brush_size = size
+    def _take(self, mode: str, number: int | None = None) -> None:
+        self.controller.strokes.take(mode, number, smart=False if number is not None else None)
+        self.refresh()
 
     def _mark_empty(self) -> None:
         self.controller.labels.mark_empty(self.controller.current_slice)

@@ -89,6 +89,7 @@ class Painting:
         self._reading_on = False  # whether the next paint continues the last action
         self._since = 0.0
         self._writing = False  # whether events of the layer come from our own changes
+        self._withheld: list[Any] | None = None  # what a tool reports while it is filtered
         self._view: tuple[float, ...] = ()
         self._timer = single_shot(self._compare_some)
 
@@ -169,9 +170,26 @@ class Painting:
 
     def flush(self) -> None:
         """Read all paint now, and emit the signals."""
+        if self._withheld is not None:
+            return
         if self.layer is not None and self.layer.data is not self._array:
             self._on_replaced()  # napari failed to draw it and emitted no event
         self._compare_all()
+
+    @contextmanager
+    def withheld(self) -> Iterator[None]:
+        """Read nothing while a tool paints what it may have to put back; what it reports is read at the end."""
+        if self._withheld is not None or self.layer is None:
+            yield
+            return
+        self._take_announced()
+        self._withheld = []
+        try:
+            yield
+        finally:
+            events, self._withheld = self._withheld, None
+            for event in events:
+                self._on_stroke(event)
 
     def _on_drag(self, _layer: Labels, event: Any) -> Iterator[None]:
         self._take_announced()
@@ -184,6 +202,9 @@ class Painting:
     def _on_stroke(self, event: Any) -> None:
         """Read a stroke that has ended, or paint by a script."""
         if self.layer is None or self._writing:
+            return
+        if self._withheld is not None:
+            self._withheld.append(event)
             return
         self._take_announced()
         spanned, changed = slices_of_edits(event, self._layers.axis) or (None, range(self._case.n_slices))

@@ -340,7 +340,7 @@ class FillGuard:
         # napari's mouse handler fills with refresh=False; scripts, where nobody can answer, use the default.
         question = "" if refresh else self._question(layer, coord, new_label)
         if not question:
-            Labels.fill(layer, coord, new_label, refresh)
+            self._controller.strokes.fill(layer, coord, new_label, refresh)
         elif not self._asking:  # every mouse move with the button down calls this
             self._asking = True
             QTimer.singleShot(_AGAIN, partial(self._ask, layer, tuple(coord), new_label, question))
@@ -355,7 +355,7 @@ class FillGuard:
             return
         window = self._controller.viewer.window._qt_window
         if confirmed(window, "Fill nearly everything?", question) and self._layer is layer:
-            Labels.fill(layer, coord, new_label)
+            self._controller.strokes.fill(layer, coord, new_label)
 
     def _question(self, layer: Labels, coord: Sequence[float], new_label: int) -> str:
         """The question before a fill; empty if none is needed."""
@@ -378,6 +378,8 @@ class FillGuard:
         seed = tuple(place[axis] for axis in sorted(axes))
         if area[seed] == new_label or (new_label == BACKGROUND and area.any()):
             return ""  # filling the rest with background is usual
+        if self._controller.strokes.refuses(int(area[seed]), new_label):
+            return ""  # nothing will be filled
         share = _reach(area, seed, contiguous=layer.contiguous)
         if share <= _FLOOD:
             return ""
@@ -401,7 +403,7 @@ def _reach(area: np.ndarray[Any, Any], seed: tuple[int, ...], *, contiguous: boo
     return float(np.mean(reached))
 
 
-Tool = Literal["brush", "eraser", "background"]
+Tool = Literal["brush", "smart brush", "eraser", "background", "polygon", "fill"]
 
 
 class Tools:
@@ -420,10 +422,18 @@ class Tools:
             return None
         if manual.mode == "erase":
             return "eraser"
+        if manual.mode == "polygon":
+            return "polygon"
+        if manual.mode == "fill":
+            return "fill"
         if manual.mode != "paint":
             return None
         selected = self._controller.labels.selected_class
-        return "brush" if selected > 0 else "eraser" if selected == 0 else "background"
+        if selected == 0:
+            return "eraser"
+        if self._controller.strokes.is_smart:
+            return "smart brush"
+        return "brush" if selected > 0 else "background"
 
     def follow(self, what: Change) -> None:
         """Follow the current manual layer."""
