@@ -171,7 +171,7 @@ class Painting:
     def flush(self) -> None:
         """Read all paint now, and emit the signals."""
         if self._withheld is not None:
-            return
+            return  # in the middle of a tool, which is read as soon as it is done
         if self.layer is not None and self.layer.data is not self._array:
             self._on_replaced()  # napari failed to draw it and emitted no event
         self._compare_all()
