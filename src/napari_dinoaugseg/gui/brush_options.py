@@ -164,7 +164,7 @@ class BrushSize(QWidget):
         self.slider.valueChanged.connect(self._resize)
         self.slider.setMinimumWidth(30)
         self.box = QDoubleSpinBox()
-        self.box.setFixedWidth(_BOX + 16)  # with the unit
+        self.box.setFixedWidth(_BOX)
         self.box.setKeyboardTracking(False)
         self.box.valueChanged.connect(self._measure)
         self.covered = QLabel()
@@ -199,8 +199,8 @@ class BrushSize(QWidget):
         quietly(self.slider, lambda: self.slider.setValue(size))
         quietly(self.box, lambda: self._show_size(pixels[finest] * unit, unit, suffix))
         lengths = None if spacing is None else [count * one for count, one in zip(pixels, spacing, strict=True)]
-        self.covered.setText(_covered(pixels))
-        self.covered.setVisible(spacing is not None or len(set(pixels)) > 1)
+        # The unit stands here because napari's style leaves no room for it in the box.
+        self.covered.setText(f"mm, {_covered(pixels)}" if spacing is not None else "px")
         uneven = lengths is not None and max(lengths) > 1.02 * min(lengths)
         self.uneven.setVisible(uneven)
         if lengths is not None and uneven:
@@ -214,7 +214,6 @@ class BrushSize(QWidget):
 
     def _show_size(self, value: float, unit: float, suffix: str) -> None:
         self.box.setDecimals(0 if suffix == "px" else 1 if unit >= 0.1 else 2 if unit >= 0.01 else 4)
-        self.box.setSuffix(f" {suffix}")
         self.box.setRange(unit if suffix == "px" else 0.0, _LARGEST_BRUSH * unit)
         self.box.setSingleStep(2 * unit)
         self.box.setValue(value)
