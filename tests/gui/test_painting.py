@@ -171,10 +171,10 @@ def test_filling_between_two_slices(controller, case, truth, said):
     assert controller.session.labels.labelled == [5, 9]
 
 
-def test_filling_every_gap_is_one_action(controller, case, truth, said):
+def test_filling_every_gap_is_one_action(controller, panel, case, truth, said):
     paint(controller, truth, [4, 7, 9])
     controller.session.labels.set_prediction(8, truth[8], 0.9)
-    controller.labels.fill_every_gap()
+    panel.label.fill_all_button.click()
     assert controller.session.labels.labelled == [4, 5, 6, 7, 8, 9]
     assert np.array_equal(controller.layers.manual.data[8], truth[8])
     assert said[-1].startswith("3 slices in 2 gaps filled by the model and by interpolation")

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QLabel, QSlider, QWidget
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.widgets import choice, column, quietly, row, sentence
-from napari_dinoaugseg.session.strokes import PaintOver, brush_extent, size_of_extent
+from napari_dinoaugseg.session.paint_rules import PaintOver, brush_extent, size_of_extent
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -65,12 +65,12 @@ class PaintOverRow(QWidget):
         if [self.choice.itemText(place) for place in range(self.choice.count())] != names:
             self.choice.clear()
             self.choice.addItems(names)
-        over = self.controller.strokes.over
+        over = self.controller.paint_rules.over
         self.choice.setCurrentIndex(rules.index(over) if over in rules else 0)
 
     def _choose(self, place: int) -> None:
         if 0 <= place < len(self._rules):
-            self.controller.strokes.paint_over(self._rules[place])
+            self.controller.paint_rules.paint_over(self._rules[place])
 
 
 class SmartBrushOptions(QWidget):
@@ -110,20 +110,20 @@ class SmartBrushOptions(QWidget):
 
     def refresh(self) -> None:
         """Show the tolerance and the range."""
-        controller, strokes = self.controller, self.controller.strokes
+        controller, rules = self.controller, self.controller.paint_rules
         self.setVisible(controller.tools.active == "smart brush")
-        quietly(self.tolerance, lambda: self.tolerance.setValue(round(strokes.tolerance * _STEPS_OF_TOLERANCE)))
+        quietly(self.tolerance, lambda: self.tolerance.setValue(round(rules.tolerance * _STEPS_OF_TOLERANCE)))
         self.tolerance.setToolTip(
             "How much a pixel may differ from the one where the stroke begins:"
-            f" {strokes.tolerance:g} times the local contrast there"
+            f" {rules.tolerance:g} times the local contrast there"
         )
-        quietly(self.limited, lambda: self.limited.setChecked(strokes.limits is not None))
+        quietly(self.limited, lambda: self.limited.setChecked(rules.limits is not None))
         for box in (self.low, self.high):
-            box.setEnabled(strokes.limits is not None)
+            box.setEnabled(rules.limits is not None)
         self._show_limits()
 
     def _show_limits(self) -> None:
-        low, high = self.controller.strokes.limits or self._in_view()
+        low, high = self.controller.paint_rules.limits or self._in_view()
         decimals = 0 if high - low >= 20 else 2 if high - low >= 1 else 4
         for box, value in ((self.low, low), (self.high, high)):
             quietly(box, lambda box=box, value=value: (box.setDecimals(decimals), box.setValue(value)))  # type: ignore[misc]
@@ -137,14 +137,14 @@ class SmartBrushOptions(QWidget):
         return float(low), float(high)
 
     def _set_tolerance(self, value: int) -> None:
-        self.controller.strokes.set_tolerance(value / _STEPS_OF_TOLERANCE)
+        self.controller.paint_rules.set_tolerance(value / _STEPS_OF_TOLERANCE)
 
     def _limit(self, on: bool) -> None:
-        self.controller.strokes.set_limits(self._in_view() if on else None)
+        self.controller.paint_rules.set_limits(self._in_view() if on else None)
 
     def _set_limits(self) -> None:
         if self.limited.isChecked():
-            self.controller.strokes.set_limits((self.low.value(), self.high.value()))
+            self.controller.paint_rules.set_limits((self.low.value(), self.high.value()))
 
 
 class BrushSize(QWidget):

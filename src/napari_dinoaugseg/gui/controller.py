@@ -16,11 +16,11 @@ from napari_dinoaugseg.gui.core import Change, Follower, Kind, Message
 from napari_dinoaugseg.gui.jobs import Jobs
 from napari_dinoaugseg.gui.labelling import Labelling
 from napari_dinoaugseg.gui.live import LiveWork
+from napari_dinoaugseg.gui.paint_rules import PaintRules
 from napari_dinoaugseg.gui.project import ProjectWork
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.smart import SmartScribble
-from napari_dinoaugseg.gui.strokes import Strokes
 from napari_dinoaugseg.gui.view import CanvasGuard, FillGuard, Looking, Tools, View
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.gui.windowing import WindowDrag
@@ -56,7 +56,7 @@ class Controller:
         labels: actions on labels and classes.
         tools: the tool in use.
         windowing: the intensity window under the hand.
-        strokes: what the painting tools may change.
+        paint_rules: what the painting tools may change.
         saving: saves the session to disk.
         sessions: saved sessions of the case that can be resumed.
         followers: parts that are called immediately at each change.
@@ -98,7 +98,7 @@ class Controller:
         self.labels = Labelling(self)
         self.tools = Tools(self)
         self.windowing = WindowDrag(self)
-        self.strokes = Strokes(self)
+        self.paint_rules = PaintRules(self)
         self.jobs = Jobs(self)
         self.saving = Saving(self)
         self.sessions = SessionActions(self)
@@ -113,7 +113,7 @@ class Controller:
             self.smart,
             Looking(self),
             FillGuard(self),
-            self.strokes,
+            self.paint_rules,
             self.tools,
         ]
         self._pending = Change(0)

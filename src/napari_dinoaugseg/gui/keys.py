@@ -140,9 +140,10 @@ _WINDOW_KEYS = (
     ("F11", "percentiles"),
 )
 
+
 def _switch_brush(controller: Controller) -> None:
-    strokes = controller.strokes
-    strokes.take_brush(smart=controller.tools.active != "smart brush")
+    rules = controller.paint_rules
+    rules.take_brush(smart=controller.tools.active != "smart brush")
 
 
 KEYS: tuple[Key, ...] = (
@@ -153,9 +154,9 @@ KEYS: tuple[Key, ...] = (
     Key("accept", "A", "accept the prediction of the slice in view, and go to the next", accept_and_go_on),
     Key("correct", "C", "correct the prediction of the slice in view with the brush", lambda c: correct(c)),
     Key("reject", "X", "reject the prediction of the slice in view", reject),
-    Key("next_class", "K", "select the next class", lambda c: c.strokes.step_class(1)),
-    Key("previous_class", "Shift-K", "select the previous class", lambda c: c.strokes.step_class(-1)),
-    Key("pick_class", "I", "select the class under the cursor", lambda c: c.strokes.pick()),
+    Key("next_class", "K", "select the next class", lambda c: c.paint_rules.step_class(1)),
+    Key("previous_class", "Shift-K", "select the previous class", lambda c: c.paint_rules.step_class(-1)),
+    Key("pick_class", "I", "select the class under the cursor", lambda c: c.paint_rules.pick()),
     Key("smart_brush", "Shift-B", "switch between the smart brush and the plain one", _switch_brush),
     Key("toggle_prediction", "H", "hide or show the prediction", _toggle_prediction),
     Key("smart", "S", "switch Smart scribble on or off", lambda c: c.smart.switch(not c.smart.is_on)),

@@ -115,7 +115,7 @@ class LabelSection(QWidget):
             tooltip("Go to the slice worth labelling next", "next_suggested"),
             controller.view.next_suggested,
         )
-        strokes = controller.strokes
+        rules = controller.paint_rules
         self.paint_button = _brush(
             button("Brush", "Paint the selected class with the mouse (key: P)", lambda: self._take_brush(smart=False))
         )
@@ -139,7 +139,7 @@ class LabelSection(QWidget):
             "Outline",
             "With the brush, right-click on the edge of a shape, then move round it, without a button, and back to the"
             " start:\nthe inside is filled. Esc drops it",
-            strokes.offer_outline,
+            rules.offer_outline,
         )
         self.bucket_button = _brush(
             button("Fill", "Click inside an outline to fill it (key: F)", lambda: self._take("fill"))
@@ -167,8 +167,14 @@ class LabelSection(QWidget):
         self.clear_button = button("Clear slice", "Remove all labels of this slice (Ctrl+Z undoes it)", self._clear)
         self.fill_button = button(
             "Fill between",
-            "Fill the slices between the labelled ones before and after this one, as a starting point",
+            "Fill the slices between the labelled ones before and after this one, as a starting point:\n"
+            "with the model's masks where it is sure of them, by interpolation elsewhere",
             controller.labels.fill_between,
+        )
+        self.fill_all_button = button(
+            "Fill all gaps",
+            "Fill all slices between the first and the last one that is painted as a whole",
+            controller.labels.fill_every_gap,
         )
         self.load_button = button(
             "Load labels…",
@@ -192,7 +198,8 @@ class LabelSection(QWidget):
         grid.setSpacing(4)
         for number, widget in enumerate((self.empty_button, self.clear_button, self.fill_button)):
             grid.addWidget(widget, 0, number)
-        grid.addWidget(self.load_button, 1, 0, 1, 3)
+        grid.addWidget(self.load_button, 1, 0, 1, 2)
+        grid.addWidget(self.fill_all_button, 1, 2)
         column(
             self,
             self.restore_button,
@@ -231,7 +238,8 @@ class LabelSection(QWidget):
         for widget in (self.previous_button, self.next_button, self.suggested_button):
             widget.setEnabled(controller.session is not None)
         writable = not controller.read_only
-        for widget in (self.empty_button, self.clear_button, self.fill_button, self.load_button, self.scribbles):
+        filling = (self.fill_button, self.fill_all_button)
+        for widget in (self.empty_button, self.clear_button, *filling, self.load_button, self.scribbles):
             widget.setEnabled(controller.session is not None and writable)
         for widget in (
             self.paint_button,
@@ -242,7 +250,7 @@ class LabelSection(QWidget):
             self.bucket_button,
         ):
             widget.setEnabled(manual is not None and writable)
-        self.outline_button.setVisible(manual is None or controller.strokes.has_outline)
+        self.outline_button.setVisible(manual is None or controller.paint_rules.has_outline)
         self.background_button.setVisible(controller.labels.scribbles or controller.smart.is_on)
         self.background_button.setEnabled(manual is not None and writable)
         quietly(self.scribbles, lambda: self.scribbles.setChecked(controller.labels.scribbles))
@@ -269,11 +277,11 @@ class LabelSection(QWidget):
     # --- doing ------------------------------------------------------------------------------------------------------
 
     def _take_brush(self, *, smart: bool) -> None:
-        self.controller.strokes.take_brush(smart=smart)
+        self.controller.paint_rules.take_brush(smart=smart)
         self.refresh()  # a click unchecks a button even if its tool stays in use
 
     def _take(self, mode: str, number: int | None = None) -> None:
-        self.controller.strokes.take(mode, number, smart=False if number is not None else None)
+        self.controller.paint_rules.take(mode, number, smart=False if number is not None else None)
         self.refresh()
 
     def _mark_empty(self) -> None:

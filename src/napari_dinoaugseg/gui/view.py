@@ -340,7 +340,7 @@ class FillGuard:
         # napari's mouse handler fills with refresh=False; scripts, where nobody can answer, use the default.
         question = "" if refresh else self._question(layer, coord, new_label)
         if not question:
-            self._controller.strokes.fill(layer, coord, new_label, refresh)
+            self._controller.paint_rules.fill(layer, coord, new_label, refresh)
         elif not self._asking:  # every mouse move with the button down calls this
             self._asking = True
             QTimer.singleShot(_AGAIN, partial(self._ask, layer, tuple(coord), new_label, question))
@@ -355,7 +355,7 @@ class FillGuard:
             return
         window = self._controller.viewer.window._qt_window
         if confirmed(window, "Fill nearly everything?", question) and self._layer is layer:
-            self._controller.strokes.fill(layer, coord, new_label)
+            self._controller.paint_rules.fill(layer, coord, new_label)
 
     def _question(self, layer: Labels, coord: Sequence[float], new_label: int) -> str:
         """The question before a fill; empty if none is needed."""
@@ -378,7 +378,7 @@ class FillGuard:
         seed = tuple(place[axis] for axis in sorted(axes))
         if area[seed] == new_label or (new_label == BACKGROUND and area.any()):
             return ""  # filling the rest with background is usual
-        if self._controller.strokes.refuses(int(area[seed]), new_label):
+        if self._controller.paint_rules.refuses(int(area[seed]), new_label):
             return ""  # nothing will be filled
         share = _reach(area, seed, contiguous=layer.contiguous)
         if share <= _FLOOD:
@@ -431,7 +431,7 @@ class Tools:
         selected = self._controller.labels.selected_class
         if selected == 0:
             return "eraser"
-        if self._controller.strokes.is_smart:
+        if self._controller.paint_rules.is_smart:
             return "smart brush"
         return "brush" if selected > 0 else "background"
 

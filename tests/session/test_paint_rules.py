@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from napari_dinoaugseg.session.labels import BACKGROUND
-from napari_dinoaugseg.session.strokes import PaintOver, SmartBrush, brush_extent, kept, reached, size_of_extent
+from napari_dinoaugseg.session.paint_rules import PaintOver, SmartBrush, brush_extent, kept, reached, size_of_extent
 
 CODES = (0, 1, 2, 3, BACKGROUND)
 SHAPES = st.sampled_from([(6, 7), (1, 5), (3, 4, 5)])

@@ -10,7 +10,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_dinoaugseg.session.labels import BACKGROUND
-from napari_dinoaugseg.session.strokes import PaintOver
+from napari_dinoaugseg.session.paint_rules import PaintOver
 from tests.case.builders import write_nifti
 from tests.gui.conftest import settle
 
@@ -178,12 +178,12 @@ def test_tolerance_and_intensity_range_decide_what_is_painted(panel, hand, said)
     options = panel.label.smart_options
     options.tolerance.setFocus()
     QTest.keyClick(options.tolerance, Qt.Key.Key_Home)
-    assert hand.controller.strokes.tolerance == 0.25
+    assert hand.controller.paint_rules.tolerance == 0.25
     hand.draw((20, 20), (40, 20))
     few = int((hand.here == 1).sum())
     hand.clear()
     QTest.keyClick(options.tolerance, Qt.Key.Key_End)
-    assert hand.controller.strokes.tolerance == 10
+    assert hand.controller.paint_rules.tolerance == 10
     hand.draw((20, 20), (40, 20))
     assert (hand.here == 1).sum() > 2 * few
     hand.clear()
@@ -322,7 +322,7 @@ def test_a_polygon_of_the_mouse_follows_the_rule_and_is_one_action(panel, hand):
 
 
 def test_the_outline_that_fills_itself_follows_the_rule_and_esc_drops_it(panel, hand, said):
-    if not hand.controller.strokes.has_outline:
+    if not hand.controller.paint_rules.has_outline:
         pytest.skip("this napari has no outline")
     labels(hand, {HERE: thirds()})
     rule(panel, "only what is free")
@@ -334,7 +334,7 @@ def test_the_outline_that_fills_itself_follows_the_rule_and_esc_drops_it(panel, 
     for smart in (False, True):
         if smart:
             click(panel.label.smart_button)
-            hand.controller.strokes.set_limits((0.0, 100.0))
+            hand.controller.paint_rules.set_limits((0.0, 100.0))
         steps = hand.steps()
         hand.draw((30, 10), button=RIGHT)
         for place in around:
@@ -392,7 +392,7 @@ def test_a_stroke_that_changes_nothing_is_no_action_and_is_explained(panel, hand
 def test_napari_s_own_switch_and_the_rule_are_one_and_painted_background_is_free(panel, hand):
     hand.press(Qt.Key.Key_B)
     settle()
-    assert hand.controller.strokes.over == FREE
+    assert hand.controller.paint_rules.over == FREE
     assert panel.label.paint_over.choice.currentText() == "only what is free"
     hand.controller.labels.mark_empty(HERE)
     assert (hand.here == BACKGROUND).all()
@@ -412,8 +412,8 @@ def test_the_rule_lasts_as_long_as_its_class_and_its_case(panel, hand, said, blo
     rule(panel, "only class 3")
     hand.controller.labels.remove_class(3)
     settle()
-    strokes, choice = hand.controller.strokes, panel.label.paint_over.choice
-    assert strokes.over.is_everything
+    rules, choice = hand.controller.paint_rules, panel.label.paint_over.choice
+    assert rules.over.is_everything
     assert choice.currentText() == "everything"
     assert any("paint goes over everything again" in text for text in said)
     labels(hand, {HERE: thirds()})
@@ -426,13 +426,13 @@ def test_the_rule_lasts_as_long_as_its_class_and_its_case(panel, hand, said, blo
     assert np.array_equal(hand.here[:40], thirds()[:40])
     assert (hand.here[45:58, 30] == 1).all()
     click(panel.label.smart_button)
-    strokes.set_tolerance(5.0)
+    rules.set_tolerance(5.0)
     hand.controller.cases.open_path(blob_files[0], background=False, plane="axial")
     settle()
-    assert strokes.over.is_everything
-    assert not strokes.is_smart
-    assert strokes.limits is None
-    assert strokes.tolerance == 5.0
+    assert rules.over.is_everything
+    assert not rules.is_smart
+    assert rules.limits is None
+    assert rules.tolerance == 5.0
     assert choice.currentText() == "everything"
     assert panel.label.paint_button.isChecked()
     assert panel.label.smart_options.isHidden()
@@ -499,7 +499,7 @@ def test_a_movement_of_the_smart_brush_takes_less_than_20_ms_at_512(panel, contr
     hand, layer = Hand(controller, None), controller.layers.manual
     layer.brush_size = 41
     controller.view.go_to(1)
-    controller.strokes.paint_over(FREE)
+    controller.paint_rules.paint_over(FREE)
     click(panel.label.smart_button)
     QTest.mousePress(hand.native, LEFT, pos=hand.at(200, 200))
     spent = []

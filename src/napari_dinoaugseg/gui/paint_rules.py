@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.session.labels import BACKGROUND
-from napari_dinoaugseg.session.strokes import TOLERANCE, PaintOver, SmartBrush, reached
+from napari_dinoaugseg.session.paint_rules import TOLERANCE, PaintOver, SmartBrush, reached
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.case import Case
@@ -95,7 +95,7 @@ class _Box:
         return tuple(place - start for place, start in zip(point, self.low, strict=True))
 
 
-class Strokes:
+class PaintRules:
     """The rule and the smart brush of one viewer.
 
     A new case begins with the plain brush over everything; the tolerance stays.
@@ -469,7 +469,7 @@ class Strokes:
             controller.notify("No class lies under the cursor.")
             return
         number = -1 if found == BACKGROUND else found
-        if number == -1 and not controller.labels.scribbles:
+        if number == -1 and not (controller.labels.scribbles or controller.smart.is_on):
             controller.notify("Background lies under the cursor, no class.")
             return
         controller.labels.select_class(number)
