@@ -6,9 +6,11 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from napari_dinoaugseg.session.compute import LiveFeed, LiveState
-from napari_dinoaugseg.session.labels import Status
+from napari_dinoaugseg.session.labels import LabelBook, Status
 from napari_dinoaugseg.session.session import LabelledCase
 from tests.blobs import LABELLED, LEFT_OUT
 from tests.session.live_thread import PATIENT, Live
@@ -121,3 +123,36 @@ def test_the_newest_state_wins():
     feed.put(LiveState({}, (), (2,)))
     assert feed.take(0.0).order == (2,)
     assert feed.take(0.0) is None
+
+
+def test_a_state_shares_its_labels_with_the_book(new_session, blob_files):
+    session = new_session()
+    session.load_labels(blob_files[1], LABELLED)
+    state = session.live_state(5)
+    assert all(state.labels[index] is session.labels.truth(index) for index in LABELLED)
+    assert state.is_enough
+    assert set(state.order) == set(LEFT_OUT)
+
+
+_CHANGES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=12)
+
+
+@given(_CHANGES, st.sets(st.integers(0, 11)))
+def test_what_is_sent_since_the_last_state_makes_the_whole_state_again(changes, passed_on):
+    """Slice and class of each change; class 0 removes the labels. Only some states are sent: newer ones win."""
+    book = LabelBook([(2, 3)] * 5, 5)
+    sent = received = None
+    for number, (index, value) in enumerate(changes):
+        if value:
+            book.paint({index: np.full((2, 3), value, np.uint16)})
+        else:
+            book.clear(index)
+        state = LiveState({i: book.truth(i) for i in book.labelled}, book.classes, tuple(book.open_slices))
+        if number not in passed_on:
+            continue
+        parcel = state.since(sent)
+        assert sent is None or not any(sent.labels.get(i) is labels for i, labels in parcel.labels.items())
+        sent, received = state, parcel.completed(received)
+        assert received.labels.keys() == state.labels.keys()
+        assert all(np.array_equal(received.labels[i], state.labels[i]) for i in state.labels)
+        assert (received.classes, received.order) == (state.classes, state.order)

@@ -245,6 +245,7 @@ class WorkerActor:
         self._reported: list[Event | Prediction] = []  # by a prediction, since its last item
         self._work: _Work | None = None
         self._feed = LiveFeed()
+        self._live_state: LiveState | None = None  # the last one, whole
 
     @_answering
     def take(self, sent: list[SentSlice]) -> None:
@@ -292,20 +293,26 @@ class WorkerActor:
     def live(self, settings: Settings, continues: bool) -> None:
         """Start to learn live; see `draw`."""
         cancel = Cancel()
-        self._feed = LiveFeed()
+        self._feed, self._live_state = LiveFeed(), None
         source = self._ready().live(self._feed, settings, self._reported.append, cancel, continues=continues)
         self._work = _Work(source, cancel)
 
     @_answering
     def draw(self, stop: bool, state: LiveState | None = None) -> Turn:
-        """Run one turn of the work; ``stop`` ends it at its next step, ``state`` is what live learning works on now."""
+        """Run one turn of the work.
+
+        Args:
+            stop: end the work at its next step.
+            state: what live learning works on from now on, since the state of an earlier turn.
+        """
         if self._work is None:
             msg = "The worker has no work to continue."
             raise ClusterError(msg)
         if stop:
             self._work.cancel.set()
         if state is not None:
-            self._feed.put(state)
+            self._live_state = state.completed(self._live_state)
+            self._feed.put(self._live_state)
         items: list[Event | Prediction] = []
         done, result, problem = False, None, None
         until = time.monotonic() + _TURN
@@ -538,10 +545,12 @@ class RemoteEngine:
             raise LostSchedulerError(msg, Hint.TRAIN_AGAIN)
 
     def _draw(self, cancel: Cancel | None, feed: LiveFeed | None = None) -> Generator[Any, None, Any]:
-        """Yield the items of the work, and return its result; the feed's states go to the worker."""
+        """Yield the items of the work, and return its result; what changes in the feed's states goes to the worker."""
+        sent: LiveState | None = None
         while True:
             state = feed.take(0.0) if feed is not None else None
-            drawn: Turn = self._ask("draw", bool(cancel), state and state.without_names())
+            drawn: Turn = self._ask("draw", bool(cancel), state and state.since(sent).without_names())
+            sent = state or sent
             self._state = drawn.state
             for sentence in drawn.notices:
                 self._notify(sentence)

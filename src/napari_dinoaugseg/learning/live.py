@@ -116,7 +116,10 @@ class Learner:
     # --- what it learns from, and what it predicts ------------------------------------------------------------------
 
     def update(self, examples: Sequence[Example]) -> None:
-        """Learn from these labelled slices from now on; those that are new or changed weigh more."""
+        """Learn from these labelled slices from now on; those that are new or changed weigh more.
+
+        An example that is the same object as before has not changed; others are compared.
+        """
         known = {example.index: example for example in examples}
         changed = {index for index, example in known.items() if not _same(self._examples.get(index), example)}
         gone = self._examples.keys() - known.keys()
@@ -136,7 +139,7 @@ class Learner:
         if self._n_classes > 2:
             self._step = None
         self._seconds, self.loss = 0.0, None
-        numbers = {int(number) for example in examples for number in np.unique(example.target)}
+        numbers = {int(number) for index in changed for number in np.unique(known[index].target)}
         if not numbers <= self._numbers:  # a class that it has never seen takes as long as the first
             self._numbers |= numbers
             self._is_new = True
@@ -328,7 +331,7 @@ class Learner:
 
 
 def _same(one: Example | None, other: Example) -> bool:
-    return one is not None and np.array_equal(one.target, other.target)
+    return one is other or (one is not None and np.array_equal(one.target, other.target))
 
 
 def _only_notices(report: Report) -> Report:

@@ -13,12 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report
 from napari_dinoaugseg.learning.settings import Settings
-from napari_dinoaugseg.session.labels import LabelClass, Labels, classes_of
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, classes_of
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.model.checkpoint import Checkpoint
@@ -65,20 +63,37 @@ class LiveState:
     """What live learning works on at a moment.
 
     Attributes:
-        labels: of the labelled slices, by slice number.
+        labels: (H, W) labels by slice number, immutable and shared with the label book: an array that is the same
+            object as in another state holds the same labels.
         classes: of the labels.
         order: slices whose masks are wanted, the most urgent first.
+        kept: slices that are labelled as in the state before, and left out of ``labels``; see :meth:`since`.
     """
 
     labels: Mapping[int, Labels]
     classes: tuple[LabelClass, ...]
     order: tuple[int, ...]
+    kept: frozenset[int] = frozenset()
 
-    @cached_property  # reads every label, and a state may be asked several times
+    @cached_property  # may read every label, and a state may be asked several times
     def is_enough(self) -> bool:
         """Whether a class is labelled: there is something to learn."""
-        numbers = {entry.number for entry in self.classes}
-        return any(int(value) in numbers for labels in self.labels.values() for value in np.unique(labels))
+        return any(bool(((labels > 0) & (labels < UNKNOWN)).any()) for labels in self.labels.values())
+
+    def since(self, before: LiveState | None) -> LiveState:
+        """This state without the labels that another one holds already, to send it to another machine."""
+        if before is None:
+            return self
+        kept = {index for index, labels in self.labels.items() if before.labels.get(index) is labels}
+        changed = {index: labels for index, labels in self.labels.items() if index not in kept}
+        return replace(self, labels=changed, kept=frozenset(kept))
+
+    def completed(self, before: LiveState | None) -> LiveState:
+        """The whole state again, where ``before`` is that which :meth:`since` was called with."""
+        if before is None:
+            return self
+        known = {index: before.labels[index] for index in self.kept}
+        return replace(self, labels={**known, **self.labels}, kept=frozenset())
 
     def without_names(self) -> LiveState:
         """The same state; names of classes stay on this machine."""

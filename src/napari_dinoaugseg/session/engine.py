@@ -166,6 +166,7 @@ class Engine:
         """Learn from the labels in the feed and predict the wanted slices, until it is cancelled; see `Compute`."""
         learner: Learner | None = None
         numbers: list[int] = []
+        examples: dict[int, tuple[Labels, Example]] = {}  # as learned last, with the labels that they were made of
         ahead: list[int] = []  # slices to encode while there is nothing to learn
         self._use_precision(settings.precision)
         report(Progress("live", 0, 0, 0.0))  # ready
@@ -177,8 +178,14 @@ class Engine:
                 if learner is None or wanted != numbers:
                     start = self.decoder if continues and wanted == self.numbers else None
                     learner = Learner(self.store, settings, n_classes=len(wanted) + 1, device=self.device, start=start)
-                    numbers = wanted
-                learner.update([Example(i, _to_indices(labels, numbers)) for i, labels in sorted(state.labels.items())])
+                    numbers, examples = wanted, {}
+                examples = {
+                    index: examples[index]
+                    if index in examples and examples[index][0] is labels
+                    else (labels, Example(index, _to_indices(labels, numbers)))
+                    for index, labels in sorted(state.labels.items())
+                }
+                learner.update([example for _, example in examples.values()])
                 learner.focus(state.order)
             elif state is not None:
                 learner = None  # the last label was removed

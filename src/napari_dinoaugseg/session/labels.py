@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ class SliceLabels:
         """The labels that count: painted ones, else accepted ones."""
         return self.manual if self.manual is not None else self.accepted
 
-    @property
+    @cached_property  # reads every pixel, and is asked of all slices at each change
     def is_open(self) -> bool:
         """Whether scribbles left pixels of the slice unknown."""
         return self.manual is not None and bool((self.manual == UNKNOWN).any())
