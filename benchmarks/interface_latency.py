@@ -243,6 +243,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as sessions:
         os.environ["DINOAUGSEG_CACHE"] = cache  # everything has to be encoded
         os.environ["DINOAUGSEG_SESSIONS"] = sessions  # not the person's own
+        os.environ["NAPARI_CONFIG"] = ""  # nor their preferences
         if arguments.live:
             result = measure_live(arguments.preset, arguments.seconds)
         else:

@@ -25,6 +25,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # huggingface_hub reads this once, when it is imported, and test modules import it while they are collected.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Neither the person's preferences nor those of other processes that test at the same time: napari reads this when it
+# is imported, and then keeps preferences in memory only.
+os.environ["NAPARI_CONFIG"] = ""
 
 # A viewer makes so many objects that Python would look for garbage 250 times in a test; napari's fixture and the one
 # below do it at the right moments.
@@ -67,9 +70,18 @@ def _shared_by_viewers() -> Iterator[None]:
 
 
 @pytest.fixture
-def make_napari_viewer(_shared_by_viewers: None, make_napari_viewer: Callable[..., object]) -> Callable[..., object]:
-    """Napari's fixture, with less to do for each viewer."""
-    return make_napari_viewer
+def make_napari_viewer(
+    _shared_by_viewers: None, make_napari_viewer: Callable[..., object]
+) -> Iterator[Callable[..., object]]:
+    """Napari's fixture, with less to do for each viewer, for a person who has switched Live off.
+
+    What a test trains is then what it says; the tests of Live switch it on.
+    """
+    from napari_dinoaugseg.gui.setup import remember_live
+
+    remember_live(on=False)
+    yield make_napari_viewer
+    remember_live(on=True)
 
 
 @pytest.fixture(scope="session")

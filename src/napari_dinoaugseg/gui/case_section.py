@@ -68,6 +68,7 @@ NAMES = (
 )
 """The choices, without importing PyTorch; a test compares them with the engine's list."""
 
+_AT_HAND = ("local", "package")  # where weights are that need no download
 _HUB = "https://huggingface.co"
 
 
@@ -363,6 +364,9 @@ class EncoderChoice(QWidget):
             self._look()  # something else was chosen meanwhile
         if self.controller.setup.encoder_in_use is None and found["chosen"] is not None:
             self.controller.setup.encoder_expected = found["chosen"]
+        chosen = found["chosen"]
+        is_here = chosen is not None and (found["asked"][1] is not None or found["states"][chosen] in _AT_HAND)
+        self.controller.setup.weights_found = found["asked"] if is_here else None
         self.controller.touch(Change.SETTINGS)
 
     def _choose(self) -> None:

@@ -338,7 +338,7 @@ class SliceStrip(QWidget):
         # The suggestion is not updated while masks arrive, because it would change all the time.
         if session is None or not session.labels.labelled:
             self.suggested = None
-        elif not self.controller.jobs.busy:
+        elif not (self.controller.jobs.busy or self.controller.live.learns):
             found = self.controller.view.suggestion()
             self.suggested = found.index if found is not None else None
         self.update()

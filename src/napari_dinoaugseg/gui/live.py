@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
 from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.setup import preferences, remember_live
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress, nearest_first
 from napari_dinoaugseg.session.compute import LiveFeed, LiveState
@@ -47,12 +48,13 @@ class _Run:
 class LiveWork(QObject):
     """Learns from the labels of the open case while they change. Used on the GUI thread, except for `wait`.
 
-    It works whenever it is switched on, a class is labelled and no job runs; a job stops it and waits for its end. It
-    begins anew with the first change after that.
+    While it is switched on and no job runs, it loads the encoder and encodes the slices in view, if the weights are on
+    this machine, and learns once a class is labelled. It downloads nothing and sends no image to a scheduler before
+    that. A job stops it and waits for its end; the first change after that starts it again.
 
     Attributes:
         controller: of the viewer.
-        is_on: whether the person wants it.
+        is_on: whether the person wants it: the choice in the preferences, until it is switched.
         progress: of the learning; None before it has begun.
     """
 
@@ -63,7 +65,7 @@ class LiveWork(QObject):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.is_on = False
+        self.is_on = preferences().live
         self.progress: Progress | None = None
         self._run: _Run | None = None
         self._turn = threading.Lock()  # held while a run computes
@@ -74,8 +76,9 @@ class LiveWork(QObject):
     # --- when -------------------------------------------------------------------------------------------------------
 
     def switch(self, on: bool) -> None:
-        """Switch it on or off; masks that it has made stay."""
+        """Switch it on or off, for the next viewers too; masks that it has made stay."""
         self.is_on = on
+        remember_live(on)
         self._has_news = True
         if on:
             self._timer.start(0)
@@ -94,9 +97,9 @@ class LiveWork(QObject):
             return
         if what & (Change.WORK | Change.SESSION):
             self._wake(_AFTER_WORK)
-        elif what & Change.SETTINGS and self._run is not None and self._run.conditions != self._conditions():
+        elif what & Change.SETTINGS and (self._run is None or self._run.conditions != self._conditions()):
             self.stop()
-            self._wake(_AFTER_WORK)
+            self._wake(_AFTER_WORK)  # also once the weights of the encoder are found
         elif what & (Change.LABELS | Change.CLASSES):
             self._wake(_SOON)
         elif what & Change.SLICE and self._run is not None:
@@ -141,6 +144,8 @@ class LiveWork(QObject):
             return ""
         if self._run is not None and not session.is_ready:
             return "Live: loading the encoder…"
+        if self._run is None and session.labels.labelled and not self._may_load:
+            return "Live waits for the weights of the encoder; see Encoder in the Case section."
         if not session.labels.labelled and not self.controller.project.labelled_elsewhere:
             return "Live: paint a slice, and masks appear on the others."
         if self._run is None:
@@ -161,12 +166,20 @@ class LiveWork(QObject):
             return
         if self._run is None and not (self._has_news or not session.is_trained):
             return
+        if not self._may_load or (self.controller.setup.scheduler and not session.labels.labelled):
+            return
         # Strokes are in the label book when they are reported; one that goes on now is reported at its end.
         state = session.live_state(controller.current_slice)
         if self._run is not None:
             self._run.put(state)
         else:  # without labels it loads the encoder, and looks at the slices around the one in view
             self._begin(_Run(session, state, self._conditions()))
+
+    @property
+    def _may_load(self) -> bool:
+        """Whether the encoder can be loaded without asking: it is here already, or on a worker."""
+        setup = self.controller.setup
+        return bool(setup.scheduler) or setup.has_weights
 
     def _conditions(self) -> object:
         """The settings and the place that a run depends on."""
@@ -216,13 +229,13 @@ class LiveWork(QObject):
             self.stop()
             self.is_on = False
             controller.show_error(item)
-            controller.notify("Live was switched off. Your labels are safe; Train still works.", "notice")
+            controller.notify("Live was switched off. Your labels are safe.", "notice")
             controller.touch(Change.WORK)
         elif isinstance(item, Progress) and item.stage == "live":
             self.progress = item if item.total else None
             controller.setup.see_encoder()
             controller.touch(Change.LIVE)
-            if item.total and item.done == item.total:
+            if not self.learns:
                 controller.project.ahead.wake()
 
     @property

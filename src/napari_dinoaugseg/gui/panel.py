@@ -187,8 +187,9 @@ class Panel(QWidget):
         if session is not None and session.labels.confidence and not self._reviewed:
             self._reviewed = True
             self.folds["Review"].set_open(True)
-            # Scrolls there once only; from then on the person decides.
-            QTimer.singleShot(_UNFOLDING, self._show_review)
+            # Scrolls there once only, and not under the hand of someone who paints; from then on the person decides.
+            if not self.controller.live.learns:
+                QTimer.singleShot(_UNFOLDING, self._show_review)
 
     def _show_review(self) -> None:
         if not self.controller.closed:
@@ -369,7 +370,8 @@ def advice(controller: Controller) -> str:
         return "Continue with your labels, or start over: choose below."
     noun = noun_of(session.case)
     elsewhere = sum(len(slices) for slices in controller.project.labelled_elsewhere.values())
-    return smart_advice(controller) or _to_label(session, noun, elsewhere) or _after_training(controller, session, noun)
+    to_label = smart_advice(controller) or _to_label(session, noun, elsewhere, live=controller.live.is_on)
+    return to_label or _after_training(controller, session, noun)
 
 
 def _to_open(controller: Controller) -> str:
@@ -381,13 +383,14 @@ def _to_open(controller: Controller) -> str:
     return "Double-click a case in the Project section."
 
 
-def _to_label(session: Session, noun: str, elsewhere: int) -> str | None:
+def _to_label(session: Session, noun: str, elsewhere: int, *, live: bool) -> str | None:
     """What is missing for a first training; None if nothing is, or a model is trained.
 
     Args:
         session: of the open case.
         noun: for its slices.
         elsewhere: labelled slices of other cases of the project.
+        live: whether masks appear without a training.
     """
     book = session.labels
     labelled = book.labelled
@@ -399,12 +402,21 @@ def _to_label(session: Session, noun: str, elsewhere: int) -> str | None:
         return f"{counted(elsewhere, noun)} labelled in other cases. Label some here too, or press Train."
     if not labelled:
         names = " and ".join(f"'{entry.name}'" for entry in book.classes[:2]) + (" …" if len(book.classes) > 2 else "")
+        if live:
+            return f"2. Paint {names} on one {noun} with the brush. Masks then appear on the {noun}s beside it."
         return f"2. Paint {names} on one {noun} with the brush, then on two to four more, spread out. Then press Train."
     if not elsewhere and not any(((book.truth(i) != 0) & (book.truth(i) != UNKNOWN)).any() for i in labelled):
         return f"Only background is labelled so far. Paint a class on at least one {noun}."
     if session.is_trained:
         return None
     count = f"{counted(len(labelled), noun)} labelled{' here' if elsewhere else ''}."
+    if live and book.open_slices:
+        if not book.confidence:
+            return f"{count} Go on painting: masks appear on the other {noun}s in a few seconds."
+        return (
+            f"3. {count} Look at other {noun}s: accept their masks, or paint where they are wrong. "
+            "Train makes the model to save."
+        )
     if len(labelled) + elsewhere < min(ENOUGH_TO_START, session.case.n_slices):
         return f"{count} Paint {ENOUGH_TO_START} to 5, spread out ('Go to suggested' shows where), then press Train."
     return f"3. {count} Press Train."

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _SOON = 400  # ms from a change to its snapshot; further changes do not delay it
 _WHILE_BUSY = 1000  # the same during training and prediction, because each save takes interpreter time
 _LATER = 2000  # ms for the view, and for masks, which can be predicted again
+_LIVE = 10_000  # ms for masks while Live replaces them several times a second; labels take them along
 _RETRY = 5000  # ms until the next try if no folder could be created
 _PATIENCE = 2.0  # seconds that training, exporting etc. wait for the disk; writing continues meanwhile
 _AT_THE_END = 10.0  # seconds that closing waits for the disk
@@ -165,7 +166,8 @@ class Saving(QObject):
             self._within(_WHILE_BUSY if busy else _SOON)
         elif what & _IN_A_WHILE:
             self._dirty = self._is_kept
-            self._within(_LATER)
+            only_masks = what & _IN_A_WHILE == Change.PREDICTIONS and self._controller.live.learns
+            self._within(_LIVE if only_masks else _LATER)
 
     def _within(self, milliseconds: int | None) -> None:
         """Save at the latest after this time, so that continuous painting is saved too; None = do not save."""

@@ -33,6 +33,7 @@ class Preferences:
         offline: never download weights.
         sessions: the folder where labels are saved; empty = the user's data folder.
         scheduler: the address of a Dask scheduler whose workers compute; empty = compute on this computer.
+        live: learn while the person paints.
     """
 
     device: str = "auto"
@@ -40,6 +41,7 @@ class Preferences:
     offline: bool = False
     sessions: str = ""
     scheduler: str = ""
+    live: bool = True
 
 
 def preferences() -> Preferences:
@@ -48,7 +50,14 @@ def preferences() -> Preferences:
     if page is None:
         return Preferences()
     texts = {name: str(getattr(page, name)) for name in ("device", "encoder", "sessions", "scheduler")}
-    return Preferences(offline=bool(page.offline), **texts)
+    return Preferences(offline=bool(page.offline), live=bool(page.live), **texts)
+
+
+def remember_live(on: bool) -> None:
+    """Keep the choice to learn live for the next viewer; only in this one where napari has no preferences."""
+    page = _page()
+    if page is not None:
+        page.live = on
 
 
 def apply_offline(chosen: Preferences) -> None:
@@ -96,6 +105,8 @@ class Setup:
         weights: a file or folder with encoder weights, or None.
         encoder_in_use: the loaded encoder; None before the first is loaded.
         encoder_expected: the encoder that would be loaded; None while unknown.
+        weights_found: the encoder and weights file that were chosen when weights for them were last found on this
+            machine; None before.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -107,6 +118,7 @@ class Setup:
         self.weights: Path | None = None
         self.encoder_in_use: str | None = None
         self.encoder_expected: str | None = None
+        self.weights_found: tuple[str, Path | None] | None = None
 
     def new_session(self, case: Case, encoder: Encoder | None = None) -> Session:
         """A new session of a case with these choices, and a loaded encoder if there is one."""
@@ -117,6 +129,11 @@ class Setup:
     def compute_config(self) -> ComputeConfig:
         """Where to compute, and with which files."""
         return ComputeConfig(self.device, self.weights, scheduler=self.scheduler or None)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the encoder can be loaded without a download; False while unknown."""
+        return self.encoder_in_use is not None or self.weights_found == (self.settings.encoder, self.weights)
 
     @guarded
     def change(self, **changes: Any) -> None:
