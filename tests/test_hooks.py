@@ -218,9 +218,10 @@ def test_the_panel_is_in_the_menus(plugin, menu):
     assert f"{PLUGIN}.panel" in [item.command for item in plugin.iter_menu(menu)]
 
 
-def test_preferences_come_from_the_manifest(viewer):
+def test_preferences_come_from_the_manifest(viewer, plugin):
     chosen = preferences()
-    assert chosen == Preferences(device="auto", encoder="auto", offline=False)
+    assert chosen == Preferences(device="auto", encoder="auto", offline=False, live=False)  # off in tests
+    assert plugin.get_manifest(PLUGIN).contributions.configurations["computing"].properties["live"].default is True
 
 
 def test_a_new_panel_begins_with_what_is_preferred(viewer):
