@@ -149,7 +149,8 @@ def measure_live(preset: str, seconds: float) -> dict[str, dict[str, float]]:
     while time.monotonic() < ended and controller.live.learns:
         pump(0.05)
     window.stage = "predicting"
-    while time.monotonic() < ended and len(controller.session.labels.confidence) < len(controller.session.labels.open_slices):
+    book = controller.session.labels
+    while time.monotonic() < ended and len(book.confidence) < len(book.open_slices):
         pump(0.05)
     window.stage = "asleep"
     pump(3)
@@ -244,16 +245,14 @@ def main() -> None:
         os.environ["DINOAUGSEG_CACHE"] = cache  # everything has to be encoded
         os.environ["DINOAUGSEG_SESSIONS"] = sessions  # not the person's own
         os.environ["NAPARI_CONFIG"] = ""  # nor their preferences
-        if arguments.live:
-            result = measure_live(arguments.preset, arguments.seconds)
-        else:
-            result = measure(arguments.preset)
-    print(f"{'stage':<10} {'longest':>9} {'own':>8} {'99th pct':>9} {'median':>8} {'stroke':>8} {'ticks':>7}   (milliseconds)")
+        result = measure_live(arguments.preset, arguments.seconds) if arguments.live else measure(arguments.preset)
+    columns = {"longest": "longest", "own": "own", "99th pct": "p99", "median": "median", "stroke": "stroke"}
+    print(f"{'stage':<10}" + "".join(f"{name:>10}" for name in columns) + "     ticks   (milliseconds)")
     for name, row in result.items():
         missed = [key for key, limit in LIMITS.items() if row[key] > limit]
         print(
-            f"{name:<10} {row['longest']:>9.1f} {row['own']:>8.1f} {row['p99']:>9.1f} {row['median']:>8.1f} {row['stroke']:>8.1f} "
-            f"{row['ticks']:>7.0f}   {'above the limit: ' + ', '.join(missed) if missed else ''}"
+            f"{name:<10}" + "".join(f"{row[key]:>10.1f}" for key in columns.values()) + f"{row['ticks']:>10.0f}   "
+            f"{'above the limit: ' + ', '.join(missed) if missed else ''}"
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))

@@ -144,7 +144,7 @@ class LiveWork(QObject):
             return ""
         if self._run is not None and not session.is_ready:
             return "Live: loading the encoder…"
-        if self._run is None and session.labels.labelled and not self._may_load:
+        if self._run is None and session.labels.labelled and not self.may_load:
             return "Live waits for the weights of the encoder; see Encoder in the Case section."
         if not session.labels.labelled and not self.controller.project.labelled_elsewhere:
             return "Live: paint a slice, and masks appear on the others."
@@ -166,7 +166,7 @@ class LiveWork(QObject):
             return
         if self._run is None and not (self._has_news or not session.is_trained):
             return
-        if not self._may_load or (self.controller.setup.scheduler and not session.labels.labelled):
+        if not self.may_load or (self.controller.setup.scheduler and not session.labels.labelled):
             return
         # Strokes are in the label book when they are reported; one that goes on now is reported at its end.
         state = session.live_state(controller.current_slice)
@@ -176,7 +176,7 @@ class LiveWork(QObject):
             self._begin(_Run(session, state, self._conditions()))
 
     @property
-    def _may_load(self) -> bool:
+    def may_load(self) -> bool:
         """Whether the encoder can be loaded without asking: it is here already, or on a worker."""
         setup = self.controller.setup
         return bool(setup.scheduler) or setup.has_weights

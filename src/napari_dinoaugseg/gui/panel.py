@@ -370,7 +370,8 @@ def advice(controller: Controller) -> str:
         return "Continue with your labels, or start over: choose below."
     noun = noun_of(session.case)
     elsewhere = sum(len(slices) for slices in controller.project.labelled_elsewhere.values())
-    to_label = smart_advice(controller) or _to_label(session, noun, elsewhere, live=controller.live.is_on)
+    live = controller.live.is_on and controller.live.may_load
+    to_label = smart_advice(controller) or _to_label(session, noun, elsewhere, live=live)
     return to_label or _after_training(controller, session, noun)
 
 
@@ -398,13 +399,8 @@ def _to_label(session: Session, noun: str, elsewhere: int, *, live: bool) -> str
         return "Add a class for what you want to find."
     if session.is_trained and not labelled:
         return None  # a saved model
-    if not labelled and elsewhere:
-        return f"{counted(elsewhere, noun)} labelled in other cases. Label some here too, or press Train."
     if not labelled:
-        names = " and ".join(f"'{entry.name}'" for entry in book.classes[:2]) + (" …" if len(book.classes) > 2 else "")
-        if live:
-            return f"2. Paint {names} on one {noun} with the brush. Masks then appear on the {noun}s beside it."
-        return f"2. Paint {names} on one {noun} with the brush, then on two to four more, spread out. Then press Train."
+        return _to_begin(session, noun, elsewhere, live=live)
     if not elsewhere and not any(((book.truth(i) != 0) & (book.truth(i) != UNKNOWN)).any() for i in labelled):
         return f"Only background is labelled so far. Paint a class on at least one {noun}."
     if session.is_trained:
@@ -420,6 +416,17 @@ def _to_label(session: Session, noun: str, elsewhere: int, *, live: bool) -> str
     if len(labelled) + elsewhere < min(ENOUGH_TO_START, session.case.n_slices):
         return f"{count} Paint {ENOUGH_TO_START} to 5, spread out ('Go to suggested' shows where), then press Train."
     return f"3. {count} Press Train."
+
+
+def _to_begin(session: Session, noun: str, elsewhere: int, *, live: bool) -> str:
+    """The next step where no slice of the open case is labelled; arguments as of `_to_label`."""
+    if elsewhere:
+        return f"{counted(elsewhere, noun)} labelled in other cases. Label some here too, or press Train."
+    classes = session.labels.classes
+    names = " and ".join(f"'{entry.name}'" for entry in classes[:2]) + (" …" if len(classes) > 2 else "")
+    if live:
+        return f"2. Paint {names} on one {noun} with the brush. Masks then appear on the {noun}s beside it."
+    return f"2. Paint {names} on one {noun} with the brush, then on two to four more, spread out. Then press Train."
 
 
 def _after_training(controller: Controller, session: Session, noun: str) -> str:
