@@ -106,15 +106,20 @@ def measure_live(preset: str, seconds: float) -> dict[str, dict[str, float]]:
     """Paint and walk in the sample for so long while it learns live, and return figures by stage in milliseconds."""
     window = Window(preset)
     controller = window.controller
+    window.stage = "idle"  # Live is off
+    for number in range(20):  # the same strokes and steps as below
+        draw_stroke(controller, window.strokes, window.stage, 76 + 2 * (number // 4))
+        pump(0.5)
+        if number % 4 == 3:
+            controller.layers.go_to(controller.current_slice + 1)
+    for _ in range(20):
+        controller.layers.undo()
+    window.pause()
+    pump(1)
     window.stage = "loading"  # the encoder, and the slices around the one in view
     controller.live.switch(True)
     wait(lambda: controller.session is not None and controller.session.is_ready)
     pump(3)
-    window.stage = "idle"
-    for _ in range(20):
-        draw_stroke(controller, window.strokes, window.stage, 60)
-        pump(0.1)
-    controller.layers.undo()
     seen: list[float] = []
     store = controller.session.store_prediction
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from napari_dinoaugseg.learning.events import Cancel, Notice, nearest_first
-from napari_dinoaugseg.learning.live import Learner
+from napari_dinoaugseg.learning.live import Learner, Threads
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.train import Example, copy_of
 from tests.blobs import LEFT_OUT
@@ -174,3 +176,21 @@ def test_when_memory_runs_out_it_goes_on_with_smaller_batches(brief, examples, m
     assert sizes[-1] == 1
     assert any("1 slices a step" in event.text for event in notices if isinstance(event, Notice))
     assert brief.steps
+
+
+@pytest.mark.parametrize("fastest", [1, 2, 4])
+def test_as_many_threads_compute_as_are_fastest(fastest):
+    before, used = torch.get_num_threads(), []
+
+    def step() -> None:
+        used.append(torch.get_num_threads())
+        time.sleep(0.002 * (1 + 2 * abs(np.log2(used[-1] / fastest))))
+
+    threads = Threads(4)
+    for _ in range(100):
+        threads.step(step)
+    assert threads.count == fastest
+    assert used[0] == 4
+    assert used[-24:].count(fastest) >= 18  # others are tried now and then
+    assert list(threads.over(torch.get_num_threads() for _ in range(2))) == [fastest] * 2
+    assert torch.get_num_threads() == before

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import median
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -43,7 +46,76 @@ _LEARNS = 0.6  # share of a burst in which the decoder learns, as long as it doe
 _ENCODES = 0.25  # share of a burst in which views of labelled slices are encoded
 _NEAR = 4  # slices in view and beside it that are predicted again while the decoder learns
 _CHUNK = 4  # slices of one call while the rest is predicted, so that a burst ends in time
+_ROUND = 24  # steps in which another number of threads is tried once
+_TRIES = (2, 3)  # of them
 _FLAT = 0.02  # relative improvement of the loss in a cycle, below which it ends early
+
+
+T = TypeVar("T")
+
+
+class Threads:
+    """Chooses how many threads PyTorch computes with, by what steps take.
+
+    All cores are best while they are idle. Where other programs, or drawing without a graphics card, use some of them,
+    the threads wait for each other at the end of every short loop, and fewer are several times as fast.
+
+    Args:
+        most: the number to begin with; half of it, a quarter … down to one are tried.
+
+    Attributes:
+        count: the number that is best now.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.count = most
+        self._choices = [most]
+        while self._choices[-1] > 1:
+            self._choices.append(self._choices[-1] // 2)
+        self._seconds: dict[int, deque[float]] = {choice: deque(maxlen=3) for choice in self._choices}
+        self._steps = 0
+
+    def step(self, take: Callable[[], object]) -> None:
+        """Take a step, and learn from its time."""
+        count = self._tried() if self._steps % _ROUND in _TRIES else self.count
+        started = time.monotonic()
+        with self._using(count):
+            take()
+        if self._steps:  # the first one allocates memory
+            self._seconds[count].append(time.monotonic() - started)
+        self._steps += 1
+        measured = [choice for choice in self._choices if self._seconds[choice]]
+        self.count = min(measured, key=lambda choice: median(self._seconds[choice]), default=self.count)
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """Compute the items one by one with the best number of threads."""
+        iterator = iter(items)
+        while True:
+            with self._using(self.count):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def _tried(self) -> int:
+        """A neighbour of the best number: the next smaller and the next larger one in turn."""
+        at, turn = self._choices.index(self.count), self._steps // _ROUND % 2
+        near = [at + 1, at - 1] if turn == 0 else [at - 1, at + 1]
+        return next((self._choices[i] for i in near if 0 <= i < len(self._choices)), self.count)
+
+    @contextmanager
+    def _using(self, count: int) -> Iterator[None]:
+        """Compute with so many threads. PyTorch keeps the number for each thread, and passes it on to new ones."""
+        before = torch.get_num_threads()
+        if count == before:
+            yield
+            return
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 class Learner:
@@ -82,6 +154,7 @@ class Learner:
         start: Decoder | None = None,
     ) -> None:
         self._store, self._settings, self._n_classes = store, settings, n_classes
+        self._threads = Threads(torch.get_num_threads())
         self._device = usable(device or store.encoder.device)
         self._batch_size = settings.batch_size
         self._random = RandomStream(settings.seed, self._device)
@@ -203,7 +276,7 @@ class Learner:
         if self.learns:
             self._encode_views(started + _ENCODES * seconds, report, cancel)
             while self.learns and not cancel:
-                self._fallback.run(self._take_step, report)
+                self._threads.step(lambda: self._fallback.run(self._take_step, report))
                 if time.monotonic() >= started + _LEARNS * seconds:
                     break
             self._kept = on_host(self._decoder.state_dict())
@@ -222,14 +295,15 @@ class Learner:
                 wanted = near[:1] + sorted(near[1:], key=lambda index: self._shown.get(index, -1))[: _CHUNK - 1]
             if not wanted:
                 return
-            for found in predict(
+            masks = predict(
                 self._store,
                 self._best,
                 wanted[:_CHUNK],
                 device=self._device,
                 report=_only_notices(report),
                 cancel=cancel,
-            ):
+            )
+            for found in self._threads.over(masks):
                 self._shown[found.index] = self.steps
                 yield found
             first = False
@@ -241,7 +315,7 @@ class Learner:
             number = self._ready[index]
             if number == len(self._views) or (number and time.monotonic() >= deadline):
                 return
-            for event in self._store.prepare([(index, self._views[number])], cancel):
+            for event in self._threads.over(self._store.prepare([(index, self._views[number])], cancel)):
                 if isinstance(event, Notice):
                     report(event)
             self._ready[index] += not cancel
