@@ -107,28 +107,17 @@ def measure_live(preset: str, seconds: float) -> dict[str, dict[str, float]]:
     window = Window(preset)
     controller = window.controller
     window.stage = "idle"  # Live is off
-    for number in range(20):  # the same strokes and steps as below
-        draw_stroke(controller, window.strokes, window.stage, 76 + 2 * (number // 4))
-        pump(0.5)
-        if number % 4 == 3:
-            controller.layers.go_to(controller.current_slice + 1)
-    for _ in range(20):
-        controller.layers.undo()
+    paint_and_walk(window, seconds / 2)
     window.pause()
-    pump(1)
+    while controller.session.labels.undo():
+        pass
+    controller.layers.show_labels(range(controller.session.case.n_slices))
     window.stage = "loading"  # the encoder, and the slices around the one in view
+    window.pause()
     controller.live.switch(True)
-    wait(lambda: controller.session is not None and controller.session.is_ready)
+    wait(lambda: controller.session.is_ready)
     pump(3)
-    seen: list[float] = []
-    store = controller.session.store_prediction
-
-    def follow(prediction: object) -> None:
-        if prediction.index == controller.current_slice:  # type: ignore[attr-defined]
-            seen.append(time.monotonic())
-        store(prediction)
-
-    controller.session.store_prediction = follow
+    seen = follow_masks(window)
     window.pause()
     controller.layers.manual.data[72] = window.truth[72]
     controller.layers.manual.refresh()
@@ -136,30 +125,48 @@ def measure_live(preset: str, seconds: float) -> dict[str, dict[str, float]]:
     window.pause()
     window.stage = "learning"
     started = time.monotonic()
-    next_stroke, next_step, drawn = started + 0.5, started + 2, 0
     controller.layers.go_to(74)
-    while time.monotonic() < started + seconds:
-        pump(0.002)
-        if time.monotonic() > next_stroke:
-            draw_stroke(controller, window.strokes, window.stage, 76 + 2 * (drawn // 4))
-            drawn, next_stroke = drawn + 1, time.monotonic() + 0.5
-        if time.monotonic() > next_step:
-            controller.layers.go_to(controller.current_slice + 1)
-            next_step = time.monotonic() + 2
+    paint_and_walk(window, seconds)
     if len(seen) > 1:
         print(f"masks of the slice in view: first after {seen[0] - started:.1f} s, then every", end=" ")
         print(f"{np.median(np.diff(seen)):.2f} s (median), 95th percentile {np.percentile(np.diff(seen), 95):.2f} s")
     window.stage = "going on"  # nobody paints: it learns to the end, and predicts all slices
     ended = time.monotonic() + seconds
-    while time.monotonic() < ended and controller.live.learns:
-        pump(0.05)
+    pump(seconds, lambda: not controller.live.learns)
     window.stage = "predicting"
     book = controller.session.labels
-    while time.monotonic() < ended and len(book.confidence) < len(book.open_slices):
-        pump(0.05)
+    pump(ended - time.monotonic(), lambda: len(book.confidence) >= len(book.open_slices))
     window.stage = "asleep"
     pump(3)
     return window.close()
+
+
+def paint_and_walk(window: Window, seconds: float) -> None:
+    """A stroke twice a second, and a step to the next slice every two seconds."""
+    started = time.monotonic()
+    next_stroke, next_step, drawn = started + 0.5, started + 2, 0
+    while time.monotonic() < started + seconds:
+        pump(0.002)
+        if time.monotonic() > next_stroke:
+            draw_stroke(window.controller, window.strokes, window.stage, 76 + 2 * (drawn // 4))
+            drawn, next_stroke = drawn + 1, time.monotonic() + 0.5
+        if time.monotonic() > next_step:
+            window.controller.layers.go_to(window.controller.current_slice + 1)
+            next_step = time.monotonic() + 2
+
+
+def follow_masks(window: Window) -> list[float]:
+    """A list that fills with the times at which a mask of the slice in view comes."""
+    seen: list[float] = []
+    controller, store = window.controller, window.controller.session.store_prediction
+
+    def follow(prediction: object) -> None:
+        if prediction.index == controller.current_slice:  # type: ignore[attr-defined]
+            seen.append(time.monotonic())
+        store(prediction)
+
+    controller.session.store_prediction = follow
+    return seen
 
 
 def measure(preset: str) -> dict[str, dict[str, float]]:
@@ -228,12 +235,12 @@ def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
             raise TimeoutError(msg)
 
 
-def pump(seconds: float) -> None:
-    """Let Qt work for a while."""
+def pump(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Let Qt work for a while, or until a condition holds."""
     from qtpy.QtWidgets import QApplication
 
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and not until():
         QApplication.processEvents()
         time.sleep(0.001)
 
