@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import subprocess
 import sys
@@ -192,3 +193,22 @@ def test_threads_spin_briefly_unless_the_person_said_otherwise(monkeypatch, said
         assert tuple(os.environ.get(name) for name in SPINNING) == expected
     for name in SPINNING:  # also what was set beside monkeypatch
         os.environ.pop(name, None)
+
+
+def test_no_garbage_is_looked_for_during_an_import_and_again_after_it():
+    assert gc.isenabled()
+    with native.importing_torch():
+        with native.importing_torch():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), native.importing_torch():
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()  # the choice of whoever runs the program
+    try:
+        with native.importing_torch():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
