@@ -226,7 +226,7 @@ def choose(box, text: str) -> None:
 
 
 def test_the_next_step_names_no_training_while_it_is_on(live, panel, qtbot, truth):
-    assert "Masks then appear" in panel.advice.text()
+    qtbot.waitUntil(lambda: "Masks then appear" in panel.advice.text(), timeout=PATIENT)  # the encoder is looked for
     paint(live, truth, (4,))
     qtbot.waitUntil(lambda: 5 in live.session.labels.confidence, timeout=PATIENT)
     settle()
