@@ -10,8 +10,8 @@ Three conditions must hold before the first of their native libraries is loaded,
 - **One thread imports at a time**: two threads that import parts of PyTorch at the same time may see modules of the
   other half initialised.
 
-Python does not look for garbage meanwhile: it did so six times in an import, each time for up to 0.3 s in which the
-window stood still, and what an import makes stays.
+Python does not look for garbage meanwhile: it did so six times in an import and once after it, each time for up to 0.3 s
+in which the window stood still, and what an import makes stays.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from functools import cache
 from pathlib import Path
 
 _ONE_AT_A_TIME = threading.RLock()  # imports may nest
+_MANY = 100  # modules, whose import is worth it
 _WAIT_POLICY = "OMP_WAIT_POLICY"
 _BRIEFLY = {
     "GOMP_SPINCOUNT": "10000",  # GNU's runtime (PyTorch's wheels for Linux): about 0.1 ms
@@ -42,10 +43,14 @@ def importing_torch() -> Iterator[None]:
         limit_spinning()
         keep_llvm_apart()
         collects = gc.isenabled()  # not in a block inside another one, nor where the person has switched it off
+        modules = len(sys.modules)
         gc.disable()
         try:
             yield
         finally:
+            if len(sys.modules) > modules + _MANY and gc.get_freeze_count() == 0:
+                gc.freeze()  # both together make everything old without a look at it
+                gc.unfreeze()
             if collects:
                 gc.enable()
 
