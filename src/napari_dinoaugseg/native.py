@@ -10,7 +10,7 @@ Three conditions must hold before the first of their native libraries is loaded,
 - **One thread imports at a time**: two threads that import parts of PyTorch at the same time may see modules of the
   other half initialised.
 
-Python does not look for garbage meanwhile: it did so six times in an import and once after it, each time for up to 0.3 s
+Python does not look for garbage meanwhile: it did so six times in an import and once after it, for up to 0.3 s each,
 in which the window stood still, and what an import makes stays.
 """
 
