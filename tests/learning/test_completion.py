@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from napari_dinoaugseg.case.case import UNKNOWN
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.learning.completion import complete, geodesic_distances
+from napari_dinoaugseg.learning.completion import complete, complete_scribbles, geodesic_distances
 from napari_dinoaugseg.learning.metrics import dice
 
 Strokes = NDArray[np.uint16]
@@ -296,3 +296,31 @@ def test_swept_distances_are_those_of_the_cheapest_paths(seed: int, height: int,
 def test_completion_needs_neither_pytorch_nor_napari() -> None:
     code = "import sys, napari_dinoaugseg.learning.completion; print({'torch', 'napari'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+# --- what is learned from scribbles -----------------------------------------------------------------------------------
+
+
+def test_strokes_are_completed_to_learn_from(structure):
+    truth, strokes = structure
+    image = noisy(truth)
+    labels = complete_scribbles(strokes, lambda: image)
+    assert np.array_equal(labels, complete(image, strokes))
+    assert dice(labels == 7, truth) > 0.9
+
+
+@pytest.mark.parametrize("missing", [0, 7])
+def test_strokes_that_do_not_say_where_a_class_ends_stay_strokes(structure, missing):
+    _, strokes = structure
+    strokes[strokes == missing] = UNKNOWN
+    assert complete_scribbles(strokes, lambda: pytest.fail("the slice was read")) is strokes
+    strokes[5, 5] = 9  # another class, and no background
+    if missing == 0:
+        assert complete_scribbles(strokes, lambda: pytest.fail("the slice was read")) is strokes
+
+
+def test_what_is_left_open_on_a_labelled_slice_stays_open(structure):
+    truth, _ = structure
+    labels = truth.astype(np.uint16)
+    labels[60:80] = UNKNOWN
+    assert complete_scribbles(labels, lambda: pytest.fail("the slice was read")) is labels

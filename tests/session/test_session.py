@@ -4,11 +4,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from benchmarks.person_scribble import drawn, first_strokes
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import CheckpointError, LabelError, TrainingError
 from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.session.index import Round
-from napari_dinoaugseg.session.labels import UNKNOWN, Status
+from napari_dinoaugseg.session.labels import UNKNOWN, Status, classes_of
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import LABELLED, LEFT_OUT, write_case
 
@@ -121,6 +122,20 @@ def test_training_asks_for_labels_before_it_loads_anything(new_session):
     assert session._engine is None
 
 
+def test_one_class_and_nothing_else_is_not_enough_to_train(new_session):
+    session = new_session()
+    session.labels.replace_classes(classes_of([1]))
+    strokes = np.full(session.case.slice_shape(4), UNKNOWN, np.uint16)
+    strokes[5, 5:9] = 1
+    session.paint(4, strokes)
+    with pytest.raises(TrainingError, match="nothing says where it ends"):
+        session.train()
+    assert not session.live_state(4).is_enough
+    strokes[1] = 0
+    session.paint(4, strokes)
+    assert session.live_state(4).is_enough
+
+
 def test_predicting_without_a_model_says_what_to_do(new_session):
     with pytest.raises(TrainingError, match="Label a few slices and train"):
         list(new_session().predict())
@@ -145,6 +160,21 @@ def test_scribbled_slices_are_filled_by_the_prediction(trained, blob_files):
     assert np.array_equal(result[1::2], scribble[1::2])
     assert (result != UNKNOWN).all()
     assert (result[::2] > 0).any()
+
+
+def test_a_few_strokes_on_each_slice_teach_like_painted_slices(new_session, blob_files):
+    session = new_session()
+    truth = session.case.read_labels(blob_files[1], range(16))
+    session.labels.replace_classes(classes_of([1, 3]))
+    for index in LABELLED:
+        session.paint(index, drawn(first_strokes(truth[index], index), truth[index].shape))
+    drain(session.train())
+    list(session.predict())
+    found = np.stack([session.labels.result(i) for i in LEFT_OUT])
+    true = np.stack([truth[i] for i in LEFT_OUT])
+    for number in (1, 3):
+        a, b = found == number, true == number
+        assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.75
 
 
 def test_suggestions_are_not_labelled_yet(trained):

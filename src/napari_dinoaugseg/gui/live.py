@@ -150,6 +150,8 @@ class LiveWork(QObject):
             return "Live: paint a slice, and masks appear on the others."
         if self._run is None:
             return ""
+        if not (self._run.state.is_enough or self.controller.project.labelled_elsewhere):
+            return "Live: label a class and some background, and masks appear on the other slices."
         if self.progress is None:
             return "Live: looking at your labels…"
         if self.progress.done == self.progress.total:

@@ -13,7 +13,7 @@ from it to the slice, so that the outline is finer than the grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ _SIDES = 3  # of four, on which a stroke around another is seen; the edge of the
 _FLOOR = 0.02  # least probability: no single vote decides
 _MODEL = np.float32(2)  # weight of the logarithm of a model's probability
 _FAR = np.float32(1e6)
+_SCRIBBLED = 0.5  # of the pixels of a slice: with fewer labelled ones its labels are strokes
 
 # Weights of the logarithms of the four distances (length, fine edges, coarse edges, unlikeness), and of what
 # `_outline` gives.
@@ -92,6 +93,27 @@ def complete(
     labels[box] = found
     labels[marks != UNKNOWN] = marks[marks != UNKNOWN]
     return labels if probability is not None else _connected(labels, marks)
+
+
+def complete_scribbles(labels: Labels, image: Callable[[], NDArray[Any]]) -> Labels:
+    """Labels to learn from: the strokes of a scribbled slice are completed, other slices stay as they are.
+
+    A decoder that learns from strokes alone fills all that no stroke forbids. A slice is scribbled if less than half of
+    it is labelled, background and a class among it; where more is labelled, the rest was left open on purpose.
+
+    Args:
+        labels: (H, W) class numbers, 0 = background, `UNKNOWN` = not labelled.
+        image: gives the slice as for :func:`complete`.
+
+    Returns:
+        (H, W) class numbers, `UNKNOWN` where nothing is known.
+    """
+    known = labels != UNKNOWN
+    if np.count_nonzero(known) >= _SCRIBBLED * labels.size or len(np.unique(labels[known])) < 2:
+        return labels
+    if not (labels == 0).any():  # nothing says where the classes end
+        return labels
+    return complete(image(), labels)
 
 
 def _check(

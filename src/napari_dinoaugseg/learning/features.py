@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_dinoaugseg.case import Slices
@@ -192,6 +193,12 @@ class FeatureStore:
             levels = (rgb[None] * 255).round().to(torch.uint8)
             return F.interpolate(levels, size=size, mode="bilinear", antialias=True, align_corners=False)[0] / 255
         return F.interpolate(rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
+
+    def unit(self, index: int) -> NDArray[np.float32]:
+        """A slice in its own size and the encoder's window: (H, W), or (H, W, 3) in colour, from 0 to 1."""
+        image = self.case.slice(index)
+        channels = to_unit_rgb(image, self._scale_of(index))
+        return channels[0] if image.ndim == 2 else np.moveaxis(channels, 0, 2)
 
     def _encode_next(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:
         """Encode the first pairs, as many as one batch holds."""

@@ -77,8 +77,14 @@ class LiveState:
 
     @cached_property  # may read every label, and a state may be asked several times
     def is_enough(self) -> bool:
-        """Whether a class is labelled: there is something to learn."""
-        return any(bool(((labels > 0) & (labels < UNKNOWN)).any()) for labels in self.labels.values())
+        """Whether two different labels are there, background or a class: a class alone would be found everywhere."""
+        found: set[int] = set()
+        for labels in self.labels.values():
+            known = labels[labels != UNKNOWN]
+            found |= {int(known.min()), int(known.max())} if known.size else set()
+            if len(found) > 1:
+                return True
+        return False
 
     def since(self, before: LiveState | None) -> LiveState:
         """This state without the labels that another one holds already, to send it to another machine."""

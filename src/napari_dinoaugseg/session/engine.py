@@ -17,6 +17,7 @@ from napari_dinoaugseg.case.intensity import Scale, choose_scale
 from napari_dinoaugseg.errors import CheckpointError, DeviceError, Hint, TrainingError
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from napari_dinoaugseg.learning.cache import FeatureCache
+from napari_dinoaugseg.learning.completion import complete_scribbles
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Progress, Report
 from napari_dinoaugseg.learning.fallback import choose_device, classify_error, free_memory, give_up, usable
 from napari_dinoaugseg.learning.features import FeatureStore
@@ -118,7 +119,7 @@ class Engine:
         """Train on labelled slices; continues the present decoder if it has the same classes."""
         numbers = [entry.number for entry in classes]
         warm = self.decoder if self.numbers == numbers else None
-        examples = [Example(index, _to_indices(values, numbers)) for index, values in sorted(labels.items())]
+        examples = [self._example(index, values, numbers) for index, values in sorted(labels.items())]
         self._use_precision(settings.precision)
         trained = yield from fit(
             self.store,
@@ -182,7 +183,7 @@ class Engine:
                 examples = {
                     index: examples[index]
                     if index in examples and examples[index][0] is labels
-                    else (labels, Example(index, _to_indices(labels, numbers)))
+                    else (labels, self._example(index, labels, numbers))
                     for index, labels in sorted(state.labels.items())
                 }
                 learner.update([example for _, example in examples.values()])
@@ -256,6 +257,10 @@ class Engine:
 
     def close(self) -> None:
         """No-op: it uses no other machine."""
+
+    def _example(self, index: int, labels: Labels, numbers: Sequence[int]) -> Example:
+        """What is learned from the labels of a slice."""
+        return Example(index, _to_indices(complete_scribbles(labels, lambda: self.store.unit(index)), numbers))
 
     def _use_precision(self, precision: object) -> None:
         """Keep features in single precision for ``float32``, otherwise in half precision."""

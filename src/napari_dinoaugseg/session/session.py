@@ -715,12 +715,16 @@ def _joined_classes(own: Sequence[LabelClass], others: Sequence[LabelledCase]) -
 
 
 def _require_classes(labelled: Collection[Labels]) -> None:
-    """Raise TrainingError unless a slice is labelled and one of them holds a class."""
+    """Raise TrainingError unless slices are labelled with a class and something else."""
     if not labelled:
         msg = "No slice is labelled. Paint at least one slice, then train."
         raise TrainingError(msg)
-    if not any(value not in (0, UNKNOWN) for labels in labelled for value in np.unique(labels)):
+    values = {int(value) for labels in labelled for value in np.unique(labels)} - {UNKNOWN}
+    if values <= {0}:
         msg = "The labelled slices hold only background. Paint at least one class on one slice, then train."
+        raise TrainingError(msg)
+    if len(values) < 2:
+        msg = "One class is labelled and nothing else, so that nothing says where it ends. Label some background, too."
         raise TrainingError(msg)
 
 
