@@ -57,11 +57,22 @@ class Stage:
     def picture(self, name: str) -> None:
         """Save what the window shows, once it has settled."""
         self.spin(1.5)
-        for toast in self.window.findChildren(self.toast):  # napari's own words, on Qt say, are not what is shown
-            toast.close()
+        self.close_toasts()
         path = self.folder / f"{name}.png"
         self.window.grab().save(str(path))
         print(path)
+
+    def close_toasts(self) -> None:
+        """Hide napari's own words, on Qt say, which are not what is shown."""
+        for toast in self.window.findChildren(self.toast):
+            toast.close()
+
+    @property
+    def canvas(self) -> Any:
+        """The widget that shows the slice."""
+        from qtpy.QtWidgets import QOpenGLWidget
+
+        return self.window.centralWidget().findChild(QOpenGLWidget)
 
     def show_section(self, title: str) -> None:
         """Unfold a section and scroll to it."""
