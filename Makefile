@@ -32,7 +32,7 @@ DRAWN_HERE :=
 SCREEN :=
 endif
 
-.PHONY: help setup run test test-slow coverage test-qt6 faults fuzz check format docs clean screenshots
+.PHONY: help setup run test test-slow coverage test-qt6 faults fuzz check format docs clean screenshots gif
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +91,9 @@ docs: setup  ## build the documentation as a site in site/, with the API from th
 
 screenshots: setup  ## take the screenshots of docs/ again
 	$(SCREEN) $(BIN)/python tools/screenshots.py
+
+gif: setup  ## take the moving picture of README and tutorial again
+	$(SCREEN) $(BIN)/python tools/gif.py
 
 clean:  ## remove the environments, caches and build products
 	rm -rf .venv .venv-qt6 build dist site htmlcov .coverage .coverage.* .*_cache .hypothesis src/*.egg-info
