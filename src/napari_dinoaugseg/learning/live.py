@@ -17,6 +17,7 @@ from napari_dinoaugseg.learning.augmentation import View, symmetry_of, views_for
 from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress, Report, ignore
 from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, free_memory, usable
 from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
+from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.predict import predict
 from napari_dinoaugseg.learning.settings import Settings
@@ -41,7 +42,8 @@ BURST = 0.5
 """Seconds that a burst lasts: after that, what was painted meanwhile is learned."""
 
 _FIRST = 24  # steps of the first cycle after a change: masks can be shown after it
-_WORTH = 8  # steps of a new decoder before its masks are worth a look: it floods the slice before
+_WORTH = 8  # steps of a new decoder before its masks may be worth a look: it floods slices at first
+_FOUND = 0.5  # Dice at which it finds again what it learns from
 _LEARNS = 0.6  # share of a burst in which the decoder learns, as long as it does; then it predicts
 _ENCODES = 0.25  # share of a burst in which views of labelled slices are encoded
 _NEAR = 4  # slices in view and beside it that are predicted again while the decoder learns
@@ -160,6 +162,7 @@ class Learner:
         self._random = RandomStream(settings.seed, self._device)
         self._choose = np.random.default_rng(settings.seed)
         self._is_new = start is None
+        self._finds = False  # whether a new decoder finds again what it learns from
         self._numbers = set() if start is None else {UNKNOWN_TARGET, *range(n_classes)}  # classes that it has seen
         with self._random.use():
             decoder = new_decoder(store.encoder.channels, n_classes, settings) if start is None else copy_of(start)
@@ -215,7 +218,7 @@ class Learner:
         numbers = {int(number) for index in changed for number in np.unique(known[index].target)}
         if not numbers <= self._numbers:  # a class that it has never seen takes as long as the first
             self._numbers |= numbers
-            self._is_new = True
+            self._is_new, self._finds = True, False
         self._left = self._granted = self._settings.planned_steps(self._n_classes, len(known), warm=not self._is_new)
         self._begin_cycle(_FIRST)
 
@@ -259,7 +262,7 @@ class Learner:
         """Learn for a while, then predict; nothing if the learner sleeps.
 
         Args:
-            seconds: that it takes, about; at least one step, and one mask once a new decoder has taken a few steps.
+            seconds: that it takes, about; at least one step, and one mask once a new decoder finds its own label.
             report: receives notices.
             cancel: ends it soon.
 
@@ -281,8 +284,26 @@ class Learner:
                     break
             self._kept = on_host(self._decoder.state_dict())
             self._seconds += time.monotonic() - started
-        if not (self.learns and self._is_new and self.steps < _WORTH):
+        if self._finds_its_label(report, cancel):
             yield from self._predict(started + seconds, report, cancel)
+
+    def _finds_its_label(self, report: Report, cancel: Cancel | None) -> bool:
+        """Whether masks are worth a look: the newest label is found again, or the first cycle is over."""
+        if self._finds or not (self.learns and self._is_new):
+            return True
+        if self.steps < _WORTH or cancel:
+            return False
+        index = min(self._newest)
+        target = self._examples[index].target
+        masks = predict(
+            self._store, self._best, [index], device=self._device, report=_only_notices(report), cancel=cancel
+        )
+        for found in self._threads.over(masks):
+            known = target != UNKNOWN_TARGET
+            numbers = np.unique(target[known & (target > 0)])
+            scores = [dice((found.classes == number) & known, target == number) for number in numbers]
+            self._finds = not scores or float(np.mean(scores)) >= _FOUND
+        return self._finds
 
     def _predict(self, deadline: float, report: Report, cancel: Cancel | None) -> Iterator[Prediction]:
         """The slices in view; with the grant spent, also the others."""
