@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qtpy.QtCore import QPoint
 
 FIRST = 80  # the slice that is labelled first
+LEARNED = 72  # steps of Live before the person goes on
 WIDTH = 960  # pixels of the picture
 COLOURS = 96
 MEGABYTES = 3.0
@@ -189,6 +190,8 @@ def _play(stage: Stage, frames: Film, hand: Hand, folder: Path) -> None:
     if session is None or layers is None:
         msg = "the sample case did not open"
         raise RuntimeError(msg)
+    for entry in session.labels.classes[1:]:
+        controller.labels.remove_class(entry.number)
     controller.labels.rename_class(1, "ventricles")
     controller.view.go_to(FIRST)
     layers.manual.brush_size = 4
@@ -214,15 +217,15 @@ def _play(stage: Stage, frames: Film, hand: Hand, folder: Path) -> None:
     frames.caption = "Enter takes it"
     frames.shoot(1.0)
     taken = time.monotonic()
-    stage.spin(30, lambda: session.labels.predicted(FIRST + 2) is not None)
+    stage.spin(120, lambda: controller.live.progress is not None and controller.live.progress.done >= LEARNED)
     waited = time.monotonic() - taken
-    for step in (1, 2, 3, 4):
+    for step in (2, 4, 6, 8):
         controller.view.go_to(FIRST + step)
-        stage.spin(2.5, lambda step=step: session.labels.predicted(FIRST + step) is not None)
-        stage.spin(0.8)
+        stage.spin(2)
         frames.caption = f"{waited:.0f} s later the model has masks on the next slices"
         frames.shoot(0.8)
-    stage.spin(8)
+    stage.spin(60, lambda: controller.live.progress is None or not controller.live.learns)
+    stage.spin(10, lambda: not session.labels.open_slices or len(session.labels.confidence) > 100)
     hand.press("A")
     stage.spin(0.6)
     frames.caption = "A accepts a mask and goes on"

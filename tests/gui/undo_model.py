@@ -117,7 +117,7 @@ class Model:
         changed = {
             index
             for index in range(self.shape[0])
-            if start.slices[index] is not end.slices[index] or not same_pixels(start.layer[index], end.layer[index])
+            if start.slices[index] is not end.slices[index] or not look_alike(start.layer[index], end.layer[index])
         }
         held = dict(self.predicted)
         self.slices, self.classes = list(end.slices), dict(end.classes)
@@ -295,8 +295,9 @@ class Model:
         self.predicted[index] = (np.where(np.isin(labels, list(self.classes)), labels, 0).astype(np.uint16), confidence)
 
 
-def same_pixels(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    return one is other or (one is not None and other is not None and np.array_equal(one, other))
+def look_alike(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether a slice looked the same; what it looked like while the layer was gone, nobody saw."""
+    return one is None or other is None or np.array_equal(one, other)
 
 
 def shown(labels: np.ndarray) -> np.ndarray:
