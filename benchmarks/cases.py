@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +18,7 @@ from PIL import Image
 
 from benchmarks.samples import Sample
 from napari_dinoaugseg.case import Case, Slices, choose_window, open_case
-from napari_dinoaugseg.case.intensity import Window
+from napari_dinoaugseg.case.intensity import to_unit
 from napari_dinoaugseg.case.joint import JointSlices
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
@@ -77,15 +76,11 @@ class SampleCases:
         self.slices = JointSlices(self.cases)
         self._place = [(number, i) for number, sample in enumerate(self.samples) for i in range(sample.n_slices)]
 
-    def shown(self, i: int) -> NDArray[Any]:
-        """Slice `i` as a person sees it: (H, W) from 0 to 1 in the window of its case, or (H, W, 3) uint8."""
+    def shown(self, i: int) -> NDArray[np.float32]:
+        """Slice `i` as a person sees it, in the window of its case: (H, W) or (H, W, 3) from 0 to 1."""
         number, position = self._place[i]
         case = self.cases[number]
-        image = case.slice(position)
-        if case.is_colour:
-            return image
-        window = choose_window(case) or Window(0.0, 255.0)
-        return window.apply(image)
+        return to_unit(case.slice(position), choose_window(case))
 
     def indices(self, sample: Sample) -> range:
         """Slice numbers of a sample, in its order."""

@@ -168,19 +168,24 @@ def _numbers(text: str) -> Window:
     return Window(low, high)
 
 
-def to_unit_rgb(image: NDArray[Any], window: Scale) -> NDArray[np.float32]:
-    """Return a slice in the input format of encoders.
+def to_unit(image: NDArray[Any], window: Scale) -> NDArray[np.float32]:
+    """Return a slice scaled to 0..1.
 
     Args:
         image: (H, W) or (H, W, 3), from `Case.slice`.
         window: the scaling of grey values; None divides by 255. Colour is divided by 255 too, except by `SliceRange`.
 
     Returns:
-        (3, H, W) float32 in 0..1; grey is repeated three times.
+        (H, W) or (H, W, 3) float32.
     """
-    if image.ndim == 3 and isinstance(window, SliceRange):
-        return np.ascontiguousarray(np.moveaxis(window.apply(image), 2, 0))
-    if image.ndim == 3:
-        return np.ascontiguousarray(np.moveaxis(image, 2, 0), dtype=np.float32) / np.float32(255)
-    unit = window.apply(image) if window is not None else Window(0.0, 255.0).apply(image)
+    if image.ndim == 3 and not isinstance(window, SliceRange):
+        return image.astype(np.float32) / np.float32(255)
+    return (window or Window(0.0, 255.0)).apply(image)
+
+
+def to_unit_rgb(image: NDArray[Any], window: Scale) -> NDArray[np.float32]:
+    """Return a slice in the input format of encoders; as `to_unit`, but (3, H, W): grey is repeated three times."""
+    unit = to_unit(image, window)
+    if unit.ndim == 3:
+        return np.ascontiguousarray(np.moveaxis(unit, 2, 0))
     return np.repeat(unit[np.newaxis], 3, axis=0)

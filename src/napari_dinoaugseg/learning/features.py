@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_dinoaugseg.case import Slices
-from napari_dinoaugseg.case.intensity import Scale, SliceRange, to_unit_rgb
+from napari_dinoaugseg.case.intensity import Scale, SliceRange, to_unit, to_unit_rgb
 from napari_dinoaugseg.learning.augmentation import Mirror, View
 from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Progress
@@ -195,10 +195,8 @@ class FeatureStore:
         return F.interpolate(rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
 
     def unit(self, index: int) -> NDArray[np.float32]:
-        """A slice in its own size and the encoder's window: (H, W), or (H, W, 3) in colour, from 0 to 1."""
-        image = self.case.slice(index)
-        channels = to_unit_rgb(image, self._scale_of(index))
-        return channels[0] if image.ndim == 2 else np.moveaxis(channels, 0, 2)
+        """A slice in its own size, scaled as for the encoder: (H, W), or (H, W, 3) in colour, from 0 to 1."""
+        return to_unit(self.case.slice(index), self._scale_of(index))
 
     def _encode_next(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:
         """Encode the first pairs, as many as one batch holds."""

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_dinoaugseg.case import Case, Window, choose_window
+from napari_dinoaugseg.case import Case, choose_window
+from napari_dinoaugseg.case.intensity import to_unit
 from napari_dinoaugseg.learning.completion import complete
 from napari_dinoaugseg.session.labels import UNKNOWN, Labels, Strokes
 
@@ -87,7 +88,4 @@ def unit_image(case: Case, index: int, window: str) -> NDArray[np.float32]:
     Raises:
         SettingsError: unknown window.
     """
-    image = case.slice(index)
-    if image.ndim == 3:
-        return image.astype(np.float32) / np.float32(255)
-    return (choose_window(case, window) or Window(0.0, 255.0)).apply(image)
+    return to_unit(case.slice(index), choose_window(case, window))
