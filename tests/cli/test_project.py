@@ -133,6 +133,16 @@ def test_cases_are_added_and_counted(cases):
     assert listed["model"] is None
 
 
+def test_a_case_is_added_in_the_plane_that_the_panel_remembers(cases):
+    run_command(cases, "project", "work", "--add", "cases/patient 0.nii.gz")
+    path = cases / "work" / "project.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**values, "plane": "coronal"}), encoding="utf-8")
+    run_command(cases, "project", "work", "--add", "cases/patient 1.nii.gz")
+    records = [json.loads(file.read_text()) for file in sorted((cases / "work" / "cases").glob("*/case.json"))]
+    assert [entry["record"]["plane"] for entry in records] == ["axial", "coronal"]
+
+
 def test_a_mistyped_project_is_not_created(tmp_path):
     refused(run_command(tmp_path, "project", "p", "--train"), "there is no project here", "--add")
     assert list(tmp_path.iterdir()) == []

@@ -281,6 +281,18 @@ def test_a_damaged_project_is_reported_and_not_changed(project, tmp_path, conten
     assert file.read_text() == content
 
 
+def test_a_setting_of_a_newer_version_is_named_and_nothing_is_called_damaged(project, tmp_path):
+    project.close()
+    file = tmp_path / "project" / "project.json"
+    values = json.loads(file.read_text())
+    values["settings"]["sharpness"] = 3
+    file.write_text(json.dumps(values))
+    with pytest.raises(ProjectError, match="does not know the setting 'sharpness'") as caught:
+        open_project(tmp_path / "project")
+    assert "damaged" not in str(caught.value)
+    assert json.loads(file.read_text()) == values
+
+
 def test_a_project_of_a_newer_version_is_refused(project, tmp_path):
     project.close()
     file = tmp_path / "project" / "project.json"

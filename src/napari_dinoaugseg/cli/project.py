@@ -158,8 +158,9 @@ def _add(project: Project, cohort: Cohort, options: ProjectOptions | SegmentOpti
         if path.absolute() in known:
             continue
         try:
+            plane = options.plane or project.plane  # which the panel remembers
             case, is_new = project.add(
-                path, plane=options.plane, series=options.series, component=options.component, masks=options.masks
+                path, plane=plane, series=options.series, component=options.component, masks=options.masks
             )
         except DinoAugSegError as error:
             failures.append(_failure(path.name, error))

@@ -202,3 +202,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """The settings of each preset that differ from the defaults of :class:`Settings`."""
+
+
+def unknown_settings(values: Mapping[str, Any]) -> list[str]:
+    """Names among saved settings that this version does not know; a newer one saved them."""
+    return sorted(set(values) - set(Settings.model_fields))

@@ -48,7 +48,7 @@ from napari_dinoaugseg.errors import (
 from napari_dinoaugseg.learning.events import Cancel, Event, Report, ignore
 from napari_dinoaugseg.learning.metrics import mean_of
 from napari_dinoaugseg.learning.query import CaseFacts, ProjectSuggestion, suggest_in_project
-from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.settings import Settings, unknown_settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.compute import ComputeConfig, MakeCompute, Notify
 from napari_dinoaugseg.session.index import LAYERS, DamagedIndexError, Index, Round, Snapshot, model_name, read_index
@@ -395,6 +395,7 @@ class Project:
         if not path.exists():
             return
         values = _read_json(path)
+        _require_known_settings(path, values)
         try:
             self.classes = from_plain(values["classes"])
             self.trainings = [_training_from_plain(entry) for entry in values["trainings"]]
@@ -968,6 +969,18 @@ def _read_json(path: Path) -> dict[str, Any]:
         )
         raise ProjectError(msg)
     return values
+
+
+def _require_known_settings(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise ProjectError for settings of a newer version."""
+    for saved in (values.get("settings"), values.get("model_settings")):
+        unknown = unknown_settings(saved) if isinstance(saved, dict) else []
+        if unknown:
+            msg = (
+                f"{path}: this version of napari-dinoaugseg does not know the setting '{unknown[0]}', which a newer "
+                "one saved. Update the program; nothing was changed."
+            )
+            raise ProjectError(msg)
 
 
 def _digest(labelled: Mapping[int, LabelledCase]) -> str:
