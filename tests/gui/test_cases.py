@@ -11,6 +11,7 @@ from napari_dinoaugseg.gui.panel import advice
 from napari_dinoaugseg.gui.train_section import Pace, duration_in_words, job
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.session.labels import BACKGROUND
 from tests.blobs import AFFINE, image_voxels
 from tests.gui.conftest import settle, train, wait_idle
 
@@ -95,6 +96,7 @@ def test_a_volume_of_one_slice(controller, tmp_path, qtbot):
     controller.view.next_suggested()
     controller.labels.set_scribbles(True)
     controller.layers.manual.paint((0, 5, 5), 1)
+    controller.layers.manual.paint((0, 20, 20), BACKGROUND)
     controller.setup.change(steps=5)
     train(qtbot, controller)
     assert 0 in controller.session.labels.confidence

@@ -77,12 +77,12 @@ class LiveState:
 
     @cached_property  # may read every label, and a state may be asked several times
     def is_enough(self) -> bool:
-        """Whether two different labels are there, background or a class: a class alone would be found everywhere."""
+        """Whether a class is labelled and its end: strokes of one class alone would be found everywhere."""
         found: set[int] = set()
         for labels in self.labels.values():
             known = labels[labels != UNKNOWN]
             found |= {int(known.min()), int(known.max())} if known.size else set()
-            if len(found) > 1:
+            if len(found) > 1 or (found - {0} and known.size == labels.size):
                 return True
         return False
 

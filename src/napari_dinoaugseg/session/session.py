@@ -719,11 +719,11 @@ def _require_classes(labelled: Collection[Labels]) -> None:
     if not labelled:
         msg = "No slice is labelled. Paint at least one slice, then train."
         raise TrainingError(msg)
-    values = {int(value) for labels in labelled for value in np.unique(labels)} - {UNKNOWN}
-    if values <= {0}:
+    values = {int(value) for labels in labelled for value in np.unique(labels)}
+    if values <= {0, UNKNOWN}:
         msg = "The labelled slices hold only background. Paint at least one class on one slice, then train."
         raise TrainingError(msg)
-    if len(values) < 2:
+    if len(values) == 2 and UNKNOWN in values:
         msg = "One class is labelled and nothing else, so that nothing says where it ends. Label some background, too."
         raise TrainingError(msg)
 
