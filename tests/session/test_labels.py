@@ -74,7 +74,7 @@ def test_accepting_above_a_confidence_takes_only_predictions_that_reach_it(book)
     for index, confidence in enumerate([0.9, 0.5, 0.95]):
         book.set_prediction(index, full(1), confidence)
     book.set_manual(2, full(2))
-    assert book.accept_above(0.8) == [0]
+    assert book.accept_all(book.certain_slices(0.8)) == [0]
 
 
 def test_copying_to_manual_does_not_overwrite_paint_unless_told(book):
@@ -463,7 +463,7 @@ class BookAttack(RuleBasedStateMachine):
             if confidence >= threshold and i not in self.now.manual and i not in self.now.accepted
         ]
         taken = {i: self.book.predicted(i).copy() for i in expected}
-        assert self.book.accept_above(threshold) == expected
+        assert self.book.accept_all(self.book.certain_slices(threshold)) == expected
         self.then(accepted={**self.now.accepted, **taken})
 
     @rule(index=slices)

@@ -667,10 +667,6 @@ class LabelBook:
         self._do(_Action(self._differing(made)))
         return chosen
 
-    def accept_above(self, confidence: float) -> list[int]:
-        """Accept every predicted slice with at least this confidence (0 to 1)."""
-        return self.accept_all(self.certain_slices(confidence))
-
     def certain_slices(self, confidence: float) -> list[int]:
         """The predicted slices with at least this confidence (0 to 1), ascending."""
         return [
