@@ -8,13 +8,13 @@ so that half a minute of work does not start by accident.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDialog, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.widgets import confirmed
@@ -279,6 +279,9 @@ _NAPARI_KEYS = (
 )
 
 
+_COLUMN = 440  # pixels: two of them side by side, so that the help fits a screen of 800 lines
+
+
 class HelpPopup(QDialog):
     """The help window with steps and keys."""
 
@@ -286,29 +289,35 @@ class HelpPopup(QDialog):
         super().__init__(parent)
         self.setWindowTitle("DINO-AugSeg: steps and keys")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.text = QLabel(help_text())
-        self.text.setTextFormat(Qt.TextFormat.RichText)
-        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        columns = QHBoxLayout()
+        for part in help_columns():
+            text = QLabel(part)
+            text.setTextFormat(Qt.TextFormat.RichText)
+            text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            text.setWordWrap(True)
+            text.setFixedSize(_COLUMN, text.heightForWidth(_COLUMN))
+            columns.addWidget(text, alignment=Qt.AlignmentFlag.AlignTop)
         close = QPushButton("Close")
         close.clicked.connect(self.reject)
         layout = QVBoxLayout(self)
-        layout.addWidget(self.text)
+        layout.addLayout(columns)
         layout.addWidget(close, alignment=Qt.AlignmentFlag.AlignRight)
 
 
-def help_text() -> str:
-    """The content of the help window as HTML."""
+def help_columns() -> tuple[str, str]:
+    """The content of the help window as HTML: the plugin's keys, and the steps with what else helps."""
     steps = "".join(f"<li>{step}</li>" for step in _STEPS)
-    mouse_rows = "".join(_row(gesture, does) for gesture, does in _MOUSE)
-    rows = "".join(_row(shown, does) for shown, does in (*((key.shown, key.does) for key in KEYS), *_OUTLINE_KEYS))
-    napari_rows = "".join(_row(key, does) for key, does in _NAPARI_KEYS)
     return (
+        _table("Keys", [*((key.shown, key.does) for key in KEYS), *_OUTLINE_KEYS]),
         f"<h3>In this order</h3><ol>{steps}</ol>"
-        f"<h3>Keys</h3><table>{rows}</table>"
-        f"<h3>Mouse</h3><table>{mouse_rows}</table>"
-        f"<h3>Keys of napari that help</h3><table>{napari_rows}</table>"
-        "<p>Predictions never overwrite what you painted. Research use only; not a medical device.</p>"
+        + _table("Mouse", _MOUSE)
+        + _table("Keys of napari that help", _NAPARI_KEYS)
+        + "<p>Predictions never overwrite what you painted. Research use only; not a medical device.</p>",
     )
+
+
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    return f"<h3>{title}</h3><table>{''.join(_row(key, does) for key, does in rows)}</table>"
 
 
 def _row(key: str, does: str) -> str:
