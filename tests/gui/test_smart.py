@@ -415,7 +415,7 @@ def test_a_failure_is_shown_and_the_strokes_stay(hand, controller, truth, failed
     hand.two_strokes(truth[8] == 1)
     qtbot.waitUntil(lambda: bool(failed), timeout=PATIENT)
     settle()
-    assert len(failed) == 1
+    assert len(set(failed)) == 1  # a long stroke may be read in two parts, each of which fails
     assert controller.session.labels.of_slice(8).is_open
 
 
