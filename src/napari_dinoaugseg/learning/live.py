@@ -43,7 +43,7 @@ BURST = 0.5
 
 _FIRST = 24  # steps of the first cycle after a change: masks can be shown after it
 _WORTH = 8  # steps of a new decoder before its masks may be worth a look: it floods slices at first
-_FOUND = 0.5  # Dice at which it finds again what it learns from
+_FOUND = 0.3  # Dice at which it finds again what it learns from
 _LEARNS = 0.6  # share of a burst in which the decoder learns, as long as it does; then it predicts
 _ENCODES = 0.25  # share of a burst in which views of labelled slices are encoded
 _NEAR = 4  # slices in view and beside it that are predicted again while the decoder learns
