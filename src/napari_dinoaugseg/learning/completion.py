@@ -108,10 +108,9 @@ def complete_scribbles(labels: Labels, image: Callable[[], NDArray[Any]]) -> Lab
     Returns:
         (H, W) class numbers, `UNKNOWN` where nothing is known.
     """
-    known = labels != UNKNOWN
-    if np.count_nonzero(known) >= _SCRIBBLED * labels.size or len(np.unique(labels[known])) < 2:
-        return labels
-    if not (labels == 0).any():  # nothing says where the classes end
+    known = labels[labels != UNKNOWN]
+    says_where_classes_end = known.any() and not known.all()  # a class, and background
+    if known.size >= _SCRIBBLED * labels.size or not says_where_classes_end:
         return labels
     return complete(image(), labels)
 
