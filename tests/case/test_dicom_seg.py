@@ -270,7 +270,7 @@ def test_a_confidence_is_a_fractional_segmentation(case: VolumeCase, tmp_path: P
 
 def test_only_a_dicom_series_has_a_dicom_mask(case: VolumeCase, tmp_path: Path) -> None:
     assert case.mask_suffixes[0] == ".nii.gz"
-    assert case.mask_suffixes[-1] == ".dcm"
+    assert case.mask_suffixes[-2:] == (".dcm", ".rtstruct.dcm")
     case.check_output(tmp_path / "mask.dcm")
     nifti = opened(write_nifti(tmp_path / "image.nii.gz", numbers((4, 5, 6))))
     assert ".dcm" not in nifti.mask_suffixes

@@ -234,7 +234,7 @@ def test_an_object_without_an_image_is_called_by_its_name(kind: str, modality: s
     assert words in volume(tmp_path / "ct").notices[0]
 
 
-@pytest.mark.parametrize(("kind", "modality", "words"), OBJECTS[:11])
+@pytest.mark.parametrize(("kind", "modality", "words"), OBJECTS[1:11])
 def test_an_object_that_is_no_labels_is_called_by_its_name(
     kind: str, modality: str, words: str, tmp_path: Path
 ) -> None:
@@ -245,11 +245,10 @@ def test_an_object_that_is_no_labels_is_called_by_its_name(
             read(path)
 
 
-def test_contours_are_not_called_damaged(tmp_path: Path) -> None:
+def test_contours_opened_as_an_image_are_called_labels(tmp_path: Path) -> None:
     path = write_object(tmp_path / "rs.dcm", OBJECTS[0][0], "RTSTRUCT", None)
-    with pytest.raises(LabelError, match="convert them to DICOM SEG or NIfTI") as caught:
-        read_mask_volume(path)
-    assert "cut off" not in str(caught.value)
+    with pytest.raises(CaseError, match="Open the images that its contours were drawn on, and give it as labels"):
+        open_case(path)
 
 
 def test_a_video_is_not_called_damaged(tmp_path: Path) -> None:

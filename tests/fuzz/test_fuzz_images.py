@@ -292,6 +292,31 @@ def check_segmentation(folder: Path) -> None:
     read(_case(), folder / "mask.dcm")
 
 
+def structures() -> list[Files]:
+    """A structure set as we write it, with a hole, and one with what others write: nested and open contours, points."""
+
+    def ours(folder: Path) -> None:
+        masks = np.random.default_rng(0).choice([0, 2, 5], size=SLICES.shape)
+        masks[:, 2:7, 2:7], masks[:, 4, 4] = 2, 0
+        _case().write_mask(folder / "mask.rtstruct.dcm", masks.__getitem__, [Segment(2, "two"), Segment(5, "five")])
+
+    def theirs(folder: Path) -> None:
+        ours(folder)
+        dataset = pydicom.dcmread(folder / "mask.rtstruct.dcm")
+        first, second, third, *_ = dataset.ROIContourSequence[0].ContourSequence
+        second.ContourData, second.NumberOfContourPoints = first.ContourData, first.NumberOfContourPoints
+        third.ContourGeometricType, first.ContourGeometricType = "POINT", "CLOSEDPLANAR_XOR"
+        dataset.ROIContourSequence[1].ROIDisplayColor = [1, 2, 3]
+        dataset.save_as(folder / "mask.rtstruct.dcm")
+
+    return [_built(ours), _built(theirs)]
+
+
+def check_structures(folder: Path) -> None:
+    """Read a structure set onto its series."""
+    read(_case(), folder / "mask.rtstruct.dcm")
+
+
 def labels() -> list[Files]:
     """Label volumes for a NIfTI image, and masks for pictures, one of which is turned."""
     image, classes = _nifti(numbers((4, 5, 6))), (numbers((4, 5, 6)) % 3).astype(np.uint8)
@@ -322,9 +347,10 @@ NRRD = Target("nrrd", nrrds, damage, check_image, own=True)
 PICTURES = Target("pictures", pictures, damage, check_image, own=True)
 SERIES = Target("DICOM series", series, damage, lambda folder: open_fully(folder / "case", folder), cases=150, own=True)
 SEGMENTATIONS = Target("DICOM segmentations", segmentations, damage, check_segmentation, cases=150, own=True)
+STRUCTURES = Target("DICOM structure sets", structures, damage, check_structures, cases=150, own=True)
 LABELS = Target("labels", labels, damage, check_labels, own=True)
 
 
-@pytest.mark.parametrize("kind", ["NIFTI", "NRRD", "PICTURES", "SERIES", "SEGMENTATIONS", "LABELS"])
+@pytest.mark.parametrize("kind", ["NIFTI", "NRRD", "PICTURES", "SERIES", "SEGMENTATIONS", "STRUCTURES", "LABELS"])
 def test_damaged_images_and_labels_are_read_or_refused(kind: str, record_property: Callable[[str, object], None]):
     fuzz(f"{__name__}:{kind}", record_property)

@@ -179,6 +179,10 @@ class Case(Slices):
             inputs: further files and folders that must not be overwritten (labels, a model).
         """
 
+    def check_confidence_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
+        """Raise `OutputError` when `write_confidence(path)` could not succeed or would overwrite an input."""
+        self.check_output(path, inputs)
+
     @abstractmethod
     def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> dict[int, NDArray[np.uint16]]:
         """Read painted labels.

@@ -39,7 +39,7 @@ PICTURE_SUFFIXES = frozenset(FORMAT_OF)
 PICTURE_KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF, PPM, TGA, PCX or QOI"
 NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 NRRD_SUFFIXES = frozenset({".nrrd", ".seg.nrrd"})
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ".rtstruct.dcm"})
 
 # Volumes that other programs read and can save as NIfTI: pairs of files, MetaImage, FreeSurfer, MINC, Philips.
 CONVERTIBLE_SUFFIXES = frozenset(
@@ -70,17 +70,17 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 # Brands of ISO base media files (ISO/IEC 14496-12) that are pictures.
 _ISO_MEDIA = dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"), "a HEIC picture")
 
-_DOUBLE_SUFFIXES = (".nii.gz", ".seg.nrrd")
+_DOUBLE_SUFFIXES = (".nii.gz", ".seg.nrrd", ".rtstruct.dcm")
 
 
 def suffix_of(path: Path) -> str:
-    """Return the suffix in lower case; `.nii.gz` and `.seg.nrrd` count as one suffix."""
+    """Return the suffix in lower case; `.nii.gz`, `.seg.nrrd` and `.rtstruct.dcm` count as one suffix."""
     name = path.name.lower()
     return next((suffix for suffix in _DOUBLE_SUFFIXES if name.endswith(suffix)), Path(name).suffix)
 
 
 def stem_of(path: Path) -> str:
-    """Return the file name without its suffix; `.nii.gz` and `.seg.nrrd` count as one suffix."""
+    """Return the file name without its suffix, as in `suffix_of`."""
     suffix = suffix_of(path)
     return path.name[: -len(suffix)] if suffix in _DOUBLE_SUFFIXES else path.stem
 

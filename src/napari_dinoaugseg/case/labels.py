@@ -12,6 +12,14 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.case.dicom.frames import DicomSource
+from napari_dinoaugseg.case.dicom.rtstruct import (
+    StructureSet,
+    covering_contours,
+    is_rtstruct,
+    placed,
+    read_rtstruct,
+    require_same_patient,
+)
 from napari_dinoaugseg.case.dicom.seg import (
     Labels,
     SegLabels,
@@ -86,6 +94,12 @@ def read_label_volume(path: Path, of_series: tuple[int, int] | None = None) -> L
     Raises:
         LabelError: as for `read_mask_volume`, and overlapping segments.
     """
+    if is_rtstruct(path):
+        msg = (
+            f"{path}: a structure set (RTSTRUCT) holds contours and no voxels. Give it together with the image that it "
+            "was drawn on, or as DICOM SEG or NIfTI."
+        )
+        raise LabelError(msg)
     if is_seg(path):
         labels = _read_seg(path)
         grid = own_grid(labels)
@@ -141,8 +155,8 @@ def _white(path: Path, mask: Labels, segments: Sequence[Segment]) -> list[str]:
     ]
 
 
-def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -> LabelVolume:
-    """Read a DICOM SEG onto the grid of an image.
+def read_dicom_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -> LabelVolume:
+    """Read a DICOM SEG or RTSTRUCT onto the grid of an image.
 
     Args:
         path: the file.
@@ -151,15 +165,37 @@ def read_seg_on(path: Path, grid: Grid, source: DicomSource | None, name: str) -
         name: the name of the image in messages.
 
     Returns:
-        The labels (i, j, k) in the stored order of the image, with their names.
+        The labels (i, j, k) in the stored order of the image, with their names; colours and notices of an RTSTRUCT.
 
     Raises:
-        LabelError: the file cannot be read, is not a segmentation, or belongs to another image or grid.
+        LabelError: the file cannot be read, holds no labels, or belongs to another image or grid.
     """
+    if is_rtstruct(path):
+        return _structures_on(path, grid, name, source)
     labels = _read_seg(path)
     if source is not None:
         require_source(labels, source)
     return LabelVolume(_on_grid(labels, grid, name, source), [("geometry", grid)], labels.segments)
+
+
+def _structures_on(path: Path, grid: Grid, name: str | Path, source: DicomSource | None = None) -> LabelVolume:
+    found = _read_rtstruct(path)
+    notices: list[str] = []
+    if source is not None:
+        found, notices = require_same_patient(found, source)
+    try:
+        labels = placed(found, grid)
+    except LabelError as error:
+        msg = f"{path}: these contours do not fit {name}: {error}. Give those drawn on this image."
+        raise LabelError(msg) from error
+    return LabelVolume(labels.mask, [("geometry", grid)], labels.segments, (*found.notices, *notices, *labels.notices))
+
+
+def _read_rtstruct(path: Path) -> StructureSet:
+    try:
+        return read_rtstruct(path)
+    except CaseError as error:
+        raise LabelError(error.message) from error
 
 
 @dataclass(frozen=True)
@@ -185,12 +221,15 @@ def read_mask_volumes(first: Path, second: Path) -> ComparedVolumes:
     Args:
         first: as for `read_mask_volume`.
         second: the same; its voxel order is used, unless it is a part of the grid of `first`. A DICOM SEG omits slices
-            without labels, so slices that only `first` has are added to it as background.
+            without labels, so slices that only `first` has are added to it as background. Contours (RTSTRUCT) are read
+            on the grid of the other volume.
 
     Raises:
         LabelError: one cannot be read, or their grids differ.
     """
     together = f"{first} and {second} do not fit together"
+    if is_rtstruct(first) or is_rtstruct(second):
+        return _compared_contours(first, second)
     if is_seg(second):
         other = _read_seg(second)
         if is_seg(first):
@@ -220,6 +259,22 @@ def read_mask_volumes(first: Path, second: Path) -> ComparedVolumes:
         msg = f"{together}: {error}. Compare masks of one image."
         raise LabelError(msg) from error
     return ComparedVolumes(*masks, grid, (*notices, *([placed.notice] if placed.notice else [])))
+
+
+def _compared_contours(first: Path, second: Path) -> ComparedVolumes:
+    """Read contours and a label volume on the grid of the volume; a DICOM SEG is extended to all contours."""
+    contours, path = (first, second) if is_rtstruct(first) else (second, first)
+    volume = read_label_volume(path)
+    if is_seg(path):
+        try:
+            grid = covering_contours(volume.grid, _read_rtstruct(contours))
+        except LabelError as error:
+            msg = f"{first} and {second} do not fit together: {error}. Compare masks of one image."
+            raise LabelError(msg) from error
+        volume = LabelVolume(_on_grid(_read_seg(path), grid, path), [("geometry", grid)])
+    drawn = _structures_on(contours, volume.grid, path)
+    masks = (drawn.mask, volume.mask) if contours is first else (volume.mask, drawn.mask)
+    return ComparedVolumes(*masks, volume.grid, (*drawn.notices, *volume.notices))
 
 
 def _read_seg(path: Path) -> SegLabels:

@@ -175,6 +175,10 @@ class RecordedCase(Case):
         """Check as the opened case does."""
         self.opened().check_output(path, inputs)
 
+    def check_confidence_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
+        """Check as the opened case does."""
+        self.opened().check_confidence_output(path, inputs)
+
     def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> dict[int, NDArray[np.uint16]]:
         """Read labels as the opened case does."""
         return self.opened().read_labels(path, slices)

@@ -18,8 +18,16 @@ from napari_dinoaugseg.case.dicom.seg import is_seg
 from napari_dinoaugseg.case.files import TIFF_SUFFIXES, check_not_input, check_parent, name_of, suffix_of
 from napari_dinoaugseg.case.geometry import Grid, Layout, Plane, Voxels, finest_plane, place_by
 from napari_dinoaugseg.case.intensity import robust_range
-from napari_dinoaugseg.case.labels import LabelVolume, read_label_volume, read_seg_on
-from napari_dinoaugseg.case.writing import SEG_SUFFIXES, no_affine, no_seg, output_suffixes, save_anonymous, save_volume
+from napari_dinoaugseg.case.labels import LabelVolume, read_dicom_on, read_label_volume
+from napari_dinoaugseg.case.writing import (
+    RTSTRUCT_SUFFIX,
+    is_dicom_output,
+    no_affine,
+    no_dicom,
+    output_suffixes,
+    save_anonymous,
+    save_volume,
+)
 from napari_dinoaugseg.errors import CaseError, LabelError, OutputError
 
 # Percentiles are taken from a regular sub-grid of about this many voxels.
@@ -184,13 +192,14 @@ class VolumeCase(Case):
         """Write one label file on the case's grid, in the smallest unsigned type that holds its values.
 
         Args:
-            path: one of `mask_suffixes`: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack, .dcm (DICOM SEG) for a
-                DICOM series; only .dcm and .tif where slices are not evenly spaced.
+            path: one of `mask_suffixes`: .nii, .nii.gz or .nrrd; .tif too for a TIFF stack, .dcm (DICOM SEG) and
+                .rtstruct.dcm for a DICOM series; only these two and .tif where slices are not evenly spaced.
             masks: gives the labels (H, W) of slice i, from 0 to 65535.
-            segments: names and colours of the labels, for DICOM SEG and `.seg.nrrd`; others are called `class N`.
+            segments: names and colours of the labels, for DICOM SEG, RTSTRUCT and `.seg.nrrd`; others are called
+                `class N`.
 
         Raises:
-            OutputError: the system refused to write, or DICOM SEG cannot hold this; no file is left.
+            OutputError: the system refused to write, or DICOM SEG or RTSTRUCT cannot hold this; no file is left.
         """
         save_volume(Path(path), self._native_mask(masks), self._voxels, segments)
 
@@ -232,7 +241,7 @@ class VolumeCase(Case):
         """Write one float32 file from 0 to 1 on the case's grid; DICOM SEG stores steps of 1/255.
 
         Args:
-            path: as for `write_mask`.
+            path: as for `write_mask`, but not an RTSTRUCT.
             maps: gives the confidence (H, W) of slice i.
 
         Raises:
@@ -261,8 +270,8 @@ class VolumeCase(Case):
             msg = f"{path}: this is a folder, but the mask of a volume is one file. Name a file such as mask.nii.gz."
             raise OutputError(msg)
         if suffix_of(path) not in self.mask_suffixes:
-            if suffix_of(path) in SEG_SUFFIXES:
-                raise OutputError(no_seg(path, self._voxels))
+            if is_dicom_output(path):
+                raise OutputError(no_dicom(path, self._voxels))
             if self.grid.is_uneven:
                 raise OutputError(no_affine(path, self._voxels))
             msg = f"{path}: the mask of this case must end in {', '.join(self.mask_suffixes)}. Change the suffix."
@@ -270,13 +279,20 @@ class VolumeCase(Case):
         check_not_input(path, [*self._voxels.files, *inputs])
         check_parent(path)
 
+    def check_confidence_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
+        """Raise `OutputError` as `check_output` does, and for contours, which hold no confidence."""
+        if suffix_of(Path(path)) == RTSTRUCT_SUFFIX:
+            msg = f"{path}: contours (RTSTRUCT) hold no confidence. Write {self.mask_suffixes[0]} instead."
+            raise OutputError(msg)
+        self.check_output(path, inputs)
+
     def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> ReadLabels:
         """Read a label file of the same voxel grid.
 
         Args:
-            path: NIfTI, NRRD or DICOM SEG (a TIFF stack for a TIFF stack, and for unevenly spaced slices). The stored
-                order may differ by flips and permutation, and the file may cover a part of the grid. A DICOM SEG must
-                refer to this series.
+            path: NIfTI, NRRD, DICOM SEG or RTSTRUCT (a TIFF stack for a TIFF stack, and for unevenly spaced slices).
+                The stored order may differ by flips and permutation, and the file may cover a part of the grid. A DICOM
+                SEG must refer to this series, an RTSTRUCT to its frame of reference.
             slices: the labelled slices, including all-background ones; None takes every slice with a label.
 
         Returns:
@@ -311,7 +327,7 @@ class VolumeCase(Case):
         """Return the labels of a file in the stored order of this case."""
         if is_seg(path):
             header = self._voxels.header
-            return read_seg_on(path, self.grid, header if isinstance(header, DicomSource) else None, self.name)
+            return read_dicom_on(path, self.grid, header if isinstance(header, DicomSource) else None, self.name)
         labels = read_label_volume(path, self._voxels.of_series)
         try:
             placed, grid = place_by(labels.mask, labels.grids, self._voxels.grids)

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.case.dicom.frames import DicomSource
+from napari_dinoaugseg.case.dicom.rtstruct_writer import rtstruct_of
 from napari_dinoaugseg.case.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, TIFF_SUFFIXES, atomic_file, suffix_of
 from napari_dinoaugseg.case.geometry import Voxels
 from napari_dinoaugseg.case.masks import must_be_deep
@@ -22,6 +23,7 @@ from napari_dinoaugseg.case.tiff import save_tiff_stack
 from napari_dinoaugseg.errors import OutputError
 
 SEG_SUFFIXES = frozenset({".dcm"})
+RTSTRUCT_SUFFIX = ".rtstruct.dcm"
 _PAGES = (".tif", ".tiff")
 
 
@@ -35,8 +37,11 @@ def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
         return medical[2:]
     if voxels.format == "array" and len(voxels.file_shape) == 2:
         return (".png", *medical)
-    has_seg = isinstance(voxels.header, DicomSource) and voxels.header.problem is None
-    seg = tuple(SEG_SUFFIXES) if has_seg else ()
+    source = voxels.header if isinstance(voxels.header, DicomSource) else None
+    seg: tuple[str, ...] = ()
+    if source is not None and source.problem is None:
+        # Contours hold no time: those of frames at one place would lie on one another.
+        seg = tuple(SEG_SUFFIXES) if source.at_one_place else (*SEG_SUFFIXES, RTSTRUCT_SUFFIX)
     if voxels.grid.is_uneven:
         return (*seg, *_PAGES)
     if voxels.format == "dicom":
@@ -44,20 +49,27 @@ def output_suffixes(voxels: Voxels) -> tuple[str, ...]:
     return (*_PAGES, *medical) if voxels.format == "tiff" else medical
 
 
-def no_seg(path: Path, voxels: Voxels) -> str:
-    """Return the message why the mask of this volume cannot be a DICOM SEG."""
+def is_dicom_output(path: Path) -> bool:
+    """Return whether a mask at this path would be a DICOM SEG or RTSTRUCT."""
+    return suffix_of(path) in (*SEG_SUFFIXES, RTSTRUCT_SUFFIX)
+
+
+def no_dicom(path: Path, voxels: Voxels) -> str:
+    """Return the message why the mask of this volume cannot be a DICOM SEG or RTSTRUCT."""
     why = "this case is not a DICOM series"
+    kind = "RTSTRUCT" if suffix_of(path) == RTSTRUCT_SUFFIX else "DICOM SEG"
     if isinstance(voxels.header, DicomSource):
-        why = voxels.header.problem or why
+        why = voxels.header.problem or "these frames follow each other in time at one place"
     instead = output_suffixes(voxels)[0]
-    return f"{path}: a DICOM SEG refers to the DICOM images it was drawn on, but {why}. Write {instead} instead."
+    article = "an" if kind == "RTSTRUCT" else "a"
+    return f"{path}: {article} {kind} refers to the DICOM images it was drawn on, but {why}. Write {instead} instead."
 
 
 def no_affine(path: Path, voxels: Voxels) -> str:
     """Return the message why the mask of this volume cannot be NIfTI or NRRD."""
     pages = "a TIFF stack (.tif), whose pages are the slices"
     has_seg = ".dcm" in output_suffixes(voxels)
-    ways = f"a DICOM SEG (.dcm), which keeps the place of each slice, or {pages}" if has_seg else pages
+    ways = f"a DICOM SEG (.dcm) or RTSTRUCT, which keep the place of each slice, or {pages}" if has_seg else pages
     return (
         f"{path}: the slices of this case are not evenly spaced, and such a file can only hold one distance for all. "
         f"Write {ways}."
@@ -71,13 +83,13 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
         path: where to write; its suffix selects the format.
         array: (i, j, k) in stored order: labels, or a confidence from 0 to 1 as float32.
         voxels: the volume it belongs to.
-        segments: names and colours of the labels, for DICOM SEG and `.seg.nrrd`.
+        segments: names and colours of the labels, for DICOM SEG, RTSTRUCT and `.seg.nrrd`.
 
     Raises:
-        OutputError: the system refused to write, or DICOM SEG cannot hold this.
+        OutputError: the system refused to write, or DICOM SEG or RTSTRUCT cannot hold this.
     """
     suffix = suffix_of(path)
-    if voxels.grid.is_uneven and suffix not in (*SEG_SUFFIXES, *_PAGES):
+    if voxels.grid.is_uneven and suffix not in _PAGES and not is_dicom_output(path):
         raise OutputError(no_affine(path, voxels))
     with atomic_file(path) as temporary:
         grid = voxels.itk_grid or voxels.grid
@@ -92,6 +104,8 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
             save_tiff_stack(temporary, array, voxels.header if voxels.format == "tiff" else None)
         elif suffix in SEG_SUFFIXES:
             _seg(path, array, voxels, segments).save_as(temporary)
+        elif suffix == RTSTRUCT_SUFFIX:
+            rtstruct_of(path, array, voxels.header, segments).save_as(temporary, enforce_file_format=True)
         elif suffix == ".png" and voxels.format == "array":
             _save_png(temporary, array[:, :, 0].T)
         else:

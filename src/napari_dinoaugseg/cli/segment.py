@@ -72,7 +72,7 @@ def _check_outputs(options: SegmentOptions | PredictOptions, case: Case, inputs:
     """Raise an error for outputs that cannot be written, before anything is computed."""
     case.check_output(options.out, inputs)
     if options.confidence_out is not None:
-        case.check_output(options.confidence_out, [options.out, *inputs])
+        case.check_confidence_output(options.confidence_out, [options.out, *inputs])
 
 
 def _files_of(weights: Path | None) -> list[Path]:

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QWidget
 
 from napari_dinoaugseg.case import VolumeCase
 from napari_dinoaugseg.case.files import suffix_of
-from napari_dinoaugseg.case.writing import SEG_SUFFIXES
+from napari_dinoaugseg.case.writing import RTSTRUCT_SUFFIX, SEG_SUFFIXES
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.widgets import (
     Purpose,
@@ -112,7 +112,7 @@ class ExportSection(QWidget):
         self.mask_button.setToolTip(
             "One PNG for each picture, of the picture's own size"
             if pictures
-            else "NIfTI, NRRD or, for a DICOM series, DICOM SEG, in exactly the geometry of the case"
+            else "NIfTI, NRRD or, for a DICOM series, DICOM SEG or RTSTRUCT, in exactly the geometry of the case"
         )
 
     def _contents(self, session: Session) -> str:
@@ -213,13 +213,14 @@ class ExportSection(QWidget):
             "NRRD": [s for s in suffixes if s == ".nrrd"],
             "3D Slicer segmentation": [s for s in suffixes if s == ".seg.nrrd"],
             "DICOM SEG": [s for s in suffixes if s in SEG_SUFFIXES],
+            "DICOM RTSTRUCT": [s for s in suffixes if s == RTSTRUCT_SUFFIX],
             "TIFF": [s for s in suffixes if s in (".tif", ".tiff")],
             "PNG": [s for s in suffixes if s == ".png"],
         }
         ordered = sorted((name for name in kinds if kinds[name]), key=lambda name: suffixes.index(kinds[name][0]))
         filters = ";;".join(f"{name} ({' '.join('*' + s for s in kinds[name])})" for name in ordered)
-        # A name for a DICOM SEG is kept even where it cannot be written: the export then reports the reason.
-        kept = (*suffixes, *SEG_SUFFIXES)
+        # A name for a DICOM object is kept even where it cannot be written: the export then reports the reason.
+        kept = (*suffixes, *SEG_SUFFIXES, RTSTRUCT_SUFFIX)
         return self._ask_new_file("export", "Export the mask", f"{case.name}_mask{suffixes[0]}", filters, kept)
 
     def _ask_folder(self, name: str) -> Path | None:
@@ -235,7 +236,11 @@ class ExportSection(QWidget):
         if asked is None:
             return None
         path, chosen_filter = asked
-        if suffix_of(path) not in suffixes:
+        own = suffix_of(path)
+        meant = next((suffix for suffix in suffixes if f"*{suffix}" in chosen_filter and suffix.endswith(own)), own)
+        if own and meant != own:  # mask.dcm under "DICOM RTSTRUCT"
+            path = path.with_name(path.name[: -len(own)] + meant)
+        elif own not in suffixes:
             fitting = next((suffix for suffix in suffixes if f"*{suffix}" in chosen_filter), suffixes[0])
             path = path.with_name(path.name + fitting)
         return path

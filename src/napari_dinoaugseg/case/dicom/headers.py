@@ -311,7 +311,7 @@ def kind_of(sop_class: str, modality: str) -> str:
 def advice_on(kind: str) -> str:
     """Return advice on an object that was opened as an image."""
     if "RTSTRUCT" in kind:
-        return "Contours cannot be read yet: convert them to DICOM SEG or NIfTI, for example with 3D Slicer."
+        return "Open the images that its contours were drawn on, and give it as labels."
     if "SEG" in kind:
         return "Open the images that it was drawn on, and give it as labels."
     if "DICOMDIR" in kind:

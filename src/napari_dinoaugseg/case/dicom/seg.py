@@ -26,7 +26,7 @@ from pydicom.uid import SegmentationStorage
 from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.case.dicom.frames import DicomSource, slices_of
 from napari_dinoaugseg.case.dicom.geometry import SAME_PLACE, Header, parse, require_alike
-from napari_dinoaugseg.case.dicom.headers import advice_on, class_name, kind_of, number, read_header, text
+from napari_dinoaugseg.case.dicom.headers import class_name, kind_of, number, read_header, text
 from napari_dinoaugseg.case.dicom.pixels import decode, open_pixels
 from napari_dinoaugseg.case.files import (
     DICOM_SUFFIXES,
@@ -85,7 +85,7 @@ class SegLabels:
 
 
 def is_seg(path: Path) -> bool:
-    """Return whether a label file must be read by `read_seg`: DICOM by its suffix or its content."""
+    """Return whether a label file is DICOM by its suffix or its content: a SEG, or an RTSTRUCT."""
     suffix = suffix_of(path)
     return suffix in DICOM_SUFFIXES or (suffix not in NIFTI_SUFFIXES | NRRD_SUFFIXES and is_dicom(path))
 
@@ -140,9 +140,7 @@ def _require_segmentation(path: Path) -> None:
     if not name or name == kind or "Image Storage" in name:
         msg = f"{path}: this is not a DICOM segmentation ({name or 'it has no class'}). Give DICOM SEG, NIfTI or NRRD."
         raise LabelError(msg)
-    what = kind_of(kind, "")
-    advice = advice_on(what) if "RTSTRUCT" in what else "Give DICOM SEG, NIfTI or NRRD."
-    msg = f"{path}: this is {what}, not labels. {advice}"
+    msg = f"{path}: this is {kind_of(kind, '')}, not labels. Give DICOM SEG, RTSTRUCT, NIfTI or NRRD."
     raise LabelError(msg)
 
 
@@ -398,7 +396,7 @@ def _slices(
     affine = grid.affine
     found = np.column_stack([labels.positions, np.ones(len(labels.positions))]) @ np.linalg.inv(affine).T
     if grid.offsets is not None:
-        found[:, axes[2]] = _between(found[:, axes[2]] * grid.spacing[2], np.array(grid.offsets))
+        found[:, axes[2]] = between(found[:, axes[2]] * grid.spacing[2], np.array(grid.offsets))
     expected = np.rint(found[:, :3])
     for axis, sign in zip(axes[:2], signs, strict=True):
         expected[:, axis] = 0 if sign > 0 else grid.shape[axis] - 1
@@ -417,7 +415,7 @@ def _slices(
     return [int(index) for index in slices]
 
 
-def _between(heights: NDArray[np.float64], offsets: NDArray[np.float64]) -> NDArray[np.float64]:
+def between(heights: NDArray[np.float64], offsets: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the fractional slice number of positions, in mm from the first of unevenly spaced slices."""
     steps = np.diff(offsets)
     numbers = np.interp(heights, offsets, np.arange(len(offsets)))

@@ -4,17 +4,12 @@ Class numbers may have gaps, but the segments of a binary SEG are numbered conse
 number of a class is therefore stored in its Segment Description (0062,0006), a standard attribute that archives keep,
 unlike private ones; `seg` reads it back.
 
-Of the patient's data, only the attributes required for every object are copied from the source (type 1 and 2 of the
-Patient and General Study modules: name, ID, birth date, sex; UIDs, date, time, ID and accession number of the study,
-referring physician), so that an archive files the segmentation with the study, and whether the source was
-de-identified. Neither the creator nor the institution is written.
+The attributes of patient and study are those of `source`.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,28 +21,23 @@ from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.valuerep import PersonName
 
 from napari_dinoaugseg.case.case import Segment, described
-from napari_dinoaugseg.case.dicom.frames import DicomSource, slices_of
-from napari_dinoaugseg.case.dicom.geometry import Header, parse
-from napari_dinoaugseg.case.dicom.headers import GROUPS, OF_GEOMETRY, property_of, read_header
-from napari_dinoaugseg.errors import CaseError, OutputError
-
-SOFTWARE = "napari-dinoaugseg"
-CLASS_NUMBER = "Class number {}"
-_SERIES_NUMBERS_ABOVE = 1000  # viewers list the segmentation after the images
-_LONGEST_LABEL = 64  # characters of the value representation LO
-
-# Type 2: present, but empty if the source does not have a value.
-_PERSON = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
-_STUDY = ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
-_IF_PRESENT = (
-    *("IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
-    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "SeriesNumber"),
+from napari_dinoaugseg.case.dicom.frames import DicomSource
+from napari_dinoaugseg.case.dicom.geometry import Header
+from napari_dinoaugseg.case.dicom.headers import property_of
+from napari_dinoaugseg.case.dicom.source import (
+    OF_AN_IMAGE,
+    SERIES_NUMBERS_ABOVE,
+    SOFTWARE,
+    headers_of,
+    label_of,
+    making,
+    patient_of,
 )
-_IMAGE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality")
-_HEADER = tuple(dict.fromkeys((*_IMAGE, *OF_GEOMETRY, *GROUPS)))
+from napari_dinoaugseg.errors import OutputError
+
+CLASS_NUMBER = "Class number {}"
 
 
 def seg_of(
@@ -68,8 +58,8 @@ def seg_of(
     if not classes:
         msg = f"{path}: a DICOM SEG needs at least one class, and nothing is labelled. Label something first."
         raise OutputError(msg)
-    with _making(path):
-        headers = _headers(source)
+    with making(path, "DICOM SEG"):
+        headers = headers_of(source)
         number_of = _numbering(classes, int(array.max(initial=0)))
         frames = _frames(array, source, len(headers), number_of.dtype, number_of.__getitem__)
         described_classes = [_describe(n, entry) for n, entry in enumerate(classes, start=1)]
@@ -87,36 +77,10 @@ def confidence_of(path: Path, array: NDArray[np.float32], source: DicomSource) -
     Raises:
         OutputError: an unreadable source, or one whose header does not allow a SEG.
     """
-    with _making(path):
-        headers = _headers(source)
+    with making(path, "DICOM SEG"):
+        headers = headers_of(source)
         frames = _frames(np.clip(array, 0, 1), source, len(headers), np.dtype(np.float32), np.asarray)
         return _make(source, headers, frames, [_describe(1, Segment(1, "confidence"))], "FRACTIONAL")
-
-
-@contextmanager
-def _making(path: Path) -> Iterator[None]:
-    with warnings.catch_warnings():
-        # Both libraries warn about unusual values of the source.
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except OSError as error:
-            where = f"{error.filename}: {error.strerror}"
-            msg = f"{path}: the images that this mask belongs to cannot be read any more ({where}). Put them back."
-            raise OutputError(msg) from error
-        except (CaseError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
-            # The libraries raise these for faults in the header of the source that do not affect reading.
-            detail = " ".join(str(error).split())[:160]
-            msg = f"{path}: these images cannot have a DICOM SEG ({detail}). Write .nii.gz instead."
-            raise OutputError(msg) from error
-
-
-def _headers(source: DicomSource) -> list[Header]:
-    """Read the geometry of all images again: of each file of a series, or of every frame of a multi-frame file."""
-    first, frame = source.frames[0]
-    if frame is not None:
-        return [parse(slice_) for slice_ in slices_of(first, read_header(first, _HEADER))]
-    return [parse(slices_of(path, read_header(path, _HEADER))[0]) for path, _ in source.frames]
 
 
 def _numbering(classes: Sequence[Segment], highest: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -143,7 +107,7 @@ def _frames(
 
 def _sources(headers: list[Header]) -> list[Dataset]:
     """Return the source images for highdicom, with the copied attributes only and one exact orientation."""
-    person = _person(headers[0].path)
+    person = patient_of(headers[0].path)
     orientation = list(headers[0].facts["ImageOrientationPatient"])
     if headers[0].frame is None:
         singles = [_single(header, person, orientation) for header in headers]
@@ -154,23 +118,10 @@ def _sources(headers: list[Header]) -> list[Dataset]:
     return [_multi(headers, person, orientation)]
 
 
-def _person(path: Path) -> Dataset:
-    header = read_header(path, (*_PERSON, *_STUDY, *_IF_PRESENT))
-    kept = Dataset()
-    for keyword in (*_PERSON, *_STUDY):
-        value = header.get(keyword)
-        # Decoded here, since the SEG is written in UTF-8.
-        setattr(kept, keyword, PersonName(str(value)) if isinstance(value, PersonName) else (value or None))
-    for keyword in _IF_PRESENT:
-        if header.get(keyword) not in (None, ""):
-            setattr(kept, keyword, header.get(keyword))
-    return kept
-
-
 def _image(header: Header, person: Dataset) -> Dataset:
     image = Dataset()
     image.update(person)
-    for keyword in _IMAGE:
+    for keyword in OF_AN_IMAGE:
         setattr(image, keyword, header.facts.get(keyword))
     image.Rows, image.Columns = header.size
     return image
@@ -224,7 +175,7 @@ def _make(
         segmentation_type=kind,
         segment_descriptions=descriptions,
         series_instance_uid=highdicom.UID(),
-        series_number=_SERIES_NUMBERS_ABOVE + int(sources[0].get("SeriesNumber") or 0),
+        series_number=SERIES_NUMBERS_ABOVE + int(sources[0].get("SeriesNumber") or 0),
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
         manufacturer=SOFTWARE,
@@ -290,7 +241,7 @@ def _describe(number: int, entry: Segment) -> highdicom.seg.SegmentDescription:
         )
     description = highdicom.seg.SegmentDescription(
         segment_number=number,
-        segment_label=_label(entry),
+        segment_label=label_of(entry),
         segmented_property_category=coded.category,
         segmented_property_type=coded.type,
         algorithm_type="MANUAL" if entry.by_hand else "SEMIAUTOMATIC",
@@ -302,12 +253,6 @@ def _describe(number: int, entry: Segment) -> highdicom.seg.SegmentDescription:
         description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
     description.SegmentDescription = CLASS_NUMBER.format(entry.number)
     return description
-
-
-def _label(entry: Segment) -> str:
-    """Return the name as a valid LO value: printable, without backslash (the value separator), not too long."""
-    text = "".join(c for c in entry.name.replace("\\", "/") if c.isprintable()).strip()
-    return text[:_LONGEST_LABEL].strip() or f"class {entry.number}"
 
 
 def _colour(entry: Segment) -> highdicom.color.CIELabColor | None:
