@@ -12,6 +12,7 @@ from PIL import Image
 
 from napari_dinoaugseg import __version__
 from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.case.case import Segment
 from tests.blobs import LABELLED, SHAPE, image_voxels, truth_voxels
 from tests.case.builders import listing, write_dicom
 from tests.cli.conftest import QUICK, run_command
@@ -172,6 +173,34 @@ def test_a_dicom_folder_gets_a_mask_on_its_grid(dinoaugseg, tmp_path):
     found = voxels(tmp_path / "mask.nii.gz")
     assert np.array_equal(found[..., LABELLED], painted[..., LABELLED])
     assert overlap(found > 0, truth_voxels() > 0) > 0.8
+
+
+def test_contours_of_a_planning_system_are_labels_and_masks(dinoaugseg, tmp_path):
+    series = np.moveaxis(image_voxels(), (2, 1, 0), (0, 1, 2))  # slice, row, column
+    write_dicom(tmp_path / "scan", series.astype(np.int16), intercept=0)
+    case = open_case(tmp_path / "scan")
+    truth = np.moveaxis(truth_voxels(), (2, 1, 0), (0, 1, 2))
+    painted = np.zeros_like(truth)
+    painted[list(LABELLED)] = truth[list(LABELLED)]
+    case.write_mask(tmp_path / "plan.rtstruct.dcm", painted.__getitem__, [Segment(1, "Liver"), Segment(3, "Spleen")])
+    refused = dinoaugseg(
+        *("segment", "scan", "--labels", "plan.rtstruct.dcm", "--out", "mask.rtstruct.dcm", *QUICK),
+        *("--confidence-out", "sure.rtstruct.dcm"),
+    )
+    assert refused.code == 1
+    assert "contours (RTSTRUCT) hold no confidence" in refused.errors
+    outcome = dinoaugseg(
+        "segment", "scan", "--labels", "plan.rtstruct.dcm", "--out", "mask.rtstruct.dcm", *QUICK, "--json"
+    )
+    assert outcome.json["slices"] == {"total": 16, "labelled": 3, "predicted": 13}
+    assert "Slices without a contour lie between others with one" in outcome.errors
+    found = case.read_labels(tmp_path / "mask.rtstruct.dcm")
+    assert [entry.name for entry in found.segments] == ["Liver", "Spleen"]
+    for i in LABELLED:
+        assert np.array_equal(found[i], truth[i])
+    compared = dinoaugseg("evaluate", "mask.rtstruct.dcm", "mask.rtstruct.dcm")
+    assert compared.code == 1
+    assert "holds contours and no voxels" in compared.errors
 
 
 # --- the other commands ---------------------------------------------------------------------------------------------

@@ -328,12 +328,41 @@ def test_a_dicom_series_becomes_a_dicom_segmentation(controller, section, save_a
     section.mask_button.click()
     wait(controller)
     assert asked[0][2].endswith("ct_mask.nii.gz")
-    assert (
-        asked[0][3] == "NIfTI (*.nii.gz *.nii);;NRRD (*.nrrd);;3D Slicer segmentation (*.seg.nrrd);;DICOM SEG (*.dcm)"
+    assert asked[0][3] == (
+        "NIfTI (*.nii.gz *.nii);;NRRD (*.nrrd);;3D Slicer segmentation (*.seg.nrrd);;DICOM SEG (*.dcm);;"
+        "DICOM RTSTRUCT (*.rtstruct.dcm)"
     )
     written = pydicom.dcmread(tmp_path / "mask.dcm")
     assert [segment.SegmentLabel for segment in written.SegmentSequence] == ["Liver"]
     np.testing.assert_array_equal(controller.session.case.read_labels(tmp_path / "mask.dcm")[1], labels)
+
+
+@pytest.mark.parametrize("name", ["mask", "mask.dcm", "mask.rtstruct.dcm"])
+def test_contours_for_planning_systems_are_written_and_loaded_again(
+    name, panel, controller, section, save_as, wait, monkeypatch, tmp_path
+):
+    write_dicom(tmp_path / "ct", numbers((3, 6, 8), np.uint16))
+    controller.cases.begin(open_case(tmp_path / "ct"))
+    settle()
+    controller.session.labels.rename_class(1, "Liver")
+    labels = np.zeros((6, 8), np.uint16)
+    labels[1, 2:5] = labels[3:6, 3:6] = 1
+    labels[4, 4] = 0
+    controller.session.paint(1, labels)
+    save_as(tmp_path / name, "DICOM RTSTRUCT (*.rtstruct.dcm)")
+    section.mask_button.click()
+    wait(controller)
+    written = pydicom.dcmread(tmp_path / "mask.rtstruct.dcm")
+    assert (written.Modality, written.StructureSetROISequence[0].ROIName) == ("RTSTRUCT", "Liver")
+    write_dicom(tmp_path / "again", numbers((3, 6, 8), np.uint16), intercept=-1000)
+    controller.cases.begin(open_case(tmp_path / "again"))
+    settle()
+    chosen = (str(tmp_path / "mask.rtstruct.dcm"), "")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: chosen)
+    panel.label.load_button.click()
+    wait(controller)
+    np.testing.assert_array_equal(controller.session.labels.manual(1), labels)
+    assert controller.session.labels.classes[0].name == "Liver"
 
 
 def test_a_file_that_is_no_dicom_series_is_offered_no_dicom(labelled, section, save_as, wait, tmp_path):
