@@ -152,9 +152,12 @@ def test_a_mask_goes_out_as_3d_slicer_reads_it_and_comes_in_again(case: VolumeCa
         "Segment0_Color": "0.901961 0.101961 0.101961",
         "Segment0_LabelValue": "1",
         "Segment0_Layer": "0",
-        "Segment0_Extent": "0 7 0 8 0 5",
+        "Segment0_Extent": "1 3 2 4 2 2",
+        "Segment0_Tags": "Segmentation.Status:inprogress|",
         "Segment1_LabelValue": "7",
+        "Segment1_Extent": "4 6 2 4 2 3",
         "Segmentation_MasterRepresentation": "Binary labelmap",
+        "Segmentation_SourceRepresentation": "Binary labelmap",
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
@@ -165,6 +168,41 @@ def test_a_mask_goes_out_as_3d_slicer_reads_it_and_comes_in_again(case: VolumeCa
         (7, "back\\slash and line", "#0072b2"),
     ]
     assert all(np.array_equal(read[i], slices[i]) for i in read)
+
+
+def test_slicers_own_reader_finds_every_field(case: VolumeCase, tmp_path: Path) -> None:
+    slicerio = pytest.importorskip("slicerio")
+    meant = [Segment(1, "liver", "#e61a1a"), Segment(2, "left kidney", "#0072b2"), Segment(9, "never painted")]
+    slices = case.to_slices(two())
+    case.write_mask(tmp_path / "mask.seg.nrrd", lambda i: slices[i], meant)
+    read = slicerio.read_segmentation(str(tmp_path / "mask.seg.nrrd"))
+    assert np.array_equal(read["voxels"], two())
+    assert np.allclose(np.diag([-1, -1, 1, 1]) @ read["ijkToLPS"], AFFINE)
+    liver, kidney, empty = read["segments"]
+    assert [entry["name"] for entry in read["segments"]] == ["liver", "left kidney", "never painted"]
+    assert [entry["labelValue"] for entry in read["segments"]] == [1, 2, 9]
+    assert np.allclose(liver["color"], [0xE6 / 255, 0x1A / 255, 0x1A / 255], atol=1e-5)
+    assert kidney["extent"] == [4, 6, 2, 4, 2, 3]
+    assert empty["extent"] == [0, -1, 0, -1, 0, -1]
+    assert liver["terminology"]["type"] == ["SCT", "10200004", "Liver"]
+    assert kidney["terminology"]["type"][2] == "Kidney"
+    assert kidney["terminology"]["typeModifier"] == ["SCT", "7771000", "Left"]
+    assert kidney["terminology"]["category"][2] == "Anatomical Structure"
+    assert "terminology" not in empty
+    assert read["containedRepresentationNames"] == ["Binary labelmap"]
+    # By its terms, as scripts choose segments.
+    kidneys = slicerio.extract_segments(read, [(kidney["terminology"], 5)])
+    assert np.array_equal(kidneys["voxels"], np.where(two() == 2, 5, 0))
+
+
+def test_the_mask_of_one_slice_has_three_axes_as_slicer_requires(tmp_path: Path) -> None:
+    nrrd.write(str(tmp_path / "flat.nrrd"), numbers((8, 9)), {"spacings": [0.8, 0.7]})
+    flat = open_case(tmp_path / "flat.nrrd")
+    painted = np.zeros(flat.slice_shape(0), np.uint8)
+    painted[1:3, 2:6] = 1
+    flat.write_mask(tmp_path / "mask.seg.nrrd", lambda _: painted)
+    assert sitk.ReadImage(str(tmp_path / "mask.seg.nrrd")).GetDimension() == 3
+    assert np.array_equal(flat.read_labels(tmp_path / "mask.seg.nrrd")[0], painted)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

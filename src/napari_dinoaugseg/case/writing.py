@@ -96,6 +96,9 @@ def save_volume(path: Path, array: NDArray[Any], voxels: Voxels, segments: Seque
         if suffix in NIFTI_SUFFIXES:
             own = voxels.format == "nifti"
             save_nifti(temporary, _shaped(array, voxels, own=own), grid, voxels.header if own else None)
+        elif suffix == ".seg.nrrd" and len(voxels.file_shape) == 2 and array.dtype.kind == "u":
+            # 3D Slicer requires three axes, even for one slice.
+            save_nrrd(temporary, array, grid, None, slicer_pairs(array, segments))
         elif suffix in NRRD_SUFFIXES:
             own = voxels.format == "nrrd"
             pairs = slicer_pairs(array, segments) if suffix == ".seg.nrrd" and array.dtype.kind == "u" else {}
