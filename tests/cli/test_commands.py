@@ -190,7 +190,8 @@ def test_contours_of_a_planning_system_are_labels_and_masks(dinoaugseg, tmp_path
     assert refused.code == 1
     assert "contours (RTSTRUCT) hold no confidence" in refused.errors
     outcome = dinoaugseg(
-        "segment", "scan", "--labels", "plan.rtstruct.dcm", "--out", "mask.rtstruct.dcm", *QUICK, "--json"
+        *("segment", "scan", "--labels", "plan.rtstruct.dcm", "--out", "mask.rtstruct.dcm", *QUICK, "--json"),
+        *("--label-table-out", "mask.txt"),
     )
     assert outcome.json["slices"] == {"total": 16, "labelled": 3, "predicted": 13}
     assert "Slices without a contour lie between others with one" in outcome.errors
@@ -198,6 +199,7 @@ def test_contours_of_a_planning_system_are_labels_and_masks(dinoaugseg, tmp_path
     assert [entry.name for entry in found.segments] == ["Liver", "Spleen"]
     for i in LABELLED:
         assert np.array_equal(found[i], truth[i])
+    assert '"Spleen"' in (tmp_path / "mask.txt").read_text(encoding="utf-8")
     compared = dinoaugseg("evaluate", "mask.rtstruct.dcm", "mask.rtstruct.dcm")
     assert compared.code == 1
     assert "holds contours and no voxels" in compared.errors

@@ -272,6 +272,28 @@ def test_the_image_itself_cannot_be_replaced(labelled, section, save_as, answer,
     assert blob_files[0].read_bytes() == before
 
 
+def test_names_for_itk_snap_are_written_and_loaded_with_the_mask(
+    labelled, panel, section, save_as, answer, wait, monkeypatch, tmp_path
+):
+    labelled.session.labels.rename_class(3, "Spleen")
+    asked = save_as(tmp_path / "mask", "ITK-SNAP label descriptions (*.txt *.label)")
+    section.table_button.click()
+    assert asked[0][2].endswith("_mask.txt")
+    assert '"Spleen"' in (tmp_path / "mask.txt").read_text(encoding="utf-8")
+    save_as(tmp_path / "mask.nii.gz")
+    section.mask_button.click()
+    wait(labelled)
+    labelled.session.labels.rename_class(3, "class 3")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (str(tmp_path / "mask.nii.gz"), ""))
+    panel.label.load_button.click()
+    wait(labelled)
+    assert [entry.name for entry in labelled.session.labels.classes if entry.number == 3] == ["Spleen"]
+    refused = answer(False)
+    save_as(tmp_path / "mask.txt")
+    section.table_button.click()
+    assert "mask.txt" in refused[0]
+
+
 def test_the_report(labelled, section, save_as, wait, tmp_path):
     save_as(tmp_path / "report", "JSON (*.json)")
     section.report_button.click()

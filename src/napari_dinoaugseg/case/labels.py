@@ -31,6 +31,7 @@ from napari_dinoaugseg.case.dicom.seg import (
     require_source,
 )
 from napari_dinoaugseg.case.geometry import Grid, Voxels, place_by
+from napari_dinoaugseg.case.itksnap import descriptions_beside
 from napari_dinoaugseg.case.nrrd import holds_segments, merge_layers, read_content, voxels_of
 from napari_dinoaugseg.case.volume_files import kind_of, read_volume_file
 from napari_dinoaugseg.errors import CaseError, LabelError, SeveralVolumesError
@@ -118,6 +119,10 @@ def read_label_volume(path: Path, of_series: tuple[int, int] | None = None) -> L
         msg = f"{path}: it holds NaN or infinite voxels, which are no labels. Save labels as whole numbers from 0 up."
         raise LabelError(msg)
     mask, rounded = _whole_numbers(path, voxels)
+    if not segments and voxels.format in ("nifti", "nrrd"):
+        present = np.flatnonzero(np.bincount(mask.ravel(order="K"), minlength=1)).tolist()
+        segments, named = descriptions_beside(path, present)
+        notices = [*notices, *named]
     notices = [*notices, *rounded, *_white(path, mask, segments)]
     return LabelVolume(mask, voxels.grids, tuple(segments), tuple(notices))
 

@@ -65,6 +65,7 @@ def segment(options: SegmentOptions) -> None:
             "--slices": options.slices,
             "--warm-start": options.warm_start,
             "--confidence-out": options.confidence_out,
+            "--label-table-out": options.label_table_out,
         }
         for name, value in given.items():
             if value is not None:
@@ -107,6 +108,8 @@ def predict(options: PredictOptions) -> None:
 
         if options.confidence_out is not None:
             raise typer.BadParameter("--confidence-out is for one case, not for a cohort.")
+        if options.label_table_out is not None:
+            raise typer.BadParameter("--label-table-out is for one case, not for a cohort.")
         if options.mask_orientation is not None:
             raise typer.BadParameter("--mask-orientation is for one case, not for a cohort.")
         if options.scheduler is not None and options.workers is not None:

@@ -115,6 +115,10 @@ Offline = Annotated[
 ]
 Cache = Annotated[bool, typer.Option(help="Keep encoder features on disk, so that the next run encodes nothing.")]
 ModelOut = Annotated[Path | None, typer.Option(help="Save the trained model (.safetensors).")]
+LabelTableOut = Annotated[
+    Path | None,
+    typer.Option(help="Save names and colours of the classes as label descriptions of ITK-SNAP (.txt)."),
+]
 ConfidenceOut = Annotated[Path | None, typer.Option(help="Save the confidence of each voxel, 0 to 1.")]
 
 
@@ -241,6 +245,7 @@ class SegmentOptions(TrainingOptions):
     )
     model_out: ModelOut = None
     confidence_out: ConfidenceOut = None
+    label_table_out: LabelTableOut = None
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="For several cases: also replace masks that somebody changed."),
@@ -369,6 +374,7 @@ class PredictOptions(CaseOptions):
         typer.Option("--overwrite", help="Replace masks of a cohort that come from another model, options or files."),
     ] = False
     confidence_out: ConfidenceOut = None
+    label_table_out: LabelTableOut = None
     mask_orientation: Annotated[
         MaskOrientation | None,
         typer.Option(

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.files import check_not_input, check_parent
+from napari_dinoaugseg.case.itksnap import SUFFIXES as DESCRIPTION_SUFFIXES
 from napari_dinoaugseg.cli.options import PredictOptions, SegmentOptions
 from napari_dinoaugseg.cli.output import ProgressLine, parse_slices, print_json, print_text, tell
 from napari_dinoaugseg.errors import LabelError, OutputError
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.session.batch import SavedModel
+from napari_dinoaugseg.session.export import write_label_table
 from napari_dinoaugseg.session.index import Round
 from napari_dinoaugseg.session.session import Session
 
@@ -28,7 +30,7 @@ def run_segment(options: SegmentOptions) -> None:
     inputs = [options.labels, *([options.warm_start] if options.warm_start else []), *_files_of(options.weights)]
     _check_outputs(options, case, inputs)
     if options.model_out is not None:
-        results = [options.out, *([options.confidence_out] if options.confidence_out else [])]
+        results = [path for path in (options.out, options.confidence_out, options.label_table_out) if path is not None]
         check_model_output(options.model_out, [options.case, *results, *inputs])
     session = Session(case, settings, options.compute, notify=tell)
     slices = parse_slices(options.slices) if options.slices is not None else None
@@ -44,6 +46,8 @@ def run_segment(options: SegmentOptions) -> None:
         done = line.run(session.train())
         predicted = _predict(session, line, labelled[len(labelled) // 2], confidence) - set(labelled)
     session.export(options.out, keep_unknown=True)
+    if options.label_table_out is not None:
+        write_label_table(options.label_table_out, session)
     if options.model_out is not None:
         session.save_model(options.model_out)
     if options.confidence_out is not None and confidence is not None:
@@ -63,6 +67,8 @@ def run_predict(options: PredictOptions) -> None:
     with ProgressLine().live() as line:
         predicted = _predict(session, line, 0, confidence)
     session.export(options.out)
+    if options.label_table_out is not None:
+        write_label_table(options.label_table_out, session)
     if options.confidence_out is not None and confidence is not None:
         case.write_confidence(options.confidence_out, confidence)
     _report(options, session, model.preset, None, None, 0, len(predicted), started)
@@ -73,6 +79,14 @@ def _check_outputs(options: SegmentOptions | PredictOptions, case: Case, inputs:
     case.check_output(options.out, inputs)
     if options.confidence_out is not None:
         case.check_confidence_output(options.confidence_out, [options.out, *inputs])
+    if options.label_table_out is not None:
+        table = options.label_table_out
+        if table.suffix.lower() not in DESCRIPTION_SUFFIXES:
+            msg = f"{table}: label descriptions must end in {' or '.join(DESCRIPTION_SUFFIXES)}. Change the suffix."
+            raise OutputError(msg)
+        results = [options.out, *([options.confidence_out] if options.confidence_out else [])]
+        check_not_input(table, [options.case, *results, *inputs])
+        check_parent(table)
 
 
 def _files_of(weights: Path | None) -> list[Path]:

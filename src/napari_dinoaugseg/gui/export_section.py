@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QWidget
 
 from napari_dinoaugseg.case import VolumeCase
 from napari_dinoaugseg.case.files import suffix_of
+from napari_dinoaugseg.case.itksnap import SUFFIXES as DESCRIPTION_SUFFIXES
 from napari_dinoaugseg.case.writing import RTSTRUCT_SUFFIX, SEG_SUFFIXES
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.widgets import (
@@ -25,7 +26,14 @@ from napari_dinoaugseg.gui.widgets import (
     sentence,
 )
 from napari_dinoaugseg.gui.words import counted, noun_of
-from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED, MANUAL_ONLY, export_masks, planned_files, write_report
+from napari_dinoaugseg.session.export import (
+    MANUAL_AND_ACCEPTED,
+    MANUAL_ONLY,
+    export_masks,
+    planned_files,
+    write_label_table,
+    write_report,
+)
 from napari_dinoaugseg.session.labels import EVERYTHING, Status
 
 if TYPE_CHECKING:
@@ -71,6 +79,12 @@ class ExportSection(QWidget):
             "A JSON file: slices by status, volumes, encoder, settings, versions; no names of files or patients",
             self.export_report,
         )
+        self.table_button = button(
+            "Write label table…",
+            "Names and colours of the classes as label descriptions of ITK-SNAP; beside a mask of the same name they "
+            "are loaded with it",
+            self.export_table,
+        )
         self.save_button = button("Save model…", "Save the trained model, for the next patient", self.save_model)
         self.apply_button = button("Apply a saved model…", "Predict this case with a saved model", self.apply_model)
         self.result = sentence()
@@ -81,6 +95,7 @@ class ExportSection(QWidget):
         grid.addWidget(self.report_button, 0, 1)
         grid.addWidget(self.save_button, 1, 0)
         grid.addWidget(self.apply_button, 1, 1)
+        grid.addWidget(self.table_button, 2, 0)
         above = (QLabel("What goes into the mask:"), self.include, self.contents, self.per_class)
         column(self, *above, grid, self.result, margins=(6, 4, 6, 4))
 
@@ -103,6 +118,7 @@ class ExportSection(QWidget):
             widget.setEnabled(session is not None)
         self.mask_button.setEnabled(can_write)
         self.report_button.setEnabled(can_write)
+        self.table_button.setEnabled(can_write)
         self.save_button.setEnabled(trained and idle)
         self.apply_button.setEnabled(session is not None and idle)
         self.contents.setText(self._contents(session) if session is not None else "Open a case first.")
@@ -176,6 +192,18 @@ class ExportSection(QWidget):
             write_report(path, session, include)
 
         self.controller.jobs.run("Writing the report", write, lambda _: self._show_result(f"Written: {path}"))
+
+    @guarded
+    def export_table(self) -> None:
+        """Write the label descriptions of ITK-SNAP, by default with the name of the mask."""
+        session = self.controller.session
+        if session is None:
+            return
+        name, filters = f"{session.case.name}_mask.txt", "ITK-SNAP label descriptions (*.txt *.label)"
+        path = self._ask_new_file("export", "Write the label table", name, filters, DESCRIPTION_SUFFIXES)
+        if path is not None and self._may_replace([path]):
+            write_label_table(path, session)
+            self._show_result(f"Written: {path}")
 
     @guarded
     def save_model(self) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from napari_dinoaugseg.case import Case, PictureCase
+from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.case.files import atomic_file, check_parent, stem_of, suffix_of
+from napari_dinoaugseg.case.itksnap import write_descriptions
 from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.session.labels import EVERYTHING, LabelClass, Labels, Status, to_plain
 from napari_dinoaugseg.session.pixel_counts import volumes_ml
@@ -169,6 +171,25 @@ def export_masks(
 
         write_mask(session.case, target, mask, [alone], by_hand=by_hand)
     return [target for target, _ in targets]
+
+
+def write_label_table(path: Path, session: Session) -> None:
+    """Write number, colour and name of the classes as label descriptions of ITK-SNAP; an existing file is replaced.
+
+    Args:
+        path: a text file; beside a mask of the same name its names are read back with the mask.
+        session: the session.
+
+    Raises:
+        OutputError: no class, or it cannot be written.
+    """
+    path = Path(path)
+    check_parent(path)
+    classes = session.labels.classes
+    if not classes:
+        msg = f"{path}: no class to write yet. Add one, or load labels."
+        raise OutputError(msg)
+    write_descriptions(path, [Segment(entry.number, entry.name, entry.colour) for entry in classes])
 
 
 def planned_files(session: Session, path: Path, *, per_class: bool = False) -> list[Path]:
