@@ -8,6 +8,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.case.case import Segment
+from tests.case.builders import write_dicom
+
 SHAPE = (32, 40, 64)
 AFFINE = np.array([[-1.2, 0, 0, 20], [0, -1.1, 0, 30], [0, 0, 4.0, 5], [0, 0, 0, 1.0]])
 PAINTED = (20, 40, 60)
@@ -22,8 +26,7 @@ def write_samples(folder: Path) -> None:
     painted = np.zeros_like(truth)
     painted[..., PAINTED] = truth[..., PAINTED]
     for seed, name in enumerate(("ct", "next_patient")):
-        noise = np.random.default_rng(seed).normal(0, 40, SHAPE)
-        _save(folder / f"{name}.nii.gz", (noise + 600.0 * truth).astype(np.int16))
+        _save(folder / f"{name}.nii.gz", (noise_of(seed) + 600.0 * truth).astype(np.int16))
         for several in ("cohort", "cases"):
             (folder / several).mkdir(exist_ok=True)
             shutil.copy(folder / f"{name}.nii.gz", folder / several)
@@ -31,7 +34,24 @@ def write_samples(folder: Path) -> None:
     _save(folder / "painted.nii.gz", painted)
     (folder / "labels").mkdir()
     shutil.copy(folder / "painted.nii.gz", folder / "labels" / "ct.nii.gz")
+    # The same examination as a DICOM series, what was painted as contours and for 3D Slicer.
+    write_dicom(folder / "ct_series", _slices((noise_of(0) + 600.0 * truth).astype(np.int16)), step=4.0)
+    series, image, drawn = open_case(folder / "ct_series"), open_case(folder / "ct.nii.gz"), _slices(painted)
+    series.write_mask(folder / "plan.rtstruct.dcm", drawn.__getitem__, [Segment(1, "Aorta", "#e69f00")])
+    series.write_mask(folder / "painted_series.nii.gz", drawn.__getitem__)
+    shown = image.to_slices(painted)
+    image.write_mask(folder / "slicer.seg.nrrd", shown.__getitem__, [Segment(1, "Aorta", "#e69f00")])
     np.savez(folder / "scan.npz", voxels=(600.0 * truth).astype(np.int16), affine=AFFINE)
+
+
+def noise_of(seed: int) -> np.ndarray:
+    """Noise of one patient."""
+    return np.random.default_rng(seed).normal(0, 40, SHAPE)
+
+
+def _slices(voxels: np.ndarray) -> np.ndarray:
+    """Voxels (i, j, k) as (slice, row, column)."""
+    return np.ascontiguousarray(voxels.transpose(2, 1, 0))
 
 
 def _save(path: Path, voxels: np.ndarray) -> None:
