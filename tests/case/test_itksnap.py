@@ -83,7 +83,7 @@ def test_labels_with_broken_descriptions_are_read_without_names(line: str, case:
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
     meant = [Segment(7, 'K\u00f6rper  "ganz"', "#0072b2"), Segment(1, "liver", "#e69f00"), Segment(300, "c")]
     write_descriptions(tmp_path / "mask.txt", meant)
-    found, _ = descriptions_beside(tmp_path / "mask.nii.gz", [1, 7, 300])
+    found, _ = descriptions_beside(tmp_path / "mask.nii.gz", np.array([[[1, 7, 300]]]))
     assert [(entry.number, entry.name) for entry in found] == [(1, "liver"), (7, "K\u00f6rper 'ganz'"), (300, "c")]
     assert [entry.colour for entry in found[:2]] == ["#e69f00", "#0072b2"]
     text = (tmp_path / "mask.txt").read_text(encoding="utf-8")

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.case.files import atomic_file, look_into, stem_of
@@ -60,7 +64,7 @@ def _colour(number: int) -> str:
     return "#" + "".join(f"{round(part * 255):02x}" for part in parts)
 
 
-def descriptions_beside(labels: Path, present: Collection[int]) -> tuple[list[Segment], list[str]]:
+def descriptions_beside(labels: Path, mask: NDArray[Any]) -> tuple[list[Segment], list[str]]:
     """Return the names and colours of the labels of a file, from the label descriptions beside it, and notices.
 
     Taken are the descriptions with the name of the file (`mask.txt` or `mask.label` beside `mask.nii.gz`), or else the
@@ -68,11 +72,12 @@ def descriptions_beside(labels: Path, present: Collection[int]) -> tuple[list[Se
 
     Args:
         labels: the label file.
-        present: the labels in it; others are taken if somebody named them.
+        mask: its labels (i, j, k); names of others are taken only if somebody gave them.
     """
     path = _find(labels)
     if path is None:
         return [], []
+    present: set[int] = set().union(*(np.unique(mask[:, :, k]).tolist() for k in range(mask.shape[2])))
     found: dict[int, Segment] = {}
     for n, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -120,8 +120,7 @@ def read_label_volume(path: Path, of_series: tuple[int, int] | None = None) -> L
         raise LabelError(msg)
     mask, rounded = _whole_numbers(path, voxels)
     if not segments and voxels.format in ("nifti", "nrrd"):
-        present = np.flatnonzero(np.bincount(mask.ravel(order="K"), minlength=1)).tolist()
-        segments, named = descriptions_beside(path, present)
+        segments, named = descriptions_beside(path, mask)
         notices = [*notices, *named]
     notices = [*notices, *rounded, *_white(path, mask, segments)]
     return LabelVolume(mask, voxels.grids, tuple(segments), tuple(notices))
