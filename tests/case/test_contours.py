@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
-from napari_dinoaugseg.case.dicom import contours
-from napari_dinoaugseg.case.dicom.contours import filled, outlines
+from napari_dinoaugseg.case import contours
+from napari_dinoaugseg.case.contours import filled, outlines
 
 
 def counts(polygons: list[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray[np.int64]:

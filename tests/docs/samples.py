@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from PIL import Image
 
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.case.case import Segment
@@ -41,6 +43,7 @@ def write_samples(folder: Path) -> None:
     series.write_mask(folder / "painted_series.nii.gz", drawn.__getitem__)
     shown = image.to_slices(painted)
     image.write_mask(folder / "slicer.seg.nrrd", shown.__getitem__, [Segment(1, "Aorta", "#e69f00")])
+    _write_pictures(folder)
     np.savez(folder / "scan.npz", voxels=(600.0 * truth).astype(np.int16), affine=AFFINE)
 
 
@@ -58,3 +61,18 @@ def _save(path: Path, voxels: np.ndarray) -> None:
     image = nib.Nifti1Image(voxels, AFFINE)
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
+
+
+def _write_pictures(folder: Path) -> None:
+    """Pictures of a bright square each, and annotations of two of them in COCO format."""
+    (folder / "pictures").mkdir()
+    images, annotations = [], []
+    for n in range(4):
+        pixels = np.random.default_rng(n).integers(0, 60, (48, 48), dtype=np.uint8)
+        pixels[8 + 4 * n : 24 + 4 * n, 10:30] += 150
+        Image.fromarray(pixels).save(folder / "pictures" / f"p{n}.png")
+        images.append({"id": n, "file_name": f"p{n}.png", "height": 48, "width": 48})
+        square = [10, 8 + 4 * n, 30, 8 + 4 * n, 30, 24 + 4 * n, 10, 24 + 4 * n]
+        annotations.append({"image_id": n, "category_id": 1, "segmentation": [square]})
+    content = {"images": images, "categories": [{"id": 1, "name": "square"}], "annotations": annotations[:2]}
+    (folder / "annotations.json").write_text(json.dumps(content), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import sys
 import tempfile
 import warnings
@@ -332,8 +333,24 @@ def labels() -> list[Files]:
     }
     binary = Image.fromarray(np.where(GREY > 60, 255, 0).astype(np.uint8))
     made += [{**case, "masks/a.png": _picture(binary, "PNG")}, {**case, "masks/b.png": _picture(binary, "PNG", 5)}]
+    made += [{**case, name: data} for name, data in _annotations()]
     made += [{**case, "masks/a.tif": _tiff(GREY % 3)}, {**case, "masks/a_mask.bmp": _picture(binary, "BMP")}]
     return made
+
+
+def _annotations() -> list[tuple[str, bytes]]:
+    """Annotations of a picture in COCO format, with polygons, runs and packed runs, and in that of LabelMe."""
+    rows, columns = GREY.shape
+    size = {"size": [rows, columns], "counts": [20, 9, rows * columns - 29]}
+    outlines = ([[1, 1, 8, 1, 8, 6]], size, {**size, "counts": "d09h2"})
+    entries = [{"image_id": 1, "category_id": 2, "segmentation": outline} for outline in outlines]
+    image = {"id": 1, "file_name": "a.png", "height": rows, "width": columns}
+    coco = {"images": [image], "categories": [{"id": 2, "name": "two"}], "annotations": entries[:2]}
+    shapes = [{"label": "x", "points": [[1, 1], [8, 6]], "shape_type": kind} for kind in ("rectangle", "circle")]
+    labelme = {"shapes": shapes, "imageHeight": rows, "imageWidth": columns}
+    packed = {**coco, "annotations": entries[2:]}
+    named = (("masks.json", coco), ("masks.json", packed), ("masks/a.json", labelme))
+    return [(name, json.dumps(content).encode()) for name, content in named]
 
 
 def check_labels(folder: Path) -> None:

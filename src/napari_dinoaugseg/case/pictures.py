@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from napari_dinoaugseg.case.annotations import Annotated, Annotations, annotation_files, drawn, read_annotations
 from napari_dinoaugseg.case.case import UNKNOWN, Case, ConfidenceOf, MaskOf, ReadLabels, Segment
 from napari_dinoaugseg.case.files import (
     NIFTI_SUFFIXES,
@@ -298,7 +299,8 @@ class PictureCase(Case):
         Masks are written in the same orientation from then on.
 
         Args:
-            path: a folder or a list of mask files, matched with the pictures by name.
+            path: a folder or a list of mask files, matched with the pictures by name; a file of COCO, or a folder with
+                one or with the files of LabelMe and no masks.
             slices: the labelled pictures; None takes every picture that has a mask.
 
         Returns:
@@ -310,6 +312,9 @@ class PictureCase(Case):
         """
         chosen = self.require_slices(slices) if slices is not None else None
         notices: list[str] = []
+        annotations = self._annotations(path)
+        if annotations is not None:
+            return self._annotated(Path(path) if isinstance(path, str | Path) else Path(), annotations, chosen)
         masks = self._mask_folder(path, notices)
         where = str(path) if isinstance(path, str | Path) else "the given masks"
         matches = match_masks(masks, self._names, notices)
@@ -341,13 +346,85 @@ class PictureCase(Case):
             may_be_unknown=masks.may_be_unknown,
         )
 
+    def _annotations(self, path: Path | Sequence[Path]) -> Annotations | None:
+        """Return the annotations at a path; None if it holds none, or masks as well."""
+        if not isinstance(path, str | Path):
+            return None
+        files = annotation_files(Path(path)) if Path(path).exists() else []
+        if not files:
+            return None
+        if Path(path).is_dir():
+            own = {place_of(file) for file in self.pictures}
+            if any(place_of(file) not in own for file in look_into(Path(path)).pictures):
+                return None
+        return read_annotations(files)
+
+    def _annotated(self, path: Path, annotations: Annotations, chosen: Sequence[int] | None) -> ReadLabels:
+        """Return the labels of annotated pictures; those without any annotation only where they are chosen."""
+        by_name = {found.name: found for found in annotations.pictures}
+        if len(by_name) < len(annotations.pictures):
+            names = [found.name for found in annotations.pictures]
+            msg = f"{path}: it names the picture {max(names, key=names.count)} twice. Export the annotations again."
+            raise LabelError(msg)
+        matches = one_mask_each(match_masks(by_name, self._names))
+        if not matches:
+            msg = f"{path}: its pictures ({listed(list(by_name))}) are none of {self.name}. Give them the same names."
+            raise LabelError(msg)
+        given = [i for i, name in enumerate(self._names) if name in matches]
+        missing = [i for i in chosen or () if i not in given]
+        if missing:
+            msg = f"{path}: picture {missing[0]} ({self.slice_name(missing[0])}) is not in it. Leave it out."
+            raise LabelError(msg)
+        empty = [i for i in given if not by_name[matches[self._names[i]]].shapes] if chosen is None else []
+        taken = [i for i in given if i not in empty] if chosen is None else list(chosen)
+        labels: dict[int, NDArray[np.uint16]] = {}
+        shared = lost = 0
+        for i in taken:
+            labels[i], both, cut = self._drawn(i, path, by_name[matches[self._names[i]]])
+            shared, lost = shared + both, lost + cut
+        if chosen is None and not any(((label > 0) & (label != UNKNOWN)).any() for label in labels.values()):
+            msg = f"{path}: no picture of {self.name} has an annotated region, so there is nothing to learn."
+            raise LabelError(f"{msg} Annotate a few pictures first.")
+        others = len(by_name) - len(matches)
+        sentences = (
+            (others, f"annotations of {counted(others, 'picture')} that {self.name} does not have are left out"),
+            (len(empty), f"{counted(len(empty), 'picture')} without any annotation: taken as not labelled"),
+            (shared, f"annotations of several classes share {counted(shared, 'pixel')}: a pixel has one class here"),
+            (lost, f"{counted(lost, 'annotation')} reach out of a picture or enclose no pixel centre"),
+        )
+        return ReadLabels(
+            labels,
+            notices=[*annotations.notices, *(sentence for number, sentence in sentences if number)],
+            segments=annotations.segments,
+            may_be_unknown=True,
+        )
+
+    def _drawn(self, i: int, path: Path, found: Annotated) -> tuple[NDArray[np.uint16], int, int]:
+        """Draw the annotations of a picture upright; those of its stored pixels are turned."""
+        seen, stored = self.slice_shape(i), self._facts[i].shape
+        size = found.size or seen
+        is_stored = size == stored != seen or (seen == stored and self._options.orientation == "stored")
+        if size not in (seen, stored):
+            msg = (
+                f"{path}: its annotations of {self.slice_name(i)} are for {size[1]} x {size[0]} pixels, "
+                f"but it has {seen[1]} x {seen[0]}. Give annotations of this picture."
+            )
+            raise LabelError(msg)
+        try:
+            labels, shared, lost = drawn(found, size)
+        except LabelError as error:
+            msg = f"{path}: {self.slice_name(i)}: {error}, but the picture has {size[1]} x {size[0]}. Export it again."
+            raise LabelError(msg) from error
+        shown = self._facts[i].orientation.show(labels) if is_stored else labels
+        return np.ascontiguousarray(shown), shared, lost
+
     def _mask_folder(self, path: Path | Sequence[Path], notices: list[str]) -> MaskFolder:
         if not isinstance(path, str | Path):
             return read_mask_folder(path, self._options)
         folder = Path(path)
         if folder.is_file():
             if suffix_of(folder) not in PICTURE_SUFFIXES:
-                msg = f"{folder}: the labels of pictures are a folder of masks, not a file of this kind."
+                msg = f"{folder}: labels of pictures are a folder of masks or a file of COCO, not a file of this kind."
                 raise LabelError(msg)
             return read_mask_folder(folder, self._options)
         found = mask_files(folder)

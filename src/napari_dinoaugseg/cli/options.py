@@ -223,8 +223,8 @@ class SegmentOptions(TrainingOptions):
     labels: Annotated[
         Path,
         typer.Option(
-            help="Label file with some slices painted, or folder of masks. For several cases a folder with the labels "
-            "of some of them, named like their cases."
+            help="Label file with some slices painted; for pictures a folder of masks, or annotations (COCO, LabelMe). "
+            "For several cases a folder with the labels of some of them, named like their cases."
         ),
     ]
     out: Annotated[

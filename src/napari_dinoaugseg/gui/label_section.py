@@ -178,8 +178,8 @@ class LabelSection(QWidget):
         )
         self.load_button = button(
             "Load labels…",
-            "Begin with labels from a file: NIfTI, NRRD, DICOM SEG or RTSTRUCT of this image, or a folder of masks for "
-            "pictures. What you labelled by hand stays",
+            "Begin with labels from a file: NIfTI, NRRD, DICOM SEG or RTSTRUCT of this image; for pictures a folder of "
+            "masks, or with annotations of COCO or LabelMe (JSON). What you labelled by hand stays",
             self._load,
         )
         self.restore_button = button(

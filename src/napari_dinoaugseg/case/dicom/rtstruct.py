@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
 from napari_dinoaugseg.case.case import Segment
-from napari_dinoaugseg.case.dicom.contours import Points, filled
+from napari_dinoaugseg.case.contours import Points, filled
 from napari_dinoaugseg.case.dicom.frames import DicomSource
 from napari_dinoaugseg.case.dicom.headers import number, numbers, read_dataset, read_header, text, value_of
 from napari_dinoaugseg.case.dicom.seg import Labels, between, empty_mask, is_seg

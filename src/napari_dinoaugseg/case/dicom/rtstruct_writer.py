@@ -27,7 +27,7 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_
 from pydicom.valuerep import format_number_as_ds
 
 from napari_dinoaugseg.case.case import Segment, described
-from napari_dinoaugseg.case.dicom.contours import Points, outlines
+from napari_dinoaugseg.case.contours import Points, outlines
 from napari_dinoaugseg.case.dicom.frames import DicomSource
 from napari_dinoaugseg.case.dicom.geometry import Header
 from napari_dinoaugseg.case.dicom.headers import property_of
