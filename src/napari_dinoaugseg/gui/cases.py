@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from napari_dinoaugseg.case import Case, Plane, choose_window, open_case
 from napari_dinoaugseg.case.intensity import opening_window
 from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.core import Change, guarded
-from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, shows_alike, shows_colour
+from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, remove_layers, shows_alike, shows_colour
 from napari_dinoaugseg.gui.layers import CaseLayers, Spare, spare_layers
 from napari_dinoaugseg.gui.saving import Loaded, Looked, look_for_sessions
 from napari_dinoaugseg.gui.view import ViewGuard
@@ -293,6 +293,7 @@ class Cases:
         session, layers = controller.session, controller.layers
         if session is None:
             return []
+        controller.surfaces.leave()
         controller.flush()
         saved = controller.saving.end()
         controller.project.left()
@@ -319,10 +320,3 @@ def _window_in(view: Mapping[str, Any], case: Case) -> str | None:
     except SettingsError:
         return None
     return window
-
-
-def remove_layers(viewer: Any, layers: Sequence[Layer]) -> None:
-    """Remove layers from the viewer."""
-    for layer in layers:
-        if layer in viewer.layers:
-            viewer.layers.remove(layer)

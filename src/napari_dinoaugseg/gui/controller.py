@@ -21,6 +21,7 @@ from napari_dinoaugseg.gui.project import ProjectWork
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.smart import SmartScribble
+from napari_dinoaugseg.gui.surfaces import Surfaces
 from napari_dinoaugseg.gui.view import CanvasGuard, FillGuard, Looking, Tools, View
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.gui.windowing import WindowDrag
@@ -56,6 +57,7 @@ class Controller:
         labels: actions on labels and classes.
         tools: the tool in use.
         windowing: the intensity window under the hand.
+        surfaces: the classes in three dimensions.
         paint_rules: what the painting tools may change.
         saving: saves the session to disk.
         sessions: saved sessions of the case that can be resumed.
@@ -98,6 +100,7 @@ class Controller:
         self.labels = Labelling(self)
         self.tools = Tools(self)
         self.windowing = WindowDrag(self)
+        self.surfaces = Surfaces(self)
         self.paint_rules = PaintRules(self)
         self.jobs = Jobs(self)
         self.saving = Saving(self)
@@ -111,6 +114,7 @@ class Controller:
             self.project,
             self.live,
             self.smart,
+            self.surfaces,
             Looking(self),
             FillGuard(self),
             self.paint_rules,
@@ -215,6 +219,7 @@ class Controller:
         self.smart.dispose()
         self.live.dispose()
         self.windowing.dispose()
+        self.surfaces.dispose()
         self.saving.end()
         self.project.dispose()
         self.closed = True

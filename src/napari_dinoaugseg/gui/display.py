@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -233,6 +234,45 @@ def edge_letters(directions: Directions, axes: Sequence[int], orientation: Seque
     bottom = vertical if down == "down" else _OPPOSITE[vertical]
     right = horizontal if across == "right" else _OPPOSITE[horizontal]
     return {"left": _OPPOSITE[right], "right": right, "top": _OPPOSITE[bottom], "bottom": bottom}
+
+
+def view_from_the_front(directions: Directions, axes: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Where a camera in 3-D looks that stands in front of the patient, and what is up for it.
+
+    Args:
+        directions: of the display axes.
+        axes: the display axes in the order in which napari displays them.
+
+    Returns:
+        Two unit vectors along ``axes``: towards the back of the patient, and towards the head.
+    """
+    along = np.array([_VECTORS[directions[axis]] for axis in axes])
+    towards, up = along @ _VECTORS["P"], along @ _VECTORS["H"]
+    return tuple(towards.tolist()), tuple(up.tolist())
+
+
+def light_from_the_front(directions: Directions | None) -> tuple[float, float, float]:
+    """The direction to a lamp above the patient's head, in front, on the right; a unit vector along the display axes.
+
+    Where the directions are unknown, to one before the first voxel.
+    """
+    lamp = np.add(_VECTORS["A"], np.add(_VECTORS["H"], _VECTORS["R"]))
+    along = (-1, -1, -1) if directions is None else [np.dot(_VECTORS[name], lamp) for name in directions]
+    z, y, x = (float(value) for value in np.array(along) / np.linalg.norm(along))
+    return z, y, x
+
+
+def remove_layers(viewer: Any, layers: Sequence[Layer]) -> None:
+    """Remove layers from the viewer.
+
+    All at once, because napari collects garbage after each removal, which takes 0.2 to 0.5 s among PyTorch's objects.
+    """
+    there = [layer for layer in layers if layer in viewer.layers]
+    batch = getattr(viewer.layers, "batched_update", nullcontext)  # since napari 0.7
+    if there:
+        with batch():
+            for layer in there:
+                viewer.layers.remove(layer)
 
 
 def camera_of(viewer: Any) -> Any:

@@ -257,8 +257,8 @@ class CaseLayers:
 
     def _make_labels(self, name: str, drawn: Callable[[int], NDArray[Any] | None], opacity: float) -> Labels:
         """A layer with its labels in it, because each further change is drawn again."""
-        values = np.zeros(self._shape, np.uint16)
-        slices = np.moveaxis(values, self.axis, 0)
+        slices = np.zeros(np.moveaxis(np.empty(self._shape, bool), self.axis, 0).shape, np.uint16)
+        values = np.moveaxis(slices, 0, self.axis)  # each slice lies together in memory, whatever its plane
         for index in range(self.case.n_slices):
             labels = drawn(index)
             if labels is not None:
@@ -267,13 +267,13 @@ class CaseLayers:
         colours = label_colours(self.session.labels.classes)
         spare = getattr(self._spare, name) if self._spare is not None else None
         if spare is not None:
-            _renew(spare, values, self.case, self._place())
+            _renew(spare, values, self.case, self.place())
             spare.editable, spare.n_edit_dimensions = True, 2
             if _colours_of(spare.colormap) != _colours_of(colours):  # napari takes long to map all pixels again
                 spare.colormap = colours
             self._bind(spare)
             return spare
-        layer = Labels(values, name=name, opacity=opacity, colormap=colours, metadata=about, **self._place())
+        layer = Labels(values, name=name, opacity=opacity, colormap=colours, metadata=about, **self.place())
         self._bind(layer)
         self.viewer.add_layer(layer)
         return layer
@@ -290,7 +290,7 @@ class CaseLayers:
         for key in (*_UNDO, *_REDO):
             layer.bind_key(key, None, overwrite=True)
 
-    def _place(self) -> dict[str, Any]:
+    def place(self) -> dict[str, Any]:
         """Scale, translation and units of the image, those of a 2-D image extended to a stack of one slice."""
         image = self.image
         if image is None:
@@ -530,7 +530,7 @@ class CaseLayers:
                 colormap=certainty_colours(),
                 contrast_limits=(102, 255),
                 blending="translucent_no_depth",
-                **self._place(),
+                **self.place(),
             )
             self._bind(self.confidence)
             self.viewer.add_layer(self.confidence)

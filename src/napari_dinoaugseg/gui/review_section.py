@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QSlider, Q
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.keys import accept_and_go_on, accept_certain, correct, reject, tooltip
+from napari_dinoaugseg.gui.surface_box import SurfaceBox
 from napari_dinoaugseg.gui.widgets import Chart, button, column, quietly, row, sentence
 from napari_dinoaugseg.gui.words import counted
 from napari_dinoaugseg.session.labels import Status
@@ -118,6 +119,7 @@ class ReviewSection(QWidget):
             "Colour over the prediction: red where the model is unsure, clear where it is sure"
         )
         self.confidence_box.toggled.connect(self._show_confidence)
+        self.surfaces = SurfaceBox(controller)
         self.agreement_text = sentence(rich=True)
         self.curve = AgreementCurve(controller.viewer)
 
@@ -133,6 +135,7 @@ class ReviewSection(QWidget):
             row(QLabel("Confidence from"), self.threshold, self.accept_all_button, stretch=2),
             form,
             self.confidence_box,
+            self.surfaces,
             self.agreement_text,
             self.curve,
             margins=(6, 4, 6, 4),
