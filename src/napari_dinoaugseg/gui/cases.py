@@ -169,7 +169,7 @@ class Cases:
         session = setup.new_session(case)
         session.labels.add_class()
         self.options = {}
-        self._begin(session, image, window)
+        self._begin(session, image, window, spare=spare_layers(controller.layers) if image is None else None)
         controller.project.leave_for(case)
         controller.saving.keep(session)
         for notice in case.notices:
@@ -215,7 +215,7 @@ class Cases:
             raise CaseError(msg)
         case, options = case_in_plane(controller.session.case, plane), self.options
         window = controller.view.window
-        self.begin(case, image=self._image_for(plane))
+        self.begin(case, image=None if spare_layers(controller.layers) is not None else self._image_for(plane))
         self.options = options
         controller.view.look_through(window)
 

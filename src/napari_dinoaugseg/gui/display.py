@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
 from napari_dinoaugseg.case import Case, PictureCase, Plane, VolumeCase, choose_window
@@ -78,6 +80,21 @@ def window_of(case: Case, name: str) -> tuple[float, float] | None:
         return None
     window = choose_window(case, name)
     return (window.low, window.high) if window is not None else (0.0, 255.0)
+
+
+@cache
+def prepare_layers() -> None:
+    """Import, in a thread, what napari imports for its first layers (pandas, scikit-image, the table of units).
+
+    The first case would wait half a second for it. Once in a process.
+    """
+
+    def work() -> None:
+        Image(np.zeros((1, 2, 2), np.float32))
+        Labels(np.zeros((1, 2, 2), np.uint16), colormap=label_colours([]))
+
+    # Python waits for its end, because exiting during an import would abort.
+    threading.Thread(target=work, name="prepare-layers").start()
 
 
 def label_colours(classes: Iterable[LabelClass]) -> DirectLabelColormap:

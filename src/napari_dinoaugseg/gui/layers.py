@@ -99,6 +99,17 @@ def _renew(layer: Image | Labels, data: Any, case: Case, place: Mapping[str, Any
         layer.events.units()
 
 
+def place_of(image: Image | None) -> dict[str, Any]:
+    """Scale, translation and units of an image for a layer above it, those of a 2-D image for a stack of one slice."""
+    if image is None:
+        return {}
+    scale, translate, units = list(image.scale), list(image.translate), list(image.units)
+    if len(scale) == 2:
+        scale, translate, units = [1.0, *scale], [0.0, *translate], [units[0], *units]
+        return {"scale": scale, "translate": translate, "units": units}
+    return {"scale": scale, "translate": translate, "units": units, "affine": image.affine}
+
+
 def _colours_of(colormap: Any) -> dict[Any, tuple[float, ...]]:
     return {number: tuple(colour) for number, colour in getattr(colormap, "color_dict", {}).items()}
 
@@ -267,13 +278,13 @@ class CaseLayers:
         colours = label_colours(self.session.labels.classes)
         spare = getattr(self._spare, name) if self._spare is not None else None
         if spare is not None:
-            _renew(spare, values, self.case, self.place())
+            _renew(spare, values, self.case, place_of(self.image))
             spare.editable, spare.n_edit_dimensions = True, 2
             if _colours_of(spare.colormap) != _colours_of(colours):  # napari takes long to map all pixels again
                 spare.colormap = colours
             self._bind(spare)
             return spare
-        layer = Labels(values, name=name, opacity=opacity, colormap=colours, metadata=about, **self.place())
+        layer = Labels(values, name=name, opacity=opacity, colormap=colours, metadata=about, **place_of(self.image))
         self._bind(layer)
         self.viewer.add_layer(layer)
         return layer
@@ -289,17 +300,6 @@ class CaseLayers:
     def _unbind(layer: Layer) -> None:
         for key in (*_UNDO, *_REDO):
             layer.bind_key(key, None, overwrite=True)
-
-    def place(self) -> dict[str, Any]:
-        """Scale, translation and units of the image, those of a 2-D image extended to a stack of one slice."""
-        image = self.image
-        if image is None:
-            return {}
-        scale, translate, units = list(image.scale), list(image.translate), list(image.units)
-        if len(scale) == 2:
-            scale, translate, units = [1.0, *scale], [0.0, *translate], [units[0], *units]
-            return {"scale": scale, "translate": translate, "units": units}
-        return {"scale": scale, "translate": translate, "units": units, "affine": image.affine}
 
     # --- the slice in view ------------------------------------------------------------------------------------------
 
@@ -530,7 +530,7 @@ class CaseLayers:
                 colormap=certainty_colours(),
                 contrast_limits=(102, 255),
                 blending="translucent_no_depth",
-                **self.place(),
+                **place_of(self.image),
             )
             self._bind(self.confidence)
             self.viewer.add_layer(self.confidence)

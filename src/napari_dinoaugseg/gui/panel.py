@@ -12,6 +12,7 @@ from napari_dinoaugseg.gui.case_section import CaseSection
 from napari_dinoaugseg.gui.cases_section import CasesSection, CaseSteps
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.core import Change, Message
+from napari_dinoaugseg.gui.display import prepare_layers
 from napari_dinoaugseg.gui.export_section import ExportSection
 from napari_dinoaugseg.gui.jobs import PREDICTING, TRAINING
 from napari_dinoaugseg.gui.keys import bind_keys, show_help, tooltip, unbind_keys
@@ -34,6 +35,7 @@ ENOUGH_TO_START = 3
 """Labelled slices from which a first training is worthwhile."""
 _LIST_HEIGHT = 96  # pixels: a few lines, the rest by scrolling
 _UNFOLDING = 60  # ms until an unfolded section has its final height
+_PREPARING = 300  # ms after which the window has been drawn
 _READ = 15_000  # ms that a message is shown
 _TOGETHER = 1.0  # seconds within which notices are shown together
 
@@ -106,6 +108,7 @@ class Panel(QWidget):
         self.destroyed.connect(_Leaving(viewer, controller, [self, *self.findChildren(QWidget)]))
         self.refresh()
         self._show_saving()
+        single_shot(prepare_layers, self).start(_PREPARING)
 
     def _arrange(self) -> None:
         inside = QWidget()

@@ -22,6 +22,7 @@ from napari_dinoaugseg.gui.display import (
     remove_layers,
     view_from_the_front,
 )
+from napari_dinoaugseg.gui.layers import place_of
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED
@@ -237,7 +238,7 @@ class Surfaces(QObject):
         if self._outdated:
             self._remove()
         directions = directions_of(layers.case)
-        layer = _layer_of(surface, layers.axis, layers.place(), light_from_the_front(directions))
+        layer = _layer_of(surface, layers.axis, place_of(layers.image), light_from_the_front(directions))
         self._layers.append(layer)
         self.found = (*self.found, surface)
         viewer.add_layer(layer)
