@@ -188,10 +188,14 @@ def test_opacity_and_outline_are_those_of_the_layer(predicted, section):
     layer = predicted.layers.prediction
     section.opacity.setValue(30)
     assert layer.opacity == pytest.approx(0.3)
-    section.style_choice.setCurrentIndex(1)
-    assert layer.contour == 2
+    assert section.style_choice.currentText() == "as outlines"
+    assert layer.contour == 1
     section.style_choice.setCurrentIndex(0)
     assert layer.contour == 0
+    assert (layer.opacity, section.opacity.value()) == (0.5, 50)
+    section.style_choice.setCurrentIndex(1)
+    assert layer.contour == 1
+    assert layer.opacity == pytest.approx(0.3)  # as it was left
     layer.opacity = 0.8
     section.refresh()
     assert section.opacity.value() == 80

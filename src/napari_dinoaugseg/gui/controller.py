@@ -14,6 +14,7 @@ from napari_dinoaugseg.errors import DinoAugSegError, LabelError, SessionError
 from napari_dinoaugseg.gui.cases import Cases
 from napari_dinoaugseg.gui.core import Change, Follower, Kind, Message
 from napari_dinoaugseg.gui.jobs import Jobs
+from napari_dinoaugseg.gui.judging import Judging
 from napari_dinoaugseg.gui.labelling import Labelling
 from napari_dinoaugseg.gui.live import LiveWork
 from napari_dinoaugseg.gui.paint_rules import PaintRules
@@ -58,6 +59,7 @@ class Controller:
         tools: the tool in use.
         windowing: the intensity window under the hand.
         surfaces: the classes in three dimensions.
+        judging: how predictions are drawn against the image.
         paint_rules: what the painting tools may change.
         saving: saves the session to disk.
         sessions: saved sessions of the case that can be resumed.
@@ -101,6 +103,7 @@ class Controller:
         self.tools = Tools(self)
         self.windowing = WindowDrag(self)
         self.surfaces = Surfaces(self)
+        self.judging = Judging(self)
         self.paint_rules = PaintRules(self)
         self.jobs = Jobs(self)
         self.saving = Saving(self)
@@ -115,6 +118,7 @@ class Controller:
             self.live,
             self.smart,
             self.surfaces,
+            self.judging,
             Looking(self),
             FillGuard(self),
             self.paint_rules,

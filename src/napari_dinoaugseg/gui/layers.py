@@ -29,6 +29,7 @@ from napari_dinoaugseg.gui.display import (
     stack_shape,
     window_of,
 )
+from napari_dinoaugseg.gui.outlines import draw_outlines, outline_width
 from napari_dinoaugseg.gui.painting import Painting
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.learning.events import Prediction
@@ -114,6 +115,8 @@ def _colours_of(colormap: Any) -> dict[Any, tuple[float, ...]]:
     return {number: tuple(colour) for number, colour in getattr(colormap, "color_dict", {}).items()}
 
 
+FILLED, OUTLINED = 0.5, 1.0
+"""The opacity of predictions that are filled, and of those drawn as outlines, until the person changes it."""
 _NEXT_FRAME = 60  # ms
 _UNDO, _REDO = ("Control-Z",), ("Control-Shift-Z", "Control-Y")
 
@@ -199,8 +202,9 @@ class CaseLayers:
         self.image.events.contrast_limits.connect(self._on_contrast)
         self.show_window(self.window)
         if self.prediction is None:
-            self.prediction = self._make_labels("prediction", self._drawn_prediction, opacity=0.5)
+            self.prediction = self._make_labels("prediction", self._drawn_prediction, opacity=FILLED)
             self.prediction.editable = False  # napari's tools do not paint on it
+            draw_outlines(self.prediction)
         if self.manual is None:
             self.painting.follow(self._make_labels("manual", self._drawn_labels, opacity=0.7))
         if self._spare is not None and self._spare.proposal is not None:
@@ -464,6 +468,11 @@ class CaseLayers:
         if self.manual.mode in ("pan_zoom", "transform"):
             self.manual.mode = "paint"
 
+    @property
+    def outline_width(self) -> int:
+        """The width of an outline on the slices of this case, in pixels."""
+        return outline_width([size for axis, size in enumerate(self._shape) if axis != self.axis])
+
     # --- proposal ---------------------------------------------------------------------------------------------------
 
     def prepare_proposal(self) -> bool:
@@ -500,7 +509,8 @@ class CaseLayers:
 
     def _make_proposal(self) -> Labels:
         layer = self._make_labels("proposal", lambda _: None, opacity=1.0)
-        layer.contour = 1
+        draw_outlines(layer)
+        layer.contour = self.outline_width + 1  # wider than that of a prediction on the same slice
         layer.editable = False
         return layer
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
     from napari_dinoaugseg.session.session import Session
 
-_CONTOUR = 2  # pixels
 _WORDS = {
     Status.EMPTY: "not labelled, no prediction yet",
     Status.MANUAL: "labelled by hand",
@@ -112,7 +111,7 @@ class ReviewSection(QWidget):
         self.opacity.valueChanged.connect(self._show_opacity)
         self.style_choice = QComboBox()
         self.style_choice.addItems(["filled", "as outlines"])
-        self.style_choice.setToolTip("How the prediction is drawn")
+        self.style_choice.setToolTip("How predictions are drawn; what you painted or accepted is always filled")
         self.style_choice.currentIndexChanged.connect(self._show_style)
         self.confidence_box = QCheckBox("Mark where the model is unsure (red)")
         self.confidence_box.setToolTip(
@@ -236,9 +235,8 @@ class ReviewSection(QWidget):
             layers.prediction.opacity = percent / 100
 
     def _show_style(self, index: int) -> None:
-        layers = self.controller.layers
-        if layers is not None and layers.prediction is not None:
-            layers.prediction.contour = _CONTOUR if index else 0
+        self.controller.judging.draw(outlines=bool(index))
+        self._show_layer()
 
     def _show_confidence(self, on: bool) -> None:
         layers = self.controller.layers

@@ -34,6 +34,7 @@ class Preferences:
         sessions: the folder where labels are saved; empty = the user's data folder.
         scheduler: the address of a Dask scheduler whose workers compute; empty = compute on this computer.
         live: learn while the person paints.
+        outlines: draw predictions as outlines; filled otherwise.
     """
 
     device: str = "auto"
@@ -42,6 +43,7 @@ class Preferences:
     sessions: str = ""
     scheduler: str = ""
     live: bool = True
+    outlines: bool = True
 
 
 def preferences() -> Preferences:
@@ -50,7 +52,7 @@ def preferences() -> Preferences:
     if page is None:
         return Preferences()
     texts = {name: str(getattr(page, name)) for name in ("device", "encoder", "sessions", "scheduler")}
-    return Preferences(offline=bool(page.offline), live=bool(page.live), **texts)
+    return Preferences(offline=bool(page.offline), live=bool(page.live), outlines=bool(page.outlines), **texts)
 
 
 def remember_live(on: bool) -> None:
@@ -58,6 +60,13 @@ def remember_live(on: bool) -> None:
     page = _page()
     if page is not None:
         page.live = on
+
+
+def remember_outlines(on: bool) -> None:
+    """Keep the choice to draw predictions as outlines for the next viewer, like :func:`remember_live`."""
+    page = _page()
+    if page is not None:
+        page.outlines = on
 
 
 def apply_offline(chosen: Preferences) -> None:
