@@ -224,6 +224,7 @@ class Controller:
         self.live.dispose()
         self.windowing.dispose()
         self.surfaces.dispose()
+        self.judging.dispose()
         self.saving.end()
         self.project.dispose()
         self.closed = True

@@ -99,7 +99,7 @@ class Key:
         name: for other modules.
         keys: in napari's notation: ``Shift-T``.
         does: a description for the person, beginning with a verb.
-        action: called with the controller.
+        action: called with the controller; what it returns is called once a key that was held is released.
     """
 
     name: str
@@ -159,6 +159,13 @@ KEYS: tuple[Key, ...] = (
     Key("pick_class", "I", "select the class under the cursor", lambda c: c.paint_rules.pick()),
     Key("smart_brush", "Shift-B", "switch between the smart brush and the plain one", _switch_brush),
     Key("toggle_prediction", "H", "hide or show the prediction", _toggle_prediction),
+    Key("swipe", "W", "swipe: the masks end at the cursor (tap, or hold)", lambda c: c.judging.swipe.press()),
+    Key(
+        "flicker",
+        "Q",
+        "flicker between the prediction of this round and of the last (tap, or hold)",
+        lambda c: c.judging.flicker.press(),
+    ),
     Key("smart", "S", "switch Smart scribble on or off", lambda c: c.smart.switch(not c.smart.is_on)),
     Key("background", "D", "draw the background, or the class again (with scribbles)", lambda c: c.smart.swap()),
     Key("next_case", "Shift-N", "open the next case of the project", lambda c: c.project.step(1)),
@@ -237,10 +244,13 @@ class _Bindings:
         for keys in self._actions:
             owner.bind_key(keys, None, overwrite=True)
 
-    def _action(self, key: Key) -> Callable[[Any], None]:
-        def pressed(_owner: Any) -> None:
+    def _action(self, key: Key) -> Callable[[Any], Any]:
+        def pressed(_owner: Any) -> Any:
+            found: list[Any] = []
             if not self._controller.closed:
-                self._controller.guarded(key.action, self._controller)
+                self._controller.guarded(lambda: found.append(key.action(self._controller)))
+            # napari calls it when the key is released, unless that is at once.
+            return found[0] if found and callable(found[0]) else None
 
         # napari shows these in its list of keys.
         pressed.__name__, pressed.__doc__ = f"dinoaugseg_{key.name}", f"DINO-AugSeg: {key.does}"

@@ -168,6 +168,7 @@ class CaseLayers:
         self.confidence: Image | None = None
         self.proposal: Labels | None = None
         self._proposed: int | None = None  # the slice that has an outline
+        self._instead: tuple[int, NDArray[Any]] | None = None  # a slice, and what is shown in place of its prediction
         self._certainty: dict[int, NDArray[np.uint8]] = {}
         self._slice = 0
         self._colour_timer = single_shot(self._colour)
@@ -420,9 +421,24 @@ class CaseLayers:
 
     def _drawn_prediction(self, index: int) -> NDArray[Any] | None:
         """What the prediction layer shows of a slice, (H, W); None if nothing."""
+        if not self.shows_prediction_of(index):
+            return None
+        if self._instead is not None and self._instead[0] == index:
+            return self._instead[1]
+        return self.session.labels.predicted(index)
+
+    def shows_prediction_of(self, index: int) -> bool:
+        """Whether a slice is not labelled as a whole, so that its prediction is shown."""
         labels = self.session.labels.of_slice(index)
-        done = not labels.is_empty and not labels.is_open
-        return None if done else self.session.labels.predicted(index)
+        return labels.is_empty or labels.is_open
+
+    def show_instead(self, index: int, labels: NDArray[Any] | None) -> None:
+        """Show other labels (H, W) in place of the prediction of a slice; None shows the prediction again.
+
+        The label book does not change.
+        """
+        before, self._instead = self._instead, None if labels is None else (index, labels)
+        self.show_predictions({index, *(() if before is None else (before[0],))})
 
     def _drawn_labels(self, index: int) -> NDArray[Any] | None:
         """What the manual layer shows of a slice of a new or loaded session, (H, W); None if nothing."""

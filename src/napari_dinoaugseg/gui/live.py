@@ -172,6 +172,7 @@ class LiveWork(QObject):
             return
         # Strokes are in the label book when they are reported; one that goes on now is reported at its end.
         state = session.live_state(controller.current_slice)
+        session.last_round.begin()
         if self._run is not None:
             self._run.put(state)
         else:  # without labels it loads the encoder, and looks at the slices around the one in view

@@ -11,6 +11,7 @@ from napari.layers import Image, Labels
 
 from napari_dinoaugseg.case.intensity import CT_WINDOWS, is_ct
 from napari_dinoaugseg.errors import SettingsError
+from napari_dinoaugseg.gui.canvas import write_on_canvas
 from napari_dinoaugseg.gui.core import guarded
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 _LEFT, _MIDDLE = 1, 3  # vispy's numbers of mouse buttons
 _REACH = 300.0  # pixels of a drag that move the level by one width, or make the window e times as wide
 _NARROWEST = 1e-4  # of the range of the image: the least width
-_OVERLAY = "dinoaugseg_window"
 
 
 class WindowDrag:
@@ -75,17 +75,8 @@ class WindowDrag:
 
     def _write(self, image: Image | None) -> None:
         """Show the values on the canvas, or hide them."""
-        overlays = getattr(getattr(self.controller.viewer, "canvas", None), "overlays", None)
-        if overlays is None:  # before napari 0.9; the values stand in the panel
-            return
-        if _OVERLAY not in overlays:
-            from napari.components.overlays import TextOverlay
-
-            overlays[_OVERLAY] = TextOverlay(position="bottom_left", font_size=14, box=True)
-        overlay = overlays[_OVERLAY]
-        if image is not None:
-            overlay.text = words(*image.contrast_limits)
-        overlay.visible = image is not None
+        text = "" if image is None else words(*image.contrast_limits)
+        write_on_canvas(self.controller.viewer, "window", text, "bottom_left")
 
 
 def moved(low: float, high: float, across: float, up: float, least: float) -> tuple[float, float]:

@@ -46,6 +46,7 @@ from napari_dinoaugseg.session.labels import (
     to_plain,
     with_segments,
 )
+from napari_dinoaugseg.session.last_round import LastRound
 from napari_dinoaugseg.session.local import local_engine
 from napari_dinoaugseg.session.pixel_counts import PixelCounts
 
@@ -138,6 +139,7 @@ class Session:
     Attributes:
         labels: the label book.
         pixel_counts: counts the pixels of its classes.
+        last_round: the predictions before the last round changed them.
         history: one entry for each training.
         seconds: of the last training and the predictions after it, by stage: ``encode``, ``train``, ``predict``; a new
             mapping after each.
@@ -157,6 +159,7 @@ class Session:
         self.settings = settings or Settings()
         self.labels = LabelBook(case.slice_shape, case.n_slices)
         self.pixel_counts = PixelCounts()
+        self.last_round = LastRound()
         self.history: list[Round] = []
         self._config = config or ComputeConfig()
         self._make_compute = make_compute
@@ -420,6 +423,7 @@ class Session:
 
         The slices are chosen at the call; the generator may run in another thread.
         """
+        self.last_round.begin()
         order = nearest_first(self.labels.open_slices, centre)
         return self._predictions(order, self._truths(), self._model_recipe or self._next_recipe, report, cancel)
 
@@ -478,6 +482,7 @@ class Session:
         """Store a predicted mask in the label book. Classes removed since become background."""
         known = [0, *(entry.number for entry in self.labels.classes)]
         classes = np.where(np.isin(prediction.classes, known), prediction.classes, 0)
+        self.last_round.replace(prediction.index, self.labels.predicted(prediction.index))
         self.labels.set_prediction(prediction.index, classes, prediction.confidence)
 
     def agreement(self) -> float | None:
