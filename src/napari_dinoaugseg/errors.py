@@ -56,10 +56,13 @@ class Message(str):
     Attributes:
         hint: the key of the remedy; None if the sentence contains it, or none is needed.
         facts: the values for the braces in the remedy's sentence.
+        in_window: the text with slices counted from 1, as in the window; files and command count from 0. See
+            :func:`naming_slices`.
     """
 
     hint: Hint | None
     facts: dict[str, object]
+    in_window: str
 
     def __new__(cls, text: str, hint: Hint | None = None, **facts: object) -> Message:
         """Attach a hint to a text; without one, keep the hint of a message."""
@@ -67,11 +70,31 @@ class Message(str):
         if hint is None and isinstance(text, Message):
             hint, facts = text.hint, text.facts
         message.hint, message.facts = hint, facts
+        message.in_window = text.in_window if isinstance(text, Message) else str(text)
         return message
 
-    def reworded(self, text: str) -> Message:
-        """Return another text with the same hint."""
-        return Message(text, self.hint, **self.facts)
+    def reworded(self, text: str, in_window: str | None = None) -> Message:
+        """Return another text with the same hint; `in_window` where it names slices."""
+        message = Message(text, self.hint, **self.facts)
+        if in_window is not None:
+            message.in_window = in_window
+        return message
+
+    def after(self, words: str) -> Message:
+        """Return this message behind other words, such as the name of a file."""
+        return self.reworded(words + self, words + self.in_window)
+
+
+def naming_slices(*parts: str | int) -> Message:
+    """A message in parts, of which the numbers are slices, counted from 0; the window counts them from 1."""
+    shown = "".join(part if isinstance(part, str) else str(part + 1) for part in parts)
+    return Message("".join(map(str, parts))).reworded("".join(map(str, parts)), shown)
+
+
+def joined(messages: Sequence[str]) -> Message:
+    """Messages in one line, without their hints."""
+    each = [Message(message) for message in messages]
+    return Message("").reworded(" ".join(each), " ".join(message.in_window for message in each))
 
 
 def with_remedy(text: str, remedies: Mapping[Hint, str], between: str = " ") -> str:
@@ -192,4 +215,5 @@ class LostSchedulerError(ClusterError):
 
 def one_line(text: str) -> Message:
     """Return a message in one line, with its hint, for a table or inside another message."""
-    return Message(text).reworded(" ".join(text.split()))
+    message = Message(text)
+    return message.reworded(" ".join(message.split()), " ".join(message.in_window.split()))

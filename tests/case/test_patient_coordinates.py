@@ -57,6 +57,8 @@ def round_trip(
         assert np.allclose(ours, place_of(image, 1000 + n), atol=CLOSE)
         ras = affine[:3, :3] @ cell + affine[:3, 3]
         assert np.allclose(ours, ras * (-1, -1, 1), atol=CLOSE)
+        shown = np.argwhere(np.stack([case.slice(i) for i in range(case.n_slices)]) == 1000 + n)[0]
+        assert np.allclose(case.patient_position(*map(int, shown)), ras, atol=CLOSE)
 
 
 @settings(max_examples=3, deadline=None, derandomize=True)

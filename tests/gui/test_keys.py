@@ -127,9 +127,7 @@ def test_next_suggested(predicted, press):
 def test_why_a_slice_is_suggested_stands_as_long_as_the_slice_is_in_view(predicted, press, panel):
     press(N)
     settle()
-    assert panel.message.text().startswith(
-        f"{predicted.session.case.slice_name(predicted.current_slice)}:".capitalize()
-    )
+    assert panel.message.text().startswith(f"Slice {predicted.current_slice + 1}:")
     assert not panel.message.isHidden()
     predicted.view.go_to(predicted.current_slice + 1)
     settle()
@@ -184,7 +182,7 @@ def test_errors_are_said_and_not_raised(opened, press):
     said = []
     opened.notified.connect(lambda message: said.append(message.text) if message.kind == "error" else None)
     press(A)
-    assert said == [f"Slice {opened.current_slice} has no prediction to accept. Train first."]
+    assert said == [f"Slice {opened.current_slice + 1} has no prediction to accept. Train first."]
 
 
 def test_keys_without_a_case_do_nothing_bad(controller, qtbot):

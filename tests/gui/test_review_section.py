@@ -54,7 +54,7 @@ def test_without_a_case_nothing_can_be_pressed(controller, qtbot):
 
 
 def test_it_says_what_is_in_view(predicted, section, qtbot):
-    assert "slice 5" in section.state_text.text()
+    assert "slice 6" in section.state_text.text()  # the window counts from 1
     assert "predicted, confidence 90%" in section.state_text.text()
     predicted.view.go_to(8)
     qtbot.waitUntil(lambda: "labelled by hand" in section.state_text.text())
@@ -65,7 +65,7 @@ def test_it_says_what_is_in_view(predicted, section, qtbot):
 
 def test_go_shows_the_slice_that_is_worth_labelling(predicted, section):
     found = predicted.view.suggestion()
-    assert f"slice {found.index}" in section.next_text.text()
+    assert f"slice {found.index + 1}" in section.next_text.text()
     assert found.reason in section.next_text.text()
     section.go_button.click()
     assert predicted.current_slice == found.index
@@ -175,7 +175,7 @@ def test_manual_paint_is_only_replaced_when_the_person_says_so(predicted, sectio
     section.refresh()
     section.correct_button.click()
     assert len(asked) == 1
-    assert "painted slice 8 by hand" in asked[0]
+    assert "painted slice 9 by hand" in asked[0]
     manual = predicted.session.labels.manual(8)
     if yes:
         assert not manual.any()

@@ -142,7 +142,7 @@ def test_the_fill_bucket_asks_before_it_floods_an_unlabelled_slice(controller, c
     assert not layer.data[8].any()  # not before the answer
     qtbot.waitUntil(lambda: bool(asked))
     qtbot.wait(50)
-    assert asked[0].startswith("Fill 100% of slice 8 with class 1?")
+    assert asked[0].startswith("Fill 100% of slice 9 with class 1?")
     controller.flush()
     assert controller.session.labels.labelled == ([3, 8] if yes else [3])
     assert layer.data[8].all() == yes

@@ -44,6 +44,10 @@ class ArrayCase(VolumeCase):
         """Whether the array is 2-D."""
         return len(self._voxels.file_shape) == 2
 
+    def patient_position(self, i: int, row: float, column: float) -> None:
+        """Return None: an array lies in no patient."""
+        return
+
     def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> ReadLabels:
         """Read a label file, or for a picture a mask picture of the same size. See `VolumeCase.read_labels`."""
         path = Path(path)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.geometry import Plane
-from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.errors import LabelError, naming_slices
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,23 @@ class Case(Slices):
             LabelError: the labels do not fit the case, or hold invalid values.
         """
 
+    def patient_position(self, i: int, row: float, column: float) -> tuple[float, float, float] | None:
+        """Return where a place on slice `i` lies in the patient: mm to the right, to the front, to the head (RAS).
+
+        Args:
+            i: the slice.
+            row: in pixels; the centre of the first one is 0.
+            column: likewise.
+
+        Returns:
+            None where the file does not give the position or the orientation.
+        """
+        return None
+
+    def slice_parts(self, i: int) -> tuple[str | int, ...]:
+        """Return :meth:`slice_name` as parts of a message that names slices, see `errors.naming_slices`."""
+        return ("slice ", i) if self.kind == "volume" else (self.slice_name(i),)
+
     def require_slices(self, slices: Sequence[int]) -> list[int]:
         """Return the slice numbers sorted and without duplicates.
 
@@ -209,9 +226,8 @@ class Case(Slices):
         wrong = [i for i in slices if not 0 <= i < self.n_slices]
         if wrong:
             noun = "slice" if self.kind == "volume" else "picture"
-            numbers = f"they are numbered from 0 to {self.n_slices - 1}"
-            msg = f"{self.name}: {noun} {wrong[0]} does not exist; {numbers}. Check the numbers."
-            raise LabelError(msg)
+            named = (f"{self.name}: {noun} ", wrong[0], " does not exist; they are numbered from ")
+            raise LabelError(naming_slices(*named, 0, " to ", self.n_slices - 1, ". Check the numbers."))
         if not slices:
             msg = f"{self.name}: no slice is named. Name at least one labelled slice."
             raise LabelError(msg)

@@ -135,6 +135,21 @@ class VolumeCase(Case):
         self._index(i)
         return self._pixel
 
+    def patient_position(self, i: int, row: float, column: float) -> tuple[float, float, float] | None:
+        """Return where a place on slice `i` lies in the patient, as :meth:`Case.patient_position`."""
+        self._index(i)
+        grid = self.grid
+        if not (grid.known and grid.oriented):
+            return None
+        index = np.zeros(3)
+        for axis, flip, at in zip(self._layout.axes, self._layout.flips, (i, row, column), strict=True):
+            index[axis] = grid.shape[axis] - 1 - at if flip else at
+        if grid.offsets is not None:
+            step = np.linalg.norm(grid.affine[:3, 2])
+            index[2] = np.interp(index[2], np.arange(len(grid.offsets)), grid.offsets) / step
+        x, y, z = (float(value) for value in (grid.affine @ [*index, 1.0])[:3])
+        return x, y, z
+
     def slice_name(self, i: int) -> str:
         """Return "slice 12"."""
         return f"slice {self._index(i)}"

@@ -10,7 +10,10 @@ from typing import Any
 
 from napari.layers import Layer
 from qtpy.compat import isalive
-from qtpy.QtWidgets import QOpenGLWidget, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QOpenGLWidget, QWidget
+
+_MARGIN = 6  # pixels from the edge of the canvas
 
 
 def write_on_canvas(viewer: Any, name: str, text: str, position: str, size: int = 14) -> None:
@@ -40,6 +43,33 @@ def write_on_canvas(viewer: Any, name: str, text: str, position: str, size: int 
         overlay.visible = bool(text)
 
 
+def label_canvas(viewer: Any, name: str, text: str) -> None:
+    """Show a line in the top left corner of the canvas, or hide it if it is empty.
+
+    A label of Qt, because new letters on the canvas itself take napari a tenth of a second at each step.
+
+    Args:
+        viewer: of napari.
+        name: of the label, by which it is replaced.
+        text: plain.
+    """
+    canvas = canvas_widget(viewer)
+    if canvas is None:
+        return
+    label = canvas.findChild(QLabel, name)
+    if label is None:
+        label = QLabel(canvas)
+        label.setObjectName(name)
+        label.setTextFormat(Qt.TextFormat.PlainText)
+        label.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        label.setStyleSheet("background-color: rgba(0, 0, 0, 170); color: white; padding: 1px 5px;")
+        label.move(_MARGIN, _MARGIN)
+    if label.text() != text:
+        label.setText(text)
+        label.adjustSize()
+    label.setVisible(bool(text))
+
+
 def canvas_widget(viewer: Any) -> QWidget | None:
     """The widget of the canvas; None without a window."""
     window: Any = getattr(viewer.window, "_qt_window", None)
@@ -47,6 +77,28 @@ def canvas_widget(viewer: Any) -> QWidget | None:
         return None
     found: QWidget | None = window.centralWidget().findChild(QOpenGLWidget)
     return found
+
+
+def slice_sliders(viewer: Any) -> list[Any]:
+    """Napari's sliders below the canvas, one for each axis; none where this napari has others."""
+    try:
+        from napari._qt.widgets.qt_dims_slider import QtDimSliderWidget
+    except ImportError:
+        return []
+    window: Any = getattr(viewer.window, "_qt_window", None)
+    if window is None or not isalive(window):  # type: ignore[no-untyped-call]
+        return []
+    needed = ("_update_slice_labels", "_set_slice_from_label", "curslice_label", "totslice_label")
+    found = window.centralWidget().findChildren(QtDimSliderWidget)
+    return [slider for slider in found if all(hasattr(slider, name) for name in needed)]
+
+
+def scale_bar(viewer: Any) -> Any:
+    """Napari's scale bar; None where this napari has another."""
+    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    if overlays is not None:
+        return overlays.get("scale_bar")
+    return getattr(viewer, "scale_bar", None)
 
 
 def drawn_node(viewer: Any, layer: Layer) -> Any:

@@ -230,9 +230,9 @@ class CasesSection(QWidget):
         if found is None or case is None:
             self.next_text.setText("Every case is done or labelled.")
         else:
-            self.next_text.setText(
-                f"Label next: <b>{escape(case.name)}</b>, slice {found.index}<br>{escape(found.reason)}"
-            )
+            names = case.record.names
+            name = names[found.index] if names else f"slice {found.index + 1}"
+            self.next_text.setText(f"Label next: <b>{escape(case.name)}</b>, {escape(name)}<br>{escape(found.reason)}")
 
     def _show_menu(self, place: Any) -> None:
         case = self.table.cases.case(self.table.indexAt(place).row())

@@ -19,6 +19,7 @@ from napari_dinoaugseg.gui.labelling import Labelling
 from napari_dinoaugseg.gui.live import LiveWork
 from napari_dinoaugseg.gui.paint_rules import PaintRules
 from napari_dinoaugseg.gui.project import ProjectWork
+from napari_dinoaugseg.gui.reading import Reading
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.smart import SmartScribble
@@ -60,6 +61,7 @@ class Controller:
         windowing: the intensity window under the hand.
         surfaces: the classes in three dimensions.
         judging: how predictions are drawn against the image.
+        reading: which slice is in view and what lies under the cursor, in words and numbers.
         paint_rules: what the painting tools may change.
         saving: saves the session to disk.
         sessions: saved sessions of the case that can be resumed.
@@ -104,6 +106,7 @@ class Controller:
         self.windowing = WindowDrag(self)
         self.surfaces = Surfaces(self)
         self.judging = Judging(self)
+        self.reading = Reading(self)
         self.paint_rules = PaintRules(self)
         self.jobs = Jobs(self)
         self.saving = Saving(self)
@@ -119,6 +122,7 @@ class Controller:
             self.smart,
             self.surfaces,
             self.judging,
+            self.reading,
             Looking(self),
             FillGuard(self),
             self.paint_rules,
@@ -225,6 +229,7 @@ class Controller:
         self.windowing.dispose()
         self.surfaces.dispose()
         self.judging.dispose()
+        self.reading.dispose()
         self.saving.end()
         self.project.dispose()
         self.closed = True

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayou
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.widgets import confirmed
-from napari_dinoaugseg.gui.words import counted
+from napari_dinoaugseg.gui.words import counted, slice_name
 from napari_dinoaugseg.session.labels import Status
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def accept_and_go_on(controller: Controller) -> None:
     found = controller.view.suggestion()
     if found is not None:
         controller.view.go_to(found.index)
-        accepted, name = session.case.slice_name(here), session.case.slice_name(found.index)
+        accepted, name = slice_name(session.case, here), slice_name(session.case, found.index)
         words = f"{accepted} accepted; Ctrl+Z undoes it. {name}: {found.reason}."
         words = words[0].upper() + words[1:] if session.case.kind == "volume" else words
         controller.notify(words, "slice")
@@ -53,7 +53,7 @@ def correct(controller: Controller, parent: QWidget | None = None) -> None:
     # On scribbled slices only unknown pixels are filled, so nothing is replaced.
     painted = session.labels.status(here) is Status.MANUAL and here not in session.labels.open_slices
     if painted and session.labels.predicted(here) is not None:
-        name = session.case.slice_name(here)
+        name = slice_name(session.case, here)
         text = f"You painted {name} by hand. Replace it by the prediction? Ctrl+Z undoes it."
         if not confirmed(parent, "Replace what you painted?", text):
             return

@@ -39,7 +39,7 @@ from napari_dinoaugseg.gui.widgets import (
     row,
     sentence,
 )
-from napari_dinoaugseg.gui.words import counted
+from napari_dinoaugseg.gui.words import counted, slice_name
 from napari_dinoaugseg.session.labels import Status
 from napari_dinoaugseg.session.pixel_counts import volumes_ml
 
@@ -271,7 +271,7 @@ class LabelSection(QWidget):
             widget.setVisible(has_names)
         if session is not None and has_names:
             here = self.controller.current_slice
-            self.picture.show_text(session.case.slice_name(here))
+            self.picture.show_text(slice_name(session.case, here))
             self.position.setText(f"picture {here + 1} of {session.case.n_slices}")
 
     # --- doing ------------------------------------------------------------------------------------------------------
@@ -396,7 +396,7 @@ class SliceStrip(QWidget):
             confidence = session.labels.confidence.get(index)
             if confidence is not None and self.statuses[index] is Status.PREDICTED:
                 extra = f", confidence {confidence:.0%}{extra}"
-            words = f"{session.case.slice_name(index)}: {WORDS[self.statuses[index]]}{extra}"
+            words = f"{slice_name(session.case, index)}: {WORDS[self.statuses[index]]}{extra}"
             QToolTip.showText(self.mapToGlobal(event.pos()), words, self)
 
     def _jump(self, event: Any) -> None:

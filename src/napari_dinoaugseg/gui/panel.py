@@ -22,7 +22,7 @@ from napari_dinoaugseg.gui.saving import describe, when
 from napari_dinoaugseg.gui.smart_box import smart_advice
 from napari_dinoaugseg.gui.train_section import Head, TrainSection
 from napari_dinoaugseg.gui.widgets import Collapsible, button, choice, column, quietly, row, sentence, single_shot
-from napari_dinoaugseg.gui.words import counted, noun_of
+from napari_dinoaugseg.gui.words import counted, in_words, noun_of, slice_name
 from napari_dinoaugseg.session.labels import UNKNOWN
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ class ResumeBar(QFrame):
             widget.setEnabled(not self.controller.jobs.busy)
         if problems:
             self.text.setText("Your labels are back, but not all of them could be read:")
-            self.problems.setPlainText("\n".join(problems))
+            self.problems.setPlainText("\n".join(in_words(problem) for problem in problems))
         elif read_only:
             self.text.setText(read_only)
         elif offers:
@@ -443,7 +443,7 @@ def _after_training(controller: Controller, session: Session, noun: str) -> str:
         return "Press Predict to see masks on the other slices."
     if new:
         return f"{counted(new, noun)} labelled since the last training. Press Train to learn from that too."
-    name = session.case.slice_name(found.index)
+    name = slice_name(session.case, found.index)
     end = _FINISH if is_of_project else "Export when you are satisfied."
     return f"4. Look at {name} ({found.reason}): accept it, or correct it and train again. {end}"
 

@@ -446,7 +446,8 @@ class ProjectWork(QObject):
                     added.new, added.known = added.new + is_new, added.known + (not is_new)
                     if earlier is not None and earlier.reason:
                         saved = when(earlier.saved)
-                        added.notices.append(f"{case.name}: labels of {saved} were left behind. {earlier.reason}")
+                        reason = in_words(earlier.reason)
+                        added.notices.append(f"{case.name}: labels of {saved} were left behind. {reason}")
                     elif earlier is not None:
                         added.labelled += 1
                     self._added.emit(project, (case, picture, project.status(case, quick=True)))

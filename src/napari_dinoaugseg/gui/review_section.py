@@ -13,7 +13,7 @@ from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.keys import accept_and_go_on, accept_certain, correct, reject, tooltip
 from napari_dinoaugseg.gui.surface_box import SurfaceBox
 from napari_dinoaugseg.gui.widgets import Chart, button, column, quietly, row, sentence
-from napari_dinoaugseg.gui.words import counted
+from napari_dinoaugseg.gui.words import counted, slice_name
 from napari_dinoaugseg.session.labels import Status
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class ReviewSection(QWidget):
         elif found is None:
             self.next_text.setText("Every slice is labelled.")
         else:
-            name = session.case.slice_name(found.index)
+            name = slice_name(session.case, found.index)
             self.next_text.setText(f"Next to label: <b>{escape(name)}</b><br>{found.reason}")
 
     def _show_slice(self, session: Session | None) -> None:
@@ -180,7 +180,7 @@ class ReviewSection(QWidget):
             return
         confidence = session.labels.confidence.get(here)
         sure = f", confidence {confidence:.0%}" if confidence is not None and status is Status.PREDICTED else ""
-        name = session.case.slice_name(here)
+        name = slice_name(session.case, here)
         self.state_text.setText(f"In view: <b>{escape(name)}</b>, {_WORDS[status]}{sure}")
 
     def _show_accept_all(self, session: Session | None) -> None:

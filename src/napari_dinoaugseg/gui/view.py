@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QApplication, QOpenGLWidget
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import axis_order
 from napari_dinoaugseg.gui.widgets import confirmed
+from napari_dinoaugseg.gui.words import slice_name
 from napari_dinoaugseg.session.labels import BACKGROUND
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ class View:
             controller.notify("Every slice is labelled.")
             return
         self.go_to(found.index)
-        name = controller.session.case.slice_name(found.index).capitalize()
-        controller.notify(f"{name}: {found.reason}.", "slice")
+        name = slice_name(controller.session.case, found.index)
+        controller.notify(f"{name[0].upper()}{name[1:]}: {found.reason}.", "slice")
 
     def restore_layers(self) -> None:
         """Restore layers that were removed from the viewer, with all labels."""
@@ -383,7 +384,7 @@ class FillGuard:
         share = _reach(area, seed, contiguous=layer.contiguous)
         if share <= _FLOOD:
             return ""
-        name = session.case.slice_name(place[layers.axis]) if layers.axis not in axes else "this view"
+        name = slice_name(session.case, place[layers.axis]) if layers.axis not in axes else "this view"
         word = {entry.number: entry.name for entry in session.labels.classes}.get(new_label, f"class {new_label}")
         if new_label == BACKGROUND:
             word = "background"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_dinoaugseg.errors import DinoAugSegError, Hint, with_remedy
+from napari_dinoaugseg.errors import DinoAugSegError, Hint, Message, with_remedy
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.case import Case
@@ -54,13 +54,25 @@ REMEDIES: dict[Hint, str] = {
 
 
 def in_words(what: str | DinoAugSegError) -> str:
-    """An error or a notice as the panel shows it: what is wrong, then what to do about it in the panel."""
-    return with_remedy(what.message if isinstance(what, DinoAugSegError) else what, REMEDIES)
+    """An error or a notice as the panel shows it: what is wrong, then what to do about it in the panel.
+
+    Slices are counted from 1, as everywhere in the window.
+    """
+    message = Message(what.message if isinstance(what, DinoAugSegError) else what)
+    return with_remedy(message.reworded(message.in_window), REMEDIES)
 
 
 def noun_of(case: Case) -> str:
     """The noun for what a case consists of."""
     return "slice" if case.kind == "volume" else "picture"
+
+
+def slice_name(case: Case, index: int) -> str:
+    """A slice as the window names it: "slice 13" for index 12, since people count from 1; or the name of a picture.
+
+    Files, reports and the command count slices from 0.
+    """
+    return f"slice {index + 1}" if case.kind == "volume" else case.slice_name(index)
 
 
 def counted(count: int, noun: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from napari_dinoaugseg.errors import DinoAugSegError
+from napari_dinoaugseg.errors import DinoAugSegError, joined
 from napari_dinoaugseg.session.project import Project, ProjectCase
 from napari_dinoaugseg.session.store import SavedSession, SessionStore, saved_sessions
 
@@ -52,9 +52,9 @@ def take_earlier(project: Project, case: ProjectCase, root: Path | None = None) 
         earlier.close()  # without the lock nothing is changed in loading, not even a damaged file set aside
         snapshot, problems = earlier.load()
     except DinoAugSegError as error:
-        return Earlier(saved, str(error))
+        return Earlier(saved, error.message)
     if problems:
-        return Earlier(saved, " ".join(problems))
+        return Earlier(saved, joined(problems))
     known = {entry.number: entry.name for entry in project.classes}
     for entry in snapshot.book.classes:
         if known.get(entry.number, entry.name) != entry.name:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import UNKNOWN, Segment
-from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.errors import LabelError, naming_slices
 
 __all__ = ["UNKNOWN", "BookContent", "Changed", "LabelBook", "Labels", "SliceLabels", "Status"]
 
@@ -424,7 +424,7 @@ class LabelBook:
         """The training target of a labelled slice, (H, W), UNKNOWN where no label was given."""
         labels = self._slices.get(index, _NOTHING).labels
         if labels is None:
-            msg = f"Slice {index} is not labelled."
+            msg = naming_slices("Slice ", index, " is not labelled.")
             raise LabelError(msg)
         return labels
 
@@ -625,7 +625,9 @@ class LabelBook:
         """
         strokes = self.of_slice(index).strokes
         if strokes is None:
-            msg = f"Slice {index} has no strokes. Draw one inside, and one of the background around it."
+            msg = naming_slices(
+                "Slice ", index, " has no strokes. Draw one inside, and one of the background around it."
+            )
             raise LabelError(msg)
         kept = self._checked(index, labels, [entry.number for entry in self._classes])
         one = SliceLabels(manual=kept, drawn=replace(strokes, taken=True))
@@ -661,7 +663,7 @@ class LabelBook:
             self._check_index(index)
             predicted = self._predicted.get(index)
             if predicted is None:
-                msg = f"Slice {index} has no prediction to accept. Train first."
+                msg = naming_slices("Slice ", index, " has no prediction to accept. Train first.")
                 raise LabelError(msg)
             made[index] = SliceLabels(accepted=self._checked(index, predicted.labels, numbers), seen=predicted.seen)
         self._do(_Action(self._differing(made)))
@@ -690,11 +692,11 @@ class LabelBook:
         """
         labels = self.of_slice(index)
         if labels.manual is not None and not overwrite:
-            msg = f"Slice {index} has manual labels. Copying the prediction would overwrite them."
+            msg = naming_slices("Slice ", index, " has manual labels. Copying the prediction would overwrite them.")
             raise LabelError(msg)
         source = labels.accepted if labels.accepted is not None else self.predicted(index)
         if source is None:
-            msg = f"Slice {index} has no prediction to copy. Train first."
+            msg = naming_slices("Slice ", index, " has no prediction to copy. Train first.")
             raise LabelError(msg)
         seen = labels.seen if labels.accepted is not None else self.is_seen("predicted", index)
         self.label({index: source}, seen=seen)
@@ -734,7 +736,9 @@ class LabelBook:
         for number in sorted({entry.number for entry in self._classes} - set(numbers)):
             held = [i for i, one in self._slices.items() if one.labels is not None and (one.labels == number).any()]
             if held:
-                msg = f"Class {number} is on slice {min(held)}. Remove the class with its labels first."
+                msg = naming_slices(
+                    f"Class {number} is on slice ", min(held), ". Remove the class with its labels first."
+                )
                 raise LabelError(msg)
         self._do(_Action(classes=chosen if chosen != self._classes else None))
 
@@ -919,19 +923,21 @@ class LabelBook:
         known = [entry.number for entry in self._classes] if numbers is None else numbers
         foreign = foreign_values(labels, known)
         if foreign:
-            msg = f"Labels for slice {index} hold the value {foreign[0]}, which is not a class."
+            msg = naming_slices("Labels for slice ", index, f" hold the value {foreign[0]}, which is not a class.")
             raise LabelError(msg)
 
     def _require_shape(self, index: int, labels: NDArray[np.integer]) -> None:
         self._check_index(index)
         shape = self._shape_of(index)
         if labels.shape != shape:
-            msg = f"Labels for slice {index} have the shape {labels.shape}; the slice has {shape}."
+            msg = naming_slices("Labels for slice ", index, f" have the shape {labels.shape}; the slice has {shape}.")
             raise LabelError(msg)
 
     def _check_index(self, index: int) -> None:
         if not 0 <= index < self.n_slices:
-            msg = f"Slice {index} does not exist; the case has slices 0 to {self.n_slices - 1}."
+            msg = naming_slices(
+                "Slice ", index, " does not exist; the case has slices ", 0, " to ", self.n_slices - 1, "."
+            )
             raise LabelError(msg)
 
     def _replace_class(self, number: int, **changes: Any) -> None:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from napari_dinoaugseg.case import Case, PictureCase, VolumeCase
 from napari_dinoaugseg.case.files import atomic_folder, check_parent, counted, listed
-from napari_dinoaugseg.errors import LabelError, OutputError
+from napari_dinoaugseg.errors import LabelError, OutputError, naming_slices
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, LabelClass, Labels, Status, foreign_values, new_class
 
 IMAGES, LABELS, DESCRIPTION = "imagesTr", "labelsTr", "dataset.json"
@@ -365,8 +365,9 @@ class _Writer:
             return np.full(case.slice_shape(i), self.ignore, np.uint16)
         foreign = foreign_values(labels, self.label_of)
         if foreign:
-            msg = f"{case.name}, {case.slice_name(i)}: its labels hold the value {foreign[0]}, which is not a class."
-            raise LabelError(f"{msg} Add class {foreign[0]}, or remove these labels.")
+            what = f": its labels hold the value {foreign[0]}, which is not a class."
+            remedy = f" Add class {foreign[0]}, or remove these labels."
+            raise LabelError(naming_slices(f"{case.name}, ", *case.slice_parts(i), what + remedy))
         target: Labels = self._table[labels]
         return target
 

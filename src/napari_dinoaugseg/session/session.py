@@ -211,7 +211,7 @@ class Session:
         try:
             self.labels.label(loaded, classes=with_segments(self.labels.classes, numbers, read.segments))
         except LabelError as error:
-            msg = f"{path}: {error}"
+            msg = error.message.after(f"{path}: ")
             raise LabelError(msg) from error
         return sorted(loaded)
 

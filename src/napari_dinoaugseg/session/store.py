@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case
-from napari_dinoaugseg.errors import Hint, OutputError, SessionError
+from napari_dinoaugseg.errors import Hint, Message, OutputError, SessionError, naming_slices
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.index import (
@@ -266,7 +266,8 @@ class SessionStore:
             try:
                 labels = read_slice(path, self._case.slice_shape(number))
             except DamagedSliceError as error:
-                problems.append(f"{self._case.slice_name(number)}: the {layer} labels are {error}")
+                named = self._case.slice_parts(number)
+                problems.append(naming_slices(*named, f": the {layer} labels are {error}"))
                 self._set_aside(path)
                 continue
             labels.setflags(write=False)
@@ -314,8 +315,10 @@ def _with_found(classes: list[LabelClass], layers: Mapping[str, Mapping[int, Lab
     return sorted([*classes, *(new_class(number) for number in lost)], key=lambda entry: entry.number)
 
 
-def _sentence(problem: str) -> str:
-    return f"{problem[0].upper()}{problem[1:]}."
+def _sentence(problem: str) -> Message:
+    message = Message(problem)
+    text, in_window = (f"{words[0].upper()}{words[1:]}." for words in (message, message.in_window))
+    return message.reworded(text, in_window)
 
 
 @contextmanager
