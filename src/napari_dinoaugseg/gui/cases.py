@@ -213,6 +213,9 @@ class Cases:
         if controller.session.labels.labelled:
             msg = "The plane cannot change any more: slices are labelled. Clear them first, or open the case again."
             raise CaseError(msg)
+        if controller.session.measures:
+            msg = "The plane cannot change any more: slices are measured. Remove the measures first (Measure section)."
+            raise CaseError(msg)
         case, options = case_in_plane(controller.session.case, plane), self.options
         window = controller.view.window
         self.begin(case, image=None if spare_layers(controller.layers) is not None else self._image_for(plane))
@@ -295,6 +298,7 @@ class Cases:
             return []
         controller.surfaces.leave()
         controller.flush()
+        controller.ruler.leave()
         saved = controller.saving.end()
         controller.project.left()
         session.close()

@@ -20,6 +20,7 @@ from napari_dinoaugseg.gui.live import LiveWork
 from napari_dinoaugseg.gui.paint_rules import PaintRules
 from napari_dinoaugseg.gui.project import ProjectWork
 from napari_dinoaugseg.gui.reading import Reading
+from napari_dinoaugseg.gui.ruler import Ruler
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.smart import SmartScribble
@@ -62,6 +63,7 @@ class Controller:
         surfaces: the classes in three dimensions.
         judging: how predictions are drawn against the image.
         reading: which slice is in view and what lies under the cursor, in words and numbers.
+        ruler: takes lengths and angles on the slices, and draws them.
         paint_rules: what the painting tools may change.
         saving: saves the session to disk.
         sessions: saved sessions of the case that can be resumed.
@@ -107,6 +109,7 @@ class Controller:
         self.surfaces = Surfaces(self)
         self.judging = Judging(self)
         self.reading = Reading(self)
+        self.ruler = Ruler(self)
         self.paint_rules = PaintRules(self)
         self.jobs = Jobs(self)
         self.saving = Saving(self)
@@ -123,6 +126,7 @@ class Controller:
             self.surfaces,
             self.judging,
             self.reading,
+            self.ruler,
             Looking(self),
             FillGuard(self),
             self.paint_rules,
@@ -230,6 +234,7 @@ class Controller:
         self.surfaces.dispose()
         self.judging.dispose()
         self.reading.dispose()
+        self.ruler.dispose()
         self.saving.end()
         self.project.dispose()
         self.closed = True

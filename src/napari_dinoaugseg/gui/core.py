@@ -29,6 +29,7 @@ class Change(Flag):
     PROPOSAL = auto()  # what Smart scribble proposes, or asks for
     SAVING = auto()  # whether the labels are on disk
     SAVED_SESSIONS = auto()  # which saved sessions can be resumed
+    MEASURES = auto()  # lengths and angles on slices, or the tool that takes them
     PROJECT = auto()  # the project, its cases or their order, or how far one of them is
 
 

@@ -166,6 +166,10 @@ KEYS: tuple[Key, ...] = (
         "flicker between the prediction of this round and of the last (tap, or hold)",
         lambda c: c.judging.flicker.press(),
     ),
+    Key("ruler", "R", "measure a distance: drag from end to end", lambda c: c.ruler.take("distance")),
+    Key(
+        "angle", "Shift-R", "measure an angle: click an end, the vertex, the other end", lambda c: c.ruler.take("angle")
+    ),
     Key("smart", "S", "switch Smart scribble on or off", lambda c: c.smart.switch(not c.smart.is_on)),
     Key("background", "D", "draw the background, or the class again (with scribbles)", lambda c: c.smart.swap()),
     Key("next_case", "Shift-N", "open the next case of the project", lambda c: c.project.step(1)),

@@ -17,6 +17,7 @@ from napari_dinoaugseg.gui.export_section import ExportSection
 from napari_dinoaugseg.gui.jobs import PREDICTING, TRAINING
 from napari_dinoaugseg.gui.keys import bind_keys, show_help, tooltip, unbind_keys
 from napari_dinoaugseg.gui.label_section import ClassesSection, LabelSection
+from napari_dinoaugseg.gui.measure_section import MeasureSection
 from napari_dinoaugseg.gui.review_section import ReviewSection
 from napari_dinoaugseg.gui.saving import describe, when
 from napari_dinoaugseg.gui.smart_box import smart_advice
@@ -85,6 +86,7 @@ class Panel(QWidget):
         self.label = LabelSection(controller)
         self.train = TrainSection(controller, self.head)
         self.review = ReviewSection(controller)
+        self.measure = MeasureSection(controller)
         self.export = ExportSection(controller)
         self.folds = {
             title: Collapsible(title, section, opened=opened)
@@ -95,6 +97,7 @@ class Panel(QWidget):
                 ("Label", self.label, True),
                 ("Train", self.train, True),
                 ("Review", self.review, False),
+                ("Measure", self.measure, False),
                 ("Export", self.export, False),
             )
         }
@@ -144,7 +147,14 @@ class Panel(QWidget):
         if what & Change.SLICE and self._slice not in (None, self.controller.current_slice):
             self._clear_message()
         if what & ~(
-            Change.SELECTION | Change.SLICE | Change.TOOL | Change.WINDOW | Change.SAVING | Change.PROJECT | Change.LIVE
+            Change.SELECTION
+            | Change.SLICE
+            | Change.TOOL
+            | Change.WINDOW
+            | Change.SAVING
+            | Change.PROJECT
+            | Change.LIVE
+            | Change.MEASURES
         ):
             self.refresh()
 

@@ -120,7 +120,7 @@ class Reading:
     def _status(self, layer: Layer, position: Any = None, **options: Any) -> dict[str, str]:
         """What napari shows of a position in the world; called in a thread of napari, and only reads."""
         status: dict[str, str] = type(layer).get_status(layer, position, **options)
-        place = self._under(position, world=bool(options.get("world")))
+        place = self.place_of(position) if options.get("world") else None
         session = self.controller.session
         if place is None or session is None:
             return status
@@ -129,12 +129,12 @@ class Reading:
         words += self._values(position, options)
         return {**status, "coordinates": "   ".join(words)}
 
-    def _under(self, position: Any, *, world: bool) -> tuple[int, float, float] | None:
+    def place_of(self, position: Any) -> tuple[int, float, float] | None:
         """The slice, row and column of a position in the world; None outside the case, and in 3-D."""
         session, layers = self.controller.session, self.controller.layers
         placed = layers.manual or layers.prediction if layers is not None else None
         viewer = self.controller.viewer
-        if session is None or layers is None or placed is None or position is None or not world:
+        if session is None or layers is None or placed is None or position is None:
             return None
         if viewer.dims.ndisplay != 2 or len(position) < placed.ndim:
             return None

@@ -43,7 +43,7 @@ _PATIENCE = 2.0  # seconds that training, exporting etc. wait for the disk; writ
 _AT_THE_END = 10.0  # seconds that closing waits for the disk
 
 _AT_ONCE = Change.LABELS | Change.CLASSES | Change.SETTINGS
-_IN_A_WHILE = Change.PREDICTIONS | Change.SLICE | Change.SELECTION | Change.WINDOW
+_IN_A_WHILE = Change.PREDICTIONS | Change.SLICE | Change.SELECTION | Change.WINDOW | Change.MEASURES
 
 T = TypeVar("T")
 
@@ -194,7 +194,7 @@ class Saving(QObject):
             return
         snapshot = self._session.snapshot(self._view())
         if self._autosave is None:
-            if snapshot.book.is_empty:  # a case without labels leaves no files
+            if snapshot.book.is_empty and not self._session.measures:  # a case without labels leaves no files
                 self._dirty = False
                 return
             if not self._known:
@@ -488,6 +488,7 @@ def describe(saved: SavedSession, noun: str = "slice") -> str:
         (saved.n_accepted, f"{saved.n_accepted} accepted"),
         (saved.n_predicted, f"{saved.n_predicted} predicted"),
         (saved.rounds, counted(saved.rounds, "training")),
+        (saved.n_measures, counted(saved.n_measures, "measure")),
     )
     parts = [words for count, words in counts if count]
     if not parts:

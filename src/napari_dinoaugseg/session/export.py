@@ -20,6 +20,7 @@ from napari_dinoaugseg.case.files import atomic_file, check_parent, stem_of, suf
 from napari_dinoaugseg.case.itksnap import write_descriptions
 from napari_dinoaugseg.errors import OutputError
 from napari_dinoaugseg.session.labels import EVERYTHING, LabelClass, Labels, Status, to_plain
+from napari_dinoaugseg.session.measures import described
 from napari_dinoaugseg.session.pixel_counts import volumes_ml
 from napari_dinoaugseg.session.session import Session, write_mask
 
@@ -44,7 +45,8 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
         None if the voxel size is unknown), ``slices`` (numbers of the manual, accepted and predicted ones; ``unseen``:
         those with computed labels in the mask that nobody has looked at; ``in_mask``: the layers in the mask),
         ``confidence`` of predicted slices by number, ``encoder`` and ``device`` (None without a model), ``settings``,
-        ``rounds``, ``versions``, ``created`` (ISO 8601).
+        ``rounds``, ``measures`` (see :func:`~napari_dinoaugseg.session.measures.described`), ``versions``, ``created``
+        (ISO 8601). Slices are numbered from 0.
     """
     wanted = tuple(include)
     book, case = session.labels, session.case
@@ -83,6 +85,7 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
             }
             for done in session.history
         ],
+        "measures": described(session),
         "versions": package_versions(),
     }
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from napari_dinoaugseg.case import Case, Slices, VolumeCase
 from napari_dinoaugseg.case.case import MaskOf, ReadLabels, Segment
 from napari_dinoaugseg.case.joint import JointSlices
+from napari_dinoaugseg.case.measure import Measure, measures_from, measures_to_plain
 from napari_dinoaugseg.errors import (
     CheckpointError,
     ClusterError,
@@ -140,6 +141,7 @@ class Session:
         labels: the label book.
         pixel_counts: counts the pixels of its classes.
         last_round: the predictions before the last round changed them.
+        measures: lengths and angles on its slices, in the order in which they were taken.
         history: one entry for each training.
         seconds: of the last training and the predictions after it, by stage: ``encode``, ``train``, ``predict``; a new
             mapping after each.
@@ -160,6 +162,7 @@ class Session:
         self.labels = LabelBook(case.slice_shape, case.n_slices)
         self.pixel_counts = PixelCounts()
         self.last_round = LastRound()
+        self.measures: list[Measure] = []
         self.history: list[Round] = []
         self._config = config or ComputeConfig()
         self._make_compute = make_compute
@@ -665,9 +668,8 @@ class Session:
     def snapshot(self, view: Mapping[str, Any] | None = None) -> Snapshot:
         """The state of the session; later changes do not affect it. Call it in the thread that changes the labels."""
         model = self._model or self._unusable
-        return Snapshot(
-            self.labels.content(), self.settings, tuple(self.history), model, dict(view or {}), self.model_settings
-        )
+        kept = dict(view or {}) | ({"measures": measures_to_plain(self.measures)} if self.measures else {})
+        return Snapshot(self.labels.content(), self.settings, tuple(self.history), model, kept, self.model_settings)
 
     def resume(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot of the same case, which replaces everything.
@@ -678,6 +680,7 @@ class Session:
         self.labels.take_content(snapshot.book)
         self.close()
         self.settings, self.history, self._round = snapshot.settings, list(snapshot.history), None
+        self.measures = measures_from(snapshot.view.get("measures"), self.case.n_slices)
         self._model, self._unusable = snapshot.model, None
         # Older versions saved no settings with a model: they were always those of the session.
         trained_with = snapshot.model_settings or snapshot.settings

@@ -30,6 +30,7 @@ from filelock import FileLock, Timeout
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.case.measure import measures_from
 from napari_dinoaugseg.errors import Hint, Message, OutputError, SessionError, naming_slices
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
@@ -356,6 +357,7 @@ class SavedSession:
         n_accepted: slices with accepted predictions.
         n_predicted: slices with predictions.
         rounds: number of trainings.
+        n_measures: measures on its slices.
     """
 
     folder: Path
@@ -365,6 +367,7 @@ class SavedSession:
     n_accepted: int
     n_predicted: int
     rounds: int
+    n_measures: int = 0
 
 
 def saved_sessions(fingerprint: str, root: Path | None = None) -> list[SavedSession]:
@@ -408,15 +411,17 @@ def _describe(folder: Path) -> SavedSession | None:
     except SessionError:  # of a newer version: listed, so that the person sees it
         return SavedSession(folder, _changed(folder), None, 0, 0, 0, 0)
     except DamagedIndexError:
-        saved, plane, rounds = _changed(folder), None, 0
+        saved, plane, rounds, measures = _changed(folder), None, 0, 0
     else:
         if index.slices is not None:
             layers = [layer for names in index.slices.values() for layer in names]
         saved, plane, rounds = index.saved, index.case.plane, len(index.rounds)
-    if not layers:
+        measures = len(measures_from(index.view.get("measures"), index.case.n_slices))
+    if not layers and not measures:
         return None
     count = layers.count
-    return SavedSession(folder, saved, plane, count("manual"), count("accepted"), count("predicted"), rounds)
+    counts = (count("manual"), count("accepted"), count("predicted"))
+    return SavedSession(folder, saved, plane, *counts, rounds, measures)
 
 
 def _changed(folder: Path) -> datetime:
