@@ -25,6 +25,7 @@ from napari_dinoaugseg.case.files import PICTURE_SUFFIXES
 from napari_dinoaugseg.cluster.connection import INSTALL, is_installed
 from napari_dinoaugseg.errors import DinoAugSegError, SeveralSeriesError
 from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.setup import follow_offline
 from napari_dinoaugseg.gui.widgets import (
     WINDOWS,
@@ -91,6 +92,8 @@ class CaseSection(QWidget):
             [plane.value for plane in Plane], "The direction of the slices; it can change until a slice is labelled"
         )
         self.plane.activated.connect(self._choose_plane)
+        self.planes_button = button("Three planes", "", self._switch_planes)
+        self.planes_button.setCheckable(True)
         self.window_choice = choice(
             [*WINDOWS, _OWN],
             "The grey values shown; presets are for CT, in Hounsfield units. What the model sees is set in the "
@@ -117,7 +120,7 @@ class CaseSection(QWidget):
             grid.addWidget(widget, position // 2, position % 2)
         form = QFormLayout()
         form.setSpacing(4)
-        form.addRow("Plane", self.plane)
+        form.addRow("Plane", row(self.plane, self.planes_button, stretch=0))
         form.addRow("Window", self.window_choice)
         form.addRow("Encoder", self.encoder)
         form.addRow("Compute on", self.machine)
@@ -127,6 +130,8 @@ class CaseSection(QWidget):
     def _on_change(self, what: Change) -> None:
         if what & (Change.SESSION | Change.SETTINGS | Change.WINDOW | Change.WORK):
             self.refresh()
+        elif what & (Change.VIEW | Change.LAYERS):
+            self._show_planes()
 
     def refresh(self) -> None:
         """Show the case and the settings."""
@@ -140,6 +145,7 @@ class CaseSection(QWidget):
         self.window_choice.setEnabled(session is None or not session.case.is_colour)
         is_volume = session is not None and session.case.kind == "volume"
         self.plane.setEnabled(idle and is_volume)
+        self._show_planes()
         if session is None:
             self.facts.setText("No case is open.")
             self.notes.hide()
@@ -158,6 +164,18 @@ class CaseSection(QWidget):
         self.facts.setText(text + ".")
         self.notes.setText("\n".join(f"Note: {as_sentence(in_words(notice))}" for notice in case.notices))
         self.notes.setVisible(bool(case.notices))
+
+    def _show_planes(self) -> None:
+        """Show whether the three planes are open, or why the case has none."""
+        planes = self.controller.planes
+        self.planes_button.setChecked(planes.is_open)
+        self.planes_button.setEnabled(planes.is_open or not planes.reason)
+        text = "Show the two other planes beside the view, with a crosshair in all three"
+        self.planes_button.setToolTip(planes.reason or tooltip(text, "three_planes"))
+
+    def _switch_planes(self) -> None:
+        self.controller.planes.switch(self.planes_button.isChecked())
+        self._show_planes()
 
     # --- opening ----------------------------------------------------------------------------------------------------
 

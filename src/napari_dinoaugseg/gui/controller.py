@@ -18,6 +18,7 @@ from napari_dinoaugseg.gui.judging import Judging
 from napari_dinoaugseg.gui.labelling import Labelling
 from napari_dinoaugseg.gui.live import LiveWork
 from napari_dinoaugseg.gui.paint_rules import PaintRules
+from napari_dinoaugseg.gui.planes import ThreePlanes
 from napari_dinoaugseg.gui.project import ProjectWork
 from napari_dinoaugseg.gui.reading import Reading
 from napari_dinoaugseg.gui.ruler import Ruler
@@ -65,6 +66,7 @@ class Controller:
         reading: which slice is in view and what lies under the cursor, in words and numbers.
         ruler: takes lengths and angles on the slices, and draws them.
         paint_rules: what the painting tools may change.
+        planes: the two other planes of the case, in views beside napari's own.
         saving: saves the session to disk.
         sessions: saved sessions of the case that can be resumed.
         followers: parts that are called immediately at each change.
@@ -111,6 +113,7 @@ class Controller:
         self.reading = Reading(self)
         self.ruler = Ruler(self)
         self.paint_rules = PaintRules(self)
+        self.planes = ThreePlanes(self)
         self.jobs = Jobs(self)
         self.saving = Saving(self)
         self.sessions = SessionActions(self)
@@ -131,6 +134,7 @@ class Controller:
             FillGuard(self),
             self.paint_rules,
             self.tools,
+            self.planes,
         ]
         self._pending = Change(0)
         self._timer = single_shot(self._emit_changes)
@@ -227,6 +231,7 @@ class Controller:
         if self.closed:
             return
         self._without_panel.pop(id(self.viewer), None)
+        self.planes.dispose()
         self.flush()
         self.smart.dispose()
         self.live.dispose()

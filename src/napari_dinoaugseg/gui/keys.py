@@ -175,6 +175,7 @@ KEYS: tuple[Key, ...] = (
     Key("next_case", "Shift-N", "open the next case of the project", lambda c: c.project.step(1)),
     Key("previous_case", "Shift-P", "open the previous case of the project", lambda c: c.project.step(-1)),
     Key("done_and_next", "Shift-D", "mark the case as done, and open the next", lambda c: c.project.done_and_next()),
+    Key("three_planes", "F3", "show or hide the three planes", lambda c: c.planes.switch(not c.planes.is_open)),
     *(
         Key(f"window_{name.replace(' ', '_')}", keys, f"show the image in the window '{name}'", _window(name))
         for keys, name in _WINDOW_KEYS
@@ -275,7 +276,14 @@ _STEPS = (
     "<b>Export</b>: write the mask in the geometry of the case.",
 )
 
-_MOUSE = (("Ctrl + drag, or drag with the middle button", "window (left, right) and level (up, down) of the image"),)
+_MOUSE = (
+    ("Ctrl + drag, or drag with the middle button", "window (left, right) and level (up, down) of the image"),
+    (
+        "Three planes",
+        "a click or drag in a small view, and Shift + click in any, moves the crosshair; the wheel goes "
+        "through its slices, the right button zooms, a double click shows all; a brush paints across slices",
+    ),
+)
 _OUTLINE_KEYS = (
     ("Enter", "take the outline of Smart scribble as painted"),
     ("Esc", "drop the outline; the strokes stay"),

@@ -183,6 +183,10 @@ class PaintRules:
         """Whether the rule forbids writing a label over one that is there."""
         return not self.over.allows(np.array([before], np.uint16), label, self._selected).item()
 
+    def may_replace(self, before: NDArray[np.uint16], label: int) -> NDArray[np.bool_]:
+        """Where the rule allows writing a label over canvas codes; a mask in their shape."""
+        return self.over.allows(before, label, self._selected)
+
     @property
     def name_of_rule(self) -> str:
         """What paint goes over, for a sentence: "what is free"."""

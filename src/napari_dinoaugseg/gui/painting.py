@@ -87,6 +87,7 @@ class Painting:
         self._announced: dict[int, bool] = {}  # slices of the last stroke; whether it went across
         self._drawing = False  # whether a mouse button is down on the layer
         self._reading_on = False  # whether the next paint continues the last action
+        self._across = False  # whether a stroke is drawn in another plane
         self._since = 0.0
         self._writing = False  # whether events of the layer come from our own changes
         self._withheld: list[Any] | None = None  # what a tool reports while it is filtered
@@ -118,7 +119,7 @@ class Painting:
         self._shown.clear()
         self._todo.clear()
         self._announced.clear()
-        self._drawing = self._reading_on = False
+        self._drawing = self._reading_on = self._across = False
         if layer is None:
             return None
         for emitter, handler in self._followed_events(layer):
@@ -216,6 +217,37 @@ class Painting:
         self._wipe(changed)
         self._reading_on = False
         self._look_soon()
+
+    # --- strokes across slices, drawn in a view of another plane ---
+
+    def begin_across(self) -> None:
+        """Read what follows until :meth:`end_across` as one stroke across slices."""
+        self._take_announced()
+        self._drawing, self._reading_on, self._across = True, False, True
+
+    def write_across(self, box: tuple[slice, slice, slice], values: NDArray[np.uint16]) -> None:
+        """Put labels into a box of the layer and draw them; they are read when the stroke ends.
+
+        Args:
+            box: in the axes of the layer.
+            values: canvas codes, in the shape of the box.
+        """
+        if self.layer is None or self._array is None:
+            return
+        self._array[box] = values
+        with self._silently():
+            self.layer.refresh(thumbnail=False, extent=False)
+
+    def end_across(self, indices: Iterable[int]) -> None:
+        """Read the stroke into the label book, as one action.
+
+        Args:
+            indices: the slices that it may have changed. Those without labels become scribbled ones.
+        """
+        if self.layer is not None and self._across:
+            self._take([index for index in sorted(indices) if not self._is_known(index)], across=True)
+            self._look_soon()
+        self._drawing = self._reading_on = self._across = False
 
     def _take_announced(self) -> None:
         """Read the last stroke after napari has drawn it: some strokes are reported before they are drawn."""
@@ -368,6 +400,8 @@ class Painting:
     @property
     def _draws_across(self) -> bool:
         """Whether a stroke is being drawn that may go across slices."""
+        if self._across:
+            return True
         if not self._drawing or self.layer is None:
             return False
         return self.layer.n_edit_dimensions > 2 or not self._layers.shows_slices

@@ -33,13 +33,13 @@ class WindowDrag:
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
-        controller.viewer.mouse_drag_callbacks.append(self._on_drag)
+        controller.viewer.mouse_drag_callbacks.append(self.on_drag)
 
     def dispose(self) -> None:
         """End with the viewer."""
         callbacks = self.controller.viewer.mouse_drag_callbacks
-        if self._on_drag in callbacks:
-            callbacks.remove(self._on_drag)
+        if self.on_drag in callbacks:
+            callbacks.remove(self.on_drag)
 
     @guarded
     def show(self, window: str) -> None:
@@ -56,7 +56,8 @@ class WindowDrag:
         self.controller.view.look_through(window)
         self.controller.notify(f"Window: {window}.")
 
-    def _on_drag(self, viewer: Any, event: Any) -> Iterator[None]:
+    def on_drag(self, viewer: Any, event: Any) -> Iterator[None]:
+        """Move the window while the mouse is dragged; a callback of napari for any view of the case."""
         layers = self.controller.layers
         image = layers.image if layers is not None else None
         if self.controller.closed or image is None or image.rgb or not _is_asked(event):
@@ -64,7 +65,7 @@ class WindowDrag:
         low, high = (float(limit) for limit in image.contrast_limits)
         least = _NARROWEST * (image.contrast_limits_range[1] - image.contrast_limits_range[0])
         column, row = (float(place) for place in event.pos)
-        with _unpainted(viewer):
+        with without_paint(viewer):
             yield
             while event.type == "mouse_move":
                 across, up = float(event.pos[0]) - column, row - float(event.pos[1])
@@ -110,7 +111,7 @@ def _is_asked(event: Any) -> bool:
 
 
 @contextmanager
-def _unpainted(viewer: Any) -> Iterator[None]:
+def without_paint(viewer: Any) -> Iterator[None]:
     """Let the active layer paint nothing meanwhile."""
     layer = viewer.layers.selection.active
     mode = str(layer.mode) if isinstance(layer, Labels) else "pan_zoom"
