@@ -421,6 +421,13 @@ class _Twin:
         self.connections.clear()
 
 
+class _Canvas(QtViewer):  # type: ignore[misc]
+    """The widget of napari for one more viewer in the same window."""
+
+    def _bind_shortcuts(self) -> None:
+        """Leave napari's shortcuts alone, which are bound for all viewers already, and take long to be bound again."""
+
+
 class _SideView:
     """One more view of the case: a model of napari's viewer with twins of the layers, and the widget that draws it.
 
@@ -445,9 +452,9 @@ class _SideView:
         self._lines: _Crosshair | None = None
 
     def build(self, keys: QObject) -> None:
-        """Create the widget. The layers are there already: that takes half as long as adding them to a widget."""
+        """Create the widget, when the layers are there: a widget takes longer to follow each layer that is added."""
         planes, model = self._planes, self.model
-        self.widget = QtViewer(model)
+        self.widget = _Canvas(model)
         self.widget.setAcceptDrops(False)  # a file that is dropped here is opened by the window
         self.widget.dims.hide()  # the wheel goes through the slices
         self.widget.setMinimumSize(120, 120)

@@ -1,0 +1,453 @@
+"""Three planes: what the two other views show, the crosshair, strokes in them, and what remains of them when closed."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN, Status
+from napari_dinoaugseg.session.paint_rules import PaintOver
+from tests.case.builders import write_nifti
+from tests.gui.conftest import settle
+from tests.gui.test_orientation import ORIENTATIONS, write_pictures, write_volume
+
+pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+
+LEFT, NONE, SHIFT = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.ShiftModifier
+SHAPE = (24, 32, 40)  # of the display: z, y, x
+ROUND = {
+    "Axial": {"left": "R", "right": "L", "top": "A", "bottom": "P"},
+    "Coronal": {"left": "R", "right": "L", "top": "H", "bottom": "F"},
+    "Sagittal": {"left": "A", "right": "P", "top": "H", "bottom": "F"},
+}
+
+
+class Hand:
+    """A person at the three views. Places are voxels of the display: z, y, x."""
+
+    def __init__(self, controller, panel=None) -> None:
+        self.controller, self.panel, self.viewer = controller, panel, controller.viewer
+        self.planes = controller.planes
+
+    @property
+    def main(self) -> SimpleNamespace:
+        return SimpleNamespace(model=self.viewer, widget=self.viewer.window._qt_viewer)
+
+    @property
+    def layer(self):
+        return self.controller.layers.manual
+
+    def view(self, title: str):
+        return next(view for view in self.planes.views if view.title == title)
+
+    def point(self, view, voxel) -> QPoint:
+        """Where a voxel is in the canvas of a view, by napari's own transform of its scene."""
+        canvas, dims = view.widget.canvas, view.model.dims
+        world = np.array(self.layer.data_to_world(voxel))
+        scene = canvas.view.transform * canvas.view.scene.transform
+        x, y = scene.map([world[dims.displayed[1]], world[dims.displayed[0]]])[:2]
+        return QPoint(round(x), round(y))
+
+    def stroke(self, view, *voxels, held=NONE) -> None:
+        native = view.widget.canvas.native
+        places = [self.point(view, voxel) for voxel in voxels]
+        QTest.mouseMove(native, places[0])
+        QTest.qWait(10)
+        QTest.mousePress(native, LEFT, held, places[0])
+        for place in places[1:]:
+            QTest.qWait(10)
+            QTest.mouseMove(native, place)
+        QTest.qWait(10)
+        QTest.mouseRelease(native, LEFT, held, places[-1])
+        QTest.qWait(60)  # until the other views are drawn
+
+    def wheel(self, view, steps: int) -> None:
+        native = view.widget.canvas.native
+        place = native.rect().center()
+        for _ in range(abs(steps)):
+            turned = QPoint(0, 120 if steps > 0 else -120)
+            buttons, phase = Qt.MouseButton.NoButton, Qt.ScrollPhase.NoScrollPhase
+            where = QPointF(place)
+            event = QWheelEvent(
+                where, QPointF(native.mapToGlobal(place)), QPoint(), turned, buttons, NONE, phase, False
+            )
+            QApplication.sendEvent(native, event)
+
+    def picture(self, view) -> np.ndarray:
+        """What a view shows, (H, W, 4)."""
+        return np.array(view.widget.screenshot(flash=False))
+
+    def letters(self, view) -> dict[str, str]:
+        labels = {name: label for name, label in view.letters.labels.items() if name != "slice"}
+        return {name: label.text() for name, label in labels.items() if label.isVisible()}
+
+    @property
+    def steps(self) -> int:
+        """How many actions can be undone."""
+        return len(self.controller.session.labels._undo)
+
+
+def volume() -> np.ndarray:
+    """(x, y, z): dark, with a bright ball in the middle."""
+    z, y, x = np.indices(SHAPE)
+    ball = ((z - 12) * 2) ** 2 + (y - 16) ** 2 + (x - 20) ** 2 < 100
+    noisy = np.where(ball, 150, 50) + np.random.default_rng(0).normal(0, 2, SHAPE)
+    return noisy.round().astype(np.int16).transpose(2, 1, 0)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_nifti(tmp_path / "ball.nii.gz", volume(), np.diag([-1.0, -1.0, 2.0, 1.0]))
+
+
+@pytest.fixture
+def hand(panel, controller, path) -> Hand:
+    """The ball in the axial plane, three planes open, a brush of one pixel."""
+    controller.cases.open_path(path, background=False, plane="axial")
+    settle()
+    made = Hand(controller, panel)
+    QTest.mouseClick(panel.case.planes_button, LEFT)
+    settle()
+    made.layer.brush_size = 1
+    assert np.asarray(controller.session.case.display).shape == SHAPE
+    return made
+
+
+def look(hand) -> None:
+    """Put the brush away, so that a click only moves the crosshair."""
+    hand.layer.mode = "pan_zoom"
+
+
+def test_the_other_planes_show_the_same_arrays_head_up_and_close_without_a_trace(hand, panel):
+    planes, main, viewer = hand.planes, hand.main.widget, hand.viewer
+    assert planes.is_open
+    assert panel.case.planes_button.isChecked()
+    assert sorted(view.title for view in planes.views) == ["Coronal", "Sagittal"]
+    names = [layer.name for layer in viewer.layers]
+    for view in planes.views:
+        assert hand.letters(view) == ROUND[view.title]
+        assert [twin.name for twin in view.model.layers] == names
+        for layer, twin in zip(viewer.layers, view.model.layers, strict=True):
+            assert twin.data is layer.data
+    assert hand.view("Coronal").letters.labels["slice"].text() == "Coronal 17 of 32"
+    canvas = main.canvas.native
+    before = len(viewer.mouse_drag_callbacks)
+    gone = [weakref.ref(view.widget) for view in planes.views] + [weakref.ref(view.model) for view in planes.views]
+    del view, twin
+    QTest.mouseClick(panel.case.planes_button, LEFT)
+    settle()
+    assert not planes.is_open
+    assert main.count() == 1
+    assert main.canvas.native is canvas
+    assert len(viewer.mouse_drag_callbacks) == before - 1
+    assert [layer.name for layer in viewer.layers] == names
+    QTest.qWait(100)
+    gc.collect()
+    assert not [ref() for ref in gone if ref() is not None]
+
+
+def test_click_and_wheel_in_one_view_move_the_others_and_the_crosshair_agrees(hand):
+    look(hand)
+    coronal, sagittal = hand.view("Coronal"), hand.view("Sagittal")
+    hand.stroke(coronal, (5, 16, 30))
+    assert hand.planes.place == (5, 16, 30)
+    assert hand.controller.current_slice == 5
+    assert sagittal.model.dims.point[2] == hand.layer.data_to_world((5, 16, 30))[2]
+    hand.wheel(sagittal, -3)
+    assert hand.planes.place == (5, 16, 33)
+    hand.wheel(coronal, 2)
+    assert hand.planes.place == (5, 14, 33)
+    assert coronal.letters.labels["slice"].text() == "Coronal 15 of 32"
+    hand.stroke(hand.main, (5, 9, 12))
+    assert hand.planes.place == (5, 9, 12)
+    hand.controller.view.go_to(20)
+    assert hand.planes.place == (20, 9, 12)
+    world = np.array(hand.layer.data_to_world((20, 9, 12)))
+    for view in (coronal, sagittal):
+        drawn = view._lines._line.pos  # x, y of the ends: one line is horizontal, the other vertical
+        row, column = world[list(view.model.dims.displayed)]
+        np.testing.assert_allclose(drawn[:4, 1], row)
+        np.testing.assert_allclose(drawn[4:, 0], column)
+        assert view.model.dims.point[view.depth] == world[view.depth]
+    hand.stroke(coronal, (0, 9, 0), (23, 9, 39))  # the crosshair follows a drag
+    assert hand.planes.place == (23, 9, 39)
+    assert hand.steps == 0, "nothing is painted without a brush"
+
+
+def test_with_a_brush_shift_and_a_click_move_the_crosshair_and_paint_nothing(hand):
+    hand.layer.mode = "paint"
+    for view in (hand.main, *hand.planes.views):
+        hand.planes.go_to((12, 16, 20))
+        target = (12, 16, 20 + 3) if view is not hand.view("Sagittal") else (12 + 3, 16, 20)
+        hand.stroke(view, target, held=SHIFT)
+        assert hand.planes.place == target
+    hand.controller.flush()
+    assert not hand.layer.data.any()
+    assert hand.layer.mode == "paint"
+
+
+def test_a_stroke_in_another_plane_is_one_action_of_scribbles_and_shows_in_all_views(hand):
+    book, sagittal = hand.controller.session.labels, hand.view("Sagittal")
+    full = np.zeros(SHAPE[1:], np.uint16)
+    full[3:6, 3:6] = 1
+    hand.controller.session.paint(8, full)
+    hand.controller.layers.show_labels([8])
+    hand.layer.mode = "paint"
+    before, plain = hand.steps, {id(view): hand.picture(view) for view in hand.planes.views}
+    hand.stroke(sagittal, (4, 16, 20), (14, 16, 20))
+    expected = np.zeros(SHAPE, np.uint16)
+    expected[4:15, 16, 20] = 1
+    expected[8, 3:6, 3:6] = 1
+    np.testing.assert_array_equal(hand.layer.data, expected)
+    assert hand.steps == before + 1
+    assert book.labelled == list(range(4, 15))
+    assert (book.manual(5) == UNKNOWN).sum() == full.size - 1
+    assert not (book.manual(8) == UNKNOWN).any(), "a slice that is labelled as a whole stays so"
+    settle()
+    assert "scribbles" in hand.panel.message.text()
+    assert hand.planes.place[0] == 14, "the other views show where the stroke ended"
+    hand.planes.go_to((12, 16, 20))
+    QTest.qWait(80)
+    painted = {id(view): hand.picture(view) for view in hand.planes.views}
+    for view in hand.planes.views:
+        assert orange(painted[id(view)]) > orange(plain[id(view)]) + 20, view.title
+    QTest.keyClick(sagittal.widget.canvas.native, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert book.labelled == [8]
+    QTest.qWait(80)
+    hand.planes.go_to((12, 16, 20))
+    for view in hand.planes.views:
+        assert orange(hand.picture(view)) <= orange(plain[id(view)]) + 5, view.title
+
+
+def orange(picture: np.ndarray) -> int:
+    """How many pixels have the colour of the first class."""
+    red, _, blue = (picture[..., channel].astype(int) for channel in range(3))
+    return int((red > blue + 60).sum())
+
+
+def test_paint_masks_and_predictions_of_the_large_view_show_in_the_others_as_they_come(hand):
+    coronal, book = hand.view("Coronal"), hand.controller.session.labels
+    bare = orange(hand.picture(coronal))
+    values = np.zeros(SHAPE[1:], np.uint16)
+    values[10:22, 10:30] = 1
+    for index in range(2, 10):
+        book.set_prediction(index, values, 0.9)
+    hand.controller.layers.show_predictions(range(2, 10))
+    hand.controller.touch(Change.PREDICTIONS)
+    QTest.qWait(80)
+    predicted = orange(hand.picture(coronal))
+    assert predicted > bare + 200
+    hand.controller.layers.prediction.visible = False
+    assert orange(hand.picture(coronal)) < bare + 20
+    hand.controller.layers.prediction.visible = True
+    hand.controller.view.go_to(15)
+    hand.layer.mode = "paint"
+    hand.layer.brush_size = 9
+    hand.stroke(hand.main, (15, 16, 12), (15, 16, 28))
+    hand.controller.flush()
+    assert book.labelled == [15]
+    assert orange(hand.picture(coronal)) > predicted + 100
+    limits = (0.0, 777.0)
+    hand.controller.layers.image.contrast_limits = limits
+    assert all(tuple(view.model.layers[0].contrast_limits) == limits for view in hand.planes.views)
+
+
+@pytest.mark.parametrize("tool", ["erase", "over", "smart", "background"])
+def test_strokes_in_another_plane_follow_eraser_rule_smart_brush_and_background(hand, tool):
+    coronal, rules = hand.view("Coronal"), hand.controller.paint_rules
+    hand.controller.labels.add_class()
+    hand.layer.data[:, 16, 20:24] = 2
+    hand.layer.refresh()
+    hand.controller.flush()
+    hand.controller.labels.select_class(1)
+    hand.layer.mode = "erase" if tool == "erase" else "paint"
+    if tool == "background":
+        hand.controller.labels.select_class(-1)
+    if tool == "over":
+        rules.paint_over(PaintOver("free"))
+    if tool == "smart":
+        rules.take_brush(smart=True)
+        hand.layer.brush_size = 31
+        hand.layer.data[:] = 0
+        hand.layer.refresh()
+        hand.controller.flush()
+    hand.stroke(coronal, (12, 16, 18), (12, 16, 28))
+    row = hand.layer.data[12, 16, 16:31].tolist()
+    if tool == "erase":
+        assert not any(row)
+    elif tool == "over":
+        assert row == [0, 0, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1, 1, 0, 0]
+    elif tool == "background":
+        assert row == [0, 0, *[BACKGROUND] * 11, 0, 0]
+    else:
+        bright = np.asarray(hand.controller.session.case.display)[:, 16] > 100
+        painted = hand.layer.data[:, 16] == 1
+        assert not (painted & ~bright).any()
+        assert painted.sum() > 0.8 * bright.sum()
+        assert (hand.layer.data == 1).sum() == painted.sum()
+
+
+def test_what_forbids_painting_in_the_large_view_forbids_it_in_the_others(hand, said):
+    hand.layer.mode = "paint"
+    hand.controller.read_only = "Another window writes."
+    hand.stroke(hand.view("Coronal"), (4, 16, 20), (14, 16, 20))
+    assert not hand.layer.data.any()
+    assert "Another window writes." in said
+    hand.controller.read_only = ""
+    hand.viewer.add_image(np.zeros(SHAPE), name="cover", scale=hand.layer.scale, units=hand.layer.units)
+    hand.viewer.layers.selection.active = hand.layer
+    hand.stroke(hand.view("Coronal"), (4, 16, 20), (14, 16, 20))
+    assert not hand.layer.data.any()
+
+
+def test_a_flush_in_the_middle_of_a_stroke_neither_splits_it_nor_labels_whole_slices(hand):
+    book, native = hand.controller.session.labels, hand.view("Coronal").widget.canvas.native
+    hand.layer.mode = "paint"
+    before = hand.steps
+    places = [hand.point(hand.view("Coronal"), (z, 16, 20)) for z in (4, 9, 14)]
+    QTest.mousePress(native, LEFT, NONE, places[0])
+    for place in places[1:]:
+        QTest.mouseMove(native, place)
+        QTest.qWait(20)
+        hand.controller.flush()
+    QTest.mouseRelease(native, LEFT, NONE, places[-1])
+    assert hand.steps == before + 1
+    assert book.labelled == list(range(4, 15))
+    assert all((book.manual(index) == UNKNOWN).any() for index in book.labelled)
+    hand.controller.layers.undo()
+    assert book.labelled == []
+
+
+def test_another_plane_and_another_case_show_in_open_views(hand, path, tmp_path, said):
+    hand.controller.cases.change_plane(type(hand.controller.session.case.plane)("sagittal"))
+    settle()
+    assert sorted(view.title for view in hand.planes.views) == ["Axial", "Coronal"]
+    assert all(hand.letters(view) == ROUND[view.title] for view in hand.planes.views)
+    other = write_nifti(tmp_path / "other.nii.gz", volume()[:30, :20, :10], np.diag([-1.0, -1.0, 2.0, 1.0]))
+    hand.controller.cases.open_path(other, background=False, plane="coronal")
+    settle()
+    assert hand.planes.is_open
+    for view in hand.planes.views:
+        assert hand.letters(view) == ROUND[view.title]
+        pairs = list(zip(hand.viewer.layers, view.model.layers, strict=True))
+        assert all(twin.data is layer.data and twin.name == layer.name for layer, twin in pairs)
+        assert view.model.dims.nsteps == (10, 20, 30)
+    assert hand.planes.place == (5, hand.controller.current_slice, 15)
+    hand.controller.cases.open_path(write_pictures(tmp_path), background=False)
+    settle()
+    assert not hand.planes.is_open
+    assert any("pictures" in sentence for sentence in said)
+    assert not hand.panel.case.planes_button.isEnabled()
+    assert "one plane" in hand.panel.case.planes_button.toolTip()
+    QTest.keyClick(hand.main.widget.canvas.native, Qt.Key.Key_F3)
+    assert not hand.planes.is_open
+    assert hand.main.widget.count() == 1
+
+
+def test_keys_in_another_view_mean_what_they_mean_in_the_large_one(hand):
+    native = hand.view("Sagittal").widget.canvas.native
+    values = np.zeros(SHAPE[1:], np.uint16)
+    values[10:22, 10:30] = 1
+    hand.controller.session.labels.set_prediction(12, values, 0.9)
+    hand.controller.layers.show_predictions([12])
+    hand.planes.go_to((12, 16, 20))
+    QTest.mouseMove(native, hand.point(hand.view("Sagittal"), (12, 16, 20)))
+    QTest.qWait(20)
+    hand.controller.labels.select_class(0)
+    QTest.keyClick(native, Qt.Key.Key_I)  # pick the class under the cursor
+    assert hand.controller.labels.selected_class == 1
+    QTest.keyClick(native, Qt.Key.Key_A)
+    assert hand.controller.session.labels.status(12) is Status.ACCEPTED
+    QTest.keyClick(native, Qt.Key.Key_F3)
+    assert not hand.planes.is_open
+
+
+def test_removed_and_restored_layers_of_the_case_leave_and_return(hand):
+    hand.viewer.layers.remove(hand.controller.layers.prediction)
+    settle()
+    assert [len(view.model.layers) for view in hand.planes.views] == [2, 2]
+    hand.controller.view.restore_layers()
+    hand.controller.layers.prepare_proposal()
+    settle()
+    for view in hand.planes.views:
+        names = [layer.name for layer in hand.viewer.layers]
+        assert [twin.name for twin in view.model.layers] == names
+        assert {"ball", "prediction", "manual", "proposal"} == set(names)
+
+
+def test_rolled_axes_leave_the_other_two_planes_to_the_views(hand):
+    hand.viewer.dims.order = (1, 0, 2)
+    settle()
+    assert sorted(view.title for view in hand.planes.views) == ["Axial", "Sagittal"]
+    hand.controller.view.back_to_plane()
+    settle()
+    assert sorted(view.title for view in hand.planes.views) == ["Coronal", "Sagittal"]
+
+
+OBLIQUE = np.array([[0.9, -0.2, 0.1, 3], [0.25, 1.0, -0.15, -7], [-0.1, 0.2, 1.2, 11], [0, 0, 0, 1.0]])
+
+
+def check_marked(controller, path, mark, plane, titles) -> None:
+    """Open a volume with one bright voxel; in each view it lies where it belongs, and a stroke on it finds its file."""
+    controller.cases.open_path(path, background=False, plane=plane)
+    hand = Hand(controller)
+    if not hand.planes.is_open:
+        hand.planes.switch(True)
+    case, layers = controller.session.case, controller.layers
+    layers.image.colormap, layers.image.interpolation2d = "red", "nearest"
+    layers.manual.brush_size, layers.manual.mode = 1, "paint"
+    voxel = tuple(int(place) for place in np.argwhere(np.asarray(case.display) == 200)[0])
+    assert sorted(view.title for view in hand.planes.views) == sorted(titles)
+    for view in (hand.main, *hand.planes.views):
+        hand.planes.go_to(voxel)
+        QTest.qWait(1)
+        picture = hand.picture(view).astype(int)
+        red = (picture[..., 0] > 150) & (picture[..., 1] < 90) & (picture[..., 2] < 90)
+        rows, columns = np.nonzero(red)
+        assert len(rows) > 20
+        x, y = round(columns.mean()), round(rows.mean())
+        # The mark lies on the patient's right, in front and towards the head.
+        assert y < picture.shape[0] / 2
+        assert x < picture.shape[1] / 2
+        native = view.widget.canvas.native
+        QTest.mouseMove(native, QPoint(x, y))
+        QTest.mouseClick(native, LEFT, NONE, QPoint(x, y))
+        controller.flush()
+        assert hand.planes.place == voxel
+        labels = np.stack([controller.session.labels.result(i) for i in range(case.n_slices)])
+        assert np.argwhere(case.restore(labels)).tolist() == [list(mark)]
+        controller.layers.undo()
+        assert not layers.manual.data.any()
+    assert all(hand.letters(view) == ROUND[view.title] for view in hand.planes.views)
+
+
+@pytest.mark.parametrize(
+    ("plane", "titles", "stored"),
+    [
+        ("axial", ["Coronal", "Sagittal"], {"axes": (2, 0, 1), "flips": (1, -1, 1)}),
+        ("coronal", ["Axial", "Sagittal"], {"axes": (1, 2, 0), "flips": (-1, 1, -1)}),
+        ("sagittal", ["Axial", "Coronal"], {"affine": OBLIQUE}),
+    ],
+)
+def test_a_stroke_in_each_of_three_planes_lands_on_the_right_voxel(panel, controller, tmp_path, plane, titles, stored):
+    mark = write_volume(tmp_path / "marked.nii", **stored)
+    check_marked(controller, tmp_path / "marked.nii", mark, plane, titles)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_strokes_in_three_planes_land_on_the_right_voxels_in_all_48_orders(panel, controller, tmp_path, plane):
+    titles = [title for title in ROUND if title.lower() != plane]
+    for axes, flips in ORIENTATIONS:
+        mark = write_volume(tmp_path / "marked.nii", axes, flips)
+        check_marked(controller, tmp_path / "marked.nii", mark, plane, titles)
+        controller.cases.close()
