@@ -70,6 +70,14 @@ class Hand:
         QTest.mouseRelease(native, LEFT, held, places[-1])
         QTest.qWait(60)  # until the other views are drawn
 
+    def drag(self, view, start: QPoint, end: QPoint, button) -> None:
+        native = view.widget.canvas.native
+        QTest.mousePress(native, button, NONE, start)
+        QTest.qWait(10)
+        QTest.mouseMove(native, end)
+        QTest.qWait(10)
+        QTest.mouseRelease(native, button, NONE, end)
+
     def wheel(self, view, steps: int) -> None:
         native = view.widget.canvas.native
         place = native.rect().center()
@@ -180,6 +188,15 @@ def test_click_and_wheel_in_one_view_move_the_others_and_the_crosshair_agrees(ha
         assert view.model.dims.point[view.depth] == world[view.depth]
     hand.stroke(coronal, (0, 9, 0), (23, 9, 39))  # the crosshair follows a drag
     assert hand.planes.place == (23, 9, 39)
+    camera, whole = coronal.model.scene.camera, coronal.model.scene.camera.zoom
+    corner = hand.point(coronal, (5, 9, 30))
+    hand.drag(coronal, corner, corner - QPoint(0, 60), Qt.MouseButton.RightButton)
+    assert camera.zoom > 1.3 * whole
+    assert (hand.point(coronal, (5, 9, 30)) - corner).manhattanLength() <= 2
+    hand.planes.go_to((23, 9, 1))  # out of the view, which follows
+    assert coronal.widget.canvas.native.rect().contains(hand.point(coronal, (23, 9, 1)))
+    QTest.mouseDClick(coronal.widget.canvas.native, LEFT, NONE, corner)
+    assert camera.zoom == pytest.approx(whole)
     assert hand.steps == 0, "nothing is painted without a brush"
 
 

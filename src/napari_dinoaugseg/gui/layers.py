@@ -238,9 +238,10 @@ class CaseLayers:
     def fit(self) -> None:
         """Fit the camera to this case, and show its middle slice."""
         self.go_to(self.case.n_slices // 2)
-        self._fit_camera()
+        self.fit_camera()
 
-    def _fit_camera(self) -> None:
+    def fit_camera(self) -> None:
+        """Fit the camera to this case."""
         own = self.own
         if len(own) == len(self.viewer.layers):
             self.viewer.reset_view()  # the same, without a list of layers, which takes napari some time to make
@@ -352,7 +353,7 @@ class CaseLayers:
             dims.order = (*range(more), *(axis + more for axis in axis_order(self.axis)))
         if self.manual is not None:
             self.manual.n_edit_dimensions = 2
-        self._fit_camera()
+        self.fit_camera()
 
     def _on_turned(self) -> None:
         self.turned.emit()

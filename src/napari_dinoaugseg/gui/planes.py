@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
     from napari_dinoaugseg.gui.layers import CaseLayers
 
-_LEFT = 1  # vispy's number of the mouse button
+_LEFT, _RIGHT = 1, 2  # vispy's numbers of the mouse buttons
+_ZOOM = 150.0  # pixels of a drag that zoom by a factor of e
 _CLICK = 4  # pixels: a press that moves less is a click
 _NEXT_FRAME = 40  # ms within which changes of the layers are drawn together
 _SHARE = 0.38  # of the window's width or height for the two views
@@ -127,7 +128,7 @@ class ThreePlanes:
     def _open(self) -> None:
         viewer = self.controller.viewer
         main: Any = viewer.window._qt_viewer
-        self._layers = self.controller.layers
+        layers = self._layers = self.controller.layers
         self._keys = _KeysToMain(main.canvas.native)
         self._lines = _Crosshair(main.canvas, camera_of(viewer))
         self.views = (_SideView(self), _SideView(self))
@@ -140,7 +141,10 @@ class ThreePlanes:
         self._place = np.array(self._shape) // 2
         self._on_main_moved()
         self._show_crosshair()
+        whole = self._is_whole
         self._arrange(main)
+        if whole and layers is not None:
+            layers.fit_camera()
 
     def _arrange(self, main: Any) -> None:
         """Put the views into the splitter that holds napari's canvas: beside it, or below if the window is tall."""
@@ -163,7 +167,7 @@ class ThreePlanes:
             return
         for timer in (self._timer, self._matching):
             stop(timer)
-        viewer, views = self.controller.viewer, self.views
+        viewer, views, layers, whole = self.controller.viewer, self.views, self._layers, self._is_whole
         for emitter, handler in self._followed():
             emitter.disconnect(handler)
         if self._on_main_press in viewer.mouse_drag_callbacks:
@@ -180,7 +184,20 @@ class ThreePlanes:
             main: Any = getattr(viewer.window, "_qt_viewer", None)
             if main is not None and isalive(main):  # type: ignore[no-untyped-call]
                 main.setOrientation(Qt.Orientation.Vertical)
+                if whole and layers is not None and layers is self.controller.layers:
+                    layers.fit_camera()
         self._splitter = self._lines = self._keys = None
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the large view shows the whole slice, and shall do so in another size."""
+        main: Any = getattr(self.controller.viewer.window, "_qt_viewer", None)
+        if main is None or not isalive(main):  # type: ignore[no-untyped-call]
+            return False
+        _, step = self._grid
+        size = (np.array(self._shape) * step)[list(self._axes[1:])] * camera_of(self.controller.viewer).zoom
+        canvas = main.canvas.native
+        return bool((size <= 1.02 * np.array([canvas.height(), canvas.width()])).all())
 
     def dispose(self) -> None:
         """End with the viewer."""
@@ -636,8 +653,10 @@ class _SideView:
     # --- the mouse --------------------------------------------------------------------------------------------------
 
     def _on_press(self, _model: Any, event: Any) -> Iterator[None]:
-        """Move the crosshair; paint if a brush is in the hand and Shift is up."""
+        """Move the crosshair; paint instead if a brush is in the hand, without Shift; zoom with the right button."""
         planes, asked = self._planes, modifiers_of(event)
+        if event.button == _RIGHT and not asked:
+            yield from self._zoom(event)
         if event.button != _LEFT or asked - {"Shift"}:
             return
         if planes.strokes.tool and not asked:
@@ -647,6 +666,18 @@ class _SideView:
         yield
         while event.type == "mouse_move":
             planes.go_to(planes._voxel(event.position))
+            yield
+
+    def _zoom(self, event: Any) -> Iterator[None]:
+        """Zoom in while the mouse goes up, and out while it goes down; what lies under the press stays in place."""
+        camera, start, zoom = self._camera, float(event.pos[1]), self._camera.zoom
+        fixed = np.asarray(event.position, float)[list(self._order[1:])]
+        away = np.array(camera.center[-2:], float) - fixed
+        yield
+        while event.type == "mouse_move":
+            factor = float(np.exp((start - float(event.pos[1])) / _ZOOM))
+            camera.center = (*camera.center[:-2], *(fixed + away / factor))
+            camera.zoom = zoom * factor
             yield
 
     def _on_wheel(self, _model: Any, event: Any) -> None:
