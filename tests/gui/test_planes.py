@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
+from napari.qt import QtViewer
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
+from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN, Status
 from napari_dinoaugseg.session.paint_rules import PaintOver
@@ -57,25 +61,33 @@ class Hand:
         x, y = scene.map([world[dims.displayed[1]], world[dims.displayed[0]]])[:2]
         return QPoint(round(x), round(y))
 
+    def move(self, view, place: QPoint) -> None:
+        """Move the mouse, until the view has seen it: the window system takes its time."""
+        native, seen = view.widget.canvas.native, []
+        handler = view.widget.canvas.events.mouse_move.connect(lambda event: seen.append(tuple(event.pos)))
+        end = time.monotonic() + 2
+        while not seen or np.abs(np.array(seen[-1]) - (place.x(), place.y())).max() > 1:
+            QTest.mouseMove(native, place + QPoint(0, 1))
+            QTest.mouseMove(native, place)
+            QTest.qWait(10)
+            assert time.monotonic() < end, f"the mouse is at {seen[-1:]}, not at {place}"
+        view.widget.canvas.events.mouse_move.disconnect(handler)
+
     def stroke(self, view, *voxels, held=NONE) -> None:
         native = view.widget.canvas.native
         places = [self.point(view, voxel) for voxel in voxels]
-        QTest.mouseMove(native, places[0])
-        QTest.qWait(10)
+        self.move(view, places[0])
         QTest.mousePress(native, LEFT, held, places[0])
         for place in places[1:]:
-            QTest.qWait(10)
-            QTest.mouseMove(native, place)
-        QTest.qWait(10)
+            self.move(view, place)
         QTest.mouseRelease(native, LEFT, held, places[-1])
         QTest.qWait(60)  # until the other views are drawn
 
     def drag(self, view, start: QPoint, end: QPoint, button) -> None:
         native = view.widget.canvas.native
+        self.move(view, start)
         QTest.mousePress(native, button, NONE, start)
-        QTest.qWait(10)
-        QTest.mouseMove(native, end)
-        QTest.qWait(10)
+        self.move(view, end)
         QTest.mouseRelease(native, button, NONE, end)
 
     def wheel(self, view, steps: int) -> None:
@@ -128,6 +140,17 @@ def hand(panel, controller, path) -> Hand:
     made.layer.brush_size = 1
     assert np.asarray(controller.session.case.display).shape == SHAPE
     return made
+
+
+@pytest.fixture
+def alone(make_napari_viewer, qtbot):
+    """The controller of a viewer without a panel."""
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.resize(900, 600)
+    qtbot.waitExposed(viewer.window._qt_window)
+    made = Controller.of(viewer)
+    yield made
+    made.dispose()
 
 
 def look(hand) -> None:
@@ -333,8 +356,7 @@ def test_a_flush_in_the_middle_of_a_stroke_neither_splits_it_nor_labels_whole_sl
     places = [hand.point(hand.view("Coronal"), (z, 16, 20)) for z in (4, 9, 14)]
     QTest.mousePress(native, LEFT, NONE, places[0])
     for place in places[1:]:
-        QTest.mouseMove(native, place)
-        QTest.qWait(20)
+        hand.move(hand.view("Coronal"), place)
         hand.controller.flush()
     QTest.mouseRelease(native, LEFT, NONE, places[-1])
     assert hand.steps == before + 1
@@ -377,8 +399,7 @@ def test_keys_in_another_view_mean_what_they_mean_in_the_large_one(hand):
     hand.controller.session.labels.set_prediction(12, values, 0.9)
     hand.controller.layers.show_predictions([12])
     hand.planes.go_to((12, 16, 20))
-    QTest.mouseMove(native, hand.point(hand.view("Sagittal"), (12, 16, 20)))
-    QTest.qWait(20)
+    hand.move(hand.view("Sagittal"), hand.point(hand.view("Sagittal"), (12, 16, 20)))
     hand.controller.labels.select_class(0)
     QTest.keyClick(native, Qt.Key.Key_I)  # pick the class under the cursor
     assert hand.controller.labels.selected_class == 1
@@ -436,7 +457,7 @@ def check_marked(controller, path, mark, plane, titles) -> None:
         assert y < picture.shape[0] / 2
         assert x < picture.shape[1] / 2
         native = view.widget.canvas.native
-        QTest.mouseMove(native, QPoint(x, y))
+        hand.move(view, QPoint(x, y))
         QTest.mouseClick(native, LEFT, NONE, QPoint(x, y))
         controller.flush()
         assert hand.planes.place == voxel
@@ -455,16 +476,44 @@ def check_marked(controller, path, mark, plane, titles) -> None:
         ("sagittal", ["Axial", "Coronal"], {"affine": OBLIQUE}),
     ],
 )
-def test_a_stroke_in_each_of_three_planes_lands_on_the_right_voxel(panel, controller, tmp_path, plane, titles, stored):
+def test_a_stroke_in_each_of_three_planes_lands_on_the_right_voxel(alone, tmp_path, plane, titles, stored):
     mark = write_volume(tmp_path / "marked.nii", **stored)
-    check_marked(controller, tmp_path / "marked.nii", mark, plane, titles)
+    check_marked(alone, tmp_path / "marked.nii", mark, plane, titles)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_strokes_in_three_planes_land_on_the_right_voxels_in_all_48_orders(panel, controller, tmp_path, plane):
+def test_strokes_in_three_planes_land_on_the_right_voxels_in_all_48_orders(alone, tmp_path, plane, half):
     titles = [title for title in ROUND if title.lower() != plane]
-    for axes, flips in ORIENTATIONS:
+    for axes, flips in ORIENTATIONS[half::2]:
         mark = write_volume(tmp_path / "marked.nii", axes, flips)
-        check_marked(controller, tmp_path / "marked.nii", mark, plane, titles)
-        controller.cases.close()
+        check_marked(alone, tmp_path / "marked.nii", mark, plane, titles)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_fifty_openings_with_other_cases_meanwhile_leave_nothing_behind(alone, path, tmp_path):
+    other = write_nifti(tmp_path / "other.nii.gz", volume()[:30, :20, :10], np.diag([-1.0, -1.0, 2.0, 1.0]))
+    planes, process, held = alone.planes, psutil.Process(), []
+    alone.cases.open_path(path, background=False, plane="axial")
+    for turn in range(50):
+        planes.switch(True)
+        QTest.qWait(20)
+        alone.cases.open_path(
+            (other, path)[turn % 2], background=False, plane=("axial", "coronal", "sagittal")[turn % 3]
+        )
+        QTest.qWait(20)
+        for view in planes.views:
+            pairs = list(zip(alone.viewer.layers, view.model.layers, strict=True))
+            assert all(twin.data is layer.data for layer, twin in pairs), "a layer of the case before"
+        del view, pairs
+        planes.switch(False)
+        QTest.qWait(20)
+        gc.collect()
+        counts = sum(isinstance(one, QtViewer) for one in gc.get_objects()), len(QApplication.allWidgets())
+        held.append((process.memory_info().rss, *counts))
+    memory, viewers, widgets = np.array(held).T
+    assert viewers[5:].max() == viewers[5:].min() == 1
+    assert widgets[5:].max() == widgets[5:].min()
+    assert memory[-1] < 1.05 * memory[9]

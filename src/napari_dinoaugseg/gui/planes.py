@@ -560,6 +560,7 @@ class _SideView:
             callbacks.clear()
         if self.widget is None or not isalive(self.widget):  # type: ignore[no-untyped-call]
             return
+        self.widget.canvas.events.resize.disconnect(self._on_resize)
         self._make_current()
         self.model.layers.clear()
         self.widget.close()
