@@ -20,7 +20,8 @@ from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN, Status
 from napari_dinoaugseg.session.paint_rules import PaintOver
-from tests.case.builders import write_nifti
+from tests.case.builders import OBLIQUE as OBLIQUE_AXES
+from tests.case.builders import write_dicom, write_nifti
 from tests.gui.conftest import settle
 from tests.gui.test_orientation import ORIENTATIONS, write_pictures, write_volume
 
@@ -434,14 +435,16 @@ def test_rolled_axes_leave_the_other_two_planes_to_the_views(hand):
 OBLIQUE = np.array([[0.9, -0.2, 0.1, 3], [0.25, 1.0, -0.15, -7], [-0.1, 0.2, 1.2, 11], [0, 0, 0, 1.0]])
 
 
-def check_marked(controller, path, mark, plane, titles) -> None:
+def check_marked(controller, path, mark: tuple[int, ...] | None, plane, titles) -> None:
     """Open a volume with one bright voxel; in each view it lies where it belongs, and a stroke on it finds its file."""
     controller.cases.open_path(path, background=False, plane=plane)
     hand = Hand(controller)
     if not hand.planes.is_open:
         hand.planes.switch(True)
     case, layers = controller.session.case, controller.layers
-    layers.image.colormap, layers.image.interpolation2d = "red", "nearest"
+    layers.image.colormap, layers.image.interpolation2d, layers.image.contrast_limits = "red", "nearest", (0, 200)
+    marked = np.argwhere(case.restore(np.stack([case.slice(i) == 200 for i in range(case.n_slices)]))).tolist()
+    assert mark is None or marked == [list(mark)]
     layers.manual.brush_size, layers.manual.mode = 1, "paint"
     voxel = tuple(int(place) for place in np.argwhere(np.asarray(case.display) == 200)[0])
     assert sorted(view.title for view in hand.planes.views) == sorted(titles)
@@ -462,7 +465,7 @@ def check_marked(controller, path, mark, plane, titles) -> None:
         controller.flush()
         assert hand.planes.place == voxel
         labels = np.stack([controller.session.labels.result(i) for i in range(case.n_slices)])
-        assert np.argwhere(case.restore(labels)).tolist() == [list(mark)]
+        assert np.argwhere(case.restore(labels)).tolist() == marked
         controller.layers.undo()
         assert not layers.manual.data.any()
     assert all(hand.letters(view) == ROUND[view.title] for view in hand.planes.views)
@@ -481,7 +484,15 @@ def test_a_stroke_in_each_of_three_planes_lands_on_the_right_voxel(alone, tmp_pa
     check_marked(alone, tmp_path / "marked.nii", mark, plane, titles)
 
 
+def test_a_stroke_in_each_plane_of_an_oblique_dicom_series_lands_on_the_right_voxel(alone, tmp_path):
+    volume = np.zeros((6, 7, 8), np.int16)
+    volume[4, 1, 2] = 200
+    write_dicom(tmp_path / "series", volume, directions=OBLIQUE_AXES[:, :2], spacing=(1.1, 1.0), step=1.3, intercept=0)
+    check_marked(alone, tmp_path / "series", None, "axial", ["Coronal", "Sagittal"])
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_strokes_in_three_planes_land_on_the_right_voxels_in_all_48_orders(alone, tmp_path, plane, half):

@@ -226,17 +226,20 @@ class Painting:
         self._drawing, self._reading_on, self._across = True, False, True
 
     def write_across(self, box: tuple[slice, slice, slice], values: NDArray[np.uint16]) -> None:
-        """Put labels into a box of the layer and draw them; they are read when the stroke ends.
+        """Put labels into a box of the layer. They are drawn by :meth:`show_across`, and read when the stroke ends.
 
         Args:
             box: in the axes of the layer.
             values: canvas codes, in the shape of the box.
         """
-        if self.layer is None or self._array is None:
-            return
-        self._array[box] = values
-        with self._silently():
-            self.layer.refresh(thumbnail=False, extent=False)
+        if self._array is not None:
+            self._array[box] = values
+
+    def show_across(self) -> None:
+        """Draw what the stroke has put into the layer so far."""
+        if self.layer is not None:
+            with self._silently():
+                self.layer.refresh()
 
     def end_across(self, indices: Iterable[int]) -> None:
         """Read the stroke into the label book, as one action.

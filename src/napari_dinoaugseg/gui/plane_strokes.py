@@ -92,12 +92,11 @@ class PlaneStrokes:
         last = voxel(event.position)
         stroke = self._begin(last, depth)
         try:
-            self._dab(stroke, last)
+            self._paint(stroke, [last])
             yield
             while event.type == "mouse_move":
                 now = voxel(event.position)
-                for point in between(last, now):
-                    self._dab(stroke, point)
+                self._paint(stroke, between(last, now))
                 last = now
                 yield
         finally:
@@ -142,10 +141,16 @@ class PlaneStrokes:
                 why = "the smart brush found nothing like the start of the stroke in its intensity range."
             self._controller.notify(f"Nothing changed here: {why}")
 
+    def _paint(self, stroke: _Stroke, places: Sequence[NDArray[np.float64]]) -> None:
+        if self._stroke is stroke:
+            for place in places:
+                self._dab(stroke, place)
+            stroke.layers.painting.show_across()
+
     def _dab(self, stroke: _Stroke, at: NDArray[np.float64]) -> None:
         """Write the label wherever the brush lies and may paint."""
         layer = stroke.layers.manual
-        if layer is None or self._stroke is not stroke:
+        if layer is None:
             return
         centre = np.round(at).astype(int)
         axes = [axis for axis in range(3) if axis != stroke.depth or layer.n_edit_dimensions > 2]

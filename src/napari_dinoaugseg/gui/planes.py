@@ -41,6 +41,7 @@ _LEFT, _RIGHT = 1, 2  # vispy's numbers of the mouse buttons
 _ZOOM = 150.0  # pixels of a drag that zoom by a factor of e
 _CLICK = 4  # pixels: a press that moves less is a click
 _NEXT_FRAME = 40  # ms within which changes of the layers are drawn together
+_MEANWHILE = 250  # ms within which they are drawn during a stroke in the large view
 _SHARE = 0.38  # of the window's width or height for the two views
 _COLOUR = (0.25, 0.85, 0.45, 0.8)  # of the crosshair: readable on black, on white and on grey
 _GAP = 10.0  # pixels around the crosshair's centre that stay free
@@ -295,13 +296,13 @@ class ThreePlanes:
             self._draw_soon(layer)
 
     def on_paint(self, layer: Layer, *_: object) -> None:
-        """A stroke goes on in the large view."""
-        self._draw_soon(layer)
+        """A stroke goes on in the large view, which must stay as fast as without the others."""
+        self._draw_soon(layer, within=_MEANWHILE)
 
-    def _draw_soon(self, *layers: Layer) -> None:
+    def _draw_soon(self, *layers: Layer, within: int = _NEXT_FRAME) -> None:
         self._stale.update(layers)
-        if not self._timer.isActive():
-            self._timer.start(_NEXT_FRAME)
+        if not self._timer.isActive() or self._timer.remainingTime() > within:
+            self._timer.start(within)
 
     def _draw_stale(self) -> None:
         stale, self._stale = self._stale, set()
