@@ -250,6 +250,7 @@ class Cases:
         made.show()
         remove_layers(controller.viewer, leaving)
         hidden = made.hide_others()
+        made.go_to(session.case.n_slices // 2)
         made.fit()
         guard = controller.guard = ViewGuard(controller.viewer, made)
         guard.changed.connect(lambda _: controller.touch(Change.VIEW))

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_dinoaugseg.gui.canvas import canvas_widget, drawn_node, write_on_canvas
 from napari_dinoaugseg.gui.core import Change
-from napari_dinoaugseg.gui.layers import FILLED, OUTLINED
+from napari_dinoaugseg.gui.layers import FILLED, OUTLINED, outline_width_on
 from napari_dinoaugseg.gui.setup import preferences, remember_outlines
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.gui.words import noun_of
@@ -87,7 +87,7 @@ class Judging:
         if layers is None:
             return
         self._drawn, self._of = weakref.ref(layer), weakref.ref(layers)
-        width = layers.outline_width if self.outlines else 0
+        width = outline_width_on(layers) if self.outlines else 0
         if layer.contour != width:
             layer.contour = width
 
@@ -214,7 +214,7 @@ class Flicker:
         if self.is_on or session is None or layers is None or layers.prediction is None:
             return
         noun = noun_of(session.case)
-        if not layers.shows_prediction_of(here):
+        if session.labels.of_slice(here).is_whole:
             self.controller.notify(f"This {noun} is labelled, so it shows no prediction.", "slice")
         elif self._last() is None:
             self.controller.notify(f"There is no prediction of an earlier round on this {noun} yet.", "slice")

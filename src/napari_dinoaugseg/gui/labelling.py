@@ -313,6 +313,8 @@ class Labelling:
             self.controller.touch(Change.SELECTION)
 
     def _on_layer_lost(self, kind: str) -> None:
+        if kind == "proposal":
+            return  # it comes back with the next outline
         safe = " Your labels are safe." if kind == "manual" else ""
         self.controller.touch(Change.LAYERS)
         self.controller.notify(

@@ -139,8 +139,7 @@ class CaseLayers:
 
     slice_changed = Signal(int)
     undone = Signal(Changed)  # an action of the label book was undone or redone, and is shown
-    proposal_removed = Signal()  # by the person
-    lost = Signal(str)  # the removed layer: manual, prediction or image
+    lost = Signal(str)  # the layer that the person removed: manual, prediction, image or proposal
     window_moved = Signal(float, float)  # the person moved napari's contrast slider: the new limits
     turned = Signal()  # napari's axes were rolled or transposed, or 2-D and 3-D switched
 
@@ -236,11 +235,6 @@ class CaseLayers:
         return [layer.name for layer in others]
 
     def fit(self) -> None:
-        """Fit the camera to this case, and show its middle slice."""
-        self.go_to(self.case.n_slices // 2)
-        self.fit_camera()
-
-    def fit_camera(self) -> None:
         """Fit the camera to this case."""
         own = self.own
         if len(own) == len(self.viewer.layers):
@@ -353,7 +347,7 @@ class CaseLayers:
             dims.order = (*range(more), *(axis + more for axis in axis_order(self.axis)))
         if self.manual is not None:
             self.manual.n_edit_dimensions = 2
-        self.fit_camera()
+        self.fit()
 
     def _on_turned(self) -> None:
         self.turned.emit()
@@ -422,16 +416,11 @@ class CaseLayers:
 
     def _drawn_prediction(self, index: int) -> NDArray[Any] | None:
         """What the prediction layer shows of a slice, (H, W); None if nothing."""
-        if not self.shows_prediction_of(index):
+        if self.session.labels.of_slice(index).is_whole:
             return None
         if self._instead is not None and self._instead[0] == index:
             return self._instead[1]
         return self.session.labels.predicted(index)
-
-    def shows_prediction_of(self, index: int) -> bool:
-        """Whether a slice is not labelled as a whole, so that its prediction is shown."""
-        labels = self.session.labels.of_slice(index)
-        return labels.is_empty or labels.is_open
 
     def show_instead(self, index: int, labels: NDArray[Any] | None) -> None:
         """Show other labels (H, W) in place of the prediction of a slice; None shows the prediction again.
@@ -485,11 +474,6 @@ class CaseLayers:
         if self.manual.mode in ("pan_zoom", "transform"):
             self.manual.mode = "paint"
 
-    @property
-    def outline_width(self) -> int:
-        """The width of an outline on the slices of this case, in pixels."""
-        return outline_width([size for axis, size in enumerate(self._shape) if axis != self.axis])
-
     # --- proposal ---------------------------------------------------------------------------------------------------
 
     def prepare_proposal(self) -> bool:
@@ -527,7 +511,7 @@ class CaseLayers:
     def _make_proposal(self) -> Labels:
         layer = self._make_labels("proposal", lambda _: None, opacity=1.0)
         draw_outlines(layer)
-        layer.contour = self.outline_width + 1  # wider than that of a prediction on the same slice
+        layer.contour = outline_width_on(self) + 1  # wider than that of a prediction on the same slice
         layer.editable = False
         return layer
 
@@ -614,7 +598,7 @@ class CaseLayers:
         elif layer is self.proposal:
             self._unbind(layer)
             self.proposal, self._proposed = None, None
-            self.proposal_removed.emit()
+            self.lost.emit("proposal")
         elif layer is self.image:
             self._unbind(layer)
             self.image = None
@@ -625,3 +609,8 @@ class CaseLayers:
         if layer is not None:
             self._unbind(layer)
         self.lost.emit("manual")
+
+
+def outline_width_on(layers: CaseLayers) -> int:
+    """The width of an outline on the slices of a case, in pixels."""
+    return outline_width([size for axis, size in enumerate(stack_shape(layers.case)) if axis != layers.axis])

@@ -145,7 +145,7 @@ class ThreePlanes:
         whole = self._is_whole
         self._arrange(main)
         if whole and layers is not None:
-            layers.fit_camera()
+            layers.fit()
 
     def _arrange(self, main: Any) -> None:
         """Put the views into the splitter that holds napari's canvas: beside it, or below if the window is tall."""
@@ -186,7 +186,7 @@ class ThreePlanes:
             if main is not None and isalive(main):  # type: ignore[no-untyped-call]
                 main.setOrientation(Qt.Orientation.Vertical)
                 if whole and layers is not None and layers is self.controller.layers:
-                    layers.fit_camera()
+                    layers.fit()
         self._splitter = self._lines = self._keys = None
 
     @property

@@ -192,7 +192,7 @@ class SmartScribble(QObject):
         controller, layers = self.controller, self.controller.layers
         if layers is not None and layers is not self._layers:
             layers.painting.read.connect(self._on_read)
-            layers.proposal_removed.connect(self._on_removed)
+            layers.lost.connect(self._on_lost)
         self._layers = layers
         if layers is None:
             return
@@ -205,9 +205,9 @@ class SmartScribble(QObject):
         if self.is_on:
             self._timer.start(0)
 
-    def _on_removed(self) -> None:
-        """The person deleted the layer: that outline is not wanted."""
-        if self._shown is not None:
+    def _on_lost(self, kind: str) -> None:
+        """The person deleted a layer: if it is that of the outline, the outline is not wanted."""
+        if kind == "proposal" and self._shown is not None:
             self._dropped[self._shown[0].index] = self._shown[0].labels
             self._shown = None
             self._timer.start(0)

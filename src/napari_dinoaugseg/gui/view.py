@@ -158,7 +158,7 @@ class Looking:
         labels = book.of_slice(here)
         # Predictions are not shown on a slice that is labelled as a whole, see `CaseLayers.show_predictions`.
         drawn = [layers.manual] if not labels.is_empty else []
-        if labels.is_empty or labels.is_open:
+        if not labels.is_whole:
             drawn.append(layers.prediction)
         if all(layer is not None and layer.visible for layer in drawn):
             book.see(here)
@@ -400,7 +400,7 @@ def _reach(area: np.ndarray[Any, Any], seed: tuple[int, ...], *, contiguous: boo
         return float(np.mean(area == area[seed]))
     from skimage.segmentation import flood
 
-    reached: Any = flood(area, seed, connectivity=1)  # type: ignore[no-untyped-call]
+    reached: Any = flood(area, seed, connectivity=1)
     return float(np.mean(reached))
 
 

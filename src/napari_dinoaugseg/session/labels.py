@@ -178,6 +178,11 @@ class SliceLabels:
         return self.manual is not None and bool((self.manual == UNKNOWN).any())
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the slice is labelled as a whole, so that no prediction is shown on it."""
+        return not (self.is_empty or self.is_open)
+
+    @property
     def strokes(self) -> Strokes | None:
         """The strokes that a proposal for the slice is made from; None without any."""
         return Strokes(self.manual) if self.scribbled and self.manual is not None else self.drawn

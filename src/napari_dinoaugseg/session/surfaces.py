@@ -92,7 +92,7 @@ def surface_of(
         slab = field[first : first + _SLAB + 1]
         if not slab.min() < _LEVEL < slab.max():
             continue
-        vertices, faces, _, _ = marching_cubes(slab, _LEVEL)  # type: ignore[no-untyped-call]
+        vertices, faces, _, _ = marching_cubes(slab, _LEVEL)
         parts.append((vertices + np.array((first, 0, 0), np.float32), faces + count))
         count += len(vertices)
     vertices = np.concatenate([part for part, _ in parts]).astype(np.float32)
