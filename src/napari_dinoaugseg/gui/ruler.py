@@ -67,6 +67,11 @@ class Ruler:
         viewer.mouse_move_callbacks.append(self._on_move)
         viewer.layers.events.removed.connect(self._on_removed)
 
+    @property
+    def drawing(self) -> Shapes | None:
+        """The layer that shows the measures; None while there is nothing to show."""
+        return self._layer
+
     # --- the tool ---------------------------------------------------------------------------------------------------
 
     def take(self, tool: RulerTool) -> None:

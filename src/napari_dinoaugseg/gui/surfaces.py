@@ -165,7 +165,8 @@ class Surfaces(QObject):
         controller, viewer, layers = self.controller, self.controller.viewer, self.controller.layers
         if controller.closed or layers is None or self.reason or self.is_on:
             return
-        shown, active = tuple(layer for layer in layers.own if layer.visible), viewer.layers.selection.active
+        ours, active = [*layers.own, controller.ruler.drawing], viewer.layers.selection.active
+        shown = tuple(layer for layer in ours if layer is not None and layer.visible)
         self._before = _SliceView(viewer.dims.point, viewer.dims.order, _aim(viewer), shown, active)
         self._is_aimed = False
         for layer in shown:
