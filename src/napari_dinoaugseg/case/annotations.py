@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from napari_dinoaugseg.case.case import UNKNOWN, Segment
-from napari_dinoaugseg.case.contours import filled
+from napari_dinoaugseg.case.contours import Box, filled
 from napari_dinoaugseg.case.files import listed, look_into, reading
 from napari_dinoaugseg.errors import CaseError, LabelError
 
@@ -34,7 +34,7 @@ SUFFIX = ".json"
 _HIGHEST = UNKNOWN - 1
 # Labels with a meaning in LabelMe.
 _BACKGROUND, _IGNORED = "_background_", "__ignore__"
-_LARGEST_MASK = 2**28  # pixels of a mask inside JSON
+_LARGEST_MASK = 2**26  # pixels of a mask inside JSON, where the size of the picture is unknown
 _FARTHEST = 1e7  # pixels
 
 
@@ -315,7 +315,7 @@ def _from_labelme(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> Annotation
             label = _printable(entry.get("label", ""))
             if label not in numbers:
                 raise reader.refused(where, "it has no label")
-            shape = _labelme_shape(reader, entry, numbers[label], where)
+            shape = _labelme_shape(reader, entry, numbers[label], size, where)
             if shape is not None:
                 found.shapes.append(shape)
         left_out += reader.left_out
@@ -324,7 +324,9 @@ def _from_labelme(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> Annotation
     return Annotations(tuple(pictures), segments, tuple(_left_out(left_out)))
 
 
-def _labelme_shape(reader: _Reader, entry: Mapping[str, Any], number: int, where: str) -> Shape | None:
+def _labelme_shape(
+    reader: _Reader, entry: Mapping[str, Any], number: int, size: tuple[int, int] | None, where: str
+) -> Shape | None:
     kind = entry.get("shape_type") or "polygon"
     corners = reader.corners(entry.get("points") or [], where)
     if kind == "polygon" and len(corners) >= 3:
@@ -338,16 +340,19 @@ def _labelme_shape(reader: _Reader, entry: Mapping[str, Any], number: int, where
         return Shape(number, (corners[0] + radius * np.column_stack([np.sin(angles), np.cos(angles)]),))
     if kind == "mask" and len(corners) == 2:
         row, column = (round(float(x)) for x in corners.min(axis=0) + 0.5)
-        return Shape(number, mask=(_labelme_mask(reader, entry, where), row, column))
+        return Shape(number, mask=(_labelme_mask(reader, entry, size, where), row, column))
     reader.left_out[f"of the type {_printable(kind)[:40]}, which encloses no area"] += 1
     return None
 
 
-def _labelme_mask(reader: _Reader, entry: Mapping[str, Any], where: str) -> NDArray[np.bool_]:
+def _labelme_mask(
+    reader: _Reader, entry: Mapping[str, Any], size: tuple[int, int] | None, where: str
+) -> NDArray[np.bool_]:
+    most = _LARGEST_MASK if size is None else min(size[0] * size[1], _LARGEST_MASK)
     try:
         image = Image.open(io.BytesIO(base64.b64decode(str(entry.get("mask", "")), validate=True)))
-        if image.width * image.height > _LARGEST_MASK:
-            raise reader.refused(where, "its mask is too large")
+        if image.width * image.height > most:
+            raise reader.refused(where, "its mask is larger than the picture")
         pixels = np.asarray(image)
     except LabelError:
         raise
@@ -377,14 +382,22 @@ def drawn(annotated: Annotated, shape: tuple[int, int]) -> tuple[NDArray[np.uint
     Raises:
         LabelError: runs or a mask of another size; the message has no path.
     """
-    areas = [(n, entry.number, *_area(entry, shape)) for n, entry in enumerate(annotated.shapes)]
-    lost = sum(bool(beyond) or not pixels.any() for *_, pixels, beyond in areas)
+    order = list(range(len(annotated.shapes)))
+    lost = 0
+    sizes = []
+    for entry in annotated.shapes:
+        _, pixels, beyond = _area(entry, shape)
+        sizes.append(int(pixels.sum()))
+        lost += beyond or not sizes[-1]
     if not annotated.later_wins:
-        areas.sort(key=lambda entry: -int(entry[3].sum()))
+        order.sort(key=lambda n: -sizes[n])
     labels = np.zeros(shape, dtype=np.uint16)
     covered = np.zeros(shape, dtype=bool)
     shared = 0
-    for _, number, box, pixels, _ in areas:
+    # Each area is made a second time: many large ones must not be in memory at once.
+    for n in order:
+        number = annotated.shapes[n].number
+        box, pixels, _ = _area(annotated.shapes[n], shape)
         part, before = labels[box], covered[box]
         shared += int((before & pixels & (part != number)).sum())
         part[pixels] = number
@@ -392,10 +405,7 @@ def drawn(annotated: Annotated, shape: tuple[int, int]) -> tuple[NDArray[np.uint
     return labels, shared, lost
 
 
-_Box = tuple[slice, slice]
-
-
-def _area(entry: Shape, shape: tuple[int, int]) -> tuple[_Box, NDArray[np.bool_], bool]:
+def _area(entry: Shape, shape: tuple[int, int]) -> tuple[Box, NDArray[np.bool_], bool]:
     """Return the pixels of a shape in a part of the picture, and whether it reaches beyond."""
     whole = slice(0, shape[0]), slice(0, shape[1])
     if entry.runs:

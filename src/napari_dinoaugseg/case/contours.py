@@ -130,7 +130,19 @@ def _corners(ring: Points) -> Points:
     return kept
 
 
-def filled(points: Points, shape: tuple[int, int]) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+Box = tuple[slice, slice]
+"""A part of an image: its rows and its columns."""
+
+
+def box_of(points: Points, shape: tuple[int, int]) -> Box:
+    """Return the part of an image of this shape in which pixel centres may lie inside a polygon; it may be empty."""
+    corners = np.round(points, _DECIMALS)
+    first = np.clip(np.ceil(corners.min(axis=0)), 0, shape).astype(int)
+    last = np.maximum(np.clip(np.floor(corners.max(axis=0)) + 1, 0, shape).astype(int), first)
+    return slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
+
+
+def filled(points: Points, shape: tuple[int, int]) -> tuple[Box, NDArray[np.bool_]]:
     """Return the pixels of an image whose centres lie inside a polygon, by even-odd.
 
     A centre on an edge belongs to one of two polygons that share the edge.
@@ -142,18 +154,14 @@ def filled(points: Points, shape: tuple[int, int]) -> tuple[tuple[slice, slice],
     Returns:
         The part of the image around the polygon, and which of its pixels lie inside.
     """
-    corners = np.round(points, _DECIMALS)
-    low, high = np.ceil(corners.min(axis=0)), np.floor(corners.max(axis=0))
-    first = np.clip(low, 0, shape).astype(int)
-    last = np.maximum(np.clip(high + 1, 0, shape).astype(int), first)
-    box = slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
-    height, width = int(last[0] - first[0]), int(last[1] - first[1])
+    rows, columns = box = box_of(points, shape)
+    height, width = rows.stop - rows.start, columns.stop - columns.start
     if not height or not width:
         return box, np.zeros((height, width), dtype=bool)
     toggles = np.zeros(height * (width + 1), dtype=np.int64)
-    for row, column in _crossings(corners, int(first[0]), int(last[0])):
-        at = np.clip(np.ceil(column), first[1], last[1]).astype(np.int64) - first[1]
-        toggles += np.bincount((row - first[0]) * (width + 1) + at, minlength=toggles.size)
+    for row, column in _crossings(np.round(points, _DECIMALS), rows.start, rows.stop):
+        at = np.clip(np.ceil(column), columns.start, columns.stop).astype(np.int64) - columns.start
+        toggles += np.bincount((row - rows.start) * (width + 1) + at, minlength=toggles.size)
     inside: NDArray[Any] = np.cumsum(toggles.reshape(height, width + 1), axis=1)[:, :width] % 2 == 1
     return box, inside
 

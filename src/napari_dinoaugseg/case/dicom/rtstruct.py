@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
 from napari_dinoaugseg.case.case import Segment
-from napari_dinoaugseg.case.contours import Points, filled
+from napari_dinoaugseg.case.contours import Box, Points, box_of, filled
 from napari_dinoaugseg.case.dicom.frames import DicomSource
 from napari_dinoaugseg.case.dicom.headers import number, numbers, read_dataset, read_header, text, value_of
 from napari_dinoaugseg.case.dicom.seg import Labels, between, empty_mask, is_seg
@@ -436,34 +436,30 @@ def _nowhere(notes: _Found) -> str:
     return f"none of its contours lies on a slice of the image ({where})"
 
 
-_Box = tuple[slice, slice]
-
-
-_Part = tuple[_Box, NDArray[np.bool_]]
-
-
-def _areas(slices: dict[int, list[Points]], shape: tuple[int, int]) -> Iterator[tuple[int, _Box, NDArray[np.bool_]]]:
+def _areas(slices: dict[int, list[Points]], shape: tuple[int, int]) -> Iterator[tuple[int, Box, NDArray[np.bool_]]]:
     """Yield the area of a structure on each slice by even-odd: the slice, a part of it, and the pixels there."""
     for index, contours in slices.items():
-        parts = [filled(points, shape) for points in contours]
-        yield index, *_even_odd(parts)
+        yield index, *_even_odd(contours, shape)
 
 
-def _even_odd(parts: Sequence[_Part]) -> _Part:
-    box = _around([part for part, _ in parts])
-    area = np.zeros([side.stop - side.start for side in box], dtype=bool)
-    for part, pixels in parts:
+def _even_odd(contours: Sequence[Points], shape: tuple[int, int]) -> tuple[Box, NDArray[np.bool_]]:
+    """Combine contours one by one: many large ones must not be in memory at once."""
+    box, area = _empty(contours, shape)
+    for points in contours:
+        part, pixels = filled(points, shape)
         area[_within(part, box)] ^= pixels
     return box, area
 
 
-def _around(boxes: Sequence[_Box]) -> _Box:
+def _empty(contours: Sequence[Points], shape: tuple[int, int]) -> tuple[Box, NDArray[np.bool_]]:
+    """Return the part of a slice around contours, and an empty area of its size."""
+    boxes = [box_of(points, shape) for points in contours]
     low = [min(box[n].start for box in boxes) for n in (0, 1)]
     high = [max(box[n].stop for box in boxes) for n in (0, 1)]
-    return slice(low[0], high[0]), slice(low[1], high[1])
+    return (slice(low[0], high[0]), slice(low[1], high[1])), np.zeros((high[0] - low[0], high[1] - low[1]), dtype=bool)
 
 
-def _within(part: _Box, box: _Box) -> _Box:
+def _within(part: Box, box: Box) -> Box:
     first, second = (slice(p.start - b.start, p.stop - b.start) for p, b in zip(part, box, strict=True))
     return first, second
 
@@ -471,25 +467,28 @@ def _within(part: _Box, box: _Box) -> _Box:
 def _measure(slices: dict[int, list[Points]], shape: tuple[int, int], name: str, notes: _Found) -> int:
     """Return how many voxels a structure has, and note contours that lose something or meet others."""
     limits = np.array(shape) - 1 + _OUTSIDE
-    size = 0
+    total = 0
     for contours in slices.values():
-        parts = [filled(points, shape) for points in contours]
-        for points, (_, pixels) in zip(contours, parts, strict=True):
+        sizes = [int(filled(points, shape)[1].sum()) for points in contours]
+        for points, size in zip(contours, sizes, strict=True):
             if (points < -_OUTSIDE).any() or (points > limits).any():
                 notes.outside[name] += 1
-            elif not pixels.any():
+            elif not size:
                 notes.thin[name] += 1
-        if len(parts) > 1:
-            _note_meetings(parts, name, notes)
-        size += int(_even_odd(parts)[1].sum())
-    return size
+        if len(contours) == 1:
+            total += sizes[0]
+            continue
+        largest_first = sorted(range(len(contours)), key=lambda n: -sizes[n])
+        _note_meetings([contours[n] for n in largest_first], shape, name, notes)
+        total += int(_even_odd(contours, shape)[1].sum())
+    return total
 
 
-def _note_meetings(parts: Sequence[_Part], name: str, notes: _Found) -> None:
+def _note_meetings(contours: Sequence[Points], shape: tuple[int, int], name: str, notes: _Found) -> None:
     """Note contours whose pixels lie inside those of larger contours, or partly."""
-    box = _around([part for part, _ in parts])
-    before = np.zeros([side.stop - side.start for side in box], dtype=bool)
-    for part, pixels in sorted(parts, key=lambda entry: -int(entry[1].sum())):
+    box, before = _empty(contours, shape)
+    for points in contours:
+        part, pixels = filled(points, shape)
         there = before[_within(part, box)]
         common = int((there & pixels).sum())
         if common:
