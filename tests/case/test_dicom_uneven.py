@@ -156,7 +156,7 @@ def test_a_file_with_one_distance_for_all_is_refused_for_uneven_slices(
         with pytest.raises(OutputError, match=r"not evenly spaced.*DICOM SEG \(\.dcm\).*TIFF stack \(\.tif\)"):
             write(tmp_path / name)
     assert not (tmp_path / name).exists()
-    assert case.mask_suffixes == (".dcm", ".tif", ".tiff")
+    assert case.mask_suffixes == (".dcm", ".rtstruct.dcm", ".tif", ".tiff")
 
 
 def test_uneven_slices_that_cannot_have_a_seg_go_out_as_pages(tmp_path: Path) -> None:
