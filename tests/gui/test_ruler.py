@@ -67,9 +67,8 @@ def shown(controller) -> list:
         return []
     layer, axis = controller.viewer.layers[LAYER], controller.layers.axis
     here = controller.current_slice
-    return [
-        value for line, value in zip(layer.data, layer.features["value"], strict=True) if (line[:, axis] == here).all()
-    ]
+    pairs = zip(layer.data, layer.features["value"], strict=True)
+    return [value for line, value in pairs if value and (line[:, axis] == here).all()]
 
 
 def test_distance_and_angle_with_the_mouse_paint_nothing(controller, case, panel, canvas, mouse, qtbot):

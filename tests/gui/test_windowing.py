@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qtpy.QtCore import QPoint, Qt
 
-from napari_dinoaugseg.gui.windowing import moved, words
+from napari_dinoaugseg.gui.canvas import canvas_widget
+from napari_dinoaugseg.gui.windowing import WindowMenu, moved, percentiles, words
 from tests.gui.conftest import settle, train
 from tests.gui.test_painting import stroke
 
@@ -86,7 +88,8 @@ def test_a_drag_changes_the_window_in_every_mode_and_paints_nothing(controller, 
     text = drag(button, modifier, 60, -40)
     assert _width(layers.image) > width  # to the right
     assert sum(layers.image.contrast_limits) / 2 < level  # upwards
-    assert text == words(*layers.image.contrast_limits)
+    assert text == controller.windowing.in_words()
+    assert text.startswith(f"{words(*layers.image.contrast_limits)}  (")
     assert _shown(controller) == ""
     assert layers.manual.mode == mode
     assert not layers.manual.data.any()
@@ -160,6 +163,46 @@ def test_a_window_never_turns_over_and_a_drag_to_and_fro_changes_nothing(low, wi
     found = moved(low, low + width, across, up, least)
     assert found[0] < found[1]
     assert moved(low, low + width, 0, 0, least) == pytest.approx((low, low + width), rel=1e-6, abs=1e-6)
+
+
+def test_the_menu_on_the_canvas_shows_the_window_and_chooses_another(controller, case, drag):
+    (menu,) = canvas_widget(controller.viewer).findChildren(WindowMenu)
+    controller.view.look_through("percentiles")
+    assert menu.text().startswith(words(*controller.layers.image.contrast_limits))
+    menu.presets.aboutToShow.emit()
+    names = [action.text().split("  (")[0] for action in menu.presets.actions() if action.text()]
+    assert names == ["auto", "percentiles", "own values…"]  # those of CT mean nothing here
+    assert [action.text() for action in menu.presets.actions() if action.isChecked()] == ["percentiles  (F11)"]
+    before = menu.text()
+    drag(LEFT, CONTROL, 60, -40)
+    assert menu.text() != before
+    menu.presets.actions()[1].trigger()
+    assert menu.text() == before
+    assert controller.view.window == "percentiles"
+    native = canvas_widget(controller.viewer)
+    assert native.width() - menu.geometry().right() <= 8
+    controller.cases.close()
+    assert menu.isHidden()
+
+
+def test_a_ct_has_all_presets_and_no_percentiles(controller, tmp_path):
+    path = tmp_path / "ct.nii"
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (20, 22, 5)).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    controller.cases.open_path(path, background=False)
+    (menu,) = canvas_widget(controller.viewer).findChildren(WindowMenu)
+    menu.presets.aboutToShow.emit()
+    shown = [action.text() for action in menu.presets.actions()]
+    assert "soft tissue  (F6)" in shown
+    assert "stroke" in shown
+    menu.presets.actions()[shown.index("bone  (F8)")].trigger()
+    assert menu.text() == "W 1500  L 300  ▾"
+    assert tuple(controller.layers.image.contrast_limits) == (-450, 1050)
+
+
+def test_limits_are_written_as_percentiles_of_the_slice():
+    assert percentiles(10, 89, np.arange(100)) == "(10 to 90 %)"
+    assert percentiles(-5, 500, np.arange(100)) == "(0 to 100 %)"
 
 
 def test_values_are_written_with_the_digits_that_matter():

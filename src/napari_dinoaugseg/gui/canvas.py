@@ -13,7 +13,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QOpenGLWidget, QWidget
 
-_MARGIN = 6  # pixels from the edge of the canvas
+MARGIN = 6  # pixels from the edge of the canvas
 
 
 def write_on_canvas(viewer: Any, name: str, text: str, position: str, size: int = 14) -> None:
@@ -63,7 +63,7 @@ def label_canvas(viewer: Any, name: str, text: str) -> None:
         label.setTextFormat(Qt.TextFormat.PlainText)
         label.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         label.setStyleSheet("background-color: rgba(0, 0, 0, 170); color: white; padding: 1px 5px;")
-        label.move(_MARGIN, _MARGIN)
+        label.move(MARGIN, MARGIN)
     if label.text() != text:
         label.setText(text)
         label.adjustSize()

@@ -127,6 +127,7 @@ class Controller:
             self.live,
             self.smart,
             self.surfaces,
+            self.windowing,
             self.judging,
             self.reading,
             self.ruler,

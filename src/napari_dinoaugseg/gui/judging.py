@@ -231,7 +231,7 @@ class Flicker:
         if index is not None and layers is not None:
             if layers is self.controller.layers:
                 layers.show_instead(index, None)
-            write_on_canvas(self.controller.viewer, "round", "", "top_right")
+            write_on_canvas(self.controller.viewer, "round", "", "bottom_left")
 
     def follow(self, what: Change) -> None:
         """End with the slice, its prediction, or the case."""
@@ -255,6 +255,6 @@ class Flicker:
         self._shows_last = not self._shows_last
         layers.show_instead(index, self._last() if self._shows_last else None)
         write_on_canvas(
-            self.controller.viewer, "round", "last round" if self._shows_last else "this round", "top_right"
+            self.controller.viewer, "round", "last round" if self._shows_last else "this round", "bottom_left"
         )
         self._timer.start(_FLICKER)

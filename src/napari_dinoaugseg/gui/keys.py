@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayou
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.widgets import confirmed
+from napari_dinoaugseg.gui.windowing import WINDOW_KEYS
 from napari_dinoaugseg.gui.words import counted, slice_name
 from napari_dinoaugseg.session.labels import Status
 
@@ -130,17 +131,6 @@ def _window(name: str) -> Callable[[Controller], Any]:
     return lambda controller: controller.windowing.show(name)
 
 
-_WINDOW_KEYS = (
-    ("F5", "auto"),
-    ("F6", "soft tissue"),
-    ("F7", "lung"),
-    ("F8", "bone"),
-    ("F9", "brain"),
-    ("F10", "liver"),
-    ("F11", "percentiles"),
-)
-
-
 def _switch_brush(controller: Controller) -> None:
     rules = controller.paint_rules
     rules.take_brush(smart=controller.tools.active != "smart brush")
@@ -178,7 +168,7 @@ KEYS: tuple[Key, ...] = (
     Key("three_planes", "F3", "show or hide the three planes", lambda c: c.planes.switch(not c.planes.is_open)),
     *(
         Key(f"window_{name.replace(' ', '_')}", keys, f"show the image in the window '{name}'", _window(name))
-        for keys, name in _WINDOW_KEYS
+        for name, keys in WINDOW_KEYS.items()
     ),
     Key("help", "F1", "show these keys", lambda c: show_help(c.viewer)),
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from napari.layers import Labels, Shapes
+from numpy.typing import NDArray
 from qtpy.compat import isalive
 from qtpy.QtCore import QPointF, Qt
 from qtpy.QtGui import QColor, QPainter, QPen
@@ -23,6 +24,7 @@ from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.gui.canvas import canvas_widget
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.layers import outline_width_on, place_of
+from napari_dinoaugseg.gui.display import camera_of
 from napari_dinoaugseg.session.measures import long_axis_of
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ RulerTool = Literal["distance", "angle"]
 LAYER = "measures"
 _COLOUR = "#00e5e5"  # none of the palette of the classes
 _LEFT = 1  # vispy's number of the mouse button
+_HALF = np.array([14.0, 56.0])  # pixels of the screen: half the height and width of a value
+_GAP = 6.0  # pixels of the screen between a line and its value
 _SHORTEST = 3.0  # pixels of the screen: a shorter drag is a click
 
 
@@ -252,6 +256,8 @@ class Ruler:
             self._layer = Shapes(
                 ndim=3, name=LAYER, edge_color=_COLOUR, face_color="transparent", **place_of(layers.image)
             )
+            place = layers.place
+            self._layer = Shapes(ndim=3, name=LAYER, opacity=1.0, **place)
             self._is_adding = True
             controller.viewer.add_layer(self._layer)
             self._layer.editable = False
@@ -261,19 +267,22 @@ class Ruler:
         layer.selected_data = set(range(layer.nshapes))
         layer.remove_selected()
         if session.measures:
-            lines = [
-                np.insert(np.asarray(one.points, float), axis, float(one.index), axis=1) for one in session.measures
-            ]
-            words = [value_in_words(one, session) for one in session.measures]
+            lines = [np.insert(np.asarray(one.points, float), axis, one.index, axis=1) for one in session.measures]
+            # A value stands at a point beyond the end of its line, so that it never lies on it.
+            pixel = 1 / (camera_of(controller.viewer).zoom * np.delete(np.asarray(layer.scale), axis))
+            marks = [np.insert(_mark(one, pixel), axis, one.index, axis=1) for one in session.measures]
             layer.add(
-                lines,
+                [*lines, *marks],
                 shape_type="path",
                 edge_width=0.6 * outline_width_on(layers),
                 edge_color=_COLOUR,
+                edge_width=0.6 * layers.outline_width,
+                edge_color=[_COLOUR] * len(lines) + ["transparent"] * len(marks),
                 face_color="transparent",
             )
-            layer.features = {"value": words}
-            layer.text = {"string": "{value}", "color": _COLOUR, "size": 12, "anchor": "upper_left"}
+            values = [value_in_words(one, session) for one in session.measures]
+            layer.features = {"value": [""] * len(lines) + values}
+            layer.text = {"string": "{value}", "color": _COLOUR, "size": 13, "anchor": "center"}
         layer.selected_data = set()
         layer.refresh()
 
@@ -281,6 +290,26 @@ class Ruler:
         """The person removed the layer: it comes back with the next measure."""
         if event.value is self._layer:
             self._layer = None
+
+
+def _mark(measure: Measure, pixel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A shape without extent, (2, 2), where the value of a measure stands: beyond its end, or outside its angle.
+
+    Args:
+        measure: the measure.
+        pixel: the size of a pixel of the screen, down and across, in pixels of the slice.
+    """
+    points = np.asarray(measure.points, float)
+    if measure.kind == "angle":
+        end, away = points[1], points[1] - (points[0] + points[2]) / 2
+    else:
+        end, away = points[-1], points[-1] - points[0]
+    away = away / pixel
+    away = away / np.linalg.norm(away) if away.any() else np.array([0.0, 1.0])
+    # As far as the box around the value needs in this direction.
+    distance = min(half / abs(part) for half, part in zip(_HALF, away, strict=True) if part) + _GAP
+    place = end + distance * away * pixel
+    return np.stack([place, place + 1e-3])
 
 
 class _Preview(QWidget):
