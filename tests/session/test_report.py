@@ -42,6 +42,7 @@ def test_everything_that_matters_is_told(trained, tmp_path):
     assert report["slices"]["accepted"] == [7]
     assert report["slices"]["predicted"] == [i for i in range(SHAPE[2]) if i not in (*LABELLED, 7)]
     assert report["slices"]["in_mask"] == ["manual", "accepted", "predicted"]
+    assert report["slices"]["counted_from"] == 0
     assert [entry["number"] for entry in report["classes"]] == [1, 3]
     assert report["encoder"]["name"] == "efficientnet-lite0"
     assert report["encoder"]["fingerprint"]

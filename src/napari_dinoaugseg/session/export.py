@@ -43,10 +43,10 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
     Returns:
         ``case`` (fingerprint, kind, plane, sizes), ``classes`` (number, name, colour, pixels, volume_ml; the volume is
         None if the voxel size is unknown), ``slices`` (numbers of the manual, accepted and predicted ones; ``unseen``:
-        those with computed labels in the mask that nobody has looked at; ``in_mask``: the layers in the mask),
-        ``confidence`` of predicted slices by number, ``encoder`` and ``device`` (None without a model), ``settings``,
-        ``rounds``, ``measures`` (see :func:`~napari_dinoaugseg.session.measures.described`), ``versions``, ``created``
-        (ISO 8601). Slices are numbered from 0.
+        those with computed labels in the mask that nobody has looked at; ``in_mask``: the layers in the mask;
+        ``counted_from``: the number of the first slice, 0), ``confidence`` of predicted slices by number, ``encoder``
+        and ``device`` (None without a model), ``settings``, ``rounds``, ``measures`` (see
+        :func:`~napari_dinoaugseg.session.measures.described`), ``versions``, ``created`` (ISO 8601).
     """
     wanted = tuple(include)
     book, case = session.labels, session.case
@@ -70,6 +70,7 @@ def make_report(session: Session, include: Iterable[Status] = EVERYTHING) -> dic
             **{str(status): slices for status, slices in by_status.items()},
             "unseen": book.unseen(wanted),
             "in_mask": [str(s) for s in wanted],
+            "counted_from": 0,  # the window counts from 1
         },
         "confidence": {str(i): round(value, 4) for i, value in sorted(book.confidence.items())},
         "encoder": None if session.model is None else dict(session.model.encoder),
