@@ -410,6 +410,17 @@ def test_keys_in_another_view_mean_what_they_mean_in_the_large_one(hand):
     assert not hand.planes.is_open
 
 
+def test_a_window_that_is_closed_with_the_views_open_keeps_what_was_painted(hand):
+    hand.layer.mode = "paint"
+    hand.stroke(hand.view("Coronal"), (4, 16, 20), (14, 16, 20))
+    book = hand.controller.session.labels
+    hand.viewer.window._qt_window.close()
+    settle()
+    hand.controller.dispose()
+    assert not hand.planes.is_open
+    assert book.labelled == list(range(4, 15))
+
+
 def test_removed_and_restored_layers_of_the_case_leave_and_return(hand):
     hand.viewer.layers.remove(hand.controller.layers.prediction)
     settle()

@@ -123,7 +123,11 @@ class ThreePlanes:
         elif self.reason:
             raise CaseError(self.reason)
         else:
-            self._open()
+            try:
+                self._open()
+            except Exception:
+                self.close()  # no half of it stays
+                raise
         self.controller.touch(Change.VIEW)
 
     def _open(self) -> None:
@@ -711,7 +715,7 @@ class _Crosshair:
     def __init__(self, canvas: Any, camera: Any) -> None:
         from vispy.scene.visuals import Line  # type: ignore[import-untyped]
 
-        self._camera = camera
+        self._camera, self._native = camera, canvas.native
         self._corners: NDArray[np.float64] | None = None
         self._line: Any = Line(np.zeros((2, 2)), color=_COLOUR, connect="segments", parent=canvas.view.scene)
         self._line.order = _ON_TOP
@@ -753,9 +757,9 @@ class _Crosshair:
 
     def remove(self) -> None:
         """Take it out of the canvas."""
-        if self._line is not None:
-            self._line.parent = None
-            self._line = None
+        line, self._line = self._line, None
+        if line is not None and isalive(self._native):  # type: ignore[no-untyped-call]
+            line.parent = None
 
 
 class _Letters:
