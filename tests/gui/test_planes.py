@@ -414,7 +414,7 @@ def test_a_window_that_is_closed_with_the_views_open_keeps_what_was_painted(hand
     hand.layer.mode = "paint"
     hand.stroke(hand.view("Coronal"), (4, 16, 20), (14, 16, 20))
     book = hand.controller.session.labels
-    hand.viewer.window._qt_window.close()
+    hand.viewer.close()
     settle()
     hand.controller.dispose()
     assert not hand.planes.is_open
