@@ -75,8 +75,10 @@ def canvas_widget(viewer: Any) -> QWidget | None:
     window: Any = getattr(viewer.window, "_qt_window", None)
     if window is None or not isalive(window):  # type: ignore[no-untyped-call]
         return None
-    found: QWidget | None = window.centralWidget().findChild(QOpenGLWidget)
-    return found
+    # The window may hold more canvases: those of three planes.
+    canvas = getattr(getattr(viewer.window, "_qt_viewer", None), "canvas", None)
+    found: QWidget | None = getattr(canvas, "native", None) or window.centralWidget().findChild(QOpenGLWidget)
+    return found if found is not None and isalive(found) else None  # type: ignore[no-untyped-call]
 
 
 def slice_sliders(viewer: Any) -> list[Any]:

@@ -29,6 +29,7 @@ from napari_dinoaugseg.case import Case, VolumeCase
 from napari_dinoaugseg.errors import CaseError
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import axis_order, camera_of, camera_orientation, directions_of, edge_letters
+from napari_dinoaugseg.gui.outlines import draw_outlines
 from napari_dinoaugseg.gui.plane_strokes import PlaneStrokes
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.gui.windowing import without_paint
@@ -82,6 +83,7 @@ class ThreePlanes:
         self._stale: set[Layer] = set()
         self._timer = single_shot(self._draw_stale)
         self._matching = single_shot(self._match)
+        self._fitting = single_shot(self._fit_large)
 
     # --- opening and closing ----------------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class ThreePlanes:
     def _open(self) -> None:
         viewer = self.controller.viewer
         main: Any = viewer.window._qt_viewer
-        layers = self._layers = self.controller.layers
+        self._layers = self.controller.layers
         self._keys = _KeysToMain(main.canvas.native)
         self._lines = _Crosshair(main.canvas, camera_of(viewer))
         self.views = (_SideView(self), _SideView(self))
@@ -148,8 +150,13 @@ class ThreePlanes:
         self._show_crosshair()
         whole = self._is_whole
         self._arrange(main)
-        if whole and layers is not None:
-            layers.fit()
+        if whole:
+            self._fitting.start(_NEXT_FRAME)  # when the canvas has its new size
+
+    def _fit_large(self) -> None:
+        """Show the whole slice in the large view."""
+        if self.controller.layers is not None:
+            self.controller.layers.fit()
 
     def _arrange(self, main: Any) -> None:
         """Put the views into the splitter that holds napari's canvas: beside it, or below if the window is tall."""
@@ -190,7 +197,7 @@ class ThreePlanes:
             if main is not None and isalive(main):  # type: ignore[no-untyped-call]
                 main.setOrientation(Qt.Orientation.Vertical)
                 if whole and layers is not None and layers is self.controller.layers:
-                    layers.fit()
+                    self._fitting.start(_NEXT_FRAME)
         self._splitter = self._lines = self._keys = None
 
     @property
@@ -208,6 +215,7 @@ class ThreePlanes:
         """End with the viewer."""
         self.strokes.stop()
         self.close()
+        stop(self._fitting)
 
     def _followed(self) -> list[tuple[Any, Callable[..., None]]]:
         viewer = self.controller.viewer
@@ -524,9 +532,13 @@ class _SideView:
         twin = Layer.create(*layer.as_layer_data_tuple())
         twin.editable = False
         connections: list[tuple[Any, Callable[..., None]]] = []
+        if isinstance(layer, Labels):
+            draw_outlines(twin)
+            for name in _OF_LABELS[1:]:  # what napari's own copy leaves out
+                setattr(twin, name, getattr(layer, name))
         for name in (*_OF_ALL, *(_OF_LABELS if isinstance(layer, Labels) else _OF_IMAGES)):
             if hasattr(layer.events, name):
-                connections.append((getattr(layer.events, name), partial(_copy, layer, twin, name)))
+                connections.append((getattr(layer.events, name), partial(self._copy, layer, twin, name)))
         connections.append((layer.events.set_data, partial(self._planes.on_data, layer)))
         if isinstance(layer, Labels):
             connections.append((layer.events.paint, partial(self._planes.on_paint, layer)))
@@ -536,6 +548,11 @@ class _SideView:
             emitter.connect(handler)
         self.model.add_layer(twin)
         return _Twin(layer, twin, connections)
+
+    def _copy(self, layer: Layer, twin: Layer, name: str, *_: object) -> None:
+        """Give a property of a layer to its twin, but for the layers that make way for surfaces in 3-D."""
+        if name != "visible" or not self._planes.controller.surfaces.is_on:
+            setattr(twin, name, getattr(layer, name))
 
     def draw(self, layers: set[Layer]) -> None:
         """Read the arrays of these layers again."""
@@ -823,11 +840,6 @@ class _KeysToMain(QObject):
 def modifiers_of(event: Any) -> set[str]:
     """The modifier keys of a mouse event of napari: ``Shift``, ``Control``, ``Alt``."""
     return {str(getattr(modifier, "name", modifier)) for modifier in event.modifiers}
-
-
-def _copy(layer: Layer, twin: Layer, name: str, *_: object) -> None:
-    """Give a property of a layer to its twin."""
-    setattr(twin, name, getattr(layer, name))
 
 
 def _grid_of(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

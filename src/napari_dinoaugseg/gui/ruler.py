@@ -23,8 +23,8 @@ from napari_dinoaugseg.case.measure import Measure, Point, value_of
 from napari_dinoaugseg.errors import LabelError
 from napari_dinoaugseg.gui.canvas import canvas_widget
 from napari_dinoaugseg.gui.core import Change, guarded
-from napari_dinoaugseg.gui.layers import outline_width_on, place_of
 from napari_dinoaugseg.gui.display import camera_of
+from napari_dinoaugseg.gui.layers import outline_width_on, place_of
 from napari_dinoaugseg.session.measures import long_axis_of
 
 if TYPE_CHECKING:
@@ -253,11 +253,7 @@ class Ruler:
             if not session.measures:
                 return
             active = controller.viewer.layers.selection.active
-            self._layer = Shapes(
-                ndim=3, name=LAYER, edge_color=_COLOUR, face_color="transparent", **place_of(layers.image)
-            )
-            place = layers.place
-            self._layer = Shapes(ndim=3, name=LAYER, opacity=1.0, **place)
+            self._layer = Shapes(ndim=3, name=LAYER, opacity=1.0, **place_of(layers.image))
             self._is_adding = True
             controller.viewer.add_layer(self._layer)
             self._layer.editable = False
@@ -275,8 +271,6 @@ class Ruler:
                 [*lines, *marks],
                 shape_type="path",
                 edge_width=0.6 * outline_width_on(layers),
-                edge_color=_COLOUR,
-                edge_width=0.6 * layers.outline_width,
                 edge_color=[_COLOUR] * len(lines) + ["transparent"] * len(marks),
                 face_color="transparent",
             )

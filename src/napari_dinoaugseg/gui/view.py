@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from napari.layers import Image, Labels, Layer
 from psygnal import Signal
-from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QApplication, QOpenGLWidget
+from qtpy.QtWidgets import QApplication
 
+from napari_dinoaugseg.gui.canvas import canvas_widget
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import axis_order
 from napari_dinoaugseg.gui.widgets import confirmed
@@ -184,10 +184,7 @@ class CanvasGuard:
         layer = self._viewer.layers[event.index]
         if isinstance(layer, Labels):
             layer.mode = "pan_zoom"  # also removes the overlay of its brush
-        window: Any = getattr(self._viewer.window, "_qt_window", None)
-        if window is None or not isalive(window):  # type: ignore[no-untyped-call]
-            return  # the window is closed
-        canvas = window.centralWidget().findChild(QOpenGLWidget)
+        canvas: Any = canvas_widget(self._viewer)
         if canvas is not None and canvas.isValid():
             canvas.makeCurrent()
 

@@ -54,10 +54,9 @@ class WindowDrag:
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
-        controller.viewer.mouse_drag_callbacks.append(self.on_drag)
         self._menu: WindowMenu | None = None
         self._sorted: tuple[object, int, Any] | None = None  # a case, a slice, and its values in order
-        controller.viewer.mouse_drag_callbacks.append(self._on_drag)
+        controller.viewer.mouse_drag_callbacks.append(self.on_drag)
 
     def follow(self, what: Change) -> None:
         """Show the window in the menu on the canvas, where there is one."""

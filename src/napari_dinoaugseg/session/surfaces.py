@@ -16,6 +16,7 @@ from napari_dinoaugseg.session.session import Session
 _SIGMA = 1.5  # voxels on every axis
 _LEVEL = 0.5
 _REACH = 6  # voxels around a class beyond which its smoothed mask is 0
+_NEAR = 3  # voxels by which a smooth surface may differ from its voxels, at a ledge of one slice, say
 _SLAB = 16  # slices that are turned into triangles at once
 
 
@@ -85,8 +86,7 @@ def surface_of(
 
     mask = np.pad(inside, _REACH)
     field = ndimage.gaussian_filter(mask.astype(np.float32), _SIGMA, radius=_REACH - 1)
-    survives = ndimage.binary_dilation(field >= _LEVEL, np.ones((3, 3, 3), bool))
-    field[mask & ~survives] = 1.0
+    field[_lost(mask, field >= _LEVEL)] = 1.0
     parts, count = [], 0
     for first in range(0, len(field) - 1, _SLAB):  # each keeps other threads waiting
         slab = field[first : first + _SLAB + 1]
@@ -98,6 +98,17 @@ def surface_of(
     vertices = np.concatenate([part for part, _ in parts]).astype(np.float32)
     faces = np.concatenate([part for _, part in parts])
     return vertices - _REACH, _normals(field, vertices, steps), faces
+
+
+def _lost(mask: NDArray[np.bool_], kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Voxels of a mask that a smoothed one does not show: far from it, or in a piece that it shows nothing of."""
+    lost: NDArray[np.bool_] = mask & (ndimage.maximum_filter(kept.astype(np.uint8), 2 * _NEAR + 1) == 0)
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if count > 1:
+        is_shown = np.zeros(count + 1, bool)
+        is_shown[pieces[kept]] = True
+        lost |= mask & ~is_shown[pieces]
+    return lost
 
 
 def _normals(
