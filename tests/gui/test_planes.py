@@ -14,10 +14,11 @@ from napari.qt import QtViewer
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.reading import SLICE_LABEL
 from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN, Status
 from napari_dinoaugseg.session.paint_rules import PaintOver
 from tests.case.builders import OBLIQUE as OBLIQUE_AXES
@@ -391,6 +392,44 @@ def test_another_plane_and_another_case_show_in_open_views(hand, path, tmp_path,
     QTest.keyClick(hand.main.widget.canvas.native, Qt.Key.Key_F3)
     assert not hand.planes.is_open
     assert hand.main.widget.count() == 1
+
+
+def test_what_stands_on_the_canvas_stands_on_the_large_one(hand):
+    labels = {
+        view.widget.canvas.native: [
+            label.text() for label in view.widget.canvas.native.findChildren(QLabel, SLICE_LABEL)
+        ]
+        for view in (hand.main, *hand.planes.views)
+    }
+    here, count = hand.controller.current_slice, hand.controller.session.case.n_slices
+    main = hand.main.widget.canvas.native
+    assert labels.pop(main) == [f"slice {here + 1} of {count}"]
+    assert not any(labels.values())
+    hand.controller.view.go_to(here + 2)
+    QTest.qWait(60)
+    assert main.findChild(QLabel, SLICE_LABEL).text() == f"slice {here + 3} of {count}"
+
+
+def test_the_other_views_draw_outlines_and_stay_while_the_large_one_is_in_3d(hand, qtbot):
+    controller = hand.controller
+    predicted = np.zeros(controller.session.case.slice_shape(5), np.uint16)
+    predicted[4:14, 4:20] = 1
+    controller.session.labels.set_prediction(5, predicted, 0.9)
+    controller.layers.show_predictions([5])
+    twins = [twin for view in hand.planes.views for twin in view.model.layers if twin.name == "prediction"]
+    assert len(twins) == 2
+    assert {twin.contour for twin in twins} == {controller.layers.prediction.contour}
+    assert controller.layers.prediction.contour > 0
+    controller.surfaces.switch(True)
+    qtbot.waitUntil(lambda: not controller.surfaces.working, timeout=20_000)
+    settle()
+    assert not controller.layers.prediction.visible
+    assert all(twin.visible for view in hand.planes.views for twin in view.model.layers)
+    controller.surfaces.switch(False)
+    settle()
+    assert controller.layers.prediction.visible
+    controller.layers.prediction.visible = False
+    assert not any(twin.visible for twin in twins)
 
 
 def test_keys_in_another_view_mean_what_they_mean_in_the_large_one(hand):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
 from napari_dinoaugseg.case import Case, PictureCase, Plane, VolumeCase, choose_window
@@ -84,14 +85,16 @@ def window_of(case: Case, name: str) -> tuple[float, float] | None:
 
 @cache
 def prepare_layers() -> None:
-    """Import, in a thread, what napari imports for its first layers (pandas, scikit-image, the table of units).
+    """Load what napari needs for its first layers, for which the first case would wait. Once in a process."""
+    import pint
 
-    The first case would wait half a second for it. Once in a process.
-    """
+    # Here and not in the thread: two threads must not fill the table of units at the same time.
+    pint.get_application_registry().Unit("pixel")  # type: ignore[no-untyped-call]
 
     def work() -> None:
-        Image(np.zeros((1, 2, 2), np.float32))
-        Labels(np.zeros((1, 2, 2), np.uint16), colormap=label_colours([]))
+        for name in ("pandas", "skimage.color", "skimage.exposure"):
+            with suppress(ImportError):  # of a version of napari that does without
+                import_module(name)
 
     # Python waits for its end, because exiting during an import would abort.
     threading.Thread(target=work, name="prepare-layers").start()
