@@ -716,10 +716,12 @@ class _SideView:
             self._planes.go_to(place)
 
     def _on_double_click(self, _model: Any, _event: Any) -> None:
-        self.fit()
+        """Show the whole slice; with a brush in the hand it is two quick dabs."""
+        if not self._planes.strokes.paints:
+            self.fit()
 
     def _on_hover(self, _model: Any, event: Any) -> None:
-        """Let the window know where the mouse is: its status line, and the key that picks a class."""
+        """Show the brush, and let the key that picks a class know where the mouse is."""
         self.show_brush()
         viewer = self._planes.controller.viewer
         more = viewer.dims.ndim - 3
