@@ -42,6 +42,7 @@ _LEFT, _RIGHT = 1, 2  # vispy's numbers of the mouse buttons
 _ZOOM = 150.0  # pixels of a drag that zoom by a factor of e
 _CLICK = 4  # pixels: a press that moves less is a click
 _NEXT_FRAME = 40  # ms within which changes of the layers are drawn together
+_LAID_OUT = 50  # ms after which a window with new widgets is laid out
 _MEANWHILE = 250  # ms within which they are drawn during a stroke in the large view
 _SHARE = 0.38  # of the window's width or height for the two views
 _COLOUR = (0.25, 0.85, 0.45, 0.8)  # of the crosshair: readable on black, on white and on grey
@@ -55,7 +56,8 @@ _PLANES = {"H": "Axial", "F": "Axial", "A": "Coronal", "P": "Coronal", "L": "Sag
 # What a twin shows as its layer does, beside the array.
 _OF_ALL = ("opacity", "blending", "visible")
 _OF_IMAGES = ("contrast_limits", "gamma", "colormap", "interpolation2d")
-_OF_LABELS = ("colormap", "contour", "selected_label", "show_selected_label")
+_NOT_IN_STATE = ("contour", "selected_label", "show_selected_label")
+_OF_LABELS = ("colormap", *_NOT_IN_STATE)
 
 
 class ThreePlanes:
@@ -177,7 +179,7 @@ class ThreePlanes:
         """Close the views, and leave the large one as it was."""
         if not self.views:
             return
-        for timer in (self._timer, self._matching):
+        for timer in (self._timer, self._matching, self._fitting):
             stop(timer)
         viewer, views, layers, whole = self.controller.viewer, self.views, self._layers, self._is_whole
         for emitter, handler in self._followed():
@@ -199,6 +201,11 @@ class ThreePlanes:
                 if whole and layers is not None and layers is self.controller.layers:
                     self._fitting.start(_NEXT_FRAME)
         self._splitter = self._lines = self._keys = None
+
+    def _fit_again(self) -> None:
+        """Fit the large view to the size that it has once Qt has laid out the window."""
+        if self._layers is not None and not self._is_whole:
+            self._layers.fit_camera()
 
     @property
     def _is_whole(self) -> bool:
@@ -531,6 +538,9 @@ class _SideView:
         """A twin, added to the view. It shares the array, and follows what napari's controls change on the layer."""
         twin = Layer.create(*layer.as_layer_data_tuple())
         twin.editable = False
+        for name in _NOT_IN_STATE:  # which napari does not count to the state of a layer
+            if hasattr(layer, name):
+                _copy(layer, twin, name)
         connections: list[tuple[Any, Callable[..., None]]] = []
         if isinstance(layer, Labels):
             draw_outlines(twin)
@@ -810,13 +820,17 @@ class _Letters:
     def arrange(self) -> None:
         """Put the labels where they belong in the size of the canvas."""
         width, height = self._canvas.width(), self._canvas.height()
+        line, above = self.labels["slice"], self.labels["top"]
+        line.adjustSize()
+        above.adjustSize()
+        meets = 2 * _MARGIN + line.width() > (width - above.width()) // 2  # in a narrow view
         for name, label in self.labels.items():
             label.adjustSize()
             across, down = (width - label.width()) // 2, (height - label.height()) // 2
             left, top = {
                 "left": (_MARGIN, down),
                 "right": (width - label.width() - _MARGIN, down),
-                "top": (across, _MARGIN),
+                "top": (across, _MARGIN + (line.height() if meets else 0)),
                 "bottom": (across, height - label.height() - _MARGIN),
                 "slice": (_MARGIN, _MARGIN),
             }[name]
