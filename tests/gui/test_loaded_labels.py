@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import nibabel as nib
@@ -133,3 +134,21 @@ def test_where_no_masks_lie_nothing_is_offered(qtbot, panel, controller, case, t
     controller.cases.open_path(tmp_path / "images", background=False)
     qtbot.wait(300)
     assert panel.label.masks_offer.isHidden()
+
+
+def test_annotations_of_pictures_are_loaded_from_their_folder(qtbot, panel, controller, said, monkeypatch, tmp_path):
+    pictures_with_masks(tmp_path)
+    shutil.rmtree(tmp_path / "masks")
+    images = [{"id": n, "file_name": f"IMD{n}.png", "height": 8, "width": 9} for n in range(4)]
+    annotation = {"image_id": 2, "category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 3, 1, 3]]}
+    content = {"images": images, "categories": [{"id": 1, "name": "polyp"}], "annotations": [annotation]}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_default.json").write_text(json.dumps(content), encoding="utf-8")
+    controller.cases.open_path(tmp_path / "images", background=False)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, **__: str(tmp_path / "annotations"))
+    qtbot.mouseClick(panel.label.load_button, Qt.MouseButton.LeftButton)
+    wait_idle(qtbot, controller)
+    assert controller.session.labels.labelled == [2]
+    assert np.count_nonzero(controller.session.labels.manual(2) == 1) == 8
+    assert [entry.name for entry in controller.session.labels.classes] == ["polyp"]
+    assert "3 pictures without any annotation: taken as not labelled" in said[-1]

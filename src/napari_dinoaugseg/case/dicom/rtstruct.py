@@ -58,7 +58,7 @@ class Structure:
         segment: number, name and colour.
         contours: corners (n, 3) of each closed contour, in RAS mm.
         frame_of_reference: its FrameOfReferenceUID; may be empty.
-        others: how many contours enclose no area, by type: points, open lines.
+        others: how many contours enclose no area: points and open lines.
     """
 
     segment: Segment
@@ -75,7 +75,6 @@ class StructureSet:
         path: the file.
         structures: in the order of the file.
         series: the referenced SeriesInstanceUIDs; may be empty.
-        frame_of_reference: the FrameOfReferenceUID of all; empty if missing or mixed.
         notices: sentences for the user.
     """
 
@@ -90,7 +89,9 @@ def is_rtstruct(path: Path) -> bool:
     if not is_seg(path) or not path.is_file():
         return False
     try:
-        header = read_header(path, ("SOPClassUID",))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            header = read_header(path, ("SOPClassUID",))
     except Exception:  # damage raises almost anything; whoever reads it as something else says what is wrong
         return False
     return str(value_of(header, "SOPClassUID") or "") == RTStructureSetStorage
@@ -223,13 +224,13 @@ def require_same_patient(found: StructureSet, source: DicomSource) -> tuple[Stru
     """
     notices = []
     here = source.frame_of_reference
-    elsewhere = [s for s in found.structures if here and s.frame_of_reference not in ("", here)]
-    kept = tuple(s for s in found.structures if s not in elsewhere)
+    fits = [not here or structure.frame_of_reference in ("", here) for structure in found.structures]
+    kept = tuple(structure for structure, is_here in zip(found.structures, fits, strict=True) if is_here)
     if not any(structure.contours for structure in kept):
         msg = f"{found.path}: its contours belong to another frame of reference. Give those drawn on these images."
         raise LabelError(msg)
-    if elsewhere:
-        names = listed([structure.segment.name for structure in elsewhere])
+    if not all(fits):
+        names = listed([s.segment.name for s, is_here in zip(found.structures, fits, strict=True) if not is_here])
         notices.append(f"Structures of another frame of reference are left out: {names}.")
     if found.series and source.series and source.series.isdisjoint(found.series):
         if not here or any(not structure.frame_of_reference for structure in kept):
@@ -296,9 +297,8 @@ class _Found:
 
 @dataclass(frozen=True)
 class _OnSlice:
-    """A contour on a slice: corners (n, 2) along the first and second of the axes other than that of the slices."""
+    """A contour near a slice: how far off, in steps, and its corners (n, 2) along the two other axes."""
 
-    index: int
     off: float
     points: Points
 
@@ -398,7 +398,7 @@ def _on_slices(contours: Sequence[Points], axis: int, grid: Grid, name: str, not
         elif abs(height - index) > _BETWEEN and grid.shape[axis] > 1:
             notes.between[name] += 1
         else:
-            on.setdefault(index, []).append(_OnSlice(index, height - index, points[:, others]))
+            on.setdefault(index, []).append(_OnSlice(height - index, points[:, others]))
     chosen: dict[int, list[Points]] = {}
     for index, found in sorted(on.items()):
         # Contours of two planes near one slice are not to be combined: those of the nearer plane are taken.

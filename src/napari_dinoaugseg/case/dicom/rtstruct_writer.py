@@ -194,6 +194,7 @@ def _observation(n: int, entry: Segment) -> Dataset:
         code = _code(coded.type)
         if coded.side is not None:
             code.SegmentedPropertyTypeModifierCodeSequence = [_code(coded.side)]
+        item.SegmentedPropertyCategoryCodeSequence = [_code(coded.category)]
         item.RTROIIdentificationCodeSequence = [code]
     return item
 
