@@ -146,7 +146,8 @@ def test_annotations_of_pictures_are_loaded_from_their_folder(qtbot, panel, cont
     (tmp_path / "annotations" / "instances_default.json").write_text(json.dumps(content), encoding="utf-8")
     controller.cases.open_path(tmp_path / "images", background=False)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, **__: str(tmp_path / "annotations"))
-    qtbot.mouseClick(panel.label.load_button, Qt.MouseButton.LeftButton)
+    settle()
+    panel.label.load_button.click()
     wait_idle(qtbot, controller)
     assert controller.session.labels.labelled == [2]
     assert np.count_nonzero(controller.session.labels.manual(2) == 1) == 8
