@@ -153,7 +153,7 @@ class ThreePlanes:
         whole = self._is_whole
         self._arrange(main)
         if whole:
-            self._fitting.start(_NEXT_FRAME)  # when the canvas has its new size
+            self._fitting.start(_LAID_OUT)
 
     def _fit_large(self) -> None:
         """Show the whole slice in the large view."""
@@ -199,13 +199,8 @@ class ThreePlanes:
             if main is not None and isalive(main):  # type: ignore[no-untyped-call]
                 main.setOrientation(Qt.Orientation.Vertical)
                 if whole and layers is not None and layers is self.controller.layers:
-                    self._fitting.start(_NEXT_FRAME)
+                    self._fitting.start(_LAID_OUT)
         self._splitter = self._lines = self._keys = None
-
-    def _fit_again(self) -> None:
-        """Fit the large view to the size that it has once Qt has laid out the window."""
-        if self._layers is not None and not self._is_whole:
-            self._layers.fit_camera()
 
     @property
     def _is_whole(self) -> bool:
@@ -538,13 +533,10 @@ class _SideView:
         """A twin, added to the view. It shares the array, and follows what napari's controls change on the layer."""
         twin = Layer.create(*layer.as_layer_data_tuple())
         twin.editable = False
-        for name in _NOT_IN_STATE:  # which napari does not count to the state of a layer
-            if hasattr(layer, name):
-                _copy(layer, twin, name)
         connections: list[tuple[Any, Callable[..., None]]] = []
         if isinstance(layer, Labels):
             draw_outlines(twin)
-            for name in _OF_LABELS[1:]:  # what napari's own copy leaves out
+            for name in _NOT_IN_STATE:  # which napari does not count to the state of a layer
                 setattr(twin, name, getattr(layer, name))
         for name in (*_OF_ALL, *(_OF_LABELS if isinstance(layer, Labels) else _OF_IMAGES)):
             if hasattr(layer.events, name):
