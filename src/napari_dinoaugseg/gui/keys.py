@@ -320,12 +320,25 @@ def help_columns() -> tuple[str, str]:
     """The content of the help window as HTML: the plugin's keys, and the steps with what else helps."""
     steps = "".join(f"<li>{step}</li>" for step in _STEPS)
     return (
-        _table("Keys", [*((key.shown, key.does) for key in KEYS), *_OUTLINE_KEYS]),
+        _table("Keys", [*_rows_of_keys(), *_OUTLINE_KEYS]),
         f"<h3>In this order</h3><ol>{steps}</ol>"
         + _table("Mouse", _MOUSE)
         + _table("Keys of napari that help", _NAPARI_KEYS)
         + "<p>Predictions never overwrite what you painted. Research use only; not a medical device.</p>",
     )
+
+
+def _rows_of_keys() -> list[tuple[str, str]]:
+    """The keys of the plugin with what they do; those of the windows are in one row."""
+    windows = [key for key in KEYS if key.name.startswith("window_")]
+    named = ", ".join(f"{shown} {name}" for name, shown in WINDOW_KEYS.items())
+    rows = []
+    for key in KEYS:
+        if key not in windows:
+            rows.append((key.shown, key.does))
+        elif key is windows[0]:
+            rows.append((f"{windows[0].shown} to {windows[-1].shown}", f"show the image in a window: {named}"))
+    return rows
 
 
 def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
