@@ -67,7 +67,7 @@ class Hand:
         """Move the mouse, until the view has seen it: the window system takes its time."""
         native, seen = view.widget.canvas.native, []
         handler = view.widget.canvas.events.mouse_move.connect(lambda event: seen.append(tuple(event.pos)))
-        end = time.monotonic() + 2
+        end = time.monotonic() + 10
         while not seen or np.abs(np.array(seen[-1]) - (place.x(), place.y())).max() > 1:
             QTest.mouseMove(native, place + QPoint(0, 1))
             QTest.mouseMove(native, place)
