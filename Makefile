@@ -70,8 +70,9 @@ test-qt6:  ## run the tests of the panel with PyQt6
 	QT_API=pyqt6 $(MAKE) test VENV=.venv-qt6 EXTRAS=pyqt6,offline,demo,dev ARGS="-m '' tests/gui tests/test_hooks.py $(ARGS)"
 
 # The same tests as in `make test-slow`, with many more kills and random sequences of actions.
-faults: setup  ## kill the program 200 times, attack the undo with 1,000 seeds
-	DINOAUGSEG_KILLS=200 DINOAUGSEG_UNDO_SEEDS=1000 $(PYTEST) tests/faults tests/gui/test_undo_attacks.py $(ARGS)
+faults: setup  ## kill the program 200 times, attack the undo with 1,000 seeds, open three planes 50 times
+	DINOAUGSEG_KILLS=200 DINOAUGSEG_UNDO_SEEDS=1000 DINOAUGSEG_PLANE_ORDERS=48 DINOAUGSEG_PLANE_OPENINGS=50 \
+		$(PYTEST) tests/faults tests/gui/test_undo_attacks.py tests/gui/test_planes.py $(ARGS)
 
 fuzz: setup  ## feed 20,000 damaged files to each reader, or as many as in 10 minutes each
 	DINOAUGSEG_FUZZ_CASES=20000 DINOAUGSEG_FUZZ_SECONDS=600 $(PYTEST) tests/fuzz $(ARGS)
