@@ -21,7 +21,7 @@ from napari_dinoaugseg.session.labels import BookContent, Status
 from napari_dinoaugseg.session.session import Session
 from napari_dinoaugseg.session.store import SessionStore
 
-KILLS = int(os.environ.get("DINOAUGSEG_KILLS", "25"))
+KILLS = int(os.environ.get("DINOAUGSEG_KILLS", "12"))
 LONGEST_LIFE = 0.5  # seconds
 SHAPE = (24, 20, 8)
 
