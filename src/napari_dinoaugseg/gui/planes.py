@@ -519,6 +519,8 @@ class _SideView:
             one.cut()
             self.model.layers.remove(one.twin)
         for place, one in enumerate(self._twins):
+            if one.twin.name != one.layer.name:  # napari had numbered it beside the one that was removed
+                one.twin.name = one.layer.name
             if self.model.layers.index(one.twin) != place:
                 self.model.layers.move(self.model.layers.index(one.twin), place)
         self.model.layers.selection.active = None
