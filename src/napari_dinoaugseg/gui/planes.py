@@ -447,7 +447,7 @@ class _Twin:
         )
 
     def cut(self) -> None:
-        """Follow the layer no more."""
+        """Stop following the layer."""
         for emitter, handler in self.connections:
             emitter.disconnect(handler)
         self.connections.clear()
@@ -608,7 +608,7 @@ class _SideView:
         if hasattr(self._camera, "orientation"):
             self._camera.orientation = orientation
         elif orientation[1:] != ("down", "right"):
-            is_oriented = False  # before napari 0.6 the camera cannot be turned, and the letters would lie
+            is_oriented = False  # before napari 0.6 the camera cannot be turned, so the letters would be wrong
         if self.letters is not None:
             for edge in _EDGES:
                 self.letters.write(edge, letters.get(edge, "") if is_oriented else "")
@@ -779,7 +779,7 @@ class _Crosshair:
         self._line.set_data(pos=points.astype(np.float32))
 
     def remove(self) -> None:
-        """Take it out of the canvas."""
+        """Remove it from the canvas."""
         line, self._line = self._line, None
         if line is not None and isalive(self._native):  # type: ignore[no-untyped-call]
             line.parent = None
@@ -832,14 +832,14 @@ class _Letters:
 
 
 class _KeysToMain(QObject):
-    """Hands the keys that are pressed in a view to napari's canvas, so that they mean the same in all three."""
+    """Forwards keys pressed in a small view to napari's canvas, so that they mean the same in all three."""
 
     def __init__(self, canvas: Any) -> None:
         super().__init__()
         self._canvas = canvas
 
     def eventFilter(self, _watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
-        """Hand a key on; everything else goes its way."""
+        """Forward a key; leave all other events alone."""
         if event is None or event.type() not in (QEvent.Type.KeyPress, QEvent.Type.KeyRelease):
             return False
         if isalive(self._canvas):  # type: ignore[no-untyped-call]
