@@ -13,9 +13,9 @@ from napari_dinoaugseg.session.labels import EVERYTHING, LabelClass, Status
 from napari_dinoaugseg.session.pixel_counts import volumes_ml
 from napari_dinoaugseg.session.session import Session
 
-_SIGMA = 1.5  # voxels on every axis
+_SIGMA = 1.0  # voxels on every axis
 _LEVEL = 0.5
-_REACH = 6  # voxels around a class beyond which its smoothed mask is 0
+_REACH = 4  # voxels around a class beyond which its smoothed mask is 0
 _NEAR = 3  # voxels by which a smooth surface may differ from its voxels, at a ledge of one slice, say
 _SLAB = 16  # slices that are turned into triangles at once
 
@@ -71,7 +71,7 @@ def class_surfaces(session: Session, include: Iterable[Status] = EVERYTHING) -> 
 def surface_of(
     inside: NDArray[np.bool_], steps: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.integer]]:
-    """The closed, smooth surface of a mask: marching cubes at half the height of its Gaussian of 1.5 voxels.
+    """The closed, smooth surface of a mask: marching cubes at half the height of its Gaussian of one voxel.
 
     What is too thin to survive the Gaussian (a line, a single voxel) is shown as it is: nothing labelled is invisible.
 
