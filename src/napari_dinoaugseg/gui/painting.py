@@ -153,8 +153,8 @@ class Painting:
             canvas, shown = self._book.canvas(index), slices[index]
             height, width = canvas.shape
             if not np.array_equal(shown[:height, :width], canvas):
-                shown[...] = 0
                 shown[:height, :width] = canvas
+                shown[height:], shown[:, width:] = 0, 0
                 changed = True
             self._note_shown(index, canvas)
         if changed:

@@ -292,6 +292,17 @@ def foreign_values(labels: NDArray[np.integer], numbers: Collection[int]) -> lis
     return [int(value) for value in np.unique(labels) if not allowed[value]]
 
 
+def _erased(labels: Labels, numbers: Iterable[int]) -> Labels:
+    """Labels (H, W) with background in place of these numbers, read-only; the same array if it holds none of them."""
+    left = labels
+    for number in numbers:
+        found = labels == number
+        if found.any():
+            left = labels.copy() if left is labels else left
+            left[found] = 0
+    return _frozen(left)
+
+
 @dataclass(frozen=True, eq=False)
 class _Predicted:
     """The prediction of a slice."""
@@ -866,13 +877,10 @@ class LabelBook:
                 self._predicted[index] = replace(was, seen=now.seen)
                 changed.add(index)
         action.erased = {}
-        numbers = [entry.number for entry in self._classes]
-        if {entry.number for entry in action.classes or ()} <= set(numbers):
-            return changed
-        for index, one in list(self._predicted.items()):
-            foreign = foreign_values(one.labels, numbers)
-            if foreign:
-                left = _frozen(np.where(np.isin(one.labels, foreign), 0, one.labels).astype(np.uint16))
+        removed = {entry.number for entry in action.classes or ()} - {entry.number for entry in self._classes}
+        for index, one in list(self._predicted.items()) if removed else ():
+            left = _erased(one.labels, removed)
+            if left is not one.labels:
                 action.erased[index] = (one, left)
                 self._predicted[index] = replace(one, labels=left)
                 changed.add(index)
@@ -906,15 +914,13 @@ class LabelBook:
     def _without(self, index: int, labels: SliceLabels, number: int) -> SliceLabels:
         """The labels of a slice without a class; none if nothing is left on the canvas."""
         labels = replace(labels, drawn=None)
-        canvas = self.canvas(index)
-        canvas = _frozen(np.where(canvas == number, 0, canvas).astype(np.uint16))
+        canvas = _erased(self.canvas(index), [number])
         manual = from_canvas(canvas, scribbles=labels.scribbled)
         if manual is None:
             return _NOTHING
         if labels.accepted is None or labels.manual is not None:
             return replace(labels, manual=_frozen(manual), canvas=canvas)
-        accepted = np.where(labels.accepted == number, 0, labels.accepted).astype(np.uint16)
-        return replace(labels, accepted=_frozen(accepted), canvas=canvas)
+        return replace(labels, accepted=_erased(labels.accepted, [number]), canvas=canvas)
 
     def _checked(self, index: int, labels: NDArray[np.integer], numbers: Collection[int]) -> Labels:
         self._require_fitting(index, labels, numbers)
