@@ -37,8 +37,11 @@ def mouse(controller, canvas, qtbot):
     middle = QPoint(canvas.width() // 2, canvas.height() // 2)
 
     def at(place) -> tuple[float, float]:
+        there = middle + QPoint(*place)
+        qtbot.mouseMove(canvas, there + QPoint(7, 7))  # Qt reports no move to where the mouse is
+        qtbot.wait(20)
         before = controller.viewer.cursor.position
-        qtbot.mouseMove(canvas, middle + QPoint(*place))
+        qtbot.mouseMove(canvas, there)
         qtbot.waitUntil(lambda: controller.viewer.cursor.position != before, timeout=2000)
         return controller.reading.place_of(controller.viewer.cursor.position)[1:]
 
