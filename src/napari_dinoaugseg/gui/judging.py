@@ -109,14 +109,6 @@ class Swipe:
         """Whether masks are cut off."""
         return bool(self._clipped)
 
-    def press(self) -> Callable[[], None] | None:
-        """Switch it on or off. Returns what ends it when the key is released after being held."""
-        if self.is_on:
-            self.end()
-            return None
-        self.begin()
-        return self.end if self.is_on else None
-
     def begin(self) -> None:
         """Cut the masks off at the cursor from now on; in 3-D, or where nothing is shown, nothing happens."""
         controller, layers = self.controller, self.controller.layers
@@ -200,14 +192,6 @@ class Flicker:
         """Whether a slice flickers."""
         return self._index is not None
 
-    def press(self) -> Callable[[], None] | None:
-        """Switch it on or off. Returns what ends it when the key is released after being held."""
-        if self.is_on:
-            self.end()
-            return None
-        self.begin()
-        return self.end if self.is_on else None
-
     def begin(self) -> None:
         """Flicker from now on, or notify why the slice in view cannot."""
         session, layers, here = self.controller.session, self.controller.layers, self.controller.current_slice
@@ -258,3 +242,12 @@ class Flicker:
             self.controller.viewer, "round", "last round" if self._shows_last else "this round", "bottom_left"
         )
         self._timer.start(_FLICKER)
+
+
+def press(mode: Swipe | Flicker) -> Callable[[], None] | None:
+    """Switch a mode on or off, as its key does. Returns what ends it when the key is released after being held."""
+    if mode.is_on:
+        mode.end()
+        return None
+    mode.begin()
+    return mode.end if mode.is_on else None

@@ -17,6 +17,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.judging import press
 from napari_dinoaugseg.gui.widgets import confirmed
 from napari_dinoaugseg.gui.windowing import WINDOW_KEYS
 from napari_dinoaugseg.gui.words import counted, slice_name
@@ -149,12 +150,12 @@ KEYS: tuple[Key, ...] = (
     Key("pick_class", "I", "select the class under the cursor", lambda c: c.paint_rules.pick()),
     Key("smart_brush", "Shift-B", "switch between the smart brush and the plain one", _switch_brush),
     Key("toggle_prediction", "H", "hide or show the prediction", _toggle_prediction),
-    Key("swipe", "W", "swipe: the masks end at the cursor (tap, or hold)", lambda c: c.judging.swipe.press()),
+    Key("swipe", "W", "swipe: the masks end at the cursor (tap, or hold)", lambda c: press(c.judging.swipe)),
     Key(
         "flicker",
         "Q",
         "flicker between the prediction of this round and of the last (tap, or hold)",
-        lambda c: c.judging.flicker.press(),
+        lambda c: press(c.judging.flicker),
     ),
     Key("ruler", "R", "measure a distance: drag from end to end", lambda c: c.ruler.take("distance")),
     Key(

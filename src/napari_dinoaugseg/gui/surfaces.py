@@ -63,7 +63,7 @@ class Surfaces(QObject):
     Attributes:
         controller: of the viewer.
         everything: whether predictions count, not only painted and accepted labels.
-        found: the surfaces that are shown, without those that the person removed.
+        found: the surfaces of the last run so far, also those whose layer the person removed.
     """
 
     # From the thread; the flag tells the runs apart.

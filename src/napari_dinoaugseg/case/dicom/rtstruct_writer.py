@@ -26,7 +26,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
-from napari_dinoaugseg.case.case import Segment, described
+from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.case.contours import Points, outlines
 from napari_dinoaugseg.case.dicom.frames import DicomSource
 from napari_dinoaugseg.case.dicom.geometry import Header
@@ -34,12 +34,12 @@ from napari_dinoaugseg.case.dicom.headers import property_of
 from napari_dinoaugseg.case.dicom.source import (
     SERIES_NUMBERS_ABOVE,
     SOFTWARE,
+    classes_in,
     headers_of,
     label_of,
     making,
     patient_of,
 )
-from napari_dinoaugseg.errors import OutputError
 
 # Retired, but what planning systems expect as the class of the referenced study (PS3.3 C.8.8.5).
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
@@ -61,10 +61,7 @@ def rtstruct_of(
     Raises:
         OutputError: no class, an unreadable source, or a source whose header does not allow an RTSTRUCT.
     """
-    classes = described([int(number) for number in np.unique(array)], tuple(segments))
-    if not classes:
-        msg = f"{path}: an RTSTRUCT needs at least one class, and nothing is labelled. Label something first."
-        raise OutputError(msg)
+    classes = classes_in(path, array, segments, "an RTSTRUCT")
     with making(path, "RTSTRUCT"):
         headers = headers_of(source)
         # The image of each slice; frames of a multi-frame file are numbered from 1.

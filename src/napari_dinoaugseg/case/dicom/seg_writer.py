@@ -22,7 +22,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from napari_dinoaugseg.case.case import Segment, described
+from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.case.dicom.frames import DicomSource
 from napari_dinoaugseg.case.dicom.geometry import Header
 from napari_dinoaugseg.case.dicom.headers import property_of
@@ -30,12 +30,12 @@ from napari_dinoaugseg.case.dicom.source import (
     OF_AN_IMAGE,
     SERIES_NUMBERS_ABOVE,
     SOFTWARE,
+    classes_in,
     headers_of,
     label_of,
     making,
     patient_of,
 )
-from napari_dinoaugseg.errors import OutputError
 
 CLASS_NUMBER = "Class number {}"
 
@@ -54,10 +54,7 @@ def seg_of(
     Raises:
         OutputError: no class, an unreadable source, or a source whose header does not allow a SEG.
     """
-    classes = described([int(number) for number in np.unique(array)], tuple(segments))
-    if not classes:
-        msg = f"{path}: a DICOM SEG needs at least one class, and nothing is labelled. Label something first."
-        raise OutputError(msg)
+    classes = classes_in(path, array, segments, "a DICOM SEG")
     with making(path, "DICOM SEG"):
         headers = headers_of(source)
         number_of = _numbering(classes, int(array.max(initial=0)))

@@ -9,14 +9,16 @@ de-identified. Neither the creator nor the institution is written.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
-from napari_dinoaugseg.case.case import Segment
+from napari_dinoaugseg.case.case import Segment, described
 from napari_dinoaugseg.case.dicom.frames import DicomSource, slices_of
 from napari_dinoaugseg.case.dicom.geometry import Header, parse
 from napari_dinoaugseg.case.dicom.headers import GROUPS, OF_GEOMETRY, read_header
@@ -42,6 +44,27 @@ OF_AN_IMAGE = (
     "Modality",
 )
 _HEADER = tuple(dict.fromkeys((*OF_AN_IMAGE, *OF_GEOMETRY, *GROUPS)))
+
+
+def classes_in(
+    path: Path, array: NDArray[np.uint8] | NDArray[np.uint16], segments: Sequence[Segment], what: str
+) -> list[Segment]:
+    """Return the classes of labels (i, j, k), and those that are only named.
+
+    Args:
+        path: where they will be written, for the message.
+        array: the labels.
+        segments: names and colours of the classes.
+        what: the kind of object with its article, for the message.
+
+    Raises:
+        OutputError: there is no class.
+    """
+    classes = described([int(number) for number in np.unique(array)], tuple(segments))
+    if not classes:
+        msg = f"{path}: {what} needs at least one class, and nothing is labelled. Label something first."
+        raise OutputError(msg)
+    return classes
 
 
 @contextmanager
