@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +33,10 @@ def contents(folder: Path) -> Contents:
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a file; of a DICOM object what does not differ each time it is written, such as its identifiers."""
-    return pydicom.dcmread(path).pixel_array.tobytes() if path.suffix == ".dcm" else path.read_bytes()
+    """The bytes of a file, without what differs each time it is written: a DICOM object's identifiers, a date."""
+    if path.suffix == ".dcm":
+        return pydicom.dcmread(path).pixel_array.tobytes()
+    return re.sub(rb'"created": "[^"]*"', b"", path.read_bytes())
 
 
 def refuse_each(folder: Path, before: Callable[[], None], write: Callable[[], None]) -> list[tuple[str, bool]]:
