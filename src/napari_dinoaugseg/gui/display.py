@@ -92,7 +92,7 @@ def prepare_layers() -> None:
     pint.get_application_registry().Unit("pixel")  # type: ignore[no-untyped-call]
 
     def work() -> None:
-        for name in ("pandas", "skimage.color", "skimage.exposure"):
+        for name in ("pandas", "scipy.spatial.transform", "skimage.color.colorconv", "skimage.exposure"):
             with suppress(ImportError):  # of a version of napari that does without
                 import_module(name)
 
