@@ -212,6 +212,34 @@ def test_paint_survives_a_killed_program(another, blob_files, qtbot):
     assert np.array_equal(controller.layers.manual.data == 1, expected)
 
 
+CLOSED = """
+import sys, time
+import napari
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+from napari_dinoaugseg.gui.panel import Panel
+viewer = napari.Viewer()
+panel = Panel(viewer)
+viewer.window.add_dock_widget(panel)
+panel.controller.cases.open_path(sys.argv[1], background=False, plane="axial")
+for _ in range(20):  # all is drawn
+    QApplication.processEvents()
+    time.sleep(0.05)
+QTimer.singleShot(0, viewer.window._qt_window.close)
+napari.run()
+print("closed", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_closing_the_window_writes_no_error_to_the_terminal(blob_files):
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED, str(blob_files[0])], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert done.stdout.endswith("closed\n")
+    assert "Error" not in done.stderr, done.stderr[-2000:]
+
+
 def test_going_on_brings_everything_back(labelled, panel, another, blob_files, truth, qtbot):
     first = labelled
     first.setup.change(steps=20, views=1)

@@ -16,6 +16,7 @@ from napari.utils.colormaps import Colormap, DirectLabelColormap
 from napari_dinoaugseg.case import Case, PictureCase, Plane, VolumeCase, choose_window
 from napari_dinoaugseg.case.array import ArrayCase, case_from_array
 from napari_dinoaugseg.errors import CaseError
+from napari_dinoaugseg.gui.canvas import canvas_widget
 from napari_dinoaugseg.session.labels import BACKGROUND, LabelClass
 
 AXIS = {Plane.AXIAL: 0, Plane.CORONAL: 1, Plane.SAGITTAL: 2, Plane.NATIVE: 0}
@@ -359,8 +360,10 @@ class Orientation:
             return
         for emitter, follow in self._followed():
             emitter.disconnect(follow)
-        self._set(self._before)
-        self._before = None
+        before, self._before = self._before, None
+        if canvas_widget(self._layers.viewer) is None:  # the window is closed, and vispy would draw on what is deleted
+            return
+        self._set(before)
         overlays = self._overlays()
         for edge in _EDGES:
             if overlays is not None and _name(edge) in overlays:
