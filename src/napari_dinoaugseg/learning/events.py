@@ -96,7 +96,7 @@ class Prediction:
         index: slice number.
         classes: (H, W) class indices, 0 = background, at the slice's own size.
         pixel_confidence: (H, W) float32, probability of the chosen class, 1 / K to 1; less in removed components.
-        confidence: of the slice, 0 to 1: the Dice expected from the probabilities.
+        confidence: of the slice, 0 to 1: the Dice to expect (see `learning.confidence`).
     """
 
     index: int

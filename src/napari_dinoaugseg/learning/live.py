@@ -296,7 +296,13 @@ class Learner:
         index = min(self._newest)
         target = self._examples[index].target
         masks = predict(
-            self._store, self._best, [index], device=self._device, report=_only_notices(report), cancel=cancel
+            self._store,
+            self._best,
+            [index],
+            device=self._device,
+            judge=False,
+            report=_only_notices(report),
+            cancel=cancel,
         )
         for found in self._threads.over(masks):
             known = target != UNKNOWN_TARGET
@@ -321,6 +327,7 @@ class Learner:
                 self._best,
                 wanted[:_CHUNK],
                 device=self._device,
+                judge=not self.learns,  # these masks stay
                 report=_only_notices(report),
                 cancel=cancel,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -13,6 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_dinoaugseg.learning.augmentation import Mirror, symmetry_of, tta_views
+from napari_dinoaugseg.learning.confidence import (
+    LOOKS,
+    Looks,
+    agreement,
+    confidence_of_picture,
+    confidence_of_slice,
+)
 from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress, Report, ignore
 from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, free_memory, usable
 from napari_dinoaugseg.learning.features import FeatureStore
@@ -36,6 +44,7 @@ def predict(
     resize: Resize = "bilinear",
     device: torch.device | None = None,
     batch_size: int = 4,
+    judge: bool = True,
     report: Report = ignore,
     cancel: Cancel | None = None,
 ) -> Iterator[Prediction]:
@@ -57,6 +66,8 @@ def predict(
         resize: "nearest" chooses the class at the store's input size, and resizes the mask by nearest neighbour.
         device: default: that of the encoder.
         batch_size: slices at once.
+        judge: look again at each slice, to know how good its mask is (see `learning.confidence`). False takes less time
+            and makes the confidence the Dice expected from the probabilities.
         report: receives progress and notices, in the thread that runs the generator.
         cancel: stops the prediction, from any thread.
 
@@ -70,7 +81,7 @@ def predict(
     components = _component_filter(store, order, labelled)
     keeps = 0 if components is None else _KEPT
     square = store.input_size if resize == "nearest" else None
-    work = _Work(store, decoder, device or store.encoder.device, batch_size, tta, square, keeps)
+    work = _Work(store, decoder, device or store.encoder.device, batch_size, tta, square, keeps, judge=judge)
     started, done = time.monotonic(), 0
     for prediction in _masks(work, order, report, cancel):
         done += 1
@@ -155,6 +166,8 @@ class _Work:
         tta: Sequence[Mirror],
         square: int | None,
         keeps: int,
+        *,
+        judge: bool,
     ) -> None:
         self.store, self.decoder, self.device, self.batch_size = store, decoder, usable(device), batch_size
         self.tta = tta
@@ -162,10 +175,21 @@ class _Work:
         self._square = square
         self._room = keeps
         self._copy: Decoder | None = None
+        self._judge = judge
+        self._looks: Looks | None = None  # created where memory may run out
+        self._seen_again: dict[int, float] = {}  # agreement of other views with the mask of a slice
 
     def mask(self, logits: Tensor, index: int) -> Prediction:
         """The mask of a slice, at its own size."""
-        return mask_of(logits, index, self.store.case.slice_shape(index), square=self._square)
+        found = mask_of(logits, index, self.store.case.slice_shape(index), square=self._square)
+        if not self._judge:
+            return found
+        again = self._seen_again[index]
+        if self.store.case.kind == "pictures":
+            sure = confidence_of_picture(found.confidence, again, self.store.image(index), logits)
+        else:
+            sure = confidence_of_slice(found.confidence, again)
+        return replace(found, confidence=sure)
 
     def predict(self, chunk: Sequence[int], smoothing: Smoothing) -> list[Prediction]:
         """The masks that are complete once these slices are predicted."""
@@ -173,6 +197,8 @@ class _Work:
             self._leave_device()
         if self._copy is None:
             self._copy = copy_of(self.decoder).to(self.device).eval()
+        if self._judge and self._looks is None:
+            self._looks = Looks()
         with torch.inference_mode():
             logits = self._logits(self._copy, chunk)
             for position, index in enumerate(chunk):
@@ -199,20 +225,34 @@ class _Work:
         self._leave_device()
 
     def _leave_device(self) -> None:
-        before, self.device, self._copy = self.device, CPU, None
+        before, self.device, self._copy, self._looks = self.device, CPU, None, None
         free_memory(before)
 
     def _logits(self, decoder: Decoder, chunk: Sequence[int]) -> Tensor:
         """Logits (B, K, h, w); with test-time augmentation the logarithm of the mean probability."""
-        logits: Tensor = decoder(self.store.batch([(index, None) for index in chunk], self.device), None).float()
-        if not self.tta:
-            return logits
-        probability = logits.softmax(dim=1)
-        for mirror in self.tta:
-            seen = decoder(self.store.batch([(index, mirror) for index in chunk], self.device), None).float()
-            probability += mirror.of_image(seen.softmax(dim=1))
-        probability /= 1 + len(self.tta)
-        return probability.clamp_min_(torch.finfo(probability.dtype).tiny).log_()
+        features = self.store.batch([(index, None) for index in chunk], self.device)
+        logits: Tensor = decoder(features, None).float()
+        again: list[Tensor] = []
+        if self.tta:
+            probability = logits.softmax(dim=1)
+            for mirror in self.tta:
+                seen = decoder(self.store.batch([(index, mirror) for index in chunk], self.device), None).float()
+                again.append(mirror.of_image(seen.softmax(dim=1)))
+                probability += again[-1]
+            probability /= 1 + len(self.tta)
+            logits = probability.clamp_min_(torch.finfo(probability.dtype).tiny).log_()
+        elif self._looks is not None:
+            again = [decoder(self._looks.at(features, chunk, number), None) for number in range(LOOKS)]
+        if self._judge:
+            self._compare(chunk, logits, again)
+        return logits
+
+    def _compare(self, chunk: Sequence[int], logits: Tensor, again: Sequence[Tensor]) -> None:
+        """Keep how far the masks of other views, from (B, K, h, w) each, agree with those of the slices."""
+        masks, *others = (values.argmax(dim=1).cpu().numpy() for values in (logits, *again))
+        for position, index in enumerate(chunk):
+            found = [agreement(other[position], masks[position]) for other in others]
+            self._seen_again[index] = float(np.mean(found))
 
     def _keep(self, index: int, logits: Tensor) -> None:
         if logits.nbytes <= self._room:

@@ -1,0 +1,108 @@
+"""How good a mask is likely to be: the Dice to expect, judged by what would make a wrong mask change.
+
+A model can be sure and wrong, so its probabilities alone find few of the bad masks of pictures. A mask that is right
+stays when the model looks again at a mirrored picture, or at features with some wavelet coefficients dropped as by
+WT-Aug, and when the border is drawn by the image instead (`completion`) from the pixels of which the model is sure.
+Figures: docs/decisions/confidence.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_dinoaugseg.case.case import UNKNOWN
+from napari_dinoaugseg.learning.completion import complete
+from napari_dinoaugseg.learning.metrics import dice
+from napari_dinoaugseg.learning.train import RandomStream
+from napari_dinoaugseg.model.wtaug import WTAug
+
+LOOKS = 2  # at altered features, where there is no mirrored view
+_SURE = 0.9  # probability of the pixels from which a mask is completed
+_SIDE = 128  # most rows and columns on which it is completed
+_COLOUR = 1e-3  # least difference of channels
+
+# Dice of pictures by the mean of both agreements: masks of pictures agree even where half of them is wrong.
+_AGREEMENT = (0.0, 0.8, 0.9, 0.96, 1.0)
+_DICE = (0.0, 0.35, 0.7, 0.9, 0.98)
+
+
+def agreement(first: NDArray[np.integer], second: NDArray[np.integer]) -> float:
+    """The mean Dice of two masks (H, W) over the classes in either; 1 if both are empty."""
+    numbers = np.union1d(first, second)
+    scores = [dice(first == number, second == number) for number in numbers[numbers > 0]]
+    return float(np.mean(scores)) if scores else 1.0
+
+
+class Looks:
+    """Features as they would be if some of their wavelet coefficients were lost.
+
+    A slice is altered in the same way each time, whatever is predicted with it.
+    """
+
+    def __init__(self) -> None:
+        self._augmentation = WTAug(p=1.0)
+
+    def at(self, features: Sequence[Tensor], indices: Sequence[int], number: int) -> list[Tensor]:
+        """Altered maps (B, C, H, W) of slices.
+
+        Args:
+            features: maps of the slices (B, C, H, W).
+            indices: numbers of the slices.
+            number: of the look; each alters a slice in another way.
+        """
+        slices = ([stage[place : place + 1] for stage in features] for place in range(len(indices)))
+        altered = [self._alter(maps, LOOKS * i + number) for i, maps in zip(indices, slices, strict=True)]
+        return [torch.cat(stage) for stage in zip(*altered, strict=True)]
+
+    def _alter(self, maps: Sequence[Tensor], seed: int) -> list[Tensor]:
+        with RandomStream(seed, maps[0].device).use():
+            return self._augmentation.alter(maps)
+
+
+def confidence_of_slice(expected: float, seen_again: float) -> float:
+    """The confidence in a slice of a volume.
+
+    Args:
+        expected: the Dice expected from the probabilities.
+        seen_again: mean agreement of the mask with those of other looks.
+    """
+    return (expected + seen_again) / 2
+
+
+def confidence_of_picture(expected: float, seen_again: float, image: Tensor, logits: Tensor) -> float:
+    """The confidence in a picture; in an empty mask at most the least probability of the background.
+
+    Args:
+        expected: the Dice expected from the probabilities.
+        seen_again: mean agreement of the mask with those of other views or looks.
+        image: (3, S, S) from 0 to 1.
+        logits: (K, h, w) of the picture.
+    """
+    found = float(np.interp((seen_again + _completed_again(image, logits)) / 2, _AGREEMENT, _DICE))
+    return min(found, expected) if not logits.argmax(dim=0).any() else found
+
+
+def _completed_again(image: Tensor, logits: Tensor) -> float:
+    """Agreement of a mask with what completion makes of its surest pixels."""
+    rows, columns = (min(_SIDE, side) for side in logits.shape[1:])
+    small = F.interpolate(logits[None], (rows, columns), mode="bilinear", antialias=True, align_corners=False)[0]
+    probability, mask = (found.cpu().numpy() for found in small.softmax(dim=0).max(dim=0))
+    strokes = np.where(probability > _SURE, mask, UNKNOWN).astype(np.uint16)
+    if len(np.setdiff1d(strokes, [UNKNOWN])) < 2:  # nothing to complete: sure of the background, or of nothing
+        return float(not mask.any())
+    return agreement(complete(_picture(image, (rows, columns)), strokes), mask)
+
+
+def _picture(image: Tensor, size: tuple[int, int]) -> NDArray[np.generic]:
+    """An image as `complete` takes it, (H, W) from 0 to 1 or (H, W, 3) in 8 bits."""
+    small = F.interpolate(image[None].cpu(), size, mode="bilinear", antialias=True, align_corners=False)[0]
+    if (small.amax(dim=0) - small.amin(dim=0)).max() < _COLOUR:
+        return small[0].numpy()
+    levels = (255 * small.clamp(0, 1)).round().to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous().numpy()
