@@ -48,6 +48,12 @@ class Hint(StrEnum):
     CONTINUE_LATER = auto()
     WAIT_FOR_WORKER = auto()
     TRAIN_AGAIN = auto()
+    # PACS
+    PACS_SIGN_IN = auto()
+    PACS_CERTIFICATE = auto()
+    PACS_WITHOUT_NETWORK = auto()  # {variable}
+    PACS_WITHOUT_KEYRING = auto()  # {variable}
+    PACS_SERIES = auto()
 
 
 class Message(str):
@@ -211,6 +217,10 @@ class ClusterError(DinoAugSegError):
 
 class LostSchedulerError(ClusterError):
     """The connection to a scheduler is lost, or its worker ended during the work."""
+
+
+class PacsError(DinoAugSegError):
+    """A PACS cannot be reached, refuses a request, or does not answer as DICOMweb."""
 
 
 def one_line(text: str) -> Message:

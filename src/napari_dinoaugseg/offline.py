@@ -1,4 +1,8 @@
-"""Whether this program may use the network, which it only uses to download encoder weights."""
+"""Whether this program may use the network.
+
+It uses it for two things, and only when a person asks for them: to download encoder weights, and to find, fetch and
+send DICOM at a PACS. (Workers of a cluster are reached by the scheduler's address that a person gives.)
+"""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from napari_dinoaugseg.cli.options import (
     takes,
 )
 from napari_dinoaugseg.cli.output import tell, tell_error
+from napari_dinoaugseg.cli.pacs import pacs
 from napari_dinoaugseg.errors import DinoAugSegError
 from napari_dinoaugseg.native import limit_spinning
 
@@ -42,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(pacs, name="pacs")
 
 
 @app.command()

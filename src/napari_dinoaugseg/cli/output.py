@@ -67,6 +67,9 @@ _VERBS: dict[Stage, str] = {
     "train": "training",
     "predict": "predicting",
     "live": "learning",
+    "search": "searching",
+    "fetch": "fetching",
+    "store": "sending",
 }
 _UNITS: dict[Stage, str] = {
     "send": "slices",
@@ -74,6 +77,9 @@ _UNITS: dict[Stage, str] = {
     "train": "steps",
     "predict": "slices",
     "live": "steps",
+    "search": "studies",
+    "fetch": "images",
+    "store": "files",
 }
 
 Item = TypeVar("Item")

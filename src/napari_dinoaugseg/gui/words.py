@@ -50,6 +50,11 @@ REMEDIES: dict[Hint, str] = {
     Hint.CONTINUE_LATER: "What is done stays; try again when it is back.",
     Hint.WAIT_FOR_WORKER: "Press Stop to give up.",
     Hint.TRAIN_AGAIN: "Train begins on another one.",
+    Hint.PACS_SIGN_IN: "Check user and password (or, without a user, the token), and search again.",
+    Hint.PACS_CERTIFICATE: "Choose the file of the hospital's certificate authority (PEM) beside 'Certificate'.",
+    Hint.PACS_WITHOUT_NETWORK: "Allow it again (Preferences, Work offline; the environment variable {variable}).",
+    Hint.PACS_WITHOUT_KEYRING: "Type it each time, or give it in the environment variable {variable}.",
+    Hint.PACS_SERIES: "Choose one in the list.",
 }
 
 
