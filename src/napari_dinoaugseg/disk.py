@@ -54,7 +54,7 @@ def replacing(path: Path, *, suffix: str = "", durable: bool = True) -> Iterator
     try:
         yield temporary
         if durable:
-            _flush(temporary)
+            flush(temporary)
         temporary.replace(path)
         if durable:
             _flush_folder(path.parent)
@@ -149,7 +149,8 @@ def _replace_files(source: Path, target: Path) -> None:
         raise
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Flush the bytes of a file to the disk. Raises OSError."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

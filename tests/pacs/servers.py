@@ -1,17 +1,17 @@
-"""A PACS on this machine: tiny-pacs in memory, behind a door that asks for a password, breaks off, or answers otherwise."""
+"""A PACS on this machine: tiny-pacs in memory, behind a door that asks for a password, or breaks off."""
 
 from __future__ import annotations
 
 import base64
+import logging
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
-from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -59,7 +59,7 @@ class Pacs:
             return [b""]
         answer = self.answers(method, path)
         if answer is not None:
-            start(*answer[:2])
+            start(answer[0], list(answer[1]))  # the server adds headers of its own
             return [answer[2]]
         if not path.startswith(PREFIX + "/"):
             start("404 Not Found", [("Content-Type", "text/html")])
@@ -80,9 +80,8 @@ class Pacs:
                 return
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-    request_queue_size = 20
+class _Server(WSGIServer):
+    """Answers one request after another: tiny-pacs keeps a connection to its database for each thread."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Stay silent where a client went away."""
@@ -98,8 +97,12 @@ def tiny_pacs(certificate: tuple[Path, Path] | None = None) -> Iterator[Pacs]:
     """An empty PACS that listens on a free port of 127.0.0.1, encrypted with a certificate and its key."""
     on = {"on": True}
     database = {"on": True, "db_name": f"pacs_{next(_numbers)}", "mode": "memory"}
+    for name in ("DICOMWeb", "peewee", "Database", "PACS", "InMemoryStorage", "trolleybus"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # Not its own logging, which would take the place of ours.
-    config = Config(components={"Database": database, "PACS": on, "InMemoryStorage": on}, log={"version": 1, "incremental": True})
+    config = Config(
+        components={"Database": database, "PACS": on, "InMemoryStorage": on}, log={"version": 1, "incremental": True}
+    )
     tiny = TinyServer(config)
     tiny.bus.start()
     web = DICOMWeb(tiny.bus, {"on": True})
@@ -132,7 +135,7 @@ def write_certificate(folder: Path, name: str = "127.0.0.1", days: int = 1) -> t
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "PACS of the tests")])
     names: list[x509.GeneralName] = [x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name)]
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -148,10 +151,6 @@ def write_certificate(folder: Path, name: str = "127.0.0.1", days: int = 1) -> t
     files = folder / "certificate.pem", folder / "key.pem"
     files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
     files[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return files
-
-

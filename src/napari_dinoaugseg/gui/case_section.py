@@ -87,6 +87,9 @@ class CaseSection(QWidget):
         )
         self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF or a picture", self._open_file)
         self.folder_button = button("Open folder…", "A DICOM series, or pictures", self._open_folder)
+        self.pacs_button = button(
+            "Open from PACS…", "Search the PACS of the hospital, and fetch a series from it", self._open_from_pacs
+        )
         self.sample_button = button("Brain sample", "A T1 brain template to try the plugin with", self._open_sample)
         self.plane = choice(
             [plane.value for plane in Plane], "The direction of the slices; it can change until a slice is labelled"
@@ -115,7 +118,7 @@ class CaseSection(QWidget):
         grid = QGridLayout()
         grid.setSpacing(4)
         for position, widget in enumerate(
-            (self.file_button, self.folder_button, self.layer_button, self.sample_button)
+            (self.file_button, self.folder_button, self.layer_button, self.pacs_button, self.sample_button)
         ):
             grid.addWidget(widget, position // 2, position % 2)
         form = QFormLayout()
@@ -138,7 +141,13 @@ class CaseSection(QWidget):
         controller = self.controller
         idle = not controller.jobs.busy
         session = controller.session
-        for widget in (self.layer_button, self.file_button, self.folder_button, self.sample_button):
+        for widget in (
+            self.layer_button,
+            self.file_button,
+            self.folder_button,
+            self.pacs_button,
+            self.sample_button,
+        ):
             widget.setEnabled(idle)
         for widget in (self.device, self.encoder, self.machine):
             widget.setEnabled(idle)
@@ -199,6 +208,11 @@ class CaseSection(QWidget):
         path = ask_for_folder(self, "case", "Open a folder with a DICOM series or pictures")
         if path is not None:
             self.controller.cases.open_path(path)
+
+    def _open_from_pacs(self) -> None:
+        from napari_dinoaugseg.gui.pacs import FindDialog
+
+        FindDialog(self.controller, self, self.controller.cases.open_path).open()
 
     def _open_sample(self) -> None:
         self.controller.cases.open_sample()

@@ -116,6 +116,9 @@ class CasesSection(QWidget):
         self.folder_button = button(
             "Add folder…", "Add every volume in a folder, or DICOM series below it", self._add_folder
         )
+        self.pacs_button = button(
+            "Add from PACS…", "Search the PACS of the hospital, and add a series from it", self._add_from_pacs
+        )
         self.plane = choice(
             [_ANY_PLANE, *(plane.value for plane in Plane)],
             "The direction of the slices of volumes that are added; it cannot change later",
@@ -152,7 +155,8 @@ class CasesSection(QWidget):
     def _arrange(self) -> None:
         grid = QGridLayout()
         grid.setSpacing(4)
-        for position, widget in enumerate((self.new_button, self.open_button, self.files_button, self.folder_button)):
+        opening = (self.new_button, self.open_button, self.files_button, self.folder_button, self.pacs_button)
+        for position, widget in enumerate(opening):
             grid.addWidget(widget, position // 2, position % 2)
         exports = QGridLayout()
         exports.setSpacing(4)
@@ -177,7 +181,7 @@ class CasesSection(QWidget):
             widget.setEnabled(idle)
         self.make_button.setVisible(not has_project and controller.session is not None)
         self.make_button.setEnabled(idle and not controller.read_only)
-        for widget in (self.files_button, self.folder_button, self.plane_row):
+        for widget in (self.files_button, self.folder_button, self.pacs_button, self.plane_row):
             widget.setVisible(has_project)
             widget.setEnabled(idle and writable)
         plane = work.current.plane if work.current is not None else None
@@ -302,8 +306,16 @@ class CasesSection(QWidget):
 
     def _add_folder(self) -> None:
         folder = ask_for_folder(self, "case", "Add the volumes in a folder, or DICOM series below it")
-        if folder is None:
-            return
+        if folder is not None:
+            self._look_into(folder)
+
+    def _add_from_pacs(self) -> None:
+        from napari_dinoaugseg.gui.pacs import FindDialog
+
+        FindDialog(self.controller, self, self._look_into, "add").open()
+
+    def _look_into(self, folder: Path) -> None:
+        """Add what is in a folder; of several series those that the person ticks."""
 
         def found(result: tuple[list[Addition], list[str]]) -> None:
             additions, notices = result

@@ -85,6 +85,9 @@ class ExportSection(QWidget):
             "are loaded with it",
             self.export_table,
         )
+        self.send_button = button(
+            "Send to PACS…", "Store the mask as DICOM SEG or RTSTRUCT in the study on the PACS", self.send_to_pacs
+        )
         self.save_button = button("Save model…", "Save the trained model, for the next patient", self.save_model)
         self.apply_button = button("Apply a saved model…", "Predict this case with a saved model", self.apply_model)
         self.result = sentence()
@@ -96,6 +99,7 @@ class ExportSection(QWidget):
         grid.addWidget(self.save_button, 1, 0)
         grid.addWidget(self.apply_button, 1, 1)
         grid.addWidget(self.table_button, 2, 0)
+        grid.addWidget(self.send_button, 2, 1)
         above = (QLabel("What goes into the mask:"), self.include, self.contents, self.per_class)
         column(self, *above, grid, self.result, margins=(6, 4, 6, 4))
 
@@ -119,6 +123,7 @@ class ExportSection(QWidget):
         self.mask_button.setEnabled(can_write)
         self.report_button.setEnabled(can_write)
         self.table_button.setEnabled(can_write)
+        self.send_button.setEnabled(can_write and session is not None and _is_of_pacs(session))
         self.save_button.setEnabled(trained and idle)
         self.apply_button.setEnabled(session is not None and idle)
         self.contents.setText(self._contents(session) if session is not None else "Open a case first.")
@@ -164,8 +169,8 @@ class ExportSection(QWidget):
             return
         include, per_class = self._wanted(), self.per_class.isChecked()
         unseen = session.labels.unseen(include)
-        reviewed_only = self._ask_for_unseen(session, include, unseen) if unseen else False
-        if reviewed_only is None or not self._may_be_empty(session, include, reviewed_only=reviewed_only):
+        reviewed_only = self._ask_what(session, include, unseen)
+        if reviewed_only is None:
             return
         if not self._may_replace(planned_files(session, path, per_class=per_class)):
             return
@@ -178,6 +183,23 @@ class ExportSection(QWidget):
         self.controller.jobs.run(
             "Writing the mask", write, lambda written: self._show_result(f"Written: {_listed(written)}.{left_out}")
         )
+
+    @guarded
+    def send_to_pacs(self) -> None:
+        """Ask for the PACS, and send the mask to the study that the case came from."""
+        self.controller.flush()
+        session, include = self.controller.session, self._wanted()
+        if session is None or not isinstance(session.case, VolumeCase):
+            return
+        reviewed_only = self._ask_what(session, include, session.labels.unseen(include))
+        if reviewed_only is None:
+            return
+        from napari_dinoaugseg.gui.pacs import SendDialog
+
+        def write(path: Path) -> list[Path]:
+            return export_masks(session, path, include, reviewed_only=reviewed_only)
+
+        SendDialog(self.controller, self, write, session.case.mask_suffixes, self._show_result).open()
 
     @guarded
     def export_report(self) -> None:
@@ -273,6 +295,17 @@ class ExportSection(QWidget):
             path = path.with_name(path.name + fitting)
         return path
 
+    def _ask_what(self, session: Session, include: Sequence[Status], unseen: Sequence[int]) -> bool | None:
+        """Ask about slices that nobody has looked at, and about an empty mask.
+
+        Returns:
+            Whether to leave out what nobody has looked at; None = write nothing.
+        """
+        reviewed_only = self._ask_for_unseen(session, include, unseen) if unseen else False
+        if reviewed_only is None or not self._may_be_empty(session, include, reviewed_only=reviewed_only):
+            return None
+        return reviewed_only
+
     def _ask_for_unseen(self, session: Session, include: Sequence[Status], unseen: Sequence[int]) -> bool | None:
         """Ask about slices that nobody has looked at; returns whether to leave them out, None = write nothing."""
         noun = noun_of(session.case)
@@ -303,6 +336,11 @@ class ExportSection(QWidget):
             return True
         exist, them = ("exists", "it") if len(there) == 1 else ("exist", "them")
         return confirmed(self, "Replace existing files?", f"{_listed(there)} already {exist}. Replace {them}?")
+
+
+def _is_of_pacs(session: Session) -> bool:
+    """Whether masks of the case can go to a study: that of a DICOM series."""
+    return isinstance(session.case, VolumeCase) and not SEG_SUFFIXES.isdisjoint(session.case.mask_suffixes)
 
 
 def _listed(files: Sequence[Path]) -> str:

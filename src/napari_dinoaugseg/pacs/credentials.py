@@ -7,7 +7,7 @@ from typing import Any
 from napari_dinoaugseg.errors import Hint, PacsError
 from napari_dinoaugseg.pacs.server import SECRET_VARIABLE, checked_url, is_installed
 
-_TOKEN = "(token)"  # the name under which a token is kept, since it has no user
+_NOBODY = "(token)"  # under this name a token is kept, which has no user
 
 
 def remembered(url: str, user: str) -> str:
@@ -18,7 +18,7 @@ def remembered(url: str, user: str) -> str:
     from keyring.errors import KeyringError
 
     try:
-        return backend.get_password(_service(url), user or _TOKEN) or ""
+        return backend.get_password(_service(url), user or _NOBODY) or ""
     except KeyringError:  # locked, and the person does not unlock it: it is asked for as if none were kept
         return ""
 
@@ -31,7 +31,7 @@ def remember(url: str, user: str, secret: str) -> None:
     if backend is None:
         raise _no_keyring()
     try:
-        backend.set_password(_service(url), user or _TOKEN, secret)
+        backend.set_password(_service(url), user or _NOBODY, secret)
     except KeyringError as error:
         raise _no_keyring() from error
 
@@ -44,7 +44,7 @@ def forget(url: str, user: str) -> None:
     from keyring.errors import KeyringError
 
     try:
-        backend.delete_password(_service(url), user or _TOKEN)
+        backend.delete_password(_service(url), user or _NOBODY)
     except KeyringError:
         return
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -14,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from napari_dinoaugseg.case.files import counted
-from napari_dinoaugseg.disk import reason, replacing_folder
+from napari_dinoaugseg.disk import flush, reason, replacing_folder
 from napari_dinoaugseg.errors import OutputError, PacsError
 from napari_dinoaugseg.learning.events import Cancel, Progress
 from napari_dinoaugseg.pacs.find import RemoteSeries, choose_series, images_of, require_uid, series_of_study
@@ -117,21 +116,20 @@ def _images(client: DICOMwebClient, study: str, series: str) -> Iterator[Dataset
     try:
         yield from client.iter_series(study, series, media_types=_AS_STORED)
     except (InvalidDicomError, ValueError, KeyError, EOFError) as error:
-        msg = f"{client.base_url}: the PACS sent something else than DICOM images. Give this message to its administrator."
+        msg = f"{client.base_url}: the PACS sent something else than DICOM. Give this message to its administrator."
         raise PacsError(msg) from error
 
 
 def _write(path: Path, image: Dataset) -> None:
     with path.open("xb") as file:
         image.save_as(file)
-        file.flush()
-        os.fsync(file.fileno())
+    flush(path)
 
 
 def _incomplete(client: DICOMwebClient, count: int, missing: int) -> PacsError:
     msg = (
-        f"{client.base_url}: the PACS sent {count - missing} of the {counted(count, 'image')} of the series, so nothing "
-        "was kept. Check in the PACS that the series is complete, and fetch it again."
+        f"{client.base_url}: the PACS sent {count - missing} of the {counted(count, 'image')} of the series, so "
+        "nothing was kept. Check in the PACS that the series is complete, and fetch it again."
     )
     return PacsError(msg)
 

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from napari_dinoaugseg.errors import Hint, PacsError
-from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
-from napari_dinoaugseg.pacs.server import Server, connected, not_dicomweb
+from napari_dinoaugseg.learning.events import Cancel, Progress
+from napari_dinoaugseg.pacs.server import Server, connected, not_dicomweb, status_of
 
 if TYPE_CHECKING:
     from dicomweb_client.api import DICOMwebClient
@@ -79,7 +79,7 @@ class Found:
     notices: list[str] = field(default_factory=list)
 
 
-def find(server: Server, query: Query, cancel: Cancel) -> Generator[Progress | Notice, None, Found]:
+def find(server: Server, query: Query, cancel: Cancel) -> Generator[Progress, None, Found]:
     """Search for series; yields progress over the studies.
 
     Raises:
@@ -90,7 +90,9 @@ def find(server: Server, query: Query, cancel: Cancel) -> Generator[Progress | N
     with connected(server) as client:
         studies = _studies(client, query.patient.strip(), filters)
         if len(studies) > MOST_STUDIES:
-            found.notices.append(f"More than {MOST_STUDIES} studies match, and others are not shown. Search more narrowly.")
+            found.notices.append(
+                f"More than {MOST_STUDIES} studies match, and others are not shown. Search more narrowly."
+            )
         for number, study in enumerate(studies[:MOST_STUDIES]):
             if cancel:
                 break
@@ -139,7 +141,7 @@ def images_of(client: DICOMwebClient, study: str, series: str) -> list[str]:
         try:
             page = _answers(client, client.search_for_instances(study, series, offset=len(uids), limit=1000))
         except HTTPError as error:
-            if error.response.status_code != 404:
+            if status_of(error) != 404:
                 raise
             page = []
         new = {text_of(entry, "SOPInstanceUID") for entry in page} - {"", *uids}
@@ -189,9 +191,7 @@ def _studies(client: DICOMwebClient, patient: str, filters: Mapping[str, str]) -
         searches = [{"PatientID": patient}, {"PatientName": name}]
     studies: dict[str, dict[str, Any]] = {}
     for search in searches:
-        found = client.search_for_studies(
-            limit=MOST_STUDIES + 1, fields=_STUDY, search_filters={**filters, **search}
-        )
+        found = client.search_for_studies(limit=MOST_STUDIES + 1, fields=_STUDY, search_filters={**filters, **search})
         for entry in _answers(client, found):
             studies[text_of(entry, "StudyInstanceUID")] = entry
     studies.pop("", None)

@@ -18,7 +18,7 @@ from napari_dinoaugseg.disk import reason
 from napari_dinoaugseg.errors import CaseError, PacsError
 from napari_dinoaugseg.learning.events import Cancel, Progress
 from napari_dinoaugseg.pacs.find import series_of_study
-from napari_dinoaugseg.pacs.server import Server, connected
+from napari_dinoaugseg.pacs.server import Server, connected, status_of
 
 if TYPE_CHECKING:
     from dicomweb_client.api import DICOMwebClient
@@ -122,7 +122,7 @@ def _store(client: DICOMwebClient, batch: Sequence[Sent], before: Sequence[Sent]
     try:
         answer = client.store_instances([pydicom.dcmread(entry.path) for entry in batch], batch[0].study)
     except HTTPError as error:
-        if error.response.status_code not in (400, 409):
+        if status_of(error) not in (400, 409):
             raise
         answer = _answer_in(error.response)
     except (InvalidDicomError, ValueError, KeyError, TypeError):

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from requests.exceptions import HTTPError, RequestException, SSLError
 
 INSTALL = 'pip install "napari-dinoaugseg[pacs]"'
-SECRET_VARIABLE = "DINOAUGSEG_PACS_PASSWORD"
+SECRET_VARIABLE = "DINOAUGSEG_PACS_PASSWORD"  # noqa: S105 - its name
 """Environment variable with a password or token, for scripts."""
 
 _CONNECTING, _WAITING = 10, 120  # seconds
-_TALKATIVE = ("dicomweb_client", "urllib3.connectionpool")  # they log addresses, and searches name patients there
+# They log addresses, and searches name patients there; the last one errors, which are raised as ours.
+_TALKATIVE = ("dicomweb_client", "urllib3.connectionpool", "retrying")
 _UNUSABLE = "Check the address: that of the DICOMweb service often ends in /dicom-web, /dicomweb or /rs."
 
 
@@ -68,7 +69,7 @@ def require_usable() -> None:
 
 
 def checked_url(url: str) -> str:
-    """The address without a slash at its end. Raises PacsError unless it is one of http or https, without a password."""
+    """The address without a slash at its end. Raises PacsError unless it is http or https, without a password."""
     text = url.strip().rstrip("/")
     try:
         parts = urlsplit(text)
@@ -109,7 +110,7 @@ def connected(server: Server, watch: Callable[[Response], None] | None = None) -
     from requests.utils import get_environ_proxies
 
     for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with requests.Session() as session:
         # Passwords from ~/.netrc and certificates from variables would take the place of what the person chose.
         session.trust_env = False
@@ -134,6 +135,11 @@ def connected(server: Server, watch: Callable[[Response], None] | None = None) -
             raise _explained(url, server, error) from error
 
 
+def status_of(error: RequestException) -> int:
+    """The status of the answer behind an error; 0 if there was none."""
+    return error.response.status_code if error.response is not None else 0
+
+
 def not_dicomweb(url: str, answer: str) -> PacsError:
     """The error for a server that answers with something else.
 
@@ -145,16 +151,17 @@ def not_dicomweb(url: str, answer: str) -> PacsError:
 
 
 def _signing(server: Server) -> Any:
-    """What signs requests; also without a password, since the library would look for one elsewhere."""
+    """What completes a request; also without a password, for which the library would look elsewhere."""
     from requests.auth import HTTPBasicAuth
 
-    if server.user:
-        return HTTPBasicAuth(server.user.encode(), server.secret.encode())
+    basic = HTTPBasicAuth(server.user.encode(), server.secret.encode()) if server.user else None
 
     def sign(request: PreparedRequest) -> PreparedRequest:
-        if server.secret:
+        # A star may stand in an address as it is, and Orthanc 1.10 knows it in no other form.
+        request.url = (request.url or "").replace("%2A", "*")
+        if server.secret and basic is None:
             request.headers["Authorization"] = f"Bearer {server.secret}"
-        return request
+        return request if basic is None else basic(request)
 
     return sign
 
@@ -163,7 +170,9 @@ def _readable_ca(path: Path) -> Path:
     try:
         ssl.create_default_context(cafile=str(path))
     except (OSError, ssl.SSLError) as error:
-        msg = f"{path}: there are no certificates in it that can be read. Give a file in PEM format (BEGIN CERTIFICATE)."
+        msg = (
+            f"{path}: there are no certificates in it that can be read. Give a file in PEM format (BEGIN CERTIFICATE)."
+        )
         raise PacsError(msg) from error
     return path
 
@@ -193,7 +202,9 @@ def _explained(url: str, server: Server, error: RequestException) -> PacsError:
     if isinstance(error, exceptions.ProxyError):
         return PacsError(f"{url}: the proxy of this computer does not let the request pass. Check its settings.")
     if isinstance(error, exceptions.ReadTimeout) or "Read timed out" in str(error):
-        return PacsError(f"{url}: the PACS did not answer within {_WAITING} seconds. Check that it runs, then try again.")
+        return PacsError(
+            f"{url}: the PACS did not answer within {_WAITING} seconds. Check that it runs, then try again."
+        )
     if isinstance(error, exceptions.ChunkedEncodingError | exceptions.ContentDecodingError) or _broke_off(error):
         return PacsError(f"{url}: the connection broke off. Check the network and that the PACS runs, then try again.")
     return PacsError(f"{url}: the PACS cannot be reached. Check the address, the network, and that the PACS runs.")
@@ -207,7 +218,7 @@ def _broke_off(error: RequestException) -> bool:
 
 
 def _refused(url: str, server: Server, error: HTTPError) -> PacsError:
-    status = error.response.status_code
+    status = status_of(error)
     if status == 401:
         given = "user name and password" if server.user else "token" if server.secret else ""
         text = f"does not accept the {given}" if given else "asks for a user name and password, or a token"
@@ -215,14 +226,16 @@ def _refused(url: str, server: Server, error: HTTPError) -> PacsError:
     if status == 403:
         who = f"{server.user} is" if server.user else "you are"
         return PacsError(f"{url}: {who} not allowed to do this. Give this message to the administrator of the PACS.")
-    if status in (404, 405, 501):
+    if status in (400, 404, 405, 501):
         return PacsError(f"{url}: there is no DICOMweb service at this address (error {status}). {_UNUSABLE}")
     if status == 406:
         return PacsError(f"{url}: the PACS cannot send these images as DICOM (error 406). Export them there as files.")
     if status == 413:
         return PacsError(f"{url}: the PACS does not take files this large (error 413). Copy them to it another way.")
     if status in (408, 429, 502, 503, 504):
-        return PacsError(f"{url}: the PACS is too busy, or restarting (error {status}). Wait a minute, and use it again.")
+        return PacsError(
+            f"{url}: the PACS is too busy, or restarting (error {status}). Wait a minute, and use it again."
+        )
     return PacsError(f"{url}: the PACS failed (error {status}). Give this message to its administrator.")
 
 
