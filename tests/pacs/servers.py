@@ -15,10 +15,6 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import pytest
-
-pytest.importorskip("tiny_pacs_dicomweb", reason="tiny-pacs-dicomweb is not installed: it is in the extra dev")
-
 from tiny_pacs.config import Config
 from tiny_pacs.server import Server as TinyServer
 from tiny_pacs_dicomweb.component import DICOMWeb
