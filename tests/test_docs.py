@@ -17,13 +17,17 @@ from tests.docs.commands import (
     DocumentationError,
     check,
     check_dask_configuration,
+    PACS,
     commands_in,
     is_command,
     options_of_dask,
     options_of_ours,
+    stand_ins,
 )
 from tests.docs.pages import PAGES, Block, anchors_of, blocks_of, emphasised_in, links_of, name_of, spans_of
 from tests.docs.samples import QUICK, write_samples
+from tests.pacs.conftest import fill
+from tests.pacs.servers import tiny_pacs, write_certificate
 
 pytestmark = pytest.mark.slow
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -61,8 +65,23 @@ def run_block(block: Block, names: dict[str, object]) -> None:
         raise DocumentationError(msg)
 
 
+@pytest.fixture
+def stand_in_pacs(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A PACS with the DICOM series, where the page has commands that ask one."""
+    if f"{PACS} " not in page.read_text(encoding="utf-8"):
+        yield
+        return
+    with tiny_pacs() as pacs:
+        fill(pacs, sorted((folder / "ct_series").iterdir()))
+        pacs.asks_for("ann", "of the tests")
+        monkeypatch.setenv("DINOAUGSEG_PACS_PASSWORD", "of the tests")
+        monkeypatch.setitem(stand_ins, PACS, pacs.url)
+        write_certificate(folder)[0].rename(folder / "hospital.pem")
+        yield
+
+
 @each_page
-def test_every_code_block_works(page: Path, folder: Path):
+def test_every_code_block_works(page: Path, folder: Path, stand_in_pacs: None):
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks_of(page):
         run_block(block, names)

@@ -30,6 +30,9 @@ _SYSTEM = {"cd": 0, "chmod": 0, "openssl": ("req", "x509"), "git": ("clone", "co
 _READ_BY_DASK = {"DASK_CONFIG"}
 _ASSIGNMENT = re.compile(r"([A-Z_][A-Z0-9_]*)=(.*)", re.DOTALL)
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*")
+PACS = "https://pacs.example.org/dicom-web"
+stand_ins: dict[str, str] = {}
+"""What takes the place of an address of the documentation while its commands run."""
 
 
 class DocumentationError(AssertionError):
@@ -63,7 +66,7 @@ def check(command: str, *, run: bool) -> None:
     if program == OURS:
         _check_ours(arguments)
         if run and not _opens_a_window(arguments) and "--scheduler" not in arguments:
-            app(arguments, standalone_mode=False)
+            app([stand_ins.get(word, word) for word in arguments], standalone_mode=False)
     elif program.startswith((".ci/", "tools/")):
         _require((REPOSITORY / program).is_file(), f"there is no {program}")
     elif program in _SYSTEM:
@@ -110,6 +113,8 @@ def _check_ours(arguments: Words) -> None:
         _require(set(arguments) <= {"--help", "-h", "--version"}, f"{OURS} has no {arguments}")
         return
     known = dict(_our_commands())
+    if " ".join(arguments[:2]) in known:  # a command of a group
+        arguments = [" ".join(arguments[:2]), *arguments[2:]]
     _require(arguments[0] in known, f"{OURS} has no command {arguments[0]}")
     missing = [word for word in _options(arguments) if word not in known[arguments[0]] | {"--help"}]
     _require(not missing, f"{OURS} {arguments[0]} has no {missing}")
@@ -202,9 +207,13 @@ def _opens_a_window(arguments: Words) -> bool:
 @cache
 def _our_commands() -> tuple[tuple[str, frozenset[str]], ...]:
     group = typer.main.get_command(app)
-    commands = group.commands.items()  # type: ignore[attr-defined]
+    commands = [
+        (f"{name} {inner}", command)
+        for name, found in group.commands.items()  # type: ignore[attr-defined]
+        for inner, command in getattr(found, "commands", {"": found}).items()
+    ]
     return tuple(
-        (name, frozenset(word for option in command.params for word in (*option.opts, *option.secondary_opts)))
+        (name.strip(), frozenset(word for option in command.params for word in (*option.opts, *option.secondary_opts)))
         for name, command in commands
     )
 

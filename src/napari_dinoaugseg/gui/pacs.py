@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLineEdit,
     QProgressBar,
+    QPushButton,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -279,9 +280,7 @@ class FindDialog(QDialog):
         below = row(self.fetch_button, self.close_button)
         layout = column(self, above, self.table, self.work, below, margins=(8, 8, 8, 8), spacing=6)
         layout.setStretch(1, 1)
-        # Enter searches; otherwise Qt presses a button of its own choice.
-        for widget in (self.search_button, self.fetch_button, self.close_button, self.work.stop_button):
-            widget.setAutoDefault(False)
+        _press_none_with_enter(self)
         self.resize(980, 560)
 
     def done(self, result: int) -> None:
@@ -385,8 +384,7 @@ class SendDialog(QDialog):
         text = sentence("The mask is stored as a new series in the study that the images came from.")
         parts = (self.form, text, row(*self.kinds.values()), self.work, row(self.send_button, self.close_button))
         column(self, *parts, margins=(8, 8, 8, 8), spacing=6)
-        for widget in (self.send_button, self.close_button, self.work.stop_button):
-            widget.setAutoDefault(False)
+        _press_none_with_enter(self)
         self.resize(560, 340)
         self._refresh()
 
@@ -431,6 +429,12 @@ def _signed(
         except PacsError as error:  # the work is done all the same
             yield Notice(error.message)
     return result
+
+
+def _press_none_with_enter(dialog: QDialog) -> None:
+    """Keep Qt from pressing a button of its own choice when Enter is pressed in a field."""
+    for widget in dialog.findChildren(QPushButton):
+        widget.setAutoDefault(False)
 
 
 def _table() -> QTableWidget:
