@@ -14,10 +14,10 @@ import pytest
 from napari_dinoaugseg.learning import settings
 from tests.conftest import REPOSITORY
 from tests.docs.commands import (
+    PACS,
     DocumentationError,
     check,
     check_dask_configuration,
-    PACS,
     commands_in,
     is_command,
     options_of_dask,

@@ -9,13 +9,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from napari_dinoaugseg.case import open_case
 from tests.blobs import AFFINE, LABELLED, SHAPE, truth_voxels, write_case
+from tests.case.builders import write_dicom
+from tests.pacs.conftest import fill
+from tests.pacs.servers import Pacs, tiny_pacs
 
 WATCH = """
 import json, os, sys
@@ -69,6 +74,24 @@ for line in (
     for word in line.split():
         arguments += QUICK if word == "QUICK" else [word]
     app(arguments, standalone_mode=False)
+print(json.dumps(seen), file=sys.stderr)
+"""
+
+PACS = """
+import os
+from napari_dinoaugseg.cli.app import app
+from napari_dinoaugseg.errors import PacsError
+
+url = os.environ["TESTED_PACS"]
+for line in (
+    f"pacs find {url} --json",
+    f"pacs get {url} --study 1.2.3 --out fetched --json",
+    f"pacs send {url} fetched_mask.dcm --json",
+):
+    try:
+        app(line.split(), standalone_mode=False)
+    except PacsError as error:
+        seen.append(["refused", str(error)])
 print(json.dumps(seen), file=sys.stderr)
 """
 
@@ -194,6 +217,34 @@ print(json.dumps(seen), file=sys.stderr)
 @pytest.mark.slow
 def test_the_commands_use_no_network_start_nothing_and_run_no_code_from_files(folder):
     assert watched(folder, LOOP) == []
+
+
+@pytest.fixture
+def pacs(folder: Path) -> Iterator[Pacs]:
+    """A PACS with a series, of which the folder has a mask."""
+    with tiny_pacs() as made:
+        paths = write_dicom(folder / "of_the_pacs", np.zeros((3, 16, 16), np.int16))
+        fill(made, paths)
+        case = open_case(folder / "of_the_pacs")
+        case.write_mask(folder / "fetched_mask.dcm", np.ones((3, 16, 16), np.uint16).__getitem__)
+        made.asked.clear()
+        yield made
+
+
+@pytest.mark.slow
+def test_a_pacs_is_the_only_one_that_is_contacted_and_only_when_it_is_asked(folder, pacs):
+    found = watched(folder, PACS, TESTED_PACS=pacs.url)
+    assert {kind for kind, *_ in found} == {"network"}
+    port = pacs.url.split(":")[2].split("/")[0]
+    assert [entry for entry in found if port not in entry[2]] == []
+    assert any(entry.startswith("POST") for entry in pacs.asked)
+
+
+@pytest.mark.slow
+def test_offline_no_pacs_is_contacted(folder, pacs):
+    found = watched(folder, PACS, TESTED_PACS=pacs.url, DINOAUGSEG_OFFLINE="1")
+    assert [kind for kind, *_ in found] == ["refused"] * 3
+    assert pacs.asked == []
 
 
 @pytest.mark.slow

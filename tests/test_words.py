@@ -16,7 +16,7 @@ from napari_dinoaugseg.errors import CaseError, Hint, LabelError, Message, Sever
 from napari_dinoaugseg.gui import words as panel
 
 SOURCE = Path(napari_dinoaugseg.__file__).parent
-ROOMS = ("case", "model", "learning", "session", "cluster")
+ROOMS = ("case", "model", "learning", "session", "cluster", "pacs")
 GOLDEN = Path(__file__).parent / "golden" / "words.txt"
 OPTION = re.compile(r"--[a-z]")
 # Buttons and places of the panel, which the command does not have.

@@ -111,7 +111,8 @@ InputSize = Annotated[
     int | None, typer.Option(help="Side of the encoder's input in pixels.", show_default="of the preset")
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", callback=_go_offline, help="Use no network: only weights that are on this machine.")
+    bool,
+    typer.Option("--offline", callback=_go_offline, help="Use no network: only weights on this machine, and no PACS."),
 ]
 Cache = Annotated[bool, typer.Option(help="Keep encoder features on disk, so that the next run encodes nothing.")]
 ModelOut = Annotated[Path | None, typer.Option(help="Save the trained model (.safetensors).")]

@@ -30,7 +30,7 @@ class Preferences:
     Attributes:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         encoder: ``auto`` or the name of an encoder.
-        offline: never download weights.
+        offline: never download weights, and contact no PACS.
         sessions: the folder where labels are saved; empty = the user's data folder.
         scheduler: the address of a Dask scheduler whose workers compute; empty = compute on this computer.
         live: learn while the person paints.
