@@ -145,11 +145,12 @@ def check_death(folder: Path, process: subprocess.Popen[bytes]) -> None:
         for start in range(0, len(paths), 10):
             client.store_instances([pydicom.dcmread(path) for path in paths[start : start + 10]])
     work = fetch(server, STUDY, SERIES, folder / "never", Cancel())
+    while next(work).done < 2:
+        pass
+    process.kill()
+    process.wait()
     with pytest.raises(PacsError, match="broke off"):
-        for event in work:
-            if event.done == 2:
-                process.kill()
-                process.wait()
+        drain(work)
     assert not [path for path in folder.iterdir() if "never" in path.name]
 
 

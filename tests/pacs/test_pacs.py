@@ -209,7 +209,7 @@ def test_a_full_disk_leaves_nothing_whatever_it_refuses(pacs, tmp_path):
     first = {kind: kinds.index(kind) for kind in kinds}
     last = {kind: number for number, kind in enumerate(kinds)}
     for refused in {*first.values(), *last.values()}:
-        with faulty(tmp_path, refused), pytest.raises(OutputError, match="No space left on device.*Choose a folder"):
+        with faulty(tmp_path, refused), pytest.raises(OutputError, match=r"No space left on device.*Choose a folder"):
             get(pacs.url, tmp_path / "fetched")
         assert not list(tmp_path.iterdir()), counting.operations[refused]
 
