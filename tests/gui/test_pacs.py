@@ -141,3 +141,29 @@ def test_nothing_is_asked_while_the_person_works_offline(controller, finding, pa
 def test_a_case_that_is_no_dicom_series_has_no_study_to_send_to(panel, labelled):
     assert not panel.export.send_button.isEnabled()
     assert panel.export.mask_button.isEnabled()
+
+
+def test_a_series_of_a_pacs_becomes_a_case_of_a_project(
+    panel,
+    controller,
+    qtbot,
+    pacs,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    controller.project.create(tmp_path / "project")
+    wait_idle(qtbot, controller)
+    panel.folds["Project"].set_open(True)
+    click(panel.cases.pacs_button)
+    adding = window(panel, FindDialog)
+    write(adding.form.address, pacs.url)
+    click(adding.search_button)
+    wait_idle(qtbot, controller)
+    (tmp_path / "images").mkdir()
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "images"))
+    monkeypatch.setattr("napari_dinoaugseg.gui.case_table.AddDialog.exec", lambda _: True)
+    click(adding.fetch_button)
+    qtbot.waitUntil(lambda: bool(controller.project.current.cases), timeout=60_000)
+    wait_idle(qtbot, controller)
+    (case,) = controller.project.current.cases
+    assert case.path.is_relative_to(tmp_path / "images")

@@ -136,7 +136,11 @@ def send(
     signed = _Signed(url, user, token, ca, remember, ask)
     line = ProgressLine()
     with line.live():
-        stored = line.run(store(signed.server, files, Cancel()))
+        try:
+            stored = line.run(store(signed.server, files, Cancel()))
+        except KeyboardInterrupt:
+            tell("Stopped. The PACS may have stored some of the files already; search for them there.")
+            raise typer.Exit(130) from None
     signed.keep()
     if json:
         print_json({"stored": [{**vars(entry), "path": str(entry.path)} for entry in stored]})

@@ -49,11 +49,6 @@ def forget(url: str, user: str) -> None:
         return
 
 
-def has_keyring() -> bool:
-    """Whether passwords can be kept on this computer."""
-    return is_installed() and _keyring() is not None
-
-
 def _keyring() -> Any:
     """The keyring of the system; None where there is only one that writes readable files, or none."""
     import keyring
