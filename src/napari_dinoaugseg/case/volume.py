@@ -233,15 +233,15 @@ class VolumeCase(Case):
         """Whether ITK cannot read the image, nor a mask on its grid: the axes are not at right angles."""
         return self._voxels.itk_refuses
 
-    def write_anonymous(self, images: Sequence[Path], mask: Path, masks: MaskOf) -> None:
-        """Write the image and a mask as NIfTI files on the case's grid, without a text that could name the patient.
+    def write_anonymous(self, images: Sequence[Path], mask: Path | None = None, masks: MaskOf | None = None) -> None:
+        """Write the image, and a mask if there is one, as NIfTI files on the case's grid, without a text that could name the patient.
 
         Image and mask have the same shape, affine and spacing as ITK sees the case. The image holds the values of the
         file (HU for CT) without loss. Frames in time (2D+t) become the slices of a volume.
 
         Args:
             images: one file, or three for red, green and blue if the case is in colour.
-            mask: the file of the labels.
+            mask: the file of the labels; None = only the image.
             masks: gives the labels (H, W) of slice i, from 0 to 65535.
 
         Raises:
@@ -250,7 +250,8 @@ class VolumeCase(Case):
         values = self._voxels.exact()
         for channel, path in enumerate(images):
             save_anonymous(path, values[..., channel] if self.is_colour else values, self._voxels)
-        save_anonymous(mask, self._native_mask(masks), self._voxels)
+        if mask is not None and masks is not None:
+            save_anonymous(mask, self._native_mask(masks), self._voxels)
 
     def write_confidence(self, path: Path, maps: ConfidenceOf) -> None:
         """Write one float32 file from 0 to 1 on the case's grid; DICOM SEG stores steps of 1/255.

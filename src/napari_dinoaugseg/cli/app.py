@@ -87,7 +87,8 @@ def segment(options: SegmentOptions) -> None:
 def project(options: ProjectOptions) -> None:
     """Work on a project of many cases with one model, as the panel does; without options, list its cases.
 
-    The options are carried out in this order: find, add, labels, remove, train, predict, done, export, report.
+    The options are carried out in this order: find, add, labels, remove, take-predictions,
+    train, predict, done, export, report.
     """
     from napari_dinoaugseg.cli.project import run_project
 

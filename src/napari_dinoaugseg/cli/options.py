@@ -277,6 +277,10 @@ class ProjectOptions(ComputeOptions):
             help="Remove a case; its labels are moved to the folder `removed` of the project.", metavar="CASE"
         ),
     ] = None
+    take_predictions: Annotated[
+        Path | None,
+        typer.Option(help="Take masks that nnU-Net predicted as predictions: a folder, or a mask.", metavar="DIR"),
+    ] = None
     train: Annotated[bool, typer.Option("--train", help="Train the model on the labelled slices of all cases.")] = False
     predict: Annotated[bool, typer.Option("--predict", help="Predict the slices of all cases.")] = False
     export: Annotated[Path | None, typer.Option(help="Write the mask of each case into this folder.")] = None
@@ -287,6 +291,13 @@ class ProjectOptions(ComputeOptions):
     export_nnunet: Annotated[
         Path | None, typer.Option(help="Write the cases that are done as a raw dataset of nnU-Net.")
     ] = None
+    with_open_cases: Annotated[
+        bool,
+        typer.Option(
+            "--with-open-cases",
+            help="With --export-nnunet: also write the images of the other cases, for nnU-Net to predict.",
+        ),
+    ] = False
     report: Annotated[Path | None, typer.Option(help="Write a report, without names, into this folder.")] = None
     model_out: ModelOut = None
     encoder: Annotated[

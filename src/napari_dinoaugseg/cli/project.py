@@ -22,6 +22,7 @@ from napari_dinoaugseg.session.cohort import (
     place_results,
     prepare_folder,
 )
+from napari_dinoaugseg.session.foreign_masks import read_project_masks, take_project_masks
 from napari_dinoaugseg.session.project import CaseStatus, Project, ProjectCase, is_project
 from napari_dinoaugseg.session.project_export import masks_of, report_on, write_nnunet
 from napari_dinoaugseg.session.project_report import write_project_report
@@ -82,7 +83,16 @@ def _change(project: Project, options: ProjectOptions) -> list[Failure]:
     for name in options.remove or ():
         case = project.find(name)
         tell(f"{case.name} was removed; its labels are in {project.remove(case)}.")
+    if options.take_predictions is not None:
+        _take_predictions(project, options.take_predictions)
     return failures
+
+
+def _take_predictions(project: Project, path: Path) -> None:
+    found = read_project_masks(project, path)
+    for notice in found.notices:
+        note(notice)
+    tell(take_project_masks(project, found).sentence())
 
 
 def _write(project: Project, options: ProjectOptions) -> tuple[dict[str, Any], list[Failure]]:
@@ -93,7 +103,7 @@ def _write(project: Project, options: ProjectOptions) -> tuple[dict[str, Any], l
         prepare_folder(options.export, project.folder, [case.path for case in project.cases])
         files, failures = _export(project, project.cases, options.export, replace=options.overwrite)
     if options.export_nnunet is not None:
-        dataset = write_nnunet(project, options.export_nnunet)
+        dataset = write_nnunet(project, options.export_nnunet, to_predict=options.with_open_cases)
         for notice in dataset.notices:
             note(notice)
         files["nnunet"] = str(dataset.folder)

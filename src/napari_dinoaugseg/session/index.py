@@ -112,6 +112,7 @@ class Index:
         model: file name of the trained decoder.
         view: of the panel.
         model_settings: of the model's training; None = those of the session.
+        taken: the predicted slices whose prediction another program made.
     """
 
     case: CaseKey
@@ -125,6 +126,7 @@ class Index:
     model: str | None = None
     view: dict[str, Any] = field(default_factory=dict)
     model_settings: Settings | None = None
+    taken: list[int] = field(default_factory=list)
 
 
 class DamagedIndexError(Exception):
@@ -148,6 +150,8 @@ def to_bytes(index: Index) -> bytes:
     }
     if index.model_settings is not None:
         content["model_settings"] = index.model_settings.model_dump(mode="json")
+    if index.taken:
+        content["taken"] = sorted(index.taken)
     return json.dumps({"schema": SCHEMA, "checksum": _checksum(content), **content}).encode()
 
 
@@ -239,6 +243,10 @@ def _unseen(value: Any) -> dict[str, list[int]]:
     return {str(layer): [int(number) for number in numbers] for layer, numbers in value.items()}
 
 
+def _numbers(value: Any) -> list[int]:
+    return [int(number) for number in value]
+
+
 def _rounds(value: Any) -> list[Round]:
     return [
         Round(
@@ -282,6 +290,7 @@ _PARTS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     ("model", _model, "the entry of the trained model"),
     ("view", dict, "the entries of the view"),
     ("model_settings", Settings.checked, "the settings of the trained model"),
+    ("taken", _numbers, "the entries of masks of other programs"),
 )
 
 

@@ -252,14 +252,16 @@ class BookContent:
     Attributes:
         classes: ascending by number.
         layers: ``manual``, ``accepted`` and ``predicted``: the labels by slice.
-        confidence: of the predicted slices, 0 to 1.
+        confidence: of the slices that the model predicted, 0 to 1.
         unseen: (layer, slice) of labels that nobody has looked at; None if that was not recorded.
+        taken: the predicted slices whose prediction another program made.
     """
 
     classes: tuple[LabelClass, ...] = ()
     layers: Mapping[str, Mapping[int, Labels]] = field(default_factory=dict)
     confidence: Mapping[int, float] = field(default_factory=dict)
     unseen: frozenset[Entry] | None = None
+    taken: frozenset[int] = frozenset()
 
     @property
     def is_empty(self) -> bool:
@@ -305,10 +307,10 @@ def _erased(labels: Labels, numbers: Iterable[int]) -> Labels:
 
 @dataclass(frozen=True, eq=False)
 class _Predicted:
-    """The prediction of a slice."""
+    """The prediction of a slice; without a confidence if another program made it."""
 
     labels: Labels
-    confidence: float
+    confidence: float | None
     seen: bool
 
 
@@ -397,13 +399,23 @@ class LabelBook:
 
     @property
     def confidence(self) -> Mapping[int, float]:
-        """Confidence of the predicted slices, 0 to 1."""
-        return {index: one.confidence for index, one in self._predicted.items()}
+        """Confidence of the slices that the model predicted, 0 to 1."""
+        return {index: one.confidence for index, one in self._predicted.items() if one.confidence is not None}
 
     @property
     def open_slices(self) -> list[int]:
-        """Slices that a prediction can complete: unlabelled ones, and those with unknown pixels."""
-        return [i for i in range(self.n_slices) if i not in self._slices or self._slices[i].is_open]
+        """Slices that a prediction can complete: unlabelled ones, and those with unknown pixels.
+
+        A prediction that another program made stays until it is rejected: a model cannot repeat it.
+        """
+        taken = self._taken
+        return [
+            i for i in range(self.n_slices) if i not in taken and (i not in self._slices or self._slices[i].is_open)
+        ]
+
+    @property
+    def _taken(self) -> frozenset[int]:
+        return frozenset(index for index, one in self._predicted.items() if one.confidence is None)
 
     def of_slice(self, index: int) -> SliceLabels:
         """The painted or accepted labels of a slice."""
@@ -520,7 +532,7 @@ class LabelBook:
                 layers["accepted"][index] = one.accepted
         layers["predicted"] = {index: predicted.labels for index, predicted in self._predicted.items()}
         unseen = {(layer, index) for layer in layers for index in layers[layer] if not self.is_seen(layer, index)}
-        return BookContent(self._classes, layers, dict(self.confidence), frozenset(unseen))
+        return BookContent(self._classes, layers, dict(self.confidence), frozenset(unseen), self._taken)
 
     def take_content(self, content: BookContent) -> None:
         """Replace everything by a :meth:`content`, with an empty history.
@@ -545,7 +557,8 @@ class LabelBook:
             layer = "manual" if both.manual is not None else "accepted"
             made._slices[index] = replace(both, scribbled=both.is_open, seen=seen(layer, index))
         for index, one in predicted.items():
-            made._predicted[index] = _Predicted(one, content.confidence.get(index, 0.0), seen("predicted", index))
+            confidence = None if index in content.taken else content.confidence.get(index, 0.0)
+            made._predicted[index] = _Predicted(one, confidence, seen("predicted", index))
         self._classes, self._slices, self._predicted = made._classes, made._slices, made._predicted
         self._former.clear()
         self.forget_history()
@@ -780,13 +793,15 @@ class LabelBook:
 
     # --- predictions ------------------------------------------------------------------------------------------------
 
-    def set_prediction(self, index: int, labels: NDArray[np.integer], confidence: float, *, seen: bool = False) -> None:
+    def set_prediction(
+        self, index: int, labels: NDArray[np.integer], confidence: float | None, *, seen: bool = False
+    ) -> None:
         """Store the prediction of a slice in place of the last one. It changes no label, and undo does not remove it.
 
         Args:
             index: the slice.
             labels: (H, W).
-            confidence: 0 to 1.
+            confidence: 0 to 1; None for the mask of another program, see :attr:`open_slices`.
             seen: whether a person has looked at it.
 
         Raises:

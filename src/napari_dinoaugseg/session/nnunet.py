@@ -7,6 +7,11 @@ al., Nature Methods 18, 2021; the ignore label: Gotkowski et al., arXiv 2403.128
       dataset.json                    channel_names, labels, numTraining, file_ending
       imagesTr/case_001_0000.nii.gz   one file a channel; pictures: one PNG with all channels
       labelsTr/case_001.nii.gz        labels 0 to K without gaps; K + 1 is "ignore"
+      imagesTs/case_002_0000.nii.gz   cases without labels, for nnU-Net to predict
+
+``dataset.json`` also holds ``class_of_label``, the class number of each label, and ``fingerprints``, a hash of the pixels
+of each case. nnU-Net copies that file beside the masks that it predicts, and `session.foreign_masks` reads it there to
+take the masks back.
 """
 
 from __future__ import annotations
@@ -30,7 +35,8 @@ from napari_dinoaugseg.case.files import atomic_folder, check_parent, counted, l
 from napari_dinoaugseg.errors import LabelError, OutputError, naming_slices
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, LabelClass, Labels, Status, foreign_values, new_class
 
-IMAGES, LABELS, DESCRIPTION = "imagesTr", "labelsTr", "dataset.json"
+IMAGES, LABELS, OPEN_IMAGES, DESCRIPTION = "imagesTr", "labelsTr", "imagesTs", "dataset.json"
+CLASS_TABLE, FINGERPRINTS = "class_of_label", "fingerprints"
 _MAKER = "napari-dinoaugseg"
 # Names of channels by DICOM modality. nnU-Net chooses the normalisation by this name: "CT" is clipped and scaled by the
 # intensities of the whole dataset, any other name means a z-score for each case (explanation_normalization.md). A
@@ -49,19 +55,19 @@ class NnunetCase:
 
     Attributes:
         case: a volume, or pictures, each of which becomes a case of nnU-Net.
-        labels: its label book.
+        labels: its label book; None = only its images, for nnU-Net to predict.
         identifier: a neutral name of letters, digits, ``-`` and ``_``, such as ``case_007``; pictures add their number.
             None numbers volumes and pictures in the order of export, from ``case_001``.
     """
 
     case: Case
-    labels: LabelBook
+    labels: LabelBook | None
     identifier: str | None = None
 
 
 @dataclass(frozen=True)
 class NnunetEntry:
-    """A row of the table from the names in the dataset to the cases; the dataset itself does not hold it.
+    """A row of the table from the names in the dataset to the cases.
 
     Attributes:
         name: in the dataset.
@@ -82,7 +88,8 @@ class NnunetDataset:
 
     Attributes:
         folder: of the dataset.
-        entries: one for each case of nnU-Net.
+        entries: one for each case of nnU-Net with labels.
+        to_predict: one for each without.
         labels: the names in ``dataset.json`` with their values.
         label_of: the value in the dataset of each class number.
         notices: sentences for the person, which name cases as the dataset does.
@@ -90,6 +97,7 @@ class NnunetDataset:
 
     folder: Path
     entries: tuple[NnunetEntry, ...]
+    to_predict: tuple[NnunetEntry, ...]
     labels: dict[str, int]
     label_of: dict[int, int]
     notices: tuple[str, ...]
@@ -106,6 +114,7 @@ def export_nnunet(
     *,
     channel: str | None = None,
     replace: bool = False,
+    to_predict: bool = False,
     progress: Callable[[int], None] = _silent,
 ) -> NnunetDataset:
     """Write a raw dataset of nnU-Net v2, whole or not at all.
@@ -113,7 +122,8 @@ def export_nnunet(
     Labels are what a person painted, else what they accepted, see :attr:`SliceLabels.labels`. Everything else is the
     ignore label, on which nnU-Net does not train: pixels that scribbles left open, slices without labels, and
     predictions that nobody accepted. A dataset without such pixels has no ignore label. A volume or picture without any
-    label is left out, and so is a volume with unevenly spaced slices, which NIfTI cannot hold; notices name them.
+    label is left out or, with `to_predict`, written without labels. A volume with unevenly spaced slices, which NIfTI
+    cannot hold, is left out. Notices name what is left out.
 
     A volume is written as NIfTI on exactly its own grid, with the values of the file without loss, and one file for
     each colour if it has colours. Pictures are written as PNG, all of them as TIFF if one has values that PNG cannot
@@ -130,6 +140,7 @@ def export_nnunet(
             cases ("CT", "MRI"), and "image" if that is unknown or differs: "image" means the z-score of each case,
             which fits any mix, whereas the window that nnU-Net takes for CT would distort the others.
         replace: replace a dataset that this function wrote before.
+        to_predict: write volumes and pictures without labels into ``imagesTs``, where nnU-Net predicts them.
         progress: called after each case of nnU-Net with their number so far; an exception abandons the export.
 
     Raises:
@@ -145,7 +156,7 @@ def export_nnunet(
     if isinstance(cases, Sequence):
         _require_alike([given.case for given in cases])
     with atomic_folder(folder, whole=True) as temporary:
-        writer = _Writer(folder, temporary, sorted(classes, key=lambda entry: entry.number), progress)
+        writer = _Writer(folder, temporary, classes, progress, to_predict=to_predict)
         for given in cases:
             writer.add(given)
         return writer.finish(channel)
@@ -155,17 +166,22 @@ def is_nnunet_export(folder: Path) -> bool:
     """Return whether a folder holds a dataset that :func:`export_nnunet` wrote, and nothing else."""
     try:
         content = {path.name: path for path in folder.iterdir()}
-        if set(content) != {IMAGES, LABELS, DESCRIPTION}:
+        if set(content) - {OPEN_IMAGES} != {IMAGES, LABELS, DESCRIPTION}:
             return False
         described = json.loads(content[DESCRIPTION].read_text(encoding="utf-8"))
         count, ending = int(described["numTraining"]), str(described["file_ending"])
         channels = len(described["channel_names"]) if ending == ".nii.gz" else 1
-        files = {name: list(content[name].iterdir()) for name in (IMAGES, LABELS)}
+        files = {name: list(path.iterdir()) for name, path in content.items() if name != DESCRIPTION}
         made = str(described["converted_by"]).startswith(_MAKER)
     except (OSError, ValueError, KeyError, TypeError):
         return False
     right = all(path.is_file() and path.name.endswith(ending) for paths in files.values() for path in paths)
     return made and right and len(files[LABELS]) == count and len(files[IMAGES]) == count * channels
+
+
+def picture_name(identifier: str, picture: int) -> str:
+    """The name in the dataset of a picture of a case, by its number from 0."""
+    return f"{identifier}-{picture + 1:03d}"
 
 
 def _check_folder(folder: Path, *, replace: bool) -> None:
@@ -254,25 +270,33 @@ class _Writer:
     """Writes cases into the temporary folder of a dataset, one after the other."""
 
     def __init__(
-        self, target: Path, folder: Path, classes: Sequence[LabelClass], progress: Callable[[int], None]
+        self,
+        target: Path,
+        folder: Path,
+        classes: Sequence[LabelClass],
+        progress: Callable[[int], None],
+        *,
+        to_predict: bool,
     ) -> None:
         self.target, self.folder = target, folder
         self.progress = progress
-        self.classes = classes
-        self.names = _label_names(classes)
-        self.label_of = {entry.number: label for label, entry in enumerate(classes, 1)}
-        self.ignore = len(classes) + 1
+        self.classes = sorted(classes, key=lambda entry: entry.number)
+        self.names = _label_names(self.classes)
+        self.label_of = {entry.number: label for label, entry in enumerate(self.classes, 1)}
+        self.ignore = len(self.classes) + 1
         self._table = np.zeros(UNKNOWN + 1, np.uint16)
         self._table[list(self.label_of)] = list(self.label_of.values())
         self._table[UNKNOWN] = self.ignore
         self.kind: _Kind | None = None
         self.ending = ".nii.gz"
         self.entries: list[NnunetEntry] = []
+        self.to_predict: list[NnunetEntry] = []
         self.facts = _Facts()
+        self._takes_open = to_predict
         self._taken: set[str] = set()
         self._cases = self._numbered = 0
-        (folder / IMAGES).mkdir()
-        (folder / LABELS).mkdir()
+        for name in (IMAGES, LABELS, *([OPEN_IMAGES] if to_predict else [])):
+            (folder / name).mkdir()
 
     def add(self, given: NnunetCase) -> None:
         """Write a volume, or the pictures of a case."""
@@ -298,7 +322,7 @@ class _Writer:
         self._numbered += 1
         name = f"case_{self._numbered:03d}"
         if given.identifier is not None:
-            name = given.identifier if picture is None else f"{given.identifier}-{picture + 1:03d}"
+            name = given.identifier if picture is None else picture_name(given.identifier, picture)
         if not _NAME.fullmatch(name) or name in self._taken:
             problem = "is used twice" if name in self._taken else "holds other characters than letters, digits, - and _"
             msg = f"{self.target}: the identifier {name!r} {problem}. Give each case one of its own, such as case_001."
@@ -306,9 +330,16 @@ class _Writer:
         self._taken.add(name)
         return name
 
-    def _add_volume(self, case: VolumeCase, book: LabelBook, name: str) -> None:
-        if not book.labelled or case.grid.is_uneven:
-            (self.facts.uneven if book.labelled else self.facts.unlabelled).append(name)
+    def _add_volume(self, case: VolumeCase, book: LabelBook | None, name: str) -> None:
+        channels = range(3 if case.is_colour else 1)
+        is_open = book is None or not book.labelled
+        if case.grid.is_uneven and (self._takes_open or not is_open):
+            self.facts.uneven.append(name)
+            return
+        if book is None or is_open:
+            if self._may_stay_open(name):
+                case.write_anonymous([self._image(name, channel, is_open=True) for channel in channels])
+                self.to_predict.append(NnunetEntry(name, self._cases, None, case.fingerprint))
             return
         ignored = []
 
@@ -317,8 +348,7 @@ class _Writer:
             ignored.append(bool((labels == self.ignore).any()))
             return labels
 
-        channels = range(3 if case.is_colour else 1)
-        images = [self.folder / IMAGES / f"{name}_{channel:04d}{self.ending}" for channel in channels]
+        images = [self._image(name, channel) for channel in channels]
         case.write_anonymous(images, self.folder / LABELS / f"{name}{self.ending}", mask)
         for wanted, names in (
             (not case.grid.has_size and not case.grid.in_time, self.facts.unsized),
@@ -330,15 +360,28 @@ class _Writer:
         unseen = bool(book.unseen((Status.MANUAL, Status.ACCEPTED)))
         self._done(case, name, None, case.fingerprint, ignored=any(ignored), unseen=unseen)
 
-    def _add_picture(self, case: PictureCase, book: LabelBook, i: int, name: str) -> None:
-        if book.of_slice(i).is_empty:
+    def _may_stay_open(self, name: str) -> bool:
+        """Whether a volume or picture without labels is written; a notice names it otherwise."""
+        if not self._takes_open:
             self.facts.unlabelled.append(name)
+        return self._takes_open
+
+    def _image(self, name: str, channel: int = 0, *, is_open: bool = False) -> Path:
+        """The file of a channel."""
+        return self.folder / (OPEN_IMAGES if is_open else IMAGES) / f"{name}_{channel:04d}{self.ending}"
+
+    def _add_picture(self, case: PictureCase, book: LabelBook | None, i: int, name: str) -> None:
+        is_open = book is None or book.of_slice(i).is_empty
+        if is_open and not self._may_stay_open(name):
             return
         pixels = _storable(case.slice(i))
         if pixels.dtype == np.float32 and self.ending == ".png":
             self._turn_to_tiff()
+        _save_picture(self._image(name, is_open=is_open), pixels)
+        if book is None or is_open:
+            self.to_predict.append(NnunetEntry(name, self._cases, i, case.slice_fingerprint(i)))
+            return
         labels = self._target(case, book, i)
-        _save_picture(self.folder / IMAGES / f"{name}_0000{self.ending}", pixels)
         _save_picture(
             self.folder / LABELS / f"{name}{self.ending}", labels.astype(np.uint8 if self.ignore < 256 else np.uint16)
         )
@@ -398,6 +441,8 @@ class _Writer:
             "numTraining": len(self.entries),
             "file_ending": self.ending,
             "converted_by": _maker(),
+            CLASS_TABLE: {str(label): number for number, label in self.label_of.items()},
+            FINGERPRINTS: {entry.name: entry.fingerprint for entry in (*self.entries, *self.to_predict)},
         }
         if self.facts.skewed:
             described["overwrite_image_reader_writer"] = "NibabelIO"
@@ -405,7 +450,8 @@ class _Writer:
         text = json.dumps(described, indent=2, ensure_ascii=True)
         (self.folder / DESCRIPTION).write_text(text + "\n", encoding="ascii")
         notices = [*self._class_notices(), *self._case_notices(), *self._dataset_notices(self.kind, channel)]
-        return NnunetDataset(self.target, tuple(self.entries), labels, self.label_of, tuple(notices))
+        entries, to_predict = tuple(self.entries), tuple(self.to_predict)
+        return NnunetDataset(self.target, entries, to_predict, labels, self.label_of, tuple(notices))
 
     def _class_notices(self) -> Iterable[str]:
         names = {label: name for name, label in self.names.items()}
@@ -420,6 +466,9 @@ class _Writer:
     def _case_notices(self) -> Iterable[str]:
         yield from _left_out(self.facts)
         count = len(self.entries)
+        if self.to_predict:
+            names = [entry.name for entry in self.to_predict]
+            yield f"{counted(len(names), 'case')} without labels to be predicted, in {OPEN_IMAGES}: {listed(names)}."
         if self.facts.ignored:
             yield (
                 f"{len(self.facts.ignored)} of {counted(count, 'case')} {_has(self.facts.ignored)} pixels without a "

@@ -146,8 +146,13 @@ def write_volumes(project: Project, path: Path) -> list[str]:
     return problems
 
 
-def write_nnunet(project: Project, folder: Path) -> NnunetDataset:
+def write_nnunet(project: Project, folder: Path, *, to_predict: bool = False) -> NnunetDataset:
     """Write the cases that are done as a raw dataset of nnU-Net, see `export_nnunet`.
+
+    Args:
+        project: of the cases.
+        folder: of the dataset.
+        to_predict: also write the images of the other cases, for nnU-Net to predict.
 
     Raises:
         OutputError: no case is done, or it cannot be written; the folder is unchanged.
@@ -160,8 +165,11 @@ def write_nnunet(project: Project, folder: Path) -> NnunetDataset:
         )
         raise OutputError(msg)
     # A generator, so that the pixels of one case at a time are in memory.
-    cases = (NnunetCase(project.opened(case), project.book(case)[0], case.identifier) for case in done)
-    return export_nnunet(cases, project.classes, folder, replace=is_nnunet_export(folder))
+    cases = (
+        NnunetCase(project.opened(case), project.book(case)[0] if case.is_done else None, case.identifier)
+        for case in (project.cases if to_predict else done)
+    )
+    return export_nnunet(cases, project.classes, folder, replace=is_nnunet_export(folder), to_predict=to_predict)
 
 
 def report_on(project: Project) -> ProjectReport:

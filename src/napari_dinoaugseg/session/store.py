@@ -166,6 +166,7 @@ class SessionStore:
                 rounds=list(snapshot.history),
                 view=dict(snapshot.view),
                 model_settings=snapshot.model_settings if self._keeps_model else None,
+                taken=sorted(snapshot.book.taken),
             )
             if not (self.folder / INDEX_NAME).exists():  # if killed in the first save, all whole files count
                 disk.write(self.folder / INDEX_NAME, to_bytes(index))
@@ -250,7 +251,8 @@ class SessionStore:
             if index.unseen is None
             else frozenset((layer, i) for layer in index.unseen for i in index.unseen[layer])
         )
-        book = BookContent(tuple(_with_found(index.classes, layers)), layers, index.confidence, unseen)
+        taken = frozenset(index.taken)
+        book = BookContent(tuple(_with_found(index.classes, layers)), layers, index.confidence, unseen, taken)
         model = None if index.model is None else self.folder / index.model
         if model is not None and not self._is_sound(model):
             problems.append("the trained model is damaged; train again")
