@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
@@ -24,6 +25,7 @@ from tests.blobs import truth_voxels, write_case
 from tests.case.builders import numbers, write_dicom, write_nifti
 from tests.gui.conftest import SMALL, paint, settle, wait_idle
 from tests.gui.test_painting import stroke
+from tests.session.test_foreign_masks import predict_as_nnunet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENT = 20_000  # ms: a busy machine is slow
@@ -645,7 +647,11 @@ def test_masks_and_volumes_of_all_cases(three, truth, panel, tmp_path, monkeypat
     assert (rows[0]["by hand"], rows[0]["without labels"], rows[2]["ball (pixels)"]) == ("2", "14", "0")
 
 
-def test_finished_cases_leave_for_nnunet_and_the_report_names_nobody(three, truth, panel, failed, tmp_path):
+def test_finished_cases_leave_for_nnunet_and_the_report_names_nobody(
+    three, truth, panel, failed, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("napari_dinoaugseg.gui.cases_section.chosen", lambda *args: asked.append(args[2]) or 1)
     three.answer("getSaveFileName", (str(tmp_path / "Dataset001_Balls"), ""))
     three.click(panel.cases.nnunet_button)
     assert "only those are exported" in failed[-1]
@@ -656,8 +662,64 @@ def test_finished_cases_leave_for_nnunet_and_the_report_names_nobody(three, trut
     written = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "Dataset001_Balls").rglob("*.*")}
     assert {"Dataset001_Balls/imagesTr/case_001_0000.nii.gz", "Dataset001_Balls/labelsTr/case_001.nii.gz"} < written
     assert panel.cases.result.text().startswith("1 case written into")
+    assert "the images of the other 2" in asked[0]
+    assert not (tmp_path / "Dataset001_Balls" / "imagesTs").exists()
     (tmp_path / "report").mkdir()
     three.answer("getExistingDirectory", str(tmp_path / "report"))
     three.click(panel.cases.report_button)
     assert "image0" not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "case_001" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_masks_of_nnunet_are_reviewed_in_the_panel(three, truth, folder, panel, tmp_path, monkeypatch, qtbot):
+    monkeypatch.setattr("napari_dinoaugseg.gui.cases_section.chosen", lambda *_: 0)
+    paint(three.controller, truth, (4, 8))
+    three.click(panel.steps.done_button)  # opens image1
+    paint(three.controller, truth, (4,))
+    three.answer("getSaveFileName", (str(tmp_path / "Dataset001_Balls"), ""))
+    three.click(panel.cases.nnunet_button)
+    out = predict_as_nnunet(tmp_path / "Dataset001_Balls", tmp_path / "predicted")
+    three.answer("getExistingDirectory", str(out))
+    three.click(panel.cases.foreign_button)
+    text = panel.cases.result.text()
+    assert "Masks on 31 slices of 2 cases taken as predictions. 1 slice with labels stays as it is." in text
+    assert three.text("image2", "predicted") == "16"
+    book = three.controller.session.labels
+    assert book.status(4) is Status.MANUAL
+    assert book.status(5) is Status.PREDICTED
+    assert set(np.unique(book.predicted(5))) == {0, 3}
+    three.controller.view.go_to(5)
+    settle()
+    assert panel.advice.text().startswith("Masks of another program are on 15 slices: look at each")
+    assert "predicted by another program" in panel.review.state_text.text()
+    qtbot.waitUntil(panel.review.isVisible)
+    layer = three.controller.layers.prediction
+    assert np.array_equal(np.moveaxis(layer.data, three.controller.layers.axis, 0)[5], book.predicted(5))
+    three.key(Qt.Key.Key_A)
+    assert book.status(5) is Status.ACCEPTED
+    three.double_click("image2")
+    assert len(on_disk(folder, 2).content().taken) == 15
+    assert three.controller.session.labels.open_slices == []
+    three.controller.view.go_to(3)
+    three.key(Qt.Key.Key_X)
+    assert three.controller.session.labels.open_slices == [3]
+
+
+def test_a_mask_is_taken_for_the_case_in_view(hands, patients, truth, panel, failed, said, tmp_path):
+    hands.controller.cases.open_path(patients[0], plane="axial")
+    wait_idle(hands.qtbot, hands.controller)
+    hands.controller.session.labels.add_class("ball")
+    paint(hands.controller, (truth == 1).astype(np.uint16), (4,))
+    image = nib.load(patients[0])
+    nib.save(nib.Nifti1Image((truth_voxels() == 1).astype(np.uint8), image.affine), tmp_path / "mask.nii.gz")
+    nib.save(nib.Nifti1Image(truth_voxels(), image.affine), tmp_path / "foreign.nii.gz")
+    nib.save(nib.Nifti1Image(truth_voxels(), image.affine @ np.diag([2, 2, 2, 1])), tmp_path / "elsewhere.nii.gz")
+    for name, words in (("foreign", "holds the value 3"), ("elsewhere", "do not fit image0")):
+        hands.answer("getOpenFileName", (str(tmp_path / f"{name}.nii.gz"), ""))
+        hands.click(panel.review.foreign_button)
+        assert words in failed[-1]
+        assert not hands.controller.session.labels.content().layers["predicted"]
+    hands.answer("getOpenFileName", (str(tmp_path / "mask.nii.gz"), ""))
+    hands.click(panel.review.foreign_button)
+    assert "Masks on 15 slices to be reviewed. 1 slice that you labelled" in said[-1]
+    assert np.array_equal(hands.controller.session.labels.predicted(8), truth[8] == 1)

@@ -234,7 +234,7 @@ class VolumeCase(Case):
         return self._voxels.itk_refuses
 
     def write_anonymous(self, images: Sequence[Path], mask: Path | None = None, masks: MaskOf | None = None) -> None:
-        """Write the image, and a mask if there is one, as NIfTI files on the case's grid, without a text that could name the patient.
+        """Write image and mask as NIfTI files on the case's grid, without a text that could name the patient.
 
         Image and mask have the same shape, affine and spacing as ITK sees the case. The image holds the values of the
         file (HU for CT) without loss. Frames in time (2D+t) become the slices of a volume.

@@ -16,6 +16,7 @@ from napari_dinoaugseg.case.files import DICOM_SUFFIXES, NIFTI_SUFFIXES, NRRD_SU
 from napari_dinoaugseg.gui.case_section import FILES
 from napari_dinoaugseg.gui.case_table import AddDialog, CaseTable
 from napari_dinoaugseg.gui.core import Change, guarded
+from napari_dinoaugseg.gui.foreign_masks import take_for_project
 from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.widgets import (
     ask_for_file,
@@ -42,11 +43,12 @@ from napari_dinoaugseg.session.project_report import JSON_NAME, PAGE_NAME, write
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
-    from napari_dinoaugseg.session.project import ProjectCase
+    from napari_dinoaugseg.session.project import Project, ProjectCase
 
 _TYPING = 250  # ms after the last letter of the filter
 _SHOWN = Change.PROJECT | Change.SESSION | Change.LABELS | Change.PREDICTIONS | Change.WORK
 _KEEP, _LEAVE_OUT = "Keep it as the first case", "Leave it out"
+_WITH_OPEN, _DONE_ONLY = "With their images", "Only the cases that are done"
 _EVERYTHING, _REVIEWED = "Everything", "Reviewed only"
 _LISTED = 5
 _ANY_PLANE = "smallest pixels"
@@ -149,8 +151,13 @@ class CasesSection(QWidget):
         self.nnunet_button = button(
             "Export for nnU-Net…", "Write the cases that are done as a dataset of nnU-Net, without names", self._nnunet
         )
+        self.foreign_button = button(
+            "Masks of nnU-Net…", "Take masks that nnU-Net predicted, as predictions to be reviewed", self._foreign
+        )
         self.report_button = button("Report…", "Write a report on all cases and the model, without names", self._report)
-        self.exports = (self.volumes_button, self.masks_button, self.nnunet_button, self.report_button)
+        self.exports = (
+            *(self.volumes_button, self.masks_button, self.nnunet_button, self.foreign_button, self.report_button),
+        )
 
     def _arrange(self) -> None:
         grid = QGridLayout()
@@ -192,6 +199,7 @@ class CasesSection(QWidget):
         for widget in self.exports:
             widget.setVisible(has_cases)
             widget.setEnabled(idle)
+        self.foreign_button.setEnabled(idle and writable)
         self.find_button.setVisible(work.missing is not None)
         self.find_button.setEnabled(idle and writable)
         self.facts.setText(self._facts())
@@ -416,11 +424,36 @@ class CasesSection(QWidget):
         ):
             return
 
+        to_predict = self._ask_for_open_cases(project)
+        if to_predict is None:
+            return
+
         def done(dataset: NnunetDataset) -> None:
             cases = counted(len(dataset.entries), "case")
             self._show_result("\n".join([f"{cases} written into {folder}.", *dataset.notices]))
 
-        self.controller.jobs.run("Exporting for nnU-Net", lambda: write_nnunet(project, folder), done)
+        self.controller.jobs.run(
+            "Exporting for nnU-Net", lambda: write_nnunet(project, folder, to_predict=to_predict), done
+        )
+
+    def _ask_for_open_cases(self, project: Project) -> bool | None:
+        """Whether to write the images of cases that are not done, too; None = write nothing."""
+        done = sum(case.is_done for case in project.cases)
+        left = len(project.cases) - done
+        if not left or not done:
+            return False
+        text = (
+            f"{counted(done, 'case')} will be written with labels. Should the images of the other {left} be written "
+            "as well, for nnU-Net to predict? Its masks can then be taken back with 'Masks of nnU-Net…'."
+        )
+        answer = chosen(self, "Export for nnU-Net", text, (_WITH_OPEN, _DONE_ONLY))
+        return None if answer is None else answer == 0
+
+    @guarded
+    def _foreign(self) -> None:
+        folder = ask_for_folder(self, "predictions", "Folder with the masks that nnU-Net predicted")
+        if folder is not None:
+            take_for_project(self.controller, folder, self._show_result)
 
     @guarded
     def _report(self) -> None:

@@ -24,7 +24,7 @@ from napari_dinoaugseg.gui.smart_box import smart_advice
 from napari_dinoaugseg.gui.train_section import Head, TrainSection
 from napari_dinoaugseg.gui.widgets import Collapsible, button, choice, column, quietly, row, sentence, single_shot
 from napari_dinoaugseg.gui.words import counted, in_words, noun_of, slice_name
-from napari_dinoaugseg.session.labels import UNKNOWN
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Status
 
 if TYPE_CHECKING:
     import napari
@@ -197,7 +197,8 @@ class Panel(QWidget):
     def _open_review(self) -> None:
         """Unfold the Review section at the first predictions of a case."""
         session = self.controller.session
-        if session is not None and session.labels.confidence and not self._reviewed:
+        book = session.labels if session is not None else None
+        if book is not None and (book.confidence or _to_review(book)) and not self._reviewed:
             self._reviewed = True
             self.folds["Review"].set_open(True)
             # Scrolls there once only, and not under the hand of someone who paints; from then on the person decides.
@@ -384,6 +385,10 @@ def advice(controller: Controller) -> str:
     noun = noun_of(session.case)
     elsewhere = sum(len(slices) for slices in controller.project.labelled_elsewhere.values())
     live = controller.live.is_on and controller.live.may_load
+    foreign = _to_review(session.labels)
+    if foreign and not smart_advice(controller):
+        of = counted(foreign, noun)
+        return f"Masks of another program are on {of}: look at each, and accept (A), correct or reject it."
     to_label = smart_advice(controller) or _to_label(session, noun, elsewhere, live=live)
     return to_label or _after_training(controller, session, noun)
 
@@ -395,6 +400,12 @@ def _to_open(controller: Controller) -> str:
     if not project.cases:
         return "1. Add files or a folder in the Project section."
     return "Double-click a case in the Project section."
+
+
+def _to_review(book: LabelBook) -> int:
+    """On how many slices a mask of another program is the prediction that counts."""
+    own = book.confidence
+    return sum(book.status(i) is Status.PREDICTED and i not in own for i in range(book.n_slices))
 
 
 def _to_label(session: Session, noun: str, elsewhere: int, *, live: bool) -> str | None:

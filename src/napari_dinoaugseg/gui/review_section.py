@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QSlider, QSpinBox, QWidget
 
-from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.core import Change, guarded
+from napari_dinoaugseg.gui.foreign_masks import take_for_case
 from napari_dinoaugseg.gui.keys import accept_and_go_on, accept_certain, correct, reject, tooltip
 from napari_dinoaugseg.gui.surface_box import SurfaceBox
-from napari_dinoaugseg.gui.widgets import Chart, button, column, quietly, row, sentence
+from napari_dinoaugseg.gui.widgets import (
+    Chart,
+    ask_for_file,
+    ask_for_folder,
+    button,
+    column,
+    quietly,
+    row,
+    sentence,
+)
 from napari_dinoaugseg.gui.words import counted, slice_name
 from napari_dinoaugseg.session.labels import Status
 
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
     from napari_dinoaugseg.session.session import Session
 
+_MASKS = "Masks (*.nii.gz *.nii *.nrrd);;All files (*)"
 _WORDS = {
     Status.EMPTY: "not labelled, no prediction yet",
     Status.MANUAL: "labelled by hand",
@@ -119,6 +130,9 @@ class ReviewSection(QWidget):
         )
         self.confidence_box.toggled.connect(self._show_confidence)
         self.surfaces = SurfaceBox(controller)
+        self.foreign_button = button(
+            "Masks of nnU-Net…", "Take a mask that nnU-Net predicted for this case, to be reviewed", self._foreign
+        )
         self.agreement_text = sentence(rich=True)
         self.curve = AgreementCurve(controller.viewer)
 
@@ -135,6 +149,7 @@ class ReviewSection(QWidget):
             form,
             self.confidence_box,
             self.surfaces,
+            self.foreign_button,
             self.agreement_text,
             self.curve,
             margins=(6, 4, 6, 4),
@@ -175,11 +190,15 @@ class ReviewSection(QWidget):
         self.accept_button.setEnabled(writable and status is Status.PREDICTED)
         self.correct_button.setEnabled(writable and (predicted or status is Status.ACCEPTED))
         self.reject_button.setEnabled(writable and predicted)
+        idle = not self.controller.jobs.busy
+        self.foreign_button.setEnabled(session is not None and writable and idle and bool(session.labels.classes))
         if session is None:
             self.state_text.setText("")
             return
         confidence = session.labels.confidence.get(here)
-        sure = f", confidence {confidence:.0%}" if confidence is not None and status is Status.PREDICTED else ""
+        sure = ""
+        if status is Status.PREDICTED:
+            sure = f", confidence {confidence:.0%}" if confidence is not None else " by another program"
         name = slice_name(session.case, here)
         self.state_text.setText(f"In view: <b>{escape(name)}</b>, {_WORDS[status]}{sure}")
 
@@ -225,6 +244,19 @@ class ReviewSection(QWidget):
     def _go(self) -> None:
         if self._suggested is not None:
             self.controller.guarded(self.controller.view.go_to, self._suggested)
+
+    @guarded
+    def _foreign(self) -> None:
+        session = self.controller.session
+        if session is None:
+            return
+        beside = session.case.path.parent if session.case.path.is_absolute() else None
+        if session.case.kind == "volume":
+            path = ask_for_file(self, "predictions", "Mask that nnU-Net predicted", _MASKS, beside=beside)
+        else:
+            path = ask_for_folder(self, "predictions", "Folder with the masks that nnU-Net predicted", beside=beside)
+        if path is not None:
+            take_for_case(self.controller, path)
 
     def _accept_all(self) -> None:
         self.controller.guarded(accept_certain, self.controller, self.threshold.value() / 100, self)

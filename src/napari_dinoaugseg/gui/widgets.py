@@ -258,7 +258,7 @@ def as_sentence(text: str) -> str:
 # --- file dialogs: each opens in the folder last used for the same purpose, also after a restart --------------------
 
 
-Purpose = Literal["case", "labels", "export", "report", "model", "weights", "project"]
+Purpose = Literal["case", "labels", "predictions", "export", "report", "model", "weights", "project"]
 """What a dialog is for; each purpose remembers its own folder."""
 
 

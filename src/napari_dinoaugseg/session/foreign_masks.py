@@ -1,8 +1,8 @@
 """Masks that nnU-Net predicted, taken as predictions of cases: to be reviewed, corrected and accepted.
 
 A folder of masks is read and checked as a whole before anything is changed. The names of masks are those of an export
-(`session.nnunet`), or those of the images. The table from labels to classes is read from ``dataset.json``, which nnU-Net
-copies beside the masks that it predicts.
+(`session.nnunet`), or those of the images. The table from labels to classes is read from ``dataset.json``, which
+nnU-Net copies beside the masks that it predicts.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def _files_in(path: Path) -> list[Path]:
     except OSError as error:
         msg = f"{path}: this folder cannot be read ({disk.reason(error)}). Check its permissions."
         raise LabelError(msg) from error
-    return sorted((file for file in found if suffix_of(file) in _VOLUMES | _PICTURES), key=lambda f: natural_key(f.name))
+    masks = [file for file in found if suffix_of(file) in _VOLUMES | _PICTURES]
+    return sorted(masks, key=lambda file: natural_key(file.name))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -129,9 +130,7 @@ def _numbers_as_labels(path: Path, classes: Sequence[LabelClass]) -> dict[int, i
     return {number: number for number in numbers}
 
 
-def _table(
-    path: Path, values: Mapping[str, Any], classes: Sequence[LabelClass]
-) -> tuple[dict[int, int], list[str]]:
+def _table(path: Path, values: Mapping[str, Any], classes: Sequence[LabelClass]) -> tuple[dict[int, int], list[str]]:
     """The class number of each label by a description, and notices on names that differ."""
     by_number = {entry.number: entry for entry in classes}
     try:
@@ -143,7 +142,7 @@ def _table(
         given = values.get(CLASS_TABLE)
         class_of = {int(label): int(number) for label, number in given.items()} if isinstance(given, dict) else None
     except (TypeError, ValueError) as error:
-        msg = f"{path}: its labels are not one number each, as in a dataset with regions. Give masks with label numbers."
+        msg = f"{path}: its labels are not one number each (regions are not read). Give masks with label numbers."
         raise LabelError(msg) from error
     if class_of is None:
         by_name = {" ".join(entry.name.split()).casefold(): entry.number for entry in classes}
@@ -281,16 +280,22 @@ def _read_picture(path: Path, shape: tuple[int, int], name: str) -> NDArray[np.u
     return values.astype(np.uint16)
 
 
-def read_masks_of(case: Case, path: Path, classes: Sequence[LabelClass]) -> CaseMasks:
-    """Read the masks of a case that is open by itself: one file for a volume, a folder or a file for pictures.
+def read_masks_of(case: Case, path: Path, classes: Sequence[LabelClass], identifier: str | None = None) -> CaseMasks:
+    """Read the masks of the case in view: one file for a volume, a folder or a file for pictures.
 
     The only mask that is given belongs to a volume whatever its name.
+
+    Args:
+        case: of the masks.
+        path: as for `find_masks`.
+        classes: of the session.
+        identifier: the name of the case in an export of its project; None = it is in none.
 
     Raises:
         LabelError: as `find_masks` and `read_masks`, or no mask of this case.
     """
     masks = find_masks(path, classes)
-    files = masks_of_case(case, masks)
+    files = masks_of_case(case, masks, identifier)
     if case.kind == "volume" and len(masks.files) == 1:
         files = {0: next(iter(masks.files.values()))}
     if not files:
@@ -392,8 +397,8 @@ class TakenMasks:
         """What happened, for the person."""
         slices, kept = sum(self.slices.values()), sum(self.kept.values())
         words = f"Masks on {counted(slices, 'slice')} of {counted(len(self.slices), 'case')} taken as predictions."
-        stay = f" {counted(kept, 'slice')} with labels {'stays' if kept == 1 else 'stay'} as {'it is' if kept == 1 else 'they are'}."
-        return words + (stay if kept else "")
+        left = "1 slice with labels stays as it is." if kept == 1 else f"{kept} slices with labels stay as they are."
+        return f"{words} {left}" if kept else words
 
 
 def take_project_masks(

@@ -136,7 +136,7 @@ class DamagedIndexError(Exception):
 def to_bytes(index: Index) -> bytes:
     """The index file: the same bytes for the same content."""
     slices = None if index.slices is None else {str(number): index.slices[number] for number in sorted(index.slices)}
-    content = {
+    content: dict[str, Any] = {
         "study": asdict(index.case),
         "saved": index.saved.isoformat(),
         "classes": to_plain(index.classes),

@@ -9,9 +9,9 @@ al., Nature Methods 18, 2021; the ignore label: Gotkowski et al., arXiv 2403.128
       labelsTr/case_001.nii.gz        labels 0 to K without gaps; K + 1 is "ignore"
       imagesTs/case_002_0000.nii.gz   cases without labels, for nnU-Net to predict
 
-``dataset.json`` also holds ``class_of_label``, the class number of each label, and ``fingerprints``, a hash of the pixels
-of each case. nnU-Net copies that file beside the masks that it predicts, and `session.foreign_masks` reads it there to
-take the masks back.
+``dataset.json`` also holds ``class_of_label``, the class number of each label, and ``fingerprints``, a hash of the
+pixels of each case. nnU-Net copies that file beside the masks that it predicts, and `session.foreign_masks` reads it
+there to take the masks back.
 """
 
 from __future__ import annotations
@@ -172,10 +172,14 @@ def is_nnunet_export(folder: Path) -> bool:
         count, ending = int(described["numTraining"]), str(described["file_ending"])
         channels = len(described["channel_names"]) if ending == ".nii.gz" else 1
         files = {name: list(path.iterdir()) for name, path in content.items() if name != DESCRIPTION}
+        known = {
+            f"{name}_{channel:04d}{ending}" for name in described.get(FINGERPRINTS, ()) for channel in range(channels)
+        }
         made = str(described["converted_by"]).startswith(_MAKER)
     except (OSError, ValueError, KeyError, TypeError):
         return False
     right = all(path.is_file() and path.name.endswith(ending) for paths in files.values() for path in paths)
+    right = right and {path.name for path in files.get(OPEN_IMAGES, ())} <= known
     return made and right and len(files[LABELS]) == count and len(files[IMAGES]) == count * channels
 
 
