@@ -18,6 +18,7 @@ class Hint(StrEnum):
     # Opening a case
     CHOOSE_VOLUME = auto()  # {last}: number of the last volume
     CHOOSE_SERIES = auto()
+    CHOOSE_FRAMES = auto()
     SPLIT_LAYER = auto()
     # Masks of pictures
     WHITE_AS_CLASS = auto()
@@ -172,6 +173,18 @@ class SeveralVolumesError(CaseError):
 
     def __init__(self, message: str, count: int = 0) -> None:
         super().__init__(message, Hint.CHOOSE_VOLUME, last=count - 1)
+        self.count = count
+
+
+class LongVideoError(CaseError):
+    """A video has so many frames that the person should choose how many of them to take.
+
+    Attributes:
+        count: number of frames.
+    """
+
+    def __init__(self, message: str, count: int = 0) -> None:
+        super().__init__(message, Hint.CHOOSE_FRAMES)
         self.count = count
 
 

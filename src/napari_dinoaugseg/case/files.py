@@ -41,6 +41,8 @@ NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 NRRD_SUFFIXES = frozenset({".nrrd", ".seg.nrrd"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ".rtstruct.dcm"})
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv"})
+
 # Volumes that other programs read and can save as NIfTI: pairs of files, MetaImage, FreeSurfer, MINC, Philips.
 CONVERTIBLE_SUFFIXES = frozenset(
     {".hdr", ".img", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".par", ".rec", ".gipl", ".vtk"}

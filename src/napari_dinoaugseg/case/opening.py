@@ -13,6 +13,7 @@ from napari_dinoaugseg.case.files import (
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
     LeftOut,
     counted,
     each_folder,
@@ -31,6 +32,7 @@ from napari_dinoaugseg.case.geometry import Plane
 from napari_dinoaugseg.case.masks import MaskOptions
 from napari_dinoaugseg.case.pictures import PictureCase, survey_pictures
 from napari_dinoaugseg.case.tiff import is_stack
+from napari_dinoaugseg.case.video import video_case
 from napari_dinoaugseg.case.volume import VolumeCase
 from napari_dinoaugseg.case.volume_files import read_volume_file
 from napari_dinoaugseg.errors import CaseError, SettingsError
@@ -43,26 +45,37 @@ def open_case(
     series: str | None = None,
     component: int | None = None,
     masks: MaskOptions | None = None,
+    every: int | None = None,
 ) -> Case:
     """Open an image or a set of images.
 
     Args:
-        path: a NIfTI, NRRD, DICOM or TIFF file, a picture, a folder with DICOM slices or pictures, or a list of picture
-            or DICOM files. Several radiographs, photographs or stills in DICOM are pictures.
+        path: a NIfTI, NRRD, DICOM or TIFF file, a picture, a video, a folder with DICOM slices or pictures, or a list
+            of picture or DICOM files. Several radiographs, photographs or stills in DICOM are pictures.
         plane: direction of the slices of a volume; None takes the plane with the smallest pixels.
         series: which series of a DICOM folder, by UID or a part of the description.
         component: which volume of a file with time points or channels, or of a DICOM series with several cardiac
             phases, time points or echoes, counted from 0.
         masks: how to read masks of pictures; ignored for a volume.
+        every: take every n-th frame of a video; None takes all, unless there are many.
 
     Returns:
         A `VolumeCase` or a `PictureCase`.
 
     Raises:
         CaseError: missing, not an image, damaged, or not one case; the message names the file.
-        SettingsError: unknown plane.
+        SettingsError: unknown plane, or `every` for something else than a video.
     """
     wanted = _plane(plane)
+    video = _one_video(path)
+    if every is not None and (video is None or every < 1):
+        msg = (
+            f"One frame in {every} can be taken of a video only, by a number from 1 up. Leave it out, or open a video."
+        )
+        raise SettingsError(msg)
+    if video is not None:
+        require_file(video)
+        return video_case(video, every, masks)
     if not isinstance(path, str | Path):
         files = [Path(file) for file in path]
         if len(files) != 1:
@@ -74,6 +87,13 @@ def open_case(
     if path.is_dir():
         return _open_folder(path, wanted, series, component, masks)
     return _open_file(path, wanted, series, component, masks)
+
+
+def _one_video(path: str | Path | Sequence[str | Path]) -> Path | None:
+    """Return the file if the path is one video."""
+    files = [path] if isinstance(path, str | Path) else list(path)
+    found = Path(files[0]) if len(files) == 1 else None
+    return found if found is not None and suffix_of(found) in VIDEO_SUFFIXES and not found.is_dir() else None
 
 
 def _plane(plane: Plane | str | None) -> Plane | None:

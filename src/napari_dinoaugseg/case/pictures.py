@@ -63,8 +63,20 @@ _SAMPLE = 2_000_000
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What is kept about a picture after decoding it on opening."""
+class PictureFacts:
+    """What is kept about a picture after decoding it on opening.
+
+    Attributes:
+        shape: height and width as stored.
+        orientation: by which it is turned to be shown.
+        is_colour: whether it is (H, W, 3).
+        is_byte: whether it is 8-bit.
+        fingerprint: a hash of its file.
+        non_finite: how many pixels are NaN or infinite.
+        frames: how many images its file holds.
+        opacity: what became of it.
+        spacing: (row, column) distance in mm; None if unknown.
+    """
 
     shape: tuple[int, int]
     orientation: Orientation
@@ -89,6 +101,7 @@ class PictureCase(Case):
         notices: sentences about the search for the files.
         decoder: reads one file.
         names: the name of each picture without suffix, for matching masks; None takes the file names.
+        facts: about each picture; None decodes them to find out.
 
     Raises:
         CaseError: a file is damaged or does not fit its suffix, or two share a name.
@@ -104,6 +117,7 @@ class PictureCase(Case):
         notices: Sequence[str] = (),
         decoder: Callable[[Path], Picture] = decode,
         names: Sequence[str] | None = None,
+        facts: Sequence[PictureFacts] | None = None,
     ) -> None:
         self.path = path
         self._options = masks or MaskOptions()
@@ -120,7 +134,7 @@ class PictureCase(Case):
         self._names = [name_in(file.absolute(), self.root) for file in self.pictures] if names is None else list(names)
         _require_unique(self.pictures, self._names)
         self.n_slices = len(self.pictures)
-        self._facts = [_examine(file, decoder) for file in self.pictures]
+        self._facts = [_examine(file, decoder) for file in self.pictures] if facts is None else list(facts)
         self._range: tuple[float, float] | None = None
         self.is_colour = all(facts.is_colour for facts in self._facts)
         self.has_colour = any(facts.is_colour for facts in self._facts)
@@ -130,7 +144,7 @@ class PictureCase(Case):
         """Return notices about the pictures themselves."""
         notices: list[str] = []
 
-        def of(chosen: Callable[[_Facts], bool]) -> list[str]:
+        def of(chosen: Callable[[PictureFacts], bool]) -> list[str]:
             return [file.name for file, facts in zip(self.pictures, self._facts, strict=True) if chosen(facts)]
 
         if turned := of(lambda facts: facts.orientation.tag != 1):
@@ -674,14 +688,14 @@ def _files_of(given: Path) -> list[Path]:
     return [path for path in given.rglob("*") if path.is_file()] if given.is_dir() else [given]
 
 
-def _examine(file: Path, decoder: Callable[[Path], Picture]) -> _Facts:
+def _examine(file: Path, decoder: Callable[[Path], Picture]) -> PictureFacts:
     picture = decoder(file)
     pixels, opacity = _visible(picture)
     finite = int(np.isfinite(pixels).sum()) if pixels.dtype.kind == "f" else pixels.size
     if finite == 0:
         msg = f"{file}: no pixel holds a finite number (all are NaN or infinite). Export the picture again."
         raise CaseError(msg)
-    return _Facts(
+    return PictureFacts(
         shape=(int(pixels.shape[0]), int(pixels.shape[1])),
         orientation=picture.orientation,
         is_colour=pixels.ndim == 3,

@@ -74,6 +74,7 @@ def _plan(options: PredictOptions) -> BatchPlan:
         plane=None if options.plane is None else str(options.plane),
         series=options.series,
         component=options.component,
+        every=options.every,
         window=options.window,
         compute=ComputeConfig(options.device, weights, options.cache),
     )

@@ -67,12 +67,17 @@ def _go_offline(value: bool) -> None:
 
 CaseArgument = Annotated[
     Path,
-    typer.Argument(help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures.", metavar="CASE"),
+    typer.Argument(
+        help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, folder of pictures, or video.", metavar="CASE"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Out = Annotated[Path, typer.Option(help="Where the mask goes: a file like the case's, or a folder for pictures.")]
 Plane = Annotated[PlaneName | None, typer.Option(help="Slicing plane.", show_default="the one with the finest pixels")]
 Component = Annotated[int | None, typer.Option(help="Time point or channel of 4-D data, from 0.")]
+Every = Annotated[
+    int | None, typer.Option(min=1, help="Video: take every n-th frame.", show_default="all, of 1000 frames at most")
+]
 Series = Annotated[str | None, typer.Option(help="Which DICOM series: its UID or part of its description.")]
 MaskOrientationOption = Annotated[
     MaskOrientation | None,
@@ -139,6 +144,7 @@ class ComputeOptions:
 
     plane: Plane = None
     component: Component = None
+    every: Every = None
     series: Series = None
     weights: Weights = None
     window: Window = None
@@ -173,7 +179,14 @@ class CaseOptions(ComputeOptions):
         from napari_dinoaugseg.case.masks import MaskOptions
         from napari_dinoaugseg.cli.output import note
 
-        case = open_case(self.case, plane=self.plane, series=self.series, component=self.component, masks=self.masks)
+        case = open_case(
+            self.case,
+            plane=self.plane,
+            series=self.series,
+            component=self.component,
+            masks=self.masks,
+            every=self.every,
+        )
         if case.kind != "pictures" and self.masks != MaskOptions():
             msg = f"{case.name}: --mask-orientation and --ignore are for masks of pictures, and this is a volume."
             raise SettingsError(f"{msg} Leave them out.")
@@ -213,8 +226,8 @@ class SegmentOptions(TrainingOptions):
     case: Annotated[
         Path,
         typer.Argument(
-            help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, or folder of pictures; or several cases: a folder "
-            "with them, or a text file (.txt) with the path of a case a line.",
+            help="NIfTI, NRRD or multi-page TIFF file, DICOM folder, folder of pictures, or video; or several cases: a "
+            "folder with them, or a text file (.txt) with the path of a case a line.",
             metavar="CASE|CASES",
         ),
     ]

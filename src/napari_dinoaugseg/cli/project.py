@@ -170,7 +170,12 @@ def _add(project: Project, cohort: Cohort, options: ProjectOptions | SegmentOpti
         try:
             plane = options.plane or project.plane  # which the panel remembers
             case, is_new = project.add(
-                path, plane=plane, series=options.series, component=options.component, masks=options.masks
+                path,
+                plane=plane,
+                series=options.series,
+                component=options.component,
+                masks=options.masks,
+                every=options.every,
             )
         except DinoAugSegError as error:
             failures.append(_failure(path.name, error))

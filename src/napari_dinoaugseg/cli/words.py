@@ -12,6 +12,7 @@ _BY_HAND = (
 REMEDIES: dict[Hint, str] = {
     Hint.CHOOSE_VOLUME: "Choose one with --component, from 0 to {last}.",
     Hint.CHOOSE_SERIES: "Choose one with --series, by UID or description.",
+    Hint.CHOOSE_FRAMES: "Take some of them with --every: every 30th with --every 30, all with --every 1.",
     Hint.SPLIT_LAYER: "Give one volume of it.",
     Hint.WHITE_AS_CLASS: "--ignore none makes it a class.",
     Hint.WHITE_AS_UNKNOWN: "--ignore 255 takes it as unknown.",

@@ -21,9 +21,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dinoaugseg.case import Plane
-from napari_dinoaugseg.case.files import PICTURE_SUFFIXES
+from napari_dinoaugseg.case.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from napari_dinoaugseg.cluster.connection import INSTALL, is_installed
-from napari_dinoaugseg.errors import DinoAugSegError, SeveralSeriesError
+from napari_dinoaugseg.errors import DinoAugSegError, LongVideoError, SeveralSeriesError
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.setup import follow_offline
@@ -32,6 +32,7 @@ from napari_dinoaugseg.gui.widgets import (
     as_sentence,
     ask_for_file,
     ask_for_folder,
+    ask_for_frames,
     ask_for_series,
     ask_for_volume,
     ask_for_window,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.model.specs import EncoderSpec
 
 _OWN = "own values…"
-_PICTURES = " ".join(f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES))
+_PICTURES = " ".join(f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
 FILES = f"Images (*.nii *.nii.gz *.nrrd *.dcm {_PICTURES});;All files (*)"
 _HERE, _SCHEDULER = "this computer", "a Dask scheduler at…"
 
@@ -85,7 +86,7 @@ class CaseSection(QWidget):
         self.layer_button = button(
             "Use selected layer", "Annotate the image layer that is selected in the layer list", self._use_layer
         )
-        self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF or a picture", self._open_file)
+        self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF, a picture or a video", self._open_file)
         self.folder_button = button("Open folder…", "A DICOM series, or pictures", self._open_folder)
         self.pacs_button = button(
             "Open from PACS…", "Search the PACS of the hospital, and fetch a series from it", self._open_from_pacs
@@ -218,11 +219,13 @@ class CaseSection(QWidget):
         self.controller.cases.open_sample()
 
     def _choose(self, path: str | Path, error: Exception, chosen: Mapping[str, Any]) -> None:
-        """Ask which of several series or volumes to open; a chosen series may in turn hold several volumes."""
+        """Ask which of several series, volumes or frames to open; a chosen series may in turn hold several volumes."""
         option: str
         choice: str | int | None
         if isinstance(error, SeveralSeriesError):
             option, choice = "series", ask_for_series(self, error.series)
+        elif isinstance(error, LongVideoError):
+            option, choice = "every", ask_for_frames(self, error.count)
         else:
             option, choice = "component", ask_for_volume(self, getattr(error, "count", 1))
         if choice is not None:

@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.case import Case, Plane, choose_window, open_case
 from napari_dinoaugseg.case.intensity import opening_window
-from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralSeriesError, SeveralVolumesError
+from napari_dinoaugseg.errors import CaseError, LongVideoError, SettingsError, SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, remove_layers, shows_alike, shows_colour
 from napari_dinoaugseg.gui.layers import CaseLayers, Spare, spare_layers
@@ -33,10 +33,10 @@ class Cases:
 
     Attributes:
         offer: an image that was added to the viewer and could be annotated; None if there is none.
-        options: `series` and `component` with which the open case was opened.
+        options: `series`, `component` and `every` with which the open case was opened.
     """
 
-    choice_needed = Signal(object, object, object)  # path, SeveralSeriesError or SeveralVolumesError, options so far
+    choice_needed = Signal(object, object, object)  # path, the error that asks for a choice, options so far
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
@@ -57,11 +57,11 @@ class Cases:
         Args:
             path: what to open.
             background: False opens it before returning.
-            options: ``plane``, ``series``, ``component`` as in :func:`~napari_dinoaugseg.case.open_case`.
+            options: ``plane``, ``series``, ``component``, ``every`` as in :func:`~napari_dinoaugseg.case.open_case`.
         """
 
         def failed(error: Exception) -> None:
-            if isinstance(error, SeveralSeriesError | SeveralVolumesError):
+            if isinstance(error, SeveralSeriesError | SeveralVolumesError | LongVideoError):
                 self.choice_needed.emit(path, error, options)
             else:
                 self.controller.show_error(error)

@@ -12,7 +12,14 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFormLayout, QGridLayout, QLineEdit, QMenu, QWidget
 
 from napari_dinoaugseg.case import Plane
-from napari_dinoaugseg.case.files import DICOM_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, PICTURE_SUFFIXES, suffix_of
+from napari_dinoaugseg.case.files import (
+    DICOM_SUFFIXES,
+    NIFTI_SUFFIXES,
+    NRRD_SUFFIXES,
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    suffix_of,
+)
 from napari_dinoaugseg.gui.case_section import FILES
 from napari_dinoaugseg.gui.case_table import AddDialog, CaseTable
 from napari_dinoaugseg.gui.core import Change, guarded
@@ -22,6 +29,7 @@ from napari_dinoaugseg.gui.widgets import (
     ask_for_file,
     ask_for_files,
     ask_for_folder,
+    ask_for_frames,
     ask_for_volume,
     ask_where_to_save,
     button,
@@ -338,12 +346,15 @@ class CasesSection(QWidget):
         self.controller.jobs.run("Looking into the folder", lambda: cases_in_folder(folder), found)
 
     def _choose_volume(self, several: list[tuple[Addition, int]]) -> None:
-        """Ask which volume of files with several is meant, once for all that hold as many."""
+        """Ask which volume of files with several, or which frames of long videos, are meant; once for equal counts."""
         chosen_ones: list[Addition] = []
-        for count in sorted({count for _, count in several}):
-            group = [addition for addition, held in several if held == count]
-            number = ask_for_volume(self, count, [addition.name for addition in group])
-            chosen_ones += [replace(addition, component=number) for addition in group if number is not None]
+        kinds = {(addition.is_video, count) for addition, count in several}
+        for is_video, count in sorted(kinds):
+            group = [addition for addition, held in several if (addition.is_video, held) == (is_video, count)]
+            names = [addition.name for addition in group]
+            number = ask_for_frames(self, count, names) if is_video else ask_for_volume(self, count, names)
+            option = "every" if is_video else "component"
+            chosen_ones += [replace(addition, **{option: number}) for addition in group if number is not None]
         if chosen_ones:
             self.controller.project.add(chosen_ones)
 
@@ -352,7 +363,7 @@ class CasesSection(QWidget):
         if case is None:
             return
         title = f"Where is the image of {case.name}?"
-        known = NIFTI_SUFFIXES | NRRD_SUFFIXES | PICTURE_SUFFIXES | DICOM_SUFFIXES
+        known = NIFTI_SUFFIXES | NRRD_SUFFIXES | PICTURE_SUFFIXES | DICOM_SUFFIXES | VIDEO_SUFFIXES
         is_file = not case.files and suffix_of(case.path) in known
         path = ask_for_file(self, "case", title, FILES) if is_file else ask_for_folder(self, "case", title)
         if path is not None:

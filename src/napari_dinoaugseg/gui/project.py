@@ -16,7 +16,7 @@ from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.files import natural_key
 from napari_dinoaugseg.case.intensity import opening_window
 from napari_dinoaugseg.cluster import compute_for
-from napari_dinoaugseg.errors import CaseError, DinoAugSegError, ProjectError, SeveralVolumesError
+from napari_dinoaugseg.errors import CaseError, DinoAugSegError, LongVideoError, ProjectError, SeveralVolumesError
 from napari_dinoaugseg.gui.ahead import Ahead, Task
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.saving import Loaded, sessions_root, show_view, when
@@ -72,7 +72,7 @@ class Added:
         labelled: how many brought labels of an earlier session.
         notices: why labels of earlier sessions were left behind.
         errors: why the others could not be added.
-        several: files with several volumes, and how many.
+        several: files with several volumes, and videos with many frames, and how many.
     """
 
     new: int = 0
@@ -434,11 +434,12 @@ class ProjectWork(QObject):
                         plane=project.plane,
                         series=addition.series,
                         component=addition.component,
+                        every=addition.every,
                         name=addition.name,
                     )
                     earlier = take_earlier(project, case, root) if is_new else None
                     picture = self._picture(project, case)
-                except SeveralVolumesError as error:
+                except (SeveralVolumesError, LongVideoError) as error:
                     added.several.append((addition, error.count))
                 except DinoAugSegError as error:
                     added.errors.append(in_words(error))

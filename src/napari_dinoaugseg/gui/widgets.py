@@ -241,6 +241,9 @@ class Chart(pyqtgraph.PlotWidget):  # type: ignore[misc]
         self.line.setSymbolBrush(colour)
 
 
+_FRAMES = 300  # proposed for a long video
+
+
 def quietly(widget: QWidget, change: Callable[[], Any]) -> None:
     """Change a widget while its signals are blocked."""
     blocked = widget.blockSignals(True)
@@ -414,6 +417,18 @@ def ask_for_volume(parent: QWidget, count: int, names: Sequence[str] = ()) -> in
         0,
         count - 1,
     )
+    return number if chosen else None
+
+
+def ask_for_frames(parent: QWidget, count: int, names: Sequence[str] = ()) -> int | None:
+    """Ask which frames of a video, or of those with these names, to take.
+
+    Returns:
+        n, to take every n-th frame; None if cancelled.
+    """
+    which = "This video has" if len(names) < 2 else f"{names[0]} and {len(names) - 1} more have"
+    text = f"{which} {count} frames.\nTake one frame in how many? (30 frames are about a second.)"
+    number, chosen = QInputDialog.getInt(parent, "Choose frames", text, max(1, round(count / _FRAMES)), 1, count)
     return number if chosen else None
 
 

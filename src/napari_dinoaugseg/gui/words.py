@@ -19,6 +19,7 @@ REMEDIES: dict[Hint, str] = {
         "Choose one, from 0 to {last}, when you open it in the Case section of the DINO-AugSeg panel."
     ),
     Hint.CHOOSE_SERIES: "Choose one when you open it in the Case section of the DINO-AugSeg panel.",
+    Hint.CHOOSE_FRAMES: "Choose how many when you open it in the Case section of the DINO-AugSeg panel.",
     Hint.SPLIT_LAYER: "Split it (right-click the layer, Split Stack), and choose one volume.",
     Hint.WHITE_AS_CLASS: "If it is a class, save the masks with another number for it.",
     Hint.WHITE_AS_UNKNOWN: "If it is unknown, save the masks with 65535 for it.",

@@ -15,6 +15,7 @@ from napari_dinoaugseg.case.files import (
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
     is_hidden,
     may_be_dicom,
     name_of,
@@ -36,6 +37,7 @@ class Addition:
         name: for the person.
         series: the UID of a DICOM series, where its folder holds several.
         component: which volume, where there are several; None if there is one.
+        every: take every n-th frame of a video; None = all.
         description: of a DICOM series; may be empty.
         slices: how many; None = known after opening.
         modality: "CT", "MR" …; empty if unknown.
@@ -45,9 +47,15 @@ class Addition:
     name: str
     series: str | None = None
     component: int | None = None
+    every: int | None = None
     description: str = ""
     slices: int | None = None
     modality: str = ""
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video."""
+        return isinstance(self.path, Path) and suffix_of(self.path) in VIDEO_SUFFIXES
 
 
 def cases_of_files(files: Sequence[Path]) -> list[Addition]:
@@ -58,7 +66,7 @@ def cases_of_files(files: Sequence[Path]) -> list[Addition]:
     for file in sorted(files, key=lambda path: natural_key(path.name)):
         if suffix_of(file) in PICTURE_SUFFIXES and not is_stack(file):
             pictures.append(file)
-        elif suffix_of(file) not in _VOLUMES | PICTURE_SUFFIXES and may_be_dicom(file):
+        elif suffix_of(file) not in _VOLUMES | PICTURE_SUFFIXES | VIDEO_SUFFIXES and may_be_dicom(file):
             dicom.append(file)
         else:
             additions.append(Addition(file, name_of(file)))

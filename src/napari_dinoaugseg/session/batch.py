@@ -113,6 +113,7 @@ class BatchPlan:
         plane: slicing plane, by name; None = the one with the finest pixels.
         series: DICOM series.
         component: time point or channel.
+        every: take every n-th frame of videos; None = all.
         window: of intensities; None = the model's.
         compute: where to compute, and with which files.
     """
@@ -122,13 +123,15 @@ class BatchPlan:
     plane: str | None = None
     series: str | None = None
     component: int | None = None
+    every: int | None = None
     window: str | None = None
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     @property
     def provenance(self) -> Provenance:
         """The provenance of its masks."""
-        options = json.dumps([self.plane, self.series, self.component, self.window])
+        more = [] if self.every is None else [self.every]  # so that masks of earlier versions count as of this plan
+        options = json.dumps([self.plane, self.series, self.component, self.window, *more])
         return Provenance(self.fingerprint, hashlib.blake2b(options.encode(), digest_size=16).hexdigest())
 
 
@@ -185,7 +188,7 @@ class Batch:
     def _predict(self, place: CohortCase, notices: list[str]) -> None:
         plan = self._plan
         # First, because its errors are the clearest about a file.
-        case = open_case(place.path, plane=plan.plane, series=plan.series, component=plan.component)
+        case = open_case(place.path, plane=plan.plane, series=plan.series, component=plan.component, every=plan.every)
         notices.extend(case.notices)
         case.check_output(place.mask, [plan.model, *([plan.compute.weights] if plan.compute.weights else [])])
         attempt = ResultWriter(place, plan.provenance)

@@ -15,6 +15,7 @@ from napari_dinoaugseg.case.files import (
     NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
     check_parent,
     check_writable,
     files_below,
@@ -360,6 +361,8 @@ def _mask_name(path: Path) -> str:
         pictures = any(suffix_of(file) in PICTURE_SUFFIXES for file in own)
         dicom = (file for file in (own if pictures else files_below(path)) if may_be_dicom(file))
         return f"{name}.nii.gz" if _is_volume(dicom) else name
+    if suffix in VIDEO_SUFFIXES:
+        return name
     if suffix in PICTURE_SUFFIXES:
         return f"{name}.tif" if _is_stack(path) else name
     return f"{name}.nii.gz"

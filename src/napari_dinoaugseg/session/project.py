@@ -79,7 +79,7 @@ class ProjectCase:
         name: of its file or folder, for the person.
         path: of its file or folder.
         files: the chosen files of a list of pictures or DICOM files; empty for a file or folder.
-        plane, series, component, masks: how it is opened, as for `open_case`.
+        plane, series, component, masks, every: how it is opened, as for `open_case`.
         record: what is known of its pixels.
         is_done: whether the person has finished it.
         seconds: of work on it, idle time left out.
@@ -97,6 +97,7 @@ class ProjectCase:
     series: str | None = None
     component: int | None = None
     masks: MaskOptions = field(default_factory=MaskOptions)
+    every: int | None = None
     is_done: bool = False
     seconds: float = 0.0
     predicted_by: str | None = None
@@ -119,6 +120,7 @@ class ProjectCase:
             "series": self.series,
             "component": self.component,
             "masks": asdict(self.masks),
+            "every": self.every,
             "done": self.is_done,
             "seconds": round(self.seconds, 1),
             "predicted_by": self.predicted_by,
@@ -142,6 +144,7 @@ class ProjectCase:
             series=None if values["series"] is None else str(values["series"]),
             component=None if values["component"] is None else int(values["component"]),
             masks=MaskOptions(**values["masks"]),
+            every=None if values.get("every") is None else int(values["every"]),  # older projects have none
             is_done=bool(values["done"]),
             seconds=float(values["seconds"]),
             predicted_by=None if values["predicted_by"] is None else str(values["predicted_by"]),
@@ -441,6 +444,7 @@ class Project:
         series: str | None = None,
         component: int | None = None,
         masks: MaskOptions | None = None,
+        every: int | None = None,
         name: str = "",
     ) -> tuple[ProjectCase, bool]:
         """Add a case; arguments as for `open_case`. Volumes and pictures cannot be mixed.
@@ -455,7 +459,7 @@ class Project:
             OutputError, ProjectError: it cannot be saved.
         """
         self._require_writable()
-        opened = open_case(path, plane=plane, series=series, component=component, masks=masks)
+        opened = open_case(path, plane=plane, series=series, component=component, masks=masks, every=every)
         for notice in opened.notices:
             self._notify(f"{opened.name}: {notice}")
         record = CaseRecord.of(opened)
@@ -475,6 +479,7 @@ class Project:
             series=series,
             component=component,
             masks=masks or MaskOptions(),
+            every=every,
         )
         try:
             self.case_folder(case).mkdir(parents=True)
@@ -517,9 +522,8 @@ class Project:
         self._opened = None  # before the next one is read
         path = self._located(case)
         source: Path | list[Path] = list(case.files) if case.files and path == case.path else path
-        record = case.record
-        opened = open_case(source, plane=record.plane, series=case.series, component=case.component, masks=case.masks)
-        require_same(opened, record, path)
+        opened = self._open(case, source)
+        require_same(opened, case.record, path)
         self._opened = (case.number, opened)
         if path != case.path:
             self._notify(f"{case.name} was found at {path}.")
@@ -527,6 +531,18 @@ class Project:
             if self.is_writable:
                 self.save_case(case)
         return opened
+
+    @staticmethod
+    def _open(case: ProjectCase, source: Path | Sequence[Path]) -> Case:
+        """Open the file of a case as it was opened when it was added."""
+        return open_case(
+            source,
+            plane=case.record.plane,
+            series=case.series,
+            component=case.component,
+            masks=case.masks,
+            every=case.every,
+        )
 
     def _located(self, case: ProjectCase) -> Path:
         if case.path.exists() and all(file.exists() for file in case.files):
@@ -540,9 +556,7 @@ class Project:
     def relocate(self, case: ProjectCase, path: Path) -> None:
         """Take the file of a case from another place. Raises CaseError unless it has the same pixels."""
         self._require_writable()
-        opened = open_case(
-            path, plane=case.record.plane, series=case.series, component=case.component, masks=case.masks
-        )
+        opened = self._open(case, path)
         require_same(opened, case.record, path)
         case.path, case.files = path.absolute(), ()
         self._opened = (case.number, opened)
