@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import av
 import nibabel as nib
 import numpy as np
 from PIL import Image
@@ -44,6 +45,12 @@ def write_samples(folder: Path) -> None:
     shown = image.to_slices(painted)
     image.write_mask(folder / "slicer.seg.nrrd", shown.__getitem__, [Segment(1, "Aorta", "#e69f00")])
     _write_pictures(folder)
+    _write_video(folder)
+    # What nnU-Net predicted for the second of the cases.
+    (folder / "predicted").mkdir()
+    _save(folder / "predicted" / "case_002.nii.gz", truth)
+    description = {"labels": {"background": 0, "class 1": 1}}
+    (folder / "predicted" / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     np.savez(folder / "scan.npz", voxels=(600.0 * truth).astype(np.int16), affine=AFFINE)
 
 
@@ -76,3 +83,20 @@ def _write_pictures(folder: Path) -> None:
         annotations.append({"image_id": n, "category_id": 1, "segmentation": [square]})
     content = {"images": images, "categories": [{"id": 1, "name": "square"}], "annotations": annotations[:2]}
     (folder / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _write_video(folder: Path) -> None:
+    """A video of a bright square that moves, and masks of two of its frames."""
+    (folder / "polyps").mkdir()
+    with av.open(str(folder / "colonoscopy.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height = stream.width = 48
+        stream.pix_fmt = "yuv420p"
+        for n in range(40):
+            mask = np.zeros((48, 48), np.uint8)
+            mask[4 + n // 2 : 20 + n // 2, 10:30] = 1
+            if n in (0, 20):
+                Image.fromarray(mask).save(folder / "polyps" / f"frame_{n:06d}.png")
+            pixels = np.repeat((40 + 150 * mask)[..., np.newaxis], 3, axis=2)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())

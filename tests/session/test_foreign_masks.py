@@ -138,7 +138,10 @@ def test_all_is_checked_before_anything_is_changed(volumes: Project, tmp_path: P
     for change, words in (
         (nib.Nifti1Image(content, nib.affines.from_matvec(np.eye(3), [0, 0, 9]) @ image.affine), "do not fit doris"),
         (nib.Nifti1Image(np.concatenate([content, content]), image.affine), "do not fit doris"),
-        (nib.Nifti1Image(content + np.uint8(5), image.affine), "it holds the value 5, which is none of the labels 1, 2"),
+        (
+            nib.Nifti1Image(content + np.uint8(5), image.affine),
+            "it holds the value 5, which is none of the labels 1, 2",
+        ),
         (nib.Nifti1Image(content * 0.4, image.affine), "which is not a label"),
     ):
         nib.save(change, out / "case_004.nii.gz")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg import disk
-from napari_dinoaugseg.case.files import counted, reading
+from napari_dinoaugseg.case.files import counted, reading, unreadable, what_it_is
 from napari_dinoaugseg.case.masks import MaskOptions
 from napari_dinoaugseg.case.picture_files import Orientation, Picture
 from napari_dinoaugseg.case.pictures import PictureCase, PictureFacts
@@ -117,6 +117,8 @@ class Video:
         self._lock = threading.Lock()
         self._readers: list[_Reader] = []  # the one that was used last comes last
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        if what_it_is(path) not in (None, _KIND):  # FFmpeg also reads pictures
+            raise CaseError(unreadable(path, _KIND))
         with reading(path, _KIND):
             announced = self._survey()
         self.shape = self._look(announced)
@@ -143,7 +145,7 @@ class Video:
             announced = int(stream.frames)
         self._times, self._keys = sorted(times), sorted(keys)
         if not times:
-            msg = f"{self.path}: it holds no frame. The recording was not finished, or the file is cut off. Copy it again."
+            msg = f"{self.path}: it holds no frame: the recording was not finished, or it is cut off. Copy it again."
             raise CaseError(msg)
         return announced
 
@@ -281,7 +283,7 @@ class _Reader:
     @property
     def turn(self) -> int:
         """Degrees counterclockwise by which the last frame is turned to be shown; multiples of 90."""
-        return 90 * round(self._frame.rotation / 90)
+        return 90 * round(float(self._frame.rotation) / 90)
 
     def pixels(self) -> NDArray[np.uint8]:
         """The last frame, (H, W, 3)."""

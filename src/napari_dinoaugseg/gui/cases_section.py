@@ -353,8 +353,9 @@ class CasesSection(QWidget):
             group = [addition for addition, held in several if (addition.is_video, held) == (is_video, count)]
             names = [addition.name for addition in group]
             number = ask_for_frames(self, count, names) if is_video else ask_for_volume(self, count, names)
-            option = "every" if is_video else "component"
-            chosen_ones += [replace(addition, **{option: number}) for addition in group if number is not None]
+            if number is not None:
+                every, component = (number, None) if is_video else (None, number)
+                chosen_ones += [replace(addition, every=every, component=component) for addition in group]
         if chosen_ones:
             self.controller.project.add(chosen_ones)
 
