@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 from PIL import Image
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QInputDialog
 
 from napari_dinoaugseg.case import Plane
 from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.controller import Controller
+from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.panel import advice
 from napari_dinoaugseg.gui.train_section import Pace, duration_in_words, job
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.labels import BACKGROUND
 from tests.blobs import AFFINE, image_voxels
+from tests.case.test_video import write_video
 from tests.gui.conftest import settle, train, wait_idle
 
 
@@ -161,6 +165,28 @@ def test_several_volumes_ask_for_one(controller, tmp_path, qtbot, monkeypatch):
     qtbot.waitUntil(lambda: controller.session is not None, timeout=10_000)
     assert isinstance(errors[0], SeveralVolumesError)
     assert not isinstance(errors[0], SeveralSeriesError)
+
+
+def test_a_long_video_asks_for_frames_and_its_labels_come_back(controller, panel, tmp_path, qtbot, monkeypatch):
+    path = write_video(tmp_path / "colon.mp4", 30)
+    monkeypatch.setattr("napari_dinoaugseg.case.video.MANY_FRAMES", 20)
+    asked = []
+    monkeypatch.setattr(QInputDialog, "getInt", lambda *args: asked.append(args[2]) or (10, True))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (str(path), ""))
+    qtbot.mouseClick(panel.case.file_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: controller.session is not None, timeout=20_000)
+    wait_idle(qtbot, controller)
+    assert "This video has 30 frames." in asked[0]
+    case = controller.session.case
+    assert [case.slice_name(i) for i in range(case.n_slices)] == ["frame_000000", "frame_000010", "frame_000020"]
+    assert np.array_equal(np.asarray(controller.layers.image.data[2]), case.slice(2))
+    controller.session.paint(1, np.ones(case.slice_shape(1), np.uint16))
+    controller.touch(Change.LABELS)
+    controller.cases.close()
+    qtbot.mouseClick(panel.case.file_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: controller.session is not None, timeout=20_000)
+    wait_idle(qtbot, controller)
+    assert [saved.n_manual for saved in controller.sessions.offers] == [1]
 
 
 def test_a_series_that_was_chosen_stays_chosen_when_it_holds_several_phases(
