@@ -104,8 +104,8 @@ def test_a_hint_comes_with_the_facts_that_its_sentences_name() -> None:
                 }
                 # The helper of the hub adds what all its errors share.
                 assert wanted <= given or None in given or path.name == "hub.py", f"{path.name}:{call.lineno}: {hint}"
-    # Errors of several volumes and series give theirs themselves, the hub's helper has a default.
-    assert {hint.name for hint in Hint} - used <= {"CHOOSE_SERIES", "WEIGHTS_BY_HAND"}
+    # Errors of several volumes, series and frames give theirs themselves, the hub's helper has a default.
+    assert {hint.name for hint in Hint} - used <= {"CHOOSE_SERIES", "CHOOSE_FRAMES", "WEIGHTS_BY_HAND"}
 
 
 def test_the_words_of_all_hints_are_as_in_the_golden_file() -> None:

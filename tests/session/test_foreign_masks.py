@@ -86,7 +86,10 @@ def test_masks_of_the_open_cases_come_back_with_the_classes_of_the_project(
     nnunet_check(tmp_path / "Dataset001_A")
     assert [entry.name for entry in made.entries] == ["case_001"]
     assert [entry.name for entry in made.to_predict] == ["case_002", "case_003", "case_004"]
-    assert any("3 cases without labels to be predicted, in imagesTs" in notice for notice in made.notices)
+    assert any(
+        "3 cases for nnU-Net to predict, without labels in imagesTs: case_002, case_003, case_004" in notice
+        for notice in made.notices
+    )
     out = predict_as_nnunet(tmp_path / "Dataset001_A", tmp_path / "predicted")
     (out / "case_004.nii.gz").unlink()
     found = read_project_masks(volumes, out)

@@ -164,7 +164,11 @@ class CasesSection(QWidget):
         )
         self.report_button = button("Report…", "Write a report on all cases and the model, without names", self._report)
         self.exports = (
-            *(self.volumes_button, self.masks_button, self.nnunet_button, self.foreign_button, self.report_button),
+            self.volumes_button,
+            self.masks_button,
+            self.nnunet_button,
+            self.foreign_button,
+            self.report_button,
         )
 
     def _arrange(self) -> None:

@@ -343,7 +343,7 @@ class _Writer:
         if book is None or is_open:
             if self._may_stay_open(name):
                 case.write_anonymous([self._image(name, channel, is_open=True) for channel in channels])
-                self.to_predict.append(NnunetEntry(name, self._cases, None, case.fingerprint))
+                self._open(NnunetEntry(name, self._cases, None, case.fingerprint))
             return
         ignored = []
 
@@ -383,7 +383,7 @@ class _Writer:
             self._turn_to_tiff()
         _save_picture(self._image(name, is_open=is_open), pixels)
         if book is None or is_open:
-            self.to_predict.append(NnunetEntry(name, self._cases, i, case.slice_fingerprint(i)))
+            self._open(NnunetEntry(name, self._cases, i, case.slice_fingerprint(i)))
             return
         labels = self._target(case, book, i)
         _save_picture(
@@ -403,7 +403,14 @@ class _Writer:
             self.facts.ignored.append(name)
         if unseen:
             self.facts.unseen.append(name)
-        self.progress(len(self.entries))
+        self._report()
+
+    def _open(self, entry: NnunetEntry) -> None:
+        self.to_predict.append(entry)
+        self._report()
+
+    def _report(self) -> None:
+        self.progress(len(self.entries) + len(self.to_predict))
 
     def _target(self, case: Case, book: LabelBook, i: int) -> Labels:
         """Return the labels (H, W) of a slice in the values of the dataset."""
@@ -472,7 +479,8 @@ class _Writer:
         count = len(self.entries)
         if self.to_predict:
             names = [entry.name for entry in self.to_predict]
-            yield f"{counted(len(names), 'case')} without labels to be predicted, in {OPEN_IMAGES}: {listed(names)}."
+            open_cases = f"{counted(len(names), 'case')} for nnU-Net to predict, without labels in {OPEN_IMAGES}"
+            yield f"{open_cases}: {listed(names)}."
         if self.facts.ignored:
             yield (
                 f"{len(self.facts.ignored)} of {counted(count, 'case')} {_has(self.facts.ignored)} pixels without a "
