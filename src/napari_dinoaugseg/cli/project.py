@@ -92,7 +92,10 @@ def _take_predictions(project: Project, path: Path) -> None:
     found = read_project_masks(project, path)
     for notice in found.notices:
         note(notice)
-    tell(take_project_masks(project, found).sentence())
+    taken = take_project_masks(project, found)
+    for problem in taken.problems:
+        note(problem)
+    tell(taken.sentence())
 
 
 def _write(project: Project, options: ProjectOptions) -> tuple[dict[str, Any], list[Failure]]:

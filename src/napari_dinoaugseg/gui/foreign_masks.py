@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinoaugseg.errors import TrainingError
+from napari_dinoaugseg.errors import ProjectError, TrainingError
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.widgets import as_sentence
 from napari_dinoaugseg.gui.words import counted, in_words, noun_of
@@ -51,7 +51,11 @@ def take_for_case(controller: Controller, path: Path) -> None:
 
 def take_for_project(controller: Controller, path: Path, then: Callable[[str], None]) -> None:
     """Take a folder of masks as predictions of the cases of the project; ``then`` receives what happened."""
-    project, opened = controller.project.require(), controller.project.case
+    work = controller.project
+    project, opened = work.current, work.case
+    if project is None or work.read_only:
+        msg = work.read_only or "No project is open. Open one in the Project section first."
+        raise ProjectError(msg)
     controller.flush()
     session, cancel = controller.session, Cancel()
     statuses: dict[int, CaseStatus] = {}
@@ -60,16 +64,18 @@ def take_for_project(controller: Controller, path: Path, then: Callable[[str], N
         yield from ()
         found = read_project_masks(project, path, cancel)
         if cancel:
-            return None, TakenMasks({}, {}), []
+            return None, TakenMasks(), []
         own = found.masks.get(opened.number) if opened is not None else None
         taken = take_project_masks(
             project, found, opened, lambda case: statuses.update({case.number: project.status(case, quick=True)})
         )
-        return own, taken, found.notices
+        return own, taken, [*taken.problems, *found.notices]
 
     def done(result: tuple[CaseMasks | None, TakenMasks, list[str]]) -> None:
         own, taken, notices = result
-        controller.project.see(project, statuses)
+        if project is not work.current:
+            return
+        work.order.renew(statuses)
         if cancel:
             controller.notify("Stopped; no mask was taken.")
             return

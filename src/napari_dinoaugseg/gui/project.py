@@ -128,6 +128,11 @@ class CaseOrder:
         if case not in self.cases:
             self.cases = [*self.cases, case]
 
+    def renew(self, statuses: Mapping[int, CaseStatus]) -> None:
+        """Show how far cases are that were changed on disk, by their numbers."""
+        self._work._statuses.update(statuses)
+        self._work.controller.touch(Change.PROJECT)
+
     def drop(self, case: ProjectCase) -> None:
         """Show a case no longer."""
         self.cases = [entry for entry in self.cases if entry is not case]
@@ -417,7 +422,7 @@ class ProjectWork(QObject):
     @guarded
     def add(self, additions: Sequence[Addition], notices: Iterable[str] = ()) -> None:
         """Add cases; one that cannot be added does not stop the others."""
-        project = self.require()
+        project = self._require_project()
         cancel, root = Cancel(), sessions_root()
 
         def source() -> Generator[Any, None, Added]:
@@ -490,7 +495,7 @@ class ProjectWork(QObject):
     @guarded
     def remove(self, case: ProjectCase) -> None:
         """Remove a case that is not open; its labels are kept in the project's folder."""
-        project = self.require()
+        project = self._require_project()
         if case is self.case:
             msg = f"{case.name} is open. Open another case, then remove it."
             raise ProjectError(msg)
@@ -506,7 +511,7 @@ class ProjectWork(QObject):
     @guarded
     def relocate(self, case: ProjectCase, path: Path) -> None:
         """Find the image of a case in another place, and open it."""
-        project = self.require()
+        project = self._require_project()
 
         def done(_: object) -> None:
             self.missing = None
@@ -638,7 +643,7 @@ class ProjectWork(QObject):
             keep_thumbnail(case.record, kept)
         return kept
 
-    def require(self) -> Project:
+    def _require_project(self) -> Project:
         """The project. Raises ProjectError if there is none, or if it cannot be changed."""
         if self.current is None:
             msg = "No project is open. Choose 'New project…' or 'Open project…' in the Project section."
@@ -646,12 +651,6 @@ class ProjectWork(QObject):
         if self.read_only:
             raise ProjectError(self.read_only)
         return self.current
-
-    def see(self, project: Project, statuses: Mapping[int, CaseStatus]) -> None:
-        """Show how far cases are that were changed on disk."""
-        if project is self.current:
-            self._statuses.update(statuses)
-            self.controller.touch(Change.PROJECT)
 
     def note_removed_class(self, number: int, name: str) -> None:
         """Note that the person removed a class in the open case: the project keeps it if another case needs it."""
@@ -675,7 +674,7 @@ class ProjectWork(QObject):
         """Open the next case of the table (1) or the previous one (-1)."""
         cases = self.order.cases
         if self.current is None:
-            self.require()
+            self._require_project()
         if not cases:
             self.controller.notify("The table shows no case. Clear the filter, or add files.")
             return
@@ -688,7 +687,7 @@ class ProjectWork(QObject):
     @guarded
     def set_done(self, case: ProjectCase, *, done: bool) -> None:
         """Set whether the person has finished a case."""
-        project = self.require()
+        project = self._require_project()
         case.is_done = done
         project.save_case(case)
         self.controller.touch(Change.PROJECT)
@@ -696,7 +695,7 @@ class ProjectWork(QObject):
     @guarded
     def done_and_next(self) -> None:
         """Tick the open case as done, sort the table again, and open its first case that is not done."""
-        self.require()
+        self._require_project()
         if self.case is None:
             msg = "No case of the project is open. Double-click one in the table."
             raise ProjectError(msg)
@@ -755,7 +754,7 @@ class ProjectWork(QObject):
     @guarded
     def choose_plane(self, plane: str | None) -> None:
         """Choose the plane in which volumes are added from now on; None = that with the smallest pixels, for each."""
-        project = self.require()
+        project = self._require_project()
         if plane != project.plane:
             project.plane = plane
             self._settings_timer.start(_SOON)

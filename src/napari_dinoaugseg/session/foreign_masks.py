@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.case.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, counted, listed, natural_key, suffix_of
 from napari_dinoaugseg.case.picture_files import decode
-from napari_dinoaugseg.errors import CaseError, LabelError
+from napari_dinoaugseg.errors import CaseError, LabelError, Message, ProjectError
 from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.session.labels import LabelBook, LabelClass, Labels
 from napari_dinoaugseg.session.nnunet import CLASS_TABLE, DESCRIPTION, FINGERPRINTS, picture_name
@@ -388,10 +388,12 @@ class TakenMasks:
     Attributes:
         slices: how many slices of each case have a new prediction, by its number.
         kept: how many slices kept the labels that they had, by the number of the case.
+        problems: a sentence for each part of the labels on disk that could not be read.
     """
 
-    slices: dict[int, int]
-    kept: dict[int, int]
+    slices: dict[int, int] = field(default_factory=dict)
+    kept: dict[int, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
         """What happened, for the person."""
@@ -418,12 +420,31 @@ def take_project_masks(
     Raises:
         OutputError, SessionError, ProjectError: the labels of a case cannot be saved; the cases before it are.
     """
-    slices, kept = {}, {}
+    if not project.is_writable:
+        msg = f"{project.folder}: {project.reason or 'The project is closed.'}"
+        raise ProjectError(msg)
+    done = TakenMasks()
     for case in project.cases:
         masks = found.masks.get(case.number)
         if masks is None or (but is not None and case.number == but.number):
             continue
-        taken = project.take_predictions(case, masks.give_to)
-        slices[case.number], kept[case.number] = len(taken), len(masks) - len(taken)
+        taken, problems = _take(project, case, masks)
+        done.slices[case.number], done.kept[case.number] = taken, len(masks) - taken
+        done.problems.extend(Message(problem).after(f"{case.name}: ") for problem in problems)
         progress(case)
-    return TakenMasks(slices, kept)
+    return done
+
+
+def _take(project: Project, case: ProjectCase, masks: CaseMasks) -> tuple[int, list[str]]:
+    """Store the masks of a case, whose pixels are not needed; returns on how many slices, and what was damaged."""
+    recorded, store = project.recorded(case), project.store(case)
+    try:
+        snapshot, problems = store.load()
+        snapshot = project.with_model(snapshot)
+        book = LabelBook(recorded.slice_shape, recorded.n_slices)
+        book.take_content(snapshot.book)
+        taken = len(masks.give_to(book))
+        project.keep_snapshot(case, replace(snapshot, book=book.content()), store)
+    finally:
+        store.close()
+    return taken, problems

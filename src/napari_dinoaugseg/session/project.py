@@ -24,7 +24,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -918,32 +918,6 @@ class Project:
         finally:
             store.close()
         return session, problems
-
-    def take_predictions(self, case: ProjectCase, take: Callable[[LabelBook], list[int]]) -> list[int]:
-        """Store predictions of a case that another program made, and save them; its pixels are not needed.
-
-        Args:
-            case: that is not open in a window.
-            take: stores them in the label book, and returns the slices that changed.
-
-        Returns:
-            Those slices.
-
-        Raises:
-            OutputError, SessionError, ProjectError: they cannot be saved.
-        """
-        self._require_writable()
-        session, store = self._new_session(self.recorded(case)), self.store(case)
-        try:
-            snapshot, problems = store.load()
-            session.resume(self.with_model(snapshot))
-            for problem in problems:
-                self._notify(f"{case.name}: {problem}")
-            taken = take(session.labels)
-            self.keep(case, session, store, snapshot.view)
-        finally:
-            store.close()
-        return taken
 
     def suggest(self, count: int = 1, statuses: Mapping[int, CaseStatus] | None = None) -> list[ProjectSuggestion]:
         """The slices worth labelling next, in cases that are not done, best first; see `suggest_in_project`.
