@@ -16,7 +16,7 @@ from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.labels import BACKGROUND
 from tests.blobs import AFFINE, image_voxels
-from tests.case.test_video import write_video
+from tests.case.videos import write_video
 from tests.gui.conftest import settle, train, wait_idle
 
 
@@ -168,6 +168,7 @@ def test_several_volumes_ask_for_one(controller, tmp_path, qtbot, monkeypatch):
 
 
 def test_a_long_video_asks_for_frames_and_its_labels_come_back(controller, panel, tmp_path, qtbot, monkeypatch):
+    pytest.importorskip("av", reason="PyAV is not installed: pip install av")
     path = write_video(tmp_path / "colon.mp4", 30)
     monkeypatch.setattr("napari_dinoaugseg.case.video.MANY_FRAMES", 20)
     asked = []

@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -243,6 +244,22 @@ def test_a_loop_comes_back_frame_by_frame(tmp_path: Path) -> None:
         assert (labels.manual(0) == 1).all()
 
 
+def test_a_stack_of_tiff_pages_comes_back(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", numbers((5, 6, 7), np.uint8))
+    with Project(tmp_path / "project") as project:
+        project.add(tmp_path / "stack.tif")
+        label(project, 1, {0: np.ones((6, 7), np.uint16)})
+        project.find("1").is_done = True
+        write_nnunet(project, tmp_path / "Dataset004_T")
+        shutil.copytree(tmp_path / "Dataset004_T" / "labelsTr", tmp_path / "out")
+        shutil.copy(tmp_path / "Dataset004_T" / "dataset.json", tmp_path / "out")
+        image = nib.load(tmp_path / "out" / "case_001.nii.gz")
+        values = np.broadcast_to(np.arange(5, dtype=np.uint8) % 3, (7, 6, 5))
+        nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "out" / "case_001.nii.gz")
+        take_project_masks(project, read_project_masks(project, tmp_path / "out"))
+        assert [int(book(project, 1).predicted(i).max()) for i in range(1, 5)] == [1, 3, 0, 1]
+
+
 def test_values_without_a_description_are_class_numbers_only_without_gaps(tmp_path: Path) -> None:
     write_nifti(tmp_path / "a.nii.gz", np.ones(SHAPE, np.uint8), AFFINE)
     assert find_masks(tmp_path, [LIVER, new_class(2)]).class_of == {1: 1, 2: 2}
@@ -258,6 +275,8 @@ def test_values_without_a_description_are_class_numbers_only_without_gaps(tmp_pa
         ("{", "no description of a dataset"),
         ('{"labels": []}', "no description of a dataset"),
         ('{"labels": {"background": 0, "liver": [1, 2]}}', "not one number each"),
+        ('{"labels": {"background": 0, "liver": 70000}}', "not one number each"),
+        ('{"labels": {"background": 0, "liver": -1}}', "not one number each"),
         ('{"labels": {"background": 0, "spleen": 1}}', r"its label 1 \(spleen\) is no class here"),
         ('{"labels": {"liver": 1}, "class_of_label": {"1": 7}}', "is class 7, which is missing here"),
     ],

@@ -22,6 +22,7 @@ from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.case.case import ReadLabels
 from napari_dinoaugseg.case.files import NIFTI_SUFFIXES, NRRD_SUFFIXES, counted, listed, natural_key, suffix_of
+from napari_dinoaugseg.case.labels import HIGHEST_LABEL
 from napari_dinoaugseg.case.picture_files import decode
 from napari_dinoaugseg.errors import CaseError, LabelError, Message, ProjectError
 from napari_dinoaugseg.learning.events import Cancel
@@ -141,6 +142,9 @@ def _table(path: Path, values: Mapping[str, Any], classes: Sequence[LabelClass])
         }
         given = values.get(CLASS_TABLE)
         class_of = {int(label): int(number) for label, number in given.items()} if isinstance(given, dict) else None
+        if not all(0 < label <= HIGHEST_LABEL for label in names):
+            msg = "a label is out of range"
+            raise ValueError(msg)
     except (TypeError, ValueError) as error:
         msg = f"{path}: its labels are not one number each (regions are not read). Give masks with label numbers."
         raise LabelError(msg) from error
@@ -153,6 +157,7 @@ def _table(path: Path, values: Mapping[str, Any], classes: Sequence[LabelClass])
             there = f"class {class_of[label]}, which is missing here" if label in class_of else "no class here"
             msg = f"{path}: its label {label} ({name}) is {there}. Add a class of that name and number first."
             raise LabelError(msg)
+    class_of = {label: class_of[label] for label in sorted(names)}
     notices = []
     for label, name in sorted(names.items()):
         entry = by_number[class_of[label]]
