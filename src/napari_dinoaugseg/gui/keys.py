@@ -53,7 +53,7 @@ def correct(controller: Controller, parent: QWidget | None = None) -> None:
     if session is None:
         return
     # On scribbled slices only unknown pixels are filled, so nothing is replaced.
-    painted = session.labels.status(here) is Status.MANUAL and here not in session.labels.open_slices
+    painted = session.labels.status(here) is Status.MANUAL and not session.labels.of_slice(here).is_open
     if painted and session.labels.predicted(here) is not None:
         name = slice_name(session.case, here)
         text = f"You painted {name} by hand. Replace it by the prediction? Ctrl+Z undoes it."
