@@ -195,3 +195,24 @@ def test_several_threads_may_look_at_frames(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("lost", [0, 7])
+def test_a_frame_that_cannot_be_decoded_is_named(lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mkv", 30, "libx264")
+    whole = video(path)
+    decoded = video_module._Reader._decoded
+    times = [frame.pts for frame in decoded(video_module._Reader(av, path), av.open(str(path)))]
+
+    def without(reader: Any, container: Any) -> Any:
+        return (frame for frame in decoded(reader, container) if frame.pts != times[lost])
+
+    monkeypatch.setattr(video_module._Reader, "_decoded", without)
+    if lost == 0:
+        with pytest.raises(CaseError, match="frame 0 cannot be decoded"):
+            open_case(path)
+        return
+    case = video(path)
+    np.testing.assert_array_equal(case.slice(lost + 1), whole.slice(lost + 1))
+    with pytest.raises(CaseError, match=r"a\.mkv: frame 7 cannot be decoded. The file is damaged"):
+        case.slice(lost)

@@ -29,6 +29,7 @@ MANY_FRAMES = 1000
 """A video with more frames is opened only when the person has said how many of them to take."""
 
 _KIND = "a video"
+_UNKNOWN = (0, 0)
 _DIGITS = 6  # as in the names of frames that CVAT exports
 _CACHE_BYTES = 256 * 2**20  # of decoded frames
 _READERS = 3  # places in the file from which frames are decoded on: of the encoder, and of who looks at frames
@@ -111,7 +112,7 @@ class Video:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.step = path, 1
+        self.path, self.step, self.shape = path, 1, _UNKNOWN
         self.notices: list[str] = []
         self._av = _pyav(path)
         self._lock = threading.Lock()
@@ -192,16 +193,21 @@ class Video:
             if found is None:
                 msg = f"{self.path}: frame {number} cannot be decoded. The file is damaged; copy or export it again."
                 raise CaseError(msg)
+            if self.shape not in (_UNKNOWN, found.shape[:2]):
+                size = f"{found.shape[1]} x {found.shape[0]} pixels, the first {self.shape[1]} x {self.shape[0]}"
+                msg = f"{self.path}: frame {number} has {size}. Cut the video where its size changes."
+                raise CaseError(msg)
             self._kept.move_to_end(number)
             return found
 
     def _decode(self, number: int) -> None:
         """Decode up to a frame, and keep it with the frames before it."""
-        reader = self._reader_before(number)
+        reader, went_back = self._reader_before(number), False
         for frame in reader:
             found = self._number(reader)
-            if found > number and reader.is_fresh:  # the format cannot seek to a key frame
+            if found > number and reader.is_fresh and not went_back:  # the format cannot seek to a key frame
                 reader.start_at(None)
+                went_back = True
                 continue
             room = max(1, _CACHE_BYTES // (3 * frame.width * frame.height))
             if found == number or (found % self.step == 0 and 0 < number - found < self.step * room):
@@ -220,8 +226,8 @@ class Video:
         """A reader that stands between a frame and the key frame before it; another one is sent to that key frame."""
         time = self._times[number]
         at = bisect_right(self._keys, time) - 1
-        key = self._keys[at] if at >= 0 else None
-        here = [one for one in self._readers if one.time is not None and (key or one.time) <= one.time < time]
+        key = self._keys[at] if at >= 0 else self._times[0]
+        here = [one for one in self._readers if one.time is not None and key <= one.time < time]
         if here:
             reader = max(here, key=lambda one: one.time or 0)
             self._readers.remove(reader)
