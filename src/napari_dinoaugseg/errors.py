@@ -36,6 +36,7 @@ class Hint(StrEnum):
     GIVE_MODEL = auto()
     MODEL_IS_NO_ENCODER = auto()
     SAME_WEIGHTS = auto()
+    SEQUENCES_OF_MODEL = auto()
     SESSION_FOLDER = auto()
     # Projects
     FIND_CASE = auto()  # {case}

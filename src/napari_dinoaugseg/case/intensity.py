@@ -152,6 +152,24 @@ def choose_scale(case: Slices, window: str, scaling: str) -> Scale:
     return SliceRange(None if window.strip().lower() == "auto" else choose_window(case, window))
 
 
+def choose_scales(case: Slices, window: str, scaling: str) -> list[Scale]:
+    """Return the scaling of each sequence of a case, see `choose_scale`.
+
+    The window is that of the first sequence. For the others, too, it is taken where it means the same: "auto" and
+    "percentiles" for all of them, a CT preset for those that are CT; otherwise they have "auto".
+
+    Raises:
+        SettingsError: unknown window.
+    """
+    name = window.strip().lower()
+    scales = [choose_scale(case.sequence(0), window, scaling)]
+    for number in range(1, len(case.sequences)):
+        part = case.sequence(number)
+        means_the_same = name == "percentiles" or (name in CT_WINDOWS and is_ct(part))
+        scales.append(choose_scale(part, window if means_the_same else "auto", scaling))
+    return scales
+
+
 def _is_hounsfield(modality: str | None, low: float, high: float) -> bool:
     """Return whether values are Hounsfield units: the modality is CT, or they range from air to tissue."""
     if modality is not None:

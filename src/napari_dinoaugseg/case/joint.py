@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import Slices
+from napari_dinoaugseg.case.sequences import in_words, same_sequences
 from napari_dinoaugseg.errors import CaseError
 
 
@@ -22,7 +24,7 @@ class JointSlices(Slices):
         cases: at least one, all volumes or all pictures.
 
     Raises:
-        CaseError: volumes and pictures together.
+        CaseError: volumes and pictures together, or cases of other sequences.
     """
 
     def __init__(self, cases: Sequence[Slices]) -> None:
@@ -31,6 +33,12 @@ class JointSlices(Slices):
             msg = "Volumes and pictures cannot be learned together. Keep them in two projects."
             raise CaseError(msg)
         self.kind = kinds.pop()
+        self.sequences = cases[0].sequences
+        for case in cases:
+            if not same_sequences(case.sequences, self.sequences):
+                wanted, there = in_words(self.sequences), in_words(case.sequences)
+                msg = f"A case of {there} cannot be learned together with one of {wanted}. Keep them in two projects."
+                raise CaseError(msg)
         self.is_colour = all(case.is_colour for case in cases)
         modalities = {case.modality for case in cases}
         self.modality = modalities.pop() if len(modalities) == 1 else None
@@ -45,6 +53,15 @@ class JointSlices(Slices):
     def parts(self) -> list[tuple[range, Slices]]:
         """Each case with its slice numbers here."""
         return self._parts
+
+    def sequence(self, number: int) -> Slices:
+        """Return one sequence of each case."""
+        return self if len(self.sequences) == 1 else self._each[number]
+
+    @cached_property
+    def _each(self) -> list[JointSlices]:
+        numbers = range(len(self.sequences))
+        return [JointSlices([case.sequence(number) for _, case in self._parts]) for number in numbers]
 
     def slice(self, i: int) -> NDArray[Any]:
         """Return slice `i` as its case does."""

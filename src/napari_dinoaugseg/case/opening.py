@@ -31,33 +31,39 @@ from napari_dinoaugseg.case.files import (
 from napari_dinoaugseg.case.geometry import Plane
 from napari_dinoaugseg.case.masks import MaskOptions
 from napari_dinoaugseg.case.pictures import PictureCase, survey_pictures
+from napari_dinoaugseg.case.sequences import check_names, sequence_names, shared_name
 from napari_dinoaugseg.case.tiff import is_stack
 from napari_dinoaugseg.case.video import video_case
 from napari_dinoaugseg.case.volume import VolumeCase
 from napari_dinoaugseg.case.volume_files import read_volume_file
-from napari_dinoaugseg.errors import CaseError, SettingsError
+from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralVolumesError
 
 
 def open_case(
     path: str | Path | Sequence[str | Path],
     *,
     plane: Plane | str | None = None,
-    series: str | None = None,
+    series: str | Sequence[str | None] | None = None,
     component: int | None = None,
     masks: MaskOptions | None = None,
     every: int | None = None,
+    sequences: Sequence[str] = (),
 ) -> Case:
     """Open an image or a set of images.
 
     Args:
         path: a NIfTI, NRRD, DICOM or TIFF file, a picture, a video, a folder with DICOM slices or pictures, or a list
-            of picture or DICOM files. Several radiographs, photographs or stills in DICOM are pictures.
+            of picture or DICOM files. Several radiographs, photographs or stills in DICOM are pictures. A list of
+            volumes (NIfTI or NRRD files, DICOM folders) is one case of several sequences (T1, T2, FLAIR): the first
+            gives the grid, others are resampled to it where theirs differs.
         plane: direction of the slices of a volume; None takes the plane with the smallest pixels.
-        series: which series of a DICOM folder, by UID or a part of the description.
+        series: which series of a DICOM folder, by UID or a part of the description; a list takes several as sequences,
+            one for each entry of `path`, or all of one folder.
         component: which volume of a file with time points or channels, or of a DICOM series with several cardiac
-            phases, time points or echoes, counted from 0.
+            phases, time points or echoes, counted from 0. Of several sequences it is that of the first.
         masks: how to read masks of pictures; ignored for a volume.
         every: take every n-th frame of a video; None takes all, unless there are many.
+        sequences: names of the sequences; empty takes what differs in the names of the files.
 
     Returns:
         A `VolumeCase` or a `PictureCase`.
@@ -67,7 +73,8 @@ def open_case(
         SettingsError: unknown plane, or `every` for something else than a video.
     """
     wanted = _plane(plane)
-    video = _one_video(path)
+    files = [Path(path)] if isinstance(path, str | Path) else [Path(file) for file in path]
+    video = _one_video(files)
     if every is not None and (video is None or every < 1):
         msg = (
             f"One frame in {every} can be taken of a video only, by a number from 1 up. Leave it out, or open a video."
@@ -76,12 +83,16 @@ def open_case(
     if video is not None:
         require_file(video)
         return video_case(video, every, masks)
-    if not isinstance(path, str | Path):
-        files = [Path(file) for file in path]
-        if len(files) != 1:
-            return _open_list(files, wanted, series, component, masks)
-        path = files[0]
-    path = Path(path)
+    if not (series is None or isinstance(series, str)) or len(sequences) > 1 or _are_volumes(files):
+        return _open_sequences(files, series, sequences, wanted, component)
+    if len(files) != 1:
+        return _open_list(files, wanted, series, component, masks)
+    return _open_one(files[0], wanted, series, component, masks)
+
+
+def _open_one(
+    path: Path, wanted: Plane | None, series: str | None, component: int | None, masks: MaskOptions | None
+) -> Case:
     if not path.exists():
         raise CaseError(not_found(path))
     if path.is_dir():
@@ -89,11 +100,49 @@ def open_case(
     return _open_file(path, wanted, series, component, masks)
 
 
-def _one_video(path: str | Path | Sequence[str | Path]) -> Path | None:
+def _one_video(files: Sequence[Path]) -> Path | None:
     """Return the file if the path is one video."""
-    files = [path] if isinstance(path, str | Path) else list(path)
-    found = Path(files[0]) if len(files) == 1 else None
+    found = files[0] if len(files) == 1 else None
     return found if found is not None and suffix_of(found) in VIDEO_SUFFIXES and not found.is_dir() else None
+
+
+def _are_volumes(files: Sequence[Path]) -> bool:
+    """Return whether several files are sequences of one case: volumes, and not slices or pictures of one."""
+    return len(files) > 1 and any(file.is_dir() or suffix_of(file) in NIFTI_SUFFIXES | NRRD_SUFFIXES for file in files)
+
+
+def _open_sequences(
+    files: list[Path],
+    series: str | Sequence[str | None] | None,
+    names: Sequence[str],
+    plane: Plane | None,
+    component: int | None,
+) -> Case:
+    """Open volumes, or several series of a DICOM folder, as the sequences of one case."""
+    several = [series] * len(files) if series is None or isinstance(series, str) else list(series)
+    if len(files) == 1:
+        files = files * len(several)
+    if len(files) < 2 or len(files) != len(several):
+        msg = f"{files[0]}: {counted(len(several), 'series')} cannot be taken from {counted(len(files), 'place')}."
+        raise CaseError(msg)
+    own = [text or "" for text in several] if len(set(files)) == 1 else sequence_names(files)
+    called = check_names(names or own, files)
+    cases: list[VolumeCase] = []
+    for file, chosen in zip(files, several, strict=True):
+        name = called[len(cases)]
+        try:
+            case = _open_one(file, plane if not cases else None, chosen, component if not cases else None, None)
+        except SeveralVolumesError as error:
+            if not cases:
+                raise
+            msg = f"{file}: {name} holds {error.count} volumes, and a further sequence is one. Save one of them alone."
+            raise CaseError(msg) from error
+        if not isinstance(case, VolumeCase) or case.grid.in_time:
+            what = "frames in time" if isinstance(case, VolumeCase) else "pictures"
+            msg = f"{file}: {name} consists of {what}, and only volumes are sequences of one case. Open it by itself."
+            raise CaseError(msg)
+        cases.append(case)
+    return cases[0].with_sequences(called, cases[1:], shared_name(files, called))
 
 
 def _plane(plane: Plane | str | None) -> Plane | None:

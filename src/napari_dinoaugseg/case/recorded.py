@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import Case, ConfidenceOf, MaskOf
 from napari_dinoaugseg.case.geometry import Plane
+from napari_dinoaugseg.case.sequences import ONE
 from napari_dinoaugseg.errors import CaseError
 
 
@@ -37,6 +38,7 @@ class CaseRecord:
         names: of pictures; empty for a volume.
         slices: the hashes of slices that were read, by number.
         measured: measurements of the pixels, by name.
+        sequences: of several sequences, a record of each by its name, in order; empty for a case of one.
     """
 
     fingerprint: str
@@ -52,11 +54,13 @@ class CaseRecord:
     names: list[str] = field(default_factory=list)
     slices: dict[int, str] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
+    sequences: dict[str, CaseRecord] = field(default_factory=dict)
 
     @classmethod
     def of(cls, case: Case) -> CaseRecord:
         """Describe an open case. Reads every pixel for the fingerprint."""
         numbers = range(case.n_slices)
+        several = enumerate(case.sequences) if len(case.sequences) > 1 else ()
         return cls(
             fingerprint=case.fingerprint,
             kind=case.kind,
@@ -69,6 +73,7 @@ class CaseRecord:
             spacings=_once([case.slice_spacing(i) for i in numbers]),
             slice_distance=case.slice_distance,
             names=[case.slice_name(i) for i in numbers] if case.kind == "pictures" else [],
+            sequences={name: cls.of(case.sequence(number)) for number, name in several},
         )
 
     @classmethod
@@ -88,6 +93,7 @@ class CaseRecord:
             names=[str(name) for name in values["names"]],
             slices={int(number): str(value) for number, value in values["slices"].items()},
             measured={str(name): float(value) for name, value in values["measured"].items()},
+            sequences={str(name): cls.from_plain(one) for name, one in values.get("sequences", {}).items()},
         )
         if record.n_slices < 1 or {len(record.shapes), len(record.spacings)} - {1, record.n_slices}:
             msg = "its slices do not match their number"
@@ -96,7 +102,11 @@ class CaseRecord:
 
     def to_plain(self) -> dict[str, Any]:
         """The same as JSON values."""
-        return {**vars(self), "slices": {str(number): value for number, value in self.slices.items()}}
+        plain = {**vars(self), "slices": {str(number): value for number, value in self.slices.items()}}
+        if self.sequences:
+            return {**plain, "sequences": {name: record.to_plain() for name, record in self.sequences.items()}}
+        del plain["sequences"]  # as in the files of earlier versions
+        return plain
 
 
 class RecordedCase(Case):
@@ -118,7 +128,15 @@ class RecordedCase(Case):
         self.kind, self.n_slices, self.is_colour = record.kind, record.n_slices, record.is_colour
         self.modality, self.slice_distance = record.modality, record.slice_distance
         self.plane = Plane(record.plane)
+        self.sequences = tuple(record.sequences) or ONE
         self.notices = []
+
+    def sequence(self, number: int) -> RecordedCase:
+        """Return a sequence by its own record; what is measured there is remembered as well."""
+        if len(self.sequences) == 1:
+            return self
+        record = self.record.sequences[self.sequences[number]]
+        return RecordedCase(record, self.name, self.path, lambda: self.opened().sequence(number))
 
     @property
     def fingerprint(self) -> str:

@@ -33,6 +33,10 @@ REMEDIES: dict[Hint, str] = {
     Hint.GIVE_MODEL: "Give the file that --model-out wrote (encoder weights go with --weights).",
     Hint.MODEL_IS_NO_ENCODER: "Use it as a model (--model, --warm-start), and give the file of an encoder here.",
     Hint.SAME_WEIGHTS: "Use the same encoder weights (--weights), or train a new model.",
+    Hint.SEQUENCES_OF_MODEL: (
+        "Give these sequences, in this order (the first as CASE, each further one with --sequence NAME=FILE), or train "
+        "a new model."
+    ),
     Hint.SESSION_FOLDER: "Free some space, or choose another folder with DINOAUGSEG_SESSIONS.",
     Hint.FIND_CASE: "Put it back, copy it into the project's folder, or name it with --find {case}=PATH.",
     Hint.ONE_CASE: "--no-cohort takes the folder as one case of pictures or slices.",

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.case.joint import JointSlices
+from napari_dinoaugseg.case.sequences import unnamed
 from napari_dinoaugseg.cluster.connection import (
     connect,
     losing,
@@ -65,7 +66,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class SliceInfo:
-    """The attributes of `Slices`, without the pixels."""
+    """The attributes of `Slices`, without the pixels and without the names of sequences."""
 
     kind: Literal["volume", "pictures"]
     n_slices: int
@@ -91,16 +92,18 @@ class SliceInfo:
 
 @dataclass(frozen=True)
 class SentSlice:
-    """A slice in transit: its number, fingerprint, and pixels as `pack` makes them."""
+    """A slice in transit: its number, fingerprint, and pixels as `pack` makes them; and the number of its sequence."""
 
     index: int
     fingerprint: str
     pixels: NDArray[Any]
+    sequence: int = 0
 
     @classmethod
-    def of(cls, slices: Slices, index: int) -> SentSlice:
-        """A slice of a case."""
-        return cls(index, slices.slice_fingerprint(index), pack(slices.slice(index)))
+    def of(cls, slices: Slices, index: int, sequence: int = 0) -> SentSlice:
+        """A slice of a sequence of a case."""
+        own = slices.sequence(sequence)
+        return cls(index, own.slice_fingerprint(index), pack(own.slice(index)), sequence)
 
 
 def pack(image: NDArray[Any]) -> NDArray[Any]:
@@ -119,21 +122,33 @@ def unpack(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 class ReceivedSlices(Slices):
-    """The slices of a case on the worker."""
+    """The slices of a case on the worker.
 
-    def __init__(self, info: SliceInfo) -> None:
+    Args:
+        infos: of each of its sequences, whose names stay on the person's machine.
+    """
+
+    def __init__(self, infos: Sequence[SliceInfo]) -> None:
+        info = infos[0]
         self.kind, self.n_slices = info.kind, info.n_slices
         self.is_colour, self.modality = info.is_colour, info.modality
+        self.sequences = unnamed(len(infos))
         self._info = info
+        self._each: list[ReceivedSlices] = [self] if len(infos) == 1 else [ReceivedSlices([one]) for one in infos]
         self._sent: dict[int, SentSlice] = {}
 
     def take(self, sent: Sequence[SentSlice]) -> None:
         """Add slices."""
-        self._sent.update({one.index: one for one in sent})
+        for one in sent:
+            self._each[one.sequence]._sent[one.index] = one
+
+    def sequence(self, number: int) -> ReceivedSlices:
+        """Return a sequence."""
+        return self._each[number]
 
     def slice(self, i: int) -> NDArray[Any]:
-        """Return slice `i`."""
-        return unpack(self._sent[i].pixels)
+        """Return slice `i` of the first sequence."""
+        return unpack(self._each[0]._sent[i].pixels)
 
     def slice_shape(self, i: int) -> tuple[int, int]:
         """Return height and width."""
@@ -141,7 +156,7 @@ class ReceivedSlices(Slices):
 
     def slice_fingerprint(self, i: int) -> str:
         """Return its hash."""
-        return self._sent[i].fingerprint
+        return self._each[0]._sent[i].fingerprint
 
     @property
     def is_byte(self) -> bool:
@@ -223,7 +238,7 @@ class WorkerActor:
     The person's machine requests the work in turns: when that machine is gone, the work stops.
 
     Args:
-        infos: of the slices of each joined case, or of the only case; the slices are sent later.
+        infos: of the sequences of each joined case, or of the only case; the slices are sent later.
         version: of the program on the person's machine.
         size: bytes of all slices.
 
@@ -231,14 +246,14 @@ class WorkerActor:
         ClusterError: the worker has another version of the program, or no room for the slices.
     """
 
-    def __init__(self, infos: Sequence[SliceInfo], version: str, size: int) -> None:
+    def __init__(self, infos: Sequence[Sequence[SliceInfo]], version: str, size: int) -> None:
         require_version(version)
         respect_limit()
         room = available_memory() // 2
         if size > room:
             msg = f"it has memory for {room / 2**20:.0f} MB of slices, and the case takes {size / 2**20:.0f} MB."
             raise ClusterError(msg)
-        self._received = [ReceivedSlices(info) for info in infos]
+        self._received = [ReceivedSlices(each) for each in infos]
         self._slices = self._received[0] if len(infos) == 1 else JointSlices(self._received)
         self._engine: Engine | None = None
         self._notices: list[str] = []
@@ -450,14 +465,16 @@ class RemoteEngine:
             import napari_dinoaugseg.model.checkpoint  # noqa: F401
         found: Checkpoint = self._ask("checkpoint", _nameless(classes), settings)
         numbers = {entry["number"] for entry in found.classes}
-        return replace(found, classes=to_plain(entry for entry in classes if entry.number in numbers))
+        named = to_plain(entry for entry in classes if entry.number in numbers)
+        return replace(found, classes=named, sequences=self._case.sequences)
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
         """As in `Compute`. Connects, because only the worker knows whether its encoder is the right one."""
         for event in self._set_up():
             if isinstance(event, Notice):
                 self._notify(event.text)
-        nameless = replace(checkpoint, classes=to_plain(classes_of(numbers)))
+        sequences = unnamed(len(checkpoint.sequences))
+        nameless = replace(checkpoint, classes=to_plain(classes_of(numbers)), sequences=sequences)
         try:
             self._ask("restore", nameless, list(numbers), Path("model"))
         except CheckpointError as error:
@@ -496,9 +513,11 @@ class RemoteEngine:
         self._state = self._ask("begin", self._settings, self._config.device)
 
     def _start_actor(self, client: Client) -> None:
-        infos = [SliceInfo.of(part) for _, part in self._case.parts]
-        pixels = sum(height * width for info in infos for height, width in info.shapes)
-        size = pixels * _bytes_a_pixel(self._case)
+        infos = [
+            [SliceInfo.of(part.sequence(number)) for number in range(len(part.sequences))]
+            for _, part in self._case.parts
+        ]
+        size = sum(height * width * _bytes_a_pixel(i) for each in infos for i in each for height, width in i.shapes)
         self._held = client.submit(
             WorkerActor, infos, version("napari-dinoaugseg"), size, actor=True, pure=False, resources=needs_of(client)
         )
@@ -578,10 +597,10 @@ def _nameless(classes: Iterable[LabelClass]) -> list[LabelClass]:
 
 
 def _parcels(case: Slices) -> Iterator[list[SentSlice]]:
-    """The slices in order, some megabytes at a time."""
+    """The slices in order, in all sequences, some megabytes at a time."""
     parcel: list[SentSlice] = []
     for index in range(case.n_slices):
-        parcel.append(SentSlice.of(case, index))
+        parcel += [SentSlice.of(case, index, number) for number in range(len(case.sequences))]
         if sum(sent.pixels.nbytes for sent in parcel) >= _PARCEL:
             yield parcel
             parcel = []
@@ -589,8 +608,8 @@ def _parcels(case: Slices) -> Iterator[list[SentSlice]]:
         yield parcel
 
 
-def _bytes_a_pixel(case: Slices) -> int:
+def _bytes_a_pixel(info: SliceInfo) -> int:
     """Upper limit of the bytes per pixel."""
-    if case.is_colour:
+    if info.is_colour:
         return 3
-    return 1 if case.is_byte else 4
+    return 1 if info.is_byte else 4

@@ -40,6 +40,10 @@ REMEDIES: dict[Hint, str] = {
     Hint.GIVE_MODEL: "Choose a file that 'Save model…' wrote (encoder weights are chosen in the Case section).",
     Hint.MODEL_IS_NO_ENCODER: "Use it with 'Apply a saved model…', and choose the file of an encoder here.",
     Hint.SAME_WEIGHTS: "Choose the same encoder weights in the Case section, or train a new model.",
+    Hint.SEQUENCES_OF_MODEL: (
+        "Open the case with these sequences, in this order ('Add a sequence…' in the Case section), or train a new "
+        "model."
+    ),
     Hint.SESSION_FOLDER: "Free some space, or choose another folder for sessions in the preferences.",
     Hint.FIND_CASE: "Put it back, or choose 'Find the image…' in the Project section.",
     Hint.ONE_CASE: "Open one of them in the Case section.",

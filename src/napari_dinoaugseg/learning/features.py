@@ -29,11 +29,17 @@ from napari_dinoaugseg.model.encoder import Encoder
 SliceView = tuple[int, View | Mirror | None]
 """A slice number and a view of it; None = the slice itself."""
 
+_Image = tuple[int, View | Mirror | None, int]
+"""What the encoder sees at once: a slice, a view of it, and the number of a sequence."""
+
 _FLOAT16_MAX = 65504.0
 
 
 class FeatureStore:
     """Encoder features of one case at one input size, in memory and on disk.
+
+    Each sequence of a case is encoded and kept by itself, with the keys that it has as a case of its own; the maps of a
+    slice are those of its sequences, channel after channel.
 
     Fallbacks when memory runs out or a device fails are reported by :meth:`notices`.
 
@@ -41,7 +47,8 @@ class FeatureStore:
         case: its slices are encoded.
         encoder: a frozen encoder.
         input_size: side of the square that a slice is resized to.
-        window: maps intensities to 0 to 1; None = unchanged. A function gives that of each slice, for joined cases.
+        window: maps intensities to 0 to 1; None = unchanged. A function gives that of each slice in each sequence, both
+            by number, for joined cases and several sequences.
         context: distance of the neighbouring slices in the input channels of a grey slice (2.5D, see
             `augmentation.neighbour_distance`); 0 = the slice alone.
         cache: of features on disk; None = no cache.
@@ -50,7 +57,7 @@ class FeatureStore:
         exact: keep features in single precision, twice the size, and compute them without TF32.
 
     Attributes:
-        encoded: how many slices and views were encoded; the rest came from memory or disk.
+        encoded: how many slices and views were encoded, in each sequence; the rest came from memory or disk.
         encode_seconds: the time that took.
     """
 
@@ -60,7 +67,7 @@ class FeatureStore:
         encoder: Encoder,
         *,
         input_size: int,
-        window: Scale | Callable[[int], Scale],
+        window: Scale | Callable[[int, int], Scale],
         context: int = 0,
         cache: FeatureCache | None = None,
         memory_budget: int | None = None,
@@ -68,6 +75,7 @@ class FeatureStore:
         exact: bool = False,
     ) -> None:
         self.case = case
+        self._sequences = [case.sequence(number) for number in range(len(case.sequences))]
         self.encoder = encoder
         self.input_size = input_size
         self.window = window
@@ -84,7 +92,12 @@ class FeatureStore:
         self._notices: list[Notice] = []
         self._tried = 1  # slices in the last batch
         self._cache_problem_reported = False
-        self._fingerprints: dict[int, str] = {}
+        self._fingerprints: dict[tuple[int, int], str] = {}  # by sequence and slice
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the four maps of a slice: those of the encoder for each sequence."""
+        return tuple(len(self._sequences) * count for count in self.encoder.channels)
 
     @property
     def memory_used(self) -> int:
@@ -119,10 +132,14 @@ class FeatureStore:
         return store
 
     def features(self, index: int, view: View | Mirror | None = None) -> list[Tensor]:
-        """The four encoder maps of a slice, (C, S/stride, S/stride) on the CPU, finest first; float16 or float32."""
-        maps = self._find(self._key(index, view))
+        """The four maps of a slice, (C, S/stride, S/stride) on the CPU, finest first; float16 or float32."""
+        every = [self._features((index, view, number)) for number in range(len(self._sequences))]
+        return every[0] if len(every) == 1 else [torch.cat(stage) for stage in zip(*every, strict=True)]
+
+    def _features(self, image: _Image) -> list[Tensor]:
+        maps = self._find(self._key(image))
         if maps is None:
-            (maps,) = self._encode_next([(index, view)])
+            (maps,) = self._encode_next([image])
         return maps
 
     def notices(self) -> Iterator[Notice]:
@@ -162,8 +179,10 @@ class FeatureStore:
             NoRoomError: a single slice cannot be encoded.
             DeviceError: the device's failure also affects the CPU.
         """
-        missing = [pair for pair in dict.fromkeys(wanted) if self._find(self._key(*pair)) is None]
-        views = sum(view is not None for _, view in missing)
+        numbers = range(len(self._sequences))
+        images = [(index, view, number) for index, view in dict.fromkeys(wanted) for number in numbers]
+        missing = [image for image in images if self._find(self._key(image)) is None]
+        views = sum(view is not None for _, view, _ in missing)
         started = time.monotonic()
         done = 0
         if missing:
@@ -176,14 +195,14 @@ class FeatureStore:
             self._cache_problem_reported = True
             yield Notice(self._cache.problem)
 
-    def image(self, index: int) -> Tensor:
-        """The encoder's input for a slice: (3, S, S) float32 in 0 to 1, resized to a square.
+    def image(self, index: int, sequence: int = 0) -> Tensor:
+        """The encoder's input for a slice of a sequence: (3, S, S) float32 in 0 to 1, resized to a square.
 
         Its channels are those of a colour image, three times the grey image, or in 2.5D the slices before, here and
         after.
         """
-        scale = self._scale_of(index)
-        channels = [to_unit_rgb(self.case.slice(i), scale) for i in self._slices(index)]
+        scale = self._scale_of(index, sequence)
+        channels = [to_unit_rgb(self._sequences[sequence].slice(i), scale) for i in self._slices(index)]
         whole = channels[0] if len(channels) == 1 else np.stack([unit[0] for unit in channels])
         rgb = torch.from_numpy(np.ascontiguousarray(whole))
         if rgb.shape[1:] == (self.input_size, self.input_size):
@@ -195,11 +214,15 @@ class FeatureStore:
         return F.interpolate(rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
 
     def unit(self, index: int) -> NDArray[np.float32]:
-        """A slice in its own size, scaled as for the encoder: (H, W), or (H, W, 3) in colour, from 0 to 1."""
-        return to_unit(self.case.slice(index), self._scale_of(index))
+        """A slice of the first sequence in its own size, scaled as for the encoder.
 
-    def _encode_next(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:
-        """Encode the first pairs, as many as one batch holds."""
+        Returns:
+            (H, W), or (H, W, 3) in colour, from 0 to 1.
+        """
+        return to_unit(self.case.slice(index), self._scale_of(index, 0))
+
+    def _encode_next(self, images: Sequence[_Image]) -> list[list[Tensor]]:
+        """Encode the first images, as many as one batch holds."""
         # Made for each call: an attribute would be a reference cycle that keeps the features alive.
         fallback = Fallback(
             "while encoding",
@@ -212,28 +235,28 @@ class FeatureStore:
             ),
             on_cpu="the encoder on the CPU",
         )
-        return fallback.run(lambda: self._encode(pairs[: self._batch_size]), self._notices.append)
+        return fallback.run(lambda: self._encode(images[: self._batch_size]), self._notices.append)
 
-    def _encode(self, pairs: Sequence[SliceView]) -> list[list[Tensor]]:
-        started, self._tried = time.monotonic(), len(pairs)
-        images = []
-        for index, view in pairs:
-            image = self.image(index)
-            images.append(view.of_image(image) if view else image)
-        batch = torch.stack(images).to(self.encoder.device)
+    def _encode(self, images: Sequence[_Image]) -> list[list[Tensor]]:
+        started, self._tried = time.monotonic(), len(images)
+        inputs = []
+        for index, view, number in images:
+            plain = self.image(index, number)
+            inputs.append(view.of_image(plain) if view else plain)
+        batch = torch.stack(inputs).to(self.encoder.device)
         if self.exact:
             kept = [stage.cpu() for stage in self.encoder.encode(batch, exact=True)]
         else:
             kept = [_in_half(stage) for stage in self.encoder.encode(batch)]
         result = []
-        for position, pair in enumerate(pairs):
+        for position, image in enumerate(images):
             maps = [stage[position].clone(memory_format=torch.contiguous_format) for stage in kept]
-            key = self._key(*pair)
+            key = self._key(image)
             self._remember(key, maps)
             if self._cache is not None:
                 self._cache.write(key, maps)
             result.append(maps)
-        self.encoded += len(pairs)
+        self.encoded += len(images)
         self.encode_seconds += time.monotonic() - started
         return result
 
@@ -279,21 +302,22 @@ class FeatureStore:
         self._batch_size = self._tried // 2
         return f"with {self._batch_size} slices at a time"
 
-    def _key(self, index: int, view: View | Mirror | None) -> str:
+    def _key(self, image: _Image) -> str:
         """A hash (hex) of all that determines the features. Increase the first part when the computation changes."""
+        index, view, number = image
         parts = (
             "1",
-            self._fingerprint(index),
+            self._fingerprint(index, number),
             self.encoder.fingerprint,
             str(self.input_size),
-            repr(self._scale_of(index)),
+            repr(self._scale_of(index, number)),
             view.key if view else "plain",
             *(["float32"] if self.exact else []),
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
 
-    def _scale_of(self, index: int) -> Scale:
-        return self.window(index) if callable(self.window) else self.window
+    def _scale_of(self, index: int, sequence: int) -> Scale:
+        return self.window(index, sequence) if callable(self.window) else self.window
 
     def _slices(self, index: int) -> tuple[int, ...]:
         """The slices in the input channels of a slice."""
@@ -302,12 +326,13 @@ class FeatureStore:
         before, after = self.case.neighbours(index, self.context)
         return before, index, after
 
-    def _fingerprint(self, index: int) -> str:
+    def _fingerprint(self, index: int, sequence: int) -> str:
         """A hash of the pixels, computed once, because every step needs the keys of its slices."""
-        for i in self._slices(index):
-            if i not in self._fingerprints:
-                self._fingerprints[i] = self.case.slice_fingerprint(i)
-        return "+".join(self._fingerprints[i] for i in self._slices(index))
+        places = [(sequence, i) for i in self._slices(index)]
+        for place in places:
+            if place not in self._fingerprints:
+                self._fingerprints[place] = self._sequences[sequence].slice_fingerprint(place[1])
+        return "+".join(self._fingerprints[place] for place in places)
 
 
 def _in_half(stage: Tensor) -> Tensor:

@@ -165,7 +165,7 @@ class Learner:
         self._finds = False  # whether a new decoder finds again what it learns from
         self._numbers = set() if start is None else {UNKNOWN_TARGET, *range(n_classes)}  # classes that it has seen
         with self._random.use():
-            decoder = new_decoder(store.encoder.channels, n_classes, settings) if start is None else copy_of(start)
+            decoder = new_decoder(store.channels, n_classes, settings) if start is None else copy_of(start)
         self._step: Step | None = None
         self._place(decoder)
         self._examples: dict[int, Example] = {}

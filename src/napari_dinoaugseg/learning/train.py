@@ -222,7 +222,7 @@ class _Run:
             return self.saved[0].decoder()
         if warm_start is not None:
             return copy_of(warm_start)
-        return new_decoder(self.store.encoder.channels, self.n_classes, self.settings)
+        return new_decoder(self.store.channels, self.n_classes, self.settings)
 
     def _save(self) -> None:
         """Copy the state to the host. Only a complete copy replaces the last, because the device may fail meanwhile."""

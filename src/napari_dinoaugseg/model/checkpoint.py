@@ -17,8 +17,11 @@ from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CheckpointError, Hint, Message, OutputError
 from napari_dinoaugseg.model.decoder import Decoder
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 without sequences: a model of one sequence is written so, for earlier versions."""
+
 _ENTRY = "napari-dinoaugseg"
+_ONE = ("",)  # the sequences of a case of one
 _LARGEST_HEADER = 16 * 2**20  # bytes; ours take some thousands
 
 
@@ -33,6 +36,7 @@ class Checkpoint:
         classes: number, name and colour of each class.
         encoder: name and fingerprint of the encoder of its features.
         versions: of this package and of PyTorch.
+        sequences: the names of the sequences of its cases, in order; see `Slices.sequences`.
     """
 
     state: dict[str, Tensor]
@@ -41,6 +45,7 @@ class Checkpoint:
     classes: list[dict[str, Any]]
     encoder: dict[str, str]
     versions: dict[str, str]
+    sequences: tuple[str, ...] = _ONE
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -55,14 +60,16 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
     """The file of a checkpoint: the same bytes for the same content."""
-    description = {
-        "schema": SCHEMA,
+    description: dict[str, Any] = {
+        "schema": 1,
         "decoder": checkpoint.decoder,
         "settings": checkpoint.settings,
         "classes": checkpoint.classes,
         "encoder": checkpoint.encoder,
         "versions": checkpoint.versions,
     }
+    if len(checkpoint.sequences) > 1:
+        description |= {"schema": SCHEMA, "sequences": list(checkpoint.sequences)}
     # One entry only, because safetensors writes several in no fixed order.
     entry = json.dumps(description, sort_keys=True, allow_nan=False)
     state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
@@ -149,7 +156,8 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
         msg = f"{path}: the model was saved by a newer version of napari-dinoaugseg. Update it to use this model."
         raise CheckpointError(msg)
     damaged = f"{path}: the model file is damaged: its description is not complete. Copy it again."
-    if schema != SCHEMA:
+    sequences = description.get("sequences") if schema == SCHEMA else list(_ONE)
+    if schema not in (1, SCHEMA) or not _are_names(sequences):
         raise CheckpointError(damaged)
     parts = {name: description.get(name) for name in ("decoder", "settings", "classes", "encoder", "versions")}
     encoder, classes, versions = parts["encoder"], parts["classes"], parts["versions"]
@@ -164,4 +172,8 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
     )
     if not sound:
         raise CheckpointError(damaged)
-    return parts
+    return {**parts, "sequences": tuple(sequences)}
+
+
+def _are_names(sequences: Any) -> bool:
+    return isinstance(sequences, list) and bool(sequences) and all(isinstance(name, str) for name in sequences)

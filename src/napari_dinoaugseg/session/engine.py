@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from napari_dinoaugseg.case import Slices
-from napari_dinoaugseg.case.intensity import Scale, choose_scale
+from napari_dinoaugseg.case.intensity import Scale, choose_scales
 from napari_dinoaugseg.errors import CheckpointError, DeviceError, Hint, TrainingError
 from napari_dinoaugseg.learning.augmentation import neighbour_distance
 from napari_dinoaugseg.learning.cache import FeatureCache
@@ -63,9 +63,9 @@ class Engine:
     ) -> None:
         self._device = choose_device(config.device)
         scales, distances = [], []
-        for _, part in case.parts:  # both of a case before the next, which may have to be opened
-            scales.append(choose_scale(part, settings.window, settings.scaling))
-            distances.append(neighbour_distance(part, scales[-1], settings.context))
+        for _, part in case.parts:  # all of a case before the next, which may have to be opened
+            scales.append(choose_scales(part, settings.window, settings.scaling))
+            distances.append(neighbour_distance(part.sequence(0), scales[-1][0], settings.context))
         name = resolve_encoder(settings.encoder, weights=config.weights, device_type=self.device.type, notify=notify)
         if encoder is None or encoder.spec.name != name:
             encoder = read_encoder(name, config.weights, notify)
@@ -74,7 +74,7 @@ class Engine:
             case,
             self.encoder,
             input_size=settings.input_size,
-            window=scales[0] if len(scales) == 1 else _by_part(case, scales),
+            window=scales[0][0] if len(scales) == len(case.sequences) == 1 else _by_part(case, scales),
             context=median_low(distances),
             cache=FeatureCache() if config.cache else None,
             exact=settings.precision == "float32",
@@ -220,6 +220,7 @@ class Engine:
             classes=to_plain(used),
             encoder={"name": self.encoder.spec.name, "fingerprint": self.encoder.fingerprint},
             versions={"napari-dinoaugseg": version("napari-dinoaugseg"), "torch": torch.__version__},
+            sequences=self.case.sequences,
         )
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
@@ -240,7 +241,7 @@ class Engine:
             msg = f"{source}: {error}"
             raise CheckpointError(msg) from error
         made_for = (tuple(decoder.arguments["channels"]), decoder.arguments["n_classes"])
-        if made_for != (self.encoder.channels, len(numbers) + 1):
+        if made_for != (self.store.channels, len(numbers) + 1):
             msg = f"{source}: the model's decoder does not fit its encoder and classes. Train a new model."
             raise CheckpointError(msg)
         self.decoder, self.numbers = decoder, list(numbers)
@@ -273,10 +274,10 @@ class Engine:
             self.store = self.store.resized(input_size)
 
 
-def _by_part(case: Slices, scales: Sequence[Scale]) -> Callable[[int], Scale]:
-    """The scaling of each slice of joined cases."""
+def _by_part(case: Slices, scales: Sequence[Sequence[Scale]]) -> Callable[[int, int], Scale]:
+    """The scaling of each slice of joined cases, in each sequence."""
     starts = [numbers.start for numbers, _ in case.parts]
-    return lambda index: scales[bisect(starts, index) - 1]
+    return lambda index, sequence: scales[bisect(starts, index) - 1][sequence]
 
 
 def read_encoder(name: str, weights: Path | None, notify: Notify) -> Encoder:

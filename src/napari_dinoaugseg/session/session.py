@@ -20,9 +20,11 @@ from napari_dinoaugseg.case import Case, Slices, VolumeCase
 from napari_dinoaugseg.case.case import MaskOf, ReadLabels, Segment
 from napari_dinoaugseg.case.joint import JointSlices
 from napari_dinoaugseg.case.measure import Measure, measures_from, measures_to_plain
+from napari_dinoaugseg.case.sequences import in_words, mismatch, same_sequences
 from napari_dinoaugseg.errors import (
     CheckpointError,
     ClusterError,
+    Hint,
     LabelError,
     Message,
     SettingsError,
@@ -585,7 +587,8 @@ class Session:
             The settings of the model's training; the session keeps its own for how to train further.
 
         Raises:
-            CheckpointError: not a model, another encoder, or other classes. The session is not changed.
+            CheckpointError: not a model, another encoder, other classes, or other sequences than those of the case. The
+                session is not changed.
             WeightsError: the weights of the model's encoder are not available.
         """
         return self.adopt_model(self.prepare_model(path, window=window))
@@ -613,6 +616,7 @@ class Session:
     def _prepared(
         self, checkpoint: Checkpoint, path: Path, window: str | None, *, brings_classes: bool
     ) -> PreparedModel:
+        require_sequences(checkpoint, path, self.case)
         present = [] if brings_classes else [entry.number for entry in self.labels.classes]
         classes, settings = require_fitting(checkpoint, path, present, self.settings.encoder)
         # The decoder fits one encoder, input and architecture; how to train further stays the person's choice.
@@ -754,6 +758,15 @@ def write_mask(case: Case, path: Path, masks: MaskOf, classes: Iterable[LabelCla
         case.write_mask(path, masks, segments)
     else:
         case.write_mask(path, masks)
+
+
+def require_sequences(checkpoint: Checkpoint, path: Path, case: Case) -> None:
+    """Raise CheckpointError unless a model was trained with the sequences of a case, in the same order."""
+    if same_sequences(checkpoint.sequences, case.sequences):
+        return
+    trained, has = in_words(checkpoint.sequences), mismatch(checkpoint.sequences, case.sequences, case.name)
+    msg = f"{path}: the model was trained with {trained}; {has}."
+    raise CheckpointError(msg, Hint.SEQUENCES_OF_MODEL)
 
 
 def require_fitting(
