@@ -40,6 +40,7 @@ class Hint(StrEnum):
     SESSION_FOLDER = auto()
     # Projects
     FIND_CASE = auto()  # {case}
+    SEQUENCES_OF_PROJECT = auto()
     # Cohorts and workers
     ONE_CASE = auto()
     COHORT_OR_CASE = auto()

@@ -35,12 +35,12 @@ class ArrayCase(VolumeCase):
         super().__init__(voxels, plane)
         self.name = name
         missing = "no position" if voxels.grid.known else "neither voxel size nor position"
-        if not self.is_picture:
+        if not self._is_picture:
             self.lacking = f"This image has {missing} in the body, and its mask will have none."
             self.notices.append(f"{self.lacking} For a mask that lies on the series, open its file or folder instead.")
 
     @property
-    def is_picture(self) -> bool:
+    def _is_picture(self) -> bool:
         """Whether the array is 2-D."""
         return len(self._voxels.file_shape) == 2
 
@@ -51,7 +51,7 @@ class ArrayCase(VolumeCase):
     def read_labels(self, path: Path, slices: Sequence[int] | None = None) -> ReadLabels:
         """Read a label file, or for a picture a mask picture of the same size. See `VolumeCase.read_labels`."""
         path = Path(path)
-        if not (self.is_picture and path.is_file() and suffix_of(path) in PICTURE_SUFFIXES):
+        if not (self._is_picture and path.is_file() and suffix_of(path) in PICTURE_SUFFIXES):
             return super().read_labels(path, slices)
         masks = read_mask_folder(path)
         labels = masks[path.stem]

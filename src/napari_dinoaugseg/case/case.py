@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.geometry import Plane
-from napari_dinoaugseg.case.sequences import ONE
 from napari_dinoaugseg.errors import LabelError, naming_slices
 
 
@@ -79,14 +78,12 @@ class Slices(ABC):
         n_slices: how many slices or pictures there are.
         is_colour: whether slices are (H, W, 3).
         modality: "CT", "MR"... if the file gives it.
-        sequences: the names of its sequences (T1, T2…) in order; one without a name for a case of one.
     """
 
     kind: Literal["volume", "pictures"]
     n_slices: int
     is_colour: bool
     modality: str | None
-    sequences: tuple[str, ...] = ONE
 
     @abstractmethod
     def slice(self, i: int) -> NDArray[Any]:
@@ -114,12 +111,14 @@ class Slices(ABC):
         """The cases in it, each with its slice numbers here: only itself, unless several cases were joined."""
         return [(range(self.n_slices), self)]
 
-    def sequence(self, number: int) -> Slices:
-        """Return one of the `sequences` by itself, from 0, on the same slices; the slices here are those of the first.
+    @property
+    def sequences(self) -> Mapping[str, Slices]:
+        """Its sequences (T1, T2…) by name, in order, each on the same slices; the slices here are those of the first.
 
-        A sequence has the fingerprints that it has alone, so that features are shared.
+        A sequence has the fingerprints that it has alone, so that features are shared. A case of one is its only
+        sequence, without a name.
         """
-        return self
+        return {"": self}
 
     def measured(self, what: str, measure: Callable[[], float]) -> float:
         """Return a measurement of the pixels; a case that is described on disk remembers it.
@@ -222,9 +221,10 @@ class Case(Slices):
         """
         return None
 
-    def sequence(self, number: int) -> Case:
-        """Return one of the `sequences` by itself, as :meth:`Slices.sequence`."""
-        return self
+    @property
+    def sequences(self) -> Mapping[str, Case]:
+        """Its sequences by name, see `Slices.sequences`."""
+        return {"": self}
 
     def slice_parts(self, i: int) -> tuple[str | int, ...]:
         """Return :meth:`slice_name` as parts of a message that names slices, see `errors.naming_slices`."""

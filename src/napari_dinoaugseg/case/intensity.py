@@ -162,11 +162,11 @@ def choose_scales(case: Slices, window: str, scaling: str) -> list[Scale]:
         SettingsError: unknown window.
     """
     name = window.strip().lower()
-    scales = [choose_scale(case.sequence(0), window, scaling)]
-    for number in range(1, len(case.sequences)):
-        part = case.sequence(number)
-        means_the_same = name == "percentiles" or (name in CT_WINDOWS and is_ct(part))
-        scales.append(choose_scale(part, window if means_the_same else "auto", scaling))
+    first, *others = case.sequences.values()
+    scales = [choose_scale(first, window, scaling)]
+    for sequence in others:
+        means_the_same = name == "percentiles" or (name in CT_WINDOWS and is_ct(sequence))
+        scales.append(choose_scale(sequence, window if means_the_same else "auto", scaling))
     return scales
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -33,10 +33,10 @@ class JointSlices(Slices):
             msg = "Volumes and pictures cannot be learned together. Keep them in two projects."
             raise CaseError(msg)
         self.kind = kinds.pop()
-        self.sequences = cases[0].sequences
+        first = tuple(cases[0].sequences)
         for case in cases:
-            if not same_sequences(case.sequences, self.sequences):
-                wanted, there = in_words(self.sequences), in_words(case.sequences)
+            if not same_sequences(tuple(case.sequences), first):
+                wanted, there = in_words(first), in_words(tuple(case.sequences))
                 msg = f"A case of {there} cannot be learned together with one of {wanted}. Keep them in two projects."
                 raise CaseError(msg)
         self.is_colour = all(case.is_colour for case in cases)
@@ -54,14 +54,14 @@ class JointSlices(Slices):
         """Each case with its slice numbers here."""
         return self._parts
 
-    def sequence(self, number: int) -> Slices:
-        """Return one sequence of each case."""
-        return self if len(self.sequences) == 1 else self._each[number]
-
     @cached_property
-    def _each(self) -> list[JointSlices]:
-        numbers = range(len(self.sequences))
-        return [JointSlices([case.sequence(number) for _, case in self._parts]) for number in numbers]
+    def sequences(self) -> Mapping[str, Slices]:
+        """One sequence of every case, by its name in the first; see `Slices.sequences`."""
+        names = tuple(self._parts[0][1].sequences)
+        if len(names) == 1:
+            return {"": self}
+        every = [list(case.sequences.values()) for _, case in self._parts]
+        return {name: JointSlices(each) for name, each in zip(names, zip(*every, strict=True), strict=True)}
 
     def slice(self, i: int) -> NDArray[Any]:
         """Return slice `i` as its case does."""

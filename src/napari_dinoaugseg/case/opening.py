@@ -34,7 +34,7 @@ from napari_dinoaugseg.case.pictures import PictureCase, survey_pictures
 from napari_dinoaugseg.case.sequences import check_names, sequence_names, shared_name
 from napari_dinoaugseg.case.tiff import is_stack
 from napari_dinoaugseg.case.video import video_case
-from napari_dinoaugseg.case.volume import VolumeCase
+from napari_dinoaugseg.case.volume import VolumeCase, join_sequences
 from napari_dinoaugseg.case.volume_files import read_volume_file
 from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralVolumesError
 
@@ -125,8 +125,8 @@ def _open_sequences(
     if len(files) < 2 or len(files) != len(several):
         msg = f"{files[0]}: {counted(len(several), 'series')} cannot be taken from {counted(len(files), 'place')}."
         raise CaseError(msg)
-    own = [text or "" for text in several] if len(set(files)) == 1 else sequence_names(files)
-    called = check_names(names or own, files)
+    own = [text or name_of(file) for file, text in zip(files, several, strict=True)]
+    called = check_names(names or (own if any(several) else sequence_names(files)), files)
     cases: list[VolumeCase] = []
     for file, chosen in zip(files, several, strict=True):
         name = called[len(cases)]
@@ -142,7 +142,7 @@ def _open_sequences(
             msg = f"{file}: {name} consists of {what}, and only volumes are sequences of one case. Open it by itself."
             raise CaseError(msg)
         cases.append(case)
-    return cases[0].with_sequences(called, cases[1:], shared_name(files, called))
+    return join_sequences(cases, called, shared_name(files, called))
 
 
 def _plane(plane: Plane | str | None) -> Plane | None:

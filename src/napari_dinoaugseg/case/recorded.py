@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.case.case import Case, ConfidenceOf, MaskOf
 from napari_dinoaugseg.case.geometry import Plane
-from napari_dinoaugseg.case.sequences import ONE
 from napari_dinoaugseg.errors import CaseError
 
 
@@ -60,7 +59,7 @@ class CaseRecord:
     def of(cls, case: Case) -> CaseRecord:
         """Describe an open case. Reads every pixel for the fingerprint."""
         numbers = range(case.n_slices)
-        several = enumerate(case.sequences) if len(case.sequences) > 1 else ()
+        several = case.sequences.items() if len(case.sequences) > 1 else ()
         return cls(
             fingerprint=case.fingerprint,
             kind=case.kind,
@@ -73,7 +72,7 @@ class CaseRecord:
             spacings=_once([case.slice_spacing(i) for i in numbers]),
             slice_distance=case.slice_distance,
             names=[case.slice_name(i) for i in numbers] if case.kind == "pictures" else [],
-            sequences={name: cls.of(case.sequence(number)) for number, name in several},
+            sequences={name: cls.of(sequence) for name, sequence in several},
         )
 
     @classmethod
@@ -128,15 +127,17 @@ class RecordedCase(Case):
         self.kind, self.n_slices, self.is_colour = record.kind, record.n_slices, record.is_colour
         self.modality, self.slice_distance = record.modality, record.slice_distance
         self.plane = Plane(record.plane)
-        self.sequences = tuple(record.sequences) or ONE
         self.notices = []
 
-    def sequence(self, number: int) -> RecordedCase:
-        """Return a sequence by its own record; what is measured there is remembered as well."""
-        if len(self.sequences) == 1:
-            return self
-        record = self.record.sequences[self.sequences[number]]
-        return RecordedCase(record, self.name, self.path, lambda: self.opened().sequence(number))
+    @property
+    def sequences(self) -> Mapping[str, Case]:
+        """Its sequences by their own records, where what is measured is remembered as well; see `Slices.sequences`."""
+        if not self.record.sequences:
+            return {"": self}
+        return {name: self._sequence(name, record) for name, record in self.record.sequences.items()}
+
+    def _sequence(self, name: str, record: CaseRecord) -> RecordedCase:
+        return RecordedCase(record, self.name, self.path, lambda: self.opened().sequences[name])
 
     @property
     def fingerprint(self) -> str:

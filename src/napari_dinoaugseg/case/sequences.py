@@ -154,7 +154,7 @@ def onto_grid(voxels: Voxels, to: Voxels, names: tuple[str, str]) -> tuple[Voxel
         placed = place(voxels.stored, voxels.grid, to.grid)
     except LabelError:
         placed = None
-    if placed is not None and voxels.grid.shape == to.grid.shape and not placed.notice:
+    if placed is not None and not placed.notice:  # the same voxels, all of them
         return replace(voxels, stored=placed.mask, grid=to.grid, notices=notices), False
     _require_places(voxels, to, names)
     values, covered = resampled(voxels, to.grid)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from napari_dinoaugseg.case.files import TIFF_SUFFIXES, check_not_input, check_p
 from napari_dinoaugseg.case.geometry import Grid, Layout, Plane, Voxels, finest_plane, place_by
 from napari_dinoaugseg.case.intensity import robust_range
 from napari_dinoaugseg.case.labels import LabelVolume, read_dicom_on, read_label_volume
-from napari_dinoaugseg.case.sequences import ONE, onto_grid, placed_fingerprint
+from napari_dinoaugseg.case.sequences import onto_grid, placed_fingerprint
 from napari_dinoaugseg.case.writing import (
     RTSTRUCT_SUFFIX,
     is_dicom_output,
@@ -46,7 +47,7 @@ class VolumeCase(Case):
     """
 
     kind: Literal["volume", "pictures"] = "volume"
-    _further: tuple[VolumeCase, ...] = ()  # the sequences after the first one, on its grid
+    _sequences: Mapping[str, VolumeCase] = MappingProxyType({})  # of several, each alone on the grid of the first
     _identity = ""  # in place of a hash of the voxels, where these were resampled
 
     def __init__(self, voxels: Voxels, plane: Plane | None = None) -> None:
@@ -121,58 +122,15 @@ class VolumeCase(Case):
             vars(cut).pop("display", None)  # cached for the other order of axes
         VolumeCase.__init__(cut, self._voxels, plane)
         cut.name = self.name  # a case from a layer keeps the name of the layer
-        if self._further:
-            vars(cut).pop("_alone", None)
-            cut._further = tuple(sequence.in_plane(plane) for sequence in self._further)
+        if self._sequences:
+            cut._sequences = {name: sequence.in_plane(plane) for name, sequence in self._sequences.items()}
             cut.notices = list(self.notices)
         return cut
 
-    # --- sequences --------------------------------------------------------------------------------------------------
-
-    def with_sequences(self, names: Sequence[str], others: Sequence[VolumeCase], name: str = "") -> VolumeCase:
-        """Return a case of several sequences. This one is the first: it gives slices, grid, plane and modality.
-
-        Args:
-            names: of all sequences, this one included.
-            others: the further ones; one with another grid is resampled to that of this case, with a notice.
-            name: of the case; empty = that of this one.
-
-        Raises:
-            CaseError: in colour, without a place in space where grids differ, or beside this one.
-        """
-        joined = copy.copy(self)
-        vars(joined).pop("fingerprint", None)
-        placed = [other._onto(self, (names[n], names[0])) for n, other in enumerate(others, 1)]
-        joined._further, joined.sequences = tuple(placed), tuple(names)
-        joined.name = name or self.name
-        joined.notices = [*self.notices, *(notice for other in placed for notice in other.notices)]
-        return joined
-
-    def _onto(self, first: VolumeCase, names: tuple[str, str]) -> VolumeCase:
-        """Return this volume on the grid of another one, sliced along the same plane."""
-        voxels, is_resampled = onto_grid(self._voxels, first._voxels, names)
-        placed = VolumeCase(voxels, first.plane)
-        if is_resampled:
-            placed._identity = placed_fingerprint(self.fingerprint, self.grid, first.grid)
-        return placed
-
-    def sequence(self, number: int) -> VolumeCase:
-        """Return a sequence as a case of one: its pixels, on the grid of the first."""
-        if number:
-            return self._further[number - 1]
-        return self._alone if self._further else self
-
-    @cached_property
-    def _alone(self) -> VolumeCase:
-        first = copy.copy(self)
-        first._further, first.sequences = (), ONE
-        vars(first).pop("fingerprint", None)
-        return first
-
     @property
-    def files(self) -> list[Path]:
-        """Every file that was read, of all sequences; none of them may be overwritten."""
-        return [path for case in (self, *self._further) for path in case._voxels.files]
+    def sequences(self) -> Mapping[str, VolumeCase]:
+        """Its sequences by name, see `Slices.sequences`; those with another grid are resampled to that of the first."""
+        return self._sequences or {"": self}
 
     def slice(self, i: int) -> NDArray[Any]:
         """Return slice `i` as (H, W) or (H, W, 3), uint8 or float32, in the values of the file."""
@@ -210,12 +168,12 @@ class VolumeCase(Case):
 
     def slice_fingerprint(self, i: int) -> str:
         """Return a hash of the values of slice `i` in all sequences, its plane and its number."""
+        if self._sequences:
+            return _joint_hash(sequence.slice_fingerprint(i) for sequence in self._sequences.values())
         digest = hashlib.blake2b(digest_size=16)
         pixels = self.slice(i)
         digest.update(f"{self.plane} {i} {pixels.shape} {pixels.dtype}".encode())
         digest.update(pixels.data)
-        for sequence in self._further:
-            digest.update(sequence.slice_fingerprint(i).encode())
         return digest.hexdigest()
 
     @cached_property
@@ -227,14 +185,14 @@ class VolumeCase(Case):
         """
         if self._identity:
             return self._identity
+        if self._sequences:
+            return _joint_hash(sequence.fingerprint for sequence in self._sequences.values())
         voxels, digest = self._voxels, hashlib.blake2b(digest_size=16)
         stored = voxels.stored
         kind = stored.dtype.newbyteorder("<").str
         digest.update(f"{stored.shape} {kind} {voxels.slope!r} {voxels.intercept!r} {self.grid.axcodes}".encode())
         for k in range(stored.shape[2]):
             digest.update(np.ascontiguousarray(stored[:, :, k], dtype=stored.dtype.newbyteorder("<")).data)
-        for sequence in self._further:
-            digest.update(sequence.fingerprint.encode())
         return digest.hexdigest()
 
     @cached_property
@@ -353,7 +311,8 @@ class VolumeCase(Case):
                 raise OutputError(no_affine(path, self._voxels))
             msg = f"{path}: the mask of this case must end in {', '.join(self.mask_suffixes)}. Change the suffix."
             raise OutputError(msg)
-        check_not_input(path, [*self.files, *inputs])
+        read = [file for sequence in self.sequences.values() for file in sequence._voxels.files]
+        check_not_input(path, [*read, *inputs])
         check_parent(path)
 
     def check_confidence_output(self, path: Path, inputs: Sequence[Path] = ()) -> None:
@@ -413,3 +372,39 @@ class VolumeCase(Case):
             raise LabelError(msg) from error
         notices = (*labels.notices, *([placed.notice] if placed.notice else []))
         return LabelVolume(placed.mask, [("geometry", grid)], labels.segments, notices)
+
+
+def join_sequences(cases: Sequence[VolumeCase], names: Sequence[str], name: str = "") -> VolumeCase:
+    """Return volumes of one patient as one case of several sequences.
+
+    Args:
+        cases: the first gives slices, grid, plane, modality and the form of the mask. One with another grid is
+            resampled to that of the first, with a notice.
+        names: of the sequences.
+        name: of the case; empty = that of the first.
+
+    Raises:
+        CaseError: in colour, without a place in space where grids differ, or beside the first.
+    """
+    first = cases[0]
+    placed = [first, *(_placed(case, first, (names[n], names[0])) for n, case in enumerate(cases[1:], 1))]
+    joined = copy.copy(first)
+    vars(joined).pop("fingerprint", None)
+    joined._sequences = dict(zip(names, placed, strict=True))
+    joined.name = name or first.name
+    joined.notices = [notice for case in placed for notice in case.notices]
+    return joined
+
+
+def _placed(case: VolumeCase, first: VolumeCase, names: tuple[str, str]) -> VolumeCase:
+    """Return a volume on the grid of another one, sliced along the same plane."""
+    voxels, is_resampled = onto_grid(case._voxels, first._voxels, names)
+    placed = VolumeCase(voxels, first.plane)
+    placed.name = case.name
+    if is_resampled:
+        placed._identity = placed_fingerprint(case.fingerprint, case.grid, first.grid)
+    return placed
+
+
+def _joint_hash(hashes: Iterable[str]) -> str:
+    return hashlib.blake2b(" ".join(hashes).encode(), digest_size=16).hexdigest()

@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,6 +36,9 @@ from napari_dinoaugseg.cli.pacs import pacs
 from napari_dinoaugseg.errors import DinoAugSegError
 from napari_dinoaugseg.native import limit_spinning
 
+if TYPE_CHECKING:
+    from napari_dinoaugseg.session.cohort import Cohort
+
 app = typer.Typer(
     help="Segment medical images from a handful of labelled slices (research use only; not a medical device).",
     no_args_is_help=True,
@@ -46,6 +49,20 @@ app = typer.Typer(
 app.add_typer(pacs, name="pacs")
 
 
+def _find_cohort(options: SegmentOptions | PredictOptions, path: Path, out: Path) -> Cohort | None:
+    """The cases in a folder or list; None for one case. One of several sequences is named by its further ones."""
+    from napari_dinoaugseg.session.cohort import find_cohort, is_file_name
+
+    if options.sequence_names is not None and not options.sequence:
+        return None if is_file_name(out) else options.find_sequences(path, out)
+    wanted = options.cohort if isinstance(options, PredictOptions) else None
+    if options.sequence:
+        if wanted:
+            raise typer.BadParameter("--sequence is for one case; for a cohort give --sequence-names.")
+        return None
+    return find_cohort(path, wanted=wanted, series=options.series, out=out)
+
+
 @app.command()
 @takes(SegmentOptions)
 def segment(options: SegmentOptions) -> None:
@@ -53,17 +70,17 @@ def segment(options: SegmentOptions) -> None:
 
     With several cases, the same command continues where it stopped, and keeps masks that were corrected since.
     """
-    from napari_dinoaugseg.session.cohort import Cohort, find_cohort
+    from napari_dinoaugseg.session.cohort import Cohort
 
-    found = find_cohort(options.case, series=options.series, out=options.out)
+    found = _find_cohort(options, options.case, options.out)
     if options.more or found is not None:
         from napari_dinoaugseg.cli.project import run_segment_all
 
         cohort = found or Cohort([options.case])
         for path in options.more or ():
-            more = find_cohort(path, series=options.series, out=options.out) or Cohort([path])
-            cohort = Cohort([*cohort.cases, *more.cases], [*cohort.notices, *more.notices])
+            cohort += _find_cohort(options, path, options.out) or Cohort([path])
         given = {
+            "--sequence": options.sequence or None,
             "--slices": options.slices,
             "--warm-start": options.warm_start,
             "--confidence-out": options.confidence_out,
@@ -103,9 +120,7 @@ def predict(options: PredictOptions) -> None:
 
     On a cohort, the same command continues where it stopped and keeps existing masks.
     """
-    from napari_dinoaugseg.session.cohort import find_cohort
-
-    found = find_cohort(options.case, wanted=options.cohort, series=options.series, out=options.out)
+    found = _find_cohort(options, options.case, options.out)
     if found is not None:
         from napari_dinoaugseg.cli.cohort import run_cohort
 

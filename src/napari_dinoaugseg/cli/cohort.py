@@ -43,8 +43,7 @@ def run_cohort(options: PredictOptions, found: Cohort) -> bool:
         connection.require_installed()
     for notice in found.notices:
         note(notice)
-    # Other processes and machines need absolute paths.
-    cases = place_results([path.absolute() for path in found.cases], options.out.absolute())
+    cases = place_results(found.absolute(), options.out.absolute())
     plan = _plan(options)
     prepare_folder(options.out, options.case, found.cases)
     states = [(case, *look(case, plan.provenance)) for case in cases]
@@ -77,6 +76,7 @@ def _plan(options: PredictOptions) -> BatchPlan:
         every=options.every,
         window=options.window,
         compute=ComputeConfig(options.device, weights, options.cache),
+        sequences=options.names,
     )
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from napari_dinoaugseg import offline
-from napari_dinoaugseg.errors import SettingsError
+from napari_dinoaugseg.errors import CaseError, SettingsError
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.case import Case
     from napari_dinoaugseg.case.masks import MaskOptions
     from napari_dinoaugseg.learning.settings import Settings
+    from napari_dinoaugseg.session.cohort import Cohort
     from napari_dinoaugseg.session.compute import ComputeConfig
 
 
@@ -79,6 +80,23 @@ Every = Annotated[
     int | None, typer.Option(min=1, help="Video: take every n-th frame.", show_default="all, of 1000 frames at most")
 ]
 Series = Annotated[str | None, typer.Option(help="Which DICOM series: its UID or part of its description.")]
+FurtherSequence = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A further sequence of the same patient (T2 beside T1, PET beside CT): a volume, a folder with a DICOM "
+        "series, or a series of the DICOM folder CASE by UID or description. May be given several times. CASE is the "
+        "first sequence, and gives the grid of the mask.",
+        metavar="FILE",
+    ),
+]
+SequenceNames = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of the sequences, as t1,t2,flair. For a folder of several cases: the ends of the names of their "
+        "files (anna_t1.nii.gz; nnU-Net's anna_0000.nii.gz; or t1.nii.gz in a folder for each patient).",
+        show_default="what differs in the names of the files",
+    ),
+]
 MaskOrientationOption = Annotated[
     MaskOrientation | None,
     typer.Option(
@@ -146,6 +164,8 @@ class ComputeOptions:
     component: Component = None
     every: Every = None
     series: Series = None
+    sequence: FurtherSequence = None
+    sequence_names: SequenceNames = None
     weights: Weights = None
     window: Window = None
     device: Device = "auto"
@@ -166,6 +186,37 @@ class ComputeOptions:
 
         return ComputeConfig(self.device, self.weights, self.cache)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the sequences; empty = by their files. Raises SettingsError."""
+        if self.sequence_names is None:
+            return ()
+        names = tuple(name.strip() for name in self.sequence_names.split(","))
+        if len(names) < 2 or not all(names) or len({name.casefold() for name in names}) < len(names):
+            msg = f"Give different names of two sequences or more, such as t1,t2, not {self.sequence_names!r}."
+            raise SettingsError(msg)
+        return names
+
+    def opening(self, case: Path) -> dict[str, Any]:
+        """What `open_case` opens a case with: its path, further sequences, series and names. Raises CaseError."""
+        further = self.sequence or []
+        paths, series = [case], [self.series]
+        for text in further:
+            path, is_series = Path(text), not Path(text).exists() and case.is_dir()
+            paths.append(case if is_series else path)
+            series.append(text if is_series else None)
+        if not further:
+            return {"path": case, "series": self.series}
+        return {"path": paths, "series": series, "sequences": self.names}
+
+    def find_sequences(self, folder: Path, out: Path) -> Cohort | None:
+        """The cases of several sequences in a folder; None unless names are given for them. Raises CaseError."""
+        from napari_dinoaugseg.session.cohort import find_sequences
+
+        if self.sequence_names is None or self.sequence:
+            return None
+        return find_sequences(folder, self.names, out)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseOptions(ComputeOptions):
@@ -180,12 +231,7 @@ class CaseOptions(ComputeOptions):
         from napari_dinoaugseg.cli.output import note
 
         case = open_case(
-            self.case,
-            plane=self.plane,
-            series=self.series,
-            component=self.component,
-            masks=self.masks,
-            every=self.every,
+            **self._source(), plane=self.plane, component=self.component, masks=self.masks, every=self.every
         )
         if case.kind != "pictures" and self.masks != MaskOptions():
             msg = f"{case.name}: --mask-orientation and --ignore are for masks of pictures, and this is a volume."
@@ -193,6 +239,16 @@ class CaseOptions(ComputeOptions):
         for notice in case.notices:
             note(notice)
         return case
+
+    def _source(self) -> dict[str, Any]:
+        """What to open: the case, or the only case of the given sequences in a folder."""
+        found = self.find_sequences(self.case, self.case / "masks")
+        if found is None:
+            return self.opening(self.case)
+        if len(found.cases) > 1:
+            msg = f"{self.case}: there are {len(found.cases)} cases of these sequences. Name the folder of one of them."
+            raise CaseError(msg)
+        return {"path": list(found.files[found.cases[0]]), "sequences": self.names}
 
 
 @dataclass(frozen=True, kw_only=True)

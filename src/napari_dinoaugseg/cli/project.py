@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from napari_dinoaugseg.cli.output import ProgressLine, note, print_json, print_t
 from napari_dinoaugseg.cli.segment import check_model_output
 from napari_dinoaugseg.cli.words import error_text
 from napari_dinoaugseg.cluster import compute_for
-from napari_dinoaugseg.errors import CaseError, DinoAugSegError, ProjectError, TrainingError, one_line
+from napari_dinoaugseg.errors import (
+    CaseError,
+    DinoAugSegError,
+    ProjectError,
+    SettingsError,
+    TrainingError,
+    one_line,
+)
 from napari_dinoaugseg.session.cohort import (
     Cohort,
     find_cohort,
@@ -73,13 +80,17 @@ def _change(project: Project, options: ProjectOptions) -> list[Failure]:
         name, path = _split(text)
         project.relocate(project.find(name), path)
     failures: list[Failure] = []
+    if options.sequence and len(options.add or ()) != 1:
+        msg = "--sequence belongs to one case: name that one with --add, and no other."
+        raise SettingsError(msg)
     for path in options.add or ():
-        cohort = find_cohort(path, series=options.series, out=options.project) or Cohort([path])
+        cohort = _cohort(path, options)
         for notice in cohort.notices:
             note(notice)
         failures += _add(project, cohort, options)
     if options.labels is not None:
-        _load_labels(project, match_labels(options.labels, [case.path for case in project.cases]))
+        named = {case.path: case.name for case in project.cases if case.record.sequences}
+        _load_labels(project, match_labels(options.labels, [case.path for case in project.cases], named))
     for name in options.remove or ():
         case = project.find(name)
         tell(f"{case.name} was removed; its labels are in {project.remove(case)}.")
@@ -96,6 +107,14 @@ def _take_predictions(project: Project, path: Path) -> None:
     for problem in taken.problems:
         note(problem)
     tell(taken.sentence())
+
+
+def _cohort(path: Path, options: ProjectOptions) -> Cohort:
+    """The cases to add of a folder, a list or a path."""
+    found = options.find_sequences(path, options.project)
+    if found is None and not options.sequence:
+        found = find_cohort(path, series=options.series, out=options.project)
+    return found or Cohort([path])
 
 
 def _write(project: Project, options: ProjectOptions) -> tuple[dict[str, Any], list[Failure]]:
@@ -126,12 +145,12 @@ def run_segment_all(options: SegmentOptions, cohort: Cohort) -> bool:
         Whether every case has a mask.
     """
     started = time.monotonic()
-    cohort = replace(cohort, cases=[path.absolute() for path in cohort.cases])
+    cohort = cohort.absolute()
     for notice in cohort.notices:
         note(notice)
     out = options.out.absolute()
-    places = place_results(cohort.cases, out)
-    labels = match_labels(options.labels, cohort.cases)
+    places = place_results(cohort, out)
+    labels = match_labels(options.labels, cohort.cases, cohort.names)
     if options.model_out is not None:
         check_model_output(options.model_out, [*cohort.cases, *(place.mask for place in places)])
     prepare_folder(out, options.case, cohort.cases)
@@ -171,14 +190,15 @@ def _add(project: Project, cohort: Cohort, options: ProjectOptions | SegmentOpti
         if path.absolute() in known:
             continue
         try:
-            plane = options.plane or project.plane  # which the panel remembers
+            files = cohort.files.get(path)
+            source = options.opening(path) if files is None else {"path": files, "sequences": options.names}
             case, is_new = project.add(
-                path,
-                plane=plane,
-                series=options.series,
+                **source,
+                plane=options.plane or project.plane,  # which the panel remembers
                 component=options.component,
                 masks=options.masks,
                 every=options.every,
+                name=cohort.names.get(path, ""),
             )
         except DinoAugSegError as error:
             failures.append(_failure(path.name, error))

@@ -34,11 +34,15 @@ REMEDIES: dict[Hint, str] = {
     Hint.MODEL_IS_NO_ENCODER: "Use it as a model (--model, --warm-start), and give the file of an encoder here.",
     Hint.SAME_WEIGHTS: "Use the same encoder weights (--weights), or train a new model.",
     Hint.SEQUENCES_OF_MODEL: (
-        "Give these sequences, in this order (the first as CASE, each further one with --sequence NAME=FILE), or train "
-        "a new model."
+        "Give these sequences, in this order (the first as CASE, each further one with --sequence FILE; "
+        "--sequence-names gives their names), or train a new model."
     ),
     Hint.SESSION_FOLDER: "Free some space, or choose another folder with DINOAUGSEG_SESSIONS.",
     Hint.FIND_CASE: "Put it back, copy it into the project's folder, or name it with --find {case}=PATH.",
+    Hint.SEQUENCES_OF_PROJECT: (
+        "Add it with these sequences, in this order (--sequence FILE for each further one, --sequence-names for their "
+        "names), or to a project of its own."
+    ),
     Hint.ONE_CASE: "--no-cohort takes the folder as one case of pictures or slices.",
     Hint.COHORT_OR_CASE: (
         "Use --cohort when each of them is a volume, or --no-cohort when each of them is a picture (its first page)."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from importlib.metadata import version
@@ -101,9 +101,8 @@ class SentSlice:
 
     @classmethod
     def of(cls, slices: Slices, index: int, sequence: int = 0) -> SentSlice:
-        """A slice of a sequence of a case."""
-        own = slices.sequence(sequence)
-        return cls(index, own.slice_fingerprint(index), pack(own.slice(index)), sequence)
+        """A slice of a sequence, whose number among those of its case is given."""
+        return cls(index, slices.slice_fingerprint(index), pack(slices.slice(index)), sequence)
 
 
 def pack(image: NDArray[Any]) -> NDArray[Any]:
@@ -132,7 +131,6 @@ class ReceivedSlices(Slices):
         info = infos[0]
         self.kind, self.n_slices = info.kind, info.n_slices
         self.is_colour, self.modality = info.is_colour, info.modality
-        self.sequences = unnamed(len(infos))
         self._info = info
         self._each: list[ReceivedSlices] = [self] if len(infos) == 1 else [ReceivedSlices([one]) for one in infos]
         self._sent: dict[int, SentSlice] = {}
@@ -142,9 +140,10 @@ class ReceivedSlices(Slices):
         for one in sent:
             self._each[one.sequence]._sent[one.index] = one
 
-    def sequence(self, number: int) -> ReceivedSlices:
-        """Return a sequence."""
-        return self._each[number]
+    @property
+    def sequences(self) -> Mapping[str, Slices]:
+        """Its sequences, without their names."""
+        return dict(zip(unnamed(len(self._each)), self._each, strict=True))
 
     def slice(self, i: int) -> NDArray[Any]:
         """Return slice `i` of the first sequence."""
@@ -466,7 +465,7 @@ class RemoteEngine:
         found: Checkpoint = self._ask("checkpoint", _nameless(classes), settings)
         numbers = {entry["number"] for entry in found.classes}
         named = to_plain(entry for entry in classes if entry.number in numbers)
-        return replace(found, classes=named, sequences=self._case.sequences)
+        return replace(found, classes=named, sequences=tuple(self._case.sequences))
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
         """As in `Compute`. Connects, because only the worker knows whether its encoder is the right one."""
@@ -513,10 +512,7 @@ class RemoteEngine:
         self._state = self._ask("begin", self._settings, self._config.device)
 
     def _start_actor(self, client: Client) -> None:
-        infos = [
-            [SliceInfo.of(part.sequence(number)) for number in range(len(part.sequences))]
-            for _, part in self._case.parts
-        ]
+        infos = [[SliceInfo.of(sequence) for sequence in part.sequences.values()] for _, part in self._case.parts]
         size = sum(height * width * _bytes_a_pixel(i) for each in infos for i in each for height, width in i.shapes)
         self._held = client.submit(
             WorkerActor, infos, version("napari-dinoaugseg"), size, actor=True, pure=False, resources=needs_of(client)
@@ -599,8 +595,9 @@ def _nameless(classes: Iterable[LabelClass]) -> list[LabelClass]:
 def _parcels(case: Slices) -> Iterator[list[SentSlice]]:
     """The slices in order, in all sequences, some megabytes at a time."""
     parcel: list[SentSlice] = []
+    sequences = list(case.sequences.values())
     for index in range(case.n_slices):
-        parcel += [SentSlice.of(case, index, number) for number in range(len(case.sequences))]
+        parcel += [SentSlice.of(sequence, index, number) for number, sequence in enumerate(sequences)]
         if sum(sent.pixels.nbytes for sent in parcel) >= _PARCEL:
             yield parcel
             parcel = []

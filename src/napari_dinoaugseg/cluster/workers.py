@@ -218,7 +218,7 @@ def _predict(case: CohortCase, plan: BatchPlan) -> Outcome:
 def _ready(plan: BatchPlan, case: CohortCase, wanted: str) -> None:
     """Runs on a worker: raise unless it can predict the case. Loads the model."""
     require_version(wanted)
-    for path in (plan.model, case.path, case.mask.parent):
+    for path in (plan.model, case.path, *case.further, case.mask.parent):
         if not path.exists():
             msg = f"it does not see {path}. Use paths that are the same on all machines (shared storage)."
             raise ClusterError(msg)

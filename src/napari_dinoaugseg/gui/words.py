@@ -46,6 +46,10 @@ REMEDIES: dict[Hint, str] = {
     ),
     Hint.SESSION_FOLDER: "Free some space, or choose another folder for sessions in the preferences.",
     Hint.FIND_CASE: "Put it back, or choose 'Find the image…' in the Project section.",
+    Hint.SEQUENCES_OF_PROJECT: (
+        "Open it with these sequences, in this order ('Add a sequence…' in the Case section), and add it then, or add "
+        "it to a project of its own."
+    ),
     Hint.ONE_CASE: "Open one of them in the Case section.",
     Hint.COHORT_OR_CASE: "Open one of them in the Case section.",
     Hint.REPLACE_MASKS: "Choose another folder.",

@@ -75,7 +75,7 @@ class FeatureStore:
         exact: bool = False,
     ) -> None:
         self.case = case
-        self._sequences = [case.sequence(number) for number in range(len(case.sequences))]
+        self._sequences = list(case.sequences.values())
         self.encoder = encoder
         self.input_size = input_size
         self.window = window

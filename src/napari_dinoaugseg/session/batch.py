@@ -116,6 +116,7 @@ class BatchPlan:
         every: take every n-th frame of videos; None = all.
         window: of intensities; None = the model's.
         compute: where to compute, and with which files.
+        sequences: their names, where the cases have several.
     """
 
     model: Path
@@ -126,12 +127,15 @@ class BatchPlan:
     every: int | None = None
     window: str | None = None
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    sequences: tuple[str, ...] = ()
 
     @property
     def provenance(self) -> Provenance:
         """The provenance of its masks."""
-        more = [] if self.every is None else [self.every]  # so that masks of earlier versions count as of this plan
-        options = json.dumps([self.plane, self.series, self.component, self.window, *more])
+        # Only what is asked for, so that masks of earlier versions count as of this plan.
+        further: list[Any] = [list(self.sequences)] if self.sequences else []
+        further += [] if self.every is None else [self.every]
+        options = json.dumps([self.plane, self.series, self.component, self.window, *further])
         return Provenance(self.fingerprint, hashlib.blake2b(options.encode(), digest_size=16).hexdigest())
 
 
@@ -188,7 +192,14 @@ class Batch:
     def _predict(self, place: CohortCase, notices: list[str]) -> None:
         plan = self._plan
         # First, because its errors are the clearest about a file.
-        case = open_case(place.path, plane=plan.plane, series=plan.series, component=plan.component, every=plan.every)
+        case = open_case(
+            place.source,
+            plane=plan.plane,
+            series=plan.series,
+            component=plan.component,
+            every=plan.every,
+            sequences=plan.sequences,
+        )
         notices.extend(case.notices)
         case.check_output(place.mask, [plan.model, *([plan.compute.weights] if plan.compute.weights else [])])
         attempt = ResultWriter(place, plan.provenance)
@@ -263,7 +274,7 @@ def look(case: CohortCase, provenance: Provenance) -> tuple[ResultState, str]:
         return ResultState.OTHER, "of another model"
     if entry.get("options") != provenance.options:
         return ResultState.OTHER, "of other options"
-    files = _files(case.path)
+    files = _files_of(case)
     if entry.get("stamp") != _stamp(files) and entry.get("content") != _content(files):
         return ResultState.OTHER, "of a case that has changed since"
     if entry["mask"] != _content(_files(case.mask)):
@@ -294,7 +305,7 @@ class ResultWriter:
 
     def __init__(self, case: CohortCase, provenance: Provenance) -> None:
         self._case = case
-        files = _files(case.path)
+        files = _files_of(case)
         self._entry = {
             "model": provenance.model,
             "options": provenance.options,
@@ -331,6 +342,11 @@ def _read(report: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def _files_of(case: CohortCase) -> list[Path]:
+    """The files of a case, of all its sequences."""
+    return [file for path in (case.path, *case.further) for file in _files(path)]
 
 
 def _files(path: Path) -> list[Path]:

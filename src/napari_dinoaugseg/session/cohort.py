@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from napari_dinoaugseg.case.files import (
 )
 from napari_dinoaugseg.case.matching import is_mask_folder, label_studio, match_masks, split_masks
 from napari_dinoaugseg.case.pictures import survey_pictures
+from napari_dinoaugseg.case.sequences import in_words, without_sequence
 from napari_dinoaugseg.case.tiff import is_stack
 from napari_dinoaugseg.errors import CaseError, Hint, LabelError, OutputError
 
@@ -43,12 +44,35 @@ class Cohort:
     """The cases of a cohort.
 
     Attributes:
-        cases: files and folders for `open_case`, in natural order (a list keeps its own).
+        cases: files and folders for `open_case`, in natural order (a list keeps its own); of several sequences the
+            first one.
         notices: sentences about files that are not cases.
+        files: all sequences of each case that has several, the first one included.
+        names: of these cases, without that of a sequence.
     """
 
     cases: list[Path]
     notices: list[str] = field(default_factory=list)
+    files: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
+    names: Mapping[Path, str] = field(default_factory=dict)
+
+    def __add__(self, other: Cohort) -> Cohort:
+        """The cases of both."""
+        return Cohort(
+            [*self.cases, *other.cases],
+            [*self.notices, *other.notices],
+            {**self.files, **other.files},
+            {**self.names, **other.names},
+        )
+
+    def absolute(self) -> Cohort:
+        """The same with absolute paths, for other processes and machines."""
+        return Cohort(
+            [path.absolute() for path in self.cases],
+            self.notices,
+            {path.absolute(): tuple(file.absolute() for file in files) for path, files in self.files.items()},
+            {path.absolute(): name for path, name in self.names.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -56,19 +80,28 @@ class CohortCase:
     """A case of a cohort and the files of its results.
 
     Attributes:
-        path: the case.
+        path: the case; of several sequences the first one.
         mask: a file, or a folder for pictures.
         report: a JSON file beside the mask.
+        further: the other sequences.
+        title: of a case of several sequences.
     """
 
     path: Path
     mask: Path
     report: Path
+    further: tuple[Path, ...] = ()
+    title: str = ""
 
     @property
     def name(self) -> str:
         """The name of its folder, or of its file without suffix."""
-        return name_of(self.path)
+        return self.title or name_of(self.path)
+
+    @property
+    def source(self) -> Path | list[Path]:
+        """What `open_case` opens."""
+        return [self.path, *self.further] if self.further else self.path
 
 
 def find_cohort(path: Path, *, wanted: bool | None = None, series: str | None = None, out: Path) -> Cohort | None:
@@ -103,7 +136,70 @@ def find_cohort(path: Path, *, wanted: bool | None = None, series: str | None = 
     return inside.cohort(out)
 
 
-def match_labels(folder: Path, cases: Sequence[Path]) -> dict[Path, Path]:
+def find_sequences(folder: Path, names: Sequence[str], out: Path) -> Cohort:
+    """The cases of several sequences in a folder, with the same sequences for all.
+
+    The name of a volume, or of a folder with a DICOM series, ends in that of its sequence: `anna_t1.nii.gz` and
+    `anna_t2.nii.gz` beside each other, nnU-Net's `anna_0000.nii.gz` and `anna_0001.nii.gz`, or in a folder for each
+    patient `t1.nii.gz` and `t2.nii.gz`.
+
+    Args:
+        folder: with the files, or with a folder for each patient.
+        names: of the sequences in order; the first gives the grid.
+        out: of the results; never a case, even inside the folder.
+
+    Raises:
+        CaseError: no such folder, no case in it, a case without one of the sequences, or two files of one.
+    """
+    if not folder.is_dir():
+        msg = f"{folder}: cases of {in_words(names)} are looked for in a folder. Name a folder that holds them."
+        raise CaseError(msg)
+    found: dict[tuple[Path, str], dict[str, Path]] = {}
+    left: list[str] = []
+    for path in _volumes_below(folder, names, out):
+        parts = ((name, without_sequence(name_of(path), name)) for name in names)
+        sequence, name = next(((name, rest) for name, rest in parts if rest is not None), ("", ""))
+        if not sequence:
+            left.append(path.name)
+            continue
+        others = found.setdefault((path.parent, name), {})
+        if sequence in others:
+            msg = f"{path}: {others[sequence].name} is {sequence} of the same case. Keep one of them here."
+            raise CaseError(msg)
+        others[sequence] = path
+    if not found:
+        msg = f"{folder}: no file here ends in {' or '.join(names)}. Name the sequences as the files do."
+        raise CaseError(msg)
+    lacking = [
+        f"{name or parent.name} has no {' and no '.join(missing)}"
+        for (parent, name), there in found.items()
+        if (missing := [each for each in names if each not in there])
+    ]
+    if lacking:
+        msg = f"{folder}: {listed(lacking)}. Every case needs {in_words(names)}; add what is missing, or move it away."
+        raise CaseError(msg)
+    files = {there[names[0]]: tuple(there[name] for name in names) for there in found.values()}
+    titles = {there[names[0]]: name or parent.name for (parent, name), there in found.items()}
+    notices = [f"Left out, for their names end in none of {', '.join(names)}: {listed(left)}."] if left else []
+    return Cohort(sorted(files, key=lambda path: natural_key(titles[path])), notices, files, titles)
+
+
+def _volumes_below(folder: Path, names: Sequence[str], out: Path) -> Iterator[Path]:
+    """The volumes in a folder and its subfolders, and the folders of DICOM that are named as sequences."""
+    for path in sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name)):
+        if is_hidden(path, folder) or is_same(path, out):
+            continue
+        if path.is_file() and suffix_of(path) in _VOLUMES:
+            yield path
+        elif path.is_dir():
+            is_named = any(without_sequence(path.name, name) is not None for name in names)
+            if is_named and any(may_be_dicom(file) for file in files_below(path)):
+                yield path
+            else:
+                yield from _volumes_below(path, names, out)
+
+
+def match_labels(folder: Path, cases: Sequence[Path], names: Mapping[Path, str] | None = None) -> dict[Path, Path]:
     """The label file of each case that has one, found by name.
 
     The labels of `NAME.nii.gz` are `NAME.nii.gz`, `NAME_seg.nii.gz`, … in the folder; those of a folder of pictures are
@@ -112,6 +208,7 @@ def match_labels(folder: Path, cases: Sequence[Path]) -> dict[Path, Path]:
     Args:
         folder: of the labels.
         cases: files and folders; labels of other names are refused.
+        names: of cases that are not called like their files.
 
     Raises:
         LabelError: no such folder, two label files of one case, or labels that belong to no case.
@@ -123,7 +220,7 @@ def match_labels(folder: Path, cases: Sequence[Path]) -> dict[Path, Path]:
     files = [
         path for path in entries if path.is_dir() or suffix_of(path) in _VOLUMES | PICTURE_SUFFIXES | DICOM_SUFFIXES
     ]
-    named = {name_of(path): path for path in cases}
+    named = {(names or {}).get(path) or name_of(path): path for path in cases}
     labels: dict[str, Path] = {}
     for path in sorted(files, key=lambda file: natural_key(file.name)):
         other = labels.setdefault(name_of(path), path)
@@ -148,24 +245,26 @@ def match_labels(folder: Path, cases: Sequence[Path]) -> dict[Path, Path]:
     return taken
 
 
-def place_results(cases: Iterable[Path], out: Path) -> list[CohortCase]:
+def place_results(cases: Cohort | Iterable[Path], out: Path) -> list[CohortCase]:
     """The mask and report of each case: ``NAME.nii.gz`` (``.tif`` for a TIFF stack, a folder for pictures) and
     ``NAME.json``.
 
     Raises:
         OutputError: two cases have the same name.
     """
+    cohort = cases if isinstance(cases, Cohort) else Cohort(list(cases))
     placed: list[CohortCase] = []
     taken: dict[str, Path] = {}
-    for path in cases:
-        mask = out / _mask_name(path)
-        case = CohortCase(path, mask, out / f"{name_of(path)}.json")
-        for target in {name_of(path), mask.name, case.report.name}:
+    for path in cohort.cases:
+        name = cohort.names.get(path, "")
+        mask = out / (f"{name}.nii.gz" if name else _mask_name(path))
+        case = CohortCase(path, mask, out / f"{name or name_of(path)}.json", cohort.files.get(path, ())[1:], name)
+        for target in {case.name, mask.name, case.report.name}:
             # Some file systems ignore case, or normalise accents.
             other = taken.setdefault(unicodedata.normalize("NFC", target).casefold(), path)
             if other is not path:
                 msg = (
-                    f"{path}: its mask would have the same name as that of {other} ({name_of(path)}). "
+                    f"{path}: its mask would have the same name as that of {other} ({case.name}). "
                     "Rename one of them, or predict them into folders of their own."
                 )
                 raise OutputError(msg)

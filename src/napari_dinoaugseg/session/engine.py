@@ -65,7 +65,7 @@ class Engine:
         scales, distances = [], []
         for _, part in case.parts:  # all of a case before the next, which may have to be opened
             scales.append(choose_scales(part, settings.window, settings.scaling))
-            distances.append(neighbour_distance(part.sequence(0), scales[-1][0], settings.context))
+            distances.append(neighbour_distance(next(iter(part.sequences.values())), scales[-1][0], settings.context))
         name = resolve_encoder(settings.encoder, weights=config.weights, device_type=self.device.type, notify=notify)
         if encoder is None or encoder.spec.name != name:
             encoder = read_encoder(name, config.weights, notify)
@@ -220,7 +220,7 @@ class Engine:
             classes=to_plain(used),
             encoder={"name": self.encoder.spec.name, "fingerprint": self.encoder.fingerprint},
             versions={"napari-dinoaugseg": version("napari-dinoaugseg"), "torch": torch.__version__},
-            sequences=self.case.sequences,
+            sequences=tuple(self.case.sequences),
         )
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:

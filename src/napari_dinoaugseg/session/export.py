@@ -118,6 +118,8 @@ def case_facts(case: Case) -> dict[str, Any]:
         "spacing_mm": [case.slice_distance, *spacing] if known and spacing is not None else None,
         "modality": case.modality,
         "colour": case.is_colour,
+        # Their names may come from file names.
+        **({"sequences": len(case.sequences)} if len(case.sequences) > 1 else {}),
     }
 
 

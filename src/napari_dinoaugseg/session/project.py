@@ -36,6 +36,7 @@ from filelock import FileLock, Timeout
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case, MaskOptions, Plane, open_case
 from napari_dinoaugseg.case.recorded import CaseRecord, RecordedCase, require_same
+from napari_dinoaugseg.case.sequences import ONE, in_words, mismatch, same_sequences
 from napari_dinoaugseg.errors import (
     CaseError,
     Hint,
@@ -65,6 +66,8 @@ PROJECT_NAME = "project.json"
 CASE_NAME = "case.json"
 SCHEMA = 1
 """Increase it when the format changes, and keep reading older ones."""
+_SEQUENCES_SCHEMA = 2
+"""Of a case of several sequences, which earlier versions would take for pictures."""
 
 _LARGEST = 256 * 2**20  # bytes of a JSON file
 _DIGITS = 3  # of the number of a case
@@ -78,7 +81,7 @@ class ProjectCase:
         number: from 1; it is never given to another case, and names the case where its own name must not stand.
         name: of its file or folder, for the person.
         path: of its file or folder.
-        files: the chosen files of a list of pictures or DICOM files; empty for a file or folder.
+        files: the files of its sequences, or of a list of pictures or DICOM files; empty for a file or folder.
         plane, series, component, masks, every: how it is opened, as for `open_case`.
         record: what is known of its pixels.
         is_done: whether the person has finished it.
@@ -94,7 +97,7 @@ class ProjectCase:
     path: Path
     record: CaseRecord
     files: tuple[Path, ...] = ()
-    series: str | None = None
+    series: str | tuple[str | None, ...] | None = None
     component: int | None = None
     masks: MaskOptions = field(default_factory=MaskOptions)
     every: int | None = None
@@ -112,7 +115,7 @@ class ProjectCase:
     def to_plain(self, folder: Path) -> dict[str, Any]:
         """As JSON values; ``folder`` is the project's, from which paths are also kept relative."""
         return {
-            "schema": SCHEMA,
+            "schema": _SEQUENCES_SCHEMA if self.record.sequences else SCHEMA,
             "name": self.name,
             "path": str(self.path),
             "relative": _relative(self.path, folder),
@@ -140,8 +143,8 @@ class ProjectCase:
             name=str(values["name"]),
             path=path,
             record=CaseRecord.from_plain(values["record"]),
-            files=tuple(Path(file) for file in values["files"]),
-            series=None if values["series"] is None else str(values["series"]),
+            files=_files_from_plain(values["files"], Path(values["path"]), path),
+            series=_series_from_plain(values["series"]),
             component=None if values["component"] is None else int(values["component"]),
             masks=MaskOptions(**values["masks"]),
             every=None if values.get("every") is None else int(values["every"]),  # older projects have none
@@ -441,13 +444,14 @@ class Project:
         path: Path | Sequence[Path],
         *,
         plane: str | None = None,
-        series: str | None = None,
+        series: str | Sequence[str | None] | None = None,
         component: int | None = None,
         masks: MaskOptions | None = None,
         every: int | None = None,
+        sequences: Sequence[str] = (),
         name: str = "",
     ) -> tuple[ProjectCase, bool]:
-        """Add a case; arguments as for `open_case`. Volumes and pictures cannot be mixed.
+        """Add a case; arguments as for `open_case`. Volumes and pictures cannot be mixed, nor other sequences.
 
         ``name`` is for the person, in place of that of its file or folder, which several series may share.
 
@@ -455,11 +459,21 @@ class Project:
             The case, and whether it is new: the same pixels in the same plane are one case.
 
         Raises:
-            CaseError, SettingsError: it cannot be opened, or is of another kind than the cases of the project.
+            CaseError, SettingsError: it cannot be opened, or is of another kind or has other sequences than the cases
+                of the project.
             OutputError, ProjectError: it cannot be saved.
         """
         self._require_writable()
-        opened = open_case(path, plane=plane, series=series, component=component, masks=masks, every=every)
+        opened = open_case(
+            path,
+            plane=plane,
+            series=series,
+            component=component,
+            masks=masks,
+            every=every,
+            sequences=sequences,
+        )
+        self._require_sequences(opened)
         for notice in opened.notices:
             self._notify(f"{opened.name}: {notice}")
         record = CaseRecord.of(opened)
@@ -476,7 +490,7 @@ class Project:
             path=opened.path.absolute(),
             record=record,
             files=files if len(files) > 1 else (),
-            series=series,
+            series=series if series is None or isinstance(series, str) else tuple(series),
             component=component,
             masks=masks or MaskOptions(),
             every=every,
@@ -490,6 +504,16 @@ class Project:
         self.cases.append(case)
         self._opened = (case.number, opened)
         return case, True
+
+    def _require_sequences(self, opened: Case) -> None:
+        """Raise CaseError unless a case has the sequences of the cases of the project, in the same order."""
+        if not self.cases:
+            return
+        wanted, there = tuple(self.cases[0].record.sequences) or ONE, tuple(opened.sequences)
+        if not same_sequences(there, wanted):
+            has = mismatch(wanted, there, opened.name)
+            msg = f"{opened.path}: the cases of {self.folder.name} have {in_words(wanted)}; {has}."
+            raise CaseError(msg, Hint.SEQUENCES_OF_PROJECT)
 
     def _next_number(self) -> int:
         """A number that no case of the project ever had."""
@@ -520,45 +544,67 @@ class Project:
         if self._opened is not None and self._opened[0] == case.number:
             return self._opened[1]
         self._opened = None  # before the next one is read
-        path = self._located(case)
-        source: Path | list[Path] = list(case.files) if case.files and path == case.path else path
-        opened = self._open(case, source)
-        require_same(opened, case.record, path)
+        path, files = self._located(case)
+        opened = self._open(case, path, files)
         self._opened = (case.number, opened)
         if path != case.path:
             self._notify(f"{case.name} was found at {path}.")
-            case.path, case.files = path, ()
+        if (path, files) != (case.path, case.files):
+            case.path, case.files = path, files
             if self.is_writable:
                 self.save_case(case)
         return opened
 
     @staticmethod
-    def _open(case: ProjectCase, source: Path | Sequence[Path]) -> Case:
-        """Open the file of a case as it was opened when it was added."""
-        return open_case(
-            source,
-            plane=case.record.plane,
+    def _open(case: ProjectCase, path: Path, files: Sequence[Path]) -> Case:
+        """Open a case at a place. Raises CaseError unless it has the same pixels."""
+        record = case.record
+        opened = open_case(
+            list(files) or path,
+            plane=record.plane,
             series=case.series,
             component=case.component,
             masks=case.masks,
             every=case.every,
+            sequences=tuple(record.sequences),
         )
+        require_same(opened, record, path)
+        return opened
 
-    def _located(self, case: ProjectCase) -> Path:
+    def _located(self, case: ProjectCase) -> tuple[Path, tuple[Path, ...]]:
+        """Where a case and its files lie; each sequence is looked for by its own name."""
         if case.path.exists() and all(file.exists() for file in case.files):
-            return case.path
+            return case.path, case.files
+        if case.record.sequences and case.files:
+            found = tuple(file if file.exists() else self._below(file, case) for file in case.files)
+            return found[0], found
+        return self._below(case.path, case), ()
+
+    def _below(self, path: Path, case: ProjectCase) -> Path:
+        """A file or folder of this name below the project. Raises MissingCaseError."""
         for folder, folders, files in os.walk(self.folder):
-            if case.path.name in (*folders, *files):
-                return Path(folder) / case.path.name
-        msg = f"{case.path}: the image of {case.name} is missing. Its labels are safe."
+            if path.name in (*folders, *files):
+                return Path(folder) / path.name
+        msg = f"{path}: the image of {case.name} is missing. Its labels are safe."
         raise MissingCaseError(msg, case.name)
 
     def relocate(self, case: ProjectCase, path: Path) -> None:
-        """Take the file of a case from another place. Raises CaseError unless it has the same pixels."""
+        """Take the file of a case from another place. Raises CaseError unless it has the same pixels.
+
+        Args:
+            case: of the project.
+            path: its file or folder. Of several sequences that of the first one, beside which the others lie under
+                their names, or the folder that holds them all.
+        """
         self._require_writable()
-        opened = self._open(case, path)
-        require_same(opened, case.record, path)
-        case.path, case.files = path.absolute(), ()
+        path = path.absolute()
+        files: tuple[Path, ...] = ()
+        if case.record.sequences and case.files:
+            first, *others = case.files
+            path = path / first.name if (path / first.name).exists() else path
+            files = (path, *(path.parent / other.name for other in others))
+        opened = self._open(case, path, files)
+        case.path, case.files = path, files
         self._opened = (case.number, opened)
         self.save_case(case)
 
@@ -977,7 +1023,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         msg = f"{path}: this is not a file of a project. Restore it from a copy of the project."
         raise ProjectError(msg)
-    if isinstance(values.get("schema"), int) and values["schema"] > SCHEMA:
+    newest = _SEQUENCES_SCHEMA if path.name == CASE_NAME else SCHEMA
+    if isinstance(values.get("schema"), int) and values["schema"] > newest:
         msg = (
             f"{path}: a newer version of napari-dinoaugseg saved this project. Update the program; nothing was changed."
         )
@@ -1015,6 +1062,23 @@ def content_digest(path: Path) -> str:
     except OSError as error:
         msg = f"{path}: the labels cannot be read ({disk.reason(error)}). Check the path."
         raise LabelError(msg) from error
+
+
+def _series_from_plain(value: Any) -> str | tuple[str | None, ...] | None:
+    if isinstance(value, list):
+        return tuple(None if entry is None else str(entry) for entry in value)
+    return None if value is None else str(value)
+
+
+def _files_from_plain(values: Sequence[str], before: Path, now: Path) -> tuple[Path, ...]:
+    """The files of a case; those that lay beside its path have moved with it."""
+    files = [Path(value) for value in values]
+    if before == now:
+        return tuple(files)
+    moved = [
+        now.parent / file.relative_to(before.parent) if file.is_relative_to(before.parent) else file for file in files
+    ]
+    return tuple(there if there.exists() else file for there, file in zip(moved, files, strict=True))
 
 
 def _relative(path: Path, folder: Path) -> str | None:

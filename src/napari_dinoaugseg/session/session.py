@@ -762,9 +762,10 @@ def write_mask(case: Case, path: Path, masks: MaskOf, classes: Iterable[LabelCla
 
 def require_sequences(checkpoint: Checkpoint, path: Path, case: Case) -> None:
     """Raise CheckpointError unless a model was trained with the sequences of a case, in the same order."""
-    if same_sequences(checkpoint.sequences, case.sequences):
+    there = tuple(case.sequences)
+    if same_sequences(checkpoint.sequences, there):
         return
-    trained, has = in_words(checkpoint.sequences), mismatch(checkpoint.sequences, case.sequences, case.name)
+    trained, has = in_words(checkpoint.sequences), mismatch(checkpoint.sequences, there, case.name)
     msg = f"{path}: the model was trained with {trained}; {has}."
     raise CheckpointError(msg, Hint.SEQUENCES_OF_MODEL)
 
