@@ -207,7 +207,7 @@ def test_what_cannot_be_a_sequence_is_refused_by_its_reason(tmp_path):
 
     first, second = write_sequences(tmp_path)
     moving = write_volume(tmp_path / "anna_dyn.nii.gz", np.zeros((*SHAPE, 3), np.int16))
-    assert "dyn holds 3 volumes, and a further sequence is one" in refusal(first, moving)
+    assert "anna_dyn holds 3 volumes, and a further sequence is one" in refusal(first, moving)
     colours = np.zeros(SHAPE, [(name, "u1") for name in "RGB"])
     colour = tmp_path / "anna_rgb.nii.gz"
     nib.save(nib.Nifti1Image(colours, AFFINE), colour)
@@ -215,7 +215,7 @@ def test_what_cannot_be_a_sequence_is_refused_by_its_reason(tmp_path):
     assert "t1 is in colour" in refusal(colour, first, sequences=("t1", "x"))
     picture = tmp_path / "anna_photo.png"
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(picture)
-    assert "photo consists of pictures" in refusal(first, picture)
+    assert "anna_photo consists of pictures" in refusal(first, picture)
     assert "there is no such file" in refusal(first, tmp_path / "anna_flair.nii.gz")
     assert open_case([moving, second], component=1).n_slices == SHAPE[2]  # of the first one it can be chosen
 

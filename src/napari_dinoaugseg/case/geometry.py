@@ -425,6 +425,7 @@ class Voxels:
         slope: value = stored * slope + intercept.
         intercept: see `slope`.
         modality: "CT", "MR"... if the file gives it.
+        description: of a DICOM series; may be empty.
         header: the original header, for the writer of the same format.
         form: the part of the header that `grid` comes from, for messages.
         other_grids: other readings of the same header by name: programs differ if it contradicts itself.
@@ -444,6 +445,7 @@ class Voxels:
     slope: float = 1.0
     intercept: float = 0.0
     modality: str | None = None
+    description: str = ""
     header: Any = None
     form: str = "geometry"
     other_grids: list[tuple[str, Grid]] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from napari_dinoaugseg.case.files import (
     counted,
     each_folder,
     endings_of,
+    folded,
     is_dicom,
     is_hidden,
     listed,
@@ -34,7 +36,7 @@ from napari_dinoaugseg.case.pictures import PictureCase, survey_pictures
 from napari_dinoaugseg.case.sequences import check_names, sequence_names, shared_name
 from napari_dinoaugseg.case.tiff import is_stack
 from napari_dinoaugseg.case.video import video_case
-from napari_dinoaugseg.case.volume import VolumeCase, join_sequences
+from napari_dinoaugseg.case.volume import VolumeCase, join_sequences, series_description
 from napari_dinoaugseg.case.volume_files import read_volume_file
 from napari_dinoaugseg.errors import CaseError, SettingsError, SeveralVolumesError
 
@@ -125,11 +127,9 @@ def _open_sequences(
     if len(files) < 2 or len(files) != len(several):
         msg = f"{files[0]}: {counted(len(several), 'series')} cannot be taken from {counted(len(files), 'place')}."
         raise CaseError(msg)
-    own = [text or name_of(file) for file, text in zip(files, several, strict=True)]
-    called = check_names(names or (own if any(several) else sequence_names(files)), files)
     cases: list[VolumeCase] = []
     for file, chosen in zip(files, several, strict=True):
-        name = called[len(cases)]
+        name = name_of(file)
         try:
             case = _open_one(file, plane if not cases else None, chosen, component if not cases else None, None)
         except SeveralVolumesError as error:
@@ -142,7 +142,15 @@ def _open_sequences(
             msg = f"{file}: {name} consists of {what}, and only volumes are sequences of one case. Open it by itself."
             raise CaseError(msg)
         cases.append(case)
+    called = check_names(names or _own_names(files, several, cases), files)
     return join_sequences(cases, called, shared_name(files, called))
+
+
+def _own_names(files: Sequence[Path], series: Sequence[str | None], cases: Sequence[VolumeCase]) -> tuple[str, ...]:
+    """Return the names of sequences by their DICOM series, or else by their files."""
+    chosen = [text if text and re.search(r"[^\d.]", text) else "" for text in series]  # not a UID
+    named = tuple(text or series_description(case) for text, case in zip(chosen, cases, strict=True))
+    return named if all(named) and len({folded(name) for name in named}) == len(named) else sequence_names(files)
 
 
 def _plane(plane: Plane | str | None) -> Plane | None:

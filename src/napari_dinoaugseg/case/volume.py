@@ -396,6 +396,11 @@ def join_sequences(cases: Sequence[VolumeCase], names: Sequence[str], name: str 
     return joined
 
 
+def series_description(case: VolumeCase) -> str:
+    """Return the description of the DICOM series of a volume; empty for other files, and where there is none."""
+    return case._voxels.description
+
+
 def _placed(case: VolumeCase, first: VolumeCase, names: tuple[str, str]) -> VolumeCase:
     """Return a volume on the grid of another one, sliced along the same plane."""
     voxels, is_resampled = onto_grid(case._voxels, first._voxels, names)

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QLabel,
     QLineEdit,
+    QMenu,
     QToolButton,
     QWidget,
 )
@@ -104,6 +105,13 @@ class CaseSection(QWidget):
             "Train section",
         )
         self.window_choice.activated.connect(self._choose_window)
+        self.sequence = choice([], tooltip("The sequence in view; the model learns from all of them", "next_sequence"))
+        self.sequence.activated.connect(self._choose_sequence)
+        self.sequence_button = button(
+            "Add a sequence…",
+            "Another sequence of this patient (T2 beside T1, PET beside CT), from which the model learns as well",
+            self._offer_sequences,
+        )
         self.device = choice(
             ["auto", "cpu", "cuda", "mps"], "The device that computes; auto takes the fastest available"
         )
@@ -125,6 +133,7 @@ class CaseSection(QWidget):
         form = QFormLayout()
         form.setSpacing(4)
         form.addRow("Plane", row(self.plane, self.planes_button, stretch=0))
+        form.addRow("Sequence", row(self.sequence, self.sequence_button, stretch=0))
         form.addRow("Window", self.window_choice)
         form.addRow("Encoder", self.encoder)
         form.addRow("Compute on", self.machine)
@@ -155,6 +164,8 @@ class CaseSection(QWidget):
         self.window_choice.setEnabled(session is None or not session.case.is_colour)
         is_volume = session is not None and session.case.kind == "volume"
         self.plane.setEnabled(idle and is_volume)
+        self.sequence_button.setEnabled(idle and is_volume and controller.project.held is None)
+        self._show_sequences()
         self._show_planes()
         if session is None:
             self.facts.setText("No case is open.")
@@ -174,6 +185,16 @@ class CaseSection(QWidget):
         self.facts.setText(text + ".")
         self.notes.setText("\n".join(f"Note: {as_sentence(in_words(notice))}" for notice in case.notices))
         self.notes.setVisible(bool(case.notices))
+
+    def _show_sequences(self) -> None:
+        """List the sequences, and select the one in view."""
+        sequences = self.controller.sequences
+        names = list(sequences.names) if len(sequences.names) > 1 else []
+        if [self.sequence.itemText(number) for number in range(self.sequence.count())] != names:
+            quietly(self.sequence, self.sequence.clear)
+            quietly(self.sequence, lambda: self.sequence.addItems(names))
+        quietly(self.sequence, lambda: self.sequence.setCurrentIndex(sequences.number))
+        self.sequence.setEnabled(bool(names))
 
     def _show_planes(self) -> None:
         """Show whether the three planes are open, or why the case has none."""
@@ -215,27 +236,50 @@ class CaseSection(QWidget):
 
         FindDialog(self.controller, self, self.controller.cases.open_path).open()
 
+    def _offer_sequences(self) -> None:
+        """Ask whether the sequence is a file or a folder, below the button."""
+        menu = QMenu(self)
+        menu.addAction("From a file…", self._add_file)
+        menu.addAction("From a folder with a DICOM series…", self._add_folder)
+        menu.popup(self.sequence_button.mapToGlobal(self.sequence_button.rect().bottomLeft()))
+
+    def _add_file(self) -> None:
+        path = ask_for_file(self, "case", "Open a further sequence of this patient", FILES)
+        if path is not None:
+            self.controller.cases.add_sequence(path)
+
+    def _add_folder(self) -> None:
+        path = ask_for_folder(self, "case", "Open a folder with a DICOM series of this patient")
+        if path is not None:
+            self.controller.cases.add_sequence(path)
+
     def _open_sample(self) -> None:
         self.controller.cases.open_sample()
 
-    def _choose(self, path: str | Path, error: Exception, chosen: Mapping[str, Any]) -> None:
+    def _choose(self, path: str | Path | list[Path], error: Exception, chosen: Mapping[str, Any]) -> None:
         """Ask which of several series, volumes or frames to open; a chosen series may in turn hold several volumes."""
         option: str
-        choice: str | int | None
+        choice: Any
         if isinstance(error, SeveralSeriesError):
             option, choice = "series", ask_for_series(self, error.series)
         elif isinstance(error, LongVideoError):
             option, choice = "every", ask_for_frames(self, error.count)
         else:
             option, choice = "component", ask_for_volume(self, getattr(error, "count", 1))
-        if choice is not None:
-            self.controller.cases.open_path(path, **{**chosen, option: choice})
+        if choice is None:
+            return
+        if isinstance(path, list) and option == "series":  # of the sequence that was added last
+            choice = [*chosen["series"][:-1], choice]
+        self.controller.cases.open_path(path, **{**chosen, option: choice})
 
     # --- choosing ---------------------------------------------------------------------------------------------------
 
     def _choose_plane(self) -> None:
         self.controller.cases.change_plane(Plane(self.plane.currentText()))
         self.refresh()
+
+    def _choose_sequence(self, number: int) -> None:
+        self.controller.sequences.show(number)
 
     def _choose_device(self, *_: object) -> None:
         self.controller.setup.use_device(self.device.currentText())
@@ -244,7 +288,8 @@ class CaseSection(QWidget):
         chosen = self.window_choice.currentText()
         if chosen == _OWN:
             session = self.controller.session
-            low, high = session.case.intensity_range() if session is not None else (0.0, 255.0)
+            shown = self.controller.sequences.in_view(session.case) if session is not None else None
+            low, high = shown.intensity_range() if shown is not None else (0.0, 255.0)
             chosen = ask_for_window(self, low, high) or self.controller.view.window
         self.controller.view.look_through(chosen)
         self.refresh()

@@ -33,7 +33,8 @@ class Cases:
 
     Attributes:
         offer: an image that was added to the viewer and could be annotated; None if there is none.
-        options: `series`, `component` and `every` with which the open case was opened.
+        options: `series`, `component`, `every` and names of sequences with which the open case was opened.
+        source: the path with which it was opened, or those of its sequences; None if it came from a layer or a project.
     """
 
     choice_needed = Signal(object, object, object)  # path, the error that asks for a choice, options so far
@@ -42,6 +43,7 @@ class Cases:
         self.controller = controller
         self.offer: Image | None = None
         self.options: dict[str, Any] = {}
+        self.source: Path | list[Path] | None = None
         layers = controller.viewer.layers
         layers.events.inserted.connect(self._on_inserted)
         layers.events.removed.connect(self._on_removed)
@@ -51,8 +53,8 @@ class Cases:
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    def open_path(self, path: str | Path, *, background: bool = True, **options: Any) -> None:
-        """Open a file, a DICOM folder or a folder of pictures.
+    def open_path(self, path: str | Path | list[Path], *, background: bool = True, **options: Any) -> None:
+        """Open a file, a DICOM folder or a folder of pictures, or the sequences of one case.
 
         Args:
             path: what to open.
@@ -66,10 +68,47 @@ class Cases:
             else:
                 self.controller.show_error(error)
 
-        def then(_: Case) -> None:
+        def then(case: Case) -> None:
             self.options = {name: value for name, value in options.items() if name != "plane"}
+            self.source = path if isinstance(path, list) else Path(path)
+            if isinstance(path, list):
+                self.options["sequences"] = tuple(case.sequences)
 
-        self._open(Path(path).name, lambda: open_case(path, **options), background=background, failed=failed, then=then)
+        name = Path(path[0] if isinstance(path, list) else path).name
+        self._open(name, lambda: open_case(path, **options), background=background, failed=failed, then=then)
+
+    @guarded
+    def add_sequence(self, path: Path, *, background: bool = True) -> None:
+        """Open the case again with a further sequence; only while nothing is labelled or measured.
+
+        Raises:
+            CaseError: the case cannot have another one now.
+        """
+        controller, session = self.controller, self.controller.session
+        if session is None:
+            msg = "Open the first sequence of the case first; it gives the grid of the mask."
+            raise CaseError(msg)
+        if controller.project.held is not None:
+            msg = "The sequences of a case in a project are fixed. Open the case by itself, with all its sequences."
+            raise CaseError(msg)
+        source = session.case.path if self.source is None and session.case.path.exists() else self.source
+        if source is None or session.case.kind != "volume":
+            msg = f"{session.case.name}: a sequence is added to a volume that was opened from its file or folder."
+            raise CaseError(msg)
+        controller.flush()
+        if session.labels.labelled or session.measures:
+            msg = "Sequences cannot be added any more: slices are labelled or measured. Add them before that."
+            raise CaseError(msg)
+        files = [*source, path] if isinstance(source, list) else [source, path]
+        series = self.options.get("series")
+        chosen = [series] if series is None or isinstance(series, str) else list(series)
+        self.open_path(
+            files,
+            background=background,
+            series=[*chosen, None],
+            component=self.options.get("component"),
+            plane=session.case.plane,
+        )
 
     def open_sample(self) -> None:
         """Open the brain case that comes with the plugin, with its classes."""
@@ -168,7 +207,7 @@ class Cases:
         setup.settings = setup.settings.with_changes(window=window)
         session = setup.new_session(case)
         session.labels.add_class()
-        self.options = {}
+        self.options, self.source = {}, None
         self._begin(session, image, window, spare=spare_layers(controller.layers) if image is None else None)
         controller.project.leave_for(case)
         controller.saving.keep(session)
@@ -216,10 +255,11 @@ class Cases:
         if controller.session.measures:
             msg = "The plane cannot change any more: slices are measured. Remove the measures first (Measure section)."
             raise CaseError(msg)
-        case, options = case_in_plane(controller.session.case, plane), self.options
-        window = controller.view.window
+        case, options, source = case_in_plane(controller.session.case, plane), self.options, self.source
+        window = controller.sequences.first_window
+        controller.sequences.show(0)
         self.begin(case, image=None if spare_layers(controller.layers) is not None else self._image_for(plane))
-        self.options = options
+        self.options, self.source = options, source
         controller.view.look_through(window)
 
     def _begin(

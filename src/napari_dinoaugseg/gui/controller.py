@@ -23,6 +23,7 @@ from napari_dinoaugseg.gui.project import ProjectWork
 from napari_dinoaugseg.gui.reading import Reading
 from napari_dinoaugseg.gui.ruler import Ruler
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
+from napari_dinoaugseg.gui.sequences import Sequences
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.smart import SmartScribble
 from napari_dinoaugseg.gui.surfaces import Surfaces
@@ -60,6 +61,7 @@ class Controller:
         view: the slice in view and its intensity window.
         labels: actions on labels and classes.
         tools: the tool in use.
+        sequences: which sequence of the case is in view.
         windowing: the intensity window under the hand.
         surfaces: the classes in three dimensions.
         judging: how predictions are drawn against the image.
@@ -107,6 +109,7 @@ class Controller:
         self.view = View(self)
         self.labels = Labelling(self)
         self.tools = Tools(self)
+        self.sequences = Sequences(self)
         self.windowing = WindowDrag(self)
         self.surfaces = Surfaces(self)
         self.judging = Judging(self)
@@ -122,6 +125,7 @@ class Controller:
         self.live = LiveWork(self)
         self.smart = SmartScribble(self)
         self.followers: list[Follower] = [
+            self.sequences,  # before those that read the one in view
             self.saving,
             self.project,
             self.live,

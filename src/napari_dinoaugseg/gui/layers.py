@@ -162,6 +162,7 @@ class CaseLayers:
         self._shape = stack_shape(self.case)
         self.image: Image | None = image
         self.window = window  # a name or "low,high"
+        self._in_view: Case = self.case  # or one of its sequences
         self._showing_window = False
         self.prediction: Labels | None = None
         self.confidence: Image | None = None
@@ -246,8 +247,8 @@ class CaseLayers:
             self.viewer.reset_view()
 
     def _make_image(self) -> Image:
-        data, rgb, scale, units = display_of(self.case)
-        window = None if rgb else window_of(self.case, self.window)
+        data, rgb, scale, units = display_of(self._in_view)
+        window = None if rgb else window_of(self._in_view, self.window)
         if self._spare is not None and self._spare.image.rgb == rgb:
             image = self._spare.image
             _renew(image, data, self.case, {"scale": scale, "units": units})
@@ -450,16 +451,31 @@ class CaseLayers:
             if layer is not None:
                 layer.colormap = colours
 
-    def show_window(self, name: str) -> None:
-        """Show the image in an intensity window. Raises SettingsError if the window is unknown."""
-        limits = window_of(self.case, name)
+    def show_window(self, name: str, sequence: Case | None = None) -> None:
+        """Show the image in an intensity window.
+
+        Args:
+            name: of the window.
+            sequence: of the case, to be shown from now on; None = the one that is.
+
+        Raises:
+            SettingsError: the window is unknown.
+        """
+        shown = sequence or self._in_view
+        limits = window_of(shown, name)
         self.window = name
-        if self.image is not None and not self.image.rgb and limits is not None:
-            self._showing_window = True
-            try:
-                self.image.contrast_limits = limits
-            finally:
-                self._showing_window = False
+        if self.image is None or self.image.rgb or limits is None:
+            self._in_view = shown
+            return
+        self._showing_window = True
+        try:
+            if shown is not self._in_view:
+                self._in_view = shown
+                self.image.data = display_of(shown)[0]
+                self.image.reset_contrast_limits_range()
+            self.image.contrast_limits = limits
+        finally:
+            self._showing_window = False
 
     def _on_contrast(self) -> None:
         if self.image is not None and not self._showing_window:

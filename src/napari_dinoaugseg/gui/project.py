@@ -310,7 +310,8 @@ class ProjectWork(QObject):
         controller = self.controller
         session = self._alone(folder)
         settings, config = controller.setup.settings, controller.setup.compute_config
-        path, options = session.case.path, {**controller.cases.options, "plane": session.case.plane}
+        path, options = controller.cases.source or session.case.path, dict(controller.cases.options)
+        options["plane"] = session.case.plane
         notify = controller.jobs.notify_later
 
         def work() -> tuple[Opened, ProjectCase]:
@@ -318,7 +319,7 @@ class ProjectWork(QObject):
             try:
                 case, _ = project.add(path, **options)
                 if case.record.fingerprint != session.case.fingerprint:
-                    msg = f"{path}: the file was changed since it was opened. Open it again."
+                    msg = f"{case.path}: the file was changed since it was opened. Open it again."
                     raise CaseError(msg)
                 if case.record.kind == "volume":
                     project.plane = case.record.plane  # other cases are sliced alike

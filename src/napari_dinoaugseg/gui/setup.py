@@ -199,8 +199,13 @@ class Setup:
         if controller.jobs.busy:
             msg = "Settings cannot be changed while work is running. Press Stop first."
             raise CaseError(msg)
-        windows = (self.settings.window, view.window)
-        if controller.layers is not None and settings.window not in windows and view.is_what_the_model_sees:
+        windows, in_other = (self.settings.window, view.window), controller.sequences.number > 0
+        if (
+            controller.layers is not None
+            and settings.window not in windows
+            and view.is_what_the_model_sees
+            and not in_other
+        ):
             controller.layers.show_window(settings.window)
             view.window = settings.window
             controller.touch(Change.WINDOW)

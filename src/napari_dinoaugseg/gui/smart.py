@@ -21,6 +21,7 @@ from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.session.proposal import has_background, has_class, propose, unit_image
 
 if TYPE_CHECKING:
+    from napari_dinoaugseg.case import Case
     from napari_dinoaugseg.gui.controller import Controller
     from napari_dinoaugseg.gui.layers import CaseLayers
     from napari_dinoaugseg.session.labels import Labels, Strokes
@@ -48,6 +49,7 @@ class _Task:
     """
 
     session: Session
+    case: Case
     index: int
     labels: Labels | None
     window: str
@@ -58,6 +60,7 @@ class _Task:
         return (
             other is not None
             and self.session is other.session
+            and self.case is other.case
             and self.index == other.index
             and self.labels is other.labels
             and self.window == other.window
@@ -228,7 +231,8 @@ class SmartScribble(QObject):
             return None
         if not (has_background(strokes) and has_class(strokes)):
             return None
-        return _Task(session, index, labels.manual, controller.view.window, strokes)
+        case = controller.sequences.in_view(session.case)
+        return _Task(session, case, index, labels.manual, controller.view.window, strokes)
 
     def _is_dropped(self, index: int, labels: Labels | None) -> bool:
         return index in self._dropped and self._dropped[index] is labels
@@ -255,7 +259,7 @@ class SmartScribble(QObject):
         def work() -> None:
             result: Labels | Exception | None
             try:
-                result = propose(unit_image(task.session.case, task.index, task.window), task.strokes)
+                result = propose(unit_image(task.case, task.index, task.window), task.strokes)
             except Exception as error:  # shown by the GUI thread
                 result = error
             try:

@@ -119,10 +119,13 @@ class View:
         self._take_window(f"{low:g},{high:g}")
 
     def _take_window(self, window: str) -> None:
-        """Record the window in which the image is now shown, and train with it while there is no model."""
+        """Record the window in which the image is now shown, and train with it while there is no model.
+
+        The setting is that of the first sequence; the model sees each other one in a window of its own.
+        """
         self.window = window
         setup = self.controller.setup
-        if self.is_what_the_model_sees and window != setup.settings.window:
+        if self.is_what_the_model_sees and not self.controller.sequences.number and window != setup.settings.window:
             setup.change(window=window)
         self.controller.touch(Change.WINDOW)
 

@@ -360,6 +360,7 @@ def _read_series(found: Found, series: str | None, component: int | None) -> Vox
             slope=slope,
             intercept=intercept,
             modality=text(first.facts, "Modality") or None,
+            description=chosen.description,
             header=source_of(volume.slices, placed=volume.grid.known, at_one_place=volume.at_one_place),
             notices=list(dict.fromkeys(notices)),
         )

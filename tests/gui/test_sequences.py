@@ -1,0 +1,181 @@
+"""Several sequences of one case in the window: added by a button, seen in turn with a key, each in its own window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QMenu
+
+from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.gui.canvas import canvas_widget
+from napari_dinoaugseg.gui.reading import SLICE_LABEL
+from napari_dinoaugseg.session.project import Project
+from napari_dinoaugseg.session.store import saved_sessions
+from tests.gui.conftest import dice, paint, settle, train, wait_idle
+from tests.sequences import LABELLED, NAMES, sequence_voxels, truth_voxels, write_sequences, write_volume
+
+pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """T2 is a hundred times as bright as T1, so that one window does not show both."""
+    first, second = write_sequences(tmp_path)
+    return first, write_volume(second, (sequence_voxels("t2").astype(np.float32) * 100))
+
+
+@pytest.fixture
+def add(panel, controller, qtbot, monkeypatch):
+    """Press 'Add a sequence…', and choose a file in the menu and in the dialog."""
+
+    def chosen(path) -> None:
+        monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (str(path), ""))
+        qtbot.mouseClick(panel.case.sequence_button, Qt.MouseButton.LeftButton)
+        menu = next(m for m in panel.case.findChildren(QMenu) if m.isVisible())
+        qtbot.keyClick(menu, Qt.Key.Key_Down)
+        qtbot.keyClick(menu, Qt.Key.Key_Return)
+        wait_idle(qtbot, controller)
+
+    return chosen
+
+
+@pytest.fixture
+def both(controller, panel, files, add):
+    """Both sequences, the second one added in the panel."""
+    controller.cases.open_path(files[0], background=False, plane="axial")
+    settle()
+    add(files[1])
+    return controller.session.case
+
+
+def press(controller, qtbot, key, modifier=Qt.KeyboardModifier.NoModifier) -> None:
+    qtbot.keyClick(controller.viewer.window._qt_viewer.canvas.native, key, modifier)
+    settle()
+
+
+def on_canvas(controller) -> str:
+    label = canvas_widget(controller.viewer).findChild(QLabel, SLICE_LABEL)
+    return label.text()
+
+
+def shown(controller) -> np.ndarray:
+    layers = controller.layers
+    return np.moveaxis(np.asarray(layers.image.data), layers.axis, 0)[controller.current_slice]
+
+
+def test_a_sequence_is_added_and_one_key_goes_through_them(controller, panel, both, qtbot, failed):
+    assert tuple(both.sequences) == NAMES
+    assert [panel.case.sequence.itemText(n) for n in range(panel.case.sequence.count())] == list(NAMES)
+    image, slices = controller.layers.image, {name: each.slice(8) for name, each in both.sequences.items()}
+    assert controller.current_slice == 8
+    for name in ("t1", "t2", "t1"):
+        assert np.array_equal(shown(controller), slices[name])
+        assert on_canvas(controller) == f"{name}   slice 9 of 16"
+        assert panel.case.sequence.currentText() == name
+        assert controller.layers.image is image
+        press(controller, qtbot, Qt.Key.Key_E)
+    press(controller, qtbot, Qt.Key.Key_E, Qt.KeyboardModifier.ShiftModifier)
+    assert on_canvas(controller).startswith("t1")
+    panel.case.sequence.setCurrentIndex(1)
+    panel.case.sequence.activated.emit(1)
+    assert np.array_equal(shown(controller), slices["t2"])
+    assert failed == []
+
+
+def test_each_sequence_has_a_window_of_its_own_and_the_first_ones_is_that_of_the_training(controller, both, qtbot):
+    image, trained_with = controller.layers.image, controller.setup.settings.window
+    controller.view.look_through("0,500")
+    assert controller.setup.settings.window == "0,500"
+    press(controller, qtbot, Qt.Key.Key_E)
+    low, high = image.contrast_limits
+    assert high > 20_000  # not black
+    image.contrast_limits = (1000, 40_000)  # as napari's slider does
+    settle()
+    assert controller.setup.settings.window == "0,500"
+    press(controller, qtbot, Qt.Key.Key_E)
+    assert tuple(image.contrast_limits) == (0, 500)
+    press(controller, qtbot, Qt.Key.Key_E)
+    assert tuple(image.contrast_limits) == (1000, 40_000)
+    assert trained_with == "auto"
+    assert low < high
+
+
+def test_the_smart_brush_reads_the_sequence_in_view(controller, both, qtbot):
+    rules = controller.paint_rules
+    for name in NAMES:
+        assert controller.sequences.name == name
+        stroke = rules._on_press(controller.viewer, None)
+        next(stroke)
+        assert np.array_equal(rules._stroke.picture(8), both.sequences[name].slice(8))
+        stroke.close()
+        press(controller, qtbot, Qt.Key.Key_E)
+
+
+def test_a_case_of_one_has_nothing_to_go_through_and_says_how_to_add(controller, files, qtbot, said):
+    controller.cases.open_path(files[0], background=False, plane="axial")
+    settle()
+    press(controller, qtbot, Qt.Key.Key_E)
+    assert any("Add a sequence…" in text for text in said)
+    assert on_canvas(controller) == "slice 9 of 16"
+
+
+def test_sequences_are_added_before_labels(controller, files, add, failed):
+    controller.cases.open_path(files[0], background=False, plane="axial")
+    settle()
+    truth = controller.session.case.to_slices(truth_voxels())
+    paint(controller, truth, [4])
+    add(files[1])
+    assert len(controller.session.case.sequences) == 1
+    assert "cannot be added any more" in failed[-1]
+    assert controller.session.labels.labelled == [4]
+
+
+def test_a_file_that_is_no_sequence_leaves_the_case_as_it_is(controller, files, add, failed, tmp_path):
+    controller.cases.open_path(files[0], background=False, plane="axial")
+    settle()
+    far = np.diag([1.0, 1, 1, 1])
+    far[:3, 3] = 9000
+    before = controller.session
+    add(write_volume(tmp_path / "anna_far.nii.gz", np.zeros((5, 5, 5), np.int16), far))
+    assert "no part of far lies on t1" in failed[-1]
+    assert controller.session is before
+
+
+@pytest.mark.slow
+def test_the_whole_loop_with_two_sequences(controller, panel, both, export, tmp_path, qtbot, files):
+    """Label, train, look in both, export, close, and go on where it stopped; then as a project."""
+    truth = both.to_slices(truth_voxels())
+    controller.labels.add_class("second", 3)
+    press(controller, qtbot, Qt.Key.Key_E)  # what is in view does not change what is learned
+    paint(controller, truth, LABELLED)
+    train(qtbot, controller)
+    left = [i for i in range(16) if i not in LABELLED]
+    found = np.stack([controller.session.labels.predicted(i) for i in left])
+    assert min(dice(found == n, truth[left] == n) for n in (1, 3)) > 0.8
+    export(tmp_path / "mask.nii.gz")
+    assert open_case(tmp_path / "mask.nii.gz").grid.affine.tolist() == both.grid.affine.tolist()
+    controller.project.make(tmp_path / "project")
+    wait_idle(qtbot, controller)
+    assert tuple(controller.project.current.cases[0].record.sequences) == NAMES
+    assert controller.project.current.cases[0].files == tuple(files)
+    assert tuple(controller.session.case.sequences) == NAMES
+    controller.cases.close()
+    with Project(tmp_path / "project") as project:
+        assert project.status(project.cases[0]).n_manual == len(LABELLED)
+        assert project.model.sequences == NAMES
+    assert len(saved_sessions(both.fingerprint)) == 1
+    assert saved_sessions(open_case(files[0], plane="axial").fingerprint) == []
+
+
+@pytest.mark.slow
+def test_the_three_planes_show_the_sequence_in_view(controller, both, qtbot):
+    controller.planes.switch(True)
+    QApplication.processEvents()
+    press(controller, qtbot, Qt.Key.Key_E)
+    qtbot.wait(200)
+    for view in controller.planes.views:
+        images = [layer for layer in view.model.layers if layer.name == controller.layers.image.name]
+        assert np.array_equal(np.asarray(images[0].data), np.asarray(both.sequences["t2"].display))
+        assert tuple(images[0].contrast_limits) == tuple(controller.layers.image.contrast_limits)
+    controller.planes.switch(False)
