@@ -2,6 +2,7 @@
 
     python -m benchmarks.memory                      # 512 x 512 x 1000, as the command works
     python -m benchmarks.memory --slices 300         # and what 1,000 slices would take
+    python -m benchmarks.memory --sequences 2        # as a case of two sequences
     xvfb-run python -m benchmarks.memory --panel     # with napari's layers
 
 The volume is made up. ``peak`` is the largest resident memory in a stage, ``own`` the part of what is resident at its
@@ -64,10 +65,10 @@ class Meter:
         print(f"{name:<12} {last.seconds:>7.1f} s   peak {last.peak / 1e9:>6.2f} GB   own {last.own / 1e9:>6.2f} GB")
 
 
-def write_volume(path: Path, slices: int) -> None:
+def write_volume(path: Path, slices: int, seed: int = 0) -> Path:
     """A noisy volume with a bright column, written slice by slice."""
     rows, columns = np.indices((SIDE, SIDE))
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     header = nib.Nifti1Header()
     header.set_data_dtype(np.int16)
     header.set_data_shape((SIDE, SIDE, slices))
@@ -81,6 +82,7 @@ def write_volume(path: Path, slices: int) -> None:
             image = random.integers(-60, 60, (SIDE, SIDE), dtype=np.int16)
             image[disc(rows, columns, index)] += 250
             file.write(image.tobytes(order="F"))
+    return path
 
 
 def disc(rows: np.ndarray, columns: np.ndarray, index: int) -> np.ndarray:
@@ -93,7 +95,9 @@ def column(index: int) -> np.ndarray:
     return disc(columns, rows, index).astype(np.uint16)
 
 
-def headless(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[], None], Callable[[], None]]:
+def headless(
+    image: Path | list[Path], meter: Meter, settings: Any
+) -> tuple[Any, Callable[[], None], Callable[[], None]]:
     from napari_dinoaugseg.case import open_case
     from napari_dinoaugseg.session.compute import ComputeConfig
     from napari_dinoaugseg.session.session import Session
@@ -103,7 +107,9 @@ def headless(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[]
     return session, lambda: None, lambda: None
 
 
-def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[[], None], Callable[[], None]]:
+def with_panel(
+    image: Path | list[Path], meter: Meter, settings: Any
+) -> tuple[Any, Callable[[], None], Callable[[], None]]:
     import napari
     from qtpy.QtWidgets import QApplication
 
@@ -128,12 +134,12 @@ def with_panel(image: Path, meter: Meter, settings: Any) -> tuple[Any, Callable[
     return panel.controller.session, show, viewer.close
 
 
-def measure(folder: Path, slices: int, size: int, *, panel: bool) -> list[Stage]:
+def measure(folder: Path, slices: int, size: int, sequences: int, *, panel: bool) -> list[Stage]:
     from napari_dinoaugseg.learning.settings import Settings
     from napari_dinoaugseg.session.local import engine_class
 
-    image = folder / "volume.nii"
-    write_volume(image, slices)
+    files = [write_volume(folder / f"volume_{number}.nii", slices, number) for number in range(sequences)]
+    image = files[0] if sequences == 1 else files
     meter = Meter()
     with meter.stage("libraries"):
         engine_class()
@@ -166,28 +172,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", type=int, default=ASKED)
     parser.add_argument("--input-size", type=int, default=256)
+    parser.add_argument("--sequences", type=int, default=1, help="volumes that form one case")
     parser.add_argument("--panel", action="store_true", help="open the case in napari's panel")
     parser.add_argument("--alone", action="store_true", help="do not reckon how much more slices would take")
     options = parser.parse_args()
     available = psutil.virtual_memory().available
     print(
-        f"{SIDE} x {SIDE} x {options.slices} int16, inputs of {options.input_size}; {available / 1e9:.1f} GB are free"
+        f"{SIDE} x {SIDE} x {options.slices} int16, {options.sequences} of it, inputs of {options.input_size}; "
+        f"{available / 1e9:.1f} GB are free"
     )
     with tempfile.TemporaryDirectory() as name:
         os.environ["DINOAUGSEG_CACHE"] = str(Path(name) / "cache")
-        stages = measure(Path(name), options.slices, options.input_size, panel=options.panel)
+        stages = measure(Path(name), options.slices, options.input_size, options.sequences, panel=options.panel)
     peak = max(stages, key=lambda stage: stage.peak)
     print(f"largest      {peak.peak / 1e9:.2f} GB, in the stage '{peak.name}'")
     if options.slices < ASKED and not options.alone:
-        half = at_the_end(options.slices // 2, options.input_size, panel=options.panel)
+        half = at_the_end(options.slices // 2, options.input_size, options.sequences, panel=options.panel)
         now = stages[-1].peak / 1e9
         there = now + (now - half) * (ASKED - options.slices) / (options.slices - options.slices // 2)
         print(f"{half:.2f} GB at the end with half as many slices: {ASKED} would take about {there:.2f} GB")
 
 
-def at_the_end(slices: int, size: int, *, panel: bool) -> float:
+def at_the_end(slices: int, size: int, sequences: int, *, panel: bool) -> float:
     """GB in the last stage with another number of slices, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.memory", "--alone", "--slices", str(slices), "--input-size", str(size)]
+    command += ["--sequences", str(sequences)]
     done = subprocess.run([*command, *(["--panel"] if panel else [])], capture_output=True, text=True, check=True)
     return float(done.stdout.partition("export")[2].partition("peak")[2].split()[0])
 

@@ -44,6 +44,7 @@ def write_samples(folder: Path) -> None:
     series.write_mask(folder / "painted_series.nii.gz", drawn.__getitem__)
     shown = image.to_slices(painted)
     image.write_mask(folder / "slicer.seg.nrrd", shown.__getitem__, [Segment(1, "Aorta", "#e69f00")])
+    _write_sequences(folder, truth)
     _write_pictures(folder)
     _write_video(folder)
     # What nnU-Net predicted for the second of the cases.
@@ -68,6 +69,14 @@ def _save(path: Path, voxels: np.ndarray) -> None:
     image = nib.Nifti1Image(voxels, AFFINE)
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
+
+
+def _write_sequences(folder: Path, truth: np.ndarray) -> None:
+    """Two patients with two sequences each, also together in a folder."""
+    (folder / "scans").mkdir()
+    for seed, name in enumerate(("anna_t1", "anna_t2", "next_t1", "next_t2")):
+        _save(folder / f"{name}.nii.gz", (noise_of(10 + seed) + 600.0 * truth).astype(np.int16))
+        shutil.copy(folder / f"{name}.nii.gz", folder / "scans")
 
 
 def _write_pictures(folder: Path) -> None:
