@@ -19,6 +19,7 @@ from napari_dinoaugseg.case.recorded import CaseRecord, RecordedCase
 from napari_dinoaugseg.case.sequences import in_words, mismatch, sequence_names
 from napari_dinoaugseg.errors import CaseError, OutputError
 from tests.blobs import AFFINE, SHAPE
+from tests.case.builders import write_dicom
 from tests.sequences import sequence_voxels, write_sequences, write_truth, write_volume
 
 
@@ -156,8 +157,8 @@ def test_another_grid_is_resampled_as_by_itk(tmp_path, turn):
     assert found.dtype == np.float32
     differ = np.abs(found - expected) > 0.05
     assert differ.mean() < (0.002 if turn else 1e-6)  # rounding decides on voxels that lie on the very border
-    assert "t2 has another grid than t1" in case.notices[0]
-    assert "covers" in case.notices[1]
+    assert "is another than that of t1: t2 was resampled" in case.notices[0]
+    assert "is covered by t2" in case.notices[1]
 
 
 def test_a_finer_grid_is_smoothed_before_it_is_sampled(tmp_path):
@@ -186,7 +187,7 @@ def test_a_partial_overlap_is_said_and_none_is_refused(tmp_path):
     affine = AFFINE.copy()
     affine[2, 3] += 8 * 4.0 + 1.0
     write_volume(second, sequence_voxels("t2"), affine)
-    assert any("t2 covers 50% of t1" in notice for notice in open_case([first, second]).notices)
+    assert any("only 50% of t1 is covered by t2" in notice for notice in open_case([first, second]).notices)
     affine[2, 3] += 500
     write_volume(second, sequence_voxels("t2"), affine)
     with pytest.raises(CaseError, match=r"anna_t2.*no part of t2 lies on t1.*one examination"):
@@ -287,3 +288,40 @@ def test_grids_apart_by_rounding_are_one_grid(tmp_path):
     assert case.notices == []
     assert case.sequences["t2"].grid is case.grid
     assert isinstance(case.grid, Grid)
+
+
+# --- DICOM ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def examination(tmp_path):
+    """A folder with two series of one examination, the second one on a coarser grid of another frame of reference."""
+
+    def framed(number):
+        def change(_, dataset):
+            dataset.FrameOfReferenceUID = f"1.2.3.{number}"
+
+        return change
+
+    random = np.random.default_rng(0)
+    fine, coarse = random.integers(0, 900, (6, 20, 24), np.int16), random.integers(0, 900, (5, 9, 8), np.int16)
+    write_dicom(tmp_path / "study", fine, series_uid="1.2.9.1", description="T1", change=framed(1))
+    write_dicom(
+        *(tmp_path / "study", coarse),
+        **{"series_uid": "1.2.9.2", "description": "PET WB", "spacing": (1.6, 1.5), "change": framed(2)},
+        names=lambda k: f"B{k}.dcm",
+    )
+    return tmp_path / "study"
+
+
+def test_series_of_one_folder_are_sequences_called_by_their_descriptions(examination, tmp_path):
+    case = open_case(examination, series=["T1", "PET"])
+    assert tuple(case.sequences) == ("T1", "PET")
+    assert case.slice_shape(0) == case.sequences["PET"].slice_shape(0) == (20, 24)
+    assert any("different frames of reference" in notice for notice in case.notices)
+    by_uid = open_case([examination, examination], series=["1.2.9.1", "1.2.9.2"])
+    assert tuple(by_uid.sequences) == ("T1", "PET WB")
+    assert by_uid.fingerprint == case.fingerprint
+    case.write_mask(tmp_path / "mask.dcm", lambda i: np.ones((20, 24), np.uint8))  # refers to the first series
+    assert open_case(examination, series="T1").read_labels(tmp_path / "mask.dcm")[0].all()
+    assert "cannot be taken from" in refusal(examination, examination, series=["T1"])

@@ -163,10 +163,13 @@ def onto_grid(voxels: Voxels, to: Voxels, names: tuple[str, str]) -> tuple[Voxel
         raise CaseError(msg)
     size = f"{times(round(step, 2) for step in voxels.grid.spacing)} mm"
     notices.append(
-        f"{name} has another grid than {first} (voxels of {size}): it was resampled to it by linear interpolation"
+        f"the grid of {name} (voxels of {size}) is another than that of {first}: {name} was resampled to it by linear "
+        "interpolation"
     )
     if covered < _ALL:
-        notices.append(f"{name} covers {covered:.0%} of {first}: beyond it lies its lowest value. Label where both are")
+        notices.append(
+            f"only {covered:.0%} of {first} is covered by {name}: beyond lies its lowest value. Label where both are"
+        )
     return replace(voxels, stored=values, grid=to.grid, slope=1.0, intercept=0.0, notices=notices), True
 
 
@@ -195,8 +198,8 @@ def _other_frame(voxels: Voxels, to: Voxels, names: tuple[str, str]) -> list[str
     if not all(frames) or frames[0] == frames[1]:
         return []
     return [
-        f"{names[0]} and {names[1]} have different frames of reference, so that their positions may not be comparable. "
-        "Check that they lie on each other"
+        f"the series of {names[0]} and {names[1]} have different frames of reference, so that their positions may not "
+        "be comparable. Check that they lie on each other"
     ]
 
 
