@@ -342,7 +342,7 @@ def test_neither_names_nor_paths_travel(blob_files):
 def test_slices_arrive_in_parcels_and_are_what_they_were(monkeypatch):
     monkeypatch.setattr(remote, "_PARCEL", 3000)
     case = case_from_array(np.random.default_rng(0).normal(size=(7, 20, 30)).astype(np.float32))
-    arrived = ReceivedSlices(SliceInfo.of(case))
+    arrived = ReceivedSlices([SliceInfo.of(case)])
     parcels = list(remote._parcels(case))
     assert [len(parcel) for parcel in parcels] == [2, 2, 2, 1]
     for parcel in parcels:
@@ -361,7 +361,7 @@ def test_slices_arrive_in_parcels_and_are_what_they_were(monkeypatch):
 
 @pytest.fixture
 def facts(blob_files):
-    return SliceInfo.of(open_case(blob_files[0]))
+    return [SliceInfo.of(open_case(blob_files[0]))]
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ class CaseSection(QWidget):
 
     def _show_sequences(self) -> None:
         """List the sequences, and select the one in view."""
-        sequences = self.controller.sequences
+        sequences = self.controller.view.sequences
         names = list(sequences.names) if len(sequences.names) > 1 else []
         if [self.sequence.itemText(number) for number in range(self.sequence.count())] != names:
             quietly(self.sequence, self.sequence.clear)
@@ -279,7 +279,7 @@ class CaseSection(QWidget):
         self.refresh()
 
     def _choose_sequence(self, number: int) -> None:
-        self.controller.sequences.show(number)
+        self.controller.view.sequences.show(number)
 
     def _choose_device(self, *_: object) -> None:
         self.controller.setup.use_device(self.device.currentText())
@@ -288,7 +288,7 @@ class CaseSection(QWidget):
         chosen = self.window_choice.currentText()
         if chosen == _OWN:
             session = self.controller.session
-            shown = self.controller.sequences.in_view(session.case) if session is not None else None
+            shown = self.controller.view.sequences.in_view(session.case) if session is not None else None
             low, high = shown.intensity_range() if shown is not None else (0.0, 255.0)
             chosen = ask_for_window(self, low, high) or self.controller.view.window
         self.controller.view.look_through(chosen)

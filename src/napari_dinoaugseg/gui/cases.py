@@ -256,8 +256,8 @@ class Cases:
             msg = "The plane cannot change any more: slices are measured. Remove the measures first (Measure section)."
             raise CaseError(msg)
         case, options, source = case_in_plane(controller.session.case, plane), self.options, self.source
-        window = controller.sequences.first_window
-        controller.sequences.show(0)
+        window = controller.view.sequences.first_window
+        controller.view.sequences.show(0)
         self.begin(case, image=None if spare_layers(controller.layers) is not None else self._image_for(plane))
         self.options, self.source = options, source
         controller.view.look_through(window)

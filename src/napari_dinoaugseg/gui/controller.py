@@ -23,7 +23,6 @@ from napari_dinoaugseg.gui.project import ProjectWork
 from napari_dinoaugseg.gui.reading import Reading
 from napari_dinoaugseg.gui.ruler import Ruler
 from napari_dinoaugseg.gui.saving import Saving, SessionActions
-from napari_dinoaugseg.gui.sequences import Sequences
 from napari_dinoaugseg.gui.setup import Setup
 from napari_dinoaugseg.gui.smart import SmartScribble
 from napari_dinoaugseg.gui.surfaces import Surfaces
@@ -58,10 +57,9 @@ class Controller:
         smart: the outline that completes the strokes on the slice in view.
         cases: opening and closing cases.
         project: the project with its cases, if one is open.
-        view: the slice in view and its intensity window.
+        view: the slice in view, its sequence and its intensity window.
         labels: actions on labels and classes.
         tools: the tool in use.
-        sequences: which sequence of the case is in view.
         windowing: the intensity window under the hand.
         surfaces: the classes in three dimensions.
         judging: how predictions are drawn against the image.
@@ -109,7 +107,6 @@ class Controller:
         self.view = View(self)
         self.labels = Labelling(self)
         self.tools = Tools(self)
-        self.sequences = Sequences(self)
         self.windowing = WindowDrag(self)
         self.surfaces = Surfaces(self)
         self.judging = Judging(self)
@@ -125,7 +122,7 @@ class Controller:
         self.live = LiveWork(self)
         self.smart = SmartScribble(self)
         self.followers: list[Follower] = [
-            self.sequences,  # before those that read the one in view
+            self.view.sequences,  # before those that read the one in view
             self.saving,
             self.project,
             self.live,

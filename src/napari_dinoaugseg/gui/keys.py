@@ -166,8 +166,8 @@ KEYS: tuple[Key, ...] = (
     Key("next_case", "Shift-N", "open the next case of the project", lambda c: c.project.step(1)),
     Key("previous_case", "Shift-P", "open the previous case of the project", lambda c: c.project.step(-1)),
     Key("done_and_next", "Shift-D", "mark the case as done, and open the next", lambda c: c.project.done_and_next()),
-    Key("next_sequence", "E", "show the next sequence of the case", lambda c: c.sequences.step(1)),
-    Key("previous_sequence", "Shift-E", "show the previous sequence of the case", lambda c: c.sequences.step(-1)),
+    Key("next_sequence", "G", "show the next sequence of the case", lambda c: c.view.sequences.step(1)),
+    Key("previous_sequence", "Shift-G", "show the previous sequence of the case", lambda c: c.view.sequences.step(-1)),
     Key("three_planes", "F3", "show or hide the three planes", lambda c: c.planes.switch(not c.planes.is_open)),
     *(
         Key(f"window_{name.replace(' ', '_')}", keys, f"show the image in the window '{name}'", _window(name))

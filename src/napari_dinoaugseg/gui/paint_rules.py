@@ -249,7 +249,7 @@ class PaintRules:
         session = self.controller.session
         if session is None or self._outlines:  # a press within an outline moves the canvas
             return
-        self._stroke = stroke = _Stroke(self.controller.sequences.in_view(session.case))
+        self._stroke = stroke = _Stroke(self.controller.view.sequences.in_view(session.case))
         yield
         while event.type == "mouse_move":
             yield

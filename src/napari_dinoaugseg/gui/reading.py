@@ -92,7 +92,7 @@ class Reading:
     def _show_slice(self) -> None:
         session, layers = self.controller.session, self.controller.layers
         text = in_view(session.case, self.controller.current_slice) if session is not None else ""
-        sequence = self.controller.sequences.name
+        sequence = self.controller.view.sequences.name
         text = f"{sequence}   {text}" if sequence else text
         shown = layers is not None and layers.shows_slices
         label_canvas(self.controller.viewer, SLICE_LABEL, text if shown else "")

@@ -236,7 +236,7 @@ class Saving(QObject):
             "slice": controller.current_slice,
             "class": controller.labels.selected_class,
             "scribbles": controller.labels.scribbles,
-            "window": controller.sequences.first_window,
+            "window": controller.view.sequences.first_window,
             "zoom": float(camera.zoom),
             "centre": [float(value) for value in camera.center],
         }

@@ -199,7 +199,7 @@ class Setup:
         if controller.jobs.busy:
             msg = "Settings cannot be changed while work is running. Press Stop first."
             raise CaseError(msg)
-        windows, in_other = (self.settings.window, view.window), controller.sequences.number > 0
+        windows, in_other = (self.settings.window, view.window), controller.view.sequences.number > 0
         if (
             controller.layers is not None
             and settings.window not in windows

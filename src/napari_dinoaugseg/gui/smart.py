@@ -231,7 +231,7 @@ class SmartScribble(QObject):
             return None
         if not (has_background(strokes) and has_class(strokes)):
             return None
-        case = controller.sequences.in_view(session.case)
+        case = controller.view.sequences.in_view(session.case)
         return _Task(session, case, index, labels.manual, controller.view.window, strokes)
 
     def _is_dropped(self, index: int, labels: Labels | None) -> bool:

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QApplication
 from napari_dinoaugseg.gui.canvas import canvas_widget
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import axis_order
+from napari_dinoaugseg.gui.sequences import Sequences
 from napari_dinoaugseg.gui.widgets import confirmed
 from napari_dinoaugseg.gui.words import slice_name
 from napari_dinoaugseg.session.labels import BACKGROUND
@@ -32,11 +33,13 @@ class View:
 
     Attributes:
         window: the intensity window of the view: ``auto``, ``percentiles``, the name of a CT window, or ``low,high``.
+        sequences: which sequence of the case is in view.
     """
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.window = controller.setup.settings.window
+        self.sequences = Sequences(controller)
 
     # --- slices -----------------------------------------------------------------------------------------------------
 
@@ -125,7 +128,11 @@ class View:
         """
         self.window = window
         setup = self.controller.setup
-        if self.is_what_the_model_sees and not self.controller.sequences.number and window != setup.settings.window:
+        if (
+            self.is_what_the_model_sees
+            and not self.controller.view.sequences.number
+            and window != setup.settings.window
+        ):
             setup.change(window=window)
         self.controller.touch(Change.WINDOW)
 

@@ -81,7 +81,7 @@ class WindowDrag:
         session, layers = self.controller.session, self.controller.layers
         if session is None or layers is None or not isinstance(image.data, np.ndarray):
             return None
-        case, index = self.controller.sequences.in_view(session.case), self.controller.current_slice
+        case, index = self.controller.view.sequences.in_view(session.case), self.controller.current_slice
         if is_ct(case):
             return None
         if self._sorted is None or self._sorted[0] is not case or self._sorted[1] != index:
@@ -116,7 +116,7 @@ class WindowDrag:
         if session.case.is_colour:
             msg = "This image is in colour and has no intensity window."
             raise SettingsError(msg)
-        if window in CT_WINDOWS and not is_ct(self.controller.sequences.in_view(session.case)):
+        if window in CT_WINDOWS and not is_ct(self.controller.view.sequences.in_view(session.case)):
             msg = f"The window '{window}' is for CT, and this image is not one. Use auto or percentiles."
             raise SettingsError(msg)
         self.controller.view.look_through(window)
@@ -223,7 +223,7 @@ class WindowMenu(QToolButton):
         if session is None:
             return
         for name in WINDOWS:
-            if name in CT_WINDOWS and not is_ct(self.controller.sequences.in_view(session.case)):
+            if name in CT_WINDOWS and not is_ct(self.controller.view.sequences.in_view(session.case)):
                 continue
             key = WINDOW_KEYS.get(name, "")
             action: Any = self.presets.addAction(f"{name}  ({key})" if key else name)
