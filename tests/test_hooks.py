@@ -303,3 +303,13 @@ def test_the_sample_is_in_the_file_menu(viewer):
     app = get_app_model()
     samples = [item.command.id for item in app.menus.get_menu("napari/file/samples") if hasattr(item, "command")]
     assert f"{PLUGIN}.brain" in samples
+
+
+def test_several_volumes_at_once_are_a_layer_each(tmp_path):
+    """As sequences of one case they lie on the grid of the first; none is left out."""
+    from napari_dinoaugseg.hooks import _read
+    from tests.sequences import write_sequences
+
+    layers = _read([str(path) for path in write_sequences(tmp_path)])
+    assert [options["name"] for _, options, _ in layers] == ["anna_t1", "anna_t2"]
+    assert layers[0][0].shape == layers[1][0].shape

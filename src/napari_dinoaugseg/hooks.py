@@ -55,7 +55,7 @@ def _read(path: PathOrPaths) -> list[LayerData]:
     if not isinstance(case, VolumeCase):
         msg = f"{path}: this is not a volume. Open pictures in the Case section of the DINO-AugSeg panel."
         raise CaseError(msg)
-    return [_layer(case)]
+    return [_layer(sequence) for sequence in case.sequences.values()]
 
 
 def sample_brain() -> list[LayerData]:

@@ -112,6 +112,19 @@ def test_the_smart_brush_reads_the_sequence_in_view(controller, both, qtbot):
         press(controller, qtbot, Qt.Key.Key_G)
 
 
+def test_another_plane_begins_with_the_first_sequence(controller, panel, both, qtbot):
+    press(controller, qtbot, Qt.Key.Key_G)
+    panel.case.plane.setCurrentText("coronal")
+    panel.case.plane.activated.emit(panel.case.plane.currentIndex())
+    settle()
+    assert controller.session.case.plane == "coronal"
+    for name in ("t1", "t2"):
+        assert on_canvas(controller).startswith(name)
+        expected = controller.session.case.sequences[name].slice(controller.current_slice)
+        assert np.array_equal(shown(controller), expected)
+        press(controller, qtbot, Qt.Key.Key_G)
+
+
 def test_a_case_of_one_has_nothing_to_go_through_and_says_how_to_add(controller, files, qtbot, said):
     controller.cases.open_path(files[0], background=False, plane="axial")
     settle()

@@ -257,7 +257,6 @@ class Cases:
             raise CaseError(msg)
         case, options, source = case_in_plane(controller.session.case, plane), self.options, self.source
         window = controller.view.sequences.first_window
-        controller.view.sequences.show(0)
         self.begin(case, image=None if spare_layers(controller.layers) is not None else self._image_for(plane))
         self.options, self.source = options, source
         controller.view.look_through(window)
@@ -272,6 +271,8 @@ class Cases:
         """
         controller = self.controller
         controller.jobs.stop()
+        if image is not None:
+            controller.view.sequences.show(0)  # the layer may show another sequence
         leaving = [layer for layer in self._leave(hand_over=spare is not None) if layer is not image]
         if spare is not None:
             if not set(spare.layers) <= set(leaving) or spare.image.rgb != shows_colour(session.case):
