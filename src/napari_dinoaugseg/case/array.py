@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case.case import UNKNOWN, ReadLabels
+from napari_dinoaugseg.case.case import UNKNOWN, Case, ReadLabels
 from napari_dinoaugseg.case.files import PICTURE_SUFFIXES, suffix_of, times
 from napari_dinoaugseg.case.geometry import Grid, Plane, Voxels, check
 from napari_dinoaugseg.case.masks import read_mask_folder
@@ -167,6 +167,9 @@ CLASS_NAMES = {GREY_MATTER: "grey matter", WHITE_MATTER: "white matter"}
 LABELLED_SLICES = (20, 46, 72, 98, 124)
 """Axial slices labelled in the demo, evenly spread over the 140 of the sample."""
 
+SAMPLE = Path("brain template")
+"""The path of the sample, which is no file on disk."""
+
 # The cerebrum, with a margin of 8 voxels; below and above lie 49 slices with little or no brain.
 _CROP = (slice(19, 179), slice(20, 216), slice(10, 150))
 
@@ -216,7 +219,7 @@ def sample_case() -> VolumeCase:
     image = brain_sample().image
     shape = (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
     voxels = Voxels(
-        path=Path("brain template"),
+        path=SAMPLE,
         files=[],
         format="nifti",
         stored=np.asarray(image.dataobj),
@@ -226,6 +229,21 @@ def sample_case() -> VolumeCase:
         header=image.header,
     )
     return VolumeCase(voxels)
+
+
+def is_sample(case: Case) -> bool:
+    """Whether a case is the sample in axial slices, for which `sample_labels` has labels."""
+    return case.path == SAMPLE and case.n_slices == _CROP[2].stop - _CROP[2].start and case.plane is Plane.AXIAL
+
+
+def sample_labels(case: VolumeCase) -> dict[int, NDArray[np.uint16]]:
+    """The true labels, (H, W) by slice, of LABELLED_SLICES of the sample in axial slices.
+
+    Raises:
+        CaseError: nilearn is not installed.
+    """
+    tissue = case.to_slices(np.asarray(brain_sample().tissue.dataobj))
+    return {index: tissue[index].astype(np.uint16) for index in LABELLED_SLICES}
 
 
 def _nifti(voxels: np.ndarray[Any, np.dtype[np.uint8]], like: nib.Nifti1Image) -> nib.Nifti1Image:

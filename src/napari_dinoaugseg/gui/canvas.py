@@ -70,13 +70,31 @@ def label_canvas(viewer: Any, name: str, text: str) -> None:
     label.setVisible(bool(text))
 
 
+def main_window(viewer: Any) -> QWidget | None:
+    """The window of a viewer; None without one, or when it is gone."""
+    bar = getattr(getattr(viewer, "window", None), "main_menu", None)
+    if bar is None or not isalive(bar):  # type: ignore[no-untyped-call]
+        return None
+    found: QWidget | None = bar.window()
+    return found
+
+
+def qt_viewer(viewer: Any) -> Any:
+    """The widget with napari's canvas and sliders, a splitter; None without one, or when it is gone.
+
+    napari has no public name for it: of all our code only this line depends on that.
+    """
+    found = getattr(getattr(viewer, "window", None), "_qt_viewer", None)
+    return found if found is not None and isalive(found) else None  # type: ignore[no-untyped-call]
+
+
 def canvas_widget(viewer: Any) -> QWidget | None:
     """The widget of the canvas; None without a window."""
-    window: Any = getattr(viewer.window, "_qt_window", None)
-    if window is None or not isalive(window):  # type: ignore[no-untyped-call]
+    window: Any = main_window(viewer)
+    if window is None:
         return None
     # The window may hold more canvases: those of three planes.
-    canvas = getattr(getattr(viewer.window, "_qt_viewer", None), "canvas", None)
+    canvas = getattr(qt_viewer(viewer), "canvas", None)
     found: QWidget | None = getattr(canvas, "native", None) or window.centralWidget().findChild(QOpenGLWidget)
     return found if found is not None and isalive(found) else None  # type: ignore[no-untyped-call]
 
@@ -87,8 +105,8 @@ def slice_sliders(viewer: Any) -> list[Any]:
         from napari._qt.widgets.qt_dims_slider import QtDimSliderWidget
     except ImportError:
         return []
-    window: Any = getattr(viewer.window, "_qt_window", None)
-    if window is None or not isalive(window):  # type: ignore[no-untyped-call]
+    window: Any = main_window(viewer)
+    if window is None:
         return []
     needed = ("_update_slice_labels", "_set_slice_from_label", "curslice_label", "totslice_label")
     found = window.centralWidget().findChildren(QtDimSliderWidget)
@@ -105,6 +123,6 @@ def scale_bar(viewer: Any) -> Any:
 
 def drawn_node(viewer: Any, layer: Layer) -> Any:
     """The vispy node that draws a layer; None where this napari has none."""
-    canvas = getattr(getattr(viewer.window, "_qt_viewer", None), "canvas", None)
+    canvas = getattr(qt_viewer(viewer), "canvas", None)
     visual = getattr(canvas, "layer_to_visual", {}).get(layer)
     return getattr(visual, "node", None)

@@ -26,8 +26,10 @@ from napari_dinoaugseg.case.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from napari_dinoaugseg.cluster.connection import INSTALL, is_installed
 from napari_dinoaugseg.errors import DinoAugSegError, LongVideoError, SeveralSeriesError
 from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.get_encoder import DinoDownload
 from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.setup import follow_offline
+from napari_dinoaugseg.gui.train_section import SLOWER
 from napari_dinoaugseg.gui.widgets import (
     WINDOWS,
     as_sentence,
@@ -85,10 +87,10 @@ class CaseSection(QWidget):
         self.notes = sentence()
         self.notes.setObjectName("notes")
         self.layer_button = button(
-            "Use selected layer", "Annotate the image layer that is selected in the layer list", self._use_layer
+            "Use selected layer", "Annotate the image layer that is selected in the layer list", self.use_layer
         )
-        self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF, a picture or a video", self._open_file)
-        self.folder_button = button("Open folder…", "A DICOM series, or pictures", self._open_folder)
+        self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF, a picture or a video", self.open_file)
+        self.folder_button = button("Open folder…", "A DICOM series, or pictures", self.open_folder)
         self.pacs_button = button(
             "Open from PACS…", "Search the PACS of the hospital, and fetch a series from it", self._open_from_pacs
         )
@@ -210,7 +212,8 @@ class CaseSection(QWidget):
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    def _use_layer(self) -> None:
+    def use_layer(self) -> None:
+        """Annotate the selected image layer, or the only one."""
         from napari.layers import Image
 
         viewer = self.controller.viewer
@@ -221,12 +224,14 @@ class CaseSection(QWidget):
             active = images[0]
         self.controller.cases.use_layer(active)
 
-    def _open_file(self) -> None:
+    def open_file(self) -> None:
+        """Ask for a file and open it."""
         path = ask_for_file(self, "case", "Open an image", FILES)
         if path is not None:
             self.controller.cases.open_path(path)
 
-    def _open_folder(self) -> None:
+    def open_folder(self) -> None:
+        """Ask for a folder and open it."""
         path = ask_for_folder(self, "case", "Open a folder with a DICOM series or pictures")
         if path is not None:
             self.controller.cases.open_path(path)
@@ -322,6 +327,8 @@ class EncoderChoice(QWidget):
             "Folder…", "Load the weights from a repository folder, as on the Hugging Face Hub", self._choose_folder
         )
         self.without_button = button("Without", "Use the default weights again", lambda: self._use(None))
+        self.get_button = button("Get DINOv3…", "", self._get)
+        self._download = DinoDownload(controller)
         self.state = _with_links()
         self.fold = QToolButton()
         self.fold.setText("Licence and source")
@@ -333,7 +340,7 @@ class EncoderChoice(QWidget):
         line = row(self.names, self.file_button, self.folder_button, stretch=0)
         below = row(self.fold, self.without_button)
         below.addStretch(1)
-        column(self, line, self.state, below, self.details, margins=(0, 0, 0, 0), spacing=2)
+        column(self, line, self.state, self.get_button, below, self.details, margins=(0, 0, 0, 0), spacing=2)
         self._unfold(False)
         self._timer = single_shot(self._look, self)
         self.found.connect(self._on_found)
@@ -353,6 +360,25 @@ class EncoderChoice(QWidget):
         self.without_button.setVisible(self.controller.setup.weights is not None)
         self.state.setText(self._describe(wanted))
         self._show_details(wanted)
+        self._offer_download()
+
+    def _offer_download(self) -> None:
+        """Offer DINOv3 where none of its sizes is on this machine."""
+        found, setup = self._found, self.controller.setup
+        everywhere = found["states"].items() if found is not None else ()
+        states = {state for name, state in everywhere if name.startswith("dinov3")}
+        self.get_button.setVisible(bool(states) and "local" not in states and not setup.scheduler and not setup.weights)
+        allowed = "download" in states
+        self.get_button.setEnabled(allowed)
+        self.get_button.setToolTip(
+            "What the encoder of the paper gives, how large it is, its licence; and download it"
+            if allowed
+            else "Downloads are switched off (Preferences, Work offline; or in the environment)"
+        )
+
+    def _get(self) -> None:
+        if self._found is not None:
+            self._download.ask(self, self._found["specs"], SLOWER, self._look)
 
     def _describe(self, wanted: str) -> str:
         found, weights = self._found, self.controller.setup.weights

@@ -12,6 +12,7 @@ from qtpy.QtCore import QTimer
 
 from napari_dinoaugseg.case import Case, Plane, choose_window, open_case
 from napari_dinoaugseg.case.intensity import opening_window
+from napari_dinoaugseg.case.volume import VolumeCase
 from napari_dinoaugseg.errors import CaseError, LongVideoError, SettingsError, SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, remove_layers, shows_alike, shows_colour
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.labels import Labels
     from napari_dinoaugseg.session.session import Session
 
 
@@ -128,6 +130,30 @@ class Cases:
             self.controller.labels.show_classes()
 
         self._open("the sample", sample_case, then=done)
+
+    def label_sample(self) -> None:
+        """Label five slices of the sample with its true tissue, in one undoable step."""
+        from napari_dinoaugseg.case.array import LABELLED_SLICES, sample_labels
+
+        controller, session = self.controller, self.controller.session
+        if session is None or not isinstance(session.case, VolumeCase):
+            return
+        case = session.case
+
+        def done(labels: dict[int, Labels]) -> None:
+            if controller.session is not session:
+                return
+            controller.flush()
+            free = {index: found for index, found in labels.items() if session.labels.manual(index) is None}
+            session.labels.label(free)
+            controller.labels.show(sorted(free))
+            controller.view.go_to(LABELLED_SLICES[len(LABELLED_SLICES) // 2])
+            controller.notify(
+                f"{len(LABELLED_SLICES)} slices are labelled with the known tissue; Ctrl+Z undoes it. "
+                "Press Train, and look at the slices between them."
+            )
+
+        controller.jobs.run("Labelling five slices", lambda: sample_labels(case), done)
 
     @guarded
     def use_layer(self, layer: Any, plane: Plane | None = None) -> None:

@@ -11,6 +11,7 @@ from psygnal import Signal, SignalInstance
 from qtpy.compat import isalive
 
 from napari_dinoaugseg.errors import DinoAugSegError, LabelError, SessionError
+from napari_dinoaugseg.gui.canvas import main_window
 from napari_dinoaugseg.gui.cases import Cases
 from napari_dinoaugseg.gui.core import Change, Follower, Kind, Message
 from napari_dinoaugseg.gui.jobs import Jobs
@@ -212,8 +213,8 @@ class Controller:
         If only the panel was closed, the session stays for the next panel of the viewer.
         """
         self.users -= 1
-        window: Any = getattr(self.viewer.window, "_qt_window", None)
-        if self.users <= 0 and (window is None or not isalive(window) or not window.isVisible()):  # type: ignore[no-untyped-call]
+        window = main_window(self.viewer)
+        if self.users <= 0 and (window is None or not window.isVisible()):
             self.dispose()
             return
         gone = {id(widget) for widget in widgets}
@@ -223,7 +224,8 @@ class Controller:
                     signal._slots.remove(callback)
         if self.users <= 0 and id(self.viewer) not in self._without_panel:
             self._without_panel[id(self.viewer)] = self
-            window.destroyed.connect(self.dispose)
+            if window is not None:
+                window.destroyed.connect(self.dispose)
 
     def _signals(self) -> list[SignalInstance]:
         return [self.changed, self.progressed, self.notified, self.cases.choice_needed]

@@ -272,10 +272,11 @@ class Jobs:
         done: Callable[[Any], None],
         cancel: Cancel,
         failed: Callable[[Exception], None] | None = None,
+        relay: Relay | None = None,
     ) -> None:
         """Draw events in the background until the flag is set, then call `done`. Raises TrainingError while busy."""
         self._require_idle()
-        self._start(name, source, done, cancel, failed)
+        self._start(name, source, done, cancel, failed, relay)
 
     def notify_later(self, sentence: str) -> None:
         """Receive a notice in the worker thread; it is shown with the next event."""

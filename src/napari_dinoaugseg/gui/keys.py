@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_dinoaugseg.gui.canvas import main_window
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.judging import press
 from napari_dinoaugseg.gui.widgets import confirmed
@@ -99,12 +100,14 @@ class Key:
 
     Attributes:
         name: for other modules.
+        task: under which the help lists it; one of `TASKS`.
         keys: in napari's notation: ``Shift-T``.
         does: a description for the person, beginning with a verb.
         action: called with the controller; what it returns is called once a key that was held is released.
     """
 
     name: str
+    task: str
     keys: str
     does: str
     action: Callable[[Controller], Any]
@@ -137,43 +140,69 @@ def _switch_brush(controller: Controller) -> None:
     rules.take_brush(smart=controller.tools.active != "smart brush")
 
 
+_PAINT, _SCRIBBLE, _GO, _REVIEW = "Paint", "Smart scribble", "Go to a slice", "Train and review"
+_LOOK, _MEASURE, _PROJECT = "Look", "Measure", "Project"
+
 KEYS: tuple[Key, ...] = (
-    Key("train", "Shift-T", "train, or stop the running work", _train_or_stop),
-    Key("next_suggested", "N", "go to the next slice to label or check", lambda c: c.view.next_suggested()),
-    Key("next_labelled", "J", "go to the next labelled slice", lambda c: c.view.next_labelled(1)),
-    Key("previous_labelled", "Shift-J", "go to the previous labelled slice", lambda c: c.view.next_labelled(-1)),
-    Key("accept", "A", "accept the prediction of the slice in view, and go to the next", accept_and_go_on),
-    Key("correct", "C", "correct the prediction of the slice in view with the brush", lambda c: correct(c)),
-    Key("reject", "X", "reject the prediction of the slice in view", reject),
-    Key("next_class", "K", "select the next class", lambda c: c.paint_rules.step_class(1)),
-    Key("previous_class", "Shift-K", "select the previous class", lambda c: c.paint_rules.step_class(-1)),
-    Key("pick_class", "I", "select the class under the cursor", lambda c: c.paint_rules.pick()),
-    Key("smart_brush", "Shift-B", "switch between the smart brush and the plain one", _switch_brush),
-    Key("toggle_prediction", "H", "hide or show the prediction", _toggle_prediction),
-    Key("swipe", "W", "swipe: the masks end at the cursor (tap, or hold)", lambda c: press(c.judging.swipe)),
+    Key("train", _REVIEW, "Shift-T", "train, or stop the running work", _train_or_stop),
+    Key("next_suggested", _GO, "N", "go to the next slice to label or check", lambda c: c.view.next_suggested()),
+    Key("next_labelled", _GO, "J", "go to the next labelled slice", lambda c: c.view.next_labelled(1)),
+    Key("previous_labelled", _GO, "Shift-J", "go to the previous labelled slice", lambda c: c.view.next_labelled(-1)),
+    Key("accept", _REVIEW, "A", "accept the prediction of the slice in view, and go to the next", accept_and_go_on),
+    Key("correct", _REVIEW, "C", "correct the prediction of the slice in view with the brush", lambda c: correct(c)),
+    Key("reject", _REVIEW, "X", "reject the prediction of the slice in view", reject),
+    Key("next_class", _PAINT, "K", "select the next class", lambda c: c.paint_rules.step_class(1)),
+    Key("previous_class", _PAINT, "Shift-K", "select the previous class", lambda c: c.paint_rules.step_class(-1)),
+    Key("pick_class", _PAINT, "I", "select the class under the cursor", lambda c: c.paint_rules.pick()),
+    Key("smart_brush", _PAINT, "Shift-B", "switch between the smart brush and the plain one", _switch_brush),
+    Key("toggle_prediction", _LOOK, "H", "hide or show the prediction", _toggle_prediction),
+    Key("swipe", _LOOK, "W", "swipe: the masks end at the cursor (tap, or hold)", lambda c: press(c.judging.swipe)),
     Key(
         "flicker",
+        _LOOK,
         "Q",
         "flicker between the prediction of this round and of the last (tap, or hold)",
         lambda c: press(c.judging.flicker),
     ),
-    Key("ruler", "R", "measure a distance: drag from end to end", lambda c: c.ruler.take("distance")),
+    Key("ruler", _MEASURE, "R", "measure a distance: drag from end to end", lambda c: c.ruler.take("distance")),
     Key(
-        "angle", "Shift-R", "measure an angle: click an end, the vertex, the other end", lambda c: c.ruler.take("angle")
+        "angle",
+        _MEASURE,
+        "Shift-R",
+        "measure an angle: click an end, the vertex, the other end",
+        lambda c: c.ruler.take("angle"),
     ),
-    Key("smart", "S", "switch Smart scribble on or off", lambda c: c.smart.switch(not c.smart.is_on)),
-    Key("background", "D", "draw the background, or the class again (with scribbles)", lambda c: c.smart.swap()),
-    Key("next_case", "Shift-N", "open the next case of the project", lambda c: c.project.step(1)),
-    Key("previous_case", "Shift-P", "open the previous case of the project", lambda c: c.project.step(-1)),
-    Key("done_and_next", "Shift-D", "mark the case as done, and open the next", lambda c: c.project.done_and_next()),
-    Key("next_sequence", "G", "show the next sequence of the case", lambda c: c.view.sequences.step(1)),
-    Key("previous_sequence", "Shift-G", "show the previous sequence of the case", lambda c: c.view.sequences.step(-1)),
-    Key("three_planes", "F3", "show or hide the three planes", lambda c: c.planes.switch(not c.planes.is_open)),
+    Key("smart", _SCRIBBLE, "S", "switch Smart scribble on or off", lambda c: c.smart.switch(not c.smart.is_on)),
+    Key(
+        "background",
+        _SCRIBBLE,
+        "D",
+        "draw the background, or the class again (with scribbles)",
+        lambda c: c.smart.swap(),
+    ),
+    Key("next_case", _PROJECT, "Shift-N", "open the next case of the project", lambda c: c.project.step(1)),
+    Key("previous_case", _PROJECT, "Shift-P", "open the previous case of the project", lambda c: c.project.step(-1)),
+    Key(
+        "done_and_next",
+        _PROJECT,
+        "Shift-D",
+        "mark the case as done, and open the next",
+        lambda c: c.project.done_and_next(),
+    ),
+    Key("next_sequence", _LOOK, "G", "show the next sequence of the case", lambda c: c.view.sequences.step(1)),
+    Key(
+        "previous_sequence",
+        _LOOK,
+        "Shift-G",
+        "show the previous sequence of the case",
+        lambda c: c.view.sequences.step(-1),
+    ),
+    Key("three_planes", _LOOK, "F3", "show or hide the three planes", lambda c: c.planes.switch(not c.planes.is_open)),
     *(
-        Key(f"window_{name.replace(' ', '_')}", keys, f"show the image in the window '{name}'", _window(name))
+        Key(f"window_{name.replace(' ', '_')}", _LOOK, keys, f"show the image in the window '{name}'", _window(name))
         for name, keys in WINDOW_KEYS.items()
     ),
-    Key("help", "F1", "show these keys", lambda c: show_help(c.viewer)),
+    Key("help", _LOOK, "F1", "show these keys", lambda c: show_help(c.viewer)),
 )
 
 
@@ -260,41 +289,47 @@ _bindings: WeakValueDictionary[int, _Bindings] = WeakValueDictionary()
 
 _STEPS = (
     "<b>Case</b>: open a file or folder, or use an image layer that is there.",
-    "<b>Label</b>: pick a class and paint it on three to five slices, spread over the case.",
-    "With <b>Smart scribble</b> (S), one stroke inside and one of the background around it (D) are enough: Enter takes "
-    "the outline, Esc drops it.",
+    "<b>Label</b>: paint a class on three to five slices, spread over the case; or one stroke inside and one around it "
+    "with <b>Smart scribble</b>.",
     "<b>Train</b>: after a minute or so masks appear on the other slices.",
-    "<b>Review</b>: go where the model is unsure (N); accept a slice (A), correct it with the brush (C), or reject it "
-    "(X). Train again.",
+    "<b>Review</b>: go where the model is unsure; accept a slice, correct it, or reject it. Train again.",
     "<b>Export</b>: write the mask in the geometry of the case.",
 )
 
-_MOUSE = (
-    ("Ctrl + drag, or drag with the middle button", "window (left, right) and level (up, down) of the image"),
-    (
-        "Three planes",
-        "a click or drag in a small view, and Shift + click in any, moves the crosshair; the wheel goes "
-        "through its slices, the right button zooms, a double click shows all; a brush paints across slices",
+# What else belongs to a task: keys of napari, keys that are bound while they mean something, and the mouse.
+_ALSO: dict[str, tuple[tuple[str, str], ...]] = {
+    _PAINT: (
+        ("P, E, F", "paint, erase, fill"),
+        ("[  and  ]", "make the brush smaller or larger"),
+        ("3", "polygon: click its corners, then Enter or a double click fills it; right click removes the last corner"),
+        ("Right click", "outline: with the brush, move round a shape and back to the start to fill it; Esc drops it"),
+        ("B", "paint only over what is free, or over everything"),
+        ("Space (hold)", "move the image while painting"),
+        ("Ctrl+Z", "undo, also accepting and rejecting"),
     ),
-)
-_OUTLINE_KEYS = (
-    ("Enter", "take the outline of Smart scribble as painted"),
-    ("Esc", "drop the outline; the strokes stay"),
-)
+    _SCRIBBLE: (
+        ("Enter", "take the outline of Smart scribble as painted"),
+        ("Esc", "drop the outline; the strokes stay"),
+    ),
+    _GO: (("Left, Right", "go to the previous or next slice"),),
+    _LOOK: (
+        (
+            "Ctrl + drag",
+            "window (left, right) and level (up, down) of the image; also a drag with the middle button",
+        ),
+        (
+            "Three planes",
+            "a click or drag in a small view, and Shift + click in any, moves the crosshair; the wheel goes "
+            "through its slices, the right button zooms, a double click shows all; a brush paints across slices",
+        ),
+    ),
+}
 
-_NAPARI_KEYS = (
-    ("[  and  ]", "make the brush smaller or larger"),
-    ("P, E, F", "paint, erase, fill"),
-    ("3", "polygon: click its corners, then Enter or a double click fills it; right click removes the last corner"),
-    ("Right click", "outline: with the brush, move round a shape and back to the start to fill it; Esc drops it"),
-    ("B", "paint only over what is free, or over everything"),
-    ("Space (hold)", "move the image while painting"),
-    ("Left, Right", "go to the previous or next slice"),
-    ("Ctrl+Z", "undo, also accepting and rejecting"),
-)
+_COLUMNS = ((_PAINT, _SCRIBBLE, _MEASURE), (_GO, _REVIEW, _PROJECT), (_LOOK,))
+TASKS = tuple(task for tasks in _COLUMNS for task in tasks)
+"""What a person wants to do, in the order of the help."""
 
-
-_COLUMN = 440  # pixels: two of them side by side, so that the help fits a screen of 800 lines
+_COLUMN = 390  # pixels: three of them side by side, so that the help fits a screen of 1280 x 800
 
 
 class HelpPopup(QDialog):
@@ -302,11 +337,13 @@ class HelpPopup(QDialog):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setWindowTitle("DINO-AugSeg: steps and keys")
+        self.setWindowTitle("DINO-AugSeg: keys by task")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         columns = QHBoxLayout()
+        columns.setSpacing(16)
         for part in help_columns():
-            text = QLabel(part)
+            text = QLabel(part, self)
+            text.ensurePolished()  # or the height would be that of another font
             text.setTextFormat(Qt.TextFormat.RichText)
             text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             text.setWordWrap(True)
@@ -319,24 +356,24 @@ class HelpPopup(QDialog):
         layout.addWidget(close, alignment=Qt.AlignmentFlag.AlignRight)
 
 
-def help_columns() -> tuple[str, str]:
-    """The content of the help window as HTML: the plugin's keys, and the steps with what else helps."""
+def help_columns() -> tuple[str, ...]:
+    """The content of the help window as HTML: the keys by task in three columns, the steps in the last."""
     steps = "".join(f"<li>{step}</li>" for step in _STEPS)
-    return (
-        _table("Keys", [*_rows_of_keys(), *_OUTLINE_KEYS]),
+    order = (
         f"<h3>In this order</h3><ol>{steps}</ol>"
-        + _table("Mouse", _MOUSE)
-        + _table("Keys of napari that help", _NAPARI_KEYS)
-        + "<p>Predictions never overwrite what you painted. Research use only; not a medical device.</p>",
+        "<p>Predictions never overwrite what you painted. Research use only; not a medical device.</p>"
     )
+    tables = {task: _table(task, [*_rows_of_keys(task), *_ALSO.get(task, ())]) for task in TASKS}
+    columns = ["".join(tables[task] for task in tasks) for tasks in _COLUMNS]
+    return (*columns[:-1], columns[-1] + order)
 
 
-def _rows_of_keys() -> list[tuple[str, str]]:
-    """The keys of the plugin with what they do; those of the windows are in one row."""
+def _rows_of_keys(task: str) -> list[tuple[str, str]]:
+    """The plugin's keys of a task with what they do; those of the windows are in one row."""
     windows = [key for key in KEYS if key.name.startswith("window_")]
     named = ", ".join(f"{shown} {name}" for name, shown in WINDOW_KEYS.items())
     rows = []
-    for key in KEYS:
+    for key in (key for key in KEYS if key.task == task):
         if key not in windows:
             rows.append((key.shown, key.does))
         elif key is windows[0]:
@@ -349,12 +386,11 @@ def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _row(key: str, does: str) -> str:
-    return f"<tr><td><b>{key}</b></td><td style='padding-left: 14px'>{does}</td></tr>"
+    return f"<tr><td style='white-space: nowrap'><b>{key}</b></td><td style='padding-left: 14px'>{does}</td></tr>"
 
 
 def show_help(viewer: Any) -> HelpPopup:
     """Open the help window, which does not block the viewer."""
-    window = getattr(viewer.window, "_qt_window", None) if getattr(viewer, "window", None) is not None else None
-    popup = HelpPopup(window)
+    popup = HelpPopup(main_window(viewer))
     popup.show()
     return popup

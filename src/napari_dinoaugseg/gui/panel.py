@@ -21,8 +21,19 @@ from napari_dinoaugseg.gui.measure_section import MeasureSection
 from napari_dinoaugseg.gui.review_section import ReviewSection
 from napari_dinoaugseg.gui.saving import describe, when
 from napari_dinoaugseg.gui.smart_box import smart_advice
+from napari_dinoaugseg.gui.start import SampleBar, StartSection
 from napari_dinoaugseg.gui.train_section import Head, TrainSection
-from napari_dinoaugseg.gui.widgets import Collapsible, button, choice, column, quietly, row, sentence, single_shot
+from napari_dinoaugseg.gui.widgets import (
+    FRAME,
+    Collapsible,
+    button,
+    choice,
+    column,
+    quietly,
+    row,
+    sentence,
+    single_shot,
+)
 from napari_dinoaugseg.gui.words import counted, in_words, noun_of, slice_name
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Status
 
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.session import Session
     from napari_dinoaugseg.session.store import SavedSession
 
+_NEED_A_CASE = ("Classes", "Label", "Train", "Review", "Measure", "Export")
 ENOUGH_TO_START = 3
 """Labelled slices from which a first training is worthwhile."""
 _LIST_HEIGHT = 96  # pixels: a few lines, the rest by scrolling
@@ -40,9 +52,8 @@ _PREPARING = 300  # ms after which the window has been drawn
 _READ = 15_000  # ms that a message is shown
 _TOGETHER = 1.0  # seconds within which notices are shown together
 
-# Dark red on a light background of its own, and a frame without a background: readable in both themes.
+# Dark red on a light background of its own: readable in both themes.
 _ALARM = "background-color: #fbe3dc; color: #7a1f00; padding: 4px; border-radius: 3px;"
-_FRAME = "#{name} {{ border: 2px solid #e69f00; border-radius: 4px; }}"
 # napari's own style sheet makes disabled buttons look almost enabled.
 _DISABLED = """
 QPushButton:disabled, QToolButton:disabled {
@@ -79,9 +90,16 @@ class Panel(QWidget):
         self.head = Head(controller)
         self.offer = OfferBar(controller)
         self.resume = ResumeBar(controller)
+        self.sample = SampleBar(controller)
         self.steps = CaseSteps(controller)
         self.cases = CasesSection(controller)
         self.case = CaseSection(controller)
+        self.start = StartSection(
+            controller,
+            open_file=self.case.open_file,
+            open_folder=self.case.open_folder,
+            use_layer=self.case.use_layer,
+        )
         self.classes = ClassesSection(controller)
         self.label = LabelSection(controller)
         self.train = TrainSection(controller, self.head)
@@ -92,7 +110,7 @@ class Panel(QWidget):
             title: Collapsible(title, section, opened=opened)
             for title, section, opened in (
                 ("Project", self.cases, True),
-                ("Case", self.case, True),
+                ("Case", self.case, False),
                 ("Classes", self.classes, True),
                 ("Label", self.label, True),
                 ("Train", self.train, True),
@@ -115,7 +133,7 @@ class Panel(QWidget):
 
     def _arrange(self) -> None:
         inside = QWidget()
-        column(inside, *self.folds.values(), margins=(0, 0, 0, 0), spacing=2).addStretch(1)
+        column(inside, self.start, *self.folds.values(), margins=(0, 0, 0, 0), spacing=2).addStretch(1)
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
@@ -123,12 +141,13 @@ class Panel(QWidget):
         scroll.setWidget(inside)
         self.scroll_area = scroll
         top = row(self.advice, self.help_button, stretch=0)
-        below = (self.offer, self.resume, self.head, self.message, self.encoder, scroll, self.saved)
+        below = (self.offer, self.resume, self.sample, self.head, self.message, self.encoder, scroll, self.saved)
         column(self, self.head.name, self.steps, top, *below, margins=(4, 4, 4, 4))
         # Wide enough that the scroll bar does not cover the sections.
         bar = scroll.verticalScrollBar()
         beside = bar.sizeHint().width() if bar is not None else 16
-        self.setMinimumWidth(inside.minimumSizeHint().width() + beside + 12)
+        widest = max(fold.content.minimumSizeHint().width() for fold in self.folds.values())  # folded ones too
+        self.setMinimumWidth(widest + beside + 12)
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
@@ -164,6 +183,10 @@ class Panel(QWidget):
         self.advice.setText(advice(controller))
         for section in (self.classes, self.train):
             section.setEnabled(not controller.read_only)
+        has_case = controller.session is not None
+        for title in _NEED_A_CASE:
+            self.folds[title].setVisible(has_case)
+        self.encoder.setVisible(has_case)
         if setup.encoder_in_use is not None:
             self.encoder.setText(f"Encoder in use: {setup.encoder_in_use}")
         else:
@@ -182,14 +205,14 @@ class Panel(QWidget):
         if name != self._project:
             self._project = name
             self.folds["Project"].set_open(bool(name) or self.controller.session is None)
-            self.folds["Case"].set_open(not name and self.controller.session is None)
+            self.folds["Case"].set_open(False)
         if self.controller.session is None:
             self.refresh()
 
     def _show_case(self) -> None:
         if self.controller.session is not None and self.controller.project.current is None:
             self.folds["Project"].set_open(False)
-        self.folds["Case"].set_open(self.controller.session is None and self.controller.project.current is None)
+        self.folds["Case"].set_open(False)
         self.folds["Review"].set_open(False)
         self._reviewed = False
         self.scroll_area.ensureVisible(0, 0)
@@ -263,7 +286,7 @@ class OfferBar(QFrame):
         super().__init__()
         self.controller = controller
         self.setObjectName("offer_bar")
-        self.setStyleSheet(_FRAME.format(name="offer_bar"))
+        self.setStyleSheet(FRAME.format(name="offer_bar"))
         self.text = sentence()
         self.yes_button = button("Annotate", "Open it here; the current case is saved", controller.cases.take_offer)
         self.no_button = button("Not now", "Leave it in the viewer as it is", controller.cases.decline_offer)
@@ -291,7 +314,7 @@ class ResumeBar(QFrame):
         super().__init__()
         self.controller = controller
         self.setObjectName("resume_bar")
-        self.setStyleSheet(_FRAME.format(name="resume_bar"))
+        self.setStyleSheet(FRAME.format(name="resume_bar"))
         self.text = sentence()
         self.choice = choice([], "The saved labels of this case, the newest first")
         self.choice.currentIndexChanged.connect(self._describe)
@@ -396,7 +419,7 @@ def advice(controller: Controller) -> str:
 def _to_open(controller: Controller) -> str:
     project = controller.project.current
     if project is None:
-        return "1. Open a case: a file, a folder, an image layer of this viewer, or the brain sample."
+        return "1. Open a case, or try the brain sample."
     if not project.cases:
         return "1. Add files or a folder in the Project section."
     return "Double-click a case in the Project section."

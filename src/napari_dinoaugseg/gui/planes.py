@@ -27,6 +27,7 @@ from qtpy.QtWidgets import QApplication, QLabel, QSplitter
 
 from napari_dinoaugseg.case import Case, VolumeCase
 from napari_dinoaugseg.errors import CaseError
+from napari_dinoaugseg.gui.canvas import qt_viewer
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import axis_order, camera_of, camera_orientation, directions_of, edge_letters
 from napari_dinoaugseg.gui.outlines import draw_outlines
@@ -136,7 +137,7 @@ class ThreePlanes:
 
     def _open(self) -> None:
         viewer = self.controller.viewer
-        main: Any = viewer.window._qt_viewer
+        main: Any = qt_viewer(viewer)
         self._layers = self.controller.layers
         self._keys = _KeysToMain(main.canvas.native)
         self._lines = _Crosshair(main.canvas, camera_of(viewer))
@@ -195,8 +196,8 @@ class ThreePlanes:
         if self._splitter is not None and isalive(self._splitter):  # type: ignore[no-untyped-call]
             self._splitter.setParent(None)
             self._splitter.deleteLater()
-            main: Any = getattr(viewer.window, "_qt_viewer", None)
-            if main is not None and isalive(main):  # type: ignore[no-untyped-call]
+            main: Any = qt_viewer(viewer)
+            if main is not None:
                 main.setOrientation(Qt.Orientation.Vertical)
                 if whole and layers is not None and layers is self.controller.layers:
                     self._fitting.start(_LAID_OUT)
@@ -205,8 +206,8 @@ class ThreePlanes:
     @property
     def _is_whole(self) -> bool:
         """Whether the large view shows the whole slice, and shall do so in another size."""
-        main: Any = getattr(self.controller.viewer.window, "_qt_viewer", None)
-        if main is None or not isalive(main):  # type: ignore[no-untyped-call]
+        main: Any = qt_viewer(self.controller.viewer)
+        if main is None:
             return False
         _, step = self._grid
         size = (np.array(self._shape) * step)[list(self._axes[1:])] * camera_of(self.controller.viewer).zoom

@@ -16,6 +16,7 @@ from napari.layers import Layer
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit
 
+from napari_dinoaugseg.gui.canvas import main_window
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.session.proposal import has_background, has_class, propose, unit_image
@@ -316,7 +317,7 @@ class SmartScribble(QObject):
 
     def _press(self, action: Callable[[], Any]) -> None:
         """Act on a key unless it ended the input of a field: fields pass Enter and Esc on to the viewer."""
-        window: Any = getattr(self.controller.viewer.window, "_qt_window", None)
+        window = main_window(self.controller.viewer)
         if window is None or not isinstance(window.focusWidget(), _FIELDS):
             action()
 

