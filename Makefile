@@ -88,7 +88,7 @@ format: setup  ## sort the imports and format the code
 	$(BIN)/ruff format
 
 docs: setup  ## build the documentation as a site in site/, with the API from the docstrings
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 screenshots: setup  ## take the screenshots of docs/ again
 	$(SCREEN) $(BIN)/python tools/screenshots.py

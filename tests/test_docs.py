@@ -57,7 +57,7 @@ def run_block(block: Block, names: dict[str, object]) -> None:
                 raise DocumentationError(msg) from error
     elif block.language == "yaml":
         check_dask_configuration(block.code)
-    elif block.language == "text":  # a picture, or what a program answers
+    elif block.language in ("text", "bibtex"):  # a picture, or what a program answers
         wrong = [line for line in block.code.splitlines() if is_command(line)]
         assert not wrong, f"{block.place}: these are commands, so the block is `sh`: {wrong}"
     else:
@@ -109,6 +109,7 @@ def test_links_lead_somewhere(page: Path):
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path):
+    """With the navigation of mkdocs.yml: a page that is missing there, or a link that leads nowhere, is a warning."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
 
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -173,6 +174,8 @@ def benchmark_sources() -> str:
         ("sh", "dinoaugseg segment ct.nii.gz --label painted.nii.gz --out mask.nii.gz"),
         ("sh", "dinoaugseg predict nothing.nii.gz --model nothing.safetensors --out mask.nii.gz"),
         ("sh", 'pip install "napari-dinoaugseg[pyqt4]"'),
+        ("sh", 'uvx --from ".[pyqt6,nothing]" dinoaugseg demo'),
+        ("sh", 'uvx --from ".[pyqt6]" napari'),
         ("sh", "python -m benchmarks.tables --nothing"),
         ("sh", "NOTHING_READS_ME=1 make test"),
         ("sh", "no-such-program --help"),

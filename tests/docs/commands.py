@@ -48,7 +48,7 @@ def commands_in(code: str) -> list[str]:
 def is_command(text: str) -> bool:
     """Whether a piece of text begins with a program that is checked here."""
     words = text.split()
-    return len(words) > 1 and _program(words[0]) in (OURS, "make", "pip", "napari", *_PYTHON, *_SYSTEM)
+    return len(words) > 1 and _program(words[0]) in (OURS, "make", "pip", "uvx", "napari", *_PYTHON, *_SYSTEM)
 
 
 def check(command: str, *, run: bool) -> None:
@@ -145,6 +145,14 @@ def _check_pip(arguments: Words) -> None:
         _require(set(wanted) <= set(extras), f"there is no extra in {word}")
 
 
+def _check_uvx(arguments: Words) -> None:
+    """``uvx --from ".[extras]" dinoaugseg …``: the package is that of this clone."""
+    _require(arguments[:1] == ["--from"] and len(arguments) > 2, f"uvx {arguments} runs nothing of ours")
+    _check_pip(["install", arguments[1]])
+    _require(arguments[2] == OURS, f"{arguments[2]} is no command of this package")
+    _check_ours(arguments[3:])
+
+
 def _check_python(arguments: Words) -> None:
     if arguments[0] != "-m":
         _require((REPOSITORY / arguments[0]).is_file(), f"there is no {arguments[0]}")
@@ -179,6 +187,7 @@ def _check_installed(program: str, arguments: Words) -> None:
 _CHECKERS: dict[str, Callable[[Words], None]] = {
     "make": _check_make,
     "pip": _check_pip,
+    "uvx": _check_uvx,
     "napari": _check_napari,
     **dict.fromkeys(_PYTHON, _check_python),
 }

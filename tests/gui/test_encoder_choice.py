@@ -7,10 +7,11 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
+from napari_dinoaugseg.gui.get_encoder import DinoDownload, GetDinov3
 from napari_dinoaugseg.gui.words import in_words
 from napari_dinoaugseg.model import hub
-from tests.gui.conftest import settle, train
-from tests.hub_server import serving
+from tests.gui.conftest import settle, train, wait_idle
+from tests.hub_server import COMMIT, serving
 
 TINY = "dinov3-convnext-tiny"
 
@@ -139,3 +140,103 @@ def test_the_long_licence_sentence_is_short_in_the_panel():
     ours = in_words(sentence)
     assert "https://" not in ours
     assert f"choose the encoder {TINY} (a download of 111 MB), or choose a file in the Case section." in ours
+
+
+@pytest.fixture
+def near_hub(monkeypatch, tmp_path):
+    """A hub on this machine that has the weights, and a cache of its own."""
+    constants = huggingface_hub.constants
+    with serving() as server:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.delenv("DINOAUGSEG_OFFLINE", raising=False)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        server.answers(200, X_Repo_Commit=COMMIT, ETag='"abc"')
+        server.content = b"w" * 12_000_000
+        yield server
+
+
+def answer_the_dialog(monkeypatch, act):
+    """What a person does in the dialog; returns what it answers."""
+    monkeypatch.setattr(GetDinov3, "exec", act)
+
+
+def test_get_dinov3_downloads_only_with_consent_and_then_uses_it(
+    choice, controller, case, said, near_hub, qtbot, monkeypatch
+):
+    choose(qtbot, choice, "efficientnet-lite0")
+    assert choice.get_button.isVisibleTo(choice)
+    assert choice.get_button.isEnabled()
+    seen = []
+
+    def look_and_leave(dialog):
+        seen.append([made.text() for made in dialog.sizes.values()])
+        dialog.show()
+        qtbot.mouseClick(dialog.download_button, Qt.MouseButton.LeftButton)  # not before the licence is accepted
+        assert not dialog.result()
+        assert "DINOv3 License" in dialog.licence.text()
+        dialog.reject()
+        return 0
+
+    answer_the_dialog(monkeypatch, look_and_leave)
+    qtbot.mouseClick(choice.get_button, Qt.MouseButton.LeftButton)
+    assert [text.partition(",")[0] for text in seen[0]] == [
+        "tiny: 111 MB",
+        "small: 198 MB",
+        "base: 350 MB",
+        "large: 785 MB",
+    ]
+    assert near_hub.asked == []
+
+    def accept(dialog):
+        dialog.show()
+        dialog.consent.click()
+        qtbot.mouseClick(dialog.download_button, Qt.MouseButton.LeftButton)
+        return dialog.result()
+
+    progress = []
+    controller.progressed.connect(lambda event: progress.append(event.words))
+    answer_the_dialog(monkeypatch, accept)
+    qtbot.mouseClick(choice.get_button, Qt.MouseButton.LeftButton)
+    wait_idle(qtbot, controller)
+    assert progress[-1] == "downloading, 12 of 12 MB"
+    assert controller.setup.settings.encoder == TINY
+    assert said[-1] == f"{TINY} is on this machine now, and in use from the next training on."
+    qtbot.waitUntil(lambda: not choice._looking and choice._found["asked"][0] == TINY, timeout=30_000)
+    settle()
+    assert "weights are on this machine" in choice.state.text()
+    assert not choice.get_button.isVisibleTo(choice)
+
+
+def test_a_download_can_be_stopped_and_nothing_else_changes(
+    choice, controller, case, said, near_hub, qtbot, monkeypatch, tmp_path
+):
+    choose(qtbot, choice, "efficientnet-lite0")
+    answer_the_dialog(monkeypatch, lambda dialog: dialog.consent.click() or 1)
+    cancelled = []
+    fetch = DinoDownload.fetch
+
+    def stop_at_once(self, spec, then):
+        fetch(self, spec, then)
+        controller.jobs.stop()
+        cancelled.append(spec.name)
+
+    monkeypatch.setattr(DinoDownload, "fetch", stop_at_once)
+    qtbot.mouseClick(choice.get_button, Qt.MouseButton.LeftButton)
+    wait_idle(qtbot, controller)
+    assert cancelled == [TINY]
+    assert said[-1] == "The download was stopped; the next one goes on from what was received."
+    assert controller.setup.settings.encoder == "efficientnet-lite0"
+    assert not list(tmp_path.rglob("model.safetensors"))
+
+
+def test_where_downloads_are_off_get_dinov3_says_so(choice, controller, case, qtbot, monkeypatch):
+    monkeypatch.setattr(hub, "is_forbidden", lambda: True)
+    choose(qtbot, choice, "efficientnet-lite0")
+    assert choice.get_button.isVisibleTo(choice)
+    assert not choice.get_button.isEnabled()
+    assert "Downloads are switched off" in choice.get_button.toolTip()

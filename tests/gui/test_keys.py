@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLineEdit
+from qtpy.QtWidgets import QLabel, QLineEdit
 
-from napari_dinoaugseg.gui.keys import KEYS, HelpPopup, bind_keys, help_columns, hint, tooltip, unbind_keys
+from napari_dinoaugseg.gui.keys import KEYS, TASKS, HelpPopup, bind_keys, help_columns, hint, tooltip, unbind_keys
 from napari_dinoaugseg.gui.label_section import NAME
 from napari_dinoaugseg.session.labels import Status
 from tests.gui.conftest import settle
@@ -175,6 +175,9 @@ def test_help_opens(predicted, press, qtbot):
     qtbot.addWidget(popup)
     assert popup.isVisible()
     assert popup.sizeHint().height() <= 740  # of a screen of 800 lines
+    assert popup.sizeHint().width() <= 1260
+    for text in popup.findChildren(QLabel):
+        assert text.height() >= text.heightForWidth(text.width())  # nothing is cut off
     popup.reject()
 
 
@@ -214,9 +217,14 @@ def test_two_keys_are_taken_from_napari(viewer):
 def test_tooltips_and_the_popup_name_the_keys():
     assert hint("train") == "Shift+T"
     assert tooltip("Begin", "accept") == "Begin (key: A)"
+    shown = "".join(help_columns())
     for key in KEYS:
-        assert key.shown in help_columns()[0]
+        assert key.task in TASKS
+        assert key.shown in shown
         if key.name.startswith("window_"):  # in one row
-            assert f"{key.shown} {key.name.removeprefix('window_').replace('_', ' ')}" in help_columns()[0]
+            assert f"{key.shown} {key.name.removeprefix('window_').replace('_', ' ')}" in shown
         else:
-            assert key.does in help_columns()[0]
+            assert key.does in shown
+    assert [shown.index(f"<h3>{task}</h3>") for task in TASKS] == sorted(
+        shown.index(f"<h3>{task}</h3>") for task in TASKS
+    )

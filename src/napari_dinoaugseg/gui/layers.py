@@ -101,14 +101,18 @@ def _renew(layer: Image | Labels, data: Any, case: Case, place: Mapping[str, Any
 
 
 def place_of(image: Image | None) -> dict[str, Any]:
-    """Scale, translation and units of an image for a layer above it, those of a 2-D image for a stack of one slice."""
+    """Scale, translation, units and names of the axes of an image for a layer above it.
+
+    Those of a 2-D image are made for a stack of one slice.
+    """
     if image is None:
         return {}
     scale, translate, units = list(image.scale), list(image.translate), list(image.units)
     if len(scale) == 2:
         scale, translate, units = [1.0, *scale], [0.0, *translate], [units[0], *units]
         return {"scale": scale, "translate": translate, "units": units}
-    return {"scale": scale, "translate": translate, "units": units, "affine": image.affine}
+    names = tuple(image.axis_labels)
+    return {"scale": scale, "translate": translate, "units": units, "affine": image.affine, "axis_labels": names}
 
 
 def _colours_of(colormap: Any) -> dict[Any, tuple[float, ...]]:
@@ -214,10 +218,11 @@ class CaseLayers:
         order = axis_order(self.axis)
         if self.viewer.dims.ndim == 3 and tuple(self.viewer.dims.order) != order:
             self.viewer.dims.order = order
+        for layer in self.own:
+            if layer.ndim == 3 and tuple(layer.axis_labels) != self._axis_names:
+                layer.axis_labels = self._axis_names
         if self.viewer.dims.ndim == 3:
-            names = ["row", "column"]
-            names.insert(self.axis, "slice" if self.case.kind == "volume" else "picture")
-            self.viewer.dims.axis_labels = tuple(names)
+            self.viewer.dims.axis_labels = self._axis_names
         self.orientation.pass_to(self)
         self.orientation.begin()
         self._slice = self.current_slice
@@ -246,6 +251,12 @@ class CaseLayers:
         except TypeError:  # before napari 0.6.3 it always fits all layers
             self.viewer.reset_view()
 
+    @property
+    def _axis_names(self) -> tuple[str, ...]:
+        names = ["row", "column"]
+        names.insert(self.axis, "slice" if self.case.kind == "volume" else "picture")
+        return tuple(names)
+
     def _make_image(self) -> Image:
         data, rgb, scale, units = display_of(self._in_view)
         window = None if rgb else window_of(self._in_view, self.window)
@@ -263,6 +274,7 @@ class CaseLayers:
             rgb=rgb,
             scale=scale,
             units=units,
+            axis_labels=self._axis_names,
             metadata=case_metadata(self.case),
             **({"contrast_limits": window} if window else {}),
         )

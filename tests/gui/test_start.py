@@ -1,0 +1,160 @@
+"""The first start: three ways to begin, the labels that come with the sample, and the last case again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_dinoaugseg.case.array import LABELLED_SLICES
+from napari_dinoaugseg.gui.panel import Panel
+from napari_dinoaugseg.gui.start import last_opened
+from napari_dinoaugseg.gui.widgets import cache_settings
+from tests.gui.conftest import settle
+
+pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("DINOAUGSEG_CACHE", str(tmp_path / "cache"))
+
+
+def click(qtbot, widget):
+    settle()
+    assert widget.isVisible()
+    qtbot.mouseClick(widget, Qt.MouseButton.LeftButton)
+    settle()
+
+
+@pytest.fixture
+def sample(panel, controller, qtbot, wait):
+    """The panel with the sample, opened by its button."""
+    controller.live.switch(False)
+    click(qtbot, panel.start.sample_button)
+    wait(controller)
+    return panel
+
+
+def test_an_empty_panel_offers_ways_to_begin_and_no_empty_section(panel):
+    settle()
+    start = panel.start
+    for widget in (start.sample_button, start.file_button, start.folder_button, panel.cases.open_button):
+        assert widget.isVisible()
+        assert widget.isEnabled()
+    assert not start.last_button.isVisible()
+    assert not start.layer_button.isVisible()
+    assert [title for title, fold in panel.folds.items() if fold.isVisible()] == ["Project", "Case"]
+    assert not panel.head.train_button.isVisible()
+
+
+def test_with_a_case_the_start_gives_way_to_the_sections(panel, case):
+    assert not panel.start.isVisible()
+    assert all(fold.isVisible() for fold in panel.folds.values())
+    assert panel.head.train_button.isVisible()
+    panel.controller.cases.close()
+    settle()
+    assert panel.start.isVisible()
+
+
+def test_an_image_in_the_viewer_can_be_taken_at_the_start(panel, controller, qtbot):
+    controller.viewer.add_image(np.random.default_rng(0).random((4, 32, 32)), name="seen before")
+    settle()
+    click(qtbot, panel.offer.no_button)
+    click(qtbot, panel.start.layer_button)
+    assert controller.session.case.name == "seen before"
+    assert last_opened() is None  # it lies nowhere on disk
+
+
+def test_five_slices_of_the_sample_are_labelled_with_one_click_and_one_undo(sample, controller, qtbot, wait):
+    click(qtbot, sample.sample.yes_button)
+    wait(controller)
+    book = controller.session.labels
+    assert tuple(book.labelled) == LABELLED_SLICES
+    for index in LABELLED_SLICES:
+        assert set(np.unique(book.truth(index))) == {0, 1, 2}
+        np.testing.assert_array_equal(controller.layers.manual.data[index], book.truth(index))
+    assert controller.current_slice in LABELLED_SLICES
+    assert not sample.sample.isVisible()
+    assert "press Train" in sample.message.text() or "Press Train" in sample.message.text()
+    assert controller.session.labels.classes[0].name == "grey matter"
+
+    controller.layers.undo()
+    settle()
+    assert not book.labelled
+    assert sample.sample.isVisible()
+
+
+def test_who_paints_the_sample_is_not_asked_again(sample, controller, qtbot):
+    click(qtbot, sample.sample.no_button)
+    assert not sample.sample.isVisible()
+    controller.view.go_to(3)
+    settle()
+    assert not sample.sample.isVisible()
+
+
+def test_the_sample_in_another_plane_and_other_cases_have_no_such_labels(sample, controller, blob_files):
+    from napari_dinoaugseg.case import Plane
+
+    controller.cases.change_plane(Plane.CORONAL)
+    settle()
+    assert not sample.sample.isVisible()
+    controller.cases.open_path(blob_files[0], background=False, plane="axial")
+    settle()
+    assert not sample.sample.isVisible()
+
+
+def test_the_last_case_is_offered_at_the_next_start_and_opens_in_its_plane(
+    panel, controller, blob_files, make_napari_viewer, qtbot, wait
+):
+    controller.cases.open_path(blob_files[0], background=False, plane="coronal")
+    settle()
+    viewer = make_napari_viewer(show=True)
+    again = Panel(viewer)
+    viewer.window.add_dock_widget(again, name="DINO-AugSeg")
+    settle()
+    assert again.start.last_button.text() == f"Continue with {blob_files[0].name}"
+    assert again.start.last_text.text().startswith("The last case, opened on ")
+    controller.cases.close()
+    click(qtbot, again.start.last_button)
+    wait(again.controller)
+    assert again.controller.session.case.path == blob_files[0]
+    assert again.controller.session.case.plane.value == "coronal"
+    again.controller.dispose()
+
+
+def test_the_last_project_is_offered(panel, controller, tmp_path, wait):
+    controller.project.create(tmp_path / "livers")
+    wait(controller)
+    found = last_opened()
+    assert (found.kind, found.path) == ("project", tmp_path / "livers")
+
+
+def test_the_sample_is_not_what_was_open_last(sample):
+    assert last_opened() is None
+
+
+@pytest.mark.parametrize(
+    "kept", ["", "{", "[]", "3", json.dumps({"kind": "other", "path": "/x", "opened": "2026-01-01", "options": {}})]
+)
+def test_a_note_that_cannot_be_read_is_no_last_case(kept):
+    cache_settings().setValue("last", kept)
+    assert last_opened() is None
+
+
+def test_a_last_case_that_is_gone_is_named_in_one_sentence(panel, controller, qtbot, failed, tmp_path, wait):
+    from datetime import UTC, datetime
+
+    from napari_dinoaugseg.gui.start import Last, StartSection, remember
+
+    remember(Last("case", tmp_path / "gone.nii.gz", datetime.now(UTC)))
+    start = StartSection(controller, open_file=print, open_folder=print, use_layer=print)
+    qtbot.addWidget(start)
+    start.show()
+    click(qtbot, start.last_button)
+    wait(controller)
+    assert len(failed) == 1
+    assert "gone.nii.gz" in failed[0]
+    assert controller.session is None
