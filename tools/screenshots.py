@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -106,7 +107,10 @@ def label(controller: Controller) -> None:
 
 def take(folder: Path, theme: str) -> None:
     """Play the loop and save a picture in each state."""
+    from napari_dinoaugseg.gui.start import Last, remember
+
     folder.mkdir(parents=True, exist_ok=True)
+    remember(Last("project", Path("livers"), datetime(2026, 11, 27, 15, 12, tzinfo=UTC)))
     stage = Stage(folder, theme)
     controller = stage.panel.controller
     stage.picture("1_empty")
@@ -221,8 +225,9 @@ def main() -> None:
     parser.add_argument("--theme", default="dark", choices=("dark", "light"))
     parser.add_argument("--folder", type=Path, default=Path("docs/screenshots"))
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as sessions:
-        os.environ["DINOAUGSEG_SESSIONS"] = sessions  # neither offer the person's labels nor add to them
+    with tempfile.TemporaryDirectory() as sessions, tempfile.TemporaryDirectory() as cache:
+        # Neither offer the person's labels and last case, nor add to them.
+        os.environ["DINOAUGSEG_SESSIONS"], os.environ["DINOAUGSEG_CACHE"] = sessions, cache
         take(arguments.folder, arguments.theme)
 
 

@@ -73,7 +73,8 @@ def emphasised_in(page: Path) -> list[str]:
 def links_of(page: Path) -> list[str]:
     """Where links and pictures point."""
     found = [part.attrGet("href") or part.attrGet("src") for part in _inside(page)]
-    return [str(target) for target in found if target]
+    sized = [re.findall(r'<img src="([^"]+)"', token.content) for token in _tokens(page) if token.type == "html_block"]
+    return [str(target) for target in found if target] + [target for targets in sized for target in targets]
 
 
 def anchors_of(page: Path) -> set[str]:
