@@ -107,7 +107,7 @@ class DinoDownload:
             self.fetch(specs[dialog.chosen], then)
 
     @guarded
-    def fetch(self, spec: EncoderSpec, then: Callable[[], None] = lambda: None) -> None:
+    def fetch(self, spec: EncoderSpec, then: Callable[[], None]) -> None:
         """Download an encoder in the background, use it, and call ``then``.
 
         Stop keeps what was received for the next try.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari.layers import Image
 from qtpy.QtWidgets import QFrame, QWidget
 
-from napari_dinoaugseg.case.array import SAMPLE, is_sample
+from napari_dinoaugseg.case.array import SAMPLE, ArrayCase, is_sample
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.widgets import FRAME, button, cache_settings, column, row, sentence
 
@@ -70,9 +70,11 @@ def _open_now(controller: Controller) -> Last | None:
     now = datetime.now(UTC)
     if project is not None:
         return Last("project", project.folder.absolute(), now)
-    if session is None or session.case.path == SAMPLE or not session.case.path.exists():
-        return None  # the sample has a button of its own; an image of the viewer may lie nowhere
+    if session is None:
+        return None
     case = session.case
+    if case.path == SAMPLE or isinstance(case, ArrayCase) or not case.path.exists():
+        return None  # the sample has a button of its own, and the image of a layer no file
     options = {**controller.cases.options, **({"plane": case.plane.value} if case.kind == "volume" else {})}
     return Last("case", case.path.absolute(), now, options)
 
@@ -91,6 +93,7 @@ class StartSection(QWidget):
         super().__init__()
         self.controller = controller
         self._last: Last | None = last_opened()
+        self._noted: object = None  # what was noted as open
         self.sample_button = button("Try the brain sample", "Open a T1 brain template", controller.cases.open_sample)
         self.file_button = button("Open a file…", "NIfTI, NRRD, DICOM, TIFF or a picture", open_file)
         self.folder_button = button("Open a folder…", "A DICOM series, or pictures", open_folder)
@@ -116,12 +119,21 @@ class StartSection(QWidget):
 
     def _on_change(self, what: Change) -> None:
         if what & (Change.SESSION | Change.PROJECT):
-            opened = _open_now(self.controller)
-            if opened is not None and (self._last is None or opened.path != self._last.path):
-                self._last = opened
-                remember(opened)
+            self._note()
         if what & (Change.SESSION | Change.PROJECT | Change.WORK | Change.OFFER | Change.LAYERS):
             self.refresh()
+
+    def _note(self) -> None:
+        """Note what is open, once for each opening."""
+        project, session = self.controller.project.current, self.controller.session
+        now = project.folder if project is not None else id(session)
+        if now == self._noted:
+            return
+        self._noted = now
+        opened = _open_now(self.controller)
+        if opened is not None:
+            self._last = opened
+            remember(opened)
 
     def refresh(self) -> None:
         """Show what was open last, and hide everything once something is open."""
