@@ -12,7 +12,7 @@ from napari_dinoaugseg.case.array import LABELLED_SLICES
 from napari_dinoaugseg.gui.panel import Panel
 from napari_dinoaugseg.gui.start import last_opened
 from napari_dinoaugseg.gui.widgets import cache_settings
-from tests.gui.conftest import settle
+from tests.gui.conftest import settle, wait_idle
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -30,11 +30,11 @@ def click(qtbot, widget):
 
 
 @pytest.fixture
-def sample(panel, controller, qtbot, wait):
+def sample(panel, controller, qtbot):
     """The panel with the sample, opened by its button."""
     controller.live.switch(False)
     click(qtbot, panel.start.sample_button)
-    wait(controller)
+    wait_idle(qtbot, controller, timeout=240_000)  # the first time nilearn is imported and its maps are read
     return panel
 
 
