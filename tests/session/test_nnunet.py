@@ -392,6 +392,24 @@ def test_a_volume_in_colour_has_a_file_for_each_channel(tmp_path: Path, nnunet_c
     nnunet_check(tmp_path / "out")
 
 
+def test_each_sequence_of_a_case_is_a_channel(tmp_path: Path, nnunet_check: Callable[[Path], None]) -> None:
+    paths = [
+        write_nifti(tmp_path / f"anna_{name}.nii.gz", numbers(SHAPE, seed=n), TURNED) for n, name in enumerate("abc")
+    ]
+    case = open_case(paths)
+    made = export_nnunet([labelled(case)], CLASSES, tmp_path / "out")
+    for channel, path in enumerate(paths):
+        written = sitk.ReadImage(str(tmp_path / "out" / "imagesTr" / f"case_001_{channel:04d}.nii.gz"))
+        np.testing.assert_array_equal(array(written), np.asarray(nib.load(path).dataobj))
+        require_one_place(written, sitk.ReadImage(str(path)))
+    assert described(tmp_path / "out")["channel_names"] == {"0": "image", "1": "image", "2": "image"}
+    assert sum("channel 2 is called 'image'" in notice for notice in made.notices) == 1
+    nnunet_check(tmp_path / "out")
+    assert is_nnunet_export(tmp_path / "out")
+    with pytest.raises(OutputError, match="grey volumes with a, b and c and grey volumes cannot share a dataset"):
+        export_nnunet([labelled(case), labelled(volume(paths[0]))], CLASSES, tmp_path / "other")
+
+
 def test_an_image_with_two_axes_stays_flat(tmp_path: Path, nnunet_check: Callable[[Path], None]) -> None:
     path = write_nifti(tmp_path / "image.nii", numbers((6, 7)), np.diag([-0.5, -0.7, 1.0, 1.0]))
     export_nnunet([labelled(volume(path))], CLASSES, tmp_path / "out")

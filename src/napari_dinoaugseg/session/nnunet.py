@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from napari_dinoaugseg.case import Case, PictureCase, VolumeCase
-from napari_dinoaugseg.case.files import atomic_folder, check_parent, counted, listed
+from napari_dinoaugseg.case.files import atomic_folder, check_parent, counted, folded, listed
+from napari_dinoaugseg.case.sequences import ONE, in_words
 from napari_dinoaugseg.errors import LabelError, OutputError, naming_slices
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, LabelClass, Labels, Status, foreign_values, new_class
 
@@ -126,8 +127,8 @@ def export_nnunet(
     cannot hold, is left out. Notices name what is left out.
 
     A volume is written as NIfTI on exactly its own grid, with the values of the file without loss, and one file for
-    each colour if it has colours. Pictures are written as PNG, all of them as TIFF if one has values that PNG cannot
-    hold. No file name, header text or name of a case enters the dataset.
+    each colour or sequence if it has several. Pictures are written as PNG, all of them as TIFF if one has values that
+    PNG cannot hold. No file name, header text or name of a case enters the dataset.
 
     Cases are read one after the other, so that a generator may open each one when it is asked for.
 
@@ -136,9 +137,9 @@ def export_nnunet(
         classes: of all the cases. Numbers with gaps become consecutive labels, by rank; the names of those that change
             end with the number, as do names that are used twice or reserved by nnU-Net ("background", "ignore").
         folder: the dataset, which nnU-Net expects to be called ``DatasetNNN_Name``; new, empty, or with ``replace``.
-        channel: the name of the channel of grey cases, which decides the normalisation. None takes the modality of the
-            cases ("CT", "MRI"), and "image" if that is unknown or differs: "image" means the z-score of each case,
-            which fits any mix, whereas the window that nnU-Net takes for CT would distort the others.
+        channel: the name of the (first) channel of grey cases, which decides the normalisation. None takes the modality
+            of the cases ("CT", "MRI"), and "image" if that is unknown or differs: "image" means the z-score of each
+            case, which fits any mix, whereas the window that nnU-Net takes for CT would distort the others.
         replace: replace a dataset that this function wrote before.
         to_predict: write volumes and pictures without labels into ``imagesTs``, where nnU-Net predicts them.
         progress: called after each case of nnU-Net with their number so far; an exception abandons the export.
@@ -209,10 +210,12 @@ class _Kind:
 
     pictures: bool
     colour: bool
+    sequences: tuple[str, ...] = ONE
 
     @property
     def words(self) -> str:
-        return f"{'colour' if self.colour else 'grey'} {'pictures' if self.pictures else 'volumes'}"
+        kind = f"{'colour' if self.colour else 'grey'} {'pictures' if self.pictures else 'volumes'}"
+        return kind if self.sequences == ONE else f"{kind} with {in_words(self.sequences)}"
 
 
 def _kind_of(case: Case) -> _Kind:
@@ -220,7 +223,7 @@ def _kind_of(case: Case) -> _Kind:
         if case.has_colour != case.is_colour:
             raise OutputError(_mixed(case, "grey and colour pictures"))
         return _Kind(pictures=True, colour=case.is_colour)
-    return _Kind(pictures=False, colour=case.is_colour)
+    return _Kind(pictures=False, colour=case.is_colour, sequences=tuple(folded(name) for name in case.sequences))
 
 
 def _mixed(case: Case, what: str) -> str:
@@ -237,6 +240,12 @@ def _require_alike(cases: Iterable[Case]) -> None:
         if first is not None and kind != first:
             raise OutputError(_mixed(case, f"{first.words} and {kind.words}"))
         first = kind
+
+
+def _channel(modalities: Iterable[str | None]) -> str:
+    """The name of a channel that all cases share."""
+    found = {_CHANNELS.get(modality or "", _ANY_CHANNEL) for modality in modalities}
+    return found.pop() if len(found) == 1 else _ANY_CHANNEL
 
 
 def _label_names(classes: Sequence[LabelClass]) -> dict[str, int]:
@@ -267,7 +276,7 @@ class _Facts:
     in_time: list[str] = field(default_factory=list)
     skewed: list[str] = field(default_factory=list)
     lost_size: list[str] = field(default_factory=list)
-    modalities: set[str | None] = field(default_factory=set)
+    modalities: defaultdict[int, set[str | None]] = field(default_factory=lambda: defaultdict(set))  # by channel
 
 
 class _Writer:
@@ -335,14 +344,13 @@ class _Writer:
         return name
 
     def _add_volume(self, case: VolumeCase, book: LabelBook | None, name: str) -> None:
-        channels = range(3 if case.is_colour else 1)
         is_open = book is None or not book.labelled
         if case.grid.is_uneven and (self._takes_open or not is_open):
             self.facts.uneven.append(name)
             return
         if book is None or is_open:
             if self._may_stay_open(name):
-                case.write_anonymous([self._image(name, channel, is_open=True) for channel in channels])
+                self._write_images(case, name, is_open=True)
                 self._open(NnunetEntry(name, self._cases, None, case.fingerprint))
             return
         ignored = []
@@ -352,8 +360,8 @@ class _Writer:
             ignored.append(bool((labels == self.ignore).any()))
             return labels
 
-        images = [self._image(name, channel) for channel in channels]
-        case.write_anonymous(images, self.folder / LABELS / f"{name}{self.ending}", mask)
+        self._write_images(case, name)
+        case.write_anonymous([], self.folder / LABELS / f"{name}{self.ending}", mask)
         for wanted, names in (
             (not case.grid.has_size and not case.grid.in_time, self.facts.unsized),
             (case.grid.in_time, self.facts.in_time),
@@ -363,6 +371,14 @@ class _Writer:
                 names.append(name)
         unseen = bool(book.unseen((Status.MANUAL, Status.ACCEPTED)))
         self._done(case, name, None, case.fingerprint, ignored=any(ignored), unseen=unseen)
+
+    def _write_images(self, case: VolumeCase, name: str, *, is_open: bool = False) -> None:
+        """Write a file for each colour, or for each sequence."""
+        if case.is_colour:
+            case.write_anonymous([self._image(name, channel, is_open=is_open) for channel in range(len(_COLOURS))])
+            return
+        for channel, sequence in enumerate(case.sequences.values()):
+            sequence.write_anonymous([self._image(name, channel, is_open=is_open)])
 
     def _may_stay_open(self, name: str) -> bool:
         """Whether a volume or picture without labels is written; a notice names it otherwise."""
@@ -398,7 +414,8 @@ class _Writer:
         self, case: Case, name: str, picture: int | None, fingerprint: str, *, ignored: bool, unseen: bool
     ) -> None:
         self.entries.append(NnunetEntry(name, self._cases, picture, fingerprint))
-        self.facts.modalities.add(case.modality)
+        for channel, sequence in enumerate(case.sequences.values()):
+            self.facts.modalities[channel].add(sequence.modality)
         if ignored:
             self.facts.ignored.append(name)
         if unseen:
@@ -443,9 +460,9 @@ class _Writer:
         labels = dict(self.names)
         if self.facts.ignored:
             labels["ignore"] = self.ignore
-        found = {_CHANNELS.get(modality or "", _ANY_CHANNEL) for modality in self.facts.modalities}
-        named = channel or (found.pop() if len(found) == 1 else _ANY_CHANNEL)
-        channels = _COLOURS if self.kind.colour else (named,)
+        channels = list(_COLOURS if self.kind.colour else map(_channel, self.facts.modalities.values()))
+        if channel is not None and not self.kind.colour:
+            channels[0] = channel
         described: dict[str, Any] = {
             "channel_names": {str(number): name for number, name in enumerate(channels)},
             "labels": labels,
@@ -501,18 +518,8 @@ class _Writer:
                 yield f"{counted(len(names), 'case')} {sentence.format(has=_has(names))}: {listed(names)}."
 
     def _dataset_notices(self, kind: _Kind, channel: str | None) -> Iterable[str]:
-        found = self.facts.modalities
-        known = sorted({"unknown" if name is None else _CHANNELS.get(name, "other") for name in found})
-        if channel is None and not kind.colour and len(known) > 1:
-            yield (
-                f"The cases have several modalities ({', '.join(known)}): the channel is called {_ANY_CHANNEL!r}, and "
-                "nnU-Net normalises each case by itself (z-score)."
-            )
-        elif channel is None and not kind.pictures and not kind.colour and found == {None}:
-            yield (
-                f"The files do not give their modality: the channel is called {_ANY_CHANNEL!r}, and nnU-Net normalises "
-                f"each case by itself (z-score). For CT, change this name to 'CT' in {DESCRIPTION}."
-            )
+        if not kind.colour:
+            yield from self._channel_notices(kind, channel)
         if self.ending == ".tif":
             yield "Some pictures hold values that PNG cannot: all are written as TIFF."
         if len(self.entries) < _FOLDS:
@@ -520,6 +527,23 @@ class _Writer:
             yield f"nnU-Net trains {_FOLDS} folds by default and needs at least {_FOLDS} cases; here {_are(count)}."
         if not re.fullmatch(r"Dataset\d{3}_\w+", self.target.name):
             yield "nnU-Net finds a dataset by its name: call the folder DatasetNNN_Name, and put it into nnUNet_raw."
+
+    def _channel_notices(self, kind: _Kind, channel: str | None) -> Iterable[str]:
+        for number, found in sorted(self.facts.modalities.items()):
+            if number == 0 and channel is not None:
+                continue
+            which = "the channel" if len(kind.sequences) == 1 else f"channel {number}"
+            known = sorted({"unknown" if name is None else _CHANNELS.get(name, "other") for name in found})
+            if len(known) > 1:
+                yield (
+                    f"The cases have several modalities ({', '.join(known)}): {which} is called {_ANY_CHANNEL!r}, and "
+                    "nnU-Net normalises each case by itself (z-score)."
+                )
+            elif not kind.pictures and found == {None}:
+                yield (
+                    f"The files do not give their modality: {which} is called {_ANY_CHANNEL!r}, and nnU-Net normalises "
+                    f"each case by itself (z-score). For CT, change this name to 'CT' in {DESCRIPTION}."
+                )
 
 
 def _left_out(facts: _Facts) -> Iterable[str]:
