@@ -15,6 +15,8 @@ from napari_dinoaugseg import offline
 from napari_dinoaugseg.errors import CaseError, SettingsError
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from napari_dinoaugseg.case import Case
     from napari_dinoaugseg.case.masks import MaskOptions
     from napari_dinoaugseg.learning.settings import Settings
@@ -467,7 +469,7 @@ class PredictOptions(CaseOptions):
 
 
 _LAST = ("cache", "offline", "json")
-Options = TypeVar("Options", bound=ComputeOptions)
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 def takes(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
@@ -478,9 +480,10 @@ def takes(options: type[Options]) -> Callable[[Callable[[Options], None]], Calla
     """
     hints = get_type_hints(options, include_extras=True)
     shared = {entry.name for entry in fields(options.__mro__[1])}
-    ordered = sorted(
-        fields(options),
-        key=lambda entry: (entry.default is not MISSING, entry.name in shared, entry.name in _LAST),
+    needed = [entry for entry in fields(options) if entry.default is MISSING]
+    ordered = needed + sorted(
+        (entry for entry in fields(options) if entry not in needed),
+        key=lambda entry: (entry.name in shared, entry.name in _LAST),
     )
     parameters = [
         inspect.Parameter(
