@@ -357,7 +357,7 @@ class HelpPopup(QDialog):
 
 
 def help_columns() -> tuple[str, ...]:
-    """The content of the help window as HTML: the keys by task in three columns, the steps in the last."""
+    """The content of the help window as HTML: the keys by task in three columns, the steps in the second."""
     steps = "".join(f"<li>{step}</li>" for step in _STEPS)
     order = (
         f"<h3>In this order</h3><ol>{steps}</ol>"
@@ -365,7 +365,7 @@ def help_columns() -> tuple[str, ...]:
     )
     tables = {task: _table(task, [*_rows_of_keys(task), *_ALSO.get(task, ())]) for task in TASKS}
     columns = ["".join(tables[task] for task in tasks) for tasks in _COLUMNS]
-    return (*columns[:-1], columns[-1] + order)
+    return columns[0], columns[1] + order, columns[2]
 
 
 def _rows_of_keys(task: str) -> list[tuple[str, str]]:
