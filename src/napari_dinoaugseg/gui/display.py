@@ -361,7 +361,8 @@ class Orientation:
         for emitter, follow in self._followed():
             emitter.disconnect(follow)
         before, self._before = self._before, None
-        if canvas_widget(self._layers.viewer) is None:  # the window is closed, and vispy would draw on what is deleted
+        viewer = self._layers.viewer
+        if hasattr(viewer, "window") and canvas_widget(viewer) is None:  # closed: vispy would draw on what is deleted
             return
         self._set(before)
         overlays = self._overlays()
