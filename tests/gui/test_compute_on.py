@@ -17,6 +17,7 @@ def impatient(monkeypatch):
 
 
 def test_the_address_is_asked_for_and_said_what_travels(panel):
+    panel.folds["Case"].set_open(True)
     machine = panel.case.machine
     assert machine.places.currentText() == "this computer"
     assert not machine.address.isVisible()

@@ -161,7 +161,7 @@ def test_safetensors_of_somebody_else_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_schema_says_that_the_program_is_too_old(saved: Path) -> None:
-    refused(rewritten(saved, schema=2), "newer version of napari-dinoaugseg")
+    refused(rewritten(saved, schema=3), "newer version of napari-dinoaugseg")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from napari_dinoaugseg.gui.core import guarded
 from napari_dinoaugseg.gui.jobs import Relay
 from napari_dinoaugseg.gui.widgets import sentence, text_colour
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.native import importing_torch
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -115,15 +116,14 @@ class DinoDownload:
         controller, cancel, relay = self.controller, Cancel(), Relay()
         started = time.monotonic()
 
-        def on_bytes(done: int, total: int) -> None:
-            from napari_dinoaugseg.model.hub import DownloadStoppedError
-
-            if cancel:
-                raise DownloadStoppedError
-            relay(Progress("download", round(done / 1e6), round(total / 1e6), time.monotonic() - started))
-
         def source() -> Generator[Any, None, bool]:
-            from napari_dinoaugseg.model import hub
+            with importing_torch():
+                from napari_dinoaugseg.model import hub
+
+            def on_bytes(done: int, total: int) -> None:
+                if cancel:
+                    raise hub.DownloadStoppedError
+                relay(Progress("download", round(done / 1e6), round(total / 1e6), time.monotonic() - started))
 
             yield from ()
             try:
