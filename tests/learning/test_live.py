@@ -11,6 +11,7 @@ import torch
 from napari_dinoaugseg.learning.events import Cancel, Notice, nearest_first
 from napari_dinoaugseg.learning.live import Learner, Threads
 from napari_dinoaugseg.learning.metrics import dice
+from napari_dinoaugseg.learning.predict import predict
 from napari_dinoaugseg.learning.train import Example, copy_of
 from tests.blobs import LEFT_OUT
 
@@ -50,6 +51,16 @@ def test_it_learns_predicts_every_wanted_slice_and_sleeps(learner, examples, tru
     assert set(found) == set(LEFT_OUT)
     assert mean_dice(found, truth) > 0.7
     assert list(learner.burst()) == []
+
+
+def test_once_it_has_learned_masks_are_judged_as_after_a_training(brief, examples, make_store):
+    brief.update(examples)
+    brief.focus(LEFT_OUT)
+    confidence = {}
+    while not brief.sleeps:
+        confidence |= {item.index: item.confidence for item in brief.burst(0)}
+    judged = {item.index: item.confidence for item in predict(make_store(), brief._best, LEFT_OUT)}
+    assert confidence == pytest.approx(judged, abs=0.02)
 
 
 def test_a_mask_of_the_slice_in_view_comes_first_and_soon(learner, examples):
