@@ -13,6 +13,7 @@ from napari_dinoaugseg.gui.panel import Panel
 from napari_dinoaugseg.gui.start import last_opened
 from napari_dinoaugseg.gui.widgets import cache_settings
 from tests.gui.conftest import settle, wait_idle
+from tests.sequences import write_sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -123,6 +124,17 @@ def test_the_last_case_is_offered_at_the_next_start_and_opens_in_its_plane(
     assert again.controller.session.case.path == blob_files[0]
     assert again.controller.session.case.plane.value == "coronal"
     again.controller.dispose()
+
+
+def test_the_last_case_opens_with_all_its_sequences(panel, controller, tmp_path, qtbot, wait):
+    paths = write_sequences(tmp_path / "scans")
+    controller.cases.open_path(paths, background=False, plane="axial")
+    settle()
+    assert last_opened().others == (paths[1],)
+    controller.cases.close()
+    click(qtbot, panel.start.last_button)
+    wait(controller)
+    assert tuple(controller.session.case.sequences) == ("t1", "t2")
 
 
 def test_the_last_project_is_offered(panel, controller, tmp_path, wait):

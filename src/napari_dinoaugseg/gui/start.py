@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
 
 _KEY = "last"
-_OPTIONS = ("series", "component", "plane")
+_OPTIONS = ("series", "component", "plane", "every", "sequences")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class Last:
         path: its file or folder.
         opened: when, in UTC.
         options: of the case, as for :func:`~napari_dinoaugseg.case.open_case`.
+        others: files or folders of the further sequences of the case.
     """
 
     kind: Literal["case", "project"]
     path: Path
     opened: datetime
     options: dict[str, Any] = field(default_factory=dict)
+    others: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,13 +57,15 @@ def last_opened() -> Last | None:
         kind = {"case": "case", "project": "project"}[kept["kind"]]
         options = {name: value for name, value in kept["options"].items() if name in _OPTIONS}
         opened = datetime.fromisoformat(kept["opened"]).astimezone(UTC)
-        return Last(kind, Path(kept["path"]), opened, options)  # type: ignore[arg-type]
+        others = tuple(Path(path) for path in kept.get("others", ()))
+        return Last(kind, Path(kept["path"]), opened, options, others)  # type: ignore[arg-type]
     return None
 
 
 def remember(last: Last) -> None:
     """Keep what is open for the next start, in place of what was kept before."""
-    kept = {**asdict(last), "path": str(last.path), "opened": last.opened.isoformat()}
+    others = [str(path) for path in last.others]
+    kept = {**asdict(last), "path": str(last.path), "opened": last.opened.isoformat(), "others": others}
     cache_settings().setValue(_KEY, json.dumps(kept))
 
 
@@ -76,7 +81,9 @@ def _open_now(controller: Controller) -> Last | None:
     if case.path == SAMPLE or isinstance(case, ArrayCase) or not case.path.exists():
         return None  # the sample has a button of its own, and the image of a layer no file
     options = {**controller.cases.options, **({"plane": case.plane.value} if case.kind == "volume" else {})}
-    return Last("case", case.path.absolute(), now, options)
+    source = controller.cases.source
+    others = tuple(path.absolute() for path in source[1:]) if isinstance(source, list) else ()
+    return Last("case", case.path.absolute(), now, options, others)
 
 
 class StartSection(QWidget):
@@ -95,7 +102,7 @@ class StartSection(QWidget):
         self._last: Last | None = last_opened()
         self._noted: object = None  # what was noted as open
         self.sample_button = button("Try the brain sample", "Open a T1 brain template", controller.cases.open_sample)
-        self.file_button = button("Open a file…", "NIfTI, NRRD, DICOM, TIFF or a picture", open_file)
+        self.file_button = button("Open a file…", "NIfTI, NRRD, DICOM, TIFF, a picture or a video", open_file)
         self.folder_button = button("Open a folder…", "A DICOM series, or pictures", open_folder)
         self.layer_button = button(
             "Use the image in the viewer", "Annotate the image layer that is selected in the layer list", use_layer
@@ -126,7 +133,7 @@ class StartSection(QWidget):
     def _note(self) -> None:
         """Note what is open, once for each opening."""
         project, session = self.controller.project.current, self.controller.session
-        now = project.folder if project is not None else id(session)
+        now = project.folder if project is not None else None if session is None else weakref.ref(session)
         if now == self._noted:
             return
         self._noted = now
@@ -157,7 +164,7 @@ class StartSection(QWidget):
         if last.kind == "project":
             controller.project.open_folder(last.path)
         else:
-            controller.cases.open_path(last.path, **last.options)
+            controller.cases.open_path([last.path, *last.others] if last.others else last.path, **last.options)
 
 
 class SampleBar(QFrame):
