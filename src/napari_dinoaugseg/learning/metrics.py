@@ -38,6 +38,13 @@ def dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return 2 * int(np.count_nonzero(prediction & truth)) / size if size else 1.0
 
 
+def mean_dice(first: NDArray[np.integer], second: NDArray[np.integer]) -> float | None:
+    """The mean Dice, 0 to 1, of two masks of class numbers over the classes in either; None if both are empty."""
+    numbers = np.union1d(first, second)
+    scores = [dice(first == number, second == number) for number in numbers[numbers > 0]]
+    return float(np.mean(scores)) if scores else None
+
+
 def score(
     prediction: NDArray[np.bool_],
     truth: NDArray[np.bool_],

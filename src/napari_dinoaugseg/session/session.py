@@ -31,7 +31,7 @@ from napari_dinoaugseg.errors import (
     TrainingError,
 )
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report, ignore, nearest_first
-from napari_dinoaugseg.learning.metrics import dice, mean_of
+from napari_dinoaugseg.learning.metrics import mean_dice, mean_of
 from napari_dinoaugseg.learning.query import Suggestion, suggest
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
@@ -501,8 +501,7 @@ class Session:
         if predicted is None or labels is None:
             return None
         known = labels != UNKNOWN
-        numbers = {int(value) for value in np.unique(predicted)} | {int(value) for value in np.unique(labels[known])}
-        return mean_of(dice((predicted == n) & known, (labels == n) & known) for n in numbers - {0})
+        return mean_dice(np.where(known, predicted, 0), np.where(known, labels, 0))
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
