@@ -46,8 +46,9 @@ _WORTH = 8  # steps of a new decoder before its masks may be worth a look: it fl
 _FOUND = 0.3  # Dice at which it finds again what it learns from
 _LEARNS = 0.6  # share of a burst in which the decoder learns, as long as it does; then it predicts
 _ENCODES = 0.25  # share of a burst in which views of labelled slices are encoded
-_NEAR = 4  # slices in view and beside it that are predicted again while the decoder learns
-_CHUNK = 4  # slices of one call while the rest is predicted, so that a burst ends in time
+_NEAR = 4  # the slice in view and those beside it, which are predicted first and most often while the decoder learns
+_CHUNK = 4  # slices of one call, so that a burst ends in time
+_FAR = 2  # of them far from the view while the decoder learns
 _ROUND = 24  # steps in which another number of threads is tried once
 _TRIES = (2, 3)  # of them
 _FLAT = 0.02  # relative improvement of the loss in a cycle, below which it ends early
@@ -127,7 +128,8 @@ class Learner:
     class is labelled that was not learned so far. They are taken in cycles of the learning rate, each twice as long as
     the one before, so that masks are good soon after a change and get better as long as nothing else changes. They are
     taken in bursts, because labels change meanwhile: in each burst first some steps, then the masks of the slices in
-    view. With the grant spent, the other slices follow, then the learner sleeps until the next change.
+    view and, once each of those has one, of a few others, so that somebody who labels slice after slice finds masks
+    everywhere. With the grant spent, all slices follow, then the learner sleeps until the next change.
 
     A batch holds a slice that changed last as often as all the others together. Views of labelled slices are encoded
     one by one as time allows, so that the first steps do not wait for them.
@@ -179,6 +181,7 @@ class Learner:
         self._loss_before: float | None = None  # at the start of the cycle
         self._order: list[int] = []
         self._shown: dict[int, int] = {}  # steps after which a slice was predicted last
+        self._changed = 0  # steps at the last change of labels
         self.steps = 0
         self.loss: float | None = None
         self._fallback = Fallback(
@@ -214,7 +217,7 @@ class Learner:
             self._views = views_for(self._settings.views, self._settings.seed, symmetry)
         if self._n_classes > 2:
             self._step = None
-        self._seconds, self.loss = 0.0, None
+        self._seconds, self.loss, self._changed = 0.0, None, self.steps
         numbers = {int(number) for index in changed for number in np.unique(known[index].target)}
         if not numbers <= self._numbers:  # a class that it has never seen takes as long as the first
             self._numbers |= numbers
@@ -253,6 +256,23 @@ class Learner:
     def _outdated(self) -> list[int]:
         """Slices whose masks are older than the last step, the most urgent first."""
         return [index for index in self._order if self._shown.get(index, -1) != self.steps]
+
+    @property
+    def _urgent(self) -> list[int]:
+        """Outdated slices to predict while it learns: the one in view, then those with the oldest masks.
+
+        Slices far from the view are among them once all near it have a mask from after the last change.
+        """
+
+        def age(index: int) -> int:
+            return self._shown.get(index, -1)
+
+        outdated = self._outdated
+        near = [index for index in self._order[:_NEAR] if index in outdated]
+        far = sorted((index for index in outdated if index not in near), key=age)[:_FAR]
+        if any(age(index) <= self._changed for index in near):
+            far = []
+        return [*near[:1], *sorted(near[1:], key=age)[: _CHUNK - 1 - len(far)], *far]
 
     # --- a burst ----------------------------------------------------------------------------------------------------
 
@@ -312,14 +332,10 @@ class Learner:
         return self._finds
 
     def _predict(self, deadline: float, report: Report, cancel: Cancel | None) -> Iterator[Prediction]:
-        """The slices in view; with the grant spent, also the others."""
+        """While it learns, the most urgent slices; with the grant spent, all whose masks are outdated."""
         first = True
         while not cancel and (first or time.monotonic() < deadline):
-            wanted = self._outdated
-            if self.learns:
-                near = [index for index in self._order[:_NEAR] if index in wanted]
-                # The slice in view always, and the one beside it whose mask is the oldest.
-                wanted = near[:1] + sorted(near[1:], key=lambda index: self._shown.get(index, -1))[: _CHUNK - 1]
+            wanted = self._urgent if self.learns else self._outdated
             if not wanted:
                 return
             masks = predict(
