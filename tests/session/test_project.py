@@ -93,6 +93,22 @@ def test_one_model_learns_from_the_labels_of_all_cases_and_predicts_another(proj
     assert np.array_equal(again.labels.predicted(8), found)
 
 
+def test_a_further_slice_of_a_case_is_one_whose_mask_is_doubtful(project):
+    for case in project.cases[1:]:
+        case.is_done = True
+    label(project, 1, {4: truth(4)})
+    (before,) = project.suggest()
+    doubtful = 6
+    session, store, _ = project.session(project.cases[0])
+    for i in set(range(len(TRUTH))) - {4}:
+        session.labels.set_prediction(i, truth(8), 0.2 if i == doubtful else 1.0)
+    project.keep(project.cases[0], session, store)
+    store.close()
+    (found,) = project.suggest()
+    assert before.index != found.index == doubtful  # by its position alone, it would be another one
+    assert "most uncertain" in found.reason
+
+
 def test_a_second_training_reads_no_image(project, tmp_path):
     for number in (1, 2):
         label(project, number, {i: truth(i) for i in LABELLED})

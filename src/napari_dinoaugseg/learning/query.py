@@ -4,7 +4,7 @@ project also in which case.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,18 +173,26 @@ _OWN = 3.0
 """Weight of a labelled slice of the same case, beside 1 for the same position in another case."""
 
 
-def suggest_in_project(cases: Sequence[CaseFacts], count: int = 1) -> list[ProjectSuggestion]:
+Within = Callable[[CaseFacts, Collection[int]], Suggestion | None]
+"""The slice of a case to label next by its own masks, beside those that are labelled; None if it has no masks."""
+
+
+def suggest_in_project(
+    cases: Sequence[CaseFacts], count: int = 1, within: Within = lambda *_: None
+) -> list[ProjectSuggestion]:
     """The ``count`` slices to label next over many cases, best first.
 
     A label in a new case informs more than another one in a case that has some, so the case is one with the fewest
-    labelled slices, and among those the one that the model is least sure of. The slice lies where the project has the
-    fewest labels so far, as a position from the first slice (0) to the last (1): positions spread from end to end over
-    the cases, empty slices beyond the ends of a structure included: a model that has only seen the middle of cases
-    paints structures where there are none.
+    labelled slices, and among those the one that the model is least sure of. In a new case the slice lies where the
+    project has the fewest labels so far, as a position from the first slice (0) to the last (1): positions spread from
+    end to end over the cases, empty slices beyond the ends of a structure included: a model that has only seen the
+    middle of cases paints structures where there are none. A further slice of a case is the one that its masks need
+    most.
 
     Args:
         cases: all of the project; labelled slices of those that are not open count as well.
         count: how many to suggest.
+        within: suggests a further slice of a case; without masks the position decides there as well.
     """
     labelled = {case.number: set(case.labelled) for case in cases}
     suggestions: list[ProjectSuggestion] = []
@@ -194,9 +202,11 @@ def suggest_in_project(cases: Sequence[CaseFacts], count: int = 1) -> list[Proje
             break
         # Cases without prediction come first: nothing is known of them.
         case = min(open_cases, key=lambda c: (len(labelled[c.number]), -1.0 if c.confidence is None else c.confidence))
-        index = _sparsest(case, cases, labelled)
-        suggestions.append(ProjectSuggestion(case.number, index, _why(case, labelled), case.confidence))
-        labelled[case.number].add(index)
+        here = labelled[case.number]
+        found = within(case, here) if here else None
+        index = _sparsest(case, cases, labelled) if found is None else found.index
+        suggestions.append(ProjectSuggestion(case.number, index, _why(case, here, found), case.confidence))
+        here.add(index)
     return suggestions
 
 
@@ -221,8 +231,10 @@ def _position(index: int, n_slices: int) -> float:
     return index / (n_slices - 1) if n_slices > 1 else 0.5
 
 
-def _why(case: CaseFacts, labelled: Mapping[int, Collection[int]]) -> str:
-    parts = ["a case without labels" if not labelled[case.number] else "a case with few labels"]
+def _why(case: CaseFacts, labelled: Collection[int], found: Suggestion | None) -> str:
+    parts = ["a case with few labels" if labelled else "a case without labels"]
     if case.confidence is not None:
         parts.append(f"the model is {case.confidence:.0%} sure of it")
+    if found is not None:
+        parts.append(f"this slice: {found.reason}")
     return ", ".join(parts)

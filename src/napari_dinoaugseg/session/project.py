@@ -24,7 +24,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,13 +48,14 @@ from napari_dinoaugseg.errors import (
 )
 from napari_dinoaugseg.learning.events import Cancel, Event, Report, ignore
 from napari_dinoaugseg.learning.metrics import mean_of
-from napari_dinoaugseg.learning.query import CaseFacts, ProjectSuggestion, suggest_in_project
+from napari_dinoaugseg.learning.query import CaseFacts, ProjectSuggestion, Suggestion, suggest, suggest_in_project
 from napari_dinoaugseg.learning.settings import Settings, unknown_settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.compute import ComputeConfig, MakeCompute, Notify
 from napari_dinoaugseg.session.index import LAYERS, DamagedIndexError, Index, Round, Snapshot, model_name, read_index
 from napari_dinoaugseg.session.labels import LabelBook, LabelClass, from_plain, to_plain
 from napari_dinoaugseg.session.local import local_engine
+from napari_dinoaugseg.session.pixel_counts import PixelCounts
 from napari_dinoaugseg.session.session import LabelledCase, Recipe, Session
 from napari_dinoaugseg.session.store import SessionStore
 
@@ -973,6 +974,19 @@ class Project:
             statuses: of the cases by number; None = as on disk.
         """
         known = statuses or {case.number: self.status(case) for case in self.cases}
+        by_number = {case.number: case for case in self.cases}
+        books: dict[int, LabelBook] = {}
+
+        def within(facts: CaseFacts, labelled: Collection[int]) -> Suggestion | None:
+            if facts.number not in books:
+                books[facts.number], _ = self.book(by_number[facts.number])
+            book = books[facts.number]
+            if not book.confidence:
+                return None
+            is_volume = by_number[facts.number].record.kind == "volume"
+            amounts = PixelCounts().foreground(book) if is_volume else None
+            return suggest(facts.n_slices, labelled, book.confidence, 1, amounts)[0]
+
         facts = [
             CaseFacts(
                 case.number,
@@ -981,10 +995,10 @@ class Project:
                 known[case.number].confidence,
                 is_open=not case.is_done,
             )
-            for case in list(self.cases)
+            for case in by_number.values()
             if case.number in known  # another one may just have been added by another thread
         ]
-        return suggest_in_project(facts, count)
+        return suggest_in_project(facts, count, within)
 
 
 class MissingCaseError(CaseError):
