@@ -66,8 +66,10 @@ coverage: setup  ## run the tests; list what of the engine they do not reach, wh
 		--include="*/case/*,*/model/*,*/learning/*,*/session/*"
 
 # The same loop with the other Qt, in an environment of its own: two Qts in one process do not get on.
-test-qt6:  ## run the tests of the panel with PyQt6
-	QT_API=pyqt6 $(MAKE) test VENV=.venv-qt6 EXTRAS=pyqt6,offline,demo,dev ARGS="-m '' tests/gui tests/test_hooks.py $(ARGS)"
+QT6_TESTS ?= tests/gui tests/test_hooks.py
+
+test-qt6:  ## run the tests of the panel with PyQt6; some of them: make test-qt6 QT6_TESTS=tests/gui/test_keys.py
+	QT_API=pyqt6 $(MAKE) test VENV=.venv-qt6 EXTRAS=pyqt6,offline,demo,dev ARGS="-m '' $(QT6_TESTS) $(ARGS)"
 
 # The same tests as in `make test-slow`, with many more kills and random sequences of actions.
 faults: setup  ## kill the program 200 times, attack the undo with 1,000 seeds, open three planes 50 times
