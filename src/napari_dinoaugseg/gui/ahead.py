@@ -7,10 +7,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
-
 from napari_dinoaugseg.errors import DinoAugSegError
-from napari_dinoaugseg.gui.widgets import single_shot, stop
+from napari_dinoaugseg.gui.widgets import Inbox, single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel
 
 _log = logging.getLogger(__name__)
@@ -32,7 +30,7 @@ class Task:
     do: Callable[[Cancel], object]
 
 
-class Ahead(QObject):
+class Ahead:
     """Runs tasks in the background until it is stopped. Used on the GUI thread, except for `wait`.
 
     Args:
@@ -43,18 +41,15 @@ class Ahead(QObject):
         failed: numbers of the cases whose task failed, which are not tried again.
     """
 
-    _ended = Signal(int, object, object)  # number, result, the flag of the task
-
     def __init__(self, following: Callable[[], Task | None], done: Callable[[int, object], None]) -> None:
-        super().__init__()
         self._following = following
         self._done = done
         self._cancel: Cancel | None = None
         self._awake = False
         self._turn = threading.Lock()  # held by the running task
         self.failed: set[int] = set()
-        self._timer = single_shot(self._begin, self)
-        self._ended.connect(self._on_ended)
+        self._timer = single_shot(self._begin)
+        self._results = Inbox(self._on_ended)
 
     @property
     def busy(self) -> bool:
@@ -102,10 +97,7 @@ class Ahead(QObject):
                 result = error
             finally:
                 self._turn.release()
-            try:
-                self._ended.emit(task.number, result, cancel)
-            except RuntimeError:  # the program exits and the window is deleted
-                _log.debug("work ahead ended after the window")
+            self._results.send(task.number, result, cancel)
 
         threading.Thread(target=work, name="work-ahead", daemon=True).start()
 

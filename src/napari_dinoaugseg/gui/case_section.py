@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -32,6 +31,7 @@ from napari_dinoaugseg.gui.setup import follow_offline
 from napari_dinoaugseg.gui.train_section import SLOWER
 from napari_dinoaugseg.gui.widgets import (
     WINDOWS,
+    Inbox,
     as_sentence,
     ask_for_file,
     ask_for_folder,
@@ -307,8 +307,6 @@ class EncoderChoice(QWidget):
     it, and unfold automatically where weights would be downloaded or have to be fetched.
     """
 
-    found = Signal(object)  # from the searching thread
-
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
@@ -343,7 +341,7 @@ class EncoderChoice(QWidget):
         column(self, line, self.state, self.get_button, below, self.details, margins=(0, 0, 0, 0), spacing=2)
         self._unfold(False)
         self._timer = single_shot(self._look, self)
-        self.found.connect(self._on_found)
+        self._answers = Inbox(self._on_found, self)
         controller.changed.connect(self._on_change)
         follow_theme(controller.viewer, self, self.refresh)  # the link has the colour of the text
 
@@ -453,8 +451,7 @@ class EncoderChoice(QWidget):
 
         def look() -> None:
             found = look_for_weights(*arguments)
-            with contextlib.suppress(RuntimeError):  # the panel was closed meanwhile
-                self.found.emit(found)
+            self._answers.send(found)
             if found["chosen"] is not None:
                 load_libraries(found["chosen"])  # so that the first training need not wait for them
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QPoint, QRectF, QSize, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QPoint, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPalette, QPolygon
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -30,6 +29,7 @@ from napari_dinoaugseg.gui.keys import tooltip
 from napari_dinoaugseg.gui.smart_box import SmartBox
 from napari_dinoaugseg.gui.widgets import (
     Elided,
+    Inbox,
     ask_for_file,
     ask_for_folder,
     button,
@@ -408,8 +408,6 @@ class SliceStrip(QWidget):
 class MasksOffer(QWidget):
     """Offers to load masks found beside the pictures of the case, while nothing is labelled."""
 
-    found = Signal(object, object)  # from the searching thread: the case, and the folder of its masks
-
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
@@ -419,7 +417,7 @@ class MasksOffer(QWidget):
         self.load_button = button("Load them", "Use these masks as labels; Ctrl+Z undoes it", self._load)
         self.dismiss_button = button("No", "Begin without them; 'Load labels…' finds them later", self._dismiss)
         self.setLayout(row(self.text, self.load_button, self.dismiss_button, stretch=0))
-        self.found.connect(self._on_found)
+        self._found = Inbox(self._on_found, self)
         controller.changed.connect(self._on_change)
         self._look()
 
@@ -440,9 +438,7 @@ class MasksOffer(QWidget):
         self._refresh()
 
     def _search(self, case: Case) -> None:
-        place = find_masks_beside(case)
-        with contextlib.suppress(RuntimeError):  # the panel was closed meanwhile
-            self.found.emit(case, place)
+        self._found.send(case, find_masks_beside(case))
 
     def _on_found(self, case: Case, place: Path | None) -> None:
         if case is self._case:

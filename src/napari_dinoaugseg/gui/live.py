@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
-
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.setup import preferences, remember_live
-from napari_dinoaugseg.gui.widgets import single_shot, stop
+from napari_dinoaugseg.gui.widgets import Inbox, single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress, nearest_first
 from napari_dinoaugseg.session.compute import LiveFeed, LiveState
 
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.session import Session
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
 
 _SOON = 150  # ms from a change of labels to its learning; further changes do not delay it
 _AFTER_WORK = 300  # ms from the end of other work
@@ -45,7 +40,7 @@ class _Run:
         self.feed.put(state)
 
 
-class LiveWork(QObject):
+class LiveWork:
     """Learns from the labels of the open case while they change. Used on the GUI thread, except for `wait`.
 
     While it is switched on and no job runs, it loads the encoder and encodes the slices in view, if the weights are on
@@ -58,20 +53,15 @@ class LiveWork(QObject):
         progress: of the learning; None before it has begun.
     """
 
-    _happened = Signal(
-        object, object
-    )  # from the thread: the run, and a prediction, an event, or the error that ended it
-
     def __init__(self, controller: Controller) -> None:
-        super().__init__()
         self.controller = controller
         self.is_on = preferences().live
         self.progress: Progress | None = None
         self._run: _Run | None = None
         self._turn = threading.Lock()  # held while a run computes
         self._has_news = False  # whether labels changed since the last training
-        self._timer = single_shot(self._update, self)
-        self._happened.connect(self._on_happened)
+        self._timer = single_shot(self._update)
+        self._found = Inbox(self._on_found)
 
     # --- when -------------------------------------------------------------------------------------------------------
 
@@ -212,14 +202,10 @@ class LiveWork(QObject):
         threading.Thread(target=work, name="live", daemon=True).start()
 
     def _emit(self, run: _Run, item: object) -> None:
-        if run.cancel:
-            return
-        try:
-            self._happened.emit(run, item)
-        except RuntimeError:  # the program exits and the window is deleted
-            _log.debug("live learning ended after the window")
+        if not run.cancel:
+            self._found.send(run, item)
 
-    def _on_happened(self, run: _Run, item: Event | Prediction | Exception) -> None:
+    def _on_found(self, run: _Run, item: Event | Prediction | Exception) -> None:
         controller = self.controller
         if run is not self._run or run.cancel or controller.closed:
             return

@@ -5,7 +5,6 @@ Snapshots are taken on the GUI thread, which alone changes labels, and written b
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QCoreApplication, QObject, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QCoreApplication, QObject
 
 from napari_dinoaugseg import disk
 from napari_dinoaugseg.case import Case, Plane
@@ -22,7 +21,7 @@ from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, LabelErro
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.display import camera_of, case_in_plane
 from napari_dinoaugseg.gui.setup import preferences
-from napari_dinoaugseg.gui.widgets import single_shot
+from napari_dinoaugseg.gui.widgets import Inbox, single_shot
 from napari_dinoaugseg.gui.words import counted, in_words
 from napari_dinoaugseg.session.autosave import Autosave, Save
 from napari_dinoaugseg.session.index import Snapshot
@@ -62,8 +61,6 @@ class Saving(QObject):
         folder: the folder of the open session; None before there was anything to save.
     """
 
-    _written = Signal(object, object)  # from the writing thread: the store, and None or the error
-
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self._controller = controller
@@ -78,7 +75,7 @@ class Saving(QObject):
         self._last: DinoAugSegError | None = None  # of the last attempt; set by the writing thread
         self.state = ""
         self._timer = single_shot(self._save, self)
-        self._written.connect(self._on_written)
+        self._written = Inbox(self._on_written)
         application = QCoreApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self._quit)
@@ -223,8 +220,7 @@ class Saving(QObject):
     def _write_to(self, store: SessionStore, save: Save | None = None) -> Autosave:
         def report(error: DinoAugSegError | None) -> None:
             self._last = error
-            with contextlib.suppress(RuntimeError):  # the program exits and the window is deleted
-                self._written.emit(store, error)
+            self._written.send(store, error)
 
         return Autosave(store, report, save)
 
@@ -345,7 +341,7 @@ def load_session(saved: SavedSession, case: Case) -> Loaded:
     return Loaded(case, store, snapshot, problems)
 
 
-class SessionActions(QObject):
+class SessionActions:
     """Actions on the saved sessions of the open case: resume one, start without labels, try for the lock again.
 
     Attributes:
@@ -354,15 +350,12 @@ class SessionActions(QObject):
         problems: the parts of it that could not be read, until the person has seen them.
     """
 
-    _found = Signal(object, object)  # from the searching thread: the case and Looked
-
     def __init__(self, controller: Controller) -> None:
-        super().__init__()
         self._controller = controller
         self.offers: list[SavedSession] = []
         self.current: SavedSession | None = None
         self.problems: list[str] = []
-        self._found.connect(self._on_found)
+        self._found = Inbox(self._on_found)
 
     @property
     def unanswered(self) -> bool:
@@ -383,7 +376,7 @@ class SessionActions(QObject):
         """Look for saved sessions of a case in the background."""
 
         def work() -> None:
-            self._found.emit(case, look_for_sessions(case))
+            self._found.send(case, look_for_sessions(case))
 
         threading.Thread(target=work, name="look-for-sessions", daemon=True).start()
 

@@ -6,19 +6,17 @@ holds, and is nothing but a picture until it is taken.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari.layers import Layer
-from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit
 
 from napari_dinoaugseg.gui.canvas import main_window
 from napari_dinoaugseg.gui.core import Change, guarded
-from napari_dinoaugseg.gui.widgets import single_shot, stop
+from napari_dinoaugseg.gui.widgets import Inbox, single_shot, stop
 from napari_dinoaugseg.session.proposal import has_background, has_class, propose, unit_image
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.gui.layers import CaseLayers
     from napari_dinoaugseg.session.labels import Labels, Strokes
     from napari_dinoaugseg.session.session import Session
-
-_log = logging.getLogger(__name__)
 
 _FIELDS = (QAbstractSpinBox, QComboBox, QLineEdit, QPlainTextEdit, QTextEdit)
 _BACKGROUND = -1  # the brush of the background
@@ -68,7 +64,7 @@ class _Task:
         )
 
 
-class SmartScribble(QObject):
+class SmartScribble:
     """Proposes an outline for the strokes on the slice in view. Used on the GUI thread.
 
     Attributes:
@@ -76,10 +72,7 @@ class SmartScribble(QObject):
         is_on: whether the person switched it on.
     """
 
-    _ended = Signal(object, object)  # from the thread: the task, and the proposal, None, or the error
-
     def __init__(self, controller: Controller) -> None:
-        super().__init__()
         self.controller = controller
         self.is_on = False
         self._class = 1  # that the brush painted last
@@ -90,8 +83,8 @@ class SmartScribble(QObject):
         self._keys: list[tuple[Layer, str, Any]] = []  # bound keys, with what they did before
         self._layers: CaseLayers | None = None  # whose signals are connected
         self._asked: Asks = "nothing"
-        self._timer = single_shot(self._update, self)
-        self._ended.connect(self._on_ended)
+        self._timer = single_shot(self._update)
+        self._results = Inbox(self._on_ended)
 
     # --- the person -------------------------------------------------------------------------------------------------
 
@@ -263,10 +256,7 @@ class SmartScribble(QObject):
                 result = propose(unit_image(task.case, task.index, task.window), task.strokes)
             except Exception as error:  # shown by the GUI thread
                 result = error
-            try:
-                self._ended.emit(task, result)
-            except RuntimeError:  # the program exits and the window is deleted
-                _log.debug("a completion ended after the window")
+            self._results.send(task, result)
 
         threading.Thread(target=work, name="smart-scribble", daemon=True).start()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Layer, Surface
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor
 
 from napari_dinoaugseg.errors import LabelError
@@ -23,7 +21,7 @@ from napari_dinoaugseg.gui.display import (
     view_from_the_front,
 )
 from napari_dinoaugseg.gui.layers import place_of
-from napari_dinoaugseg.gui.widgets import single_shot, stop
+from napari_dinoaugseg.gui.widgets import Inbox, single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED
 from napari_dinoaugseg.session.labels import EVERYTHING
@@ -34,9 +32,6 @@ if TYPE_CHECKING:
 
 _DARKEST = 0.25  # of the brightness of a class, where it faces away from the light
 _CONTRAST = 1.3  # exponent of the brightness between the darkest and the brightest
-
-_log = logging.getLogger(__name__)
-
 
 _Aim = tuple[tuple[float, float, float], float]
 """Centre and zoom of a camera."""
@@ -53,7 +48,7 @@ class _SliceView:
     active: Layer | None
 
 
-class Surfaces(QObject):
+class Surfaces:
     """Shows the classes of the open case as surfaces while the viewer is in 3-D, whoever switched it there.
 
     napari draws label layers in 3-D voxel by voxel, which takes seconds a frame without a graphics card, so they are
@@ -66,12 +61,7 @@ class Surfaces(QObject):
         found: the surfaces of the last run so far, also those whose layer the person removed.
     """
 
-    # From the thread; the flag tells the runs apart.
-    _came = Signal(object, object)  # Cancel, ClassSurface
-    _ended = Signal(object, object)  # Cancel, the error or None
-
     def __init__(self, controller: Controller) -> None:
-        super().__init__()
         self.controller = controller
         self.everything = True
         self.found: tuple[ClassSurface, ...] = ()
@@ -81,9 +71,8 @@ class Surfaces(QObject):
         self._before: _SliceView | None = None  # None in slices
         self._layers: list[Surface] = []
         self._aim_before: _Aim = (0.0, 0.0, 0.0), 1.0
-        self._camera_timer = single_shot(self._restore_camera, self)
-        self._came.connect(self._on_came)
-        self._ended.connect(self._on_ended)
+        self._camera_timer = single_shot(self._restore_camera)
+        self._surfaces, self._ends = Inbox(self._on_came), Inbox(self._on_ended)
         controller.viewer.dims.events.ndisplay.connect(self._on_turned, position="last")
 
     def dispose(self) -> None:
@@ -221,13 +210,10 @@ class Surfaces(QObject):
                 for surface in class_surfaces(session, include):
                     if cancel:
                         return
-                    self._came.emit(cancel, surface)
+                    self._surfaces.send(cancel, surface)
             except Exception as found:
                 error = found
-            try:
-                self._ended.emit(cancel, error)
-            except RuntimeError:  # the program exits and the window is deleted
-                _log.debug("surfaces ended after the window")
+            self._ends.send(cancel, error)
 
         threading.Thread(target=work, name="surfaces", daemon=True).start()
         controller.touch(Change.VIEW)

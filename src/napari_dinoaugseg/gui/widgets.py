@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import platformdirs
 import pyqtgraph
 from qtpy.compat import isalive
-from qtpy.QtCore import QObject, QSettings, Qt, QTimer
+from qtpy.QtCore import QObject, QSettings, Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -36,7 +37,9 @@ from qtpy.QtWidgets import (
 from napari_dinoaugseg.case import CT_WINDOWS
 from napari_dinoaugseg.errors import SeriesInfo
 
-# --- theme and timers -----------------------------------------------------------------------------------------------
+_log = logging.getLogger(__name__)
+
+# --- theme, timers and threads --------------------------------------------------------------------------------------
 
 
 def text_colour(viewer: Any) -> str:
@@ -86,6 +89,32 @@ def stop(timer: QTimer) -> None:
     """Stop a timer, which Qt may already have deleted when the program exits."""
     if isalive(timer):  # type: ignore[no-untyped-call]
         timer.stop()
+
+
+class Inbox(QObject):
+    """Passes what a thread sends to a function on the GUI thread, in the order in which it was sent.
+
+    Args:
+        receive: called with the items of each :meth:`send`.
+        parent: a widget that reads it, with which it is deleted.
+    """
+
+    _sent = Signal(tuple)
+
+    def __init__(self, receive: Callable[..., object], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._receive = receive
+        self._sent.connect(self._on_sent)
+
+    def send(self, *items: object) -> None:
+        """Send from any thread; nothing arrives once the widget, or the window as the program exits, is deleted."""
+        try:
+            self._sent.emit(items)
+        except RuntimeError:  # the Qt object is deleted
+            _log.debug("a thread ended after its window")
+
+    def _on_sent(self, items: tuple[object, ...]) -> None:
+        self._receive(*items)
 
 
 FRAME = "#{name} {{ border: 2px solid #e69f00; border-radius: 4px; }}"
