@@ -9,10 +9,12 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from napari_dinoaugseg import native
+from napari_dinoaugseg.cli import app
 
 SOURCE = Path(native.__file__).parent
 HEAVY = {"torch", "timm", "torchvision", "pytorch_wavelets", "triton"}
@@ -212,3 +214,16 @@ def test_no_garbage_is_looked_for_during_an_import_and_again_after_it():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(("kind", "frozen"), [("nanobind", []), ("pybind11_builtins", [True])])
+def test_the_command_leaves_garbage_only_where_triton_counts_no_leaks(
+    monkeypatch: pytest.MonkeyPatch, kind: str, frozen: list[bool]
+) -> None:
+    library = ModuleType("triton._C.libtriton")
+    library.getenv = type("nb_func", (), {"__module__": kind})()
+    monkeypatch.setitem(sys.modules, library.__name__, library)
+    found: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: found.append(True))
+    app._collect_no_more()
+    assert found == frozen

@@ -235,11 +235,21 @@ def _root(
     """Segment medical images from a handful of labelled slices (research use only; not a medical device)."""
 
 
+def _collect_no_more() -> None:
+    """Let Python exit without collecting garbage in all of PyTorch, which takes a second.
+
+    Not with Triton 3.9 and later, which comes with PyTorch 2.15: its bindings (nanobind) take what was not collected
+    for leaks, and every command would end with thirty lines about them.
+    """
+    triton = sys.modules.get("triton._C.libtriton")
+    if triton is None or not any(type(part).__module__ == "nanobind" for part in vars(triton).values()):
+        gc.freeze()
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 success, 1 an error in one or two lines, 2 wrong usage, 130 interrupted."""
     limit_spinning()
-    # Otherwise Python collects garbage in all of PyTorch before it exits, which takes a second.
-    atexit.register(gc.freeze)
+    atexit.register(_collect_no_more)
     try:
         app()
     except DinoAugSegError as error:
