@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import grimp
 import pytest
+import yaml
 from npe2 import PluginManifest
 from setuptools.config.setupcfg import read_configuration
 
@@ -72,9 +74,14 @@ def test_no_module_imports_itself_through_others():
             pytest.fail(f"modules that import each other in a circle: {' -> '.join(error.args[1])}")
 
 
-def test_metadata_has_the_version_of_the_package():
+def test_metadata_citation_and_changelog_have_the_version_of_the_package():
     metadata = read_configuration(REPOSITORY / "setup.cfg")["metadata"]
     assert metadata["version"] == napari_dinoaugseg.__version__
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == napari_dinoaugseg.__version__
+    released = re.search(r"^## \[(\d.*)\] – (.*)$", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert released is not None
+    assert released.groups() == (citation["version"], str(citation["date-released"]))
 
 
 def test_manifest_is_valid_and_its_commands_exist():

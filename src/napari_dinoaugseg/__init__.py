@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.session import Session
 
 __all__ = ["LabelBook", "Session", "Settings", "open_case"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "LabelBook": "session.labels",
