@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QComboBox
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox, QSlider
 
 from napari_dinoaugseg.gui.train_section import settings_form, show_settings
 from napari_dinoaugseg.learning.settings import Settings
+from tests.gui.conftest import settle
 
 
 def test_the_precision_of_a_preset_is_shown_and_another_can_be_chosen(qtbot):
@@ -21,3 +24,34 @@ def test_the_precision_of_a_preset_is_shown_and_another_can_be_chosen(qtbot):
     assert chosen == []
     box.setCurrentText("bfloat16")
     assert chosen == [("precision", "bfloat16")]
+
+
+def test_the_wheel_over_a_list_or_a_number_scrolls_the_panel_and_changes_nothing(case, panel):
+    for fold in (*panel.folds.values(), panel.train.more):
+        fold.set_open(True)
+    settle()
+    fields = [
+        field
+        for kind in (QComboBox, QAbstractSpinBox, QSlider)
+        for field in panel.scroll_area.widget().findChildren(kind)
+        if field.isVisible() and field.isEnabled()
+    ]
+    assert {type(field) for field in fields} >= {QComboBox, QSlider}
+    assert panel.train.window_choice in fields
+    for field in fields:
+        before = shown_in(field)
+        for turned in (-120, 120):
+            event = wheel(field, turned)
+            QApplication.sendEvent(field, event)
+            assert shown_in(field) == before, field.toolTip()
+            assert not event.isAccepted()  # so it goes on to the scroll area
+
+
+def shown_in(field) -> object:
+    return field.currentIndex() if isinstance(field, QComboBox) else field.value()
+
+
+def wheel(field, turned: int) -> QWheelEvent:
+    place, angle = QPointF(field.rect().center()), QPoint(0, turned)
+    button, keys, phase = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase
+    return QWheelEvent(place, QPointF(field.mapToGlobal(place.toPoint())), QPoint(), angle, button, keys, phase, False)

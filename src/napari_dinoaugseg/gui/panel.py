@@ -26,6 +26,7 @@ from napari_dinoaugseg.gui.train_section import Head, TrainSection
 from napari_dinoaugseg.gui.widgets import (
     FRAME,
     Collapsible,
+    WheelScrolls,
     button,
     choice,
     column,
@@ -139,6 +140,7 @@ class Panel(QWidget):
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(inside)
+        WheelScrolls(inside)
         self.scroll_area = scroll
         top = row(self.advice, self.help_button, stretch=0)
         below = (self.offer, self.resume, self.sample, self.head, self.message, self.encoder, scroll, self.saved)

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import platformdirs
 import pyqtgraph
 from qtpy.compat import isalive
-from qtpy.QtCore import QObject, QSettings, Qt, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, QObject, QSettings, Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QAbstractSpinBox,
     QComboBox,
     QDialog,
     QDialogButtonBox,
@@ -27,6 +28,7 @@ from qtpy.QtWidgets import (
     QMessageBox,
     QPushButton,
     QSizePolicy,
+    QSlider,
     QTableWidget,
     QTableWidgetItem,
     QToolButton,
@@ -169,6 +171,27 @@ def choice(items: list[str], tip: str) -> QComboBox:
     made.setMinimumContentsLength(8)
     made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     return made
+
+
+class WheelScrolls(QObject):
+    """Leaves the wheel to the scroll area around the fields inside of a widget.
+
+    Otherwise whoever scrolls changes the list, number or slider that comes under the mouse: what the model sees, what
+    is exported.
+    """
+
+    def __init__(self, inside: QWidget) -> None:
+        super().__init__(inside)
+        for kind in (QComboBox, QAbstractSpinBox, QSlider):
+            for field in inside.findChildren(kind):
+                field.installEventFilter(self)
+
+    def eventFilter(self, _field: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Keep the wheel from the field; ignored, it goes on to what is around it."""
+        if event is None or event.type() != QEvent.Type.Wheel:
+            return False
+        event.ignore()
+        return True
 
 
 def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:
