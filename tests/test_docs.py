@@ -72,7 +72,7 @@ def stand_in_pacs(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> 
         yield
         return
     with tiny_pacs() as pacs:
-        fill(pacs, sorted((folder / "ct_series").iterdir()))
+        fill(pacs.url, sorted((folder / "ct_series").iterdir()))
         pacs.asks_for("ann", "of the tests")
         monkeypatch.setenv("DINOAUGSEG_PACS_PASSWORD", "of the tests")
         monkeypatch.setitem(stand_ins, PACS, pacs.url)

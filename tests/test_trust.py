@@ -224,7 +224,7 @@ def pacs(folder: Path) -> Iterator[Pacs]:
     """A PACS with a series, of which the folder has a mask."""
     with tiny_pacs() as made:
         paths = write_dicom(folder / "of_the_pacs", np.zeros((3, 16, 16), np.int16))
-        fill(made, paths)
+        fill(made.url, paths)
         case = open_case(folder / "of_the_pacs")
         case.write_mask(folder / "fetched_mask.dcm", np.ones((3, 16, 16), np.uint16).__getitem__)
         made.asked.clear()

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import highdicom
 import numpy as np
+import pydicom
 import pytest
+from dicomweb_client.api import DICOMwebClient
+from dicomweb_client.session_utils import create_session_from_user_pass
+from pydicom.uid import ExplicitVRLittleEndian
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDialog, QFileDialog
 
 from napari_dinoaugseg.gui.pacs import FindDialog, SendDialog
+from napari_dinoaugseg.session.labels import Status
 from tests.case.builders import listing
-from tests.gui.conftest import paint, settle, wait_idle
-from tests.pacs.conftest import PASSWORD, pacs, ring, slices  # noqa: F401 - fixtures
-from tests.pacs.test_pacs import search
+from tests.case.test_rtstruct import plastimatch
+from tests.gui.conftest import settle, wait_idle
+from tests.gui.test_painting import stroke
+from tests.pacs.conftest import PASSWORD, SERIES, STUDY, locked_pacs, pacs, ring, slices  # noqa: F401 - fixtures
 
 
 def click(widget) -> None:
@@ -49,19 +56,18 @@ def finding(panel, controller):
     return window(panel, FindDialog)
 
 
-def test_a_series_is_found_fetched_labelled_and_its_masks_are_sent_back(
+def test_a_series_is_fetched_labelled_and_its_masks_are_read_back_from_the_pacs_by_others(
     panel,
     controller,
     finding,
     qtbot,
-    pacs,  # noqa: F811
+    locked_pacs,  # noqa: F811
     slices,  # noqa: F811
     ring,  # noqa: F811
     tmp_path,
     monkeypatch,
 ):
-    pacs.asks_for("ann", PASSWORD)
-    write(finding.form.address, pacs.url)
+    write(finding.form.address, locked_pacs)
     write(finding.form.user, "ann")
     write(finding.form.secret, "wrong")
     click(finding.search_button)
@@ -84,28 +90,98 @@ def test_a_series_is_found_fetched_labelled_and_its_masks_are_sent_back(
     assert folder.name.startswith("CT_")  # tiny-pacs names no description
     assert sorted(listing(folder).values()) == sorted(path.read_bytes() for path in slices)
 
-    case = controller.session.case
-    drawn = np.zeros((case.n_slices, *case.slice_shape(0)), np.uint16)
-    drawn[2, 12:20, 14:25] = 1
-    paint(controller, drawn, (2,))
+    book = controller.session.labels
+    for index in (1, 4):
+        controller.view.go_to(index)
+        stroke(qtbot, controller.viewer)
+        qtbot.waitUntil(lambda index=index: index in book.labelled, timeout=3000)
+    click(panel.head.train_button)
+    wait_idle(qtbot, controller, 120_000)
+    controller.view.go_to(3)
+    qtbot.waitUntil(panel.review.accept_button.isEnabled, timeout=3000)
+    click(panel.review.accept_button)
+    assert [book.status(index) for index in (1, 3, 4)] == [Status.MANUAL, Status.ACCEPTED, Status.MANUAL]
+
     panel.folds["Export"].set_open(True)
     settle()
+    monkeypatch.setattr("napari_dinoaugseg.gui.export_section.chosen", lambda *_: 0)  # with what nobody looked at
     click(panel.export.send_button)
     sending = window(panel, SendDialog)
-    assert (sending.form.address.text(), sending.form.user.text()) == (pacs.url, "ann")
+    assert (sending.form.address.text(), sending.form.user.text()) == (locked_pacs, "ann")
     assert sending.form.secret.text() == ""  # it comes from the keyring
     sending.kinds[".rtstruct.dcm"].setChecked(True)
     click(sending.send_button)
     look(qtbot, controller, sending, "sent")
     assert sending.work.message.text() == "The PACS stored SEG and RTSTRUCT (2 files) in the study."
     assert panel.export.result.text() == sending.work.message.text()
-    found = search(pacs.url, user="ann", secret=PASSWORD).series
-    assert sorted(series.modality for series in found) == ["CT", "RTSTRUCT", "SEG"]
     kept = b"".join(path.read_bytes() for path in Path(os.environ["DINOAUGSEG_CACHE"]).rglob("*") if path.is_file())
-    assert pacs.url.encode() in kept
+    assert locked_pacs.encode() in kept
     assert PASSWORD.encode() not in kept
     click(sending.close_button)
-    settle()
+
+    case = controller.session.case
+    shown = case.restore(np.stack([book.result(index) for index in range(case.n_slices)])) > 0  # (i, j, k)
+    assert shown[:, :, (1, 3, 4)].any(axis=(0, 1)).all()
+    objects = {entry.Modality: entry for entry in stored(locked_pacs, PASSWORD)}
+    assert set(objects) == {"SEG", "RTSTRUCT"}
+    assert {entry.file_meta.TransferSyntaxUID for entry in objects.values()} <= {ExplicitVRLittleEndian}
+    (tmp_path / "rtstruct").mkdir()
+    objects["RTSTRUCT"].save_as(tmp_path / "rtstruct" / "contours.dcm", enforce_file_format=True)
+    (contours,) = plastimatch(tmp_path / "rtstruct" / "contours.dcm", folder, tmp_path / "out").values()
+    assert np.array_equal(contours > 0, shown)
+    voxels = highdicom.seg.Segmentation.from_dataset(objects["SEG"])
+    uids = [dataset.SOPInstanceUID for dataset in sorted(map(pydicom.dcmread, folder.iterdir()), key=height)]
+    read = voxels.get_pixels_by_source_instance(uids, combine_segments=True, ignore_spatial_locations=True)
+    assert np.array_equal(read.transpose(2, 1, 0) > 0, shown)
+    check_what_ohif_needs(objects["SEG"], objects["RTSTRUCT"], set(uids))
+
+
+def check_what_ohif_needs(seg: pydicom.Dataset, contours: pydicom.Dataset, images: set[str]) -> None:
+    """The attributes by which OHIF 3 finds the series below a mask, and draws it (cornerstone-dicom-seg and -rt)."""
+    for entry in (seg, contours):
+        assert entry.StudyInstanceUID == STUDY
+        assert entry.SeriesDescription
+        assert str(entry.SeriesNumber)
+    (below,) = seg.ReferencedSeriesSequence
+    assert below.SeriesInstanceUID == SERIES
+    assert {one.ReferencedSOPInstanceUID for one in below.ReferencedInstanceSequence} <= images
+    assert len(seg.PerFrameFunctionalGroupsSequence) == seg.NumberOfFrames
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        (derived,) = frame.DerivationImageSequence
+        assert derived.SourceImageSequence[0].ReferencedSOPInstanceUID in images
+        assert frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1
+        assert len(frame.PlanePositionSequence[0].ImagePositionPatient) == 3
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    assert shared.PlaneOrientationSequence
+    assert shared.PixelMeasuresSequence
+    (segment,) = seg.SegmentSequence
+    assert segment.SegmentLabel
+    assert len(segment.RecommendedDisplayCIELabValue) == 3
+    (frame,) = contours.ReferencedFrameOfReferenceSequence
+    assert frame.FrameOfReferenceUID == seg.FrameOfReferenceUID
+    (below,) = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence
+    assert below.SeriesInstanceUID == SERIES
+    assert {one.ReferencedSOPInstanceUID for one in below.ContourImageSequence} <= images
+    (region,), (outline,) = contours.StructureSetROISequence, contours.ROIContourSequence
+    assert outline.ReferencedROINumber == region.ROINumber
+    assert region.ROIName == segment.SegmentLabel
+    assert len(outline.ROIDisplayColor) == 3
+    for contour in outline.ContourSequence:
+        assert contour.ContourGeometricType == "CLOSED_PLANAR"
+        assert len(contour.ContourData) == 3 * contour.NumberOfContourPoints
+
+
+def height(dataset: pydicom.Dataset) -> float:
+    """The position of an axial slice along the patient, mm."""
+    return float(dataset.ImagePositionPatient[2])
+
+
+def stored(url: str, password: str) -> list[pydicom.Dataset]:
+    """All objects of the study that are no images, fetched without our code."""
+    client = DICOMwebClient(url, session=create_session_from_user_pass("ann", password))
+    media = (("application/dicom", "*"),)
+    everything = client.retrieve_study(STUDY, media_types=media)
+    return [dataset for dataset in everything if dataset.Modality != "CT"]
 
 
 def test_a_window_that_is_closed_while_it_fetches_leaves_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,9 +64,9 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_dicom(tmp_path_factory.mktemp("sent") / "series", volume, change=describe)
 
 
-def fill(pacs: Pacs, slices: list[Path]) -> None:
+def fill(url: str, slices: list[Path], *sign_in: str) -> None:
     """Store the series in a PACS."""
-    with connected(Server(pacs.url)) as client:
+    with connected(Server(url, *sign_in)) as client:
         stored = client.store_instances([pydicom.dcmread(path) for path in slices])
     assert len(stored.ReferencedSOPSequence) == len(slices)
 
@@ -74,6 +75,26 @@ def fill(pacs: Pacs, slices: list[Path]) -> None:
 def pacs(slices: list[Path]) -> Iterator[Pacs]:
     """A PACS with one series."""
     with tiny_pacs() as made:
-        fill(made, slices)
+        fill(made.url, slices)
         made.asked.clear()
         yield made
+
+
+@pytest.fixture
+def locked_pacs(slices: list[Path], tmp_path: Path) -> Iterator[str]:
+    """The address of a PACS with one series that asks ann for the password: Orthanc where the tests are alone with it.
+
+    `test_orthanc.py` runs them so.
+    """
+    if os.environ.get("DINOAUGSEG_TEST_ORTHANC"):
+        from tests.pacs import orthanc
+
+        with orthanc.orthanc(tmp_path / "orthanc", password=True):
+            url = f"{orthanc.BASE}/dicom-web"
+            fill(url, slices, "ann", PASSWORD)
+            yield url
+        return
+    with tiny_pacs() as made:
+        fill(made.url, slices)
+        made.asks_for("ann", PASSWORD)
+        yield made.url

@@ -53,7 +53,10 @@ def raise_loopback() -> None:
 
 @contextmanager
 def orthanc(folder: Path, *, password: bool) -> Iterator[subprocess.Popen[bytes]]:
-    """An empty Orthanc, with or without a password for ann."""
+    """An empty Orthanc, with or without a password for ann; refused unless it is alone in its network."""
+    if not is_alone():
+        raise SystemExit("this must run in a network namespace of its own: unshare -n")
+    raise_loopback()
     folder.mkdir()
     configuration = {
         "Name": "tests",
@@ -156,9 +159,6 @@ def check_death(folder: Path, process: subprocess.Popen[bytes]) -> None:
 
 def main(folder: Path) -> None:
     """Check everything; raises AssertionError."""
-    if not is_alone():
-        raise SystemExit("this must run in a network namespace of its own: unshare -n")
-    raise_loopback()
     (folder / "with").mkdir()
     where = {"user": "ann", "secret": PASSWORD}
     with orthanc(folder / "with" / "store", password=True):

@@ -107,7 +107,7 @@ def test_a_compressed_series_is_fetched_as_it_is_stored(tmp_path):
         image.compress(RLELossless)
         image.save_as(path)
     with tiny_pacs() as pacs:
-        fill(pacs, paths)
+        fill(pacs.url, paths)
         folder = get(pacs.url, tmp_path / "fetched")
     assert sorted(listing(folder).values()) == sorted(path.read_bytes() for path in paths)
 

@@ -73,7 +73,7 @@ class ConnectionForm(QGroupBox):
         self.user.setPlaceholderText("none, or sign in with a token")
         self.secret = QLineEdit()
         self.secret.setEchoMode(QLineEdit.EchoMode.Password)
-        self.secret.setPlaceholderText("empty: the one in the keyring, if there is one")
+        self.secret.setPlaceholderText("empty: from the keyring")
         self.remember = QCheckBox("Keep it in the keyring")
         self.remember.setToolTip("The keyring of this computer keeps it encrypted; it is never written to a file")
         self.authority = Elided()
@@ -247,7 +247,7 @@ class FindDialog(QDialog):
         self.patient, self.date, self.description = QLineEdit(), QLineEdit(), QLineEdit()
         self.patient.setPlaceholderText("ID, or a part of the name")
         self.date.setPlaceholderText("2024-03-05, or 2024-03-01:2024-03-31")
-        self.description.setPlaceholderText("a part of the description of study or series")
+        self.description.setPlaceholderText("a part of the text of study or series")
         self.modality = QComboBox()
         self.modality.setEditable(True)
         self.modality.addItems(list(_MODALITIES))
@@ -321,7 +321,8 @@ class FindDialog(QDialog):
             texts = (entry.date, *entry.patient, entry.modality, entry.study_description, entry.description, images)
             for place, text in enumerate(texts):
                 self.table.setItem(line, place, QTableWidgetItem(text))
-        self.table.resizeColumnsToContents()
+        if series:
+            self.table.resizeColumnsToContents()
 
     def _fetch(self) -> None:
         series = self._selected()
@@ -381,7 +382,7 @@ class SendDialog(QDialog):
         self.send_button = button("Send", "Store it in the study whose images were segmented", self._send)
         self.close_button = button("Close", "Close this window", self.reject)
         self.work = PacsWork(controller, self.form, self._refresh)
-        text = sentence("The mask is stored as a new series in the study that the images came from.")
+        text = sentence("Each becomes a new series of the study that the images came from. No image is changed.")
         parts = (self.form, text, row(*self.kinds.values()), self.work, row(self.send_button, self.close_button))
         column(self, *parts, margins=(8, 8, 8, 8), spacing=6)
         _press_none_with_enter(self)
@@ -414,6 +415,8 @@ class SendDialog(QDialog):
         text = f"The PACS stored {kinds} ({counted(len(stored), 'file')}) in the study."
         self.work.show_text(text)
         self._tell(text)
+        for box in self.kinds.values():  # so that the next click does not store them a second time
+            box.setChecked(False)
 
 
 def _signed(
