@@ -54,18 +54,24 @@ def test_the_frames_are_the_slices_and_the_mask_has_the_shape_of_the_loop(name: 
     assert read.notices == []
 
 
+@pytest.mark.parametrize("across", [0, 1, 2])
 @pytest.mark.parametrize(("permutation", "signs"), ORIENTATIONS[::5])
-def test_frames_come_in_their_order_whatever_the_orientation(
-    permutation: tuple[int, ...], signs: tuple[int, ...], tmp_path: Path
+def test_frames_come_in_their_order_whatever_the_orientation_and_the_axis_across_the_slice(
+    permutation: tuple[int, ...], signs: tuple[int, ...], across: int, tmp_path: Path
 ) -> None:
     affine = affine_of(permutation, signs, (0.1, 0.2, -0.1), (0.8, 0.8, 0.4))
-    case = volume(write_nifti(tmp_path / "loop.nii", FRAMES, affine))
+    frames = np.moveaxis(FRAMES, 2, across)
+    case = volume(write_nifti(tmp_path / "loop.nii", frames, affine))
     assert case.n_slices == 5
     assert all(set(case.slice(i).ravel()) == set(FRAMES[:, :, 0, i].ravel()) for i in range(5))
+    steps = [np.linalg.norm(affine[:3, axis]) for axis in range(3) if axis != across]
+    assert sorted(case.slice_spacing(0)) == pytest.approx(sorted(steps))
     case.write_mask(tmp_path / "mask.nii", lambda i: (case.slice(i) % 3).astype(np.uint8))
     mask = nib.load(tmp_path / "mask.nii")
     assert np.array_equal(mask.affine, nib.load(tmp_path / "loop.nii").affine)
-    assert np.array_equal(np.asarray(mask.dataobj), FRAMES % 3)
+    assert np.array_equal(np.asarray(mask.dataobj), frames % 3)
+    read = case.read_labels(tmp_path / "mask.nii", range(5))
+    assert all(np.array_equal(read[i], case.slice(i) % 3) for i in range(5))
 
 
 def test_a_loop_is_not_cut_across_its_frames(tmp_path: Path) -> None:

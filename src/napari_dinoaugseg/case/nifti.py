@@ -41,8 +41,8 @@ _ALIKE_FORMS = 1e-4
 def read_nifti(path: Path, component: int | None = None) -> Voxels:
     """Read one volume of a NIfTI file in its stored type, compressed or not, regardless of its name.
 
-    Uncompressed files are memory-mapped. Of a 4-D file only the chosen component is read. The slices of a file of shape
-    (X, Y, 1, T) are its frames in time.
+    Uncompressed files are memory-mapped. Of a 4-D file only the chosen component is read. The slices of a file of one
+    slice at several times, of shape (X, Y, 1, T), (X, 1, Y, T) or (1, X, Y, T), are its frames.
 
     Args:
         path: the file.
@@ -64,15 +64,18 @@ def read_nifti(path: Path, component: int | None = None) -> Voxels:
         offset = int(sound.get_data_offset())
     shape, trailing = _split_shape(path, file_shape)
     frames = component is None and _is_in_time(header, shape, trailing)
+    axes = (0, 1, 2)
     if frames:
-        shape, trailing = (shape[0], shape[1], math.prod(trailing)), ()
+        # The voxels lie in the file as those of (X, Y, T): an axis of one voxel takes no place.
+        axes = _axes_of_frame(shape)
+        shape, trailing = (shape[axes[0]], shape[axes[1]], math.prod(trailing)), ()
     index = choose_component(path, trailing, component)
     step = math.prod(shape) * dtype.itemsize
     total = step * math.prod(trailing)
     with reading(path, expected):
         read = _read_packed if packed else _map
         stored = read(path, shape, dtype, offset, step * index, total)
-        place = _place(header, sound, shape, frames=frames)
+        place = _place(header, sound, shape, axes, frames=frames)
     # The mask of one component is one volume; frames and trailing dimensions of size one are kept.
     mask_shape = file_shape if math.prod(trailing) == 1 else shape
     return check(
@@ -142,7 +145,15 @@ def _sound(header: nib.Nifti1Header) -> nib.Nifti1Header:
 def _is_in_time(header: nib.Nifti1Header, shape: tuple[int, int, int], trailing: tuple[int, ...]) -> bool:
     """Return whether a file is 2D+t: one slice at several times, not the components of a vector."""
     many = bool(trailing) and trailing[0] > 1 and math.prod(trailing[1:]) == 1
-    return many and shape[2] == 1 and int(header["intent_code"]) not in _COMPONENT_INTENTS
+    is_slice = shape[2] == 1 or shape.count(1) == 1
+    return many and is_slice and int(header["intent_code"]) not in _COMPONENT_INTENTS
+
+
+def _axes_of_frame(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the spatial axes of a file of one slice in the order in which that across the slice is the last."""
+    across = 2 if shape[2] == 1 else shape.index(1)
+    first, second = (axis for axis in range(3) if axis != across)
+    return first, second, across
 
 
 def _name_notices(path: Path, packed: bool) -> list[str]:
@@ -247,14 +258,25 @@ class _Place:
     notices: list[str]
 
 
-def _place(header: nib.Nifti1Header, sound: nib.Nifti1Header, shape: tuple[int, int, int], *, frames: bool) -> _Place:
-    """Return the position of the voxels: as in nibabel, from the sform, else the qform, else the voxel sizes."""
+def _place(
+    header: nib.Nifti1Header,
+    sound: nib.Nifti1Header,
+    shape: tuple[int, int, int],
+    axes: tuple[int, int, int],
+    *,
+    frames: bool,
+) -> _Place:
+    """Return the position of the voxels: as in nibabel, from the sform, else the qform, else the voxel sizes.
+
+    `axes` are those of the file in the order of `shape`.
+    """
     to_mm = np.diag([*[_MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)] * 3, 1.0])
     q_code, s_code = int(sound["qform_code"]), int(sound["sform_code"])
     form = "sform" if s_code > 0 else "qform" if q_code > 0 else "voxel sizes"
 
     def grid_of(affine: NDArray[Any]) -> Grid:
-        grid = Grid(shape, to_mm @ np.asarray(affine, dtype=np.float64), oriented=form != "voxel sizes")
+        turned = (to_mm @ np.asarray(affine, dtype=np.float64))[:, [*axes, 3]]
+        grid = Grid(shape, turned, oriented=form != "voxel sizes")
         return forward_in_time(grid) if frames else grid
 
     grid = grid_of(sound.get_best_affine())
