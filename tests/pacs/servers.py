@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import ssl
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from tiny_pacs.config import Config
 from tiny_pacs.server import Server as TinyServer
 from tiny_pacs_dicomweb.component import DICOMWeb
+
+from tests.hub_server import running
 
 PREFIX = "/dicom-web"
 _numbers = count()
@@ -110,14 +111,10 @@ def tiny_pacs(certificate: tuple[Path, Path] | None = None) -> Iterator[Pacs]:
         context.load_cert_chain(*certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     pacs.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}{PREFIX}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
     try:
-        yield pacs
+        with running(server):
+            yield pacs
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
         tiny.bus.stop()
 
 
