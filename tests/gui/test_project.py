@@ -705,7 +705,7 @@ def test_masks_of_nnunet_are_reviewed_in_the_panel(three, truth, folder, panel, 
     assert three.controller.session.labels.open_slices == [3]
 
 
-def test_a_mask_is_taken_for_the_case_in_view(hands, patients, truth, panel, failed, said, tmp_path):
+def test_a_mask_is_taken_for_the_case_in_view(hands, patients, truth, panel, failed, said, tmp_path, monkeypatch):
     hands.controller.cases.open_path(patients[0], plane="axial")
     wait_idle(hands.qtbot, hands.controller)
     hands.controller.session.labels.add_class("ball")
@@ -721,5 +721,20 @@ def test_a_mask_is_taken_for_the_case_in_view(hands, patients, truth, panel, fai
         assert not hands.controller.session.labels.content().layers["predicted"]
     hands.answer("getOpenFileName", (str(tmp_path / "mask.nii.gz"), ""))
     hands.click(panel.review.foreign_button)
-    assert "Masks on 15 slices to be reviewed. 1 slice that you labelled" in said[-1]
-    assert np.array_equal(hands.controller.session.labels.predicted(8), truth[8] == 1)
+    assert "Masks on 15 slices to be reviewed; Ctrl+Z undoes it. 1 slice that you labelled" in said[-1]
+    book, layers = hands.controller.session.labels, hands.controller.layers
+    assert np.array_equal(book.predicted(8), truth[8] == 1)
+    layers.undo()
+    assert not book.content().layers["predicted"]
+    assert not layers.prediction.data.any()
+    assert not panel.review.accept_foreign_button.isVisibleTo(panel.review)
+    layers.redo()
+    assert np.array_equal(np.moveaxis(layers.prediction.data, layers.axis, 0)[8], truth[8] == 1)
+    questions = []
+    monkeypatch.setattr("napari_dinoaugseg.gui.keys.confirmed", lambda *words: bool(questions.append(words[2])) or True)
+    settle()
+    assert panel.review.accept_foreign_button.text() == "Accept 15 masks of nnU-Net"
+    hands.click(panel.review.accept_foreign_button)
+    assert "looked at" in questions[0]
+    assert sum(book.status(index) is Status.ACCEPTED for index in range(16)) == 15
+    assert not panel.review.accept_foreign_button.isVisibleTo(panel.review)

@@ -77,6 +77,28 @@ def test_accepting_above_a_confidence_takes_only_predictions_that_reach_it(book)
     assert book.accept_all(book.certain_slices(0.8)) == [0]
 
 
+def test_masks_of_another_program_are_taken_in_one_action_and_have_no_confidence(book):
+    book.set_prediction(0, full(2), 0.9)
+    book.take_predictions({0: full(1), 1: full(1)})
+    assert book.certain_slices(0.0) == []
+    assert book.certain_slices(None) == [0, 1]
+    book.see(0)
+    changed = book.undo()
+    assert changed.predictions == {0, 1}
+    assert (book.predicted(0) == 2).all()
+    assert book.confidence == {0: 0.9}
+    assert book.predicted(1) is None
+    book.redo()
+    book.set_prediction(1, full(2), 0.8)  # a model predicted since then
+    book.undo()
+    assert (book.predicted(0) == 2).all()
+    assert (book.predicted(1) == 2).all()
+    book.redo()
+    assert book.certain_slices(None) == [0, 1]
+    with pytest.raises(LabelError, match="the value 7"):
+        book.take_predictions({0: full(7)})
+
+
 def test_copying_to_manual_does_not_overwrite_paint_unless_told(book):
     book.set_prediction(0, full(2), 0.5)
     book.set_manual(0, full(1))

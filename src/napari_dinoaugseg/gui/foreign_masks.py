@@ -44,7 +44,7 @@ def take_for_case(controller: Controller, path: Path) -> None:
             noun = noun_of(session.case)
             kept = len(masks) - taken
             stay = f" {counted(kept, noun)} that you labelled stay as they are." if kept else ""
-            _tell(controller, f"Masks on {counted(taken, noun)} to be reviewed.{stay}", masks.notices)
+            _tell(controller, f"Masks on {counted(taken, noun)} to be reviewed; Ctrl+Z undoes it.{stay}", masks.notices)
 
     controller.jobs.run("Reading masks", lambda: read_masks_of(session.case, path, classes, identifier), done)
 

@@ -74,8 +74,8 @@ def reject(controller: Controller) -> None:
         controller.labels.reject(controller.current_slice)
 
 
-def accept_certain(controller: Controller, confidence: float, parent: QWidget | None = None) -> None:
-    """Accept all predictions with at least this confidence (0 to 1), after asking the person."""
+def accept_certain(controller: Controller, confidence: float | None, parent: QWidget | None = None) -> None:
+    """Accept all predictions with this confidence (0 to 1) or more, or those of another program, after a question."""
     controller.flush()
     session, indices = controller.session, controller.labels.certain_slices(confidence)
     if session is None or not indices:

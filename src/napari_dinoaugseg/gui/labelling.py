@@ -42,8 +42,11 @@ class Labelling:
             self._accept(book, [index])
 
     @guarded
-    def accept_above(self, confidence: float) -> None:
-        """Accept every predicted slice with at least this confidence (0 to 1), in one undoable step."""
+    def accept_above(self, confidence: float | None) -> None:
+        """Accept every predicted slice with at least this confidence (0 to 1), in one undoable step.
+
+        None accepts the masks of another program, which have no confidence.
+        """
         book = self._book()
         if book is not None:
             self._accept(book, self.certain_slices(confidence))
@@ -58,8 +61,8 @@ class Labelling:
         else:
             self.controller.notify(f"{counted(len(done), 'slice')} accepted. Ctrl+Z undoes it.")
 
-    def certain_slices(self, confidence: float) -> list[int]:
-        """The predicted slices with at least this confidence (0 to 1), ascending."""
+    def certain_slices(self, confidence: float | None) -> list[int]:
+        """The predicted slices with at least this confidence (0 to 1), or those of another program; ascending."""
         session = self.controller.session
         return session.labels.certain_slices(confidence) if session is not None else []
 

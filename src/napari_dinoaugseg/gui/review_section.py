@@ -133,6 +133,11 @@ class ReviewSection(QWidget):
         self.foreign_button = button(
             "Masks of nnU-Net…", "Take a mask that nnU-Net predicted for this case, to be reviewed", self._foreign
         )
+        self.accept_foreign_button = button(
+            "Accept masks",
+            "Accept every mask of nnU-Net that still waits for review; it has no confidence to choose by",
+            lambda: controller.guarded(accept_certain, controller, None, self),
+        )
         self.agreement_text = sentence(rich=True)
         self.curve = AgreementCurve(controller.viewer)
 
@@ -149,7 +154,7 @@ class ReviewSection(QWidget):
             form,
             self.confidence_box,
             self.surfaces,
-            self.foreign_button,
+            row(self.foreign_button, self.accept_foreign_button),
             self.agreement_text,
             self.curve,
             margins=(6, 4, 6, 4),
@@ -209,6 +214,10 @@ class ReviewSection(QWidget):
         best = max(session.labels.confidence.values(), default=None) if session is not None else None
         highest = f"; the highest is {best:.0%}" if best is not None else ""
         self.accept_all_button.setToolTip(f"Accept every predicted slice with at least this confidence{highest}")
+        taken = len(self.controller.labels.certain_slices(None))
+        self.accept_foreign_button.setText(f"Accept {counted(taken, 'mask')} of nnU-Net")
+        self.accept_foreign_button.setVisible(taken > 0)
+        self.accept_foreign_button.setEnabled(not self.controller.read_only)
 
     def _show_layer(self) -> None:
         layers = self.controller.layers

@@ -19,7 +19,7 @@ from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.case.files import atomic_file, check_parent, stem_of, suffix_of
 from napari_dinoaugseg.case.itksnap import write_descriptions
 from napari_dinoaugseg.errors import OutputError
-from napari_dinoaugseg.session.labels import EVERYTHING, LabelClass, Labels, Status, to_plain
+from napari_dinoaugseg.session.labels import EVERYTHING, LabelClass, Labels, Status, is_by_hand, to_plain
 from napari_dinoaugseg.session.measures import described
 from napari_dinoaugseg.session.pixel_counts import volumes_ml
 from napari_dinoaugseg.session.session import Session, write_mask
@@ -165,7 +165,7 @@ def export_masks(
     if not per_class:
         session.export(path, wanted, reviewed_only=reviewed_only)
         return [path]
-    by_hand = session.labels.is_by_hand(wanted, reviewed_only=reviewed_only)
+    by_hand = is_by_hand(session.labels, wanted, reviewed_only=reviewed_only)
     for target, entry in targets:
         target.parent.mkdir(exist_ok=True)
         inside = np.uint16(255 if suffix_of(target) == ".png" or session.case.kind == "pictures" else 1)

@@ -195,12 +195,18 @@ class CaseMasks:
         self._packed[i] = shape, zlib.compress(np.ascontiguousarray(labels).tobytes(), 1)
 
     def give_to(self, book: LabelBook) -> list[int]:
-        """Store the masks as predictions; slices that are labelled as a whole stay. Returns the slices that changed."""
+        """Store the masks as predictions in one action; slices that are labelled as a whole stay.
+
+        Returns:
+            The slices that changed.
+        """
         taken = [i for i in sorted(self._packed) if not book.of_slice(i).is_whole]
-        for i in taken:
-            shape, content = self._packed[i]
-            book.set_prediction(i, np.frombuffer(zlib.decompress(content), np.uint16).reshape(shape), None)
+        book.take_predictions({i: self._unpacked(i) for i in taken})
         return taken
+
+    def _unpacked(self, i: int) -> Labels:
+        shape, content = self._packed[i]
+        return np.frombuffer(zlib.decompress(content), np.uint16).reshape(shape)
 
 
 def masks_of_case(case: Case, masks: MaskFolder, identifier: str | None = None) -> dict[int, Path]:

@@ -314,6 +314,17 @@ class _Predicted:
     seen: bool
 
 
+def _is_certain(one: _Predicted, confidence: float | None) -> bool:
+    if one.confidence is None or confidence is None:
+        return one.confidence is confidence
+    return one.confidence >= confidence
+
+
+def _same_prediction(one: _Predicted | None, other: _Predicted | None) -> bool:
+    """Whether two predictions are the same, looked at or not."""
+    return one is other if one is None or other is None else one.labels is other.labels
+
+
 @dataclass(eq=False)
 class _Action:
     """One change. It holds the opposite state: what undo restores, and after an undo what redo restores.
@@ -321,15 +332,15 @@ class _Action:
     Attributes:
         slices: the labels of the slices that change.
         classes: the classes; None if they do not change.
-        rejects: the slice whose prediction is discarded.
-        discarded: that prediction.
+        predictions: the predictions that it stores, None where it discards one.
+        replaced: those that it replaced.
         erased: predictions before they lost a class, with the labels that remained.
     """
 
     slices: dict[int, SliceLabels] = field(default_factory=dict)
     classes: tuple[LabelClass, ...] | None = None
-    rejects: int | None = None
-    discarded: _Predicted | None = None
+    predictions: dict[int, _Predicted | None] = field(default_factory=dict)
+    replaced: dict[int, _Predicted | None] = field(default_factory=dict)
     erased: dict[int, tuple[_Predicted, Labels]] = field(default_factory=dict)
 
     @property
@@ -338,7 +349,7 @@ class _Action:
         held = [one for labels in self.slices.values() for one in (labels.manual, labels.accepted, labels.canvas)]
         held += [one for labels in self.slices.values() if (drawn := labels.drawn) for one in (drawn.marks, drawn.base)]
         held += [was.labels for was, _ in self.erased.values()]
-        held += [self.discarded.labels] if self.discarded is not None else []
+        held += [one.labels for one in (*self.predictions.values(), *self.replaced.values()) if one is not None]
         return sum({id(one): one.nbytes for one in held if one is not None}.values())
 
 
@@ -347,8 +358,8 @@ class LabelBook:
 
     No prediction ever touches a manual label. Methods that change labels or classes are actions: :meth:`undo` reverts
     the last one exactly, except that a newer prediction stays. An action that changes nothing is not recorded.
-    Predictions are stored outside the history. This is the only history: the window shows the book and undoes through
-    it. Arrays are read-only, so the content cannot change from outside. A book belongs to one thread.
+    Predictions of the model are stored outside the history. This is the only history: the window shows the book and
+    undoes through it. Arrays are read-only, so the content cannot change from outside. A book belongs to one thread.
 
     Args:
         shapes: (H, W) of slice i, by index or by call.
@@ -513,12 +524,6 @@ class LabelBook:
         if top is not Status.MANUAL or Status.PREDICTED not in wanted or self.is_seen("predicted", index):
             return False
         return self._slices[index].is_open
-
-    def is_by_hand(self, include: Iterable[Status], *, reviewed_only: bool = False) -> bool:
-        """Whether a person painted every label in the :meth:`result` of these layers."""
-        left_out = set(self.unseen(include)) if reviewed_only else set()
-        found = {self.status(index) for index in range(self.n_slices) if index not in left_out} & set(include)
-        return found <= {Status.MANUAL}
 
     # --- as a whole -------------------------------------------------------------------------------------------------
 
@@ -698,20 +703,20 @@ class LabelBook:
         self._do(_Action(self._differing(made)))
         return chosen
 
-    def certain_slices(self, confidence: float) -> list[int]:
-        """The predicted slices with at least this confidence (0 to 1), ascending."""
-        return [
-            index
-            for index, value in sorted(self.confidence.items())
-            if value >= confidence and self.status(index) is Status.PREDICTED
-        ]
+    def certain_slices(self, confidence: float | None) -> list[int]:
+        """The slices, ascending, whose mask was predicted with at least this confidence, 0 to 1.
+
+        None gives those whose mask another program made, which have no confidence.
+        """
+        certain = {index for index, one in self._predicted.items() if _is_certain(one, confidence)}
+        return sorted(index for index in certain if self.status(index) is Status.PREDICTED)
 
     def reject(self, index: int) -> None:
         """Discard the prediction of a slice, and its acceptance."""
         self._check_index(index)
         accepted = self.of_slice(index).accepted
         slices = {} if accepted is None or self.manual(index) is not None else {index: _NOTHING}
-        self._do(_Action(slices, rejects=index if index in self._predicted else None))
+        self._do(_Action(slices, predictions={index: None} if index in self._predicted else {}))
 
     def copy_to_manual(self, index: int, *, overwrite: bool = False) -> None:
         """Copy the prediction to the manual labels, as a starting point for corrections.
@@ -810,6 +815,16 @@ class LabelBook:
         kept = self._checked(index, labels, [entry.number for entry in self._classes])
         self._predicted[index] = _Predicted(kept, confidence, seen)
 
+    def take_predictions(self, masks: Mapping[int, NDArray[np.integer]]) -> Changed:
+        """Store masks (H, W) of another program as the predictions of slices, in one action.
+
+        Raises:
+            LabelError: a wrong shape, or a value that is not a class; nothing is changed.
+        """
+        numbers = [entry.number for entry in self._classes]
+        made = {index: _Predicted(self._checked(index, one, numbers), None, seen=False) for index, one in masks.items()}
+        return self._do(_Action(predictions=dict(made)))
+
     # --- history ----------------------------------------------------------------------------------------------------
 
     def undo(self) -> Changed | None:
@@ -835,7 +850,7 @@ class LabelBook:
 
     def _do(self, action: _Action) -> Changed:
         """Carry out a new action, which holds the new state, and record it."""
-        if not action.slices and action.classes is None and action.rejects is None:
+        if not action.slices and action.classes is None and not action.predictions:
             return Changed()
         done = self._exchange(action, undoing=False)
         self._undo.append(action)
@@ -875,12 +890,15 @@ class LabelBook:
             action.slices[index] = self._slices.pop(index, _NOTHING)
             if not labels.is_empty:
                 self._slices[index] = labels
-        if action.rejects is not None:
-            predictions.add(action.rejects)
+        for index, stored in action.predictions.items():
+            now = self._predicted.pop(index, None)
+            predictions.add(index)
             if not undoing:
-                action.discarded = self._predicted.pop(action.rejects, None)
-            elif action.discarded is not None:
-                self._predicted.setdefault(action.rejects, action.discarded)  # a newer one stays
+                action.replaced[index], now = now, stored
+            elif _same_prediction(now, stored):  # else there is a newer one, which stays
+                now = action.replaced.pop(index)
+            if now is not None:
+                self._predicted[index] = now
         return Changed(frozenset(action.slices), frozenset(predictions), action.classes is not None)
 
     def _update_predictions(self, action: _Action) -> set[int]:
@@ -971,6 +989,14 @@ class LabelBook:
             msg = f"Class number {number} does not exist."
             raise LabelError(msg)
         self.replace_classes(replace(one, **changes) if one.number == number else one for one in self._classes)
+
+
+def is_by_hand(book: LabelBook, include: Iterable[Status], *, reviewed_only: bool = False) -> bool:
+    """Whether a person painted every label in the :meth:`LabelBook.result` of these layers."""
+    wanted = set(include)
+    left_out = set(book.unseen(wanted)) if reviewed_only else set()
+    found = {book.status(index) for index in range(book.n_slices) if index not in left_out} & wanted
+    return found <= {Status.MANUAL}
 
 
 def _ordered(classes: Iterable[LabelClass]) -> tuple[LabelClass, ...]:

@@ -45,6 +45,7 @@ from napari_dinoaugseg.session.labels import (
     Labels,
     Status,
     from_plain,
+    is_by_hand,
     names_kept,
     to_plain,
     with_segments,
@@ -553,7 +554,7 @@ class Session:
             OutputError: it cannot be written.
         """
         wanted, book = tuple(include), self.labels
-        by_hand = book.is_by_hand(wanted, reviewed_only=reviewed_only)
+        by_hand = is_by_hand(book, wanted, reviewed_only=reviewed_only)
 
         def mask(index: int) -> Labels:
             manual = book.manual(index) if keep_unknown else None
