@@ -133,15 +133,56 @@ def test_a_case_of_one_has_nothing_to_go_through_and_says_how_to_add(controller,
     assert on_canvas(controller) == "slice 9 of 16"
 
 
-def test_sequences_are_added_before_labels(controller, files, add, failed):
+def test_a_sequence_that_is_added_later_keeps_what_was_labelled_and_the_first_alone_keeps_it_too(
+    controller, files, add, failed, said, qtbot
+):
     controller.cases.open_path(files[0], background=False, plane="axial")
     settle()
-    truth = controller.session.case.to_slices(truth_voxels())
-    paint(controller, truth, [4])
+    alone = controller.session.case
+    truth = alone.to_slices(truth_voxels())
+    controller.labels.rename_class(1, "disc")
+    controller.session.labels.add_class("second", 3)
+    paint(controller, truth, [4, 9])
+    controller.session.labels.set_prediction(6, truth[6], 0.9)
+    controller.view.go_to(9)
     add(files[1])
-    assert len(controller.session.case.sequences) == 1
-    assert "cannot be added any more" in failed[-1]
-    assert controller.session.labels.labelled == [4]
+    session, book = controller.session, controller.session.labels
+    assert tuple(session.case.sequences) == NAMES
+    assert [entry.name for entry in book.classes] == ["disc", "second"]
+    assert book.labelled == [4, 9]
+    assert all(np.array_equal(book.manual(index), truth[index]) for index in (4, 9))
+    assert np.array_equal(book.predicted(6), truth[6])
+    assert np.array_equal(controller.layers.manual.data[9] % 32768, truth[9])
+    assert controller.current_slice == 9
+    assert any("labels of 2 slices were taken along" in text for text in said)
+    qtbot.waitUntil(lambda: bool(saved_sessions(session.case.fingerprint)), timeout=10_000)
+    controller.cases.close()
+    for case in (alone, session.case):
+        (saved,) = saved_sessions(case.fingerprint)
+        assert saved.n_manual == 2
+    assert failed == []
+
+
+def test_selected_layers_are_the_sequences_of_one_case(controller, panel, qtbot, failed):
+    layers = [controller.viewer.add_image(sequence_voxels(name).T, name=name.upper()) for name in NAMES]
+    elsewhere = controller.viewer.add_image(sequence_voxels("t1").T, name="moved", translate=(3, 0, 0))
+    selected = controller.viewer.layers.selection
+    panel.folds["Case"].set_open(True)
+    selected.clear()
+    selected.update([layers[0], elsewhere])
+    qtbot.mouseClick(panel.case.layer_button, Qt.MouseButton.LeftButton)
+    assert "'T1' and 'moved' do not have the same voxels in the same place" in failed[-1]
+    assert controller.session is None
+    selected.clear()
+    selected.update(layers)
+    qtbot.mouseClick(panel.case.layer_button, Qt.MouseButton.LeftButton)
+    wait_idle(qtbot, controller)
+    assert tuple(controller.session.case.sequences) == ("T1", "T2")
+    before = [layer.data.copy() for layer in layers]
+    for name in NAMES:
+        assert np.array_equal(shown(controller), sequence_voxels(name).T[controller.current_slice])
+        press(controller, qtbot, Qt.Key.Key_G)
+    assert all(np.array_equal(layer.data, data) for layer, data in zip(layers, before, strict=True))
 
 
 def test_a_file_that_is_no_sequence_leaves_the_case_as_it_is(controller, files, add, failed, tmp_path):
@@ -159,7 +200,7 @@ def test_a_file_that_is_no_sequence_leaves_the_case_as_it_is(controller, files, 
 def test_the_whole_loop_with_two_sequences(controller, panel, both, export, tmp_path, qtbot, files):
     """Label, train, look in both, export, close, and go on where it stopped; then as a project."""
     truth = both.to_slices(truth_voxels())
-    controller.labels.add_class("second", 3)
+    controller.session.labels.add_class("second", 3)
     press(controller, qtbot, Qt.Key.Key_G)  # what is in view does not change what is learned
     paint(controller, truth, LABELLED)
     train(qtbot, controller)

@@ -87,7 +87,9 @@ class CaseSection(QWidget):
         self.notes = sentence()
         self.notes.setObjectName("notes")
         self.layer_button = button(
-            "Use selected layer", "Annotate the image layer that is selected in the layer list", self.use_layer
+            "Use selected layer",
+            "Annotate the image layer that is selected in the layer list; several are the sequences of one case",
+            self.use_layer,
         )
         self.file_button = button("Open file…", "NIfTI, NRRD, DICOM, TIFF, a picture or a video", self.open_file)
         self.folder_button = button("Open folder…", "A DICOM series, or pictures", self.open_folder)
@@ -213,7 +215,7 @@ class CaseSection(QWidget):
     # --- opening ----------------------------------------------------------------------------------------------------
 
     def use_layer(self) -> None:
-        """Annotate the selected image layer, or the only one."""
+        """Annotate the selected image layers, several as the sequences of one case, or the only one."""
         from napari.layers import Image
 
         viewer = self.controller.viewer
@@ -222,7 +224,11 @@ class CaseSection(QWidget):
         # A single image is used whatever is selected.
         if not isinstance(active, Image) and len(images) == 1:
             active = images[0]
-        self.controller.cases.use_layer(active)
+        chosen = [layer for layer in images if layer in viewer.layers.selection]
+        if len(chosen) > 1:
+            self.controller.cases.use_layers(chosen)
+        else:
+            self.controller.cases.use_layer(active)
 
     def open_file(self) -> None:
         """Ask for a file and open it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,25 @@ from napari_dinoaugseg.case.intensity import opening_window
 from napari_dinoaugseg.case.volume import VolumeCase
 from napari_dinoaugseg.errors import CaseError, LongVideoError, SettingsError, SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.core import Change, guarded
-from napari_dinoaugseg.gui.display import case_in_plane, case_of_layer, remove_layers, shows_alike, shows_colour
+from napari_dinoaugseg.gui.display import (
+    case_in_plane,
+    case_of_layer,
+    case_of_layers,
+    remove_layers,
+    shows_alike,
+    shows_colour,
+)
 from napari_dinoaugseg.gui.layers import CaseLayers, Spare, spare_layers
 from napari_dinoaugseg.gui.saving import Loaded, Looked, look_for_sessions
 from napari_dinoaugseg.gui.view import ViewGuard
 from napari_dinoaugseg.gui.widgets import as_sentence
-from napari_dinoaugseg.gui.words import in_words
+from napari_dinoaugseg.gui.words import counted, in_words
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_dinoaugseg.gui.controller import Controller
+    from napari_dinoaugseg.session.index import Snapshot
     from napari_dinoaugseg.session.labels import Labels
     from napari_dinoaugseg.session.session import Session
 
@@ -55,18 +64,21 @@ class Cases:
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    def open_path(self, path: str | Path | list[Path], *, background: bool = True, **options: Any) -> None:
+    def open_path(
+        self, path: str | Path | list[Path], *, background: bool = True, keep_labels: bool = False, **options: Any
+    ) -> None:
         """Open a file, a DICOM folder or a folder of pictures, or the sequences of one case.
 
         Args:
             path: what to open.
             background: False opens it before returning.
+            keep_labels: whether the case has the slices of the open one, and takes its labels along.
             options: ``plane``, ``series``, ``component``, ``every`` as in :func:`~napari_dinoaugseg.case.open_case`.
         """
 
         def failed(error: Exception) -> None:
             if isinstance(error, SeveralSeriesError | SeveralVolumesError | LongVideoError):
-                self.choice_needed.emit(path, error, options)
+                self.choice_needed.emit(path, error, {**options, "keep_labels": keep_labels})
             else:
                 self.controller.show_error(error)
 
@@ -77,11 +89,18 @@ class Cases:
                 self.options["sequences"] = tuple(case.sequences)
 
         name = Path(path[0] if isinstance(path, list) else path).name
-        self._open(name, lambda: open_case(path, **options), background=background, failed=failed, then=then)
+        self._open(
+            name,
+            lambda: open_case(path, **options),
+            background=background,
+            failed=failed,
+            then=then,
+            keep_labels=keep_labels,
+        )
 
     @guarded
     def add_sequence(self, path: Path, *, background: bool = True) -> None:
-        """Open the case again with a further sequence; only while nothing is labelled or measured.
+        """Open the case again with a further sequence, with the labels and measures that it has.
 
         Raises:
             CaseError: the case cannot have another one now.
@@ -97,16 +116,13 @@ class Cases:
         if source is None or session.case.kind != "volume":
             msg = f"{session.case.name}: a sequence is added to a volume that was opened from its file or folder."
             raise CaseError(msg)
-        controller.flush()
-        if session.labels.labelled or session.measures:
-            msg = "Sequences cannot be added any more: slices are labelled or measured. Add them before that."
-            raise CaseError(msg)
         files = [*source, path] if isinstance(source, list) else [source, path]
         series = self.options.get("series")
         chosen = [series] if series is None or isinstance(series, str) else list(series)
         self.open_path(
             files,
             background=background,
+            keep_labels=True,
             series=[*chosen, None],
             component=self.options.get("component"),
             plane=session.case.plane,
@@ -160,6 +176,11 @@ class Cases:
         """Annotate an image layer of the viewer."""
         self.begin(case_of_layer(layer, plane), image=layer)
 
+    @guarded
+    def use_layers(self, layers: list[Image]) -> None:
+        """Annotate several image layers as the sequences of one case, in a layer of its own that shows them in turn."""
+        self.begin(case_of_layers(layers))
+
     def _open(
         self,
         name: str,
@@ -168,6 +189,7 @@ class Cases:
         background: bool = True,
         failed: Callable[[Exception], None] | None = None,
         then: Callable[[Case], None] = lambda _: None,
+        keep_labels: bool = False,
     ) -> None:
         """Open a case and look for its saved sessions; both read all pixels."""
 
@@ -176,7 +198,10 @@ class Cases:
             return case, look_for_sessions(case)
 
         def done(found: tuple[Case, Looked]) -> None:
-            self.begin(found[0], looked=found[1])
+            if keep_labels:
+                self._begin_with_labels(found[0], found[1])
+            else:
+                self.begin(found[0], looked=found[1])
             then(found[0])
 
         if background:
@@ -220,19 +245,33 @@ class Cases:
 
     # --- starting ---------------------------------------------------------------------------------------------------
 
-    def begin(self, case: Case, image: Image | None = None, *, looked: Looked | None = None) -> None:
+    def begin(
+        self,
+        case: Case,
+        image: Image | None = None,
+        *,
+        looked: Looked | None = None,
+        labels: Snapshot | None = None,
+    ) -> None:
         """Start a new session of a case by itself; the previous case is saved and closed, and so is a project.
 
         Args:
             case: the case to annotate.
             image: its layer if it is already in the viewer; None creates one.
             looked: its saved sessions; None looks for them in the background.
+            labels: of another case with the same slices; its model is left behind.
+
+        Raises:
+            LabelError: the labels do not fit the case; nothing is changed.
         """
         controller, setup = self.controller, self.controller.setup
         window = opening_window(case, setup.settings.window)
         setup.settings = setup.settings.with_changes(window=window)
         session = setup.new_session(case)
-        session.labels.add_class()
+        if labels is not None:
+            session.resume(replace(labels, settings=session.settings, history=(), model=None, model_settings=None))
+        if not session.labels.classes:
+            session.labels.add_class()
         self.options, self.source = {}, None
         self._begin(session, image, window, spare=spare_layers(controller.layers) if image is None else None)
         controller.project.leave_for(case)
@@ -243,6 +282,24 @@ class Cases:
             controller.sessions.look(case)
         else:
             controller.sessions.offer(looked)
+
+    def _begin_with_labels(self, case: Case, looked: Looked) -> None:
+        """Start a session of a case that has the slices of the open one, with its labels and measures."""
+        controller, before, index = self.controller, self.controller.session, self.controller.current_slice
+        controller.flush()
+        if before is None:
+            self.begin(case, looked=looked)
+            return
+        name, count = before.case.name, len(before.labels.labelled)
+        self.begin(case, looked=looked, labels=before.snapshot())
+        controller.view.go_to(index)
+        if not count and not before.measures:
+            return
+        controller.touch(Change.LABELS)  # they are of a new session, which is to be saved
+        controller.notify(
+            f"The labels of {counted(count, 'slice')} were taken along, without the model: train it on all sequences. "
+            f"{name} alone keeps its own labels."
+        )
 
     def resume(self, loaded: Loaded) -> None:
         """Resume a saved session, read-only if another window writes it.

@@ -15,6 +15,8 @@ from napari.utils.colormaps import Colormap, DirectLabelColormap
 
 from napari_dinoaugseg.case import Case, PictureCase, Plane, VolumeCase, choose_window
 from napari_dinoaugseg.case.array import ArrayCase, case_from_array
+from napari_dinoaugseg.case.sequences import check_names
+from napari_dinoaugseg.case.volume import join_sequences
 from napari_dinoaugseg.errors import CaseError
 from napari_dinoaugseg.gui.canvas import canvas_widget
 from napari_dinoaugseg.session.labels import BACKGROUND, LabelClass
@@ -159,6 +161,39 @@ def case_of_layer(layer: Any, plane: Plane | None = None) -> Case:
     return case_from_array(
         layer.data, spacing=spacing_in(layer.scale, layer.units), name=layer.name, is_rgb=bool(layer.rgb), plane=plane
     )
+
+
+def case_of_layers(layers: Sequence[Any]) -> Case:
+    """The case of an image layer, or of several as the sequences of one case, called like the layers.
+
+    Args:
+        layers: all opened from files, whose positions are then known, or all of the same voxels in the viewer. The
+            first gives the grid.
+
+    Raises:
+        CaseError: as for `case_of_layer`; colours, or layers that do not lie on each other.
+    """
+    first = layers[0]
+    if len(layers) == 1:
+        return case_of_layer(first)
+    cases = [case_of_layer(layer) for layer in layers]
+    volumes = [case for case in cases if isinstance(case, VolumeCase) and len(case.sequences) == 1]
+    for layer, case in zip(layers, cases, strict=True):
+        if case not in volumes:
+            msg = f"The layer '{layer.name}' is no single volume. Select layers of which each is one sequence."
+            raise CaseError(msg)
+        shape, extent = np.shape(layer.data), layer.extent.world
+        of_files = case_of(layer) is not None
+        if of_files != (case_of(first) is not None) or not (
+            of_files or (shape == np.shape(first.data) and np.allclose(extent, first.extent.world))
+        ):
+            msg = (
+                f"The layers '{first.name}' and '{layer.name}' do not have the same voxels in the same place, so they "
+                "are not sequences of one case. Open their files: position and voxel size are then known."
+            )
+            raise CaseError(msg)
+    names = check_names([layer.name for layer in layers], [case.path for case in cases])
+    return join_sequences(volumes, names)
 
 
 def case_in_plane(case: Case, plane: Plane) -> VolumeCase:
