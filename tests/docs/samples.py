@@ -52,6 +52,12 @@ def write_samples(folder: Path) -> None:
     _save(folder / "predicted" / "case_002.nii.gz", truth)
     description = {"labels": {"background": 0, "class 1": 1}}
     (folder / "predicted" / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    # Studies of MONAI Label: two images, and the finished labels of one.
+    (folder / "studies" / "labels" / "final").mkdir(parents=True)
+    for name in ("ct", "next_patient"):
+        shutil.copy(folder / f"{name}.nii.gz", folder / "studies")
+    shutil.copy(folder / "painted.nii.gz", folder / "studies" / "labels" / "final" / "ct.nii.gz")
+    (folder / "studies" / "datastore_v2.json").write_text("{}", encoding="utf-8")
     np.savez(folder / "scan.npz", voxels=(600.0 * truth).astype(np.int16), affine=AFFINE)
 
 
