@@ -75,13 +75,18 @@ def test_a_lack_of_memory_names_the_file_the_amount_and_possible_damage(
 
 def test_a_tiff_strip_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((80, 80), np.uint16), compression="zlib", metadata=None)
-    refused(retagged(tmp_path / "a.tif", 279, 2**31), r"a\.tif: cannot be read .*strip or tile announces more")
+    refused(retagged(tmp_path / "a.tif", 279, 2**31), r"a\.tif: cannot be read .*strips or tiles announce more")
 
 
 def test_a_tile_far_larger_than_its_page_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GREY, tile=(16, 16), compression="zlib", metadata=None)
     retagged(retagged(tmp_path / "a.tif", 322, 2**20), 323, 2**12)
-    refused(tmp_path / "a.tif", r"a\.tif: cannot be read .*strip or tile announces more")
+    refused(tmp_path / "a.tif", r"a\.tif: cannot be read .*strips or tiles announce more")
+
+
+def test_more_tiff_strips_than_the_file_has_bytes_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY > 0, rowsperstrip=1, metadata=None)
+    refused(retagged(tmp_path / "a.tif", 257, 2**23), r"a\.tif: cannot be read .*strips or tiles announce more")
 
 
 @pytest.mark.parametrize("target", ["first page", "itself", "outside"])

@@ -82,13 +82,17 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
 
 
 def _require_parts(path: Path, tiff: tifffile.TiffFile) -> None:
-    """Raise `ValueError` when damage makes a strip or tile longer than the file, or far larger than its page."""
+    """Raise `ValueError` when damage makes a strip or tile longer than the file, or far larger than its page.
+
+    Or when there are more of them than the file has bytes: each takes some, and tifffile goes through all.
+    """
     size = path.stat().st_size
     pages = (page for series in tiff.series for page in series.pages if page is not None)  # cyclic chains end here
     for page in pages:
         part = math.prod(page.chunks) * page.dtype.itemsize if page.dtype is not None else 0
-        if max(page.databytecounts, default=0) > size or part > max(page.nbytes, _LARGE_PART):
-            msg = "a strip or tile announces more than there is"
+        longest = max(page.databytecounts, default=0)
+        if longest > size or math.prod(page.chunked) > size or part > max(page.nbytes, _LARGE_PART):
+            msg = "its strips or tiles announce more than there is"
             raise ValueError(msg)
 
 
