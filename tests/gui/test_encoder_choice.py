@@ -139,7 +139,7 @@ def test_the_long_licence_sentence_is_short_in_the_panel():
     assert sentence.facts["url"].startswith("https://")
     ours = in_words(sentence)
     assert "https://" not in ours
-    assert f"choose the encoder {TINY} (a download of 111 MB), or choose a file in the Case section." in ours
+    assert "press 'Get DINOv3…' in the Case section (a download of 111 MB), or choose a file there." in ours
 
 
 @pytest.fixture

@@ -63,6 +63,17 @@ def test_masks_appear_while_a_person_paints_and_nobody_pressed_train(live, panel
         assert np.array_equal(live.session.labels.manual(index), truth[index])
 
 
+def test_a_run_that_is_stopped_before_its_turn_leaves_the_engine_to_other_work(live, qtbot, truth):
+    """It once put an engine without a model in the place of the one that Train had used: nothing was predicted."""
+    with live.live._turn:  # as the run before has it, while it loads the encoder
+        paint(live, truth, (4,))
+        qtbot.waitUntil(lambda: live.live._run is not None, timeout=PATIENT)
+        (thread,) = [thread for thread in threading.enumerate() if thread.name == "live"]
+        live.live.stop()  # as Train does
+    thread.join(60)
+    assert not live.session.is_ready
+
+
 def test_walking_to_a_slice_accepting_and_correcting_go_on_while_it_learns(live, panel, qtbot, truth):
     paint(live, truth, (4, 8))
     live.view.go_to(6)

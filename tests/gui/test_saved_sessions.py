@@ -314,6 +314,9 @@ def test_a_case_that_is_opened_again_offers_what_was_just_painted(controller, ca
     settle()
     assert "1 slice by hand" in panel.resume.text.text()
     assert not panel.export.mask_button.isEnabled()  # a mask without them is not what is wanted
+    failed = errors_of(controller)
+    panel.head.train_button.click()
+    assert failed == ["Your saved labels are not in view yet. Press Continue to train on them, or Start over."]
     panel.resume.start_over_button.click()
     settle()
     assert panel.export.mask_button.isEnabled()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox, QSlider
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox, QGraphicsView, QSlider
 
 from napari_dinoaugseg.gui.train_section import settings_form, show_settings
 from napari_dinoaugseg.learning.settings import Settings
@@ -38,6 +38,7 @@ def test_the_wheel_over_a_list_or_a_number_scrolls_the_panel_and_changes_nothing
     ]
     assert {type(field) for field in fields} >= {QComboBox, QSlider}
     assert panel.train.window_choice in fields
+    fields += [plot.viewport() for plot in panel.scroll_area.widget().findChildren(QGraphicsView)]
     for field in fields:
         before = shown_in(field)
         for turned in (-120, 120):
@@ -48,7 +49,9 @@ def test_the_wheel_over_a_list_or_a_number_scrolls_the_panel_and_changes_nothing
 
 
 def shown_in(field) -> object:
-    return field.currentIndex() if isinstance(field, QComboBox) else field.value()
+    if isinstance(field, QComboBox):
+        return field.currentIndex()
+    return field.value() if isinstance(field, QAbstractSpinBox | QSlider) else None
 
 
 def wheel(field, turned: int) -> QWheelEvent:

@@ -162,6 +162,9 @@ class Jobs:
         """Train on the current labels, then predict the other slices, those near the one in view first."""
         controller = self.controller
         session = self._ready()
+        if controller.sessions.unanswered:
+            msg = "Your saved labels are not in view yet. Press Continue to train on them, or Start over."
+            raise TrainingError(msg)
         cancel, held = Cancel(), controller.project.held
         training = session.train(cancel) if held is None else held[0].train(held[1], session, cancel)
 

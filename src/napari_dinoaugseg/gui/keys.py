@@ -42,7 +42,7 @@ def accept_and_go_on(controller: Controller) -> None:
     if found is not None:
         controller.view.go_to(found.index)
         accepted, name = slice_name(session.case, here), slice_name(session.case, found.index)
-        words = f"{accepted} accepted; Ctrl+Z undoes it. {name}: {found.reason}."
+        words = f"{accepted} accepted; Ctrl+Z undoes it. Next is {name}: {found.reason}."
         words = words[0].upper() + words[1:] if session.case.kind == "volume" else words
         controller.notify(words, "slice")
 

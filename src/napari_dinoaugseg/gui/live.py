@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _SOON = 150  # ms from a change of labels to its learning; further changes do not delay it
 _AFTER_WORK = 300  # ms from the end of other work
-_PATIENCE = 10.0  # seconds that other work waits for the end of a burst
+_PATIENCE = 60.0  # seconds that other work waits for the end of a burst, or until the encoder is loaded
 _AT_THE_END = 2.0  # seconds that closing waits for it
 _SLOW = 2.0  # steps in a second, below which the person learns what it costs
 
@@ -192,6 +192,8 @@ class LiveWork:
 
         def work() -> None:
             with self._turn:  # the run before may still compute
+                if run.cancel:  # stopped before its turn: a second engine would take the place of the one that trains
+                    return
                 try:
                     self.controller.project.ahead.wait()
                     for found in source:

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
+    QGraphicsView,
     QHBoxLayout,
     QInputDialog,
     QLabel,
@@ -174,10 +175,10 @@ def choice(items: list[str], tip: str) -> QComboBox:
 
 
 class WheelScrolls(QObject):
-    """Leaves the wheel to the scroll area around the fields inside of a widget.
+    """Leaves the wheel to the scroll area around the fields and plots inside of a widget.
 
-    Otherwise whoever scrolls changes the list, number or slider that comes under the mouse: what the model sees, what
-    is exported.
+    Otherwise whoever scrolls changes the list, number or slider that comes under the mouse, such as what the model sees
+    or what is exported, and stops at a plot.
     """
 
     def __init__(self, inside: QWidget) -> None:
@@ -185,6 +186,10 @@ class WheelScrolls(QObject):
         for kind in (QComboBox, QAbstractSpinBox, QSlider):
             for field in inside.findChildren(kind):
                 field.installEventFilter(self)
+        for plot in inside.findChildren(QGraphicsView):
+            viewport = plot.viewport()
+            if viewport is not None:
+                viewport.installEventFilter(self)
 
     def eventFilter(self, _field: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
         """Keep the wheel from the field; ignored, it goes on to what is around it."""

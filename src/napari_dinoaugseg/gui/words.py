@@ -28,8 +28,8 @@ REMEDIES: dict[Hint, str] = {
     Hint.CHOOSE_ENCODER: "Choose the encoder {encoder} in the Case section.",
     Hint.ENCODER_WITHOUT_FILE: "Or choose the encoder {encoder} without a file.",
     Hint.GET_DINOV3: (
-        # The panel shows the licence and its link beside the encoder.
-        "For DINOv3, choose the encoder {encoder} (a download of {megabytes} MB), or choose a file in the Case section."
+        # The window of this button shows the licence and its link.
+        "For DINOv3, press 'Get DINOv3…' in the Case section (a download of {megabytes} MB), or choose a file there."
     ),
     Hint.NAME_WEIGHTS: "Or choose a file in the Case section.",
     Hint.WEIGHTS_BY_HAND: f"Without a download, {_BY_HAND}.",
