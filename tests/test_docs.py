@@ -98,6 +98,16 @@ def test_commands_and_options_in_sentences_exist(page: Path):
 
 
 @each_page
+def test_modules_in_sentences_exist(page: Path):
+    """By their path from here, from the package or from the benchmarks, or by their name alone."""
+    folders = [REPOSITORY / name for name in ("", "src/napari_dinoaugseg", "benchmarks")]
+    for span in spans_of(page):
+        if re.fullmatch(r"[\w./]+\.py", span):
+            where = span if "/" in span else f"**/{span}"
+            assert any(any(folder.glob(where)) for folder in folders[1:] + folders[:1]), f"there is no {span}"
+
+
+@each_page
 def test_links_lead_somewhere(page: Path):
     for link in links_of(page):
         if re.match(r"[a-z]+:", link):
