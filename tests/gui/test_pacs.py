@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from dicomweb_client.api import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDialog, QFileDialog
@@ -124,7 +124,8 @@ def test_a_series_is_fetched_labelled_and_its_masks_are_read_back_from_the_pacs_
     assert shown[:, :, (1, 3, 4)].any(axis=(0, 1)).all()
     objects = {entry.Modality: entry for entry in stored(locked_pacs, PASSWORD)}
     assert set(objects) == {"SEG", "RTSTRUCT"}
-    assert {entry.file_meta.TransferSyntaxUID for entry in objects.values()} <= {ExplicitVRLittleEndian}
+    stored_as = {kind: entry.file_meta.TransferSyntaxUID for kind, entry in objects.items()}
+    assert stored_as == {"SEG": ExplicitVRLittleEndian, "RTSTRUCT": ImplicitVRLittleEndian}
     (tmp_path / "rtstruct").mkdir()
     objects["RTSTRUCT"].save_as(tmp_path / "rtstruct" / "contours.dcm", enforce_file_format=True)
     (contours,) = plastimatch(tmp_path / "rtstruct" / "contours.dcm", folder, tmp_path / "out").values()

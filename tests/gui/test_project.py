@@ -725,6 +725,7 @@ def test_a_mask_is_taken_for_the_case_in_view(hands, patients, truth, panel, fai
     book, layers = hands.controller.session.labels, hands.controller.layers
     assert np.array_equal(book.predicted(8), truth[8] == 1)
     layers.undo()
+    settle()
     assert not book.content().layers["predicted"]
     assert not layers.prediction.data.any()
     assert not panel.review.accept_foreign_button.isVisibleTo(panel.review)
@@ -737,4 +738,5 @@ def test_a_mask_is_taken_for_the_case_in_view(hands, patients, truth, panel, fai
     hands.click(panel.review.accept_foreign_button)
     assert "looked at" in questions[0]
     assert sum(book.status(index) is Status.ACCEPTED for index in range(16)) == 15
+    settle()
     assert not panel.review.accept_foreign_button.isVisibleTo(panel.review)
