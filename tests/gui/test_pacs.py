@@ -147,12 +147,13 @@ def check_what_ohif_needs(seg: pydicom.Dataset, contours: pydicom.Dataset, image
     assert below.SeriesInstanceUID == SERIES
     assert {one.ReferencedSOPInstanceUID for one in below.ReferencedInstanceSequence} <= images
     assert len(seg.PerFrameFunctionalGroupsSequence) == seg.NumberOfFrames
+    shared = seg.SharedFunctionalGroupsSequence[0]
     for frame in seg.PerFrameFunctionalGroupsSequence:
         (derived,) = frame.DerivationImageSequence
         assert derived.SourceImageSequence[0].ReferencedSOPInstanceUID in images
-        assert frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1
+        number = frame if "SegmentIdentificationSequence" in frame else shared  # of one segment it is shared
+        assert number.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1
         assert len(frame.PlanePositionSequence[0].ImagePositionPatient) == 3
-    shared = seg.SharedFunctionalGroupsSequence[0]
     assert shared.PlaneOrientationSequence
     assert shared.PixelMeasuresSequence
     (segment,) = seg.SegmentSequence
