@@ -38,7 +38,7 @@ def run_alone(*command: str, **variables: str) -> str:
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -46,12 +46,14 @@ def run_alone(*command: str, **variables: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_orthanc_gives_series_takes_masks_and_leaves_nothing_half_when_it_dies(tmp_path):
     assert run_alone("-m", "tests.pacs.orthanc", str(tmp_path)).endswith("All of it holds.\n")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_loop_of_the_panel_holds_with_orthanc(tmp_path):
     loop = f"{REPOSITORY}/tests/gui/test_pacs.py::{LOOP}"
-    options = ("-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inside'}")
+    options = ("-q", "-p", "no:cacheprovider", "-o", "timeout=540", f"--basetemp={tmp_path / 'inside'}")
     assert "1 passed" in run_alone("-m", "pytest", *options, loop, DINOAUGSEG_TEST_ORTHANC="yes")
