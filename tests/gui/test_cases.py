@@ -1,12 +1,14 @@
 """What can be annotated, and what is said where something lacks."""
 
+import threading
+
 import numpy as np
 import pytest
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QInputDialog
 
-from napari_dinoaugseg.case import Plane
+from napari_dinoaugseg.case import Plane, open_case
 from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.core import Change
@@ -31,16 +33,56 @@ def test_opening_the_panel_loads_no_pytorch(blob_files):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_opening_in_the_background_shows_image_and_labels_in_millimetres(controller, blob_files, qtbot):
+@pytest.fixture
+def held_back(monkeypatch):
+    """An event that opening a file waits for."""
+    read = threading.Event()
+
+    def later(*arguments, **options):
+        assert read.wait(120)
+        return open_case(*arguments, **options)
+
+    monkeypatch.setattr("napari_dinoaugseg.gui.cases.open_case", later)
+    yield read
+    read.set()
+
+
+def test_the_first_case_shows_in_layers_that_were_made_while_it_was_read(
+    controller, panel, blob_files, qtbot, held_back
+):
+    viewer = controller.viewer
     controller.cases.open_path(blob_files[0], plane="axial")
     assert controller.jobs.busy
+    qtbot.waitUntil(lambda: len(viewer.layers) == 3, timeout=60_000)
+    made = list(viewer.layers)
+    settle()
+    assert controller.cases.offer is None
+    assert not panel.start.layer_button.isVisible()
+    held_back.set()
     wait_idle(qtbot, controller)
     layers = controller.layers
-    assert [layer.name for layer in controller.viewer.layers] == ["image0", "prediction", "manual"]
-    assert all(np.allclose(layer.scale, (4, 1.1, 1.2)) for layer in controller.viewer.layers)
+    assert list(viewer.layers) == made
+    assert [layer.name for layer in made] == ["image0", "prediction", "manual"]
+    assert all(np.allclose(layer.scale, (4, 1.1, 1.2)) for layer in made)
     assert all(str(unit) == "millimeter" for unit in layers.manual.units)
-    assert controller.viewer.layers.selection.active is layers.manual
+    assert np.shares_memory(layers.image.data, controller.session.case.display)
+    assert viewer.layers.selection.active is layers.manual
     assert not layers.prediction.editable
+    layers.manual.paint((8, 13, 15), 1)
+    assert (controller.session.labels.manual(8) == 1).any()
+
+
+def test_pictures_show_in_layers_of_their_own(controller, tmp_path, qtbot, held_back):
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    for number in range(2):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    controller.cases.open_path(tmp_path)
+    qtbot.waitUntil(lambda: len(controller.viewer.layers) == 3, timeout=60_000)
+    held_back.set()
+    wait_idle(qtbot, controller)
+    assert [layer.name for layer in controller.viewer.layers] == [controller.session.case.name, "prediction", "manual"]
+    assert controller.layers.image.rgb
+    assert controller.layers.manual.data.shape == (2, 20, 30)
 
 
 def test_no_image_and_a_layer_that_is_no_image_are_said(controller, said, panel):
@@ -125,11 +167,14 @@ def test_pictures_of_several_sizes_are_padded_and_cut_back(controller, tmp_path,
     assert controller.session.labels.predicted(0).shape == (40, 60)
 
 
-def test_a_damaged_file_is_said(controller, tmp_path, qtbot, said, panel):
+def test_a_damaged_file_is_said(controller, tmp_path, qtbot, said, panel, held_back):
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"no image")
     controller.cases.open_path(bad)
+    qtbot.waitUntil(lambda: len(controller.viewer.layers) == 3, timeout=60_000)
+    held_back.set()
     wait_idle(qtbot, controller)
+    qtbot.waitUntil(lambda: not controller.viewer.layers, timeout=60_000)
     assert any("bad.nii.gz" in text for text in said)
     assert panel.case.file_button.isEnabled()
 

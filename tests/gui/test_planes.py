@@ -141,12 +141,13 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def hand(panel, controller, path) -> Hand:
+def hand(panel, controller, path, qtbot) -> Hand:
     """The ball in the axial plane, three planes open, a brush of one pixel."""
     controller.cases.open_path(path, background=False, plane="axial")
     settle()
     made = Hand(controller, panel)
     QTest.mouseClick(panel.case.planes_button, LEFT)
+    qtbot.waitUntil(lambda: not controller.planes.is_opening, timeout=20_000)
     settle()
     made.layer.brush_size = 1
     assert np.asarray(controller.session.case.display).shape == SHAPE

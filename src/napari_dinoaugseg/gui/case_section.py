@@ -209,7 +209,7 @@ class CaseSection(QWidget):
         self.planes_button.setToolTip(planes.reason or tooltip(text, "three_planes"))
 
     def _switch_planes(self) -> None:
-        self.controller.planes.switch(self.planes_button.isChecked())
+        self.controller.planes.switch(self.planes_button.isChecked(), in_turns=True)
         self._show_planes()
 
     # --- opening ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from napari_dinoaugseg.case.volume import VolumeCase
 from napari_dinoaugseg.errors import CaseError, LongVideoError, SettingsError, SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import (
+    awaits_case,
     case_in_plane,
     case_of_layer,
     case_of_layers,
@@ -24,7 +26,7 @@ from napari_dinoaugseg.gui.display import (
     shows_alike,
     shows_colour,
 )
-from napari_dinoaugseg.gui.layers import CaseLayers, Spare, spare_layers
+from napari_dinoaugseg.gui.layers import CaseLayers, LayersAhead, Spare, spare_layers
 from napari_dinoaugseg.gui.saving import Loaded, Looked, look_for_sessions
 from napari_dinoaugseg.gui.view import ViewGuard
 from napari_dinoaugseg.gui.widgets import as_sentence
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.index import Snapshot
     from napari_dinoaugseg.session.labels import Labels
     from napari_dinoaugseg.session.session import Session
+
+PATIENCE = 10.0  # s that a case which is read waits for its layers
 
 
 class Cases:
@@ -53,6 +57,7 @@ class Cases:
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.offer: Image | None = None
+        self._ahead: LayersAhead | None = None  # while the first case is read
         self.options: dict[str, Any] = {}
         self.source: Path | list[Path] | None = None
         layers = controller.viewer.layers
@@ -192,10 +197,15 @@ class Cases:
         keep_labels: bool = False,
     ) -> None:
         """Open a case and look for its saved sessions; both read all pixels."""
+        chosen, ready = self.controller.setup.settings.window, threading.Event()
 
         def work() -> tuple[Case, Looked]:
             case = opened()
-            return case, look_for_sessions(case)
+            opening_window(case, chosen)  # the case remembers its intensities: the interface need not compute them
+            looked = look_for_sessions(case)
+            if background:
+                ready.wait(PATIENCE)
+            return case, looked
 
         def done(found: tuple[Case, Looked]) -> None:
             if keep_labels:
@@ -206,9 +216,35 @@ class Cases:
 
         if background:
             self.controller.jobs.run(f"Opening {name}", work, done, failed)
+            self.make_layers_ahead(name, ready)
         else:
             self.controller.saving.secure()  # so that, if it is the same case, this session can be resumed
             self.controller.guarded(lambda: done(work()))
+
+    def make_layers_ahead(self, name: str, ready: threading.Event) -> None:
+        """Make the layers of the first case while the job that was just begun reads it, and then waits for `ready`."""
+        controller = self.controller
+        is_first = controller.session is None and not controller.viewer.layers
+        if controller.jobs.busy and is_first and self._ahead is None:
+            self._ahead = LayersAhead(controller.viewer, name, ready)
+        else:
+            ready.set()
+
+    def follow(self, what: Change) -> None:
+        """Remove layers that wait for a case once it is known that it does not open."""
+        if what & Change.WORK and self._ahead is not None:
+            QTimer.singleShot(0, self._give_up_waiting)
+
+    def _give_up_waiting(self) -> None:
+        if self._ahead is not None and not self.controller.jobs.busy and not self.controller.closed:
+            ahead, self._ahead = self._ahead, None
+            ahead.discard()
+
+    def _spare(self, *, of_another: bool = True) -> Spare | None:
+        """The layers for the next case: made ahead, or those of the case before if it is replaced by another one."""
+        ahead, self._ahead = self._ahead, None
+        made = ahead.take() if ahead is not None else None
+        return (spare_layers(self.controller.layers) if of_another else None) or made
 
     # --- images added to the viewer by other means ------------------------------------------------------------------
 
@@ -228,7 +264,7 @@ class Cases:
         controller = self.controller
         ours = controller.layers is not None and layer in controller.layers.own
         gone = controller.closed or layer not in controller.viewer.layers
-        if ours or gone or layer.multiscale or layer.ndim not in (2, 3):
+        if ours or gone or awaits_case(layer) or layer.multiscale or layer.ndim not in (2, 3):
             return
         self.offer = layer
         controller.touch(Change.OFFER)
@@ -273,7 +309,7 @@ class Cases:
         if not session.labels.classes:
             session.labels.add_class()
         self.options, self.source = {}, None
-        self._begin(session, image, window, spare=spare_layers(controller.layers) if image is None else None)
+        self._begin(session, image, window, spare=self._spare() if image is None else None)
         controller.project.leave_for(case)
         controller.saving.keep(session)
         for notice in case.notices:
@@ -317,7 +353,7 @@ class Cases:
         window = _window_in(loaded.snapshot.view, loaded.case) or setup.settings.window
         # A case of a project is another patient than the one in view.
         image = self._image_for(loaded.case.plane) if loaded.save is None else None
-        spare = spare_layers(controller.layers) if loaded.save is not None else None
+        spare = self._spare(of_another=loaded.save is not None)
         self._begin(session, image, window, read_only=loaded.read_only or loaded.store.reason, spare=spare)
         controller.saving.keep(session, loaded.store, loaded.save)
         controller.touch(Change.SETTINGS)
@@ -358,9 +394,13 @@ class Cases:
             controller.view.sequences.show(0)  # the layer may show another sequence
         leaving = [layer for layer in self._leave(hand_over=spare is not None) if layer is not image]
         if spare is not None:
+            if spare.orientation is None:  # made ahead
+                leaving.extend(spare.layers)
+            # Labels that could not be saved stay in the viewer.
             if not set(spare.layers) <= set(leaving) or spare.image.rgb != shows_colour(session.case):
-                spare.orientation.end()
-                spare = None  # the labels could not be saved, and stay in the viewer
+                if spare.orientation is not None:
+                    spare.orientation.end()
+                spare = None
             else:
                 leaving = [layer for layer in leaving if layer not in spare.layers]
         for layer in leaving:
@@ -402,6 +442,8 @@ class Cases:
 
     def dispose(self) -> None:
         """Disconnect from the viewer."""
+        if self._ahead is not None:
+            self._ahead.stop()
         events = self.controller.viewer.layers.events
         events.inserted.disconnect(self._on_inserted)
         events.removed.disconnect(self._on_removed)

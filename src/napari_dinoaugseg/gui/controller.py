@@ -125,6 +125,7 @@ class Controller:
         self.followers: list[Follower] = [
             self.view.sequences,  # before those that read the one in view
             self.saving,
+            self.cases,
             self.project,
             self.live,
             self.smart,

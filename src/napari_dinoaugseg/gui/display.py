@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 from napari.layers import Image, Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
+from numpy.typing import NDArray
 
 from napari_dinoaugseg.case import Case, PictureCase, Plane, VolumeCase, choose_window
 from napari_dinoaugseg.case.array import ArrayCase, case_from_array
@@ -87,8 +90,12 @@ def window_of(case: Case, name: str) -> tuple[float, float] | None:
 
 
 @cache
-def prepare_layers() -> None:
-    """Load what napari needs for its first layers, for which the first case would wait. Once in a process."""
+def prepare_layers() -> threading.Thread:
+    """Load what napari needs for its first layers, for which the first case would wait. Once in a process.
+
+    Returns:
+        The thread that loads it.
+    """
     import pint
 
     # Here and not in the thread: two threads must not fill the table of units at the same time.
@@ -100,14 +107,28 @@ def prepare_layers() -> None:
                 import_module(name)
 
     # Python waits for its end, because exiting during an import would abort.
-    threading.Thread(target=work, name="prepare-layers").start()
+    thread = threading.Thread(target=work, name="prepare-layers")
+    thread.start()
+    return thread
+
+
+class _Colours(DirectLabelColormap):  # type: ignore[misc]
+    """The same colours as napari's, which takes a tenth of a second for the 65,536 numbers that a label may have."""
+
+    def _map_precast(self, values: NDArray[Any], apply_selection: bool) -> NDArray[np.float32]:
+        colours = self._values_mapping_to_minimum_values_set(apply_selection)[1]
+        table = np.zeros((max(colours) + 1, 4), np.float32)
+        for value, colour in colours.items():
+            table[value] = colour
+        mapped: NDArray[np.float32] = table[values]
+        return mapped
 
 
 def label_colours(classes: Iterable[LabelClass]) -> DirectLabelColormap:
     """The colours of the classes; explicit background is translucent, numbers without a class are white."""
     colours: dict[int | None, Any] = {None: "white", 0: "transparent", BACKGROUND: (0.5, 0.6, 0.8, 0.35)}
     colours.update({entry.number: entry.colour for entry in classes})
-    return DirectLabelColormap(color_dict=colours)
+    return _Colours(color_dict=colours)
 
 
 def certainty_colours() -> Colormap:
@@ -139,6 +160,16 @@ def case_of(layer: Any) -> Case | None:
     return case_in(layer.metadata)
 
 
+def awaiting_case() -> dict[str, Any]:
+    """Metadata of a layer that waits for a case which is being read."""
+    return {CASE_KEY: None}
+
+
+def awaits_case(layer: Any) -> bool:
+    """Whether a layer waits for a case which is being read."""
+    return CASE_KEY in layer.metadata and layer.metadata[CASE_KEY] is None
+
+
 def case_of_layer(layer: Any, plane: Plane | None = None) -> Case:
     """The case in the metadata of an image layer, or else a case made of its pixels.
 
@@ -154,6 +185,9 @@ def case_of_layer(layer: Any, plane: Plane | None = None) -> Case:
         raise CaseError(msg)
     if not isinstance(layer, Image):
         msg = f"The layer '{layer.name}' is not an image. Select an image layer, or open a file."
+        raise CaseError(msg)
+    if awaits_case(layer):
+        msg = f"The layer '{layer.name}' waits for a case that is still being read."
         raise CaseError(msg)
     made = case_of(layer)
     if made is not None:
@@ -318,11 +352,26 @@ def light_from_the_front(directions: Directions | None) -> tuple[float, float, f
     return z, y, x
 
 
-def remove_layers(viewer: Any, layers: Sequence[Layer]) -> None:
-    """Remove layers from the viewer.
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Let napari remove layers in this block without looking for garbage among all objects of the program.
 
-    All at once, because napari collects garbage after each removal, which takes 0.2 to 0.5 s among PyTorch's objects.
+    napari does so after each removal (0.9.2), which takes 0.2 to 0.5 s among PyTorch's objects. Python collects what
+    the layers leave later. Not on Windows, where napari does it against crashes of OpenGL, and not for layers that hold
+    volumes of their own, whose memory shall be free at once.
     """
+    if sys.platform == "win32" or gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def remove_layers(viewer: Any, layers: Sequence[Layer]) -> None:
+    """Remove layers from the viewer, all at once, because napari collects garbage after each removal."""
     there = [layer for layer in layers if layer in viewer.layers]
     batch = getattr(viewer.layers, "batched_update", nullcontext)  # since napari 0.7
     if there:
@@ -381,6 +430,8 @@ class Orientation:
             else:
                 self._turn()
             return
+        if self._directions is None:
+            remove_letters(self._layers.viewer)  # that were made before the case was read
         camera = camera_of(self._layers.viewer)
         if self._directions is None or not hasattr(camera, "orientation"):
             return
@@ -400,10 +451,7 @@ class Orientation:
         if hasattr(viewer, "window") and canvas_widget(viewer) is None:  # closed: vispy would draw on what is deleted
             return
         self._set(before)
-        overlays = self._overlays()
-        for edge in _EDGES:
-            if overlays is not None and _name(edge) in overlays:
-                del overlays[_name(edge)]
+        remove_letters(self._layers.viewer)
 
     def _followed(self) -> list[tuple[Any, Any]]:
         viewer = self._layers.viewer
@@ -466,7 +514,7 @@ class Orientation:
     # --- letters ----------------------------------------------------------------------------------------------------
 
     def _show_letters(self) -> None:
-        overlays = self._overlays()
+        overlays = _overlays_of(self._layers.viewer)
         if overlays is None:
             return
         axes, letters = self._axes(), {}
@@ -491,9 +539,30 @@ class Orientation:
         above = list(viewer.layers)[viewer.layers.index(image) + 1 :]
         return not any(isinstance(layer, Image) and layer.visible and layer not in own for layer in above)
 
-    def _overlays(self) -> Any:
-        """The canvas overlays by name; None before napari 0.9, which has no public access to them."""
-        return getattr(getattr(self._layers.viewer, "canvas", None), "overlays", None)
+
+def letters_ahead(viewer: Any) -> list[Callable[[], None]]:
+    """Steps in which napari makes what draws the letters, which takes it long the first time; they are blank."""
+
+    def make(edge: str, position: str) -> None:
+        if _name(edge) not in overlays:
+            overlays[_name(edge)] = _letter(position)
+            overlays[_name(edge)].text, overlays[_name(edge)].visible = " ", True
+
+    overlays = _overlays_of(viewer)
+    return [partial(make, *one) for one in _EDGES.items()] if overlays is not None else []
+
+
+def remove_letters(viewer: Any) -> None:
+    """Remove the letters from the canvas."""
+    overlays = _overlays_of(viewer)
+    for edge in _EDGES if overlays is not None else ():
+        if _name(edge) in overlays:
+            del overlays[_name(edge)]
+
+
+def _overlays_of(viewer: Any) -> Any:
+    """The canvas overlays by name; None before napari 0.9, which has no public access to them."""
+    return getattr(getattr(viewer, "canvas", None), "overlays", None)
 
 
 def _letter(position: str) -> Any:

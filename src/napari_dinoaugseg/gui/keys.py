@@ -197,7 +197,13 @@ KEYS: tuple[Key, ...] = (
         "show the previous sequence of the case",
         lambda c: c.view.sequences.step(-1),
     ),
-    Key("three_planes", _LOOK, "F3", "show or hide the three planes", lambda c: c.planes.switch(not c.planes.is_open)),
+    Key(
+        "three_planes",
+        _LOOK,
+        "F3",
+        "show or hide the three planes",
+        lambda c: c.planes.switch(not c.planes.is_open, in_turns=True),
+    ),
     *(
         Key(f"window_{name.replace(' ', '_')}", _LOOK, keys, f"show the image in the window '{name}'", _window(name))
         for name, keys in WINDOW_KEYS.items()

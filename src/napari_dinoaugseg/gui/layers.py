@@ -7,6 +7,7 @@ scribble).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,15 +18,22 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_dinoaugseg.case import Case
+from napari_dinoaugseg.gui.canvas import scale_bar
 from napari_dinoaugseg.gui.display import (
     AXIS,
     Orientation,
+    awaiting_case,
     axis_order,
     case_metadata,
     case_of,
     certainty_colours,
     display_of,
     label_colours,
+    letters_ahead,
+    no_collection,
+    prepare_layers,
+    remove_layers,
+    remove_letters,
     stack_shape,
     window_of,
 )
@@ -33,7 +41,7 @@ from napari_dinoaugseg.gui.outlines import draw_outlines, outline_width
 from napari_dinoaugseg.gui.painting import Painting
 from napari_dinoaugseg.gui.widgets import single_shot, stop
 from napari_dinoaugseg.learning.events import Prediction
-from napari_dinoaugseg.session.labels import BACKGROUND, Changed
+from napari_dinoaugseg.session.labels import BACKGROUND, Changed, new_class
 from napari_dinoaugseg.session.session import Session
 
 if TYPE_CHECKING:
@@ -42,21 +50,116 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spare:
-    """What shows a case that is being closed, to be used again for another one.
+    """What shows a case that is being closed, or was made while one is read, to be used for another one.
 
     Removing layers and creating new ones takes napari ten times as long as showing other arrays in them.
+
+    Attributes:
+        image, prediction, manual, proposal: layers; None where the case needs a new one.
+        orientation: of the case before; None without one.
     """
 
     image: Image
-    prediction: Labels
-    manual: Labels
-    orientation: Orientation
+    prediction: Labels | None = None
+    manual: Labels | None = None
+    orientation: Orientation | None = None
     proposal: Labels | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, from bottom to top."""
-        return self.image, self.prediction, self.manual, *([] if self.proposal is None else [self.proposal])
+        made = (self.image, self.prediction, self.manual, self.proposal)
+        return tuple(layer for layer in made if layer is not None)
+
+
+class LayersAhead:
+    """The layers of a case that is being read, made one after the other in the meantime.
+
+    napari takes longer to make a layer than to show another array in it, and longest at the first ones of a window.
+    The window answers between two of them, and draws the case at once when it is read.
+
+    Args:
+        viewer: napari's viewer, without layers.
+        name: of the case.
+        ready: is set when all are made, or none is made any more.
+    """
+
+    def __init__(self, viewer: napari.Viewer, name: str, ready: threading.Event) -> None:
+        self._viewer, self._name, self._ready = viewer, name, ready
+        self._libraries = prepare_layers()
+        self._made: list[Any] = []
+        self._colours = label_colours([new_class(1)])
+        self._bar_before: bool | None = None  # whether the scale bar was visible
+        self._steps = [
+            self._make_image,
+            lambda: self._make_labels("prediction", FILLED),
+            lambda: self._make_labels("manual", PAINTED),
+            *letters_ahead(viewer),
+            self._show_bar,
+            self._hide_bar,
+            ready.set,
+        ]
+        self._timer = single_shot(self._make_next)
+        self._timer.start(0)
+
+    def take(self) -> Spare | None:
+        """Stop, and return what was made; None if nothing was, or if the person removed some of it."""
+        self.stop()
+        self._hide_bar()
+        made, self._made = self._made, []
+        if made and all(layer in self._viewer.layers for layer in made):
+            return Spare(*made)
+        self._remove(made)
+        return None
+
+    def discard(self) -> None:
+        """Stop, and remove what was made."""
+        self.stop()
+        self._hide_bar()
+        self._remove(self._made)
+
+    def stop(self) -> None:
+        """Make no more."""
+        stop(self._timer)
+        self._ready.set()
+
+    def _remove(self, layers: list[Layer]) -> None:
+        with no_collection():
+            remove_layers(self._viewer, layers)
+        remove_letters(self._viewer)
+
+    def _make_next(self) -> None:
+        """Make one, and let the window draw it before the next."""
+        if not self._libraries.is_alive():
+            self._steps.pop(0)()
+        if self._steps:
+            self._timer.start(_BREATH)
+
+    def _show_bar(self) -> None:
+        bar = scale_bar(self._viewer)
+        if bar is not None:
+            self._bar_before, bar.visible = bool(bar.visible), True
+
+    def _hide_bar(self) -> None:
+        before, self._bar_before = self._bar_before, None
+        if before is not None:
+            scale_bar(self._viewer).visible = before
+
+    def _make_image(self) -> None:
+        self._made.append(
+            self._viewer.add_image(np.zeros(_AWAITING, np.int16), contrast_limits=(0, 1), **self._about(self._name))
+        )
+
+    def _make_labels(self, name: str, opacity: float) -> None:
+        layer = Labels(np.zeros(_AWAITING, np.uint16), colormap=self._colours, opacity=opacity, **self._about(name))
+        draw_outlines(layer)
+        layer.editable = False
+        self._made.append(self._viewer.add_layer(layer))
+
+    @staticmethod
+    def _about(name: str) -> dict[str, Any]:
+        units, names = ["mm"] * 3, ("slice", "row", "column")
+        return {"name": name, "units": units, "axis_labels": names, "metadata": awaiting_case()}
 
 
 def spare_layers(layers: CaseLayers | None) -> Spare | None:
@@ -119,9 +222,11 @@ def _colours_of(colormap: Any) -> dict[Any, tuple[float, ...]]:
     return {number: tuple(colour) for number, colour in getattr(colormap, "color_dict", {}).items()}
 
 
-FILLED, OUTLINED = 0.5, 1.0
-"""The opacity of predictions that are filled, and of those drawn as outlines, until the person changes it."""
+FILLED, OUTLINED, PAINTED = 0.5, 1.0, 0.7
+"""The opacity of filled predictions, of those drawn as outlines, and of labels, until the person changes it."""
+_AWAITING = (2, 2, 2)  # voxels of layers that wait for a case
 _NEXT_FRAME = 60  # ms
+_BREATH = 15  # ms in which the window draws and answers
 _UNDO, _REDO = ("Control-Z",), ("Control-Shift-Z", "Control-Y")
 
 
@@ -176,7 +281,7 @@ class CaseLayers:
         self._certainty: dict[int, NDArray[np.uint8]] = {}
         self._slice = 0
         self._colour_timer = single_shot(self._colour)
-        self.orientation = Orientation(self) if spare is None else spare.orientation
+        self.orientation = (spare.orientation if spare is not None else None) or Orientation(self)
         self.painting = Painting(self, read_only=read_only)
         self.painting.given_up.connect(self._on_given_up)
         session.labels.forget_history()  # the initial labels cannot be undone
@@ -211,7 +316,7 @@ class CaseLayers:
             self.prediction.editable = False  # napari's tools do not paint on it
             draw_outlines(self.prediction)
         if self.manual is None:
-            self.painting.follow(self._make_labels("manual", self._drawn_labels, opacity=0.7))
+            self.painting.follow(self._make_labels("manual", self._drawn_labels, opacity=PAINTED))
         if self._spare is not None and self._spare.proposal is not None:
             self.proposal = self._make_proposal()
         self.viewer.layers.selection.active = self.manual

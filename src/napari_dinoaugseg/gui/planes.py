@@ -29,7 +29,14 @@ from napari_dinoaugseg.case import Case, VolumeCase
 from napari_dinoaugseg.errors import CaseError
 from napari_dinoaugseg.gui.canvas import qt_viewer
 from napari_dinoaugseg.gui.core import Change, guarded
-from napari_dinoaugseg.gui.display import axis_order, camera_of, camera_orientation, directions_of, edge_letters
+from napari_dinoaugseg.gui.display import (
+    axis_order,
+    camera_of,
+    camera_orientation,
+    directions_of,
+    edge_letters,
+    no_collection,
+)
 from napari_dinoaugseg.gui.outlines import draw_outlines
 from napari_dinoaugseg.gui.plane_strokes import PlaneStrokes
 from napari_dinoaugseg.gui.widgets import single_shot, stop
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
 
 _LEFT, _RIGHT = 1, 2  # vispy's numbers of the mouse buttons
 _ZOOM = 150.0  # pixels of a drag that zoom by a factor of e
+_BREATH = 15  # ms between two pieces of opening, in which the window draws and answers
 _CLICK = 4  # pixels: a press that moves less is a click
 _NEXT_FRAME = 40  # ms within which changes of the layers are drawn together
 _LAID_OUT = 50  # ms after which a window with new widgets is laid out
@@ -84,6 +92,8 @@ class ThreePlanes:
         self._seen: tuple[Any, ...] = ()  # what the large view showed last
         self._moving = False  # whether the large view is being moved from here
         self._stale: set[Layer] = set()
+        self._opening: Iterator[None] | None = None  # what is left to do
+        self._turn = single_shot(self._go_on)
         self._timer = single_shot(self._draw_stale)
         self._matching = single_shot(self._match)
         self._fitting = single_shot(self._fit_large)
@@ -114,9 +124,18 @@ class ThreePlanes:
             return "This image layer is rotated or sheared in napari: its planes are not those of the case."
         return ""
 
+    @property
+    def is_opening(self) -> bool:
+        """Whether the views are not all there yet."""
+        return self._opening is not None
+
     @guarded
-    def switch(self, on: bool) -> None:
+    def switch(self, on: bool, *, in_turns: bool = False) -> None:
         """Open or close the views.
+
+        Args:
+            on: open them.
+            in_turns: let the window answer after each piece; the views come one after the other.
 
         Raises:
             CaseError: the case has no three planes, see `reason`.
@@ -128,31 +147,62 @@ class ThreePlanes:
         elif self.reason:
             raise CaseError(self.reason)
         else:
-            try:
-                self._open()
-            except Exception:
-                self.close()  # no half of it stays
-                raise
+            self._opening = self._open()
+            if in_turns:
+                self._go_on()
+            else:
+                self._finish()
         self.controller.touch(Change.VIEW)
 
-    def _open(self) -> None:
+    @guarded
+    def _go_on(self) -> None:
+        self._advance()
+        if self._opening is not None:
+            self._turn.start(_BREATH)
+
+    def _advance(self) -> None:
+        """Do the next piece of opening the views."""
+        if self._opening is None:
+            return
+        try:
+            next(self._opening)
+        except StopIteration:
+            self._opening = None
+        except Exception:
+            self.close()  # no half of it stays
+            raise
+
+    def _finish(self) -> None:
+        stop(self._turn)
+        while self._opening is not None:
+            self._advance()
+
+    def _open(self) -> Iterator[None]:
         viewer = self.controller.viewer
         main: Any = qt_viewer(viewer)
         self._layers = self.controller.layers
         self._keys = _KeysToMain(main.canvas.native)
         self._lines = _Crosshair(main.canvas, camera_of(viewer))
-        self.views = (_SideView(self), _SideView(self))
-        self._match()
-        for view in self.views:
-            view.build(self._keys)
+        self._place = np.array(self._shape) // 2
         for emitter, handler in self._followed():
             emitter.connect(handler)
         viewer.mouse_drag_callbacks.append(self._on_main_press)
-        self._place = np.array(self._shape) // 2
-        self._on_main_moved()
-        self._show_crosshair()
         whole = self._is_whole
-        self._arrange(main)
+        for _ in range(2):
+            view = _SideView(self)
+            self.views = (*self.views, view)
+            self._match(1)
+            yield
+            view.build(self._keys)
+            yield
+            self._arrange(main)
+            self._on_main_moved()
+            self._show_crosshair()
+            view.fit()
+            yield
+            for number in range(2, len(self._layers.own) + 1 if self._layers is not None else 0):
+                self._match(number)
+                yield
         if whole:
             self._fitting.start(_LAID_OUT)
 
@@ -163,13 +213,15 @@ class ThreePlanes:
 
     def _arrange(self, main: Any) -> None:
         """Put the views into the splitter that holds napari's canvas: beside it, or below if the window is tall."""
+        if self._splitter is not None:
+            self._splitter.addWidget(self.views[-1].widget)
+            self._splitter.setSizes([1000, 1000])  # alike
+            return
         beside = main.width() >= main.height()
         across, along = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
         self._splitter = QSplitter(along if beside else across)
         self._splitter.hide()  # Qt draws a canvas whenever its size changes, so that it may change once only
-        for view in self.views:
-            self._splitter.addWidget(view.widget)
-        self._splitter.setSizes([1000, 1000])  # alike
+        self._splitter.addWidget(self.views[0].widget)
         main.setOrientation(across if beside else along)
         main.addWidget(self._splitter)
         whole = main.width() if beside else main.height()
@@ -180,8 +232,9 @@ class ThreePlanes:
         """Close the views, and leave the large one as it was."""
         if not self.views:
             return
-        for timer in (self._timer, self._matching, self._fitting):
+        for timer in (self._turn, self._timer, self._matching, self._fitting):
             stop(timer)
+        self._opening = None
         viewer, views, layers, whole = self.controller.viewer, self.views, self._layers, self._is_whole
         for emitter, handler in self._followed():
             emitter.disconnect(handler)
@@ -259,6 +312,7 @@ class ThreePlanes:
             return
         self.strokes.stop()
         self._layers = now
+        self._finish()
         self._match()
         if now is not before:
             self._place = np.array(self._shape) // 2
@@ -271,16 +325,19 @@ class ThreePlanes:
         """Follow layers that were added, removed or reordered, once the viewer is done with it."""
         self._matching.start(0)
 
-    def _match(self) -> None:
-        """Give each view the twins of the layers of the case, and the planes that the large view does not show."""
+    def _match(self, most: int | None = None) -> None:
+        """Give each view the twins of the layers of the case, and the planes that the large view does not show.
+
+        Args:
+            most: layers, from the bottom, for views that have no more yet; None = all.
+        """
         layers = self._layers
         if layers is None or layers is not self.controller.layers or self.reason:
             return
-        stack = self.controller.viewer.layers
-        own = sorted(layers.own, key=stack.index)
+        own = sorted(layers.own, key=self.controller.viewer.layers.index)
         axes = self._axes
-        for view, depth in zip(self.views, (axis for axis in range(3) if axis != axes[0]), strict=True):
-            view.match(layers.case, own, depth)
+        for view, depth in zip(self.views, (axis for axis in range(3) if axis != axes[0]), strict=False):
+            view.match(layers.case, own if most is None else own[: max(most, view.count)], depth)
 
     @property
     def _axes(self) -> tuple[int, int, int]:
@@ -509,6 +566,11 @@ class _SideView:
 
     # --- layers -----------------------------------------------------------------------------------------------------
 
+    @property
+    def count(self) -> int:
+        """How many layers it shows."""
+        return len(self._twins)
+
     def match(self, case: Case, layers: Sequence[Layer], depth: int) -> None:
         """Show twins of these layers, from bottom to top, in slices across an axis."""
         gone = [one for one in self._twins if one.layer not in layers or not one.is_valid]
@@ -589,7 +651,8 @@ class _SideView:
             return
         self.widget.canvas.events.resize.disconnect(self._on_resize)
         self._make_current()
-        self.model.layers.clear()
+        with no_collection():
+            self.model.layers.clear()
         self.widget.close()
         self.widget.setParent(None)
         self.widget.deleteLater()
@@ -646,6 +709,8 @@ class _SideView:
 
     def _keep_in_view(self, at: NDArray[np.float64]) -> None:
         """Move the camera where the crosshair has left the view, which is then zoomed in."""
+        if self.widget is None:
+            return
         camera, canvas = self._camera, self.widget.canvas
         height, width = canvas.size
         centre = np.array(camera.center[-2:], float)

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QFrame, QWidget
 
 from napari_dinoaugseg.case.array import SAMPLE, ArrayCase, is_sample
 from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.display import awaits_case
 from napari_dinoaugseg.gui.widgets import FRAME, button, cache_settings, column, row, sentence
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class StartSection(QWidget):
         self.setVisible(controller.session is None and controller.project.current is None)
         for widget in (self.sample_button, self.file_button, self.folder_button, self.layer_button, self.last_button):
             widget.setEnabled(not controller.jobs.busy)
-        self.layer_button.setVisible(any(isinstance(layer, Image) for layer in controller.viewer.layers))
+        images = (layer for layer in controller.viewer.layers if isinstance(layer, Image))
+        self.layer_button.setVisible(not all(awaits_case(image) for image in images))
         self.last_button.setVisible(last is not None)
         self.last_text.setVisible(last is not None)
         if last is not None:

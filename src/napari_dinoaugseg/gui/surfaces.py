@@ -17,6 +17,7 @@ from napari_dinoaugseg.gui.display import (
     camera_of,
     directions_of,
     light_from_the_front,
+    no_collection,
     remove_layers,
     view_from_the_front,
 )
@@ -253,7 +254,8 @@ class Surfaces:
     def _remove(self) -> None:
         leaving, self._layers, self.found = self._layers, [], ()
         self._outdated = False
-        remove_layers(self.controller.viewer, leaving)
+        with no_collection():
+            remove_layers(self.controller.viewer, leaving)
 
 
 def _aim(viewer: Any) -> _Aim:
