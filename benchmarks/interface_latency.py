@@ -9,7 +9,8 @@ in processor time of that thread: what the interface itself computes, whatever e
 twenty brush positions drawn through napari's Labels layer, with the canvas redrawn after each. With ``--live`` a slice
 is labelled, and strokes on others and steps to the next slice go on while it learns. With ``--deeds`` a volume that is
 made for it is opened, and what a person can do with it is done once: another plane, a drag of the window, three planes,
-3-D, masks that come in, accepting them, a class less, export, another case. Needs a display (or xvfb-run).
+training, masks that come in, accepting them, 3-D, a class less, export, another case, which is a DICOM series, and the
+export to DICOM SEG. "first" is the time from the click until the first slice was drawn. Needs a display (or xvfb-run).
 """
 
 from __future__ import annotations
@@ -68,11 +69,13 @@ class Window:
 
     Attributes:
         stage: what the engine does now; gaps and strokes are counted for it.
+        first: milliseconds from the click until the first slice was drawn.
         strokes: their milliseconds, by stage.
     """
 
     def __init__(self, preset: str, path: Path | None = None) -> None:
         import napari
+        from qtpy.QtWidgets import QApplication
 
         from napari_dinoaugseg.case.array import brain_sample
         from napari_dinoaugseg.gui.panel import Panel
@@ -88,11 +91,15 @@ class Window:
         self.stage = "opening"  # the case is read and drawn, and PyTorch is loaded in the background
         self.strokes: dict[str, list[float]] = {}
         self._gaps, self._own = Gaps(lambda: self.stage), Gaps(lambda: self.stage, time.thread_time)
+        clicked = time.perf_counter()
         if path is None:
             controller.cases.open_sample()
         else:
             controller.cases.open_path(path, plane="axial")
-        wait(lambda: controller.session is not None and not controller.jobs.busy)
+        wait(lambda: controller.session is not None)
+        QApplication.processEvents()  # draws it
+        self.first = 1000 * (time.perf_counter() - clicked)
+        wait(lambda: not controller.jobs.busy)
         pump(5)
         self.pause()
         if path is not None:
@@ -105,13 +112,15 @@ class Window:
         self._gaps.pause()
         self._own.pause()
 
-    def do(self, name: str, deed: Callable[[], object], until: Callable[[], bool] = lambda: True) -> None:
-        """Do something, and let Qt work until it is done and shown."""
+    def do(
+        self, name: str, deed: Callable[[], object], until: Callable[[], bool] = lambda: True, seconds: float = 120
+    ) -> None:
+        """Do something, and let Qt work until it is done and shown, at most so long."""
         self.pause()
         self.stage = name
         pump(0.05)
         deed()
-        wait(until)
+        wait(until, seconds)
         pump(1)
         self.pause()
 
@@ -121,6 +130,7 @@ class Window:
             name: figures(values, self._own.by_stage[name], self.strokes.get(name, []))
             for name, values in self._gaps.by_stage.items()
         }
+        found["opening"]["first"] = self.first
         self.viewer.close()
         return found
 
@@ -169,8 +179,8 @@ def measure_deeds(folder: Path, slices: int, side: int) -> dict[str, dict[str, f
     from napari_dinoaugseg.case import Plane
     from napari_dinoaugseg.gui.core import Change
 
-    paths = [write_volume(folder / f"case{number}.nii.gz", slices, side, number) for number in (0, 1)]
-    window = Window("fast", paths[0])
+    series = write_series(folder / "series", slices, side)
+    window = Window("fast", write_volume(folder / "case.nii.gz", slices, side))
     controller = window.controller
     image, book = controller.layers.image, controller.session.labels
     window.do("plane", lambda: controller.cases.change_plane(Plane.CORONAL))
@@ -183,7 +193,11 @@ def measure_deeds(folder: Path, slices: int, side: int) -> dict[str, dict[str, f
             pump(0.02)
 
     window.do("window", drag)
-    window.do("3 planes", lambda: controller.planes.switch(True))
+    window.do(
+        "3 planes",
+        lambda: controller.planes.switch(True, in_turns=True),
+        lambda: not controller.planes.is_opening,
+    )
     for index in range(slices // 2, slices // 2 + 5):
         window.do("3 p. step", lambda index=index: controller.view.go_to(index))  # type: ignore[misc]
     window.do("3 p. end", lambda: controller.planes.switch(False))
@@ -196,6 +210,9 @@ def measure_deeds(folder: Path, slices: int, side: int) -> dict[str, dict[str, f
     window.do("paint", controller.flush)
     others = [index for index in range(10, slices - 10) if index != slices // 2]
 
+    def write(path: Path) -> None:
+        controller.jobs.run("Writing the mask", lambda: controller.session.export(path), lambda _: None)
+
     def predict() -> None:
         for index in others:
             book.set_prediction(index, np.roll(mask, index % 7, axis=0), 0.95)
@@ -203,6 +220,9 @@ def measure_deeds(folder: Path, slices: int, side: int) -> dict[str, dict[str, f
             controller.touch(Change.PREDICTIONS)
             pump(0.005)
 
+    window.do("train", controller.jobs.train, lambda: controller.jobs.last_stage == "predict", seconds=600)
+    controller.jobs.stop()
+    wait(lambda: not controller.jobs.busy)
     window.do("predictions", predict)
     window.do("accept", lambda: controller.labels.accept_above(0.9))
     window.do("3-D", lambda: controller.surfaces.switch(True), lambda: not controller.surfaces.working)
@@ -210,26 +230,51 @@ def measure_deeds(folder: Path, slices: int, side: int) -> dict[str, dict[str, f
     window.do("undo", controller.layers.undo)
     window.do("redo", controller.layers.redo)
     window.do("class", lambda: controller.labels.remove_class(2, erase=True))
-    export = folder / "mask.nii.gz"
-    window.do(
-        "export", lambda: controller.jobs.run("Writing", lambda: controller.session.export(export), lambda _: None)
-    )
-    wait(lambda: not controller.jobs.busy)
-    window.do(
-        "next case", lambda: controller.cases.open_path(paths[1], plane="axial"), lambda: not controller.jobs.busy
-    )
+    window.do("export", lambda: write(folder / "mask.nii.gz"), lambda: not controller.jobs.busy)
+    window.do("next case", lambda: controller.cases.open_path(series, plane="axial"), lambda: not controller.jobs.busy)
+    controller.session.labels.label(dict.fromkeys(others, np.minimum(mask, 1)))
+    window.do("DICOM SEG", lambda: write(folder / "mask.dcm"), lambda: not controller.jobs.busy)
     return window.close()
 
 
-def write_volume(path: Path, slices: int, side: int, seed: int) -> Path:
+def write_volume(path: Path, slices: int, side: int) -> Path:
     """A CT of noise with a body in it."""
     import nibabel as nib
 
-    generator = np.random.default_rng(seed)
-    voxels = generator.normal(-1000, 30, (side, side, slices)).astype(np.int16)
-    voxels[side // 8 : -side // 8, side // 8 : -side // 8] += 1050
-    nib.save(nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 1.5, 1.0])), path)
+    nib.save(nib.Nifti1Image(np.moveaxis(body(slices, side), 0, 2), np.diag([-0.8, -0.8, 1.5, 1.0])), path)
     return path
+
+
+def write_series(folder: Path, slices: int, side: int) -> Path:
+    """The same as a DICOM series."""
+    import pydicom
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir()
+    study, series, frame = generate_uid(), generate_uid(), generate_uid()
+    for index, pixels in enumerate(body(slices, side)):
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one = pydicom.Dataset()
+        one.file_meta = meta
+        one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = study, series, frame
+        one.Modality, one.PatientName, one.PatientID, one.InstanceNumber = "CT", "Body", "B", index + 1
+        one.ImagePositionPatient, one.ImageOrientationPatient = [0, 0, 1.5 * index], [1, 0, 0, 0, 1, 0]
+        one.PixelSpacing, one.SliceThickness, one.RescaleSlope, one.RescaleIntercept = [0.8, 0.8], 1.5, 1, 0
+        one.Rows, one.Columns, one.SamplesPerPixel, one.PhotometricInterpretation = side, side, 1, "MONOCHROME2"
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
+        one.PixelData = pixels.tobytes()
+        one.save_as(folder / f"{index:04}.dcm", enforce_file_format=True)
+    return folder
+
+
+def body(slices: int, side: int) -> np.ndarray:
+    """Noise with a body in it, (slices, side, side)."""
+    voxels = np.random.default_rng(0).normal(-1000, 30, (slices, side, side)).astype(np.int16)
+    voxels[:, side // 8 : -side // 8, side // 8 : -side // 8] += 1050
+    return voxels
 
 
 def paint_and_walk(window: Window, seconds: float) -> None:
@@ -320,9 +365,9 @@ def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Let Qt work until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
-        pump(0.05)
+        pump(0.05, condition)
         if time.monotonic() > end:
-            msg = "the case did not open in time"
+            msg = "it was not done in time"
             raise TimeoutError(msg)
 
 
@@ -365,6 +410,7 @@ def main() -> None:
         print(
             f"{name:<12}" + "".join(f"{row[key]:>10.1f}" for key in columns.values()) + f"{row['ticks']:>10.0f}   "
             f"{'above the limit: ' + ', '.join(missed) if missed else ''}"
+            + (f"   first slice after {row['first']:.0f}" if "first" in row else "")
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))
