@@ -8,7 +8,13 @@ import pytest
 from benchmarks.one_volume import even_slices, holding
 from benchmarks.samples import load_set
 from napari_dinoaugseg.learning.events import Prediction
-from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, ComponentFilter, component_filter
+from napari_dinoaugseg.learning.postprocessing import (
+    UNKNOWN_TARGET,
+    ComponentFilter,
+    component_filter,
+    single_classes,
+    without_doubtful,
+)
 
 SHAPE = (8, 200, 240)  # coarser than a pixel
 NEAR, FAR = np.s_[40:80, 40:90], np.s_[150:190, 180:230]
@@ -160,3 +166,47 @@ def test_of_true_atria_and_a_true_spleen_nothing_goes_with_three_marked_slices(s
             if i not in marked:
                 components.add(prediction(i, labels, sure=0.7))
         assert not components.find(), sample.name
+
+
+def picture(*pieces):
+    """A predicted picture with pieces (place, number, probability)."""
+    classes, sure = np.zeros(SHAPE[1:], np.uint16), np.full(SHAPE[1:], 0.95, np.float32)
+    for place, number, probability in pieces:
+        classes[place], sure[place] = number, probability
+    return Prediction(3, classes, sure, 0.5)
+
+
+def test_of_a_single_structure_only_what_the_model_is_about_as_sure_of_as_of_the_surest_piece_stays():
+    third = np.s_[100:110, 10:20]
+    found = without_doubtful(picture((NEAR, 1, 0.8), (FAR, 1, 0.9), (third, 1, 0.85)), [1])
+    assert np.array_equal(found.classes, mask(FAR, third))  # 0.8 is less than nine tenths of 0.9
+    assert found.pixel_confidence[NEAR] == pytest.approx(0.2)  # of the background that it is now
+    assert (found.index, found.confidence) == (3, 0.5)
+
+
+def test_two_sure_pieces_one_unsure_piece_and_other_classes_stay():
+    for pieces in [
+        [(NEAR, 1, 0.9), (FAR, 1, 0.85)],
+        [(NEAR, 1, 0.4)],
+        [(NEAR, 2, 0.9), (FAR, 2, 0.5)],
+        [(NEAR, 1, 0.5), (FAR, 2, 0.9)],
+        [],
+    ]:
+        before = picture(*pieces)
+        after = without_doubtful(before, [1])
+        assert np.array_equal(after.classes, before.classes)
+        assert np.array_equal(after.pixel_confidence, before.pixel_confidence)
+
+
+def test_a_class_is_single_where_most_of_at_least_three_labelled_pictures_show_one_piece_of_it():
+    one, two = said(mask(NEAR)), said(mask(NEAR, FAR))
+    both = np.where(mask(FAR) > 0, 2, one).astype(np.int16)
+    half_labelled = np.where(mask(FAR) > 0, UNKNOWN_TARGET, two).astype(np.int16)
+    assert single_classes([one] * 3) == (1,)
+    assert single_classes([one] * 3 + [two]) == (1,)
+    assert single_classes([one] * 2 + [two]) == ()
+    assert single_classes([two] * 3) == ()
+    assert single_classes([one] * 2 + [said(mask())]) == ()  # an empty picture shows no piece
+    assert single_classes([one] * 2 + [half_labelled]) == ()  # the rest may hold another
+    assert single_classes([both] * 3) == (1, 2)
+    assert single_classes([both, one, one]) == (1,)

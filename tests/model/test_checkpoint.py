@@ -35,6 +35,7 @@ def checkpoint(decoder: Decoder) -> Checkpoint:
         classes=[{"number": 3, "name": "Lebervene", "colour": "#c03030"}, {"number": 7, "name": "κ", "colour": "#0f0"}],
         encoder={"name": "efficientnet-lite0", "fingerprint": "efficientnet-lite0:00"},
         versions={"napari-dinoaugseg": "0.1.0", "torch": "2.4"},
+        single=(2,),
     )
 
 
@@ -174,11 +175,21 @@ def test_a_newer_schema_says_that_the_program_is_too_old(saved: Path) -> None:
         {"classes": ["liver"]},
         {"encoder": {"name": "x"}},
         {"versions": 3},
+        {"single": 1},
+        {"single": [0]},
+        {"single": [True]},
     ],
     ids=str,
 )
 def test_an_incomplete_description_is_refused(changes: dict[str, Any], saved: Path) -> None:
     refused(rewritten(saved, **changes), "description is not complete")
+
+
+def test_a_model_of_an_earlier_version_says_nothing_of_single_pieces(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "earlier.model"
+    save_checkpoint(path, dataclasses.replace(checkpoint, single=()))
+    assert b'"single' not in path.read_bytes().replace(b"\\", b"")  # it is written as they wrote it
+    assert load_checkpoint(path).single == ()
 
 
 def test_weights_that_are_not_numbers_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import ClusterError, DeviceError, TrainingError
 from napari_dinoaugseg.learning import fallback as devices
+from napari_dinoaugseg.learning import predict as predicting
 from napari_dinoaugseg.learning.events import Notice
 from napari_dinoaugseg.learning.train import Trained
 from napari_dinoaugseg.model.encoder import Encoder
 from napari_dinoaugseg.session import engine as module
 from napari_dinoaugseg.session.compute import ComputeConfig
+from napari_dinoaugseg.session.labels import classes_of
 from napari_dinoaugseg.session.session import Session
 from tests.blobs import LABELLED
 
@@ -164,3 +168,29 @@ def test_a_session_that_was_given_no_cluster_refuses_a_scheduler(blob_files, qui
     session = Session(open_case(blob_files[0]), quick, ComputeConfig(scheduler="tcp://127.0.0.1:9"))
     with pytest.raises(ClusterError, match="computes on this computer only"):
         _ = session.engine
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
+def test_pictures_with_one_lesion_each_teach_that_there_is_one(tmp_path, quick, monkeypatch, resize):
+    """A model keeps what it learnt of its pictures, and uses it on others; the paper's masks stay as they are."""
+    for number in range(4):
+        shade = np.full((64, 64), 60, np.uint8)
+        shade[20 + 5 * number : 40 + 5 * number, 10:40] = 200
+        Image.fromarray(shade).save(tmp_path / f"{number}.png")
+    settings = quick.with_changes(steps=2, shows=0, resize=resize)
+    taught = Session(open_case(tmp_path), settings)
+    taught.labels.replace_classes(classes_of([4]))
+    for number in range(3):
+        label = np.zeros((64, 64), np.uint16)
+        label[20 + 5 * number : 40 + 5 * number, 10:40] = 4
+        taught.paint(number, label)
+    for _ in taught.train():
+        pass
+    taught.save_model(tmp_path / "lesion.model")
+    used = Session(open_case(tmp_path / "3.png"), settings)
+    used.load_model(tmp_path / "lesion.model")
+    seen = []
+    monkeypatch.setattr(predicting, "without_doubtful", lambda found, single: seen.append(single) or found)
+    for session in (taught, used):
+        list(session.predict())
+    assert set(seen) == ({(1,)} if resize == "bilinear" else set())

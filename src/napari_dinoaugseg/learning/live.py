@@ -19,7 +19,7 @@ from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_fe
 from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
-from napari_dinoaugseg.learning.predict import predict
+from napari_dinoaugseg.learning.predict import choose_single, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import (
     Example,
@@ -171,6 +171,7 @@ class Learner:
         self._step: Step | None = None
         self._place(decoder)
         self._examples: dict[int, Example] = {}
+        self._single: tuple[int, ...] = ()
         self._newest: set[int] = set()
         self._targets: dict[tuple[int, View | None], Tensor] = {}
         self._views: tuple[View | None, ...] = (None,)
@@ -206,6 +207,7 @@ class Learner:
             return
         self._targets = {pair: t for pair, t in self._targets.items() if pair[0] in known.keys() - changed}
         self._examples = known
+        self._single = choose_single(self._store, self._settings, [example.target for example in known.values()])
         self._newest = changed or self._newest & known.keys() or set(known)
         self._ready = {index: self._ready.get(index, 0) for index in known}
         if not known:
@@ -342,6 +344,7 @@ class Learner:
                 self._store,
                 self._best,
                 wanted[:_CHUNK],
+                single=self._single,
                 device=self._device,
                 judge=not self.learns,  # these masks stay
                 report=_only_notices(report),

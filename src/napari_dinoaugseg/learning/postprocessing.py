@@ -34,6 +34,11 @@ _LIES_ON = 0.8
 _WIDE = 3
 """Coarse pixels: a class of smaller median width in the labelled slices is not filtered."""
 _SIDE = 96  # most rows and columns of the coarse volume
+_MOSTLY = 0.75
+"""Share of the labelled pictures with a class that show it in one piece, above which it is single."""
+_FEW = 3  # labelled pictures with a class, from which that can be judged
+_DOUBTFUL = 0.9
+"""Mean probability of a component, as a share of that of the surest one, below which it is left out."""
 _TOUCHING = np.ones((3, 3, 3), bool)  # with corners, because a coarse volume breaks thin structures
 _BESIDE = _TOUCHING[0]
 
@@ -269,6 +274,48 @@ class ComponentFilter:
 
     def _coarse(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
         return image[:: self._step, :: self._step]
+
+
+def single_classes(targets: Iterable[NDArray[np.int16]]) -> tuple[int, ...]:
+    """Classes that most labelled pictures show in one piece, of those that at least three of them show.
+
+    Args:
+        targets: (H, W) class indices each; one with `UNKNOWN_TARGET` says nothing, for a piece may be unlabelled.
+
+    Returns:
+        Class indices, in ascending order.
+    """
+    counts: dict[int, list[int]] = defaultdict(list)
+    for target in targets:
+        if (target != UNKNOWN_TARGET).all():
+            for number in np.unique(target[target > 0]):
+                counts[int(number)].append(ndimage.label(target == number, _BESIDE)[1])
+    return tuple(
+        number
+        for number, found in sorted(counts.items())
+        if len(found) >= _FEW and np.mean([count == 1 for count in found]) >= _MOSTLY
+    )
+
+
+def without_doubtful(prediction: Prediction, single: Iterable[int]) -> Prediction:
+    """The prediction of a picture without the components that the model is less sure of than of another.
+
+    Only classes of :func:`single_classes` are looked at, and the surest component of each always stays. Two components
+    of which the model is about as sure both stay: a picture may show two lesions.
+
+    Args:
+        prediction: of a picture, with class indices.
+        single: class indices.
+    """
+    classes, sure = prediction.classes.copy(), prediction.pixel_confidence.copy()
+    for number in single:
+        parts, count = ndimage.label(prediction.classes == number, _BESIDE)
+        if count < 2:
+            continue
+        each = ndimage.mean(prediction.pixel_confidence, parts, np.arange(1, count + 1))
+        doubtful = np.concatenate([[False], each < _DOUBTFUL * each.max()])[parts]
+        classes[doubtful], sure[doubtful] = 0, 1 - sure[doubtful]
+    return replace(prediction, classes=classes, pixel_confidence=sure)
 
 
 def component_filter(

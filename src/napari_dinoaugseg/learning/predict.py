@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
@@ -24,7 +24,14 @@ from napari_dinoaugseg.learning.confidence import (
 from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progress, Report, ignore
 from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, free_memory, usable
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.postprocessing import ComponentFilter, Smoothing, component_filter, mask_of
+from napari_dinoaugseg.learning.postprocessing import (
+    ComponentFilter,
+    Smoothing,
+    component_filter,
+    mask_of,
+    single_classes,
+    without_doubtful,
+)
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import copy_of
 from napari_dinoaugseg.model.decoder import Decoder
@@ -41,6 +48,7 @@ def predict(
     *,
     labelled: Mapping[int, NDArray[np.int16]] = NOTHING,
     tta: Sequence[Mirror] = (),
+    single: Sequence[int] = (),
     resize: Resize = "bilinear",
     device: torch.device | None = None,
     batch_size: int = 4,
@@ -63,6 +71,7 @@ def predict(
         labelled: labels of slices of this volume: (H, W) class indices, or `UNKNOWN_TARGET`.
         tta: mirrored views for test-time augmentation, encoded as well; their predictions are averaged with that of the
             slice.
+        single: classes of pictures of which doubtful components are left out, see `postprocessing.without_doubtful`.
         resize: "nearest" chooses the class at the store's input size, and resizes the mask by nearest neighbour.
         device: default: that of the encoder.
         batch_size: slices at once.
@@ -83,8 +92,9 @@ def predict(
     square = store.input_size if resize == "nearest" else None
     work = _Work(store, decoder, device or store.encoder.device, batch_size, tta, square, keeps, judge=judge)
     started, done = time.monotonic(), 0
-    for prediction in _masks(work, order, report, cancel):
+    for found in _masks(work, order, report, cancel):
         done += 1
+        prediction = without_doubtful(found, single) if single else found
         if components is not None:
             components.add(prediction)
         report(Progress("predict", done, len(order), time.monotonic() - started))
@@ -101,6 +111,19 @@ def choose_tta(store: FeatureStore, settings: Settings, n_classes: int) -> tuple
         return ()
     images = (store.image(index) for index in range(store.case.n_slices))
     return tta_views(symmetry_of(store.case.kind, images, n_classes))
+
+
+def choose_single(store: FeatureStore, settings: Settings, targets: Iterable[NDArray[np.int16]]) -> tuple[int, ...]:
+    """The classes of which predicted pictures lose doubtful components; none for volumes and the paper's masks.
+
+    Args:
+        store: of the labelled slices.
+        settings: of the training.
+        targets: of the labelled slices, (H, W) class indices or `UNKNOWN_TARGET`.
+    """
+    if store.case.kind != "pictures" or settings.resize == "nearest":
+        return ()
+    return single_classes(targets)
 
 
 def _component_filter(

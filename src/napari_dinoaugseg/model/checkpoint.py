@@ -37,6 +37,7 @@ class Checkpoint:
         encoder: name and fingerprint of the encoder of its features.
         versions: of this package and of PyTorch.
         sequences: the names of the sequences of its cases, in order; see `Slices.sequences`.
+        single: outputs of classes that its pictures show in one piece; see `postprocessing.single_classes`.
     """
 
     state: dict[str, Tensor]
@@ -46,6 +47,7 @@ class Checkpoint:
     encoder: dict[str, str]
     versions: dict[str, str]
     sequences: tuple[str, ...] = _ONE
+    single: tuple[int, ...] = ()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -70,6 +72,8 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
     }
     if len(checkpoint.sequences) > 1:
         description |= {"schema": SCHEMA, "sequences": list(checkpoint.sequences)}
+    if checkpoint.single:  # earlier versions read past it
+        description["single"] = list(checkpoint.single)
     # One entry only, because safetensors writes several in no fixed order.
     entry = json.dumps(description, sort_keys=True, allow_nan=False)
     state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
@@ -159,6 +163,7 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
     sequences = description.get("sequences") if schema == SCHEMA else list(_ONE)
     if schema not in (1, SCHEMA) or not _are_names(sequences):
         raise CheckpointError(damaged)
+    single = description.get("single", [])
     parts = {name: description.get(name) for name in ("decoder", "settings", "classes", "encoder", "versions")}
     encoder, classes, versions = parts["encoder"], parts["classes"], parts["versions"]
     sound = (
@@ -169,10 +174,12 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
         and isinstance(encoder, dict)
         and all(isinstance(encoder.get(name), str) for name in ("name", "fingerprint"))
         and isinstance(versions, dict)
+        and isinstance(single, list)
+        and all(type(output) is int and output > 0 for output in single)
     )
     if not sound:
         raise CheckpointError(damaged)
-    return {**parts, "sequences": tuple(sequences)}
+    return {**parts, "sequences": tuple(sequences), "single": tuple(single)}
 
 
 def _are_names(sequences: Any) -> bool:
