@@ -33,6 +33,7 @@ from napari_dinoaugseg.case.array import _CROP, CLASS_NAMES, LABELLED_SLICES, br
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.session.labels import new_class
 
+_ENCODER = "efficientnet-lite0"
 NAMES = ("t1", "t2", "pd")
 _SETS = (("t1",), ("t2",), ("t1", "t2"))
 # Brightness of grey matter, white matter, and fluid.
@@ -116,9 +117,6 @@ def encode(folder: Path, count: int) -> None:
         f"{'':<12} a slice: {1000 * worked / count:.0f} ms of processor, features of {per_slice / 1e6:.2f} MB",
         flush=True,
     )
-
-
-_ENCODER = "efficientnet-lite0"
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ from napari_dinoaugseg.gui.display import (
 )
 from napari_dinoaugseg.gui.outlines import draw_outlines, outline_width
 from napari_dinoaugseg.gui.painting import Painting
-from napari_dinoaugseg.gui.widgets import single_shot, stop
+from napari_dinoaugseg.gui.widgets import BREATH, single_shot, stop
 from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.session.labels import BACKGROUND, Changed, new_class
 from napari_dinoaugseg.session.session import Session
@@ -133,7 +133,7 @@ class LayersAhead:
         if not self._libraries.is_alive():
             self._steps.pop(0)()
         if self._steps:
-            self._timer.start(_BREATH)
+            self._timer.start(BREATH)
 
     def _show_bar(self) -> None:
         bar = scale_bar(self._viewer)
@@ -226,7 +226,6 @@ FILLED, OUTLINED, PAINTED = 0.5, 1.0, 0.7
 """The opacity of filled predictions, of those drawn as outlines, and of labels, until the person changes it."""
 _AWAITING = (2, 2, 2)  # voxels of layers that wait for a case
 _NEXT_FRAME = 60  # ms
-_BREATH = 15  # ms in which the window draws and answers
 _UNDO, _REDO = ("Control-Z",), ("Control-Shift-Z", "Control-Y")
 
 

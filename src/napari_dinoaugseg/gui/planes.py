@@ -39,7 +39,7 @@ from napari_dinoaugseg.gui.display import (
 )
 from napari_dinoaugseg.gui.outlines import draw_outlines
 from napari_dinoaugseg.gui.plane_strokes import PlaneStrokes
-from napari_dinoaugseg.gui.widgets import single_shot, stop
+from napari_dinoaugseg.gui.widgets import BREATH, single_shot, stop
 from napari_dinoaugseg.gui.windowing import without_paint
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 _LEFT, _RIGHT = 1, 2  # vispy's numbers of the mouse buttons
 _ZOOM = 150.0  # pixels of a drag that zoom by a factor of e
-_BREATH = 15  # ms between two pieces of opening, in which the window draws and answers
 _CLICK = 4  # pixels: a press that moves less is a click
 _NEXT_FRAME = 40  # ms within which changes of the layers are drawn together
 _LAID_OUT = 50  # ms after which a window with new widgets is laid out
@@ -158,7 +157,7 @@ class ThreePlanes:
     def _go_on(self) -> None:
         self._advance()
         if self._opening is not None:
-            self._turn.start(_BREATH)
+            self._turn.start(BREATH)
 
     def _advance(self) -> None:
         """Do the next piece of opening the views."""

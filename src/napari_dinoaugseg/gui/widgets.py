@@ -80,6 +80,10 @@ def _colour(viewer: Any, name: str) -> str:
     return str(getattr(get_theme(viewer.theme), name).as_hex(format="long"))
 
 
+BREATH = 15
+"""Milliseconds between two pieces of long work on the GUI thread, in which the window draws and answers."""
+
+
 def single_shot(action: Callable[[], Any], parent: QObject | None = None) -> QTimer:
     """A timer that calls an action once each time it is started."""
     timer = QTimer(parent)
