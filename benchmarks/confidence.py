@@ -26,7 +26,7 @@ from benchmarks.few_shot import WITH_SPLIT
 from benchmarks.samples import Sample, load_set
 from napari_dinoaugseg.learning.confidence import agreement
 from napari_dinoaugseg.learning.features import FeatureStore
-from napari_dinoaugseg.learning.predict import choose_tta, predict
+from napari_dinoaugseg.learning.predict import choose_finish, choose_tta, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import fit
 from napari_dinoaugseg.model.decoder import Decoder
@@ -46,12 +46,14 @@ def measure(data: Path, name: str, draw: int, shots: int) -> dict[str, Any]:
     n_classes = 1 + max(int(mask.max()) for sample in pool for mask in sample.truth)
     settings = Settings.of_preset("balanced", seed=draw)
     store = cases.store(load_encoder("efficientnet-lite0"), settings.input_size, None)
-    decoder = _train(store, [cases.example(i) for i in labelled], settings, n_classes)
+    examples = [cases.example(i) for i in labelled]
+    decoder = _train(store, examples, settings, n_classes)
+    finish = choose_finish(store, settings, (example.target for example in examples))
     true = np.zeros(len(tested))
     found: dict[str, NDArray[np.float64]] = {}
     tta = choose_tta(store, settings, n_classes)
     for way, judge in (("probabilities", False), ("judged", True)):
-        masks = list(predict(store, decoder, tested, tta=tta, judge=judge))
+        masks = list(predict(store, decoder, tested, tta=tta, finish=finish, judge=judge))
         found[way] = np.array([mask.confidence for mask in masks])
         true = np.array([agreement(mask.classes, cases.truth(mask.index)) for mask in masks])
     poor = true < POOR

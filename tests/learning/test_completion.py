@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from napari_dinoaugseg.case.case import UNKNOWN
 from napari_dinoaugseg.errors import LabelError
-from napari_dinoaugseg.learning.completion import complete, complete_scribbles, geodesic_distances
+from napari_dinoaugseg.learning.completion import complete, complete_scribbles, geodesic_distances, redraw
 from napari_dinoaugseg.learning.metrics import dice
 
 Strokes = NDArray[np.uint16]
@@ -324,3 +324,27 @@ def test_what_is_left_open_on_a_labelled_slice_stays_open(structure):
     labels = truth.astype(np.uint16)
     labels[60:80] = UNKNOWN
     assert complete_scribbles(labels, lambda: pytest.fail("the slice was read")) is labels
+
+
+def test_a_mask_is_redrawn_where_the_model_is_not_sure():
+    truth = disc((64, 64), (30, 34), 14)
+    sure, said = disc((64, 64), (30, 34), 8) | ~disc((64, 64), (30, 34), 24), disc((64, 64), (30, 34), 20)
+    image = noisy(truth, contrast=0.5)
+    inside = np.where(said, np.where(sure, 0.97, 0.7), np.where(sure, 0.03, 0.3)).astype(np.float32)
+    given = np.stack([1 - inside, inside])
+    found = redraw(lambda: image, given)
+    assert dice(said, truth) < 0.7
+    assert dice(found[1] > 0.5, truth) > 0.9
+    assert np.array_equal(found[:, sure], given[:, sure])
+    assert found.dtype == np.float32
+    assert np.allclose(found.sum(axis=0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [0.1, 0.6, 0.85], ids=["empty", "unsure of the class", "unsure of it"])
+def test_a_mask_with_a_class_of_which_nothing_is_sure_stays_as_it_is(most):
+    """Completion proposes only what has strokes: it would drop the class."""
+    places = [np.s_[4:12, 4:12], np.s_[20:28, 20:28]]
+    given = np.zeros((3, 32, 32), np.float32)
+    given[1][places[0]], given[2][places[1]] = most, 0.97 if most > 0.5 else most
+    given[0] = 1 - given.sum(axis=0)
+    assert redraw(lambda: pytest.fail("the picture is not needed"), given) is given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.one_volume import even_slices, holding
 from benchmarks.samples import load_set
@@ -11,6 +12,7 @@ from napari_dinoaugseg.learning.events import Prediction
 from napari_dinoaugseg.learning.postprocessing import (
     UNKNOWN_TARGET,
     ComponentFilter,
+    Finish,
     component_filter,
     single_classes,
     without_doubtful,
@@ -169,19 +171,21 @@ def test_of_true_atria_and_a_true_spleen_nothing_goes_with_three_marked_slices(s
 
 
 def picture(*pieces):
-    """A predicted picture with pieces (place, number, probability)."""
-    classes, sure = np.zeros(SHAPE[1:], np.uint16), np.full(SHAPE[1:], 0.95, np.float32)
+    """The probabilities (3, H, W) of a picture with pieces (place, number, probability); the rest is background."""
+    sure, mask = np.full(SHAPE[1:], 0.95, np.float32), np.zeros(SHAPE[1:], int)
     for place, number, probability in pieces:
-        classes[place], sure[place] = number, probability
-    return Prediction(3, classes, sure, 0.5)
+        mask[place], sure[place] = number, probability
+    return np.where(np.arange(3)[:, np.newaxis, np.newaxis] == mask, sure, (1 - sure) / 2)
 
 
 def test_of_a_single_structure_only_what_the_model_is_about_as_sure_of_as_of_the_surest_piece_stays():
     third = np.s_[100:110, 10:20]
-    found = without_doubtful(picture((NEAR, 1, 0.8), (FAR, 1, 0.9), (third, 1, 0.85)), [1])
-    assert np.array_equal(found.classes, mask(FAR, third))  # 0.8 is less than nine tenths of 0.9
-    assert found.pixel_confidence[NEAR] == pytest.approx(0.2)  # of the background that it is now
-    assert (found.index, found.confidence) == (3, 0.5)
+    given = picture((NEAR, 1, 0.8), (FAR, 1, 0.9), (third, 1, 0.85))
+    found = without_doubtful(given, [1])
+    assert np.array_equal(found.argmax(axis=0), mask(FAR, third))  # 0.8 is less than nine tenths of 0.9
+    assert (found.max(axis=0)[NEAR] < 0.6).all()  # shown as unsure
+    assert np.allclose(found.sum(axis=0), 1)
+    assert given[1][NEAR].min() == np.float32(0.8)
 
 
 def test_two_sure_pieces_one_unsure_piece_and_other_classes_stay():
@@ -193,9 +197,15 @@ def test_two_sure_pieces_one_unsure_piece_and_other_classes_stay():
         [],
     ]:
         before = picture(*pieces)
-        after = without_doubtful(before, [1])
-        assert np.array_equal(after.classes, before.classes)
-        assert np.array_equal(after.pixel_confidence, before.pixel_confidence)
+        assert without_doubtful(before, [1]) is before
+
+
+def test_a_left_out_piece_that_looks_like_the_rest_is_still_shown_as_unsure():
+    logits = torch.from_numpy(picture((NEAR, 1, 0.8), (FAR, 1, 0.95))[:, ::4, ::4]).log()
+    image = torch.from_numpy(0.2 + 0.6 * mask(NEAR, FAR)[::4, ::4]).float().expand(3, -1, -1)
+    found = Finish((1,), redraws=True)(logits, lambda: image).softmax(dim=0).numpy()
+    assert np.array_equal(found.argmax(axis=0), mask(FAR)[::4, ::4])
+    assert (found.max(axis=0)[mask(NEAR)[::4, ::4] > 0] < 0.6).all()
 
 
 def test_a_class_is_single_where_most_of_at_least_three_labelled_pictures_show_one_piece_of_it():

@@ -36,6 +36,7 @@ def checkpoint(decoder: Decoder) -> Checkpoint:
         encoder={"name": "efficientnet-lite0", "fingerprint": "efficientnet-lite0:00"},
         versions={"napari-dinoaugseg": "0.1.0", "torch": "2.4"},
         single=(2,),
+        redraws=True,
     )
 
 
@@ -178,6 +179,7 @@ def test_a_newer_schema_says_that_the_program_is_too_old(saved: Path) -> None:
         {"single": 1},
         {"single": [0]},
         {"single": [True]},
+        {"redraws": 1},
     ],
     ids=str,
 )
@@ -185,11 +187,16 @@ def test_an_incomplete_description_is_refused(changes: dict[str, Any], saved: Pa
     refused(rewritten(saved, **changes), "description is not complete")
 
 
-def test_a_model_of_an_earlier_version_says_nothing_of_single_pieces(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_model_of_an_earlier_version_says_nothing_of_how_masks_are_finished(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     path = tmp_path / "earlier.model"
-    save_checkpoint(path, dataclasses.replace(checkpoint, single=()))
-    assert b'"single' not in path.read_bytes().replace(b"\\", b"")  # it is written as they wrote it
-    assert load_checkpoint(path).single == ()
+    save_checkpoint(path, dataclasses.replace(checkpoint, single=(), redraws=False))
+    content = path.read_bytes().replace(b"\\", b"")
+    assert b'"single' not in content  # it is written as they wrote it
+    assert b'"redraws' not in content
+    found = load_checkpoint(path)
+    assert (found.single, found.redraws) == ((), False)
 
 
 def test_weights_that_are_not_numbers_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:

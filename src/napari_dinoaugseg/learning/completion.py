@@ -44,6 +44,7 @@ _TOUCHING = np.ones((3, 3), bool)
 _SIDES = 3  # of four, on which a stroke around another is seen; the edge of the slice may cut it
 _FLOOR = 0.02  # least probability: no single vote decides
 _MODEL = np.float32(2)  # weight of the logarithm of a model's probability
+_SURE = 0.9  # a model's probability of the pixels that are strokes when its mask is redrawn
 _FAR = np.float32(1e6)
 _SCRIBBLED = 0.5  # of the pixels of a slice: with fewer labelled ones its labels are strokes
 
@@ -93,6 +94,38 @@ def complete(
     labels[box] = found
     labels[marks != UNKNOWN] = marks[marks != UNKNOWN]
     return labels if probability is not None else _connected(labels, marks)
+
+
+def sure_pixels(probability: Floats) -> Labels:
+    """The pixels of which a model is sure, as strokes: (H, W) class indices, and `UNKNOWN` elsewhere.
+
+    Args:
+        probability: (K, H, W) of each class.
+    """
+    return np.where(probability.max(axis=0) > _SURE, probability.argmax(axis=0), UNKNOWN).astype(np.uint16)
+
+
+def redraw(image: Callable[[], NDArray[Any]], probability: Floats) -> Floats:
+    """A model's probabilities as they are where it is sure, and elsewhere those of completion with it.
+
+    Nothing is redrawn, and the same array comes back, where the mask holds no class but one, or a class of which no
+    pixel is sure: completion would drop it.
+
+    Args:
+        image: gives the slice as for :func:`complete`; called only where something is redrawn.
+        probability: (K, H, W) of each class, 0 = background.
+
+    Returns:
+        (K, H, W).
+    """
+    marks = sure_pixels(probability)
+    numbers = np.unique(probability.argmax(axis=0)).astype(np.uint16)
+    if len(numbers) < 2 or not np.isin(numbers, marks).all():
+        return probability
+    whole = (slice(0, marks.shape[0]), slice(0, marks.shape[1]))
+    redrawn = np.zeros_like(probability)
+    redrawn[numbers] = _probabilities(image(), marks, numbers, whole, dict(enumerate(probability)))
+    return np.where(marks != UNKNOWN, probability, redrawn)
 
 
 def complete_scribbles(labels: Labels, image: Callable[[], NDArray[Any]]) -> Labels:
@@ -169,14 +202,25 @@ def _complete_box(
     probability: Mapping[int, NDArray[np.floating]] | None,
 ) -> Labels:
     """Labels of a box."""
+    found: Labels = numbers[_probabilities(image, marks, numbers, box, probability).argmax(axis=0)]
+    return found
+
+
+def _probabilities(
+    image: NDArray[Any],
+    marks: Labels,
+    numbers: Labels,
+    box: Box,
+    probability: Mapping[int, NDArray[np.floating]] | None,
+) -> Floats:
+    """Probability of each class with strokes in a box, (K, rows, columns)."""
     grid = grid_of(image[box], marks[box], numbers)
     model = None if probability is None else _on_grid(probability, numbers, box, grid)
     measures = _measures(grid, model)
     vote = np.float32(0) if model is None else _MODEL * _trust(model, grid) * np.log(model + np.float32(_FLOOR))
     first = _softmax(_weighted(measures, _FIRST) + vote)
     second = _softmax(_weighted(np.concatenate([measures, _votes(first, grid)]), _SECOND) + vote)
-    found: Labels = numbers[resized(second, marks[box].shape).argmax(axis=0)]
-    return found
+    return resized(second, marks[box].shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_dinoaugseg.case.case import UNKNOWN
-from napari_dinoaugseg.learning.completion import complete
+from napari_dinoaugseg.learning.completion import complete, sure_pixels
 from napari_dinoaugseg.learning.metrics import mean_dice
+from napari_dinoaugseg.learning.postprocessing import picture
 from napari_dinoaugseg.learning.train import RandomStream
 from napari_dinoaugseg.model.wtaug import WTAug
 
 LOOKS = 2  # at altered features, where there is no mirrored view
-_SURE = 0.9  # probability of the pixels from which a mask is completed
-_SIDE = 128  # most rows and columns on which it is completed
-_COLOUR = 1e-3  # least difference of channels
+_SIDE = 128  # most rows and columns on which a mask is completed
 
 # Dice of pictures by the mean of both agreements: masks of pictures agree even where half of them is wrong.
 _AGREEMENT = (0.0, 0.8, 0.9, 0.96, 1.0)
@@ -74,34 +73,32 @@ def confidence_of_slice(expected: float, seen_again: float) -> float:
     return (expected + seen_again) / 2
 
 
-def confidence_of_picture(expected: float, seen_again: float, image: Tensor, logits: Tensor) -> float:
+def confidence_of_picture(expected: float, agreed: float, *, is_empty: bool) -> float:
     """The confidence in a picture; in an empty mask at most the least probability of the background.
 
     Args:
         expected: the Dice expected from the probabilities.
-        seen_again: mean agreement of the mask with those of other views or looks.
-        image: (3, S, S) from 0 to 1.
-        logits: (K, h, w) of the picture.
+        agreed: mean of the agreement of the mask with those of other looks, and of :func:`completed_again`.
+        is_empty: whether the mask is.
     """
-    found = float(np.interp((seen_again + _completed_again(image, logits)) / 2, _AGREEMENT, _DICE))
-    return min(found, expected) if not logits.argmax(dim=0).any() else found
+    found = float(np.interp(agreed, _AGREEMENT, _DICE))
+    return min(found, expected) if is_empty else found
 
 
-def _completed_again(image: Tensor, logits: Tensor) -> float:
-    """Agreement of a mask with what completion makes of its surest pixels."""
-    rows, columns = (min(_SIDE, side) for side in logits.shape[1:])
-    small = F.interpolate(logits[None], (rows, columns), mode="bilinear", antialias=True, align_corners=False)[0]
-    probability, mask = (found.cpu().numpy() for found in small.softmax(dim=0).max(dim=0))
-    strokes = np.where(probability > _SURE, mask, UNKNOWN).astype(np.uint16)
+def completed_again(image: Tensor, logits: Tensor, finished: Tensor) -> float:
+    """Agreement of a mask with what completion alone makes of the model's surest pixels.
+
+    Args:
+        image: (3, S, S) from 0 to 1.
+        logits: (K, h, w) of the decoder.
+        finished: (K, h, w) of the mask that is shown.
+    """
+    size = tuple(min(_SIDE, side) for side in logits.shape[1:])
+    small = F.interpolate(
+        torch.stack([logits, finished]), size, mode="bilinear", antialias=True, align_corners=False
+    ).softmax(dim=1)
+    strokes = sure_pixels(small[0].cpu().numpy())
+    mask = small[1].argmax(dim=0).cpu().numpy()
     if len(np.setdiff1d(strokes, [UNKNOWN])) < 2:  # nothing to complete: sure of the background, or of nothing
         return float(not mask.any())
-    return agreement(complete(_picture(image, (rows, columns)), strokes), mask)
-
-
-def _picture(image: Tensor, size: tuple[int, int]) -> NDArray[np.generic]:
-    """An image as `complete` takes it, (H, W) from 0 to 1 or (H, W, 3) in 8 bits."""
-    small = F.interpolate(image[None].cpu(), size, mode="bilinear", antialias=True, align_corners=False)[0]
-    if (small.amax(dim=0) - small.amin(dim=0)).max() < _COLOUR:
-        return small[0].numpy()
-    levels = (255 * small.clamp(0, 1)).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).contiguous().numpy()
+    return agreement(complete(picture(image, size), strokes), mask)

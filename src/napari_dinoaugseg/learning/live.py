@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import median
 from typing import TypeVar, cast
 
@@ -19,7 +20,7 @@ from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_fe
 from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
-from napari_dinoaugseg.learning.predict import choose_single, predict
+from napari_dinoaugseg.learning.predict import AS_THEY_ARE, choose_finish, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import (
     Example,
@@ -171,7 +172,7 @@ class Learner:
         self._step: Step | None = None
         self._place(decoder)
         self._examples: dict[int, Example] = {}
-        self._single: tuple[int, ...] = ()
+        self._finish = AS_THEY_ARE
         self._newest: set[int] = set()
         self._targets: dict[tuple[int, View | None], Tensor] = {}
         self._views: tuple[View | None, ...] = (None,)
@@ -207,7 +208,7 @@ class Learner:
             return
         self._targets = {pair: t for pair, t in self._targets.items() if pair[0] in known.keys() - changed}
         self._examples = known
-        self._single = choose_single(self._store, self._settings, [example.target for example in known.values()])
+        self._finish = choose_finish(self._store, self._settings, [example.target for example in known.values()])
         self._newest = changed or self._newest & known.keys() or set(known)
         self._ready = {index: self._ready.get(index, 0) for index in known}
         if not known:
@@ -344,9 +345,9 @@ class Learner:
                 self._store,
                 self._best,
                 wanted[:_CHUNK],
-                single=self._single,
+                finish=replace(self._finish, redraws=False) if self.learns else self._finish,
                 device=self._device,
-                judge=not self.learns,  # these masks stay
+                judge=not self.learns,  # these masks stay; earlier ones are worth less time
                 report=_only_notices(report),
                 cancel=cancel,
             )

@@ -1,10 +1,13 @@
-"""From the decoder's logits to masks: smoothing between slices, resizing, and removal of unconnected components."""
+"""From the decoder's logits to masks: finishing of pictures, smoothing between slices, resizing, and removal of
+unconnected components.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from napari_dinoaugseg.learning.completion import redraw
 from napari_dinoaugseg.learning.events import Prediction
 
 UNKNOWN_TARGET = -1
@@ -39,6 +43,9 @@ _MOSTLY = 0.75
 _FEW = 3  # labelled pictures with a class, from which that can be judged
 _DOUBTFUL = 0.9
 """Mean probability of a component, as a share of that of the surest one, below which it is left out."""
+_LEFT_OUT = np.float32(0.98)
+"""Probability of its class there, as a share of that of the background: it is shown as unsure, and is no stroke."""
+_COLOUR = 1e-3  # least difference of channels
 _TOUCHING = np.ones((3, 3, 3), bool)  # with corners, because a coarse volume breaks thin structures
 _BESIDE = _TOUCHING[0]
 
@@ -297,25 +304,74 @@ def single_classes(targets: Iterable[NDArray[np.int16]]) -> tuple[int, ...]:
     )
 
 
-def without_doubtful(prediction: Prediction, single: Iterable[int]) -> Prediction:
-    """The prediction of a picture without the components that the model is less sure of than of another.
+@dataclass(frozen=True)
+class Finish:
+    """What is done to the masks of pictures after the decoder.
+
+    Attributes:
+        single: outputs of classes of which doubtful components are left out, see :func:`without_doubtful`.
+        redraws: draw again what the model is not sure of, see `completion.redraw`.
+    """
+
+    single: tuple[int, ...] = ()
+    redraws: bool = False
+
+    def __call__(self, logits: Tensor, image: Callable[[], Tensor]) -> Tensor:
+        """The finished logits (K, h, w) of a picture.
+
+        Args:
+            logits: (K, h, w) float32.
+            image: gives the encoder's input, (3, S, S) from 0 to 1; called only where it is needed.
+        """
+        given = logits.softmax(dim=0).cpu().numpy()
+        probability = without_doubtful(given, self.single)
+        found = redraw(lambda: picture(image(), given.shape[1:]), probability) if self.redraws else probability
+        if found is given:
+            return logits
+        if found is not probability and probability is not given:  # what is left out and stays so is still unsure
+            left_out = (probability.argmax(axis=0) != given.argmax(axis=0)) & (found.argmax(axis=0) == 0)
+            found = np.where(left_out, probability, found)
+        finished = torch.from_numpy(found).clamp_min_(torch.finfo(torch.float32).tiny).log_()
+        return finished.to(logits.device)
+
+
+def without_doubtful(probability: NDArray[np.float32], single: Iterable[int]) -> NDArray[np.float32]:
+    """The probabilities of a picture without the components that the model is less sure of than of another.
 
     Only classes of :func:`single_classes` are looked at, and the surest component of each always stays. Two components
-    of which the model is about as sure both stay: a picture may show two lesions.
+    of which the model is about as sure both stay: a picture may show two lesions. Where a component is left out, the
+    background is just more probable than its class.
 
     Args:
-        prediction: of a picture, with class indices.
+        probability: (K, H, W) of each class; it is not changed.
         single: class indices.
+
+    Returns:
+        (K, H, W); the same array if nothing is left out.
     """
-    classes, sure = prediction.classes.copy(), prediction.pixel_confidence.copy()
+    mask, sure = probability.argmax(axis=0), probability.max(axis=0)
+    found = probability
     for number in single:
-        parts, count = ndimage.label(prediction.classes == number, _BESIDE)
+        parts, count = ndimage.label(mask == number, _BESIDE)
         if count < 2:
             continue
-        each = ndimage.mean(prediction.pixel_confidence, parts, np.arange(1, count + 1))
+        each = ndimage.mean(sure, parts, np.arange(1, count + 1))
         doubtful = np.concatenate([[False], each < _DOUBTFUL * each.max()])[parts]
-        classes[doubtful], sure[doubtful] = 0, 1 - sure[doubtful]
-    return replace(prediction, classes=classes, pixel_confidence=sure)
+        if doubtful.any():
+            found = found.copy() if found is probability else found
+            found[0, doubtful] = sure[doubtful]
+            found[number, doubtful] = _LEFT_OUT * sure[doubtful]
+            found[:, doubtful] /= found[:, doubtful].sum(axis=0)
+    return found
+
+
+def picture(image: Tensor, size: tuple[int, ...]) -> NDArray[Any]:
+    """An image (3, S, S) from 0 to 1 as `complete` takes it, (h, w) from 0 to 1 or (h, w, 3) in 8 bits."""
+    small = F.interpolate(image[None].cpu(), size, mode="bilinear", antialias=True, align_corners=False)[0]
+    if (small.amax(dim=0) - small.amin(dim=0)).max() < _COLOUR:
+        return small[0].numpy()
+    levels = (255 * small.clamp(0, 1)).round().to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous().numpy()
 
 
 def component_filter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -18,6 +19,7 @@ from napari_dinoaugseg.learning.confidence import (
     LOOKS,
     Looks,
     agreement,
+    completed_again,
     confidence_of_picture,
     confidence_of_slice,
 )
@@ -26,11 +28,11 @@ from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_fe
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.postprocessing import (
     ComponentFilter,
+    Finish,
     Smoothing,
     component_filter,
     mask_of,
     single_classes,
-    without_doubtful,
 )
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import copy_of
@@ -39,6 +41,7 @@ from napari_dinoaugseg.model.decoder import Decoder
 _KEPT = 64 * 2**20  # most bytes of logits that are kept for a second prediction
 Resize = Literal["bilinear", "nearest"]
 NOTHING: Mapping[int, NDArray[np.int16]] = MappingProxyType({})
+AS_THEY_ARE = Finish()
 
 
 def predict(
@@ -48,7 +51,7 @@ def predict(
     *,
     labelled: Mapping[int, NDArray[np.int16]] = NOTHING,
     tta: Sequence[Mirror] = (),
-    single: Sequence[int] = (),
+    finish: Finish = AS_THEY_ARE,
     resize: Resize = "bilinear",
     device: torch.device | None = None,
     batch_size: int = 4,
@@ -71,7 +74,7 @@ def predict(
         labelled: labels of slices of this volume: (H, W) class indices, or `UNKNOWN_TARGET`.
         tta: mirrored views for test-time augmentation, encoded as well; their predictions are averaged with that of the
             slice.
-        single: classes of pictures of which doubtful components are left out, see `postprocessing.without_doubtful`.
+        finish: what is done to the masks of pictures; volumes are left as they are.
         resize: "nearest" chooses the class at the store's input size, and resizes the mask by nearest neighbour.
         device: default: that of the encoder.
         batch_size: slices at once.
@@ -90,11 +93,10 @@ def predict(
     components = _component_filter(store, order, labelled)
     keeps = 0 if components is None else _KEPT
     square = store.input_size if resize == "nearest" else None
-    work = _Work(store, decoder, device or store.encoder.device, batch_size, tta, square, keeps, judge=judge)
+    work = _Work(store, decoder, device or store.encoder.device, batch_size, tta, square, keeps, finish, judge=judge)
     started, done = time.monotonic(), 0
-    for found in _masks(work, order, report, cancel):
+    for prediction in _masks(work, order, report, cancel):
         done += 1
-        prediction = without_doubtful(found, single) if single else found
         if components is not None:
             components.add(prediction)
         report(Progress("predict", done, len(order), time.monotonic() - started))
@@ -113,8 +115,8 @@ def choose_tta(store: FeatureStore, settings: Settings, n_classes: int) -> tuple
     return tta_views(symmetry_of(store.case.kind, images, n_classes))
 
 
-def choose_single(store: FeatureStore, settings: Settings, targets: Iterable[NDArray[np.int16]]) -> tuple[int, ...]:
-    """The classes of which predicted pictures lose doubtful components; none for volumes and the paper's masks.
+def choose_finish(store: FeatureStore, settings: Settings, targets: Iterable[NDArray[np.int16]]) -> Finish:
+    """What is done to predicted pictures; nothing to volumes and the paper's masks.
 
     Args:
         store: of the labelled slices.
@@ -122,8 +124,8 @@ def choose_single(store: FeatureStore, settings: Settings, targets: Iterable[NDA
         targets: of the labelled slices, (H, W) class indices or `UNKNOWN_TARGET`.
     """
     if store.case.kind != "pictures" or settings.resize == "nearest":
-        return ()
-    return single_classes(targets)
+        return AS_THEY_ARE
+    return Finish(single_classes(targets), redraws=True)
 
 
 def _component_filter(
@@ -189,6 +191,7 @@ class _Work:
         tta: Sequence[Mirror],
         square: int | None,
         keeps: int,
+        finish: Finish,
         *,
         judge: bool,
     ) -> None:
@@ -198,20 +201,20 @@ class _Work:
         self._square = square
         self._room = keeps
         self._copy: Decoder | None = None
-        self._judge = judge
+        self._finish, self._judge = finish, judge
         self._looks: Looks | None = None  # created where memory may run out
-        self._seen_again: dict[int, float] = {}  # agreement of other views with the mask of a slice
+        self._agreed: dict[int, float] = {}  # agreement of the mask of a slice with what other looks make of it
 
     def mask(self, logits: Tensor, index: int) -> Prediction:
         """The mask of a slice, at its own size."""
         found = mask_of(logits, index, self.store.case.slice_shape(index), square=self._square)
         if not self._judge:
             return found
-        again = self._seen_again[index]
-        if self.store.case.kind == "pictures":
-            sure = confidence_of_picture(found.confidence, again, self.store.image(index), logits)
+        if self._is_picture:
+            is_empty = not logits.argmax(dim=0).any()
+            sure = confidence_of_picture(found.confidence, self._agreed[index], is_empty=is_empty)
         else:
-            sure = confidence_of_slice(found.confidence, again)
+            sure = confidence_of_slice(found.confidence, self._agreed[index])
         return replace(found, confidence=sure)
 
     def predict(self, chunk: Sequence[int], smoothing: Smoothing) -> list[Prediction]:
@@ -266,16 +269,34 @@ class _Work:
             logits = probability.clamp_min_(torch.finfo(probability.dtype).tiny).log_()
         elif self._looks is not None:
             again = [decoder(self._looks.at(features, chunk, number), None) for number in range(LOOKS)]
+        finished = logits
+        if self._is_picture and self._finish != AS_THEY_ARE:
+            images = [partial(self.store.image, index) for index in chunk]
+            finished = torch.stack([self._finish(*each) for each in zip(logits, images, strict=True)])
         if self._judge:
-            self._compare(chunk, logits, again)
-        return logits
+            self._compare(chunk, logits, finished, again)
+        return finished
 
-    def _compare(self, chunk: Sequence[int], logits: Tensor, again: Sequence[Tensor]) -> None:
-        """Keep how far the masks of other views, from (B, K, h, w) each, agree with those of the slices."""
-        masks, *others = (values.argmax(dim=1).cpu().numpy() for values in (logits, *again))
+    @property
+    def _is_picture(self) -> bool:
+        return self.store.case.kind == "pictures"
+
+    def _compare(self, chunk: Sequence[int], logits: Tensor, finished: Tensor, again: Sequence[Tensor]) -> None:
+        """Keep how far the masks of the slices agree with others: of other views, and of pictures a completed one.
+
+        Args:
+            chunk: slice numbers.
+            logits: (B, K, h, w) of the decoder.
+            finished: (B, K, h, w) of the masks that are shown.
+            again: (B, K, h, w) of each other view.
+        """
+        masks, *others = (values.argmax(dim=1).cpu().numpy() for values in (finished, *again))
         for position, index in enumerate(chunk):
-            found = [agreement(other[position], masks[position]) for other in others]
-            self._seen_again[index] = float(np.mean(found))
+            agreed = float(np.mean([agreement(other[position], masks[position]) for other in others]))
+            if self._is_picture:
+                completed = completed_again(self.store.image(index), logits[position], finished[position])
+                agreed = (agreed + completed) / 2
+            self._agreed[index] = agreed
 
     def _keep(self, index: int, logits: Tensor) -> None:
         if logits.nbytes <= self._room:

@@ -38,6 +38,7 @@ class Checkpoint:
         versions: of this package and of PyTorch.
         sequences: the names of the sequences of its cases, in order; see `Slices.sequences`.
         single: outputs of classes that its pictures show in one piece; see `postprocessing.single_classes`.
+        redraws: whether its masks of pictures are redrawn where it is not sure; see `completion.redraw`.
     """
 
     state: dict[str, Tensor]
@@ -48,6 +49,7 @@ class Checkpoint:
     versions: dict[str, str]
     sequences: tuple[str, ...] = _ONE
     single: tuple[int, ...] = ()
+    redraws: bool = False
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -74,6 +76,8 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
         description |= {"schema": SCHEMA, "sequences": list(checkpoint.sequences)}
     if checkpoint.single:  # earlier versions read past it
         description["single"] = list(checkpoint.single)
+    if checkpoint.redraws:
+        description["redraws"] = True
     # One entry only, because safetensors writes several in no fixed order.
     entry = json.dumps(description, sort_keys=True, allow_nan=False)
     state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
@@ -163,7 +167,7 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
     sequences = description.get("sequences") if schema == SCHEMA else list(_ONE)
     if schema not in (1, SCHEMA) or not _are_names(sequences):
         raise CheckpointError(damaged)
-    single = description.get("single", [])
+    single, redraws = description.get("single", []), description.get("redraws", False)
     parts = {name: description.get(name) for name in ("decoder", "settings", "classes", "encoder", "versions")}
     encoder, classes, versions = parts["encoder"], parts["classes"], parts["versions"]
     sound = (
@@ -176,10 +180,11 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
         and isinstance(versions, dict)
         and isinstance(single, list)
         and all(type(output) is int and output > 0 for output in single)
+        and isinstance(redraws, bool)
     )
     if not sound:
         raise CheckpointError(damaged)
-    return {**parts, "sequences": tuple(sequences), "single": tuple(single)}
+    return {**parts, "sequences": tuple(sequences), "single": tuple(single), "redraws": redraws}
 
 
 def _are_names(sequences: Any) -> bool:

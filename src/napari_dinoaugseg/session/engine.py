@@ -22,8 +22,8 @@ from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Progres
 from napari_dinoaugseg.learning.fallback import choose_device, classify_error, free_memory, give_up, usable
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.live import Learner
-from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
-from napari_dinoaugseg.learning.predict import choose_single, choose_tta, predict
+from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, Finish
+from napari_dinoaugseg.learning.predict import AS_THEY_ARE, choose_finish, choose_tta, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
@@ -82,7 +82,7 @@ class Engine:
         self.case = case
         self.decoder: Decoder | None = None
         self.numbers: list[int] = []  # class numbers of the decoder's outputs 1, 2, …
-        self._single: tuple[int, ...] = ()  # outputs, see `choose_single`
+        self._finish = AS_THEY_ARE
 
     @property
     def device(self) -> torch.device:
@@ -132,7 +132,7 @@ class Engine:
             cancel=cancel,
         )
         self.decoder, self.numbers, self._device = trained.decoder, numbers, trained.device
-        self._single = choose_single(self.store, settings, (example.target for example in examples))
+        self._finish = choose_finish(self.store, settings, (example.target for example in examples))
         self._use_input_size(trained.input_size)
         return TrainingResult(trained.steps, trained.final_loss, trained.seconds)
 
@@ -156,7 +156,7 @@ class Engine:
             order,
             labelled=labelled,
             tta=choose_tta(self.store, settings, len(self.numbers) + 1),
-            single=self._single if self.case.kind == "pictures" else (),
+            finish=self._finish,
             resize=settings.resize,
             device=self.device,
             report=report,
@@ -224,7 +224,8 @@ class Engine:
             encoder={"name": self.encoder.spec.name, "fingerprint": self.encoder.fingerprint},
             versions={"napari-dinoaugseg": version("napari-dinoaugseg"), "torch": torch.__version__},
             sequences=tuple(self.case.sequences),
-            single=self._single,
+            single=self._finish.single,
+            redraws=self._finish.redraws,
         )
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
@@ -249,7 +250,8 @@ class Engine:
             msg = f"{source}: the model's decoder does not fit its encoder and classes. Train a new model."
             raise CheckpointError(msg)
         self.decoder, self.numbers = decoder, list(numbers)
-        self._single = tuple(output for output in checkpoint.single if output <= len(numbers))
+        single = tuple(output for output in checkpoint.single if output <= len(numbers))
+        self._finish = Finish(single, checkpoint.redraws)
         # If memory ran out, it was trained at a smaller size than that of the settings.
         self._use_input_size(int(checkpoint.settings.get("input_size", self.store.input_size)))
         context = int(checkpoint.settings.get("context") or 0)
@@ -259,7 +261,7 @@ class Engine:
 
     def forget_decoder(self) -> None:
         """Drop the decoder: the next training starts from scratch."""
-        self.decoder, self.numbers, self._single = None, [], ()
+        self.decoder, self.numbers, self._finish = None, [], AS_THEY_ARE
 
     def close(self) -> None:
         """No-op: it uses no other machine."""
