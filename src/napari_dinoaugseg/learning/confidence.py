@@ -85,20 +85,17 @@ def confidence_of_picture(expected: float, agreed: float, *, is_empty: bool) -> 
     return min(found, expected) if is_empty else found
 
 
-def completed_again(image: Tensor, logits: Tensor, finished: Tensor) -> float:
-    """Agreement of a mask with what completion alone makes of the model's surest pixels.
+def completed_again(image: Tensor, logits: Tensor) -> float:
+    """Agreement of a mask with what completion alone makes of its surest pixels.
 
     Args:
         image: (3, S, S) from 0 to 1.
-        logits: (K, h, w) of the decoder.
-        finished: (K, h, w) of the mask that is shown.
+        logits: (K, h, w) of the mask.
     """
     size = tuple(min(_SIDE, side) for side in logits.shape[1:])
-    small = F.interpolate(
-        torch.stack([logits, finished]), size, mode="bilinear", antialias=True, align_corners=False
-    ).softmax(dim=1)
-    strokes = sure_pixels(small[0].cpu().numpy())
-    mask = small[1].argmax(dim=0).cpu().numpy()
+    small = F.interpolate(logits[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
+    probability = small.softmax(dim=0).cpu().numpy()
+    strokes, mask = sure_pixels(probability), probability.argmax(axis=0)
     if len(np.setdiff1d(strokes, [UNKNOWN])) < 2:  # nothing to complete: sure of the background, or of nothing
         return float(not mask.any())
     return agreement(complete(picture(image, size), strokes), mask)

@@ -269,33 +269,32 @@ class _Work:
             logits = probability.clamp_min_(torch.finfo(probability.dtype).tiny).log_()
         elif self._looks is not None:
             again = [decoder(self._looks.at(features, chunk, number), None) for number in range(LOOKS)]
-        finished = logits
+        if self._judge:
+            self._compare(chunk, logits, again)
         if self._is_picture and self._finish != AS_THEY_ARE:
             images = [partial(self.store.image, index) for index in chunk]
-            finished = torch.stack([self._finish(*each) for each in zip(logits, images, strict=True)])
-        if self._judge:
-            self._compare(chunk, logits, finished, again)
-        return finished
+            return torch.stack([self._finish(*each) for each in zip(logits, images, strict=True)])
+        return logits
 
     @property
     def _is_picture(self) -> bool:
         return self.store.case.kind == "pictures"
 
-    def _compare(self, chunk: Sequence[int], logits: Tensor, finished: Tensor, again: Sequence[Tensor]) -> None:
-        """Keep how far the masks of the slices agree with others: of other views, and of pictures a completed one.
+    def _compare(self, chunk: Sequence[int], logits: Tensor, again: Sequence[Tensor]) -> None:
+        """Keep how far the decoder's masks agree with others: of other views, and of pictures with a completed one.
+
+        Masks of pictures are judged before they are finished: that something was left out is a reason for doubt.
 
         Args:
             chunk: slice numbers.
             logits: (B, K, h, w) of the decoder.
-            finished: (B, K, h, w) of the masks that are shown.
             again: (B, K, h, w) of each other view.
         """
-        masks, *others = (values.argmax(dim=1).cpu().numpy() for values in (finished, *again))
+        masks, *others = (values.argmax(dim=1).cpu().numpy() for values in (logits, *again))
         for position, index in enumerate(chunk):
             agreed = float(np.mean([agreement(other[position], masks[position]) for other in others]))
             if self._is_picture:
-                completed = completed_again(self.store.image(index), logits[position], finished[position])
-                agreed = (agreed + completed) / 2
+                agreed = (agreed + completed_again(self.store.image(index), logits[position])) / 2
             self._agreed[index] = agreed
 
     def _keep(self, index: int, logits: Tensor) -> None:
