@@ -47,3 +47,20 @@ def test_pytorch_is_loaded_in_the_background_once_a_layer_is_used(visits):
 def test_all_layers_can_be_deleted_and_brought_back_while_painting(visits):
     for output in visits:
         assert f"back {ROUNDS}\nexit 0\n" in output
+
+
+def test_an_exiting_program_stops_its_threads_and_waits_for_their_end():
+    code = (
+        "import time\n"
+        "from napari_dinoaugseg.gui.widgets import in_background\n"
+        "from napari_dinoaugseg.learning.events import Cancel\n"
+        "cancel = Cancel()\n"
+        "def work():\n"
+        "    while not cancel:\n"
+        "        time.sleep(0.01)\n"
+        "    time.sleep(0.2)  # a step of a training\n"
+        "    print('ended')\n"
+        "in_background(work, 'work', cancel)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr

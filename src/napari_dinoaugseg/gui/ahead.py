@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from napari_dinoaugseg.errors import DinoAugSegError
-from napari_dinoaugseg.gui.widgets import Inbox, single_shot, stop
+from napari_dinoaugseg.gui.widgets import Inbox, in_background, single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Ahead:
                 self._turn.release()
             self._results.send(task.number, result, cancel)
 
-        threading.Thread(target=work, name="work-ahead", daemon=True).start()
+        in_background(work, "work-ahead", cancel)
 
     def _on_ended(self, number: int, result: object, cancel: Cancel) -> None:
         self._cancel = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from napari_dinoaugseg.gui.widgets import (
     button,
     column,
     confirmed,
+    in_background,
     quietly,
     row,
     sentence,
@@ -434,7 +435,7 @@ class MasksOffer(QWidget):
         if case is not self._case:
             self._case, self.place = case, None
             if case is not None and case.kind == "pictures":
-                threading.Thread(target=self._search, args=(case,), name="look-for-masks", daemon=True).start()
+                in_background(partial(self._search, case), "look-for-masks")
         self._refresh()
 
     def _search(self, case: Case) -> None:

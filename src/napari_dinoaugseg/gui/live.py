@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.setup import preferences, remember_live
-from napari_dinoaugseg.gui.widgets import Inbox, single_shot, stop
+from napari_dinoaugseg.gui.widgets import Inbox, in_background, single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress, nearest_first
 from napari_dinoaugseg.session.compute import LiveFeed, LiveState
 
@@ -201,7 +201,7 @@ class LiveWork:
                 except Exception as error:
                     self._emit(run, error)
 
-        threading.Thread(target=work, name="live", daemon=True).start()
+        in_background(work, "live", run.cancel)
 
     def _emit(self, run: _Run, item: object) -> None:
         if not run.cancel:

@@ -5,7 +5,6 @@ Snapshots are taken on the GUI thread, which alone changes labels, and written b
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,7 +20,7 @@ from napari_dinoaugseg.errors import CheckpointError, DinoAugSegError, LabelErro
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.display import camera_of, case_in_plane
 from napari_dinoaugseg.gui.setup import preferences
-from napari_dinoaugseg.gui.widgets import Inbox, single_shot
+from napari_dinoaugseg.gui.widgets import Inbox, in_background, single_shot
 from napari_dinoaugseg.gui.words import counted, in_words
 from napari_dinoaugseg.session.autosave import Autosave, Save
 from napari_dinoaugseg.session.index import Snapshot
@@ -378,7 +377,7 @@ class SessionActions:
         def work() -> None:
             self._found.send(case, look_for_sessions(case))
 
-        threading.Thread(target=work, name="look-for-sessions", daemon=True).start()
+        in_background(work, "look-for-sessions")
 
     def _on_found(self, case: Case, looked: Looked) -> None:
         controller = self._controller

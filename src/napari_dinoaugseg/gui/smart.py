@@ -6,7 +6,6 @@ holds, and is nothing but a picture until it is taken.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +15,7 @@ from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit, QPlainTextEdi
 
 from napari_dinoaugseg.gui.canvas import main_window
 from napari_dinoaugseg.gui.core import Change, guarded
-from napari_dinoaugseg.gui.widgets import Inbox, single_shot, stop
+from napari_dinoaugseg.gui.widgets import Inbox, in_background, single_shot, stop
 from napari_dinoaugseg.session.proposal import has_background, has_class, propose, unit_image
 
 if TYPE_CHECKING:
@@ -258,7 +257,7 @@ class SmartScribble:
                 result = error
             self._results.send(task, result)
 
-        threading.Thread(target=work, name="smart-scribble", daemon=True).start()
+        in_background(work, "smart-scribble")
 
     def _on_ended(self, task: _Task, result: Labels | Exception | None) -> None:
         self._running = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from napari_dinoaugseg.gui.display import (
     view_from_the_front,
 )
 from napari_dinoaugseg.gui.layers import place_of
-from napari_dinoaugseg.gui.widgets import Inbox, single_shot, stop
+from napari_dinoaugseg.gui.widgets import Inbox, in_background, single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED
 from napari_dinoaugseg.session.labels import EVERYTHING
@@ -216,7 +215,7 @@ class Surfaces:
                 error = found
             self._ends.send(cancel, error)
 
-        threading.Thread(target=work, name="surfaces", daemon=True).start()
+        in_background(work, "surfaces", cancel)
         controller.touch(Change.VIEW)
 
     def _on_came(self, cancel: Cancel, surface: ClassSurface) -> None:

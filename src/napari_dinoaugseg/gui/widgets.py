@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +42,7 @@ from qtpy.QtWidgets import (
 
 from napari_dinoaugseg.case import CT_WINDOWS
 from napari_dinoaugseg.errors import SeriesInfo
+from napari_dinoaugseg.learning.events import Cancel
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +100,44 @@ def stop(timer: QTimer) -> None:
     """Stop a timer, which Qt may already have deleted when the program exits."""
     if isalive(timer):  # type: ignore[no-untyped-call]
         timer.stop()
+
+
+_AT_EXIT = 60.0  # seconds that the exiting program waits for its threads
+_working: dict[threading.Thread, Cancel | None] = {}
+
+
+def in_background(work: Callable[[], None], name: str, cancel: Cancel | None = None) -> None:
+    """Run a function in a thread of its own; the program waits for its end when it exits.
+
+    Python stops threads that are left as it exits; one that computes in native code, as PyTorch's, then aborts the
+    whole process.
+
+    Args:
+        work: reports its errors itself.
+        name: of the thread.
+        cancel: is set when the program exits, so that the work ends early; None = it is short.
+    """
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            _working.pop(thread, None)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    _working[thread] = cancel
+    thread.start()
+
+
+@atexit.register
+def _end_background() -> None:
+    running = {thread: cancel for thread, cancel in list(_working.items()) if thread.is_alive()}
+    for cancel in running.values():
+        if cancel is not None:
+            cancel.set()
+    until = time.monotonic() + _AT_EXIT
+    for thread in running:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 class Inbox(QObject):
