@@ -222,8 +222,10 @@ def test_pictures_of_several_sizes_in_colour(scheduler, quick, tmp_path, new_ses
     session.paint(0, mask)
     drain(session.train())
     masks = list(session.predict())
+    described = session.engine.descriptors
     session.close()
     assert [mask.classes.shape for mask in masks] == [(48, 40), (64, 64)]
+    assert sorted(described) == [0, 1, 2]  # what is suggested next does not depend on where it is computed
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +86,53 @@ def test_suggestions_are_distinct_unlabelled_and_as_many_as_there_are(n, labelle
 
 def cases_of(*sizes: int, **changes):
     return [CaseFacts(number, size, (), None, **changes) for number, size in enumerate(sizes, 1)]
+
+
+def of_kinds(*kinds: int) -> dict[int, np.ndarray]:
+    """Descriptors of pictures: those of a kind are nearly the same."""
+    random = np.random.default_rng(0)
+    centres = 3 * random.normal(size=(1 + max(kinds), 32))
+    return {i: (centres[kind] + 0.1 * random.normal(size=32)).astype(np.float32) for i, kind in enumerate(kinds)}
+
+
+def test_the_first_pictures_are_one_of_each_kind_the_most_frequent_kind_first():
+    kinds = (0, 1, 1, 1, 1, 2, 0, 1, 2, 0)
+    chosen = [kinds[entry.index] for entry in suggest(10, [], {}, count=3, descriptors=of_kinds(*kinds))]
+    assert chosen == [1, 0, 2]
+
+
+def test_a_picture_like_a_labelled_one_waits_wherever_it_lies_in_the_folder():
+    kinds = (0, 1, 1, 0, 0, 0, 0, 0, 0, 0)
+    (best,) = suggest(10, [0], {}, descriptors=of_kinds(*kinds))
+    assert best.index in (1, 2)
+    assert best.reason == "unlike the labelled pictures"
+    assert suggest(10, [0], {})[0].index == 9  # unless nothing is known of them
+
+
+def test_among_kinds_as_frequent_the_one_comes_next_that_the_model_doubts():
+    kinds = (0, 1, 1, 1, 2, 2, 2)
+    confidence = {1: 0.95, 2: 0.95, 3: 0.95, 4: 0.6, 5: 0.6, 6: 0.6}
+    (best,) = suggest(7, [0], confidence, descriptors=of_kinds(*kinds))
+    assert best.index in (4, 5, 6)
+    assert best.reason == "most uncertain, unlike the labelled pictures"
+
+
+def test_pictures_are_ranked_without_descriptors_until_each_has_one():
+    descriptors = of_kinds(0, 1, 1, 0, 0, 0)
+    del descriptors[5]
+    assert suggest(6, [0], {}, descriptors=descriptors) == suggest(6, [0], {})
+
+
+def test_of_thousands_of_pictures_another_kind_is_found():
+    kinds = [0] * 4100
+    kinds[2000:2400] = [1] * 400
+    (best,) = suggest(4100, [7], {}, descriptors=of_kinds(*kinds))
+    assert kinds[best.index] == 1
+
+
+def test_pictures_that_show_the_same_are_suggested_one_after_the_other():
+    same = dict.fromkeys(range(4), np.ones(8, np.float32))
+    assert sorted(entry.index for entry in suggest(4, [], {}, count=9, descriptors=same)) == [0, 1, 2, 3]
 
 
 def test_positions_in_a_project_spread_from_end_to_end_over_its_cases():

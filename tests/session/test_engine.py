@@ -195,3 +195,24 @@ def test_pictures_with_one_lesion_each_teach_that_there_is_one(tmp_path, quick, 
     masks = [[found.classes for found in session.predict()] for session in (taught, used)]
     assert seen == ([Finish((1,), redraws=True)] * 2 if resize == "bilinear" else [])
     assert np.array_equal(*(found[0] for found in masks))
+
+
+def test_the_next_picture_is_unlike_the_labelled_ones(tmp_path, quick):
+    random = np.random.default_rng(0)
+    for number in range(8):
+        shade = random.integers(40, 60, (64, 64), dtype=np.uint8)
+        if number > 4:
+            shade[::4] = 250  # stripes
+        shade[20:40, 10:40] = 200
+        Image.fromarray(shade).save(tmp_path / f"{number}.png")
+    session = Session(open_case(tmp_path), quick.with_changes(steps=2))
+    session.labels.replace_classes(classes_of([1]))
+    label = np.zeros((64, 64), np.uint16)
+    label[20:40, 10:40] = 1
+    session.paint(0, label)
+    for _ in session.train():
+        pass
+    list(session.predict())
+    (best,) = session.suggest()
+    assert best.index > 4
+    assert "unlike the labelled pictures" in best.reason

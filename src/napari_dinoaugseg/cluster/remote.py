@@ -169,12 +169,13 @@ class ReceivedSlices(Slices):
 
 @dataclass(frozen=True)
 class EngineState:
-    """The state of the engine; attributes as in `Compute`."""
+    """The state of the engine; attributes as in `Compute`, of the descriptors those that are new."""
 
     encoder_name: str
     device_name: str
     encoded: int
     encode_seconds: float
+    descriptors: Mapping[int, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,7 @@ class WorkerActor:
         self._work: _Work | None = None
         self._feed = LiveFeed()
         self._live_state: LiveState | None = None  # the last one, whole
+        self._described: set[int] = set()  # slices whose descriptors were returned
 
     @_answering
     def take(self, sent: list[SentSlice]) -> None:
@@ -354,7 +356,9 @@ class WorkerActor:
 
     def _state(self) -> EngineState:
         engine = self._ready()
-        return EngineState(engine.encoder_name, engine.device_name, engine.encoded, engine.encode_seconds)
+        new = {index: found for index, found in engine.descriptors.items() if index not in self._described}
+        self._described |= new.keys()
+        return EngineState(engine.encoder_name, engine.device_name, engine.encoded, engine.encode_seconds, new)
 
 
 class RemoteEngine:
@@ -382,6 +386,7 @@ class RemoteEngine:
         self._held: Future | None = None  # keeps the actor alive on the scheduler
         self._address = ""  # of the worker
         self._state: EngineState | None = None
+        self.descriptors: dict[int, NDArray[np.float32]] = {}
         self._from_scratch = False
 
     @property
@@ -567,6 +572,7 @@ class RemoteEngine:
             drawn: Turn = self._ask("draw", bool(cancel), state and state.since(sent).without_names())
             sent = state or sent
             self._state = drawn.state
+            self.descriptors.update(drawn.state.descriptors)
             for sentence in drawn.notices:
                 self._notify(sentence)
             yield from drawn.items

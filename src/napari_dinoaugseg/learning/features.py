@@ -59,6 +59,8 @@ class FeatureStore:
     Attributes:
         encoded: how many slices and views were encoded, in each sequence; the rest came from memory or disk.
         encode_seconds: the time that took.
+        descriptors: of each slice that was read or encoded so far, by its number, the means of its coarsest map,
+            (C,) float32: what the slice shows, wherever it shows it.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class FeatureStore:
         self.exact = exact
         self.encoded = 0
         self.encode_seconds = 0.0
+        self.descriptors: dict[int, NDArray[np.float32]] = {}
         self._cache = cache
         self._budget = feature_budget() if memory_budget is None else memory_budget
         # On a CPU one by one: as fast, and the last digits of features do not depend on the rest of the batch.
@@ -134,7 +137,10 @@ class FeatureStore:
     def features(self, index: int, view: View | Mirror | None = None) -> list[Tensor]:
         """The four maps of a slice, (C, S/stride, S/stride) on the CPU, finest first; float16 or float32."""
         every = [self._features((index, view, number)) for number in range(len(self._sequences))]
-        return every[0] if len(every) == 1 else [torch.cat(stage) for stage in zip(*every, strict=True)]
+        maps = every[0] if len(every) == 1 else [torch.cat(stage) for stage in zip(*every, strict=True)]
+        if view is None and index not in self.descriptors:
+            self.descriptors[index] = maps[-1].float().mean(dim=(1, 2)).numpy()
+        return maps
 
     def _features(self, image: _Image) -> list[Tensor]:
         maps = self._find(self._key(image))

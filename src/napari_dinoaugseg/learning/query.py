@@ -1,11 +1,12 @@
-"""The query strategy: which slice to label next, by the model's uncertainty and the distance to labelled slices; in a
-project also in which case.
+"""The query strategy: which slice to label next, by the uncertainty of the model and by what its label informs about:
+the slices around it, or pictures like it; in a project also in which case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -32,6 +33,9 @@ class Suggestion:
 _BESIDE = 2
 """Slices: so close to a known structure there may be more of it."""
 
+_ASIDE = 2
+"""Slices: further from the nearest labelled one it is far."""
+
 _ANYWHERE = 0.03
 """Weight of a slice far from any known structure, relative to the slice with most of it."""
 
@@ -45,6 +49,7 @@ def suggest(
     confidence: Mapping[int, float],
     count: int = 1,
     amounts: Mapping[int, int] | None = None,
+    descriptors: Mapping[int, NDArray[np.float32]] = MappingProxyType({}),
 ) -> list[Suggestion]:
     """The ``count`` slices to label next, best first; fewer if fewer are unlabelled.
 
@@ -52,8 +57,12 @@ def suggest(
     informs most: the sum, over the slices around it, of the information not given by a labelled or already suggested
     slice, times the root of that slice's uncertainty (1 - confidence), times the structure there. The root, because
     uncertainties differ more than errors; the structure, because a few pixels at the end of an organ matter little.
-    Before the first prediction all slices are equally uncertain and may hold structure. Pictures are ranked by their
-    own uncertainty and their distance to the nearest labelled or suggested one.
+    Before the first prediction all slices are equally uncertain and may hold structure.
+
+    A picture informs about those that are like it, by their descriptors: the first to label is the one most like all
+    others, the next one is unlike it and like many that are left (facility location; figures in
+    docs/decisions/query-strategy.md). Until all have descriptors, pictures are ranked by their own uncertainty and
+    their distance to the nearest labelled or suggested one.
 
     Args:
         n_slices: of the case.
@@ -61,23 +70,33 @@ def suggest(
         confidence: of predicted slices, 0 to 1.
         count: how many to suggest.
         amounts: pixels of structure in labelled and predicted slices; None for pictures, which are independent.
+        descriptors: (C,) of each picture, see `FeatureStore`; unused unless all are there.
     """
     taken = set(labelled)
     doubt = np.array([max(0.0, 1 - confidence.get(index, 0.0)) for index in range(n_slices)])  # rounding may exceed 1
     worst = max((1 - value for value in confidence.values()), default=0.0)
     known = amounts if amounts and confidence else {}  # before a prediction structure may be anywhere
+    values = _standardised(descriptors) if amounts is None and len(descriptors) == n_slices else None
     suggestions: list[Suggestion] = []
     while len(suggestions) < count and len(taken) < n_slices:
         distances = _distances(n_slices, taken)
-        scores = _alone(doubt, worst, distances) if amounts is None else _around(doubt, known, distances)
+        is_unlike = distances > _ASIDE
+        if values is not None:
+            scores, nearest = _like_it(doubt, values, taken)
+            is_unlike = nearest < _UNLIKE
+        elif amounts is None:
+            scores = _alone(doubt, worst, distances)
+        else:
+            scores = _around(doubt, known, distances)
         # Among equals the furthest, then the most central.
         index = max(
             (candidate for candidate in range(n_slices) if candidate not in taken),
             key=lambda i: (scores[i], distances[i], -abs(i - n_slices // 2), -i),
         )
         distance = int(distances[index]) if taken else None
+        far = None if not taken or not is_unlike[index] else _FAR if values is None else _NEW
         suggestions.append(
-            Suggestion(index, _reason(confidence.get(index), distance, worst), confidence.get(index), distance)
+            Suggestion(index, _reason(confidence.get(index), far, worst), confidence.get(index), distance)
         )
         taken.add(index)
     return suggestions
@@ -94,6 +113,40 @@ def _alone(doubt: NDArray[np.float64], worst: float, distances: NDArray[np.intp]
     if worst <= 0:
         return distances.astype(float)
     return doubt / worst * np.minimum(1.0, distances / (_REACH * len(doubt)))  # further adds nothing
+
+
+_MOST = 300
+"""Pictures that are compared with each candidate; of more, every second, third … stands for those beside it."""
+
+_UNLIKE = 0.25
+"""Likeness below which pictures are unlike."""
+
+
+def _standardised(descriptors: Mapping[int, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The descriptors of all pictures, (N, C): each channel counts alike, and the mean squared distance is 2."""
+    values = np.stack([descriptors[index] for index in range(len(descriptors))])
+    varies = values.std(axis=0) > 0
+    values = (values - values.mean(axis=0))[:, varies] / values.std(axis=0)[varies]
+    return np.asarray(values / max(1, values.shape[1]) ** 0.5)
+
+
+def _likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How like pictures (N, C) are to others (M, C): (N, M), 1 for the same, 0 at the mean distance and beyond."""
+    squared = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
+    return np.asarray(np.clip(1 - squared / 2, 0, 1))
+
+
+def _like_it(
+    doubt: NDArray[np.float64], values: NDArray[np.float32], taken: Collection[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """The score of each picture, and how like it the nearest of ``taken`` is.
+
+    The score is the information that a label of each adds about all that are like it.
+    """
+    every = slice(None, None, 1 + len(values) // _MOST)
+    nearest = _likeness(values, values[sorted(taken)]).max(axis=1, initial=0)
+    informs = _likeness(values, values[every])
+    return np.maximum(0, informs - nearest[every]) @ np.sqrt(doubt[every]), nearest
 
 
 def _around(doubt: NDArray[np.float64], amounts: Mapping[int, int], distances: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -117,13 +170,17 @@ def _weights(n_slices: int, amounts: Mapping[int, int]) -> NDArray[np.float64]:
     return np.asarray(_ANYWHERE + (1 - _ANYWHERE) * near / shown.max())
 
 
-def _reason(confidence: float | None, distance: int | None, worst: float) -> str:
+_FAR, _NEW = "far from labelled slices", "unlike the labelled pictures"
+
+
+def _reason(confidence: float | None, far: str | None, worst: float) -> str:
+    """In a few words; ``far``: how it differs from what is labelled."""
     parts = []
     doubt = 0.0 if confidence is None else 1 - confidence
     if doubt > 0.5 * worst:
         parts.append("most uncertain" if doubt > 0.8 * worst else "uncertain")
-    if distance is not None and distance > 2:
-        parts.append("far from labelled slices")
+    if far is not None:
+        parts.append(far)
     return ", ".join(parts) or "not labelled yet"
 
 

@@ -13,6 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.learning.events import Cancel, Event, Prediction, Report
 from napari_dinoaugseg.learning.settings import Settings
@@ -168,6 +171,10 @@ class Compute(Protocol):
     @property
     def encode_seconds(self) -> float:
         """Seconds of encoding so far."""
+
+    @property
+    def descriptors(self) -> Mapping[int, NDArray[np.float32]]:
+        """What the slices show that were encoded so far; see `FeatureStore`."""
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +11,7 @@ from statistics import median_low
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.case.intensity import Scale, choose_scales
@@ -33,7 +34,7 @@ from napari_dinoaugseg.session.compute import ComputeConfig, LiveFeed, Notify, T
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, to_plain
 
 _PAUSE = 0.1  # seconds between two looks for new labels, or for the end, while there is nothing to learn
-_AHEAD = 9  # slices around the one in view that are encoded before anything is labelled
+_AHEAD = 9  # slices of a volume around the one in view that are encoded before anything is labelled
 
 
 class Engine:
@@ -113,6 +114,11 @@ class Engine:
     def encode_seconds(self) -> float:
         """Seconds of encoding so far."""
         return self.store.encode_seconds
+
+    @property
+    def descriptors(self) -> Mapping[int, NDArray[np.float32]]:
+        """What the slices show that were encoded so far; see `FeatureStore`."""
+        return self.store.descriptors
 
     def train(
         self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
@@ -194,7 +200,8 @@ class Engine:
             elif state is not None:
                 learner = None  # the last label was removed
             if state is not None:
-                ahead = list(state.order[:_AHEAD])
+                # All pictures: which to label first depends on what they show.
+                ahead = list(state.order[:_AHEAD] if self.case.kind == "volume" else state.order)
             if learner is None or learner.sleeps:
                 if ahead and not cancel:
                     self.store.features(ahead.pop(0))

@@ -507,7 +507,10 @@ class Session:
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
         amounts = self.pixel_counts.foreground(self.labels) if self.case.kind == "volume" else None
-        return suggest(self.case.n_slices, self.labels.labelled, self.labels.confidence, count, amounts)
+        descriptors = None if self._engine is None or amounts is not None else self._engine.descriptors
+        return suggest(
+            self.case.n_slices, self.labels.labelled, self.labels.confidence, count, amounts, descriptors or {}
+        )
 
     # --- state ------------------------------------------------------------------------------------------------------
 
