@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.session.compute import LiveFeed, LiveState
 from napari_dinoaugseg.session.labels import LabelBook, Status
 from napari_dinoaugseg.session.session import LabelledCase
@@ -70,6 +72,17 @@ def test_before_a_class_is_painted_nothing_happens_and_then_it_learns(new_sessio
     live.show(5)
     live.until(lambda: bool(live.found))
     assert live.found[0].index == 5
+    live.end()
+
+
+def test_all_pictures_of_a_folder_are_looked_at_before_any_is_labelled(new_session, quick, start, tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(12):
+        Image.fromarray(random.integers(0, 255, (64, 64), dtype=np.uint8)).save(tmp_path / f"{number:02}.png")
+    session = type(new_session())(open_case(tmp_path), quick)
+    live = start(session)
+    live.show(3)
+    live.until(lambda: session.is_ready and len(session.engine.descriptors) == 12)
     live.end()
 
 
