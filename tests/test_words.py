@@ -157,3 +157,13 @@ def test_an_error_has_two_lines_at_most() -> None:
     ]
     assert len(command.error_text(CaseError("a: b.\nTry c.", Hint.NAME_WEIGHTS)).splitlines()) == 2
     assert command.error_text(CaseError("a: b. Export it again.")) == "a: b. Export it again."
+
+
+def test_a_name_in_a_strangers_file_sends_no_escape_code_to_the_terminal():
+    error = LabelError(
+        "masks.json: its pictures (\x1b[2J, \x7f, \udce9, caf\u00e9\u202f1) are none of images", Hint.CHOOSE_SERIES
+    )
+    assert str(error) == "masks.json: its pictures (?[2J, ?, ?, caf\u00e9\u202f1) are none of images"
+    assert error.message.in_window == str(error)
+    found = Message("", Hint.CHOOSE_VOLUME, last="\x1b7").reworded("two\nlines", "two\x07")
+    assert (found, found.in_window, found.facts) == ("two\nlines", "two?", {"last": "?7"})

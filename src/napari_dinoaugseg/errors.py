@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, auto
+from unicodedata import category
 
 
 class Hint(StrEnum):
@@ -62,6 +63,9 @@ class Hint(StrEnum):
 class Message(str):
     """A sentence for the person, with an optional hint.
 
+    It may quote a stranger's file, of which no escape code must reach a terminal: control characters become question
+    marks.
+
     Attributes:
         hint: the key of the remedy; None if the sentence contains it, or none is needed.
         facts: the values for the braces in the remedy's sentence.
@@ -75,23 +79,31 @@ class Message(str):
 
     def __new__(cls, text: str, hint: Hint | None = None, **facts: object) -> Message:
         """Attach a hint to a text; without one, keep the hint of a message."""
-        message = super().__new__(cls, text)
+        message = super().__new__(cls, _printable(text))
         if hint is None and isinstance(text, Message):
             hint, facts = text.hint, text.facts
-        message.hint, message.facts = hint, facts
-        message.in_window = text.in_window if isinstance(text, Message) else str(text)
+        message.hint = hint
+        message.facts = {name: _printable(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+        message.in_window = text.in_window if isinstance(text, Message) else str(message)
         return message
 
     def reworded(self, text: str, in_window: str | None = None) -> Message:
         """Return another text with the same hint; `in_window` where it names slices."""
         message = Message(text, self.hint, **self.facts)
         if in_window is not None:
-            message.in_window = in_window
+            message.in_window = _printable(in_window)
         return message
 
     def after(self, words: str) -> Message:
         """Return this message behind other words, such as the name of a file."""
         return self.reworded(words + self, words + self.in_window)
+
+
+def _printable(text: str) -> str:
+    """The text with a question mark for each character that is neither printable, nor a space or the end of a line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" or category(c) == "Zs" else "?" for c in text)
 
 
 def naming_slices(*parts: str | int) -> Message:

@@ -259,9 +259,9 @@ def unreadable(path: Path, expected: str, error: Exception | None = None) -> str
 
 
 def _detail(error: Exception | None) -> str:
-    """Return the text of an exception in brackets; it may quote the file, so control characters are replaced."""
+    """Return the text of an exception in brackets."""
     text = " ".join(str(error or "").split())[:160]
-    return f" ({''.join(part if part.isprintable() else '?' for part in text)})" if text else ""
+    return f" ({text})" if text else ""
 
 
 def _fits(found: str, expected: str) -> bool:

@@ -125,8 +125,7 @@ def build_decoder(checkpoint: Checkpoint) -> Decoder:
             decoder = Decoder(**checkpoint.decoder)
         expected = {name: (value.shape, value.dtype) for name, value in decoder.state_dict().items()}
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        # The error may quote the file, which must not send escape codes to a terminal.
-        reason = "".join(part if part.isprintable() else "?" for part in str(error)[:160])
+        reason = " ".join(str(error).split())[:160]
         msg = f"The model describes a decoder that this version does not know ({reason}). Train a new model."
         raise CheckpointError(msg) from error
     if {name: (value.shape, value.dtype) for name, value in checkpoint.state.items()} != expected:
