@@ -35,7 +35,7 @@ def sample(panel, controller, qtbot):
     """The panel with the sample, opened by its button."""
     controller.live.switch(False)
     click(qtbot, panel.start.sample_button)
-    wait_idle(qtbot, controller, timeout=240_000)  # the first time nilearn is imported and its maps are read
+    wait_idle(qtbot, controller, timeout=240_000)
     return panel
 
 

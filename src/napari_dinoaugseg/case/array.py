@@ -6,9 +6,9 @@ the patient's left, back and head: ITK's default for missing directions, in whic
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,7 @@ SAMPLE = Path("brain template")
 
 # The cerebrum, with a margin of 8 voxels; below and above lie 49 slices with little or no brain.
 _CROP = (slice(19, 179), slice(20, 216), slice(10, 150))
+_ENDING = "_tal_nlin_sym_09a_converted.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -193,21 +194,28 @@ def brain_sample() -> BrainSample:
     Raises:
         CaseError: nilearn is not installed.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            from nilearn import datasets
-    except ImportError as error:
+    found = find_spec("nilearn")
+    if found is None or found.origin is None:
         msg = 'The sample case comes with nilearn, which is not installed. Run: pip install "napari-dinoaugseg[demo]"'
-        raise CaseError(msg) from error
-    image = datasets.load_mni152_template(resolution=1).slicer[_CROP]
-    grey = datasets.load_mni152_gm_template(resolution=1).slicer[_CROP].get_fdata(dtype=np.float32)
-    white = datasets.load_mni152_wm_template(resolution=1).slicer[_CROP].get_fdata(dtype=np.float32)
+        raise CaseError(msg)
+    folder = Path(found.origin).parent / "datasets" / "data"  # read here: to import nilearn takes seconds
+    image, grey, white = (_template(folder / f"mni_icbm152_{kind}{_ENDING}") for kind in ("t1", "gm", "wm"))
     tissue = np.zeros(grey.shape, np.uint8)
-    tissue[grey >= 0.5] = GREY_MATTER
-    tissue[white >= 0.5] = WHITE_MATTER
+    tissue[grey.get_fdata(dtype=np.float32) >= 0.5] = GREY_MATTER
+    tissue[white.get_fdata(dtype=np.float32) >= 0.5] = WHITE_MATTER
     pixels = np.round(image.get_fdata(dtype=np.float32) * 255).astype(np.uint8)
     return BrainSample(_nifti(pixels, image), _nifti(tissue, image))
+
+
+def _template(path: Path) -> nib.Nifti1Image:
+    """The cerebrum of a map of nilearn, from 0 to 1 over the whole map."""
+    try:
+        whole = nib.load(path)
+    except FileNotFoundError as error:
+        msg = f'{path}: it is missing in the nilearn that is installed. Run: pip install "napari-dinoaugseg[demo]"'
+        raise CaseError(msg) from error
+    voxels = np.asarray(whole.dataobj).astype(np.float32)
+    return nib.Nifti1Image(voxels / voxels.max(), whole.affine).slicer[_CROP]
 
 
 def sample_case() -> VolumeCase:
