@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import math
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -36,6 +37,8 @@ _COMPONENT_INTENTS = frozenset({1004, 1005, 1006, 1007, 1008, 1009, 1010, 2003, 
 # Tolerances of ITK for orthonormal axes and for equal forms, determined experimentally.
 _ORTHOGONAL = 1e-4
 _ALIKE_FORMS = 1e-4
+_GZIP_MEMBER = zlib.MAX_WBITS | 16
+_PACKED_PIECE, _PIECE = 1 << 18, 1 << 20  # bytes that are read and unpacked at a time
 
 
 def read_nifti(path: Path, component: int | None = None) -> Voxels:
@@ -222,18 +225,42 @@ def _read_packed(
     require_memory(path, math.prod(shape) * dtype.itemsize)
     stored = np.empty(shape, dtype=dtype, order="F")
     buffer = stored.reshape(-1, order="F").view(np.uint8).data
-    done = behind = 0
-    with gzip.open(path, "rb") as stream:
-        stream.seek(offset + start)
-        while done < len(buffer) and (count := stream.readinto(buffer[done : done + (1 << 24)])):
-            done += count
-        while chunk := stream.read(1 << 20):
-            behind += len(chunk)
+    before, done, behind = offset + start, 0, 0
+    with path.open("rb") as stream:
+        for piece in _unpacked(stream):
+            voxels = memoryview(piece)[before:]
+            before -= min(before, len(piece))
+            wanted = voxels[: len(buffer) - done]
+            buffer[done : done + len(wanted)] = wanted
+            done += len(wanted)
+            behind += len(voxels) - len(wanted)
     missing = total - start - done - behind
     if missing > 0:
         msg = f"{path}: the file is cut off: {missing} bytes are missing. Copy or export it again."
         raise CaseError(msg)
     return stored
+
+
+def _unpacked(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield what a gzip file holds, and verify its checksums.
+
+    In larger pieces than those of Python's own reader, which has to wait for the interpreter 13,000 times for each
+    100 MB while the window draws.
+    """
+    member, packed, piece = zlib.decompressobj(_GZIP_MEMBER), b"", b""
+    while packed or piece or (packed := stream.read(_PACKED_PIECE)):
+        if member.eof:
+            packed = packed.lstrip(b"\0")  # padding
+            if not packed:
+                piece = b""
+                continue
+            member = zlib.decompressobj(_GZIP_MEMBER)
+        piece = member.decompress(packed, _PIECE)
+        yield piece
+        packed = member.unused_data if member.eof else member.unconsumed_tail
+    if not member.eof:
+        msg = "the compressed file ended before its end-of-stream marker"
+        raise EOFError(msg)
 
 
 def _channels_last(stored: NDArray[Any]) -> NDArray[Any]:
