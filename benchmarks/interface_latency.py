@@ -75,7 +75,7 @@ class Window:
 
     def __init__(self, preset: str, path: Path | None = None) -> None:
         import napari
-        from qtpy.QtWidgets import QApplication
+        from qtpy.QtCore import QTimer
 
         from napari_dinoaugseg.case.array import brain_sample
         from napari_dinoaugseg.gui.panel import Panel
@@ -91,14 +91,15 @@ class Window:
         self.stage = "opening"  # the case is read and drawn, and PyTorch is loaded in the background
         self.strokes: dict[str, list[float]] = {}
         self._gaps, self._own = Gaps(lambda: self.stage), Gaps(lambda: self.stage, time.thread_time)
-        clicked = time.perf_counter()
+        self._clicked, self.first = time.perf_counter(), float("nan")
+        self._watch = QTimer()
+        self._watch.timeout.connect(self._look)
+        self._watch.start(5)
         if path is None:
             controller.cases.open_sample()
         else:
             controller.cases.open_path(path, plane="axial")
         wait(lambda: controller.session is not None)
-        QApplication.processEvents()  # draws it
-        self.first = 1000 * (time.perf_counter() - clicked)
         wait(lambda: not controller.jobs.busy)
         pump(5)
         self.pause()
@@ -106,6 +107,19 @@ class Window:
             return
         self.truth = controller.session.case.to_slices(np.asarray(brain_sample().tissue.dataobj))
         controller.labels.add_class("white matter")
+
+    def _look(self) -> None:
+        """Note the time when the image of the case, in place of the voxels that wait for it, was drawn."""
+        image = next(iter(self.viewer.layers), None)
+        if image is None or min(image.data.shape) < 3:
+            return
+        self._watch.stop()
+        canvas = self.viewer.window._qt_viewer.canvas.native
+        canvas.frameSwapped.connect(self._drawn)
+
+    def _drawn(self) -> None:
+        if np.isnan(self.first):
+            self.first = 1000 * (time.perf_counter() - self._clicked)
 
     def pause(self) -> None:
         """Do not count the time since the last tick."""

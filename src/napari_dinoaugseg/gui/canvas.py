@@ -6,12 +6,16 @@ not offered.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from napari.layers import Layer
 from qtpy.compat import isalive
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QLabel, QOpenGLWidget, QWidget
+
+from napari_dinoaugseg.gui.widgets import BREATH
 
 MARGIN = 6  # pixels from the edge of the canvas
 
@@ -97,6 +101,28 @@ def canvas_widget(viewer: Any) -> QWidget | None:
     canvas = getattr(qt_viewer(viewer), "canvas", None)
     found: QWidget | None = getattr(canvas, "native", None) or window.centralWidget().findChild(QOpenGLWidget)
     return found if found is not None and isalive(found) else None  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def one_drawing(viewer: Any) -> Iterator[None]:
+    """Let the canvas be drawn once, a moment after this block, and not several times in it.
+
+    napari draws it whenever a slider below it comes or goes. So the window answers before it is drawn, too.
+    """
+    canvas = canvas_widget(viewer)
+    if canvas is None or not canvas.updatesEnabled():
+        yield
+        return
+
+    def draw() -> None:
+        if isalive(canvas):  # type: ignore[no-untyped-call]
+            canvas.setUpdatesEnabled(True)
+
+    canvas.setUpdatesEnabled(False)
+    try:
+        yield
+    finally:
+        QTimer.singleShot(BREATH, draw)
 
 
 def slice_sliders(viewer: Any) -> list[Any]:

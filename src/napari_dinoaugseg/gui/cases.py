@@ -29,7 +29,7 @@ from napari_dinoaugseg.gui.display import (
 from napari_dinoaugseg.gui.layers import CaseLayers, LayersAhead, Spare, spare_layers
 from napari_dinoaugseg.gui.saving import Loaded, Looked, look_for_sessions
 from napari_dinoaugseg.gui.view import ViewGuard
-from napari_dinoaugseg.gui.widgets import as_sentence
+from napari_dinoaugseg.gui.widgets import Inbox, as_sentence
 from napari_dinoaugseg.gui.words import counted, in_words
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Cases:
         self.controller = controller
         self.offer: Image | None = None
         self._ahead: LayersAhead | None = None  # while the first case is read
+        self._cases_read = Inbox(self._on_read)
         self.options: dict[str, Any] = {}
         self.source: Path | list[Path] | None = None
         layers = controller.viewer.layers
@@ -196,12 +197,15 @@ class Cases:
         then: Callable[[Case], None] = lambda _: None,
         keep_labels: bool = False,
     ) -> None:
-        """Open a case and look for its saved sessions; both read all pixels."""
+        """Open a case and look for its saved sessions; both read all pixels. Between the two it is shown, if alone."""
         chosen, ready = self.controller.setup.settings.window, threading.Event()
 
         def work() -> tuple[Case, Looked]:
             case = opened()
-            opening_window(case, chosen)  # the case remembers its intensities: the interface need not compute them
+            window = opening_window(case, chosen)
+            choose_window(case, window)  # the case remembers its intensities: the interface need not compute them
+            if background:
+                self.show_ahead(case, window)
             looked = look_for_sessions(case)
             if background:
                 ready.wait(PATIENCE)
@@ -229,6 +233,14 @@ class Cases:
             self._ahead = LayersAhead(controller.viewer, name, ready)
         else:
             ready.set()
+
+    def show_ahead(self, case: Case, window: str) -> None:
+        """Show a case that is read in the layers that are made ahead, if they are; called in the thread of the job."""
+        self._cases_read.send(case, window)
+
+    def _on_read(self, case: Case, window: str) -> None:
+        if self._ahead is not None:
+            self._ahead.show(case, window)
 
     def follow(self, what: Change) -> None:
         """Remove layers that wait for a case once it is known that it does not open."""
@@ -394,7 +406,7 @@ class Cases:
             controller.view.sequences.show(0)  # the layer may show another sequence
         leaving = [layer for layer in self._leave(hand_over=spare is not None) if layer is not image]
         if spare is not None:
-            if spare.orientation is None:  # made ahead
+            if spare.is_ahead:
                 leaving.extend(spare.layers)
             # Labels that could not be saved stay in the viewer.
             if not set(spare.layers) <= set(leaving) or spare.image.rgb != shows_colour(session.case):
@@ -414,8 +426,9 @@ class Cases:
         made.show()
         remove_layers(controller.viewer, leaving)
         hidden = made.hide_others()
-        made.go_to(session.case.n_slices // 2)
-        made.fit()
+        if spare is None or spare.case is not session.case:  # else it is in view, wherever the person went in it
+            made.go_to(session.case.n_slices // 2)
+            made.fit()
         guard = controller.guard = ViewGuard(controller.viewer, made)
         guard.changed.connect(lambda _: controller.touch(Change.VIEW))
         guard.refused.connect(lambda reason: controller.notify(reason, "notice"))

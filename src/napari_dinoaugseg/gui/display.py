@@ -105,6 +105,9 @@ def prepare_layers() -> threading.Thread:
         for name in ("pandas", "scipy.spatial.transform", "skimage.color.colorconv", "skimage.exposure"):
             with suppress(ImportError):  # of a version of napari that does without
                 import_module(name)
+        with suppress(ImportError, AttributeError):
+            # The patterns of dashed lines, which the first layer of labels computes for a fifth of a second.
+            import_module("vispy.visuals.line.dash_atlas").DashAtlas()
 
     # Python waits for its end, because exiting during an import would abort.
     thread = threading.Thread(target=work, name="prepare-layers")
@@ -407,16 +410,21 @@ class Orientation:
     The person may turn the camera too: then the letters follow, and that orientation is restored when the case leaves.
     """
 
-    def __init__(self, layers: Shown) -> None:
+    def __init__(self, layers: Shown, *, with_letters: bool = True) -> None:
+        self._has_letters = with_letters  # else they come with the case that it is passed to
         self._before: tuple[str, str, str] | None = None  # the person's orientation; None while inactive
         self._turning = False
-        self.pass_to(layers)
+        self._serve(layers)
 
     def pass_to(self, layers: Shown) -> None:
         """Serve another case in the same viewer, after :meth:`begin`.
 
         New letters take napari a tenth of a second, because their shaders are compiled.
         """
+        self._has_letters = True
+        self._serve(layers)
+
+    def _serve(self, layers: Shown) -> None:
         self._layers = layers
         case = layers.case
         self._directions = directions_of(case)
@@ -515,7 +523,7 @@ class Orientation:
 
     def _show_letters(self) -> None:
         overlays = _overlays_of(self._layers.viewer)
-        if overlays is None:
+        if overlays is None or not self._has_letters:
             return
         axes, letters = self._axes(), {}
         if axes is not None and self._directions is not None and self._is_in_view():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_dinoaugseg.case import Case
-from napari_dinoaugseg.gui.canvas import scale_bar
+from napari_dinoaugseg.gui.canvas import one_drawing, scale_bar
 from napari_dinoaugseg.gui.display import (
     AXIS,
     Orientation,
@@ -56,7 +56,9 @@ class Spare:
 
     Attributes:
         image, prediction, manual, proposal: layers; None where the case needs a new one.
-        orientation: of the case before; None without one.
+        orientation: of the case that is shown; None without one.
+        is_ahead: whether they were made while a case is read.
+        case: that the image shows already, if it was.
     """
 
     image: Image
@@ -64,6 +66,8 @@ class Spare:
     manual: Labels | None = None
     orientation: Orientation | None = None
     proposal: Labels | None = None
+    is_ahead: bool = False
+    case: Case | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -76,16 +80,26 @@ class LayersAhead:
     """The layers of a case that is being read, made one after the other in the meantime.
 
     napari takes longer to make a layer than to show another array in it, and longest at the first ones of a window.
-    The window answers between two of them, and draws the case at once when it is read.
+    The window answers between two of them, and the image is in view once it is read, before the others are made.
 
     Args:
         viewer: napari's viewer, without layers.
         name: of the case.
         ready: is set when all are made, or none is made any more.
+
+    Attributes:
+        viewer: as given.
+        image: the layer of the image; None before it is made.
+        case: the case in view; of no use before :meth:`show`.
     """
 
+    case: Case
+
     def __init__(self, viewer: napari.Viewer, name: str, ready: threading.Event) -> None:
-        self._viewer, self._name, self._ready = viewer, name, ready
+        self.viewer, self._name, self._ready = viewer, name, ready
+        self.image: Image | None = None
+        self._read: tuple[Case, str] | None = None  # a case and its window, to be shown
+        self._orientation: Orientation | None = None  # while a case is in view
         self._libraries = prepare_layers()
         self._made: list[Any] = []
         self._colours = label_colours([new_class(1)])
@@ -102,13 +116,55 @@ class LayersAhead:
         self._timer = single_shot(self._make_next)
         self._timer.start(0)
 
+    @property
+    def own(self) -> list[Layer]:
+        """The image, once it is made."""
+        return [self.image] if self.image is not None else []
+
+    @property
+    def shows_slices(self) -> bool:
+        """Whether whole slices are in view: nothing else can be asked for yet."""
+        return True
+
+    def show(self, case: Case, window: str) -> None:
+        """Show the middle slice of a volume that is read, in a window, while the labels are still to come."""
+        self._read = case, window
+        if self.image is not None:
+            self._show_read()
+
+    def _show_read(self) -> None:
+        case, window = self._read or (None, "")
+        image, dims = self.image, self.viewer.dims
+        if case is None or image is None or image not in self.viewer.layers or case.kind != "volume":
+            return
+        data, rgb, scale, units = display_of(case)
+        if rgb != image.rgb:
+            return
+        self.case = case
+        with one_drawing(self.viewer):
+            _renew(image, data, awaiting_case(), {"scale": scale, "units": units})
+            image.name = case.name
+            limits = window_of(case, window)
+            if limits is not None:
+                image.reset_contrast_limits_range()
+                image.contrast_limits = limits
+            axis = AXIS[case.plane]
+            dims.order = axis_order(axis)
+            self._orientation = Orientation(self, with_letters=False)
+            self._orientation.begin()
+            dims.set_point(axis, case.n_slices // 2 * scale[axis])
+            self.viewer.reset_view()
+
     def take(self) -> Spare | None:
         """Stop, and return what was made; None if nothing was, or if the person removed some of it."""
         self.stop()
         self._hide_bar()
         made, self._made = self._made, []
-        if made and all(layer in self._viewer.layers for layer in made):
-            return Spare(*made)
+        if made and all(layer in self.viewer.layers for layer in made):
+            orientation, self._orientation = self._orientation, None
+            image, prediction, manual = [*made, None, None][:3]
+            case = self.case if orientation is not None else None
+            return Spare(image, prediction, manual, orientation, is_ahead=True, case=case)
         self._remove(made)
         return None
 
@@ -124,37 +180,42 @@ class LayersAhead:
         self._ready.set()
 
     def _remove(self, layers: list[Layer]) -> None:
+        if self._orientation is not None:
+            self._orientation.end()
+            self._orientation = None
         with no_collection():
-            remove_layers(self._viewer, layers)
-        remove_letters(self._viewer)
+            remove_layers(self.viewer, layers)
+        remove_letters(self.viewer)
 
     def _make_next(self) -> None:
         """Make one, and let the window draw it before the next."""
         if not self._libraries.is_alive():
-            self._steps.pop(0)()
+            with one_drawing(self.viewer):
+                self._steps.pop(0)()
         if self._steps:
-            self._timer.start(BREATH)
+            self._timer.start(2 * BREATH)  # it is drawn after one
 
     def _show_bar(self) -> None:
-        bar = scale_bar(self._viewer)
+        bar = scale_bar(self.viewer)
         if bar is not None:
             self._bar_before, bar.visible = bool(bar.visible), True
 
     def _hide_bar(self) -> None:
         before, self._bar_before = self._bar_before, None
         if before is not None:
-            scale_bar(self._viewer).visible = before
+            scale_bar(self.viewer).visible = before
 
     def _make_image(self) -> None:
-        self._made.append(
-            self._viewer.add_image(np.zeros(_AWAITING, np.int16), contrast_limits=(0, 1), **self._about(self._name))
-        )
+        voxels = np.zeros(_AWAITING, np.int16)
+        self.image = self.viewer.add_image(voxels, contrast_limits=(0, 1), **self._about(self._name))
+        self._made.append(self.image)
+        self._show_read()
 
     def _make_labels(self, name: str, opacity: float) -> None:
         layer = Labels(np.zeros(_AWAITING, np.uint16), colormap=self._colours, opacity=opacity, **self._about(name))
         draw_outlines(layer)
         layer.editable = False
-        self._made.append(self._viewer.add_layer(layer))
+        self._made.append(self.viewer.add_layer(layer))
 
     @staticmethod
     def _about(name: str) -> dict[str, Any]:
@@ -175,7 +236,7 @@ def spare_layers(layers: CaseLayers | None) -> Spare | None:
     return Spare(image, prediction, manual, layers.orientation, layers.proposal) if ours and whole else None
 
 
-def _renew(layer: Image | Labels, data: Any, case: Case, place: Mapping[str, Any]) -> None:
+def _renew(layer: Image | Labels, data: Any, metadata: dict[str, Any], place: Mapping[str, Any]) -> None:
     """Show another array in a layer, in its own place.
 
     napari draws a layer and arranges the viewer's axes again after each property that is set, here only in the end.
@@ -186,7 +247,7 @@ def _renew(layer: Image | Labels, data: Any, case: Case, place: Mapping[str, Any
     has_other_units = [str(unit) for unit in layer.units] != units
     with layer.events.blocker_all():
         layer.data = data
-        layer.metadata = case_metadata(case)
+        layer.metadata = metadata
         affine = np.asarray(place.get("affine", np.eye(4)))
         if not np.array_equal(np.asarray(layer.affine), affine):
             layer.affine = affine
@@ -362,11 +423,14 @@ class CaseLayers:
         return tuple(names)
 
     def _make_image(self) -> Image:
+        if self._spare is not None and self._spare.case is self._in_view:
+            self._spare.image.metadata = case_metadata(self.case)
+            return self._spare.image
         data, rgb, scale, units = display_of(self._in_view)
         window = None if rgb else window_of(self._in_view, self.window)
         if self._spare is not None and self._spare.image.rgb == rgb:
             image = self._spare.image
-            _renew(image, data, self.case, {"scale": scale, "units": units})
+            _renew(image, data, case_metadata(self.case), {"scale": scale, "units": units})
             image.name = self.case.name
             if window is not None:
                 image.reset_contrast_limits_range()
@@ -395,7 +459,7 @@ class CaseLayers:
         colours = label_colours(self.session.labels.classes)
         spare = getattr(self._spare, name) if self._spare is not None else None
         if spare is not None:
-            _renew(spare, values, self.case, place_of(self.image))
+            _renew(spare, values, about, place_of(self.image))
             spare.editable, spare.n_edit_dimensions = True, 2
             if _colours_of(spare.colormap) != _colours_of(colours):  # napari takes long to map all pixels again
                 spare.colormap = colours

@@ -572,6 +572,7 @@ class ProjectWork(QObject):
             project.settings = project.settings.with_changes(window=window)
         self._picture(project, case)
         opened.intensity_range()  # the case remembers it: the interface need not compute it
+        self.controller.cases.show_ahead(opened, project.settings.window)
         store = project.store(case)
         try:
             if not project.is_writable:
