@@ -591,6 +591,7 @@ class CaseLayers:
                 shown[...] = 0
             else:
                 shown[...] = predicted
+                self.painting.make_room(index)
             refresh = refresh or index == here or not upright
         if refresh:
             self.prediction.refresh()

@@ -26,6 +26,7 @@ from napari_dinoaugseg.session.session import Session
 _SETTLE = 120  # ms from the last event of a stroke to the signal
 _LATEST = 500  # ms from its first event to the signal, so that continuous painting is saved too
 _SHARE = 0.008  # seconds of comparing at a time
+_PAGE = 4096  # bytes, the smallest that a system has
 
 
 class Stack(Protocol):
@@ -160,6 +161,16 @@ class Painting:
         if changed:
             with self._silently():
                 self.layer.refresh()
+
+    def make_room(self, index: int) -> None:
+        """Take the memory of a slice that is likely to be labelled, which the system hands out page by page.
+
+        Until then an empty slice takes none; labels for 180 large slices at once would stop the window for it.
+        """
+        if self._array is not None:
+            pixels = self._slices()[index]
+            if pixels.flags.c_contiguous:
+                pixels.reshape(-1)[:: _PAGE // pixels.itemsize] += 0  # as they are
 
     def _note_shown(self, index: int, canvas: labels.Labels) -> None:
         if canvas.any():

@@ -294,15 +294,27 @@ def foreign_values(labels: NDArray[np.integer], numbers: Collection[int]) -> lis
     return [int(value) for value in np.unique(labels) if not allowed[value]]
 
 
-def _erased(labels: Labels, numbers: Iterable[int]) -> Labels:
-    """Labels (H, W) with background in place of these numbers, read-only; the same array if it holds none of them."""
+_Known = dict[int, tuple[Labels, Labels]]
+
+
+def _erased(labels: Labels, numbers: Iterable[int], known: _Known) -> Labels:
+    """Labels (H, W) with background in place of these numbers, read-only; the same array if it holds none of them.
+
+    Args:
+        labels: not changed.
+        numbers: of classes.
+        known: arrays and what is left of them, by identity: one array is often accepted, drawn and predicted labels.
+    """
+    if id(labels) in known:
+        return known[id(labels)][1]
     left = labels
     for number in numbers:
         found = labels == number
         if found.any():
             left = labels.copy() if left is labels else left
             left[found] = 0
-    return _frozen(left)
+    known[id(labels)] = labels, _frozen(left)  # both, for the identity holds while the array lives
+    return left
 
 
 @dataclass(frozen=True, eq=False)
@@ -789,12 +801,13 @@ class LabelBook:
         if gone is None:
             return
         self._former[number] = gone
+        known: _Known = {}
         slices = {
-            index: self._without(index, one, number)
+            index: self._without(index, one, number, known)
             for index, one in self._slices.items()
             if one.labels is not None and (one.labels == number).any()
         }
-        self._do(_Action(slices, tuple(entry for entry in self._classes if entry.number != number)))
+        self._do(_Action(slices, tuple(entry for entry in self._classes if entry.number != number)), known)
 
     # --- predictions ------------------------------------------------------------------------------------------------
 
@@ -848,11 +861,11 @@ class LabelBook:
         self._undo.clear()
         self._redo.clear()
 
-    def _do(self, action: _Action) -> Changed:
-        """Carry out a new action, which holds the new state, and record it."""
+    def _do(self, action: _Action, known: _Known | None = None) -> Changed:
+        """Carry out a new action, which holds the new state, and record it; `known` as for :func:`_erased`."""
         if not action.slices and action.classes is None and not action.predictions:
             return Changed()
-        done = self._exchange(action, undoing=False)
+        done = self._exchange(action, undoing=False, known=known)
         self._undo.append(action)
         self._redo.clear()
         self._trim()
@@ -879,13 +892,13 @@ class LabelBook:
             self._undo.remove(first)
             self._exchange(first, undoing=True)
 
-    def _exchange(self, action: _Action, *, undoing: bool) -> Changed:
+    def _exchange(self, action: _Action, *, undoing: bool, known: _Known | None = None) -> Changed:
         """Swap the state in the action with the state of the book."""
         predictions: set[int] = set()
         if action.classes is not None:
             before, self._classes = self._classes, action.classes
             action.classes = before
-            predictions |= self._update_predictions(action)
+            predictions |= self._update_predictions(action, {} if known is None else known)
         for index, labels in list(action.slices.items()):
             action.slices[index] = self._slices.pop(index, _NOTHING)
             if not labels.is_empty:
@@ -901,7 +914,7 @@ class LabelBook:
                 self._predicted[index] = now
         return Changed(frozenset(action.slices), frozenset(predictions), action.classes is not None)
 
-    def _update_predictions(self, action: _Action) -> set[int]:
+    def _update_predictions(self, action: _Action, known: _Known) -> set[int]:
         """Erase removed classes from predictions, or restore what this action erased unless there is a newer one."""
         changed = set()
         for index, (was, left) in action.erased.items():
@@ -912,7 +925,7 @@ class LabelBook:
         action.erased = {}
         removed = {entry.number for entry in action.classes or ()} - {entry.number for entry in self._classes}
         for index, one in list(self._predicted.items()) if removed else ():
-            left = _erased(one.labels, removed)
+            left = _erased(one.labels, removed, known)
             if left is not one.labels:
                 action.erased[index] = (one, left)
                 self._predicted[index] = replace(one, labels=left)
@@ -944,16 +957,16 @@ class LabelBook:
         marks = np.where(canvas != self.canvas(index), stroke, before.marks)
         return Strokes(_frozen(marks.astype(np.uint16)), before.base)
 
-    def _without(self, index: int, labels: SliceLabels, number: int) -> SliceLabels:
-        """The labels of a slice without a class; none if nothing is left on the canvas."""
+    def _without(self, index: int, labels: SliceLabels, number: int, known: _Known) -> SliceLabels:
+        """The labels of a slice without a class, `known` as for :func:`_erased`; none if the canvas is left empty."""
         labels = replace(labels, drawn=None)
-        canvas = _erased(self.canvas(index), [number])
-        manual = from_canvas(canvas, scribbles=labels.scribbled)
-        if manual is None:
+        canvas = _erased(self.canvas(index), [number], known)
+        if not canvas.any():
             return _NOTHING
-        if labels.accepted is None or labels.manual is not None:
-            return replace(labels, manual=_frozen(manual), canvas=canvas)
-        return replace(labels, accepted=_erased(labels.accepted, [number]), canvas=canvas)
+        if labels.accepted is not None and labels.manual is None:
+            return replace(labels, accepted=_erased(labels.accepted, [number], known), canvas=canvas)
+        manual = from_canvas(canvas, scribbles=labels.scribbled)
+        return replace(labels, manual=None if manual is None else _frozen(manual), canvas=canvas)
 
     def _checked(self, index: int, labels: NDArray[np.integer], numbers: Collection[int]) -> Labels:
         self._require_fitting(index, labels, numbers)
