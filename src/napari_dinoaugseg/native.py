@@ -29,6 +29,7 @@ from pathlib import Path
 
 _ONE_AT_A_TIME = threading.RLock()  # imports may nest
 _MANY = 100  # modules, whose import is worth it
+_RARELY = 100  # how many of Python's shorter searches for garbage go before a search among all objects, else 10
 _WAIT_POLICY = "OMP_WAIT_POLICY"
 _BRIEFLY = {
     "GOMP_SPINCOUNT": "10000",  # GNU's runtime (PyTorch's wheels for Linux): about 0.1 ms
@@ -51,6 +52,9 @@ def importing_torch() -> Iterator[None]:
             if len(sys.modules) > modules + _MANY and gc.get_freeze_count() == 0:
                 gc.freeze()  # both together make everything old without a look at it
                 gc.unfreeze()
+                # A look at all objects of PyTorch takes half a second, in whatever thread, and finds next to nothing.
+                few, several, many = gc.get_threshold()
+                gc.set_threshold(few, several, max(many, _RARELY) if many else 0)
             if collects:
                 gc.enable()
 
