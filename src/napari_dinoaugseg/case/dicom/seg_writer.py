@@ -9,8 +9,12 @@ The attributes of patient and study are those of `source`.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -149,6 +153,34 @@ def _place(header: Header) -> Dataset:
     group = Dataset()
     group.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", header.facts["ImagePositionPatient"])
     return group
+
+
+class _InPieces:
+    """Stands for the module `json` where highdicom reads its table of attributes, 22 MB in one object.
+
+    Python does nothing else while it decodes one text, so that the window would stop for half a second.
+    """
+
+    _BETWEEN = re.compile(r"[\s,:]*")
+
+    @classmethod
+    def loads(cls, table: str) -> dict[str, Any]:
+        """Decode an object one entry after the other."""
+        decode, between, found = json.JSONDecoder().raw_decode, cls._BETWEEN.match, {}
+        at = _end(between(table, table.index("{") + 1))
+        while table[at] != "}":
+            name, at = decode(table, at)
+            found[name], at = decode(table, _end(between(table, at)))
+            at = _end(between(table, at))
+        return found
+
+
+def _end(match: re.Match[str] | None) -> int:
+    return match.end() if match is not None else 0
+
+
+with suppress(ImportError):  # where highdicom keeps its tables otherwise
+    import_module("highdicom._standard_utils").json = _InPieces  # type: ignore[attr-defined]
 
 
 def _make(
