@@ -16,6 +16,7 @@ from napari_dinoaugseg.case import Case, Plane, choose_window, open_case
 from napari_dinoaugseg.case.intensity import opening_window
 from napari_dinoaugseg.case.volume import VolumeCase
 from napari_dinoaugseg.errors import CaseError, LongVideoError, SettingsError, SeveralSeriesError, SeveralVolumesError
+from napari_dinoaugseg.gui.canvas import one_drawing
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import (
     awaits_case,
@@ -321,7 +322,8 @@ class Cases:
         if not session.labels.classes:
             session.labels.add_class()
         self.options, self.source = {}, None
-        self._begin(session, image, window, spare=self._spare() if image is None else None)
+        with one_drawing(controller.viewer):
+            self._begin(session, image, window, spare=self._spare() if image is None else None)
         controller.project.leave_for(case)
         controller.saving.keep(session)
         for notice in case.notices:
@@ -366,7 +368,8 @@ class Cases:
         # A case of a project is another patient than the one in view.
         image = self._image_for(loaded.case.plane) if loaded.save is None else None
         spare = self._spare(of_another=loaded.save is not None)
-        self._begin(session, image, window, read_only=loaded.read_only or loaded.store.reason, spare=spare)
+        with one_drawing(controller.viewer):
+            self._begin(session, image, window, read_only=loaded.read_only or loaded.store.reason, spare=spare)
         controller.saving.keep(session, loaded.store, loaded.save)
         controller.touch(Change.SETTINGS)
 

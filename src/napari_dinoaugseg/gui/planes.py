@@ -27,7 +27,7 @@ from qtpy.QtWidgets import QApplication, QLabel, QSplitter
 
 from napari_dinoaugseg.case import Case, VolumeCase
 from napari_dinoaugseg.errors import CaseError
-from napari_dinoaugseg.gui.canvas import qt_viewer
+from napari_dinoaugseg.gui.canvas import one_drawing, qt_viewer
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import (
     axis_order,
@@ -241,19 +241,26 @@ class ThreePlanes:
             viewer.mouse_drag_callbacks.remove(self._on_main_press)
         self.views, self._layers = (), None
         self._stale.clear()
-        for view in views:
-            view.close()
-        if self._lines is not None:
-            self._lines.remove()
-        if self._splitter is not None and isalive(self._splitter):  # type: ignore[no-untyped-call]
-            self._splitter.setParent(None)
-            self._splitter.deleteLater()
-            main: Any = qt_viewer(viewer)
-            if main is not None:
+        main: Any = qt_viewer(viewer)
+        with one_drawing(viewer):
+            self._remove(views)
+            if main is not None and self._splitter is not None:
                 main.setOrientation(Qt.Orientation.Vertical)
                 if whole and layers is not None and layers is self.controller.layers:
                     self._fitting.start(_LAID_OUT)
         self._splitter = self._lines = self._keys = None
+
+    def _remove(self, views: Sequence[_SideView]) -> None:
+        splitter = self._splitter if self._splitter is not None and isalive(self._splitter) else None  # type: ignore[no-untyped-call]
+        if splitter is not None:
+            splitter.hide()  # nothing in it is drawn any more
+        for view in views:
+            view.close()
+        if self._lines is not None:
+            self._lines.remove()
+        if splitter is not None:
+            splitter.setParent(None)
+            splitter.deleteLater()
 
     @property
     def _is_whole(self) -> bool:

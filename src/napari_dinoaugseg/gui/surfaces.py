@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qtpy.QtGui import QColor
 
 from napari_dinoaugseg.errors import LabelError
+from napari_dinoaugseg.gui.canvas import one_drawing
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.display import (
     camera_of,
@@ -109,9 +110,10 @@ class Surfaces:
         """Show the case in 3-D, or in slices again."""
         if on and self.reason:
             raise LabelError(self.reason)
-        if on:
-            self._hide()
-        self.controller.viewer.dims.ndisplay = 3 if on else 2
+        with one_drawing(self.controller.viewer):
+            if on:
+                self._hide()
+            self.controller.viewer.dims.ndisplay = 3 if on else 2
 
     @guarded
     def update(self, everything: bool | None = None) -> None:
@@ -228,15 +230,16 @@ class Surfaces:
         layer = _layer_of(surface, layers.axis, place_of(layers.image), light_from_the_front(directions))
         self._layers.append(layer)
         self.found = (*self.found, surface)
-        viewer.add_layer(layer)
-        if not self._is_aimed:
-            self._is_aimed = True
-            viewer.reset_view()
-            if directions is not None:
-                axes = [axis - (viewer.dims.ndim - 3) for axis in viewer.dims.order[-3:]]
-                camera_of(viewer).set_view_direction(*view_from_the_front(directions, axes))
-                if hasattr(viewer, "fit_to_view"):  # since napari 0.6.5
-                    viewer.fit_to_view()
+        with one_drawing(viewer):
+            viewer.add_layer(layer)
+            if not self._is_aimed:
+                self._is_aimed = True
+                viewer.reset_view()
+                if directions is not None:
+                    axes = [axis - (viewer.dims.ndim - 3) for axis in viewer.dims.order[-3:]]
+                    camera_of(viewer).set_view_direction(*view_from_the_front(directions, axes))
+                    if hasattr(viewer, "fit_to_view"):  # since napari 0.6.5
+                        viewer.fit_to_view()
         self.controller.touch(Change.VIEW)
 
     def _on_ended(self, cancel: Cancel, error: Exception | None) -> None:
