@@ -101,6 +101,7 @@ class LayersAhead:
         self._read: tuple[Case, str] | None = None  # a case and its window, to be shown
         self._orientation: Orientation | None = None  # while a case is in view
         self._libraries = prepare_layers()
+        self._is_drawn = True  # what was made last
         self._made: list[Any] = []
         self._colours = label_colours([new_class(1)])
         self._bar_before: bool | None = None  # whether the scale bar was visible
@@ -188,12 +189,15 @@ class LayersAhead:
         remove_letters(self.viewer)
 
     def _make_next(self) -> None:
-        """Make one, and let the window draw it before the next."""
-        if not self._libraries.is_alive():
+        """Make one, and let the window draw it before the next, which takes a turn of its own."""
+        if self._is_drawn and not self._libraries.is_alive():
             with one_drawing(self.viewer):
                 self._steps.pop(0)()
+            self._is_drawn = False
+        else:
+            self._is_drawn = True
         if self._steps:
-            self._timer.start(2 * BREATH)  # it is drawn after one
+            self._timer.start(BREATH)
 
     def _show_bar(self) -> None:
         bar = scale_bar(self.viewer)
