@@ -244,8 +244,8 @@ def _read_packed(
 def _unpacked(stream: BinaryIO) -> Iterator[bytes]:
     """Yield what a gzip file holds, and verify its checksums.
 
-    In larger pieces than those of Python's own reader, which has to wait for the interpreter 13,000 times for each
-    100 MB while the window draws.
+    In larger pieces than the 8 kB of Python's own reader, which has to wait for the interpreter after each while the
+    window draws.
     """
     member, packed, piece = zlib.decompressobj(_GZIP_MEMBER), b"", b""
     while packed or piece or (packed := stream.read(_PACKED_PIECE)):
