@@ -69,19 +69,38 @@ def _shared_by_viewers() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def make_napari_viewer(
-    _shared_by_viewers: None, make_napari_viewer: Callable[..., object]
-) -> Iterator[Callable[..., object]]:
-    """Napari's fixture, with less to do for each viewer, for a person who has switched Live off.
+@pytest.fixture(scope="session")
+def kept_windows() -> Iterator[list[Any]]:
+    """The window that tests of the panel share (tests/gui/kept_window.py), if there is one."""
+    windows: list[Any] = []
+    yield windows
+    while windows:
+        windows.pop().close()
 
-    What a test trains is then what it says; the tests of Live switch it on.
-    """
+
+@pytest.fixture
+def _no_kept_window(kept_windows: list[Any]) -> None:
+    """Close the shared window: napari's fixture expects that there is none."""
+    while kept_windows:
+        kept_windows.pop().close()
+
+
+@pytest.fixture
+def _live_is_off(_shared_by_viewers: None) -> Iterator[None]:
+    """Switch Live off, as a person does: what a test trains is then what it says. The tests of Live switch it on."""
     from napari_dinoaugseg.gui.setup import remember_live
 
     remember_live(on=False)
-    yield make_napari_viewer
+    yield
     remember_live(on=True)
+
+
+@pytest.fixture
+def make_napari_viewer(
+    _live_is_off: None, _no_kept_window: None, make_napari_viewer: Callable[..., object]
+) -> Callable[..., object]:
+    """Napari's fixture, with less to do for each viewer, for a person who has switched Live off."""
+    return make_napari_viewer
 
 
 @pytest.fixture(scope="session")
@@ -135,11 +154,21 @@ def nnunet_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 @pytest.hookimpl(trylast=True)  # when those that are not wanted have left
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that in the end neither process waits for the other."""
+    """Begin with the longest files, so that in the end neither process waits for the other.
+
+    Within a file, the tests that share a window come last, so that none of the others closes it.
+    """
     seconds: Counter[Path] = Counter()
     for item in items:
         seconds[item.path] += _usual_seconds(item)
-    items.sort(key=lambda item: -seconds[item.path])
+    items.sort(key=lambda item: (-seconds[item.path], str(item.path), shares_window(item)))
+
+
+def shares_window(item: pytest.Item) -> bool:
+    """Whether a test of the panel only needs the case open, in the window of the tests before it."""
+    names = {*getattr(item, "fixturenames", ())}
+    asks_for_own = "make_napari_viewer" in names or item.get_closest_marker("own_window") is not None
+    return {"panel", "case"} <= names and not asks_for_own
 
 
 def _usual_seconds(item: pytest.Item) -> float:

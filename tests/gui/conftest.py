@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from tests.blobs import truth_voxels, write_case
+from tests.conftest import shares_window
+from tests.gui.kept_window import KeptWindow, differences, state_of
 
 LABELLED = (4, 8, 11)
 SMALL = {"encoder": "efficientnet-lite0", "input_size": 64, "steps": 60, "views": 2}
@@ -23,29 +28,78 @@ def blob_files(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def panel(make_napari_viewer, qtbot):
-    """The panel in a viewer, nothing open."""
+def panel(request, qtbot, kept_windows, _live_is_off):
+    """The panel, with nothing open; with `case`, the window of the tests before, and the case opened again in it."""
+    if not shares_window(request.node):
+        viewer = request.getfixturevalue("make_napari_viewer")(show=True)
+        made = panel_in(viewer, qtbot)
+        yield from _watched(made)
+        made.controller.dispose()
+        wait_idle(qtbot, made.controller)
+        return
+    path = request.getfixturevalue("blob_files")[0]
+    if kept_windows and not _is_as_new(kept_windows[0], path):
+        kept_windows.pop().close()
+    if not kept_windows:
+        kept_windows.append(KeptWindow(request, qtbot, partial(panel_in, qtbot=qtbot), partial(open_blobs, path=path)))
+    made = kept_windows[0].panel
+    yield from _watched(made)
+    if request.node.rep_call.failed:
+        kept_windows.pop().close(failed=True)
+        return
+    made.controller.jobs.stop()
+    wait_idle(qtbot, made.controller)
+    kept_windows[0].rest()
+
+
+def panel_in(viewer, qtbot):
+    """A new panel in a viewer."""
     from napari_dinoaugseg.gui.panel import Panel
 
-    viewer = make_napari_viewer(show=True)
     made = Panel(viewer)
     viewer.window.add_dock_widget(made, name="DINO-AugSeg")
     qtbot.waitExposed(viewer.window._qt_window)
+    return made
+
+
+def _watched(made):
+    """Give the panel to the test, and see that its sentences have no options."""
     sentences: list[str] = []
     made.controller.notified.connect(lambda message: sentences.append(message.text))
     yield made
-    made.controller.dispose()
-    wait_idle(qtbot, made.controller)
     options = [text for text in sentences if re.search(r"--[a-z]", text)]
     assert not options, "the panel has no options"
+
+
+def open_blobs(controller, path: Path) -> None:
+    """Open the blobs, with settings that train in seconds."""
+    with_small_settings(controller)
+    controller.cases.open_path(path, background=False, plane="axial")
+    settle()
+
+
+def _is_as_new(kept: KeptWindow, path: Path) -> bool:
+    """Whether the kept window is as a new one when the case is opened again."""
+    kept.begin_again()
+    open_blobs(kept.panel.controller, path)
+    found = differences(kept.new, state_of(kept.panel))
+    if found and "DINOAUGSEG_SHOW_LEFT" in os.environ:
+        print("LEFT", *found[:40], sep="\n  ")
+    return not found
 
 
 @pytest.fixture
 def controller(panel):
     """Of the panel, with settings that train in seconds."""
-    panel.controller.setup.change(**SMALL)
-    panel.controller.setup.use_device("cpu")
+    if panel.controller.session is None:
+        with_small_settings(panel.controller)
     return panel.controller
+
+
+def with_small_settings(controller) -> None:
+    """Train in seconds, here."""
+    controller.setup.change(**SMALL)
+    controller.setup.use_device("cpu")
 
 
 @pytest.fixture
@@ -95,8 +149,8 @@ def export(panel, qtbot, monkeypatch):
 @pytest.fixture
 def case(controller, blob_files):
     """The blobs, open."""
-    controller.cases.open_path(blob_files[0], background=False, plane="axial")
-    settle()
+    if controller.session is None:
+        open_blobs(controller, blob_files[0])
     return controller.session.case
 
 
