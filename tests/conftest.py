@@ -20,7 +20,12 @@ import pytest
 from napari_dinoaugseg.native import importing_torch, keep_llvm_apart
 
 _loaded = 0  # modules at the last look
-_SECONDS_WITH = {"make_napari_viewer": 2, "new_session": 2, "make_store": 1}  # fixtures of tests that draw or train
+_SECONDS_WITH = {
+    "make_napari_viewer": 2,
+    "panel": 2,
+    "new_session": 2,
+    "make_store": 1,
+}  # fixtures of tests that draw or train
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # huggingface_hub reads this once, when it is imported, and test modules import it while they are collected.
@@ -165,16 +170,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def shares_window(item: pytest.Item) -> bool:
-    """Whether a test of the panel only needs the case open, in the window of the tests before it."""
+    """Whether a test is marked to share the window of the tests before it, and asks for no more than the case in it."""
     names = {*getattr(item, "fixturenames", ())}
-    asks_for_own = "make_napari_viewer" in names or item.get_closest_marker("own_window") is not None
-    return {"panel", "case"} <= names and not asks_for_own
+    wanted = {"panel", "case"} <= names and "make_napari_viewer" not in names
+    return wanted and item.get_closest_marker("shared_window") is not None
 
 
 def _usual_seconds(item: pytest.Item) -> float:
     """About how long a test takes, by its mark and what it asks for."""
     if item.get_closest_marker("slow"):
         return 5
+    if shares_window(item):
+        return 1
     return max(_SECONDS_WITH.get(name, 0.1) for name in ("", *getattr(item, "fixturenames", ())))
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from tests.blobs import truth_voxels, write_case
 from tests.conftest import shares_window
 from tests.gui.kept_window import KeptWindow, differences, state_of
+
+_log = logging.getLogger(__name__)
 
 LABELLED = (4, 8, 11)
 SMALL = {"encoder": "efficientnet-lite0", "input_size": 64, "steps": 60, "views": 2}
@@ -82,10 +83,10 @@ def _is_as_new(kept: KeptWindow, path: Path) -> bool:
     """Whether the kept window is as a new one when the case is opened again."""
     kept.begin_again()
     open_blobs(kept.panel.controller, path)
-    found = differences(kept.new, state_of(kept.panel))
-    if found and "DINOAUGSEG_SHOW_LEFT" in os.environ:
-        print("LEFT", *found[:40], sep="\n  ")
-    return not found
+    left = differences(kept.new, state_of(kept.panel))
+    if left:
+        _log.info("a new window, because the test before left:\n  %s", "\n  ".join(left))
+    return not left
 
 
 @pytest.fixture

@@ -31,7 +31,11 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None), Enum, Path, np.generic)
-CHANGING: set[str] = set()  # by name: what is another one for each session, or says when something was done
+PASSING = (
+    "jobs.count",
+    "head._work",
+    "encoder._looking",
+)  # the number of the job, and whether it looks for weights now
 MADE_LATER = {
     "QListView",
     "QScrollBar",
@@ -58,6 +62,7 @@ class KeptWindow:
         self._ends = contextlib.ExitStack()
         self.panel = build(self._make_viewer(request, qtbot))
         controller = self.panel.controller
+        self._settings = controller.setup.settings
         open_case(controller)
         qtbot.waitUntil(lambda: controller.setup.weights_found is not None, timeout=60_000)  # it looks for them once
         self._slots = {id(signal): len(signal) for signal in controller._signals()}
@@ -86,7 +91,9 @@ class KeptWindow:
         for signal in controller._signals():
             del signal._slots[self._slots[id(signal)] :]
         controller.labels.scribbles = False
+        controller.setup.settings = self._settings
         panel.message.clear()
+        panel.train.head.doing.clear()
         panel._fade.stop()
         panel._noted = -1.0
 
@@ -150,7 +157,11 @@ def _reached(panel: QWidget) -> Iterator[tuple[str, str]]:
             if id(value) not in seen:
                 seen.add(id(value))
                 held = {**{n: getattr(value, n, None) for n in _slots(value)}, **getattr(value, "__dict__", {})}
-                waiting += [(f"{place}.{name}", one) for name, one in sorted(held.items()) if name not in CHANGING]
+                waiting += [
+                    (f"{place}.{name}", one)
+                    for name, one in sorted(held.items())
+                    if not f"{place}.{name}".endswith(PASSING)
+                ]
         else:
             yield place, type(value).__name__
 

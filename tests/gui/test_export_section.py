@@ -22,6 +22,8 @@ from tests.blobs import AFFINE, truth_voxels, write_case
 from tests.case.builders import numbers, write_dicom
 from tests.gui.conftest import errors_of, settle
 
+pytestmark = pytest.mark.shared_window
+
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
 

@@ -2,10 +2,13 @@ import contextlib
 import time
 
 import numpy as np
+import pytest
 from qtpy.QtCore import QPoint, Qt
 
 from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN, Status
 from tests.gui.conftest import paint, settle
+
+pytestmark = pytest.mark.shared_window
 
 
 def stroke(qtbot, viewer, offsets=((-20, 0), (0, 0), (20, 0))) -> None:

@@ -14,6 +14,8 @@ from napari_dinoaugseg.gui.review_section import ReviewSection
 from napari_dinoaugseg.gui.widgets import background_colour
 from napari_dinoaugseg.session.labels import Status
 
+pytestmark = pytest.mark.shared_window
+
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
 
