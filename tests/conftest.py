@@ -20,12 +20,9 @@ import pytest
 from napari_dinoaugseg.native import importing_torch, keep_llvm_apart
 
 _loaded = 0  # modules at the last look
-_SECONDS_WITH = {
-    "make_napari_viewer": 2,
-    "panel": 2,
-    "new_session": 2,
-    "make_store": 1,
-}  # fixtures of tests that draw or train
+# How long a test takes that draws or trains, by its fixtures.
+_SECONDS_WITH = {"make_napari_viewer": 2, "panel": 2, "new_session": 2, "make_store": 1}
+KEPT_WINDOWS: list[Any] = []  # the window that tests of the panel share (tests/gui/kept_window.py), if there is one
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # huggingface_hub reads this once, when it is imported, and test modules import it while they are collected.
@@ -74,20 +71,11 @@ def _shared_by_viewers() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def kept_windows() -> Iterator[list[Any]]:
-    """The window that tests of the panel share (tests/gui/kept_window.py), if there is one."""
-    windows: list[Any] = []
-    yield windows
-    while windows:
-        windows.pop().close()
-
-
-@pytest.fixture
-def _no_kept_window(kept_windows: list[Any]) -> None:
-    """Close the shared window: napari's fixture expects that there is none."""
-    while kept_windows:
-        kept_windows.pop().close()
+@pytest.hookimpl(trylast=True)  # after the fixtures of the test
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Close the window that tests of the panel share before a test that does not."""
+    while KEPT_WINDOWS and (nextitem is None or not shares_window(nextitem)):
+        KEPT_WINDOWS.pop().close()
 
 
 @pytest.fixture
@@ -101,9 +89,7 @@ def _live_is_off(_shared_by_viewers: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def make_napari_viewer(
-    _live_is_off: None, _no_kept_window: None, make_napari_viewer: Callable[..., object]
-) -> Callable[..., object]:
+def make_napari_viewer(_live_is_off: None, make_napari_viewer: Callable[..., object]) -> Callable[..., object]:
     """Napari's fixture, with less to do for each viewer, for a person who has switched Live off."""
     return make_napari_viewer
 

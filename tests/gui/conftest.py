@@ -13,7 +13,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from tests.blobs import truth_voxels, write_case
-from tests.conftest import shares_window
+from tests.conftest import KEPT_WINDOWS, shares_window
 from tests.gui.kept_window import KeptWindow, differences, state_of
 
 _log = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ def blob_files(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def panel(request, qtbot, kept_windows, _live_is_off):
-    """The panel, with nothing open; with `case`, the window of the tests before, and the case opened again in it."""
+def panel(request, qtbot, _live_is_off):
+    """The panel, with nothing open; for tests that share a window, with the case opened again in it."""
     if not shares_window(request.node):
         viewer = request.getfixturevalue("make_napari_viewer")(show=True)
         made = panel_in(viewer, qtbot)
@@ -39,18 +39,18 @@ def panel(request, qtbot, kept_windows, _live_is_off):
         wait_idle(qtbot, made.controller)
         return
     path = request.getfixturevalue("blob_files")[0]
-    if kept_windows and not _is_as_new(kept_windows[0], path):
-        kept_windows.pop().close()
-    if not kept_windows:
-        kept_windows.append(KeptWindow(request, qtbot, partial(panel_in, qtbot=qtbot), partial(open_blobs, path=path)))
-    made = kept_windows[0].panel
+    if KEPT_WINDOWS and not _is_as_new(KEPT_WINDOWS[0], path):
+        KEPT_WINDOWS.pop().close()
+    if not KEPT_WINDOWS:
+        KEPT_WINDOWS.append(KeptWindow(request, qtbot, partial(panel_in, qtbot=qtbot), partial(open_blobs, path=path)))
+    made = KEPT_WINDOWS[0].panel
     yield from _watched(made)
     if request.node.rep_call.failed:
-        kept_windows.pop().close(failed=True)
+        KEPT_WINDOWS.pop().close(failed=True)
         return
     made.controller.jobs.stop()
     wait_idle(qtbot, made.controller)
-    kept_windows[0].rest()
+    KEPT_WINDOWS[0].rest()
 
 
 def panel_in(viewer, qtbot):

@@ -31,18 +31,10 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None), Enum, Path, np.generic)
-PASSING = (
-    "jobs.count",
-    "head._work",
-    "encoder._looking",
-)  # the number of the job, and whether it looks for weights now
-MADE_LATER = {
-    "QListView",
-    "QScrollBar",
-    "QFrame",
-    "QLineEdit",
-    "QtPrivateContainer",
-}  # by Qt, for a list that drops down
+# The number of the job, and whether it looks for weights now.
+PASSING = ("jobs.count", "head._work", "encoder._looking")
+# By Qt, for a list that drops down.
+MADE_LATER = {"QListView", "QScrollBar", "QFrame", "QLineEdit", "QtPrivateContainer"}
 
 
 class KeptWindow:

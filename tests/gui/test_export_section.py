@@ -22,9 +22,7 @@ from tests.blobs import AFFINE, truth_voxels, write_case
 from tests.case.builders import numbers, write_dicom
 from tests.gui.conftest import errors_of, settle
 
-pytestmark = pytest.mark.shared_window
-
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 @pytest.fixture

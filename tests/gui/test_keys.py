@@ -12,9 +12,7 @@ from napari_dinoaugseg.gui.label_section import NAME
 from napari_dinoaugseg.session.labels import Status
 from tests.gui.conftest import settle
 
-pytestmark = pytest.mark.shared_window
-
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 T, N, J, A, H = Qt.Key.Key_T, Qt.Key.Key_N, Qt.Key.Key_J, Qt.Key.Key_A, Qt.Key.Key_H
 C, X = Qt.Key.Key_C, Qt.Key.Key_X

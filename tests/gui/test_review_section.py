@@ -14,9 +14,7 @@ from napari_dinoaugseg.gui.review_section import ReviewSection
 from napari_dinoaugseg.gui.widgets import background_colour
 from napari_dinoaugseg.session.labels import Status
 
-pytestmark = pytest.mark.shared_window
-
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.gui.display import BACKGROUND
 from tests.gui.conftest import settle
 
-pytestmark = pytest.mark.shared_window
-
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 @pytest.fixture

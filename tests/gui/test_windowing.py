@@ -16,9 +16,7 @@ from napari_dinoaugseg.gui.windowing import WindowMenu, moved, percentiles, word
 from tests.gui.conftest import settle, train
 from tests.gui.test_painting import stroke
 
-pytestmark = pytest.mark.shared_window
-
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 CONTROL = Qt.KeyboardModifier.ControlModifier
 NONE = Qt.KeyboardModifier.NoModifier
