@@ -31,8 +31,8 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None), Enum, Path, np.generic)
-# The number of the job, and whether it looks for weights now.
-PASSING = ("jobs.count", "head._work", "encoder._looking")
+# The number of the job; whether it looks for weights, or is to save the view, which comes and goes by itself.
+PASSING = ("jobs.count", "head._work", "encoder._looking", "encoder._timer", "saving._dirty", "saving._timer")
 # By Qt, for a list that drops down.
 MADE_LATER = {"QListView", "QScrollBar", "QFrame", "QLineEdit", "QtPrivateContainer"}
 
@@ -110,7 +110,7 @@ def state_of(panel: QWidget) -> dict[str, str]:
     """All simple values that can be reached from the panel, its widgets, and the state of napari, by place."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # napari and pydantic rename what is read here
-        return dict([*_reached(panel), *_of_widgets(panel), *_of_napari(panel.controller.viewer)])  # type: ignore[attr-defined]
+        return dict([*_reached(panel), *_of_widgets(panel), *_of_napari(panel.controller.viewer)])
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.gui.display import BACKGROUND
 from tests.gui.conftest import settle
+from tests.gui.kept_window import differences, state_of
 
 pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
@@ -229,3 +230,20 @@ def test_a_long_name_is_cut_in_its_middle_and_whole_in_the_tooltip(qtbot):
     label.resize(1200, 20)
     label.show()
     assert label.text() == name
+
+
+def test_what_a_test_leaves_in_the_shared_window_is_noticed(panel, controller, case):
+    layers, keys = controller.layers, controller.viewer.keymap
+    before = state_of(panel)
+    assert differences(before, state_of(panel)) == []
+    for leave, put_back in (
+        (lambda: setattr(layers.manual, "opacity", 0.1), lambda: setattr(layers.manual, "opacity", 0.7)),
+        (lambda: layers.manual.events.paint.connect(print), lambda: layers.manual.events.paint.disconnect(print)),
+        (lambda: keys.update({"Alt-Q": print}), lambda: keys.pop("Alt-Q")),
+        (lambda: panel.message.setText("left"), lambda: panel.message.clear()),
+        (lambda: setattr(controller.setup, "device", "mps"), lambda: setattr(controller.setup, "device", "cpu")),
+    ):
+        leave()
+        assert differences(before, state_of(panel))
+        put_back()
+        assert differences(before, state_of(panel)) == []
