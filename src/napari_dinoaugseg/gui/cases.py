@@ -429,7 +429,9 @@ class Cases:
         made.show()
         remove_layers(controller.viewer, leaving)
         hidden = made.hide_others()
-        if spare is None or spare.case is not session.case:  # else it is in view, wherever the person went in it
+        if spare is not None and spare.case is session.case:  # in view already, and the person may have moved
+            made.go_to(spare.index)
+        else:
             made.go_to(session.case.n_slices // 2)
             made.fit()
         guard = controller.guard = ViewGuard(controller.viewer, made)

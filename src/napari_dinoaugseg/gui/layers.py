@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Spare:
         orientation: of the case that is shown; None without one.
         is_ahead: whether they were made while a case is read.
         case: that the image shows already, if it was.
+        index: of its slice in view.
     """
 
     image: Image
@@ -68,6 +69,7 @@ class Spare:
     proposal: Labels | None = None
     is_ahead: bool = False
     case: Case | None = None
+    index: int = 0
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -164,8 +166,8 @@ class LayersAhead:
         if made and all(layer in self.viewer.layers for layer in made):
             orientation, self._orientation = self._orientation, None
             image, prediction, manual = [*made, None, None][:3]
-            case = self.case if orientation is not None else None
-            return Spare(image, prediction, manual, orientation, is_ahead=True, case=case)
+            spare = Spare(image, prediction, manual, orientation, is_ahead=True)
+            return spare if orientation is None else replace(spare, case=self.case, index=self._index(image))
         self._remove(made)
         return None
 
@@ -174,6 +176,12 @@ class LayersAhead:
         self.stop()
         self._hide_bar()
         self._remove(self._made)
+
+    def _index(self, image: Image) -> int:
+        """The slice in view, where the person may have gone; the steps of the viewer are not its slices any more."""
+        axis = AXIS[self.case.plane]
+        index = round(float(self.viewer.dims.point[axis] / image.scale[axis]))
+        return min(max(index, 0), self.case.n_slices - 1)
 
     def stop(self) -> None:
         """Make no more."""
