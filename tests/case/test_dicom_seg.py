@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from highdicom import _standard_utils
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_dinoaugseg.case import VolumeCase, align, open_case, read_mask_volume
@@ -591,3 +595,14 @@ def test_a_real_segmentation_lies_on_its_series(shared_data: Path, tmp_path: Pat
     other = opened(shared_data / "totalsegmentator_examples" / "ct_dicom" / "example_ct_dicom")
     with pytest.raises(LabelError, match=r"liver\.dcm: this segmentation belongs to another frame of reference"):
         other.read_labels(folder / "liver.dcm")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    ),
+    st.sampled_from([None, 1, "\t"]),
+)
+def test_the_tables_of_highdicom_are_read_as_python_reads_them(table: Any, indent: int | str | None) -> None:
+    assert _standard_utils.json.loads(json.dumps(table, indent=indent)) == table

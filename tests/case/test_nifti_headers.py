@@ -98,6 +98,22 @@ def test_what_follows_the_voxels_of_a_packed_file_is_ignored(tmp_path: Path) -> 
     assert volume(path).n_slices == 6
 
 
+@given(st.lists(st.integers(0, 832), max_size=4), st.integers(0, 9), st.integers(1, 400))
+def test_a_packed_file_may_come_in_parts_and_must_be_whole(cuts: list[int], padding: int, missing: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_nifti(Path(folder) / "image.nii.gz", numbers((4, 5, 6)))
+        raw, whole = gzip.decompress(path.read_bytes()), volume(path)
+        ends = [*sorted(cuts), len(raw)]
+        parts = [gzip.compress(raw[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+        packed = bytes(padding).join(parts)
+        path.write_bytes(packed + bytes(padding))
+        case = volume(path)
+        assert all(np.array_equal(case.slice(index), whole.slice(index)) for index in range(whole.n_slices))
+        path.write_bytes(packed[: -min(missing, len(parts[-1]) - 1)])
+        with pytest.raises(CaseError, match=r"image\.nii\.gz: .*(cut off|damaged)"):
+            open_case(path)
+
+
 def test_sizes_that_overflow_64_bits_are_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti2Image(numbers((4, 5, 6)), np.eye(4)), tmp_path / "image.nii")
     with pytest.raises(CaseError, match=r"image\.nii: the file is cut off"):

@@ -12,7 +12,9 @@ from napari_dinoaugseg.case import Plane, open_case
 from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.core import Change
+from napari_dinoaugseg.gui.display import camera_of
 from napari_dinoaugseg.gui.panel import advice
+from napari_dinoaugseg.gui.saving import look_for_sessions
 from napari_dinoaugseg.gui.train_section import Pace, duration_in_words, job
 from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.learning.settings import Settings
@@ -70,6 +72,33 @@ def test_the_first_case_shows_in_layers_that_were_made_while_it_was_read(
     assert not layers.prediction.editable
     layers.manual.paint((8, 13, 15), 1)
     assert (controller.session.labels.manual(8) == 1).any()
+
+
+def test_a_slice_is_in_view_while_saved_sessions_are_looked_for_and_stays(controller, blob_files, qtbot, monkeypatch):
+    viewer, looked = controller.viewer, threading.Event()
+
+    def later(case):
+        assert looked.wait(120)
+        return look_for_sessions(case)
+
+    monkeypatch.setattr("napari_dinoaugseg.gui.cases.look_for_sessions", later)
+    controller.cases.open_path(blob_files[0], plane="axial")
+    qtbot.waitUntil(lambda: len(viewer.layers) == 3 and viewer.layers[0].data.shape[0] == 16, timeout=60_000)
+    image = viewer.layers[0]
+    assert controller.session is None
+    assert viewer.dims.point[0] == 8 * 4  # mm, the middle one
+    camera = camera_of(viewer).model_dump(exclude={"mouse_pan"})
+    shown = np.array(image._slice.image.raw)
+    viewer.dims.set_point(0, 5 * 4)  # the person goes on at once
+    looked.set()
+    wait_idle(qtbot, controller)
+    assert controller.layers.image is image
+    assert controller.current_slice == 5
+    controller.view.go_to(8)
+    assert camera_of(viewer).model_dump(exclude={"mouse_pan"}) == camera, (
+        "neither turned nor zoomed when the case takes over"
+    )
+    assert np.array_equal(np.asarray(image._slice.image.raw), shown)
 
 
 def test_pictures_show_in_layers_of_their_own(controller, tmp_path, qtbot, held_back):

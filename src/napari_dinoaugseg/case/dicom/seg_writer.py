@@ -164,8 +164,10 @@ class _InPieces:
     _BETWEEN = re.compile(r"[\s,:]*")
 
     @classmethod
-    def loads(cls, table: str) -> dict[str, Any]:
-        """Decode an object one entry after the other."""
+    def loads(cls, table: str) -> Any:
+        """Decode an object one entry after the other; anything else at once."""
+        if not table.startswith("{"):
+            return json.loads(table)
         decode, between, found = json.JSONDecoder().raw_decode, cls._BETWEEN.match, {}
         at = _end(between(table, table.index("{") + 1))
         while table[at] != "}":
