@@ -86,7 +86,7 @@ def test_a_slice_is_in_view_while_saved_sessions_are_looked_for_and_stays(contro
     qtbot.waitUntil(lambda: len(viewer.layers) == 3 and viewer.layers[0].data.shape[0] == 16, timeout=60_000)
     image = viewer.layers[0]
     assert controller.session is None
-    assert viewer.dims.point[0] == 8 * 4  # mm, the middle one
+    assert (viewer.dims.point[0], viewer.dims.current_step[0]) == (8 * 4, 8)  # mm and number of the middle one
     camera = camera_of(viewer).model_dump(exclude={"mouse_pan"})
     shown = np.array(image._slice.image.raw)
     viewer.dims.set_point(0, 5 * 4)  # the person goes on at once

@@ -146,6 +146,8 @@ class LayersAhead:
         self.case = case
         with one_drawing(self.viewer):
             _renew(image, data, awaiting_case(), {"scale": scale, "units": units})
+            for layer in self._made[1:]:
+                layer.scale = scale  # else the slider steps by 1 mm
             image.name = case.name
             limits = window_of(case, window)
             if limits is not None:
@@ -178,7 +180,7 @@ class LayersAhead:
         self._remove(self._made)
 
     def _index(self, image: Image) -> int:
-        """The slice in view, where the person may have gone; the steps of the viewer are not its slices any more."""
+        """The slice in view, where the person may have gone."""
         axis = AXIS[self.case.plane]
         index = round(float(self.viewer.dims.point[axis] / image.scale[axis]))
         return min(max(index, 0), self.case.n_slices - 1)
@@ -224,7 +226,9 @@ class LayersAhead:
         self._show_read()
 
     def _make_labels(self, name: str, opacity: float) -> None:
-        layer = Labels(np.zeros(_AWAITING, np.uint16), colormap=self._colours, opacity=opacity, **self._about(name))
+        scale = None if self.image is None else self.image.scale
+        empty = np.zeros(_AWAITING, np.uint16)
+        layer = Labels(empty, colormap=self._colours, opacity=opacity, scale=scale, **self._about(name))
         draw_outlines(layer)
         layer.editable = False
         self._made.append(self.viewer.add_layer(layer))
