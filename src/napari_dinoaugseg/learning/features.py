@@ -59,8 +59,6 @@ class FeatureStore:
     Attributes:
         encoded: how many slices and views were encoded, in each sequence; the rest came from memory or disk.
         encode_seconds: the time that took.
-        descriptors: of each slice that was read or encoded so far, by its number, the means of its coarsest map,
-            (C,) float32: what the slice shows, wherever it shows it.
     """
 
     def __init__(
@@ -85,7 +83,7 @@ class FeatureStore:
         self.exact = exact
         self.encoded = 0
         self.encode_seconds = 0.0
-        self.descriptors: dict[int, NDArray[np.float32]] = {}
+        self._means: dict[tuple[int, int], NDArray[np.float32]] = {}  # by slice and sequence
         self._cache = cache
         self._budget = feature_budget() if memory_budget is None else memory_budget
         # On a CPU one by one: as fast, and the last digits of features do not depend on the rest of the batch.
@@ -101,6 +99,19 @@ class FeatureStore:
     def channels(self) -> tuple[int, ...]:
         """Channels of the four maps of a slice: those of the encoder for each sequence."""
         return tuple(len(self._sequences) * count for count in self.encoder.channels)
+
+    @property
+    def descriptors(self) -> dict[int, NDArray[np.float32]]:
+        """What the slices show that were encoded or read so far, wherever they show it.
+
+        Of each, by its number, the means of its coarsest map, (C,) with the channels of all sequences.
+        """
+        means, numbers = dict(self._means), range(len(self._sequences))
+        return {
+            index: np.concatenate([means[index, number] for number in numbers])
+            for index in {index for index, _ in means}
+            if all((index, number) in means for number in numbers)
+        }
 
     @property
     def memory_used(self) -> int:
@@ -137,13 +148,10 @@ class FeatureStore:
     def features(self, index: int, view: View | Mirror | None = None) -> list[Tensor]:
         """The four maps of a slice, (C, S/stride, S/stride) on the CPU, finest first; float16 or float32."""
         every = [self._features((index, view, number)) for number in range(len(self._sequences))]
-        maps = every[0] if len(every) == 1 else [torch.cat(stage) for stage in zip(*every, strict=True)]
-        if view is None and index not in self.descriptors:
-            self.descriptors[index] = maps[-1].float().mean(dim=(1, 2)).numpy()
-        return maps
+        return every[0] if len(every) == 1 else [torch.cat(stage) for stage in zip(*every, strict=True)]
 
     def _features(self, image: _Image) -> list[Tensor]:
-        maps = self._find(self._key(image))
+        maps = self._find(image)
         if maps is None:
             (maps,) = self._encode_next([image])
         return maps
@@ -187,7 +195,7 @@ class FeatureStore:
         """
         numbers = range(len(self._sequences))
         images = [(index, view, number) for index, view in dict.fromkeys(wanted) for number in numbers]
-        missing = [image for image in images if self._find(self._key(image)) is None]
+        missing = [image for image in images if self._find(image) is None]
         views = sum(view is not None for _, view, _ in missing)
         started = time.monotonic()
         done = 0
@@ -259,6 +267,7 @@ class FeatureStore:
             maps = [stage[position].clone(memory_format=torch.contiguous_format) for stage in kept]
             key = self._key(image)
             self._remember(key, maps)
+            self._describe(image, maps)
             if self._cache is not None:
                 self._cache.write(key, maps)
             result.append(maps)
@@ -266,7 +275,8 @@ class FeatureStore:
         self.encode_seconds += time.monotonic() - started
         return result
 
-    def _find(self, key: str) -> list[Tensor] | None:
+    def _find(self, image: _Image) -> list[Tensor] | None:
+        key = self._key(image)
         maps = self._memory.get(key)
         if maps is not None:
             self._memory.move_to_end(key)
@@ -278,7 +288,13 @@ class FeatureStore:
             maps = None
         if maps is not None:
             self._remember(key, maps)
+            self._describe(image, maps)
         return maps
+
+    def _describe(self, image: _Image, maps: list[Tensor]) -> None:
+        index, view, number = image
+        if view is None:
+            self._means[index, number] = maps[-1].numpy().mean(axis=(1, 2), dtype=np.float32)
 
     def _fits(self, maps: list[Tensor]) -> bool:
         """Whether cached maps have this encoder's shapes and type."""
