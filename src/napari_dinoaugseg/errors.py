@@ -79,11 +79,13 @@ class Message(str):
 
     def __new__(cls, text: str, hint: Hint | None = None, **facts: object) -> Message:
         """Attach a hint to a text; without one, keep the hint of a message."""
-        message = super().__new__(cls, _printable(text))
+        message = super().__new__(cls, _without_controls(text))
         if hint is None and isinstance(text, Message):
             hint, facts = text.hint, text.facts
         message.hint = hint
-        message.facts = {name: _printable(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+        message.facts = {
+            name: _without_controls(fact) if isinstance(fact, str) else fact for name, fact in facts.items()
+        }
         message.in_window = text.in_window if isinstance(text, Message) else str(message)
         return message
 
@@ -91,7 +93,7 @@ class Message(str):
         """Return another text with the same hint; `in_window` where it names slices."""
         message = Message(text, self.hint, **self.facts)
         if in_window is not None:
-            message.in_window = _printable(in_window)
+            message.in_window = _without_controls(in_window)
         return message
 
     def after(self, words: str) -> Message:
@@ -99,7 +101,7 @@ class Message(str):
         return self.reworded(words + self, words + self.in_window)
 
 
-def _printable(text: str) -> str:
+def _without_controls(text: str) -> str:
     """The text with a question mark for each character that is neither printable, nor a space or the end of a line."""
     if text.isprintable():
         return text

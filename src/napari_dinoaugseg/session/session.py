@@ -506,11 +506,12 @@ class Session:
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """The slices worth labelling next, best first."""
-        amounts = self.pixel_counts.foreground(self.labels) if self.case.kind == "volume" else None
-        descriptors = None if self._engine is None or amounts is not None else self._engine.descriptors
-        return suggest(
-            self.case.n_slices, self.labels.labelled, self.labels.confidence, count, amounts, descriptors or {}
-        )
+        book, n_slices = self.labels, self.case.n_slices
+        if self.case.kind == "volume":
+            amounts = self.pixel_counts.foreground(book)
+            return suggest(n_slices, book.labelled, book.confidence, count, amounts)
+        descriptors = {} if self._engine is None else self._engine.descriptors
+        return suggest(n_slices, book.labelled, book.confidence, count, descriptors=descriptors)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
