@@ -108,8 +108,11 @@ class Attack(Watched):
         return tuple(point)
 
     def painted(self, text: str, number: int, paint, *, reaches: int = 1) -> None:
-        """A tool of napari paints, over so many slices; what it did is seen in the layer."""
-        if self.manual is None:
+        """A tool of napari paints, over so many slices; what it did is seen in the layer.
+
+        In 3-D the layer is hidden: there napari gives nobody a brush, and fails to write for a script.
+        """
+        if self.manual is None or not self.manual.visible:
             return
         before = self.layer().copy()
         paint()
