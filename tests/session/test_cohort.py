@@ -65,7 +65,7 @@ def test_a_folder_of_volumes_is_a_cohort_in_natural_order(folder):
     (folder / "notes.csv").write_text("x")
     (folder / ".hidden.nii").write_bytes(b"")
     assert names(folder) == ["s1.tif", "s2.nii", "s2b.nii.gz", "s3", "s4", "s10.nii.gz"]
-    assert find(folder).notices == ["Left out, for they are masks or no images: notes.csv."]
+    assert find(folder).notices == ["Left out, because they are masks or not images: notes.csv."]
 
 
 def test_masks_and_the_results_inside_the_folder_are_no_cases(folder):
@@ -76,7 +76,7 @@ def test_masks_and_the_results_inside_the_folder_are_no_cases(folder):
     write_nifti(folder / "out" / "a.nii.gz", VOLUME)
     found = find_cohort(folder, out=folder / "out")
     assert [path.name for path in found.cases] == ["a.nii.gz", "b.nii.gz"]
-    assert found.notices == ["Left out, for they are masks or no images: a_mask.nii.gz, labels."]
+    assert found.notices == ["Left out, because they are masks or not images: a_mask.nii.gz, labels."]
 
 
 def test_what_is_one_case_stays_one(tmp_path):

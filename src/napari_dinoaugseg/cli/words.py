@@ -53,7 +53,7 @@ REMEDIES: dict[Hint, str] = {
     Hint.ONE_CASE_A_WORKER: (
         "Start workers with --nthreads 1, or with --resources GPU=1 where each has a graphics card of its own."
     ),
-    Hint.CONTINUE_LATER: "What is done stays; use the same command to continue when it is back.",
+    Hint.CONTINUE_LATER: "Finished work is kept; use the same command to continue when it is back.",
     Hint.WAIT_FOR_WORKER: "Ctrl+C stops, and the same command continues later.",
     Hint.TRAIN_AGAIN: "Run the command again to use another one.",
     Hint.PACS_SIGN_IN: "Check --user (or --token), and use --ask to type the password or token again.",

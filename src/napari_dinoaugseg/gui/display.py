@@ -217,7 +217,7 @@ def case_of_layers(layers: Sequence[Any]) -> Case:
     volumes = [case for case in cases if isinstance(case, VolumeCase) and len(case.sequences) == 1]
     for layer, case in zip(layers, cases, strict=True):
         if case not in volumes:
-            msg = f"The layer '{layer.name}' is no single volume. Select layers of which each is one sequence."
+            msg = f"The layer '{layer.name}' is not a single volume. Select layers of which each is one sequence."
             raise CaseError(msg)
         shape, extent = np.shape(layer.data), layer.extent.world
         of_files = case_of(layer) is not None

@@ -59,7 +59,7 @@ class GetDinov3(QDialog):
         for spec in found:
             size = spec.name.rpartition("-")[2]
             made = QRadioButton(
-                f"{size}: {spec.megabytes} MB, {_FITS[size]}; on a processor {slower[size]:g} times as slow"
+                f"{size}: {spec.megabytes} MB, {_FITS[size]}; on a CPU {slower[size]:g} times as slow"
             )
             self.sizes[spec.name] = made
             group.addButton(made)

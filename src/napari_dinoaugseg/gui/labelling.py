@@ -55,7 +55,7 @@ class Labelling:
         done = book.accept_all(indices)
         self.show(done)
         if not indices:
-            self.controller.notify("No slice is that certain yet.")
+            self.controller.notify("No slice has that confidence yet.")
         elif not done:
             self.controller.notify("This slice is labelled by hand already; nothing was changed.")
         else:

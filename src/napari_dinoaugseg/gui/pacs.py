@@ -139,7 +139,7 @@ class PacsWork(QWidget):
         self._changed = changed
         self._stop: Callable[[], None] = lambda: None
         self.bar = QProgressBar()
-        self.stop_button = button("Stop", "Give up; nothing half is left", lambda: self._stop())
+        self.stop_button = button("Stop", "Cancel; nothing incomplete is kept", lambda: self._stop())
         self.message = sentence()
         column(self, row(self.bar, self.stop_button, stretch=0), self.message, margins=(0, 0, 0, 0))
         for widget in (self.bar, self.stop_button):
@@ -307,7 +307,7 @@ class FindDialog(QDialog):
 
     def _found(self, found: Found) -> None:
         self._show(found.series)
-        advice = "Select one, and fetch it." if found.series else "Search for less, or check how it is written."
+        advice = "Select one, and fetch it." if found.series else "Search with fewer terms, or check the spelling."
         self.work.show_text(" ".join([f"{summary(found)}.", *found.notices, advice]))
         if found.series:
             self.table.selectRow(0)

@@ -292,7 +292,7 @@ class ViewGuard:
             if isinstance(layer, Image) and layer not in own and layer.visible and stack.index(layer) > above:
                 name = self._layers.case.name
                 return (
-                    f"The image '{layer.name}' lies above {name}: nothing is painted, for the strokes would go to "
+                    f"The image '{layer.name}' lies above {name}: nothing is painted, because the strokes would go to "
                     f"{name}. Hide '{layer.name}' with its eye in the layer list, or annotate it instead."
                 )
         return ""

@@ -56,7 +56,7 @@ REMEDIES: dict[Hint, str] = {
     Hint.FEWER_GPU_WORKERS: "Use {most} at most, or the CPU.",
     Hint.FEWER_WORKERS: "Use {most} at most.",
     Hint.ONE_CASE_A_WORKER: "Start workers with one thread each, or with the resource GPU=1 where each has a GPU.",
-    Hint.CONTINUE_LATER: "What is done stays; try again when it is back.",
+    Hint.CONTINUE_LATER: "Finished work is kept; try again when it is back.",
     Hint.WAIT_FOR_WORKER: "Press Stop to give up.",
     Hint.TRAIN_AGAIN: "Train begins on another one.",
     Hint.PACS_SIGN_IN: "Check user and password (or, without a user, the token), and search again.",

@@ -374,7 +374,7 @@ class _Inside:
             raise CaseError(msg)
         left = [*masks, *(path for path in subfolders if path not in set(folders)), *self.others]
         notices = (
-            [f"Left out, for they are masks or no images: {listed([path.name for path in left])}."] if left else []
+            [f"Left out, because they are masks or not images: {listed([path.name for path in left])}."] if left else []
         )
         return Cohort(sorted(cases, key=lambda path: natural_key(path.name)), notices)
 
