@@ -58,9 +58,7 @@ class GetDinov3(QDialog):
         found = list(specs)
         for spec in found:
             size = spec.name.rpartition("-")[2]
-            made = QRadioButton(
-                f"{size}: {spec.megabytes} MB, {_FITS[size]}; on a CPU {slower[size]:g} times as slow"
-            )
+            made = QRadioButton(f"{size}: {spec.megabytes} MB, {_FITS[size]}; on a CPU {slower[size]:g} times as slow")
             self.sizes[spec.name] = made
             group.addButton(made)
             layout.addWidget(made)

@@ -8,6 +8,7 @@ scribble).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,8 @@ class LayersAhead:
     """The layers of a case that is being read, made one after the other in the meantime.
 
     napari takes longer to make a layer than to show another array in it, and longest at the first ones of a window.
-    The window answers between two of them, and the image is in view once it is read, before the others are made.
+    The window answers between two of them. The image is in view once it is read; the others, which would delay it, are
+    made after that, or while a case is read that takes longer.
 
     Args:
         viewer: napari's viewer, without layers.
@@ -104,6 +106,7 @@ class LayersAhead:
         self._orientation: Orientation | None = None  # while a case is in view
         self._libraries = prepare_layers()
         self._is_drawn = True  # what was made last
+        self._others_from = time.monotonic() + _SOON_READ
         self._made: list[Any] = []
         self._colours = label_colours([new_class(1)])
         self._bar_before: bool | None = None  # whether the scale bar was visible
@@ -200,7 +203,8 @@ class LayersAhead:
 
     def _make_next(self) -> None:
         """Make one, and let the window draw it before the next, which takes a turn of its own."""
-        if self._is_drawn and not self._libraries.is_alive():
+        awaits_case = self.image is not None and self._read is None and time.monotonic() < self._others_from
+        if self._is_drawn and not self._libraries.is_alive() and not awaits_case:
             with one_drawing(self.viewer):
                 self._steps.pop(0)()
             self._is_drawn = False
@@ -302,6 +306,7 @@ def _colours_of(colormap: Any) -> dict[Any, tuple[float, ...]]:
 FILLED, OUTLINED, PAINTED = 0.5, 1.0, 0.7
 """The opacity of filled predictions, of those drawn as outlines, and of labels, until the person changes it."""
 _AWAITING = (2, 2, 2)  # voxels of layers that wait for a case
+_SOON_READ = 1.5  # s within which most cases are read
 _NEXT_FRAME = 60  # ms
 _UNDO, _REDO = ("Control-Z",), ("Control-Shift-Z", "Control-Y")
 
