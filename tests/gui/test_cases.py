@@ -22,6 +22,7 @@ from napari_dinoaugseg.session.labels import BACKGROUND
 from tests.blobs import AFFINE, image_voxels
 from tests.case.videos import write_video
 from tests.gui.conftest import settle, train, wait_idle
+from tests.gui.test_orientation import EXPECTED, letters
 
 
 def test_opening_the_panel_loads_no_pytorch(blob_files):
@@ -87,6 +88,7 @@ def test_a_slice_is_in_view_while_saved_sessions_are_looked_for_and_stays(contro
     image = viewer.layers[0]
     assert controller.session is None
     assert (viewer.dims.point[0], viewer.dims.current_step[0]) == (8 * 4, 8)  # mm and number of the middle one
+    qtbot.waitUntil(lambda: letters(viewer) == EXPECTED["axial"], timeout=60_000)
     camera = camera_of(viewer).model_dump(exclude={"mouse_pan"})
     shown = np.array(image._slice.image.raw)
     viewer.dims.set_point(0, 5 * 4)  # the person goes on at once

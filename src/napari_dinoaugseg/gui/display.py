@@ -411,7 +411,7 @@ class Orientation:
     """
 
     def __init__(self, layers: Shown, *, with_letters: bool = True) -> None:
-        self._has_letters = with_letters  # else they come with the case that it is passed to
+        self._has_letters = with_letters  # else they come with :meth:`show_letters`, or the case that it is passed to
         self._before: tuple[str, str, str] | None = None  # the person's orientation; None while inactive
         self._turning = False
         self._serve(layers)
@@ -483,6 +483,11 @@ class Orientation:
         if not self._turning:
             self._before = _words(camera_of(self._layers.viewer).orientation)
             self._show_letters()
+
+    def show_letters(self) -> None:
+        """Show the letters, if they were left out so far."""
+        self._has_letters = True
+        self._show_letters()
 
     # --- turning ----------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,7 @@ class LayersAhead:
         self.image: Image | None = None
         self._read: tuple[Case, str] | None = None  # a case and its window, to be shown
         self._orientation: Orientation | None = None  # while a case is in view
+        self._has_letters = False  # napari takes long to make them
         self._libraries = prepare_layers()
         self._is_drawn = True  # what was made last
         self._others_from = time.monotonic() + _SOON_READ
@@ -115,6 +116,7 @@ class LayersAhead:
             lambda: self._make_labels("prediction", FILLED),
             lambda: self._make_labels("manual", PAINTED),
             *letters_ahead(viewer),
+            self._show_letters,
             self._show_bar,
             self._hide_bar,
             ready.set,
@@ -158,7 +160,7 @@ class LayersAhead:
                 image.contrast_limits = limits
             axis = AXIS[case.plane]
             dims.order = axis_order(axis)
-            self._orientation = Orientation(self, with_letters=False)
+            self._orientation = Orientation(self, with_letters=self._has_letters)
             self._orientation.begin()
             dims.set_point(axis, case.n_slices // 2 * scale[axis])
             self.viewer.reset_view()
@@ -212,6 +214,11 @@ class LayersAhead:
             self._is_drawn = True
         if self._steps:
             self._timer.start(BREATH)
+
+    def _show_letters(self) -> None:
+        self._has_letters = True
+        if self._orientation is not None:
+            self._orientation.show_letters()
 
     def _show_bar(self) -> None:
         bar = scale_bar(self.viewer)
