@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari.layers import Image
 from psygnal import Signal
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.labels import Labels
     from napari_dinoaugseg.session.session import Session
 
-PATIENCE = 10.0  # s that a case which is read waits for its layers
+_PATIENCE = 10.0  # s that a case which is read waits for its layers
+
+T = TypeVar("T")
 
 
 class Cases:
@@ -199,18 +201,14 @@ class Cases:
         keep_labels: bool = False,
     ) -> None:
         """Open a case and look for its saved sessions; both read all pixels. Between the two it is shown, if alone."""
-        chosen, ready = self.controller.setup.settings.window, threading.Event()
+        chosen = self.controller.setup.settings.window
 
-        def work() -> tuple[Case, Looked]:
+        def read() -> tuple[Case, Looked]:
             case = opened()
             window = opening_window(case, chosen)
             choose_window(case, window)  # the case remembers its intensities: the interface need not compute them
-            if background:
-                self.show_ahead(case, window)
-            looked = look_for_sessions(case)
-            if background:
-                ready.wait(PATIENCE)
-            return case, looked
+            self.show_ahead(case, window)
+            return case, look_for_sessions(case)
 
         def done(found: tuple[Case, Looked]) -> None:
             if keep_labels:
@@ -220,15 +218,30 @@ class Cases:
             then(found[0])
 
         if background:
-            self.controller.jobs.run(f"Opening {name}", work, done, failed)
-            self.make_layers_ahead(name, ready)
+            self.run_opening(name, read, done, failed)
         else:
             self.controller.saving.secure()  # so that, if it is the same case, this session can be resumed
-            self.controller.guarded(lambda: done(work()))
+            self.controller.guarded(lambda: done(read()))
 
-    def make_layers_ahead(self, name: str, ready: threading.Event) -> None:
-        """Make the layers of the first case while the job that was just begun reads it, and then waits for `ready`."""
-        controller = self.controller
+    def run_opening(
+        self, name: str, read: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None] | None
+    ) -> None:
+        """Read a case in the background. The layers of the first one are made meanwhile, and waited for.
+
+        Args:
+            name: of the case.
+            read: called in the thread of the job; may show the case with :meth:`show_ahead`.
+            done: as for `Jobs.run`.
+            failed: likewise.
+        """
+        controller, ready = self.controller, threading.Event()
+
+        def work() -> T:
+            found = read()
+            ready.wait(_PATIENCE)
+            return found
+
+        controller.jobs.run(f"Opening {name}", work, done, failed)
         is_first = controller.session is None and not controller.viewer.layers
         if controller.jobs.busy and is_first and self._ahead is None:
             self._ahead = LayersAhead(controller.viewer, name, ready)

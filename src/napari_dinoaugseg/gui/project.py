@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from napari_dinoaugseg.case.intensity import opening_window
 from napari_dinoaugseg.cluster import compute_for
 from napari_dinoaugseg.errors import CaseError, DinoAugSegError, LongVideoError, ProjectError, SeveralVolumesError
 from napari_dinoaugseg.gui.ahead import Ahead, Task
-from napari_dinoaugseg.gui.cases import PATIENCE
 from napari_dinoaugseg.gui.core import Change, guarded
 from napari_dinoaugseg.gui.saving import Loaded, sessions_root, show_view, when
 from napari_dinoaugseg.gui.thumbnails import Thumbnail, keep_thumbnail, read_thumbnail, thumbnail_of
@@ -555,14 +553,7 @@ class ProjectWork(QObject):
                 self.controller.touch(Change.PROJECT)
             self.controller.show_error(error)
 
-        def load() -> Loaded:
-            loaded = self._load(project, case, is_new=is_new)
-            ready.wait(PATIENCE)
-            return loaded
-
-        ready = threading.Event()
-        jobs.run(f"Opening {case.name}", load, done, failed)
-        self.controller.cases.make_layers_ahead(case.name, ready)
+        self.controller.cases.run_opening(case.name, lambda: self._load(project, case, is_new=is_new), done, failed)
 
     def _load(self, project: Project, case: ProjectCase, *, is_new: bool) -> Loaded:
         """Read a case with its labels, in another thread; the first one chooses the window of a new project."""
