@@ -331,7 +331,11 @@ class Painting:
     def _compare_all(self) -> None:
         stop(self._timer)
         if self.layer is not None:
-            self._todo = dict.fromkeys(range(self._case.n_slices))
+            # Other slices were empty and are. One pass in the order of memory: sagittal slices one by one, whose pixels
+            # lie far apart, take 25 times as long.
+            painted = np.flatnonzero(np.bitwise_or.reduce(self._slices(), axis=(1, 2)))
+            self._todo = dict.fromkeys(sorted({*painted.tolist(), *self._shown}))
+            self._touched.clear()
             self._compare(None)
 
     def _compare_some(self) -> None:
