@@ -82,6 +82,7 @@ class Painting:
         self._array: NDArray[np.uint16] | None = None  # the layer's array as last followed
         self._shown: dict[int, labels.Labels] = {}  # the slices as last compared; others are 0
         self._todo: dict[int, None] = {}  # slices to compare
+        self._has_others = False  # whether the other slices are to be compared after them
         self._touched: dict[int, None] = {}  # slices in view at an event, compared first
         self._news: dict[int, None] = {}  # slices that were read but not yet reported by `taken`
         self._new_classes = self._new_across = False
@@ -118,7 +119,7 @@ class Painting:
         stop(self._timer)
         layer, self.layer, self._array = self.layer, None, None
         self._shown.clear()
-        self._todo.clear()
+        self._todo, self._has_others = {}, False
         self._announced.clear()
         self._drawing = self._reading_on = self._across = False
         if layer is None:
@@ -324,40 +325,41 @@ class Painting:
         if not self._timer.isActive():
             self._since = now
         self._touched[self._layers.current_slice] = None
-        self._todo = dict.fromkeys([*self._touched, *range(self._case.n_slices)])
+        self._todo, self._has_others = dict(self._touched), True
         left = _LATEST - 1000 * (now - self._since)
         self._timer.start(int(max(0, min(_SETTLE, left))))
 
     def _compare_all(self) -> None:
         stop(self._timer)
         if self.layer is not None:
-            # Other slices were empty and are. One pass in the order of memory: sagittal slices one by one, whose pixels
-            # lie far apart, take 25 times as long.
-            painted = np.flatnonzero(np.bitwise_or.reduce(self._slices(), axis=(1, 2)))
-            self._todo = dict.fromkeys(sorted({*painted.tolist(), *self._shown}))
             self._touched.clear()
+            self._todo, self._has_others = {}, True
             self._compare(None)
 
     def _compare_some(self) -> None:
         self._compare(time.monotonic() + _SHARE)
-        if self._todo:
+        if self._todo or self._has_others:
             self._timer.start(1)
 
     def _compare(self, until: float | None) -> None:
         """Compare slices until a time, or all of them, and read those that changed."""
         if self.layer is None:
-            self._todo.clear()
+            self._todo, self._has_others = {}, False
             return
         self._take_announced()
         found = []
-        while self._todo and (until is None or time.monotonic() < until):
+        while until is None or time.monotonic() < until:
+            if not self._todo and self._has_others:
+                self._todo, self._has_others = self._with_paint(), False
+            if not self._todo:
+                break
             index = next(iter(self._todo))
             del self._todo[index]
             self._touched.pop(index, None)
             if not self._is_known(index):
                 found.append(index)
         self._take(found, across=self._draws_across)
-        if self._todo:
+        if self._todo or self._has_others:
             return
         self._reading_on = self._drawing
         news, self._news = list(self._news), {}
@@ -369,6 +371,14 @@ class Painting:
             self.taken.emit(news)
         if across:
             self.went_across.emit()
+
+    def _with_paint(self) -> dict[int, None]:
+        """The slices with paint, or with some when last compared; the others cannot have changed.
+
+        In one pass in the order of the memory: one by one, sagittal slices take 25 times as long.
+        """
+        painted = np.flatnonzero(np.bitwise_or.reduce(self._slices(), axis=(1, 2)))
+        return dict.fromkeys(sorted({*painted.tolist(), *self._shown}))
 
     def _is_known(self, index: int) -> bool:
         """Whether a slice of the layer is unchanged since it was last compared."""
