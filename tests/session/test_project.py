@@ -109,6 +109,21 @@ def test_a_further_slice_of_a_case_is_one_whose_mask_is_doubtful(project):
     assert "most uncertain" in found.reason
 
 
+def test_the_labels_of_the_open_case_count_before_they_are_saved(project):
+    for case in project.cases[1:]:
+        case.is_done = True
+    session, store, _ = project.session(project.cases[0])
+    session.take_labels({4: truth(4)}, project.cases[0].path)
+    for i in set(range(len(TRUTH))) - {4}:
+        session.labels.set_prediction(i, truth(8), 0.2 if i == 6 else 1.0)
+    (found,) = project.suggest(held=(project.cases[0], session))
+    (without,) = project.suggest()
+    store.close()
+    assert found.index == 6
+    assert "a case with few labels" in found.reason
+    assert "a case without labels" in without.reason
+
+
 def test_a_second_training_reads_no_image(project, tmp_path):
     for number in (1, 2):
         label(project, number, {i: truth(i) for i in LABELLED})

@@ -715,7 +715,9 @@ class ProjectWork(QObject):
         """The slice most worth labelling next over all cases; None if everything is done or labelled."""
         if self.current is None:
             return None
-        found = self.current.suggest(1, {case.number: self.status(case) for case in self.current.cases})
+        session = self.controller.session
+        held = None if self.case is None or session is None else (self.case, session)
+        found = self.current.suggest(1, {case.number: self.status(case) for case in self.current.cases}, held)
         return found[0] if found else None
 
     @guarded

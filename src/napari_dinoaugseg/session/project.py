@@ -48,14 +48,13 @@ from napari_dinoaugseg.errors import (
 )
 from napari_dinoaugseg.learning.events import Cancel, Event, Report, ignore
 from napari_dinoaugseg.learning.metrics import mean_of
-from napari_dinoaugseg.learning.query import CaseFacts, ProjectSuggestion, Suggestion, suggest, suggest_in_project
+from napari_dinoaugseg.learning.query import CaseFacts, ProjectSuggestion, Suggestion, suggest_in_project
 from napari_dinoaugseg.learning.settings import Settings, unknown_settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.compute import ComputeConfig, MakeCompute, Notify
 from napari_dinoaugseg.session.index import LAYERS, DamagedIndexError, Index, Round, Snapshot, model_name, read_index
 from napari_dinoaugseg.session.labels import LabelBook, LabelClass, from_plain, to_plain
 from napari_dinoaugseg.session.local import local_engine
-from napari_dinoaugseg.session.pixel_counts import PixelCounts
 from napari_dinoaugseg.session.session import LabelledCase, Recipe, Session
 from napari_dinoaugseg.session.store import SessionStore
 
@@ -966,26 +965,33 @@ class Project:
             store.close()
         return session, problems
 
-    def suggest(self, count: int = 1, statuses: Mapping[int, CaseStatus] | None = None) -> list[ProjectSuggestion]:
+    def suggest(
+        self,
+        count: int = 1,
+        statuses: Mapping[int, CaseStatus] | None = None,
+        held: tuple[ProjectCase, Session] | None = None,
+    ) -> list[ProjectSuggestion]:
         """The slices worth labelling next, in cases that are not done, best first; see `suggest_in_project`.
 
         Args:
             count: how many.
-            statuses: of the cases by number; None = as on disk.
+            statuses: of the cases by number; None = as they are now.
+            held: the case that is open and its session, whose labels may not be saved yet.
         """
-        known = statuses or {case.number: self.status(case) for case in self.cases}
         by_number = {case.number: case for case in self.cases}
-        books: dict[int, LabelBook] = {}
+        sessions = {} if held is None else {held[0].number: held[1]}
+        known = statuses or {
+            number: CaseStatus.of(sessions[number].labels) if number in sessions else self.status(case)
+            for number, case in by_number.items()
+        }
 
         def within(facts: CaseFacts, labelled: Collection[int]) -> Suggestion | None:
-            if facts.number not in books:
-                books[facts.number], _ = self.book(by_number[facts.number])
-            book = books[facts.number]
-            if not book.confidence:
-                return None
-            is_volume = by_number[facts.number].record.kind == "volume"
-            amounts = PixelCounts().foreground(book) if is_volume else None
-            return suggest(facts.n_slices, labelled, book.confidence, 1, amounts)[0]
+            if facts.number not in sessions:
+                case = by_number[facts.number]
+                sessions[facts.number] = self._new_session(self.recorded(case))
+                sessions[facts.number].labels, _ = self.book(case)
+            session = sessions[facts.number]
+            return session.suggest(1, labelled)[0] if session.labels.confidence else None
 
         facts = [
             CaseFacts(

@@ -504,14 +504,20 @@ class Session:
         known = labels != UNKNOWN
         return mean_dice(np.where(known, predicted, 0), np.where(known, labels, 0))
 
-    def suggest(self, count: int = 1) -> list[Suggestion]:
-        """The slices worth labelling next, best first."""
+    def suggest(self, count: int = 1, beside: Collection[int] = ()) -> list[Suggestion]:
+        """The slices worth labelling next, best first.
+
+        Args:
+            count: how many.
+            beside: slices that will be labelled before, and count as labelled.
+        """
         book, n_slices = self.labels, self.case.n_slices
+        labelled = {*book.labelled, *beside}
         if self.case.kind == "volume":
             amounts = self.pixel_counts.foreground(book)
-            return suggest(n_slices, book.labelled, book.confidence, count, amounts)
+            return suggest(n_slices, labelled, book.confidence, count, amounts)
         descriptors = {} if self._engine is None else self._engine.descriptors
-        return suggest(n_slices, book.labelled, book.confidence, count, descriptors=descriptors)
+        return suggest(n_slices, labelled, book.confidence, count, descriptors=descriptors)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
