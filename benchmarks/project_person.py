@@ -7,12 +7,12 @@ The person of `benchmarks.simulated_person` works until the mask of every volume
 classes. Counted are the slices that the person touches, the brush strokes, and the trainings. The program is the
 product's own: its project, its sessions, its suggestions.
 
-`project` labels the slice that the project asks for, corrects the model's mask there, and trains on the labels of all
-volumes; then every volume that is not done is predicted. A volume with 0.90 is ticked as done: its masks stay as they
-are, and the project asks for slices of the others.
+`project` opens the volume that the project asks for, corrects the slices that are suggested in it, and trains on the
+labels of all volumes after each. A volume with 0.90 is ticked as done, and the others are predicted: those that have
+0.90 are ticked as well.
 
-`after_each_other` finishes one volume before the next is opened. The model of the volume before predicts it and is
-trained further with its labels, as a model file that is loaded. `alone` begins every volume without a model.
+`after_each_other` does the same in sessions: the model of the volume before predicts the next one, and is trained
+further with the labels of that one only, as a model file that is loaded. `alone` begins every volume without a model.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ from benchmarks.cases import SampleCases, engine_with
 from benchmarks.harness import Options, add_common_arguments, command_of, machine, main, names
 from benchmarks.methods.problem import raise_on_notice
 from benchmarks.samples import SETS, Sample, load_set
-from benchmarks.simulated_person import TARGETS, VolumeDice, Work, annotate, class_numbers, touch
+from benchmarks.simulated_person import TARGETS, VolumeDice, Work, annotate, class_numbers
 from benchmarks.tables import table
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.errors import SettingsError
 from napari_dinoaugseg.learning.fallback import choose_device
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
 from napari_dinoaugseg.session.compute import ComputeConfig
-from napari_dinoaugseg.session.labels import classes_of
 from napari_dinoaugseg.session.project import Project, ProjectCase
 from napari_dinoaugseg.session.session import Session
 
@@ -68,7 +67,7 @@ class Person:
     Attributes:
         preset: how the program learns.
         per_round: slices corrected before each training but the first.
-        max_slices: in the mean of the volumes; after that many the person gives up.
+        max_slices: of a volume; after that many the person goes on to the next one.
     """
 
     preset: str
@@ -115,7 +114,7 @@ class Effort:
 
 
 def work_in_project(project: Project, effort: Effort, cases: Sequence[ProjectCase], person: Person) -> None:
-    """Label what the project asks for until every case is done.
+    """Finish the case that the project asks for, then the next one, until every case is done.
 
     Args:
         project: without labels; its cases are not done.
@@ -125,26 +124,27 @@ def work_in_project(project: Project, effort: Effort, cases: Sequence[ProjectCas
     """
     work_of = {case.number: work for case, work in zip(cases, effort.works, strict=True)}
     case_of = {case.number: case for case in cases}
-    numbers = sorted({number for work in effort.works for number in work.dice.numbers})
-    most, count = person.max_slices * len(cases), 1
-    while effort.done < len(cases) and effort.slices < most:
-        for wanted in project.suggest(min(count, most - effort.slices)):
-            session, store, _ = project.session(case_of[wanted.case])
-            try:
-                if not session.labels.classes:
-                    session.labels.replace_classes(classes_of(numbers))
-                touch(work_of[wanted.case], session, wanted.index)
-                project.keep(case_of[wanted.case], session, store)
-            finally:
-                store.close()
-        for event in project.train():
-            raise_on_notice(event)
-        for case in (case for case in cases if not case.is_done):
-            work = work_of[case.number]
-            work.look(project.predict(case, report=raise_on_notice)[0])
-            case.is_done = work.is_done
-        effort.note()
-        count = person.per_round
+    while wanted := project.suggest():
+        case = case_of[wanted[0].case]
+        session, store, _ = project.session(case)
+        try:
+            annotate(
+                work_of[case.number],
+                session,
+                "suggested",
+                per_round=person.per_round,
+                max_slices=person.max_slices,
+                train=partial(project.train, case, session),
+                after_training=effort.note,
+            )
+            project.keep(case, session, store)
+        finally:
+            store.close()
+        case.is_done = True
+        for other in (other for other in cases if not other.is_done):
+            work = work_of[other.number]
+            work.look(project.predict(other, report=raise_on_notice)[0])
+            other.is_done = work.is_done
 
 
 def work_after_each_other(
@@ -261,10 +261,10 @@ def _progress(row: rows.Row) -> str:
 def summary(measured: Sequence[rows.Row]) -> str:
     """A table of rows: the effort, and the strokes as a share of those for one volume after the other."""
     own = [row for row in measured if row["benchmark"] == NAME]
-    others = {(row["set"], row["draw"], row["preset"]): row for row in own if row["method"] == METHODS[1]}
+    others = {_shared(row): row for row in own if row["method"] == METHODS[1]}
     lines = []
     for row in own:
-        other = others.get((row["set"], row["draw"], row["preset"]))
+        other = others.get(_shared(row))
         share = "–" if other is None else f"{100 * row['strokes'] / other['strokes']:.0f}"
         done = f"{row['done']} of {row['labels']}"
         counts = (row[name] for name in ("preset", "draw", "per_round", "slices", "strokes"))
@@ -275,6 +275,11 @@ def summary(measured: Sequence[rows.Row]) -> str:
     )
 
 
+def _shared(row: rows.Row) -> tuple[object, ...]:
+    """What rows that are compared have in common."""
+    return tuple(row[name] for name in ("set", "labels", "draw", "preset", "per_round"))
+
+
 def command(arguments: Sequence[str] | None = None) -> None:
     """Run with the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -283,7 +288,9 @@ def command(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", type=int, default=None, help="volumes of each set; default: 10, of acdc 8")
     parser.add_argument("--methods", type=names(METHODS), default=list(METHODS), help="default: all")
     parser.add_argument("--per-round", type=int, default=1, help="slices corrected before each training but the first")
-    parser.add_argument("--max-slices", type=int, default=20, help="of a volume in the mean, then the person gives up")
+    parser.add_argument(
+        "--max-slices", type=int, default=20, help="of a volume, then the person goes on to the next one"
+    )
     parser.add_argument("--preset", choices=list(PRESETS), default="balanced")
     parsed = parser.parse_args(arguments)
     given = (

@@ -30,7 +30,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -50,6 +50,7 @@ from benchmarks.person_scribble import scribble
 from benchmarks.samples import SETS, Sample, load_set
 from napari_dinoaugseg.case import Case
 from napari_dinoaugseg.errors import SettingsError
+from napari_dinoaugseg.learning.events import Event
 from napari_dinoaugseg.learning.fallback import choose_device
 from napari_dinoaugseg.learning.settings import PRESETS, Settings
 from napari_dinoaugseg.session.compute import ComputeConfig
@@ -214,6 +215,7 @@ def annotate(
     per_round: int,
     max_slices: int,
     seed: int = 0,
+    train: Callable[[], Iterable[Event]] | None = None,
     after_training: Callable[[], object] = lambda: None,
 ) -> None:
     """Paint a slice, train, correct the next slices, train, and so on. With a model, begin by correcting its masks.
@@ -225,6 +227,7 @@ def annotate(
         per_round: slices corrected before each training but the first.
         max_slices: after which the person gives up.
         seed: of the strategy.
+        train: the session on the labels so far; None = on its own.
         after_training: is called when the new masks are there.
     """
     random = np.random.default_rng(seed)
@@ -239,7 +242,7 @@ def annotate(
     while chosen:
         for index in chosen:
             touch(work, session, index)
-        work.note(_learn(work, session, chosen[0]))
+        work.note(_learn(work, session, chosen[0], train or session.train))
         after_training()
         left = min(per_round, max_slices - len(work.touched))
         chosen = [] if work.is_done or left < 1 else next_slices(session, left, strategy, random)
@@ -307,10 +310,10 @@ def hand_seconds(strokes: int, slices: int) -> float:
     return STROKE_SECONDS * strokes + STEP_SECONDS * slices
 
 
-def _learn(work: Work, session: Session, centre: int) -> dict[str, float]:
+def _learn(work: Work, session: Session, centre: int, train: Callable[[], Iterable[Event]]) -> dict[str, float]:
     """Train and predict as the program does, and score what it predicted; returns the seconds of each stage."""
     started = time.monotonic()
-    for event in session.train():
+    for event in train():
         raise_on_notice(event)
     for _ in session.predict(centre, report=raise_on_notice):
         pass

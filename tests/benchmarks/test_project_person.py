@@ -59,12 +59,15 @@ def mean_dice(masks: np.ndarray, sample: Sample) -> float:
     return float(np.mean([dice(masks == number, truth == number) for number in (1, 2)]))
 
 
-def test_the_person_labels_what_the_project_asks_for_and_it_is_saved(project: Project, effort: Effort) -> None:
-    work_in_project(project, effort, project.cases, Person("fast", per_round=2, max_slices=2))
-    assert [point["slices"] for point in effort.curve] == [1, 3, 4]  # no more than two slices of each in the mean
-    assert effort.trainings == len(project.trainings) == 3
-    assert [len(work.touched) for work in effort.works] == [2, 2]  # it asks for cases with the fewest labels
+def test_the_person_finishes_a_case_trains_on_all_labels_and_goes_on_to_the_next(
+    project: Project, effort: Effort
+) -> None:
+    work_in_project(project, effort, project.cases, Person("fast", per_round=1, max_slices=2))
+    assert [sorted(training.slices) for training in project.trainings] == [[1], [1], [1, 2], [1, 2]]
+    assert effort.trainings == 4
+    assert next(iter(effort.works[0].touched)) in holding(effort.works[0].sample)
     for case, work in zip(project.cases, effort.works, strict=True):
+        assert case.is_done  # or given up after two slices
         book, _ = project.book(case)
         assert book.labelled == sorted(work.touched)
         session, store, _ = project.session(case)
@@ -72,25 +75,22 @@ def test_the_person_labels_what_the_project_asks_for_and_it_is_saved(project: Pr
         store.close()
 
 
-def test_a_finished_case_keeps_its_masks_and_is_asked_for_no_more(
+def test_a_case_whose_masks_are_good_is_ticked_without_a_label(
     project: Project, effort: Effort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predicted: list[int] = []
     predict = Project.predict
 
     def oracle(self: Project, case: Any, **options: Any) -> tuple[Session, list[str]]:
         session, problems = predict(self, case, **options)
-        predicted.append(case.number)
-        for i in session.labels.open_slices if case.number == 1 else ():
-            session.labels.set_prediction(i, effort.works[0].sample.truth[i], 0.5)
+        for i in session.labels.open_slices:
+            session.labels.set_prediction(i, effort.works[case.number - 1].sample.truth[i], 0.5)
         return session, problems
 
     monkeypatch.setattr(Project, "predict", oracle)
-    work_in_project(project, effort, project.cases, Person("fast", per_round=1, max_slices=2))
-    assert [case.is_done for case in project.cases] == [True, effort.works[1].is_done]
-    assert predicted.count(1) == 1
-    assert len(effort.works[0].touched) <= 1
-    assert effort.curve[-1]["dice"][0] >= TARGET
+    work_in_project(project, effort, project.cases, Person("fast", per_round=1, max_slices=1))
+    assert [len(work.touched) for work in effort.works] == [1, 0]
+    assert project.cases[1].is_done
+    assert effort.works[1].mean_dice >= TARGET
 
 
 @pytest.mark.parametrize("keeps_model", [True, False])
