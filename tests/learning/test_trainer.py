@@ -1,4 +1,5 @@
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from napari_dinoaugseg.learning import predict as predicting
 from napari_dinoaugseg.learning import train as steps
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress, nearest_first
 from napari_dinoaugseg.learning.fallback import NoRoomError
-from napari_dinoaugseg.learning.features import FeatureStore
+from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.predict import predict
@@ -144,6 +145,25 @@ def test_a_warm_start_takes_fewer_steps_and_leaves_its_model_as_it_was(make_stor
     assert all(torch.equal(value, before[name]) for name, value in first.decoder.state_dict().items())
     left_out = truth[list(LEFT_OUT)]
     assert mean_dice(masks(store, second.decoder), left_out) > mean_dice(masks(store, first.decoder), left_out) - 0.03
+
+
+def test_what_a_continued_model_has_not_seen_is_shown_as_often_as_all_the_rest(
+    make_store, examples, quick, monkeypatch
+):
+    shown = Counter()
+    batch = GpuFeatureCache.batch
+
+    def counted(self, wanted):
+        shown.update(index for index, _ in wanted)
+        return batch(self, wanted)
+
+    monkeypatch.setattr(GpuFeatureCache, "batch", counted)
+    store, newest = make_store(), examples[0].index
+    _, first = run(fit(store, examples, quick, n_classes=3, newest=[newest]))
+    assert max(shown.values()) - min(shown.values()) <= 1  # all are new to a new model
+    shown.clear()
+    run(fit(store, examples, quick, n_classes=3, warm_start=first.decoder, newest=[newest]))
+    assert shown[newest] / shown.total() == pytest.approx(0.5, abs=0.05)
 
 
 def test_scribbles_are_enough(make_store, examples, truth, quick):

@@ -14,6 +14,7 @@ from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.errors import CaseError, OutputError, ProjectError, TrainingError
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.train import fit
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.project import MissingCaseError, Project
 from napari_dinoaugseg.session.session import Session
@@ -122,6 +123,25 @@ def test_the_labels_of_the_open_case_count_before_they_are_saved(project):
     assert found.index == 6
     assert "a case with few labels" in found.reason
     assert "a case without labels" in without.reason
+
+
+def test_a_further_training_dwells_on_the_slices_of_all_cases_that_its_model_has_not_seen(project, monkeypatch):
+    new: list[list[int]] = []
+
+    def recorded(*values, **options):
+        new.append(list(options["newest"]))
+        return fit(*values, **options)
+
+    monkeypatch.setattr("napari_dinoaugseg.session.engine.fit", recorded)
+    project.settings = SETTINGS.with_changes(steps=4)
+    for number, slices in ((1, (4,)), (2, (4, 8))):
+        label(project, number, {i: truth(i) for i in slices})
+    drain(project.train())
+    label(project, 2, {2: truth(2)})
+    label(project, 3, {4: truth(4)})
+    drain(project.train())
+    first, second = len(TRUTH), 2 * len(TRUTH)  # numbers of the first slices of the second and the third case
+    assert new == [[4, first + 4, first + 8], [first + 2, second + 4]]
 
 
 def test_a_second_training_reads_no_image(project, tmp_path):

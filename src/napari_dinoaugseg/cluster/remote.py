@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from importlib.metadata import version
@@ -293,10 +293,12 @@ class WorkerActor:
         return self._ready().checkpoint(classes, settings)
 
     @_answering
-    def train(self, labels: dict[int, Labels], classes: list[LabelClass], settings: Settings) -> None:
+    def train(
+        self, labels: dict[int, Labels], classes: list[LabelClass], settings: Settings, newest: Collection[int]
+    ) -> None:
         """Start to train; see `draw`."""
         cancel = Cancel()
-        self._work = _Work(self._ready().train(labels, classes, settings, cancel), cancel)
+        self._work = _Work(self._ready().train(labels, classes, settings, cancel, newest), cancel)
 
     @_answering
     def predict(self, order: list[int], labels: dict[int, Labels], settings: Settings) -> None:
@@ -421,14 +423,19 @@ class RemoteEngine:
     # --- computing -----------------------------------------------------------------------------------------------
 
     def train(
-        self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
+        self,
+        labels: dict[int, Labels],
+        classes: Sequence[LabelClass],
+        settings: Settings,
+        cancel: Cancel | None,
+        newest: Collection[int] = (),
     ) -> Generator[Event, None, TrainingResult]:
         """As in `Compute`."""
         yield from self._set_up(cancel)
         if self._from_scratch:
             self._ask("forget_decoder")
             self._from_scratch = False
-        self._ask("train", labels, _nameless(classes), settings)
+        self._ask("train", labels, _nameless(classes), settings, newest)
         result: TrainingResult = yield from self._draw(cancel)
         return result
 

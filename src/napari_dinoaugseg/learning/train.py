@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -74,6 +74,7 @@ def fit(
     n_classes: int,
     device: torch.device | None = None,
     warm_start: Decoder | None = None,
+    newest: Collection[int] = (),
     cancel: Cancel | None = None,
 ) -> Generator[Event, None, Trained]:
     """Train a decoder on labelled slices (paper, section 3; loss and optimiser from ``settings``).
@@ -90,6 +91,8 @@ def fit(
         n_classes: with the background, at least 2.
         device: default: that of the encoder.
         warm_start: continue a copy of this decoder, with the share ``warm_steps`` of the steps.
+        newest: numbers of the labelled slices that it has not learned from: they are shown as often as all others
+            together, as in `learning.live`. Unused without a decoder to continue.
         cancel: stops the training, from any thread.
 
     Raises:
@@ -108,7 +111,7 @@ def fit(
         size.device = usable(size.device)
         if store.input_size != size.input_size:
             store = store.resized(size.input_size)
-        return (yield from _Run(store, examples, settings, size, n_classes, warm_start, saved).events(cancel))
+        return (yield from _Run(store, examples, settings, size, n_classes, warm_start, newest, saved).events(cancel))
 
     def use_cpu() -> None:
         if usable(size.device) != size.device:
@@ -165,6 +168,7 @@ class _Run:
         size: _Size,
         n_classes: int,
         warm_start: Decoder | None,
+        newest: Collection[int],
         saved: list[TrainingState],
     ) -> None:
         self.store, self.examples, self.settings, self.size = store, examples, settings, size
@@ -174,6 +178,9 @@ class _Run:
         self.views = views_for(settings.views, settings.seed, symmetry_of(store.case.kind, images, n_classes))
         self.n_classes = n_classes
         self.steps = settings.planned_steps(n_classes, len(examples), warm=warm_start is not None)
+        new = [n for n, example in enumerate(examples) if example.index in newest and warm_start is not None]
+        repeats = round(len(examples) / len(new)) - 2 if new else 0
+        self.round = [*range(len(examples)), *new * repeats]  # what each round shows, by place among the examples
         self.saved = saved
         # At another input size all steps are repeated, from the saved weights.
         self.done = saved[0].steps if saved and saved[0].input_size == size.input_size else 0
@@ -254,11 +261,11 @@ class _Run:
         return index, view.number if view else 0
 
     def _batches(self) -> Iterator[list[TrainingView]]:
-        """Batches of slices in random order, all equally often, each time in a random view."""
+        """Batches of slices in random order, round after round, each time in a random view."""
         queue: list[int] = []
         for _ in range(self.done, self.steps):
             while len(queue) < self.size.batch_size:
-                queue += self.choose.permutation(len(self.examples)).tolist()
+                queue += self.choose.permutation(self.round).tolist()
             chosen, queue = queue[: self.size.batch_size], queue[self.size.batch_size :]
             views = self.choose.integers(len(self.views), size=len(chosen))
             yield [(self.examples[n].index, self.views[v]) for n, v in zip(chosen, views, strict=True)]

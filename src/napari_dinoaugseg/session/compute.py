@@ -7,7 +7,7 @@ a worker of a scheduler; command and panel pass one of the two to the session.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -177,9 +177,17 @@ class Compute(Protocol):
         """What the slices show that were encoded so far; see `FeatureStore`."""
 
     def train(
-        self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
+        self,
+        labels: dict[int, Labels],
+        classes: Sequence[LabelClass],
+        settings: Settings,
+        cancel: Cancel | None,
+        newest: Collection[int] = (),
     ) -> Generator[Event, None, TrainingResult]:
-        """Train on labelled slices; continues the present decoder if it has the same classes."""
+        """Train on labelled slices; continues the present decoder if it has the same classes.
+
+        ``newest``: the slices that it has not learned from, and that are shown as often as all others together.
+        """
 
     def predict(
         self,

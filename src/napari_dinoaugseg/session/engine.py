@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -121,9 +121,14 @@ class Engine:
         return self.store.descriptors
 
     def train(
-        self, labels: dict[int, Labels], classes: Sequence[LabelClass], settings: Settings, cancel: Cancel | None
+        self,
+        labels: dict[int, Labels],
+        classes: Sequence[LabelClass],
+        settings: Settings,
+        cancel: Cancel | None,
+        newest: Collection[int] = (),
     ) -> Generator[Event, None, TrainingResult]:
-        """Train on labelled slices; continues the present decoder if it has the same classes."""
+        """Train on labelled slices, as in `Compute`."""
         numbers = [entry.number for entry in classes]
         warm = self.decoder if self.numbers == numbers else None
         examples = [self._example(index, values, numbers) for index, values in sorted(labels.items())]
@@ -135,6 +140,7 @@ class Engine:
             n_classes=len(numbers) + 1,
             device=self.device,
             warm_start=warm,
+            newest=newest,
             cancel=cancel,
         )
         self.decoder, self.numbers, self._device = trained.decoder, numbers, trained.device

@@ -875,13 +875,14 @@ class Project:
         book = session.labels
         own = LabelledCase(self.recorded(case), {i: book.truth(i) for i in book.labelled}, book.classes)
         used = {case.number: own} if own.labels else {}
+        learned = self.trainings[-1].slices if self.trainings else {}
 
         def others() -> list[LabelledCase]:
             found = self.labelled(but=case)
             used.update(found)
-            return list(found.values())
+            return [replace(entry, learned=learned.get(number, ())) for number, entry in found.items()]
 
-        return self._train(session, session.train(cancel, others), used)
+        return self._train(session, session.train(cancel, others, learned.get(case.number, ())), used)
 
     def _train(
         self, session: Session, training: Generator[Event, None, Round], used: Mapping[int, LabelledCase]

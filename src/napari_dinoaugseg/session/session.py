@@ -93,11 +93,13 @@ class LabelledCase:
         slices: its pixels.
         labels: (H, W) class numbers or `UNKNOWN`, by slice.
         classes: of the labels.
+        learned: the slices that the model to be continued has learned from.
     """
 
     slices: Slices
     labels: Mapping[int, Labels]
     classes: Sequence[LabelClass]
+    learned: Collection[int] = ()
 
 
 ReadOthers = Callable[[], Sequence[LabelledCase]]
@@ -301,7 +303,10 @@ class Session:
         return self._model is not None
 
     def train(
-        self, cancel: Cancel | None = None, others: Sequence[LabelledCase] | ReadOthers = ()
+        self,
+        cancel: Cancel | None = None,
+        others: Sequence[LabelledCase] | ReadOthers = (),
+        learned: Collection[int] = (),
     ) -> Generator[Event, None, Round]:
         """Train on the labelled slices; continues the trained model if :meth:`changes_since_training` is empty.
 
@@ -311,7 +316,9 @@ class Session:
         Args:
             cancel: stops the training, and keeps the decoder trained so far.
             others: labelled slices of other cases, or a function that reads them when the generator runs. Every slice
-                counts alike, whatever its case.
+                counts alike, whatever its case; but where a model is continued, those that it has not learned from
+                count as much as all others together.
+            learned: slices of this case that the model to be continued has learned from; unused without ``others``.
 
         Yields events; returns the round.
 
@@ -321,15 +328,17 @@ class Session:
                 is lost (while the generator runs).
         """
         own, classes, recipe, agreement = self._truths(), self.labels.classes, self._next_recipe, self.agreement()
+        learned = tuple(learned)
         if callable(others):
-            return self._train_with(own, others, classes, recipe, agreement, cancel)
+            return self._train_with(own, others, learned, classes, recipe, agreement, cancel)
         _require_classes([*own.values(), *_labels_of(others)])
-        return self._train(own, others, _joined_classes(classes, others), recipe, agreement, cancel)
+        return self._train(own, others, learned, _joined_classes(classes, others), recipe, agreement, cancel)
 
     def _train_with(
         self,
         own: dict[int, Labels],
         read: ReadOthers,
+        learned: Collection[int],
         classes: Sequence[LabelClass],
         recipe: Recipe,
         agreement: float | None,
@@ -337,12 +346,14 @@ class Session:
     ) -> Generator[Event, None, Round]:
         others = read()
         _require_classes([*own.values(), *_labels_of(others)])
-        return (yield from self._train(own, others, _joined_classes(classes, others), recipe, agreement, cancel))
+        joined = _joined_classes(classes, others)
+        return (yield from self._train(own, others, learned, joined, recipe, agreement, cancel))
 
     def _train(
         self,
         own: dict[int, Labels],
         others: Sequence[LabelledCase],
+        learned: Collection[int],
         classes: list[LabelClass],
         recipe: Recipe,
         agreement: float | None,
@@ -354,7 +365,8 @@ class Session:
                 engine.forget_decoder()
             before = engine.encode_seconds
             with self._losing_workers():
-                trained = yield from engine.train(self._joined(own, others), classes, settings, cancel)
+                labels, newest = self._joined(own, others), self._newest(own, others, learned) if others else []
+                trained = yield from engine.train(labels, classes, settings, cancel, newest)
                 model = engine.checkpoint(classes, settings)
         self._model, self._model_recipe, self._unusable = model, recipe, None
         self.seconds = {"encode": engine.encode_seconds - before, "train": trained.seconds, "predict": 0.0}
@@ -401,6 +413,14 @@ class Session:
             labels |= {start + index: values for index, values in other.labels.items()}
             start += other.slices.n_slices
         return labels
+
+    def _newest(self, own: Collection[int], others: Sequence[LabelledCase], learned: Collection[int]) -> list[int]:
+        """The labelled slices that the model has not learned from, by their numbers in the joined cases."""
+        found, start = sorted(set(own) - set(learned)), self.case.n_slices
+        for other in others:
+            found += [start + index for index in sorted(set(other.labels) - set(other.learned))]
+            start += other.slices.n_slices
+        return found
 
     def predict(
         self, centre: int = 0, *, report: Report = ignore, cancel: Cancel | None = None
