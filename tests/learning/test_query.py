@@ -1,10 +1,11 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_dinoaugseg.learning.query import CaseFacts, suggest, suggest_in_project
+from napari_dinoaugseg.learning.query import CaseFacts, Suggestion, suggest, suggest_in_project
 
 
 def test_without_predictions_the_middle_comes_first_then_the_largest_gap():
@@ -154,6 +155,20 @@ def test_a_project_begins_with_a_slice_that_holds_structures():
 def test_among_cases_with_as_few_labels_the_least_sure_one_comes_next():
     cases = [CaseFacts(1, 9, (4,), 0.2), CaseFacts(2, 9, (), 0.9), CaseFacts(3, 9, (), 0.6), CaseFacts(4, 9, (), 0.7)]
     assert [entry.case for entry in suggest_in_project(cases, 4)] == [3, 4, 2, 1]
+
+
+def test_a_case_to_be_finished_goes_on_by_its_masks_until_it_is_done():
+    begun, other, unsure = CaseFacts(1, 9, (4, 7), 0.9), CaseFacts(2, 9, (3,), 0.5), CaseFacts(3, 9, (), 0.6)
+
+    def asked(*cases, first):
+        (entry,) = suggest_in_project(cases, 1, lambda *_: Suggestion(2, "uncertain", 0.4, 1), first)
+        return entry.case, entry.index, entry.reason.split(", ")[0]
+
+    assert asked(begun, other, unsure, first=1) == (1, 2, "this case is not done")
+    assert asked(begun, other, unsure, first=3) == (3, 2, "this case is not done")
+    done = replace(begun, is_open=False)
+    assert asked(done, other, unsure, first=1)[0] == 3
+    assert asked(done, other, unsure, first=1)[2] == "a case without labels"
 
 
 def test_a_second_slice_of_a_case_keeps_away_from_its_first():

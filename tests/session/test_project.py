@@ -125,6 +125,19 @@ def test_the_labels_of_the_open_case_count_before_they_are_saved(project):
     assert "a case without labels" in without.reason
 
 
+def test_once_there_is_a_model_the_open_case_is_suggested_until_it_is_done(project, monkeypatch):
+    label(project, 1, {4: truth(4)})
+    session, store, _ = project.session(project.cases[0])
+    store.close()
+    held = project.cases[0], session
+    assert project.suggest(held=held)[0].case != 1  # first a slice in each case
+    monkeypatch.setattr(Project, "is_trained", True)
+    assert project.suggest(held=held)[0].case == 1
+    assert project.suggest()[0].case != 1
+    project.cases[0].is_done = True
+    assert project.suggest(held=held)[0].case != 1
+
+
 def test_a_further_training_dwells_on_the_slices_of_all_cases_that_its_model_has_not_seen(project, monkeypatch):
     new: list[list[int]] = []
 

@@ -235,7 +235,7 @@ Within = Callable[[CaseFacts, Collection[int]], Suggestion | None]
 
 
 def suggest_in_project(
-    cases: Sequence[CaseFacts], count: int = 1, within: Within = lambda *_: None
+    cases: Sequence[CaseFacts], count: int = 1, within: Within = lambda *_: None, first: int | None = None
 ) -> list[ProjectSuggestion]:
     """The ``count`` slices to label next over many cases, best first.
 
@@ -246,10 +246,13 @@ def suggest_in_project(
     middle of cases paints structures where there are none. A further slice of a case is the one that its masks need
     most.
 
+    A case that is to be finished comes first: a correction repairs most in its own case.
+
     Args:
         cases: all of the project; labelled slices of those that are not open count as well.
         count: how many to suggest.
         within: suggests a further slice of a case; without masks the position decides there as well.
+        first: number of the case to be finished; its masks decide from its first slice on.
     """
     labelled = {case.number: set(case.labelled) for case in cases}
     suggestions: list[ProjectSuggestion] = []
@@ -258,11 +261,15 @@ def suggest_in_project(
         if not open_cases:
             break
         # Cases without prediction come first: nothing is known of them.
-        case = min(open_cases, key=lambda c: (len(labelled[c.number]), -1.0 if c.confidence is None else c.confidence))
-        here = labelled[case.number]
-        found = within(case, here) if here else None
+        case = min(
+            open_cases,
+            key=lambda c: (c.number != first, len(labelled[c.number]), -1.0 if c.confidence is None else c.confidence),
+        )
+        here, is_first = labelled[case.number], case.number == first
+        found = within(case, here) if here or is_first else None
         index = _sparsest(case, cases, labelled) if found is None else found.index
-        suggestions.append(ProjectSuggestion(case.number, index, _why(case, here, found), case.confidence))
+        why = _why(case, here, found, is_first=is_first)
+        suggestions.append(ProjectSuggestion(case.number, index, why, case.confidence))
         here.add(index)
     return suggestions
 
@@ -288,8 +295,9 @@ def _position(index: int, n_slices: int) -> float:
     return index / (n_slices - 1) if n_slices > 1 else 0.5
 
 
-def _why(case: CaseFacts, labelled: Collection[int], found: Suggestion | None) -> str:
-    parts = ["a case with few labels" if labelled else "a case without labels"]
+def _why(case: CaseFacts, labelled: Collection[int], found: Suggestion | None, *, is_first: bool) -> str:
+    named = "a case with few labels" if labelled else "a case without labels"
+    parts = ["this case is not done" if is_first else named]
     if case.confidence is not None:
         parts.append(f"the model is {case.confidence:.0%} sure of it")
     if found is not None:

@@ -977,7 +977,8 @@ class Project:
         Args:
             count: how many.
             statuses: of the cases by number; None = as they are now.
-            held: the case that is open and its session, whose labels may not be saved yet.
+            held: the case that is open and its session, whose labels may not be saved yet. Once there is a model, it is
+                finished before another is suggested.
         """
         by_number = {case.number: case for case in self.cases}
         sessions = {} if held is None else {held[0].number: held[1]}
@@ -1005,7 +1006,8 @@ class Project:
             for case in by_number.values()
             if case.number in known  # another one may just have been added by another thread
         ]
-        return suggest_in_project(facts, count, within)
+        first = held[0].number if held is not None and self.is_trained else None
+        return suggest_in_project(facts, count, within, first)
 
 
 class MissingCaseError(CaseError):
