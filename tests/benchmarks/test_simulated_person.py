@@ -136,7 +136,7 @@ def test_the_person_begins_in_the_middle_and_corrects_slices_until_enough(work: 
 def test_a_right_prediction_is_touched_and_accepted_without_a_stroke(
     work: Work, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def oracle(work: Work, session: Session, centre: int) -> dict[str, float]:
+    def oracle(work: Work, session: Session, centre: int, *_: object) -> dict[str, float]:
         for index in session.labels.open_slices:
             session.labels.set_prediction(index, work.sample.truth[index], 0.5)
         return {}
@@ -152,7 +152,7 @@ def test_a_right_prediction_is_touched_and_accepted_without_a_stroke(
 
 
 def test_the_person_stops_at_the_highest_target(work: Work, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def perfect(work: Work, session: Session, centre: int) -> dict[str, float]:
+    def perfect(work: Work, session: Session, centre: int, *_: object) -> dict[str, float]:
         for index in session.labels.open_slices:
             work.dice.set(index, work.sample.truth[index])
         return {}
