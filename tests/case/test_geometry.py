@@ -37,28 +37,22 @@ def affine_of(
     return affine
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(
     shape=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6)),
     spacing=st.tuples(*[st.sampled_from((0.5, 0.79, 1.0, 3.3))] * 3),
-    codes=st.tuples(st.integers(0, 4), st.integers(0, 4)),
-    plane=st.sampled_from([None, *Plane]),
     suffix=st.sampled_from((".nii", ".nii.gz")),
     seed=st.integers(0, 1000),
 )
 def test_a_mask_has_the_geometry_of_its_image_in_all_48_orientations(
-    shape: tuple[int, int, int],
-    spacing: tuple[float, float, float],
-    codes: tuple[int, int],
-    plane: Plane | None,
-    suffix: str,
-    seed: int,
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], suffix: str, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
-        # Every example goes through all orientations, each with an obliquity of its own.
+        # Every example goes through all orientations, each with an obliquity, codes and a plane of its own.
         for permutation, signs in ORIENTATIONS:
             affine = affine_of(permutation, signs, ANGLES[rng.integers(len(ANGLES))], spacing)
+            codes, plane = rng.integers(0, 5, 2).tolist(), [None, *Plane][rng.integers(1 + len(Plane))]
             image = nib.Nifti1Image(numbers(shape, seed=seed), affine)
             image.set_sform(affine, code=codes[0])
             image.set_qform(affine, code=codes[1])
