@@ -33,7 +33,7 @@ LEFT, NONE, SHIFT = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, Q
 SHAPE = (24, 32, 40)  # of the display: z, y, x
 # Few for every day; `make faults` takes all 48 orders in which a file can store a volume, and opens 50 times.
 ORDERS = int(os.environ.get("DINOAUGSEG_PLANE_ORDERS", "3"))
-OPENINGS = int(os.environ.get("DINOAUGSEG_PLANE_OPENINGS", "12"))
+OPENINGS = int(os.environ.get("DINOAUGSEG_PLANE_OPENINGS", "8"))
 ROUND = {
     "Axial": {"left": "R", "right": "L", "top": "A", "bottom": "P"},
     "Coronal": {"left": "R", "right": "L", "top": "H", "bottom": "F"},
@@ -587,4 +587,4 @@ def test_openings_with_other_cases_meanwhile_leave_nothing_behind(alone, path, t
     memory, viewers, widgets = np.array(held).T
     assert viewers[5:].max() == viewers[5:].min() == 1
     assert widgets[5:].max() == widgets[5:].min()
-    assert memory[-1] < 1.05 * memory[9]
+    assert memory[-1] < 1.05 * memory[min(9, OPENINGS - 3)]
