@@ -35,10 +35,12 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the files that the documentation names, in which everything is run; presets learn little there."""
+    """A folder with the files that the documentation names, in which everything is run; little is learnt there."""
     write_samples(tmp_path)
     monkeypatch.chdir(tmp_path)
+    made = settings.Settings.__init__
     monkeypatch.setattr(settings, "PRESETS", dict.fromkeys(settings.PRESETS, QUICK))
+    monkeypatch.setattr(settings.Settings, "__init__", lambda self, **chosen: made(self, **{**QUICK, **chosen}))
     return tmp_path
 
 

@@ -19,7 +19,7 @@ SHAPE = (32, 40, 64)
 AFFINE = np.array([[-1.2, 0, 0, 20], [0, -1.1, 0, 30], [0, 0, 4.0, 5], [0, 0, 0, 1.0]])
 PAINTED = (20, 40, 60)
 QUICK = {"input_size": 64, "width": 16, "steps": 12, "views": 1, "batch_size": 2}
-"""What every preset changes here; what the presets are worth is measured elsewhere."""
+"""What every preset, and settings without one, change here; what the presets are worth is measured elsewhere."""
 
 
 def write_samples(folder: Path) -> None:
