@@ -44,7 +44,8 @@ def test_the_same_on_a_worker_whose_scheduler_is_killed_in_the_second_training(p
             assert not panel.train.here_button.isVisible()
 
         choose_scheduler(panel, running.address)
-        go_through(panel, qtbot, tmp_path, export, train_again)
+        # How good the masks are, the test above says at the size of the preset.
+        go_through(panel, qtbot, tmp_path, export, train_again, input_size=128, at_least=0.8)
     assert controller.session.device_name == "cpu"
 
 
@@ -58,12 +59,12 @@ def choose_scheduler(panel, address: str) -> None:
     settle()
 
 
-def go_through(panel, qtbot, tmp_path, export, train_again) -> None:
+def go_through(panel, qtbot, tmp_path, export, train_again, input_size=256, at_least=0.88) -> None:
     """Open the sample, paint, train, correct and accept, train again, export."""
     controller = panel.controller
     controller.setup.change(encoder="efficientnet-lite0")
     controller.setup.use_preset("fast")
-    controller.setup.change(steps=100, views=3)
+    controller.setup.change(steps=100, views=3, input_size=input_size)
     controller.setup.use_device("cpu")
     panel.case.sample_button.click()
     qtbot.waitUntil(lambda: controller.session is not None, timeout=60_000)
@@ -85,7 +86,7 @@ def go_through(panel, qtbot, tmp_path, export, train_again) -> None:
     book = controller.session.labels
     left = [i for i in range(140) if i not in LABELLED_SLICES]
     found = np.stack([book.result(i) for i in left])
-    assert all(dice(found == number, truth[left] == number) >= 0.88 for number in (1, 2))
+    assert all(dice(found == number, truth[left] == number) >= at_least for number in (1, 2))
 
     panel.label.suggested_button.click()
     settle()
