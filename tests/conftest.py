@@ -156,10 +156,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def shares_window(item: pytest.Item) -> bool:
-    """Whether a test is marked to share the window of the tests before it, and asks for no more than the case in it."""
+    """Whether a test is marked to share the window of the tests before it, and asks for no more than the case in it.
+
+    A test that closes it is marked with False.
+    """
     names = {*getattr(item, "fixturenames", ())}
     wanted = {"panel", "case"} <= names and "make_napari_viewer" not in names
-    return wanted and item.get_closest_marker("shared_window") is not None
+    marker = item.get_closest_marker("shared_window")
+    return wanted and marker is not None and marker.args != (False,)
 
 
 def _usual_seconds(item: pytest.Item) -> float:

@@ -59,6 +59,9 @@ class KeptWindow:
         qtbot.waitUntil(lambda: controller.setup.weights_found is not None, timeout=60_000)  # it looks for them once
         self._slots = {id(signal): len(signal) for signal in controller._signals()}
         open_case(controller)  # as for all later tests: the canvas has its size by now
+        self._open_case = open_case
+        self._point, self._brush = controller.viewer.dims.point, controller.layers.manual.brush_size
+        controller.guard.look()  # as it does when the view moves
         self.new = state_of(self.panel)
 
     def _make_viewer(self, request: pytest.FixtureRequest, qtbot: Any) -> Any:
@@ -78,16 +81,50 @@ class KeptWindow:
         self.panel.controller.saving.secure()
 
     def begin_again(self) -> None:
-        """Put back what opening a case does not: choices of the person, messages, and what a test listens to."""
+        """Open the case; put back what that does not: the person's choices, messages, what a test listens to."""
         panel, controller = self.panel, self.panel.controller
         for signal in controller._signals():
             del signal._slots[self._slots[id(signal)] :]
+        self._remove_others()
+        controller.smart.switch(False)
         controller.labels.scribbles = False
+        if controller.live.is_on:
+            controller.live.switch(False)
+        controller.project.ahead.stop()
         controller.setup.settings = self._settings
         panel.message.clear()
-        panel.train.head.doing.clear()
         panel._fade.stop()
         panel._noted = -1.0
+        self._forget_work()
+        self._open_case(controller)
+        controller.viewer.dims.point = self._point  # opening moves along the slices only
+        controller.layers.manual.brush_size = self._brush
+        controller.guard.look()
+
+    def _remove_others(self) -> None:
+        """Remove layers that are not of the case, and what was asked about images and saved labels."""
+        panel, controller = self.panel, self.panel.controller
+        own = () if controller.layers is None else controller.layers.own
+        for layer in [layer for layer in controller.viewer.layers if layer not in own]:
+            controller.viewer.layers.remove(layer)
+        controller.cases.decline_offer()
+        panel.offer.text.clear()
+        panel.resume.choice.clear()
+        panel.resume.text.clear()
+
+    def _forget_work(self) -> None:
+        """Put back what the Train section keeps, out of sight, of a training that has ended."""
+        controller, section, head = self.panel.controller, self.panel.train, self.panel.train.head
+        head.doing.clear()
+        head.bar.setRange(0, 100)
+        head.bar.resetFormat()
+        head.bar.reset()
+        head.pace.forget()
+        head._job, head._shown = None, 0.0
+        section._stage = None
+        section.curve._timer.stop()
+        section.curve.start(1)
+        controller.jobs.last_stage = None
 
     def close(self, *, failed: bool = False) -> None:
         """Close the window; napari's fixture says what is left of it, except after a test that failed."""
@@ -203,7 +240,7 @@ def _of_napari(viewer: Any) -> Iterator[tuple[str, str]]:
         for name, value in layer._get_state().items():
             if name == "colormap" and hasattr(value, "color_dict"):
                 yield f"{place}.colours", repr(sorted(map(repr, value.color_dict.items())))
-            elif name != "metadata":
+            elif name not in ("metadata", "iso_threshold"):  # that of a 3-D view which the program does not use
                 yield f"{place}.{name}", _short(value) if isinstance(value, np.ndarray) else repr(value)
         for name in (
             "mode",

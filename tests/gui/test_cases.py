@@ -24,6 +24,8 @@ from tests.case.videos import write_video
 from tests.gui.conftest import settle, train, wait_idle
 from tests.gui.test_orientation import EXPECTED, letters
 
+pytestmark = pytest.mark.shared_window
+
 
 def test_opening_the_panel_loads_no_pytorch(blob_files):
     import subprocess
@@ -318,6 +320,7 @@ def test_two_panels_of_a_viewer_are_one_and_closing_one_leaves_the_other(panel, 
     assert panel.advice.text().startswith("Only background")
 
 
+@pytest.mark.shared_window(False)
 def test_a_closed_panel_loses_nothing(panel, controller, case, qtbot):
     from napari_dinoaugseg.gui.panel import Panel
 

@@ -10,6 +10,8 @@ from tests.gui.test_whole_loop import choose_scheduler
 
 NOWHERE = "tcp://127.0.0.1:9"
 
+pytestmark = pytest.mark.shared_window
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):

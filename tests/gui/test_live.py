@@ -17,6 +17,8 @@ from tests.gui.test_painting import stroke
 
 PATIENT = 120_000
 
+pytestmark = pytest.mark.shared_window
+
 
 @pytest.fixture
 def live(panel, qtbot, controller, case):
@@ -169,6 +171,7 @@ def test_an_error_switches_it_off_and_says_so(live, panel, qtbot, truth, said, m
     assert live.session.labels.labelled == list(LABELLED)
 
 
+@pytest.mark.shared_window(False)
 def test_the_viewer_closes_while_it_learns(live, panel, qtbot, truth):
     paint(live, truth, LABELLED)
     qtbot.waitUntil(lambda: live.live.progress is not None, timeout=PATIENT)
@@ -246,6 +249,7 @@ def test_the_next_step_names_no_training_while_it_is_on(live, panel, qtbot, trut
     assert "press Train" in panel.advice.text()
 
 
+@pytest.mark.shared_window(False)
 def test_everything_a_person_does_meanwhile_is_safe(live, panel, qtbot, truth, failed, tmp_path, monkeypatch):
     """Strokes, keys and clicks while it learns: nothing fails, nothing painted changes, masks belong to the case."""
     monkeypatch.setattr("napari_dinoaugseg.gui.label_section.confirmed", lambda *_: True)

@@ -8,6 +8,7 @@ import shutil
 import nibabel as nib
 import nrrd
 import numpy as np
+import pytest
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
@@ -16,6 +17,8 @@ from napari_dinoaugseg.case.case import Segment
 from napari_dinoaugseg.gui.core import Change
 from tests.blobs import AFFINE, truth_voxels
 from tests.gui.conftest import paint, settle, wait_idle
+
+pytestmark = pytest.mark.shared_window
 
 
 def load(qtbot, panel, path, monkeypatch) -> None:

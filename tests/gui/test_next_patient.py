@@ -11,6 +11,8 @@ from tests.blobs import image_voxels
 from tests.gui.conftest import settle, train, wait_idle
 from tests.gui.test_painting import stroke
 
+pytestmark = pytest.mark.shared_window
+
 
 @pytest.fixture
 def other(tmp_path):

@@ -7,18 +7,9 @@ import contextlib
 import numpy as np
 import pytest
 
-from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.session.labels import BACKGROUND, UNDO_LIMIT, UNKNOWN, Status
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
-
-
-@pytest.fixture
-def controller(make_napari_viewer):
-    """Without the panel, which these tests do not need."""
-    made = Controller.of(make_napari_viewer())
-    yield made
-    made.dispose()
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 @pytest.fixture
@@ -267,11 +258,11 @@ def test_more_steps_than_are_kept(controller, layers, book):
     for number in range(UNDO_LIMIT + 5):
         put(layers, number % 16, slice(number // 16, number // 16 + 1), 1)
         after.append(layers.manual.data.copy())
-    for _ in range(2 * UNDO_LIMIT):
+    for _ in range(UNDO_LIMIT + 5):
         layers.undo()
     assert np.array_equal(layers.manual.data, after[-1 - UNDO_LIMIT])
     assert book.labelled == [index for index in range(16) if after[-1 - UNDO_LIMIT][index].any()]
-    for _ in range(2 * UNDO_LIMIT):
+    for _ in range(UNDO_LIMIT + 5):
         layers.redo()
     assert np.array_equal(layers.manual.data, after[-1])
 

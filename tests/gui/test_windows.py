@@ -15,6 +15,8 @@ from tests.gui.test_work import until_stage
 
 SOFT_TISSUE = [-160, 240]
 
+pytestmark = pytest.mark.shared_window
+
 
 def choose(combo, text: str) -> None:
     """Choose from a list with the keyboard, as a person may; each item on the way is chosen as well."""

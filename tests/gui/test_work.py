@@ -10,6 +10,8 @@ from napari_dinoaugseg.learning.events import Progress
 from napari_dinoaugseg.session.labels import Status
 from tests.gui.conftest import LABELLED, dice, paint, settle, train, wait_idle
 
+pytestmark = pytest.mark.shared_window
+
 
 def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(
     labelled, truth, qtbot, panel, said, monkeypatch
