@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -223,3 +224,17 @@ def test_no_mask_is_shown_before_it_finds_its_own_label(learner, examples, monke
         found = list(learner.burst(0.05))
     assert learner.steps >= 24
     assert found[0].index == LEFT_OUT[0]
+
+
+def test_masks_come_while_labels_change_all_the_time(learner, examples, monkeypatch):
+    """Somebody who paints without a pause sees the masks of the first cycle, too."""
+    monkeypatch.setattr("napari_dinoaugseg.learning.live._FOUND", 1.1)
+    learner.focus(LEFT_OUT)
+    found = []
+    for stroke in range(40):
+        target = examples[0].target.copy()
+        target[0, : stroke + 1] = 1
+        learner.update([replace(examples[0], target=target)])
+        found += learner.burst(0)
+    assert learner.steps == 40
+    assert len(found) >= 16

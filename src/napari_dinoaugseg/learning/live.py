@@ -222,11 +222,14 @@ class Learner:
             self._step = None
         self._seconds, self.loss, self._changed = 0.0, None, self.steps
         numbers = {int(number) for index in changed for number in np.unique(known[index].target)}
-        if not numbers <= self._numbers:  # a class that it has never seen takes as long as the first
+        has_unseen = not numbers <= self._numbers
+        if has_unseen:  # a class that it has never seen takes as long as the first
             self._numbers |= numbers
             self._is_new, self._finds = True, False
         self._left = self._granted = self._settings.planned_steps(self._n_classes, len(known), warm=not self._is_new)
-        self._begin_cycle(_FIRST)
+        # A first cycle goes on, or somebody who paints without a pause would never see its masks.
+        if has_unseen or not self._is_new:
+            self._begin_cycle(_FIRST)
 
     def focus(self, order: Sequence[int]) -> None:
         """Predict these slices, the first ones most urgently; those that are not named are not predicted."""
