@@ -63,6 +63,7 @@ def test_the_first_case_shows_in_layers_that_were_made_while_it_was_read(
     settle()
     assert controller.cases.offer is None
     assert not panel.start.layer_button.isVisible()
+    assert not panel.head.name.text()  # "No case is open" would be untrue once its first slice is in view
     held_back.set()
     wait_idle(qtbot, controller)
     layers = controller.layers

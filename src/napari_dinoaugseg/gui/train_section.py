@@ -219,11 +219,12 @@ class Head(QWidget):
         self.stop_button.setEnabled(busy)
         place = self.controller.project.place
         if session is None:
-            self.name.setText("\n".join(["No case is open", *([place] if place else [])]))
+            state = "" if busy else "No case is open"  # while one is opened, its first slice may be in view
+            self.name.setText("\n".join(filter(None, [state, place])))
             return
         case, held = session.case, self.controller.project.held
         name = held[1].name if held is not None else case.name
-        self.name.setText("\n".join([f"{name} ({counted(case.n_slices, noun_of(case))})", *([place] if place else [])]))
+        self.name.setText("\n".join(filter(None, [f"{name} ({counted(case.n_slices, noun_of(case))})", place])))
         self.name.setToolTip(str(case.path))
 
     def _show_live(self) -> None:
