@@ -383,7 +383,7 @@ def test_a_worker_without_room_or_of_another_version_says_so(facts, monkeypatch)
 @pytest.mark.usefixtures("on_worker")
 def test_an_actor_that_is_asked_out_of_turn_answers_with_an_error(facts, quick):
     made = WorkerActor([facts], connection.version("napari-dinoaugseg"), 0)
-    assert "before it had started" in str(made.train({}, [], quick).error)
+    assert "before it had started" in str(made.train({}, [], quick, ()).error)
     assert "no work to continue" in str(made.draw(False).error)
 
 

@@ -65,6 +65,7 @@ def test_masks_appear_while_a_person_paints_and_nobody_pressed_train(live, panel
         assert np.array_equal(live.session.labels.manual(index), truth[index])
 
 
+@pytest.mark.shared_window(False)  # no run has loaded an encoder before
 def test_a_run_that_is_stopped_before_its_turn_leaves_the_engine_to_other_work(live, qtbot, truth):
     """It once put an engine without a model in the place of the one that Train had used: nothing was predicted."""
     with live.live._turn:  # as the run before has it, while it loads the encoder
