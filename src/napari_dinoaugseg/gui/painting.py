@@ -81,9 +81,8 @@ class Painting:
         self._read_only = read_only
         self._array: NDArray[np.uint16] | None = None  # the layer's array as last followed
         self._shown: dict[int, labels.Labels] = {}  # the slices as last compared; others are 0
-        self._todo: dict[int, None] = {}  # slices to compare
-        self._has_others = False  # whether the other slices are to be compared after them
         self._touched: dict[int, None] = {}  # slices in view at an event, compared first
+        self._others: dict[int, None] | None = {}  # slices to compare after them; None if they are still to be found
         self._news: dict[int, None] = {}  # slices that were read but not yet reported by `taken`
         self._new_classes = self._new_across = False
         self._announced: dict[int, bool] = {}  # slices of the last stroke; whether it went across
@@ -119,7 +118,7 @@ class Painting:
         stop(self._timer)
         layer, self.layer, self._array = self.layer, None, None
         self._shown.clear()
-        self._todo, self._has_others = {}, False
+        self._touched, self._others = {}, {}
         self._announced.clear()
         self._drawing = self._reading_on = self._across = False
         if layer is None:
@@ -325,41 +324,40 @@ class Painting:
         if not self._timer.isActive():
             self._since = now
         self._touched[self._layers.current_slice] = None
-        self._todo, self._has_others = dict(self._touched), True
+        self._others = None
         left = _LATEST - 1000 * (now - self._since)
         self._timer.start(int(max(0, min(_SETTLE, left))))
 
     def _compare_all(self) -> None:
         stop(self._timer)
         if self.layer is not None:
-            self._touched.clear()
-            self._todo, self._has_others = {}, True
+            self._touched, self._others = {}, None
             self._compare(None)
 
     def _compare_some(self) -> None:
         self._compare(time.monotonic() + _SHARE)
-        if self._todo or self._has_others:
+        if self._touched or self._others != {}:
             self._timer.start(1)
 
     def _compare(self, until: float | None) -> None:
         """Compare slices until a time, or all of them, and read those that changed."""
         if self.layer is None:
-            self._todo, self._has_others = {}, False
+            self._touched, self._others = {}, {}
             return
         self._take_announced()
         found = []
         while until is None or time.monotonic() < until:
-            if not self._todo and self._has_others:
-                self._todo, self._has_others = self._with_paint(), False
-            if not self._todo:
+            if not self._touched and self._others is None:
+                self._others = self._with_paint()
+            slices = self._touched or self._others
+            if not slices:
                 break
-            index = next(iter(self._todo))
-            del self._todo[index]
-            self._touched.pop(index, None)
+            index = next(iter(slices))
+            del slices[index]
             if not self._is_known(index):
                 found.append(index)
         self._take(found, across=self._draws_across)
-        if self._todo or self._has_others:
+        if self._touched or self._others != {}:
             return
         self._reading_on = self._drawing
         news, self._news = list(self._news), {}
