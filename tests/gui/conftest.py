@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QPoint
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog
 
@@ -131,6 +134,19 @@ def settle() -> None:
     """Until the sections show what has just changed; they wait a moment for what else changes with it."""
     QTest.qWait(100)
     QApplication.processEvents()  # on a busy machine the wait may end before what is due has been handled
+
+
+def hover(widget, place: QPoint, seen: Callable[[], object]) -> None:
+    """Move the mouse over a place of a widget until it is seen: the window system takes its time on a busy machine.
+
+    Qt reports no move to where the mouse is already, hence the pixel beside it.
+    """
+    end = time.monotonic() + 20
+    while not seen():
+        assert time.monotonic() < end, f"nothing has seen the mouse at {place}"
+        QTest.mouseMove(widget, place + QPoint(1, 0))
+        QTest.mouseMove(widget, place)
+        QTest.qWait(20)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from napari.settings import get_settings
 from qtpy.QtCore import QPoint, Qt
 
 from napari_dinoaugseg.gui.canvas import canvas_widget
-from tests.gui.conftest import paint, settle, train
+from tests.gui.conftest import hover, paint, settle, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -47,8 +47,8 @@ def test_the_masks_end_at_the_cursor_while_the_key_is_held(controller, case, tru
     qtbot.mouseMove(canvas, QPoint(canvas.width() // 2, canvas.height() // 2))
     qtbot.keyPress(canvas, W)
     assert 0.45 < masked(controller).max() < 0.52
-    qtbot.mouseMove(canvas, QPoint(round(0.4 * canvas.width()), canvas.height() // 2))
-    qtbot.waitUntil(lambda: 0.35 < masked(controller).max() < 0.42, timeout=3000)
+    place = QPoint(round(0.4 * canvas.width()), canvas.height() // 2)
+    hover(canvas, place, lambda: 0.35 < masked(controller).max() < 0.42)
     qtbot.keyRelease(canvas, W)
     np.testing.assert_allclose(masked(controller), whole)
     np.testing.assert_array_equal(controller.layers.manual.data, data)
@@ -81,7 +81,7 @@ def test_the_prediction_flickers_between_two_rounds_and_the_book_stays(labelled,
     qtbot.keyClick(canvas, Q)  # a tap: it goes on
     overlay = controller.viewer.canvas.overlays["dinoaugseg_round"]
     for shown, text in ((first, "last round"), (second, "this round"), (first, "last round")):
-        qtbot.waitUntil(lambda text=text: overlay.text == text, timeout=3000)
+        qtbot.waitUntil(lambda text=text: overlay.text == text, timeout=10_000)
         np.testing.assert_array_equal(layer.data[6], shown)
         assert book.predicted(6) is second
     controller.view.go_to(7)

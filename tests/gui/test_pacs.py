@@ -94,11 +94,11 @@ def test_a_series_is_fetched_labelled_and_its_masks_are_read_back_from_the_pacs_
     for index in (1, 4):
         controller.view.go_to(index)
         stroke(qtbot, controller.viewer)
-        qtbot.waitUntil(lambda index=index: index in book.labelled, timeout=3000)
+        qtbot.waitUntil(lambda index=index: index in book.labelled, timeout=10_000)
     click(panel.head.train_button)
     wait_idle(qtbot, controller, 120_000)
     controller.view.go_to(3)
-    qtbot.waitUntil(panel.review.accept_button.isEnabled, timeout=3000)
+    qtbot.waitUntil(panel.review.accept_button.isEnabled, timeout=10_000)
     click(panel.review.accept_button)
     assert [book.status(index) for index in (1, 3, 4)] == [Status.MANUAL, Status.ACCEPTED, Status.MANUAL]
 

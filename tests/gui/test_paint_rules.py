@@ -52,7 +52,7 @@ class Hand:
 
     def move(self, place) -> None:
         """Move, until napari has seen it: of fast movements it leaves some out."""
-        point, end = self.at(*place), time.monotonic() + 2
+        point, end = self.at(*place), time.monotonic() + 10
         while True:
             QTest.mouseMove(self.native, point + QPoint(0, 1))
             QTest.mouseMove(self.native, point)

@@ -31,7 +31,7 @@ def stroke(qtbot, viewer, offsets=((-20, 0), (0, 0), (20, 0))) -> None:
 def test_a_stroke_of_the_mouse_paints_and_reaches_the_session(controller, case, qtbot):
     controller.view.go_to(8)
     stroke(qtbot, controller.viewer)
-    qtbot.waitUntil(lambda: controller.session.labels.labelled == [8], timeout=2000)
+    qtbot.waitUntil(lambda: controller.session.labels.labelled == [8], timeout=10_000)
     manual = controller.session.labels.manual(8)
     assert (manual == 1).sum() > 20
     assert np.array_equal(manual, controller.layers.manual.data[8])
@@ -44,7 +44,7 @@ def test_strokes_are_taken_over_soon_but_not_one_by_one(controller, case, qtbot)
     for column in (5, 15, 25):
         controller.layers.manual.paint((8, 10, column), 1)
     began = time.monotonic()
-    qtbot.waitUntil(lambda: bool(taken), timeout=2000)
+    qtbot.waitUntil(lambda: bool(taken), timeout=10_000)
     assert time.monotonic() - began < 0.6
     qtbot.wait(200)
     assert taken == [[8]]
@@ -72,11 +72,11 @@ def test_undo_and_redo_of_paint_reach_the_session(controller, case, qtbot):
     layer.paint((8, 20, 30), 1)
     controller.flush()
     layer.undo()
-    qtbot.waitUntil(lambda: np.array_equal(controller.session.labels.manual(8), first), timeout=2000)
+    qtbot.waitUntil(lambda: np.array_equal(controller.session.labels.manual(8), first), timeout=10_000)
     layer.undo()
-    qtbot.waitUntil(lambda: controller.session.labels.labelled == [], timeout=2000)
+    qtbot.waitUntil(lambda: controller.session.labels.labelled == [], timeout=10_000)
     layer.redo()
-    qtbot.waitUntil(lambda: np.array_equal(controller.session.labels.manual(8), first), timeout=2000)
+    qtbot.waitUntil(lambda: np.array_equal(controller.session.labels.manual(8), first), timeout=10_000)
 
 
 def test_undo_of_a_stroke_on_another_slice_than_the_one_in_view(controller, case, qtbot):
@@ -84,7 +84,7 @@ def test_undo_of_a_stroke_on_another_slice_than_the_one_in_view(controller, case
     controller.layers.manual.paint((4, 10, 10), 1)
     controller.view.go_to(12)
     controller.layers.manual.undo()
-    qtbot.waitUntil(lambda: controller.session.labels.labelled == [], timeout=2000)
+    qtbot.waitUntil(lambda: controller.session.labels.labelled == [], timeout=10_000)
 
 
 def test_the_undo_key_takes_back_strokes(controller, case, qtbot):
@@ -93,7 +93,7 @@ def test_the_undo_key_takes_back_strokes(controller, case, qtbot):
     controller.flush()
     native = controller.viewer.window._qt_viewer.canvas.native
     qtbot.keyClick(native, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
-    qtbot.waitUntil(lambda: controller.session.labels.labelled == [], timeout=2000)
+    qtbot.waitUntil(lambda: controller.session.labels.labelled == [], timeout=10_000)
     assert not controller.layers.manual.data.any()
 
 

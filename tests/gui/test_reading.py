@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QLabel, QLineEdit, QToolTip
 
 from napari_dinoaugseg.case import open_case
@@ -20,7 +19,7 @@ from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.keys import accept_and_go_on
 from napari_dinoaugseg.gui.reading import SLICE_LABEL, in_view, position_in_words
 from napari_dinoaugseg.gui.words import in_words, slice_name
-from tests.gui.conftest import settle
+from tests.gui.conftest import hover, settle
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
@@ -51,8 +50,7 @@ def test_a_slice_has_one_number_in_the_window(controller, case, panel, said, qtb
     assert "slice 6" in panel.review.state_text.text()
     strip = panel.label.strip
     panel.scroll_area.ensureWidgetVisible(strip)
-    QTest.mouseMove(strip, QPoint(round(5.5 / 16 * strip.width()), strip.height() // 2))
-    qtbot.waitUntil(lambda: bool(tips), timeout=2000)
+    hover(strip, QPoint(round(5.5 / 16 * strip.width()), strip.height() // 2), lambda: tips)
     assert tips[-1].startswith("slice 6: predicted")
     canvas = canvas_widget(controller.viewer)
     qtbot.mouseMove(canvas, QPoint(canvas.width() // 2, canvas.height() // 2))

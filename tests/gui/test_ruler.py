@@ -42,7 +42,7 @@ def mouse(controller, canvas, qtbot):
         qtbot.wait(20)
         before = controller.viewer.cursor.position
         qtbot.mouseMove(canvas, there)
-        qtbot.waitUntil(lambda: controller.viewer.cursor.position != before, timeout=2000)
+        qtbot.waitUntil(lambda: controller.viewer.cursor.position != before, timeout=10_000)
         return controller.reading.place_of(controller.viewer.cursor.position)[1:]
 
     def drag(start, end):
@@ -102,7 +102,7 @@ def test_distance_and_angle_with_the_mouse_paint_nothing(controller, case, panel
     assert manual.mode == "paint"
     assert controller.viewer.layers.selection.active is manual
     stroke(qtbot, controller.viewer)
-    qtbot.waitUntil(lambda: book.labelled == [8], timeout=2000)
+    qtbot.waitUntil(lambda: book.labelled == [8], timeout=10_000)
     assert len(controller.session.measures) == 2
     controller.layers.undo()
     assert book.labelled == []

@@ -373,4 +373,4 @@ def test_paint_beside_a_small_picture_says_nothing_of_it(controller, tmp_path):
 def test_what_was_written_into_the_array_at_once_after_opening_is_seen(controller, layers, book, qtbot):
     layers.manual.data[4, 3, 3] = 1
     layers.manual.refresh()
-    qtbot.waitUntil(lambda: book.labelled == [4], timeout=2000)
+    qtbot.waitUntil(lambda: book.labelled == [4], timeout=10_000)

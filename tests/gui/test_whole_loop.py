@@ -76,7 +76,7 @@ def go_through(panel, qtbot, tmp_path, export, train_again, input_size=256, at_l
 
     controller.view.go_to(LABELLED_SLICES[0])
     stroke(qtbot, controller.viewer)
-    qtbot.waitUntil(lambda: controller.session.labels.labelled == [LABELLED_SLICES[0]], timeout=3000)
+    qtbot.waitUntil(lambda: controller.session.labels.labelled == [LABELLED_SLICES[0]], timeout=10_000)
     paint(controller, truth, LABELLED_SLICES)
     assert controller.session.labels.labelled == list(LABELLED_SLICES)
 
@@ -96,7 +96,7 @@ def go_through(panel, qtbot, tmp_path, export, train_again, input_size=256, at_l
     paint(controller, truth, [suggested])
     accepted = next(i for i in range(80, 140) if book.status(i) is Status.PREDICTED)
     controller.view.go_to(accepted)
-    qtbot.waitUntil(panel.review.accept_button.isEnabled, timeout=3000)
+    qtbot.waitUntil(panel.review.accept_button.isEnabled, timeout=10_000)
     panel.review.accept_button.click()
     assert book.status(accepted) is Status.ACCEPTED
 

@@ -104,7 +104,7 @@ def test_painting_goes_on_after_a_drag(controller, case, drag, qtbot):
     controller.labels.select_class(1)
     drag(LEFT, CONTROL, 40, 0)
     stroke(qtbot, controller.viewer)
-    qtbot.waitUntil(lambda: controller.session.labels.labelled == [8], timeout=2000)
+    qtbot.waitUntil(lambda: controller.session.labels.labelled == [8], timeout=10_000)
     painted = controller.session.labels.manual(8)
     drag(MIDDLE, NONE, 30, 30)
     assert np.array_equal(controller.session.labels.manual(8), painted)
