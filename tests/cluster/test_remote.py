@@ -135,6 +135,8 @@ def test_a_worker_learns_live_and_follows_labels_that_change(labelled, scheduler
     finally:
         live.end()
     assert not session.is_trained
+    assert [entry["number"] for entry in live.learned.model.classes] == [1, 3]
+    assert live.learned.model.sequences == tuple(session.case.sequences)
 
 
 def test_a_second_training_there_goes_on_and_sends_nothing_again(labelled, scheduler, tmp_path):

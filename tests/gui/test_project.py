@@ -586,6 +586,21 @@ def test_training_learns_from_all_cases_and_the_next_case_shows_masks_at_once(th
     assert len(three.work.current.trainings) == 2
 
 
+def test_live_goes_on_in_the_next_case_from_what_it_learned(three, truth, panel, qtbot):
+    controller = three.controller
+    controller.setup.change(steps=40, views=1)
+    qtbot.mouseClick(panel.head.live_box, Qt.MouseButton.LeftButton, pos=QPoint(8, panel.head.live_box.height() // 2))
+    controller.labels.add_class(None)
+    paint(controller, np.where(truth == 1, truth, 0), (4, 8, 11))
+    qtbot.waitUntil(lambda: len(controller.session.labels.confidence) == 13, timeout=PATIENT)
+    three.key(Qt.Key.Key_N, SHIFT)
+    assert three.work.case.name == "image1"
+    qtbot.waitUntil(lambda: controller.live.progress is not None, timeout=PATIENT)
+    assert 0 < controller.live.progress.total < controller.setup.settings.steps
+    qtbot.waitUntil(lambda: bool(controller.session.labels.confidence), timeout=PATIENT)
+    controller.live.stop()
+
+
 def test_work_in_the_background_gives_way_and_a_loaded_model_is_for_all_cases(three, truth, panel, qtbot, tmp_path):
     controller, work = three.controller, three.work
     paint(controller, truth == 1, (4, 8))

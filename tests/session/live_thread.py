@@ -20,19 +20,22 @@ class Live:
     Attributes:
         found: predictions as they came.
         events: that were reported.
+        learned: its model, once it has ended; None before.
     """
 
     def __init__(self, session, **options) -> None:
         self.session, self.feed, self.cancel = session, LiveFeed(), Cancel()
-        self.found, self.events, self.error = [], [], None
+        self.found, self.events, self.error, self.learned = [], [], None, None
         self.source = session.live(self.feed, report=self.events.append, cancel=self.cancel, **options)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
     def _run(self) -> None:
         try:
-            for prediction in self.source:
-                self.found.append(prediction)
+            while True:
+                self.found.append(next(self.source))
+        except StopIteration as end:
+            self.learned = end.value
         except Exception as error:
             self.error = error
 
@@ -48,6 +51,11 @@ class Live:
 
     def masks(self) -> dict[int, np.ndarray]:
         return {prediction.index: prediction.classes for prediction in list(self.found)}
+
+    @property
+    def steps(self) -> int:
+        """Steps that the last change of labels was worth; 1 for none."""
+        return max((event.total for event in self.events[-1:] if isinstance(event, Progress)), default=0)
 
     @property
     def rests(self) -> bool:

@@ -130,6 +130,54 @@ def test_it_learns_from_other_cases_too(new_session, blob_files, start):
     assert overlap(live.masks(), truth, 1) > 0.7
 
 
+def test_in_the_next_case_it_goes_on_from_what_it_learned(new_session, blob_files, start):
+    session, following = new_session(), new_session()
+    session.load_labels(blob_files[1], LABELLED)
+    truth = session.case.read_labels(blob_files[1], range(16))
+    live = start(session)
+    live.show()
+    live.until(lambda: live.rests)
+    live.end()
+    labels = {index: session.labels.truth(index) for index in session.labels.labelled}
+    beside = [LabelledCase(session.case, labels, session.labels.classes)]
+    live = start(following, others=lambda: beside, start=lambda first=live: first.learned)
+    live.show(5)
+    live.until(lambda: live.rests and len(live.found) == 16)
+    assert live.found[0].index == 5
+    assert overlap(live.masks(), truth, 1) > 0.7
+    assert live.steps == 1  # nothing new, so no step
+    following.labels.add_class(number=1)
+    following.labels.add_class(number=3)
+    following.paint(5, truth[5])
+    live.show(6)
+    live.until(lambda: live.steps > 1 and live.rests)
+    live.end()
+    assert [entry["number"] for entry in live.learned.model.classes] == [1, 3]
+
+
+def test_labels_that_it_was_learning_when_it_ended_are_learned_in_the_next_case(new_session, blob_files, quick, start):
+    session, following = new_session(settings=quick.with_changes(steps=300)), new_session()
+    session.load_labels(blob_files[1], LABELLED)
+    live = start(session)
+    live.show()
+    live.until(lambda: bool(live.found))
+    live.end()
+    assert live.learned.digests == frozenset()
+    labels = {index: session.labels.truth(index) for index in session.labels.labelled}
+    beside = [LabelledCase(session.case, labels, session.labels.classes)]
+    live = start(following, others=lambda: beside, start=lambda first=live: first.learned)
+    live.show(5)
+    live.until(lambda: live.steps > 1)
+    live.end()
+
+
+def test_before_its_masks_are_worth_a_look_it_has_learned_nothing_to_go_on_from(new_session, start):
+    live = start(new_session())
+    live.show()
+    live.end()
+    assert live.learned is None
+
+
 def test_the_newest_state_wins():
     feed = LiveFeed()
     feed.put(LiveState({}, (), (1,)))

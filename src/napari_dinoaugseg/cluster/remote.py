@@ -45,7 +45,7 @@ from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction,
 from napari_dinoaugseg.learning.memory import available_memory
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.compute import ComputeConfig, LiveFeed, LiveState, Notify, TrainingResult
+from napari_dinoaugseg.session.compute import ComputeConfig, Learned, LiveFeed, LiveState, Notify, TrainingResult
 from napari_dinoaugseg.session.labels import LabelClass, Labels, classes_of, to_plain
 from napari_dinoaugseg.session.local import engine_class
 
@@ -308,11 +308,13 @@ class WorkerActor:
         self._work = _Work(source, cancel)
 
     @_answering
-    def live(self, settings: Settings, continues: bool) -> None:
+    def live(self, settings: Settings, continues: bool, digests: frozenset[str]) -> None:
         """Start to learn live; see `draw`."""
         cancel = Cancel()
         self._feed, self._live_state = LiveFeed(), None
-        source = self._ready().live(self._feed, settings, self._reported.append, cancel, continues=continues)
+        source = self._ready().live(
+            self._feed, settings, self._reported.append, cancel, continues=continues, digests=digests
+        )
         self._work = _Work(source, cancel)
 
     @_answering
@@ -458,13 +460,29 @@ class RemoteEngine:
                 report(item)
 
     def live(
-        self, feed: LiveFeed, settings: Settings, report: Report, cancel: Cancel, *, continues: bool
-    ) -> Iterator[Prediction | None]:
-        """As in `Compute`."""
+        self,
+        feed: LiveFeed,
+        settings: Settings,
+        report: Report,
+        cancel: Cancel,
+        *,
+        continues: bool,
+        digests: Collection[str] = (),
+    ) -> Generator[Prediction | None, None, Learned | None]:
+        """As in `Compute`. The classes of the decoder that it returns have no names."""
+        _import_checkpoint()
         for event in self._set_up(cancel):
             report(event)
-        self._ask("live", settings, continues)
-        for item in self._draw(cancel, feed):
+        self._ask("live", settings, continues, frozenset(digests))
+        source = self._draw(cancel, feed)
+        while True:
+            try:
+                item = next(source)
+            except StopIteration as end:
+                learned: Learned | None = end.value
+                if learned is None:
+                    return None
+                return replace(learned, model=replace(learned.model, sequences=tuple(self._case.sequences)))
             if isinstance(item, Prediction):
                 yield item
             else:
@@ -472,8 +490,7 @@ class RemoteEngine:
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """As in `Compute`."""
-        with importing_torch():  # otherwise a thread of dask imports it when it unpickles the answer
-            import napari_dinoaugseg.model.checkpoint  # noqa: F401
+        _import_checkpoint()
         found: Checkpoint = self._ask("checkpoint", _nameless(classes), settings)
         numbers = {entry["number"] for entry in found.classes}
         named = to_plain(entry for entry in classes if entry.number in numbers)
@@ -598,6 +615,12 @@ def _wait_for(asked: Any, check: Callable[[], None]) -> Answer:
             check()
         else:
             return answer
+
+
+def _import_checkpoint() -> None:
+    """Import it before a worker answers with one, or a thread of dask does when it unpickles the answer."""
+    with importing_torch():
+        import napari_dinoaugseg.model.checkpoint  # noqa: F401
 
 
 def _nameless(classes: Iterable[LabelClass]) -> list[LabelClass]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +11,7 @@ from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.setup import preferences, remember_live
 from napari_dinoaugseg.gui.widgets import Inbox, in_background, single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress, nearest_first
-from napari_dinoaugseg.session.compute import LiveFeed, LiveState
+from napari_dinoaugseg.session.compute import Learned, LiveFeed, LiveState
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -59,6 +59,7 @@ class LiveWork:
         self.progress: Progress | None = None
         self._run: _Run | None = None
         self._turn = threading.Lock()  # held while a run computes
+        self._learned: tuple[object, Learned] | None = None  # by the last run that ended, and for which project
         self._has_news = False  # whether labels changed since the last training
         self._timer = single_shot(self._update)
         self._found = Inbox(self._on_found)
@@ -182,12 +183,23 @@ class LiveWork:
     def _begin(self, run: _Run) -> None:
         held = self.controller.project.held
         others = None if held is None else lambda: list(held[0].labelled(but=held[1]).values())
+        made_for = None if held is None else (held[0].folder, held[0].model_file, run.conditions)
+
+        def start() -> Learned | None:
+            return self._learned[1] if self._learned is not None and self._learned[0] == made_for else None
+
         self._run = run
         self.controller.touch(Change.LIVE)
         # The label book belongs to this thread: the source copies at the call what it needs.
         source = run.session.live(
-            run.feed, report=lambda event: self._emit(run, event), cancel=run.cancel, others=others
+            run.feed, report=lambda event: self._emit(run, event), cancel=run.cancel, others=others, start=start
         )
+
+        def watched() -> Generator[Prediction, None, None]:
+            learned = yield from source
+            if learned is not None:
+                self._learned = made_for, learned
+
         self.controller.project.ahead.stop()
 
         def work() -> None:
@@ -196,7 +208,7 @@ class LiveWork:
                     return
                 try:
                     self.controller.project.ahead.wait()
-                    for found in source:
+                    for found in watched():
                         self._emit(run, found)
                 except Exception as error:
                     self._emit(run, error)

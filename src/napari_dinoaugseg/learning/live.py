@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
@@ -19,7 +19,7 @@ from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progre
 from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, free_memory, usable
 from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.metrics import dice
-from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
+from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, Finish
 from napari_dinoaugseg.learning.predict import AS_THEY_ARE, choose_finish, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import (
@@ -143,6 +143,7 @@ class Learner:
         n_classes: with the background, at least 2.
         device: default: that of the encoder.
         start: continue a copy of this decoder.
+        learned: numbers of slices whose present labels that decoder has learned: alone they are no reason to learn.
 
     Attributes:
         steps: taken so far.
@@ -157,6 +158,7 @@ class Learner:
         n_classes: int,
         device: torch.device | None = None,
         start: Decoder | None = None,
+        learned: Collection[int] = (),
     ) -> None:
         self._store, self._settings, self._n_classes = store, settings, n_classes
         self._threads = Threads(torch.get_num_threads())
@@ -165,6 +167,7 @@ class Learner:
         self._random = RandomStream(settings.seed, self._device)
         self._choose = np.random.default_rng(settings.seed)
         self._is_new = start is None
+        self._learned = set(learned)
         self._finds = False  # whether a new decoder finds again what it learns from
         self._numbers = set() if start is None else {UNKNOWN_TARGET, *range(n_classes)}  # classes that it has seen
         with self._random.use():
@@ -209,7 +212,9 @@ class Learner:
         self._targets = {pair: t for pair, t in self._targets.items() if pair[0] in known.keys() - changed}
         self._examples = known
         self._finish = choose_finish(self._store, self._settings, [example.target for example in known.values()])
-        self._newest = changed or self._newest & known.keys() or set(known)
+        new = changed - self._learned
+        self._learned -= changed
+        self._newest = new or self._newest & known.keys() or set(known)
         self._ready = {index: self._ready.get(index, 0) for index in known}
         if not known:
             self._left = 0
@@ -220,6 +225,8 @@ class Learner:
             self._views = views_for(self._settings.views, self._settings.seed, symmetry)
         if self._n_classes > 2:
             self._step = None
+        if not (new or gone):
+            return
         self._seconds, self.loss, self._changed = 0.0, None, self.steps
         numbers = {int(number) for index in changed for number in np.unique(known[index].target)}
         has_unseen = not numbers <= self._numbers
@@ -250,8 +257,18 @@ class Learner:
     @property
     def progress(self) -> Progress:
         """The steps of the grant, and the loss."""
-        total = self._granted
+        total = max(1, self._granted)
         return Progress("live", total - self._left, total, self._seconds, self.loss)
+
+    @property
+    def learned(self) -> Decoder | None:
+        """A copy of the decoder, on the CPU; None before its masks are worth a look."""
+        return copy_of(self._best) if self._finds or not self._is_new else None
+
+    @property
+    def finish(self) -> Finish:
+        """What is done to its masks of pictures."""
+        return self._finish
 
     @property
     def _best(self) -> Decoder:

@@ -6,6 +6,7 @@ a worker of a scheduler; command and panel pass one of the two to the session.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -78,6 +79,14 @@ class LiveState:
     order: tuple[int, ...]
     kept: frozenset[int] = frozenset()
 
+    @cached_property
+    def digests(self) -> Mapping[int, str]:
+        """Short hashes of the labels by slice number: the same labels have the same one in every case."""
+        return {
+            index: hashlib.blake2b(f"{labels.shape}".encode() + labels.tobytes(), digest_size=16).hexdigest()
+            for index, labels in self.labels.items()
+        }
+
     @cached_property  # may read every label, and a state may be asked several times
     def is_enough(self) -> bool:
         """Whether a class is labelled and its end: strokes of one class alone would be found everywhere."""
@@ -107,6 +116,19 @@ class LiveState:
     def without_names(self) -> LiveState:
         """The same state; names of classes stay on this machine."""
         return replace(self, classes=tuple(classes_of(entry.number for entry in self.classes)))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What live learning has learned, to go on from in another case.
+
+    Attributes:
+        model: its decoder.
+        digests: of the labels that it has learned, see `LiveState.digests`; none while it still learns.
+    """
+
+    model: Checkpoint
+    digests: frozenset[str]
 
 
 class LiveFeed:
@@ -200,8 +222,15 @@ class Compute(Protocol):
         """Predict slices in the given order; ``report`` receives progress and notices."""
 
     def live(
-        self, feed: LiveFeed, settings: Settings, report: Report, cancel: Cancel, *, continues: bool
-    ) -> Iterator[Prediction | None]:
+        self,
+        feed: LiveFeed,
+        settings: Settings,
+        report: Report,
+        cancel: Cancel,
+        *,
+        continues: bool,
+        digests: Collection[str] = (),
+    ) -> Generator[Prediction | None, None, Learned | None]:
         """Learn from the labels in the feed and predict the wanted slices, until it is cancelled.
 
         It leaves the trained decoder as it is.
@@ -212,9 +241,13 @@ class Compute(Protocol):
             report: receives notices, and progress: without steps when it is ready, then after each burst of work.
             cancel: ends it.
             continues: begin with a copy of the trained decoder, if that has the classes of the labels.
+            digests: of labels that this decoder has learned: alone they are no reason to learn.
 
         Yields:
             Predictions; and None after a pause, while there is nothing to do.
+
+        Returns:
+            What it has learned; None before its masks are worth a look.
         """
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:

@@ -30,7 +30,7 @@ from napari_dinoaugseg.learning.train import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
 from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder, resolve_encoder
-from napari_dinoaugseg.session.compute import ComputeConfig, LiveFeed, Notify, TrainingResult
+from napari_dinoaugseg.session.compute import ComputeConfig, Learned, LiveFeed, LiveState, Notify, TrainingResult
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, to_plain
 
 _PAUSE = 0.1  # seconds between two looks for new labels, or for the end, while there is nothing to learn
@@ -177,11 +177,19 @@ class Engine:
             yield replace(found, classes=values[found.classes])
 
     def live(
-        self, feed: LiveFeed, settings: Settings, report: Report, cancel: Cancel, *, continues: bool
-    ) -> Iterator[Prediction | None]:
+        self,
+        feed: LiveFeed,
+        settings: Settings,
+        report: Report,
+        cancel: Cancel,
+        *,
+        continues: bool,
+        digests: Collection[str] = (),
+    ) -> Generator[Prediction | None, None, Learned | None]:
         """Learn from the labels in the feed and predict the wanted slices, until it is cancelled; see `Compute`."""
         learner: Learner | None = None
         numbers: list[int] = []
+        learned_from: LiveState | None = None
         examples: dict[int, tuple[Labels, Example]] = {}  # as learned last, with the labels that they were made of
         ahead: list[int] = []  # slices to encode while there is nothing to learn
         self._use_precision(settings.precision)
@@ -190,10 +198,19 @@ class Engine:
             is_busy = bool(ahead) or (learner is not None and not learner.sleeps)
             state = feed.take(0.0 if is_busy else _PAUSE)
             if state is not None and state.is_enough:
+                learned_from = state
                 wanted = [entry.number for entry in state.classes]
                 if learner is None or wanted != numbers:
                     start = self.decoder if continues and wanted == self.numbers else None
-                    learner = Learner(self.store, settings, n_classes=len(wanted) + 1, device=self.device, start=start)
+                    known = [index for index, digest in state.digests.items() if digest in digests] if start else []
+                    learner = Learner(
+                        self.store,
+                        settings,
+                        n_classes=len(wanted) + 1,
+                        device=self.device,
+                        start=start,
+                        learned=known,
+                    )
                     numbers, examples = wanted, {}
                 examples = {
                     index: examples[index]
@@ -217,6 +234,11 @@ class Engine:
             for found in learner.burst(report=report, cancel=cancel):
                 yield replace(found, classes=values[found.classes])
             report(learner.progress)
+        decoder = learner.learned if learner is not None else None
+        if learner is None or learned_from is None or decoder is None:
+            return None
+        model = self._checkpoint(decoder, learned_from.classes, settings, learner.finish)
+        return Learned(model, frozenset() if learner.learns else frozenset(learned_from.digests.values()))
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """The decoder with all that is needed to use it on another case; without the encoder's weights."""
@@ -224,21 +246,26 @@ class Engine:
             msg = "No trained model to save. Train first."
             raise TrainingError(msg)
         used = [entry for entry in classes if entry.number in self.numbers]
+        return self._checkpoint(self.decoder, used, settings, self._finish)
+
+    def _checkpoint(
+        self, decoder: Decoder, classes: Sequence[LabelClass], settings: Settings, finish: Finish
+    ) -> Checkpoint:
         return Checkpoint(
-            state={name: value.detach().cpu().contiguous() for name, value in self.decoder.state_dict().items()},
-            decoder=self.decoder.arguments,
+            state={name: value.detach().cpu().contiguous() for name, value in decoder.state_dict().items()},
+            decoder=decoder.arguments,
             settings={
                 **settings.model_dump(mode="json"),
                 "encoder": self.encoder.spec.name,
                 "input_size": self.store.input_size,
                 "context": self.store.context,
             },
-            classes=to_plain(used),
+            classes=to_plain(classes),
             encoder={"name": self.encoder.spec.name, "fingerprint": self.encoder.fingerprint},
             versions={"napari-dinoaugseg": version("napari-dinoaugseg"), "torch": torch.__version__},
             sequences=tuple(self.case.sequences),
-            single=self._finish.single,
-            redraws=self._finish.redraws,
+            single=finish.single,
+            redraws=finish.redraws,
         )
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:

@@ -35,7 +35,7 @@ from napari_dinoaugseg.learning.metrics import mean_dice, mean_of
 from napari_dinoaugseg.learning.query import Suggestion, suggest
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.native import importing_torch
-from napari_dinoaugseg.session.compute import Compute, ComputeConfig, LiveFeed, LiveState, MakeCompute, Notify
+from napari_dinoaugseg.session.compute import Compute, ComputeConfig, Learned, LiveFeed, LiveState, MakeCompute, Notify
 from napari_dinoaugseg.session.index import Round, Snapshot
 from napari_dinoaugseg.session.labels import (
     EVERYTHING,
@@ -414,13 +414,10 @@ class Session:
             start += other.slices.n_slices
         return labels
 
-    def _newest(self, own: Collection[int], others: Sequence[LabelledCase], learned: Collection[int]) -> list[int]:
+    def _newest(self, own: Mapping[int, Labels], others: Sequence[LabelledCase], learned: Collection[int]) -> list[int]:
         """The labelled slices that the model has not learned from, by their numbers in the joined cases."""
-        found, start = sorted(set(own) - set(learned)), self.case.n_slices
-        for other in others:
-            found += [start + index for index in sorted(set(other.labels) - set(other.learned))]
-            start += other.slices.n_slices
-        return found
+        new = [replace(other, labels=_without(other.labels, other.learned)) for other in others]
+        return [*self._joined(_without(own, learned), new)]
 
     def predict(
         self, centre: int = 0, *, report: Report = ignore, cancel: Cancel | None = None
@@ -475,8 +472,14 @@ class Session:
         return LiveState(self._truths(), tuple(self.labels.classes), tuple(order))
 
     def live(
-        self, feed: LiveFeed, *, report: Report = ignore, cancel: Cancel, others: ReadOthers | None = None
-    ) -> Iterator[Prediction]:
+        self,
+        feed: LiveFeed,
+        *,
+        report: Report = ignore,
+        cancel: Cancel,
+        others: ReadOthers | None = None,
+        start: Callable[[], Learned | None] = lambda: None,
+    ) -> Generator[Prediction, None, Learned | None]:
         """Learn from the labels in the feed while they change, and predict open slices, until it is cancelled.
 
         It works beside the label book: the caller puts a :meth:`live_state` into the feed after each change, and passes
@@ -489,18 +492,39 @@ class Session:
             report: receives progress and notices, in the thread that runs the generator.
             cancel: ends it.
             others: reads labelled slices of other cases, which are learned as well.
+            start: gives what it learned in another case before, to go on from there, with the same settings; unused
+                unless there are labelled slices of other cases.
+
+        Returns:
+            What it has learned; None before its masks are worth a look.
         """
-        return self._live(feed, self._next_recipe, report, cancel, others)
+        return self._live(feed, self._next_recipe, report, cancel, others, start)
 
     def _live(
-        self, feed: LiveFeed, recipe: Recipe, report: Report, cancel: Cancel, read: ReadOthers | None
-    ) -> Iterator[Prediction]:
+        self,
+        feed: LiveFeed,
+        recipe: Recipe,
+        report: Report,
+        cancel: Cancel,
+        read: ReadOthers | None,
+        start: Callable[[], Learned | None],
+    ) -> Generator[Prediction, None, Learned | None]:
         others = read() if read is not None else []
         continues = self._model_recipe is not None and not self._model_recipe.differences(recipe)
         if others:
             feed.put_beside(self._joined({}, others), _joined_classes((), others))
         with self._engine_to_train(recipe, others) as engine, self._losing_workers():
-            for found in engine.live(feed, recipe.settings, report, cancel, continues=continues):
+            learned = start() if others else None  # the engine of this case alone keeps its trained decoder
+            if learned is not None:
+                engine.restore(learned.model, [entry["number"] for entry in learned.model.classes], Path("Live"))
+                continues = True
+            digests = learned.digests if learned is not None else ()
+            source = engine.live(feed, recipe.settings, report, cancel, continues=continues, digests=digests)
+            while True:
+                try:
+                    found = next(source)
+                except StopIteration as end:
+                    return end.value or learned
                 if found is not None:
                     yield found
 
@@ -754,6 +778,10 @@ def _joined_classes(own: Sequence[LabelClass], others: Sequence[LabelledCase]) -
     classes = {entry.number: entry for other in others for entry in other.classes}
     classes.update({entry.number: entry for entry in own})
     return [classes[number] for number in sorted(classes)]
+
+
+def _without(labels: Mapping[int, Labels], indices: Collection[int]) -> dict[int, Labels]:
+    return {index: values for index, values in labels.items() if index not in indices}
 
 
 def _require_classes(labelled: Collection[Labels]) -> None:
