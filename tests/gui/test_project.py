@@ -598,6 +598,7 @@ def test_live_goes_on_in_the_next_case_from_what_it_learned(three, truth, panel,
     qtbot.waitUntil(lambda: controller.live.progress is not None, timeout=PATIENT)
     assert 0 < controller.live.progress.total < controller.setup.settings.steps
     qtbot.waitUntil(lambda: bool(controller.session.labels.confidence), timeout=PATIENT)
+    qtbot.waitUntil(lambda: "up to date" in panel.head.live_text.text(), timeout=PATIENT)
     controller.live.stop()
 
 

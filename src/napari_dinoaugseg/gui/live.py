@@ -133,7 +133,7 @@ class LiveWork:
         session = self.controller.session
         if not self.is_on or session is None:
             return ""
-        if self._run is not None and not session.is_ready:
+        if self._run is not None and self.progress is None and not session.is_ready:
             return "Live: loading the encoder…"
         if self._run is None and session.labels.labelled and not self.may_load:
             return "Live waits for the weights of the encoder; see Encoder in the Case section."
