@@ -138,7 +138,7 @@ def test_once_there_is_a_model_the_open_case_is_suggested_until_it_is_done(proje
     assert project.suggest(held=held)[0].case != 1
 
 
-def test_a_further_training_dwells_on_the_slices_of_all_cases_that_its_model_has_not_seen(project, monkeypatch):
+def test_a_further_training_dwells_on_the_labels_of_all_cases_that_its_model_has_not_seen(project, monkeypatch):
     new: list[list[int]] = []
 
     def recorded(*values, **options):
@@ -150,11 +150,14 @@ def test_a_further_training_dwells_on_the_slices_of_all_cases_that_its_model_has
     for number, slices in ((1, (4,)), (2, (4, 8))):
         label(project, number, {i: truth(i) for i in slices})
     drain(project.train())
-    label(project, 2, {2: truth(2)})
+    label(project, 2, {2: truth(2), 8: np.zeros_like(truth(8))})
     label(project, 3, {4: truth(4)})
-    drain(project.train())
+    folder = project.folder
+    project.close()
+    with Project(folder, settings=project.settings, config=project.config) as again:
+        drain(again.train())
     first, second = len(TRUTH), 2 * len(TRUTH)  # numbers of the first slices of the second and the third case
-    assert new == [[4, first + 4, first + 8], [first + 2, second + 4]]
+    assert new == [[4, first + 4, first + 8], [first + 2, first + 8, second + 4]]
 
 
 def test_a_second_training_reads_no_image(project, tmp_path):

@@ -192,7 +192,12 @@ class LiveWork:
         self.controller.touch(Change.LIVE)
         # The label book belongs to this thread: the source copies at the call what it needs.
         source = run.session.live(
-            run.feed, report=lambda event: self._emit(run, event), cancel=run.cancel, others=others, start=start
+            run.feed,
+            report=lambda event: self._emit(run, event),
+            cancel=run.cancel,
+            others=others,
+            learned=() if held is None else held[0].learned,
+            start=start,
         )
 
         def watched() -> Generator[Prediction, None, None]:

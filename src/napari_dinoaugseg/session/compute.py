@@ -6,7 +6,6 @@ a worker of a scheduler; command and panel pass one of the two to the session.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -79,14 +78,6 @@ class LiveState:
     order: tuple[int, ...]
     kept: frozenset[int] = frozenset()
 
-    @cached_property
-    def digests(self) -> Mapping[int, str]:
-        """Short hashes of the labels by slice number: the same labels have the same one in every case."""
-        return {
-            index: hashlib.blake2b(f"{labels.shape}".encode() + labels.tobytes(), digest_size=16).hexdigest()
-            for index, labels in self.labels.items()
-        }
-
     @cached_property  # may read every label, and a state may be asked several times
     def is_enough(self) -> bool:
         """Whether a class is labelled and its end: strokes of one class alone would be found everywhere."""
@@ -124,7 +115,7 @@ class Learned:
 
     Attributes:
         model: its decoder.
-        digests: of the labels that it has learned, see `LiveState.digests`; none while it still learns.
+        digests: of the labels that it has learned, see `digest_of`; none while it still learns.
     """
 
     model: Checkpoint

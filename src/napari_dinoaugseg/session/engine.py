@@ -31,7 +31,7 @@ from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
 from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.encoder import Encoder, load_encoder, resolve_encoder
 from napari_dinoaugseg.session.compute import ComputeConfig, Learned, LiveFeed, LiveState, Notify, TrainingResult
-from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, to_plain
+from napari_dinoaugseg.session.labels import UNKNOWN, LabelClass, Labels, digest_of, to_plain
 
 _PAUSE = 0.1  # seconds between two looks for new labels, or for the end, while there is nothing to learn
 _AHEAD = 9  # slices of a volume around the one in view that are encoded before anything is labelled
@@ -202,7 +202,7 @@ class Engine:
                 wanted = [entry.number for entry in state.classes]
                 if learner is None or wanted != numbers:
                     start = self.decoder if continues and wanted == self.numbers else None
-                    known = [index for index, digest in state.digests.items() if digest in digests] if start else []
+                    known = [i for i, digest in self._digests(state).items() if digest in digests] if start else []
                     learner = Learner(
                         self.store,
                         settings,
@@ -238,7 +238,10 @@ class Engine:
         if learner is None or learned_from is None or decoder is None:
             return None
         model = self._checkpoint(decoder, learned_from.classes, settings, learner.finish)
-        return Learned(model, frozenset() if learner.learns else frozenset(learned_from.digests.values()))
+        return Learned(model, frozenset() if learner.learns else frozenset(self._digests(learned_from).values()))
+
+    def _digests(self, state: LiveState) -> dict[int, str]:
+        return {index: digest_of(self.case, index, labels) for index, labels in state.labels.items()}
 
     def checkpoint(self, classes: Sequence[LabelClass], settings: Settings) -> Checkpoint:
         """The decoder with all that is needed to use it on another case; without the encoder's weights."""

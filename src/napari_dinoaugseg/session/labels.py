@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinoaugseg.case.case import UNKNOWN, Segment
+from napari_dinoaugseg.case.case import UNKNOWN, Segment, Slices
 from napari_dinoaugseg.errors import LabelError, naming_slices
 
 __all__ = ["UNKNOWN", "BookContent", "Changed", "LabelBook", "Labels", "SliceLabels", "Status"]
@@ -73,6 +74,11 @@ class LabelClass:
 def new_class(number: int, name: str | None = None) -> LabelClass:
     """A class with the next colour of the palette, and the name ``class N`` if none is given."""
     return LabelClass(number, name or f"class {number}", _COLOURS[(number - 1) % len(_COLOURS)])
+
+
+def digest_of(slices: Slices, index: int, labels: Labels) -> str:
+    """A hash of a slice and its labels (H, W); the same if its case is one of several that are joined."""
+    return hashlib.blake2b(slices.slice_fingerprint(index).encode() + labels.tobytes(), digest_size=16).hexdigest()
 
 
 def classes_of(numbers: Iterable[int], segments: Iterable[Segment] = ()) -> list[LabelClass]:

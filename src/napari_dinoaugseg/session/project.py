@@ -24,7 +24,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +53,7 @@ from napari_dinoaugseg.learning.settings import Settings, unknown_settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.compute import ComputeConfig, MakeCompute, Notify
 from napari_dinoaugseg.session.index import LAYERS, DamagedIndexError, Index, Round, Snapshot, model_name, read_index
-from napari_dinoaugseg.session.labels import LabelBook, LabelClass, from_plain, to_plain
+from napari_dinoaugseg.session.labels import LabelBook, LabelClass, digest_of, from_plain, to_plain
 from napari_dinoaugseg.session.local import local_engine
 from napari_dinoaugseg.session.session import LabelledCase, Recipe, Session
 from napari_dinoaugseg.session.store import SessionStore
@@ -245,6 +245,7 @@ class Project:
         classes: shared by all cases.
         settings: of the next training.
         trainings: oldest first.
+        learned: digests of the labels that the model has learned from, see `digest_of`.
         reason: why it cannot be changed, a sentence; empty if it can.
 
     Raises:
@@ -283,6 +284,7 @@ class Project:
         self.classes: list[LabelClass] = []
         self.settings = settings or Settings()
         self.trainings: list[Training] = []
+        self.learned: frozenset[str] = frozenset()
         self.plane: str | None = None
         self._model: Path | None = None
         self._model_recipe: Recipe | None = None
@@ -372,6 +374,7 @@ class Project:
             "model_settings": None
             if self._model_recipe is None
             else self._model_recipe.settings.model_dump(mode="json"),
+            "learned": sorted(self.learned),
             "trainings": [_training_to_plain(training) for training in self.trainings],
         }
         self._write(self.folder / PROJECT_NAME, content)
@@ -405,6 +408,7 @@ class Project:
         try:
             self.classes = from_plain(values["classes"])
             self.trainings = [_training_from_plain(entry) for entry in values["trainings"]]
+            self.learned = frozenset(str(digest) for digest in values.get("learned", ()))  # earlier versions have none
             plane = values.get("plane")  # projects of earlier versions have none
             self.plane = None if plane is None else Plane(plane).value
             if settings is None:
@@ -875,14 +879,13 @@ class Project:
         book = session.labels
         own = LabelledCase(self.recorded(case), {i: book.truth(i) for i in book.labelled}, book.classes)
         used = {case.number: own} if own.labels else {}
-        learned = self.trainings[-1].slices if self.trainings else {}
 
         def others() -> list[LabelledCase]:
             found = self.labelled(but=case)
             used.update(found)
-            return [replace(entry, learned=learned.get(number, ())) for number, entry in found.items()]
+            return list(found.values())
 
-        return self._train(session, session.train(cancel, others, learned.get(case.number, ())), used)
+        return self._train(session, session.train(cancel, others, self.learned), used)
 
     def _train(
         self, session: Session, training: Generator[Event, None, Round], used: Mapping[int, LabelledCase]
@@ -912,10 +915,17 @@ class Project:
             done.seconds,
             done.agreement,
         )
-        self.use_model_of(session, entry)
+        digests = (digest_of(one.slices, i, labels) for one in used.values() for i, labels in one.labels.items())
+        self.use_model_of(session, entry, digests)
 
-    def use_model_of(self, session: Session, training: Training | None = None) -> None:
-        """Save the model of a session, which may have been loaded from a file. Raises TrainingError, OutputError."""
+    def use_model_of(self, session: Session, training: Training | None = None, learned: Iterable[str] = ()) -> None:
+        """Save the model of a session, which may have been loaded from a file. Raises TrainingError, OutputError.
+
+        Args:
+            session: with the model.
+            training: that made it; None = it was loaded.
+            learned: digests of the labels that it learned from.
+        """
         model, recipe = session.model, session.model_recipe
         if model is None or recipe is None:
             msg = "No trained model to save. Train first."
@@ -932,7 +942,7 @@ class Project:
             msg = f"{path}: the model could not be saved ({disk.reason(error)}). Free some space and train again."
             raise OutputError(msg) from error
         with self._writing:
-            self._model, self._model_recipe = path, recipe
+            self._model, self._model_recipe, self.learned = path, recipe, frozenset(learned)
             if training is not None:
                 self.trainings.append(training)
             self.save()

@@ -44,6 +44,7 @@ from napari_dinoaugseg.session.labels import (
     LabelClass,
     Labels,
     Status,
+    digest_of,
     from_plain,
     is_by_hand,
     names_kept,
@@ -93,13 +94,11 @@ class LabelledCase:
         slices: its pixels.
         labels: (H, W) class numbers or `UNKNOWN`, by slice.
         classes: of the labels.
-        learned: the slices that the model to be continued has learned from.
     """
 
     slices: Slices
     labels: Mapping[int, Labels]
     classes: Sequence[LabelClass]
-    learned: Collection[int] = ()
 
 
 ReadOthers = Callable[[], Sequence[LabelledCase]]
@@ -306,7 +305,7 @@ class Session:
         self,
         cancel: Cancel | None = None,
         others: Sequence[LabelledCase] | ReadOthers = (),
-        learned: Collection[int] = (),
+        learned: Collection[str] = (),
     ) -> Generator[Event, None, Round]:
         """Train on the labelled slices; continues the trained model if :meth:`changes_since_training` is empty.
 
@@ -318,7 +317,8 @@ class Session:
             others: labelled slices of other cases, or a function that reads them when the generator runs. Every slice
                 counts alike, whatever its case; but where a model is continued, those that it has not learned from
                 count as much as all others together.
-            learned: slices of this case that the model to be continued has learned from; unused without ``others``.
+            learned: digests of the labels that the model to be continued has learned from, see `digest_of`; unused
+                without ``others``.
 
         Yields events; returns the round.
 
@@ -328,7 +328,6 @@ class Session:
                 is lost (while the generator runs).
         """
         own, classes, recipe, agreement = self._truths(), self.labels.classes, self._next_recipe, self.agreement()
-        learned = tuple(learned)
         if callable(others):
             return self._train_with(own, others, learned, classes, recipe, agreement, cancel)
         _require_classes([*own.values(), *_labels_of(others)])
@@ -338,7 +337,7 @@ class Session:
         self,
         own: dict[int, Labels],
         read: ReadOthers,
-        learned: Collection[int],
+        learned: Collection[str],
         classes: Sequence[LabelClass],
         recipe: Recipe,
         agreement: float | None,
@@ -353,7 +352,7 @@ class Session:
         self,
         own: dict[int, Labels],
         others: Sequence[LabelledCase],
-        learned: Collection[int],
+        learned: Collection[str],
         classes: list[LabelClass],
         recipe: Recipe,
         agreement: float | None,
@@ -365,7 +364,10 @@ class Session:
                 engine.forget_decoder()
             before = engine.encode_seconds
             with self._losing_workers():
-                labels, newest = self._joined(own, others), self._newest(own, others, learned) if others else []
+                labels, newest = self._joined(own, others), []
+                if others:
+                    slices = JointSlices([self.case, *(other.slices for other in others)])
+                    newest = [i for i in labels if digest_of(slices, i, labels[i]) not in learned]
                 trained = yield from engine.train(labels, classes, settings, cancel, newest)
                 model = engine.checkpoint(classes, settings)
         self._model, self._model_recipe, self._unusable = model, recipe, None
@@ -413,11 +415,6 @@ class Session:
             labels |= {start + index: values for index, values in other.labels.items()}
             start += other.slices.n_slices
         return labels
-
-    def _newest(self, own: Mapping[int, Labels], others: Sequence[LabelledCase], learned: Collection[int]) -> list[int]:
-        """The labelled slices that the model has not learned from, by their numbers in the joined cases."""
-        new = [replace(other, labels=_without(other.labels, other.learned)) for other in others]
-        return [*self._joined(_without(own, learned), new)]
 
     def predict(
         self, centre: int = 0, *, report: Report = ignore, cancel: Cancel | None = None
@@ -478,6 +475,7 @@ class Session:
         report: Report = ignore,
         cancel: Cancel,
         others: ReadOthers | None = None,
+        learned: Collection[str] = (),
         start: Callable[[], Learned | None] = lambda: None,
     ) -> Generator[Prediction, None, Learned | None]:
         """Learn from the labels in the feed while they change, and predict open slices, until it is cancelled.
@@ -492,13 +490,14 @@ class Session:
             report: receives progress and notices, in the thread that runs the generator.
             cancel: ends it.
             others: reads labelled slices of other cases, which are learned as well.
+            learned: digests of the labels that the trained model has learned from, see `digest_of`.
             start: gives what it learned in another case before, to go on from there, with the same settings; unused
                 unless there are labelled slices of other cases.
 
         Returns:
             What it has learned; None before its masks are worth a look.
         """
-        return self._live(feed, self._next_recipe, report, cancel, others, start)
+        return self._live(feed, self._next_recipe, report, cancel, others, learned, start)
 
     def _live(
         self,
@@ -507,6 +506,7 @@ class Session:
         report: Report,
         cancel: Cancel,
         read: ReadOthers | None,
+        learned: Collection[str],
         start: Callable[[], Learned | None],
     ) -> Generator[Prediction, None, Learned | None]:
         others = read() if read is not None else []
@@ -514,17 +514,16 @@ class Session:
         if others:
             feed.put_beside(self._joined({}, others), _joined_classes((), others))
         with self._engine_to_train(recipe, others) as engine, self._losing_workers():
-            learned = start() if others else None  # the engine of this case alone keeps its trained decoder
-            if learned is not None:
-                engine.restore(learned.model, [entry["number"] for entry in learned.model.classes], Path("Live"))
-                continues = True
-            digests = learned.digests if learned is not None else ()
-            source = engine.live(feed, recipe.settings, report, cancel, continues=continues, digests=digests)
+            before = start() if others else None  # the engine of this case alone keeps its trained decoder
+            if before is not None:
+                engine.restore(before.model, [entry["number"] for entry in before.model.classes], Path("Live"))
+                continues, learned = True, before.digests
+            source = engine.live(feed, recipe.settings, report, cancel, continues=continues, digests=learned)
             while True:
                 try:
                     found = next(source)
                 except StopIteration as end:
-                    return end.value or learned
+                    return end.value or before
                 if found is not None:
                     yield found
 
@@ -778,10 +777,6 @@ def _joined_classes(own: Sequence[LabelClass], others: Sequence[LabelledCase]) -
     classes = {entry.number: entry for other in others for entry in other.classes}
     classes.update({entry.number: entry for entry in own})
     return [classes[number] for number in sorted(classes)]
-
-
-def _without(labels: Mapping[int, Labels], indices: Collection[int]) -> dict[int, Labels]:
-    return {index: values for index, values in labels.items() if index not in indices}
 
 
 def _require_classes(labelled: Collection[Labels]) -> None:
