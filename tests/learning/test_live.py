@@ -163,7 +163,7 @@ def test_the_first_burst_encodes_no_more_than_it_needs(brief, examples):
     list(brief.burst(0.0))
     assert brief._store.encoded == len(examples)  # views come later, one by one
     until_it_sleeps(brief)
-    assert len(examples) < brief._store.encoded <= len(examples) * (1 + brief._settings.views)
+    assert len(examples) < brief._store.encoded <= len(examples) * (1 + brief.settings.views)
 
 
 def test_a_cancelled_burst_ends_soon(brief, examples):

@@ -55,7 +55,22 @@ _TRIES = (2, 3)  # of them
 _FLAT = 0.02  # relative improvement of the loss in a cycle, below which it ends early
 
 
+_KEPT = (
+    *("encoder", "window", "input_size", "context", "scaling", "resize", "precision", "seed"),
+    *("augment_probability", "augment_drop", "class_balance", "absent_in_dice"),
+)
+"""Settings that a new decoder shares with a training: what it sees, and the method."""
+
 T = TypeVar("T")
+
+
+def brisk(settings: Settings) -> Settings:
+    """The settings of a new decoder: of the preset `fast`, whose first masks come in half the time of `balanced`.
+
+    No more steps and views than ``settings`` have. Figures: docs/decisions/live.md.
+    """
+    fast = Settings.of_preset("fast", **{name: getattr(settings, name) for name in _KEPT})
+    return fast.with_changes(steps=min(fast.steps, settings.steps), views=min(fast.views, settings.views))
 
 
 class Threads:
@@ -139,13 +154,14 @@ class Learner:
 
     Args:
         store: features of the case, or of several that are joined.
-        settings: of the decoder and its training.
+        settings: of the decoder and its training; a new decoder learns by :func:`brisk` ones.
         n_classes: with the background, at least 2.
         device: default: that of the encoder.
         start: continue a copy of this decoder.
         learned: numbers of slices whose present labels that decoder has learned: alone they are no reason to learn.
 
     Attributes:
+        settings: that it learns by.
         steps: taken so far.
         loss: smoothed; None before the first step.
     """
@@ -160,10 +176,11 @@ class Learner:
         start: Decoder | None = None,
         learned: Collection[int] = (),
     ) -> None:
-        self._store, self._settings, self._n_classes = store, settings, n_classes
+        self.settings = brisk(settings) if start is None else settings
+        self._store, self._n_classes = store, n_classes
         self._threads = Threads(torch.get_num_threads())
         self._device = usable(device or store.encoder.device)
-        self._batch_size = settings.batch_size
+        self._batch_size = self.settings.batch_size
         self._random = RandomStream(settings.seed, self._device)
         self._choose = np.random.default_rng(settings.seed)
         self._is_new = start is None
@@ -171,7 +188,7 @@ class Learner:
         self._finds = False  # whether a new decoder finds again what it learns from
         self._numbers = set() if start is None else {UNKNOWN_TARGET, *range(n_classes)}  # classes that it has seen
         with self._random.use():
-            decoder = new_decoder(store.channels, n_classes, settings) if start is None else copy_of(start)
+            decoder = new_decoder(store.channels, n_classes, self.settings) if start is None else copy_of(start)
         self._step: Step | None = None
         self._place(decoder)
         self._examples: dict[int, Example] = {}
@@ -211,7 +228,7 @@ class Learner:
             return
         self._targets = {pair: t for pair, t in self._targets.items() if pair[0] in known.keys() - changed}
         self._examples = known
-        self._finish = choose_finish(self._store, self._settings, [example.target for example in known.values()])
+        self._finish = choose_finish(self._store, self.settings, [example.target for example in known.values()])
         new = changed - self._learned
         self._learned -= changed
         self._newest = new or self._newest & known.keys() or set(known)
@@ -219,10 +236,10 @@ class Learner:
         if not known:
             self._left = 0
             return
-        if len(self._views) == 1 and self._settings.views:
+        if len(self._views) == 1 and self.settings.views:
             images = (self._store.image(index) for index in known)
             symmetry = symmetry_of(self._store.case.kind, images, self._n_classes)
-            self._views = views_for(self._settings.views, self._settings.seed, symmetry)
+            self._views = views_for(self.settings.views, self.settings.seed, symmetry)
         if self._n_classes > 2:
             self._step = None
         if not (new or gone):
@@ -233,7 +250,7 @@ class Learner:
         if has_unseen:  # a class that it has never seen takes as long as the first
             self._numbers |= numbers
             self._is_new, self._finds = True, False
-        self._left = self._granted = self._settings.planned_steps(self._n_classes, len(known), warm=not self._is_new)
+        self._left = self._granted = self.settings.planned_steps(self._n_classes, len(known), warm=not self._is_new)
         # A first cycle goes on, or somebody who paints without a pause would never see its masks.
         if has_unseen or not self._is_new:
             self._begin_cycle(_FIRST)
@@ -391,7 +408,7 @@ class Learner:
     def _take_step(self) -> None:
         batch = self._batch()
         target = torch.stack([self._target(*pair) for pair in batch]).to(self._device).long()
-        rate = self._settings.learning_rate * one_cycle(self._in_cycle / self._cycle)
+        rate = self.settings.learning_rate * one_cycle(self._in_cycle / self._cycle)
         for group in self._optimiser.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
@@ -399,9 +416,9 @@ class Learner:
                 group["lr"] = rate
         if self._step is None:
             weights = class_weights(
-                [self._target(index, None) for index in self._examples], self._n_classes, self._settings
+                [self._target(index, None) for index in self._examples], self._n_classes, self.settings
             )
-            self._step = step_for(self._device)(self._decoder, self._optimiser, self._settings, weights)
+            self._step = step_for(self._device)(self._decoder, self._optimiser, self.settings, weights)
         with self._random.use():
             loss = self._step(self._features.batch(batch), target)
         if self._averaged is not None:
@@ -427,7 +444,7 @@ class Learner:
         found = self._targets.get((index, view))
         if found is None:
             labels = torch.from_numpy(np.ascontiguousarray(self._examples[index].target))
-            as_pillow = self._settings.resize == "nearest"
+            as_pillow = self.settings.resize == "nearest"
             plain = resize_target(labels, self._store.input_size, as_pillow=as_pillow)
             found = self._targets[index, view] = view.of_labels(plain) if view else plain
         return found
@@ -451,8 +468,8 @@ class Learner:
         """Learn with this decoder on the present device."""
         self._decoder = decoder.to(self._device).train()
         self._kept = on_host(self._decoder.state_dict())
-        self._averaged = moving_average(self._decoder, self._settings.average)
-        self._optimiser = new_optimiser(self._decoder, self._settings, self._device)
+        self._averaged = moving_average(self._decoder, self.settings.average)
+        self._optimiser = new_optimiser(self._decoder, self.settings, self._device)
         self._step = None
         self._features = GpuFeatureCache(self._store, self._device)
 
@@ -467,7 +484,7 @@ class Learner:
         before, self._device = self._device, CPU
         if usable(self._store.encoder.device) != self._store.encoder.device:
             self._store.leave_device()
-        self._random = RandomStream(self._settings.seed + self.steps, CPU)
+        self._random = RandomStream(self.settings.seed + self.steps, CPU)
         self._place(with_weights(self._decoder.arguments, self._kept))
         free_memory(before)
 

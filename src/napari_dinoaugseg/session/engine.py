@@ -237,7 +237,7 @@ class Engine:
         decoder = learner.learned if learner is not None else None
         if learner is None or learned_from is None or decoder is None:
             return None
-        model = self._checkpoint(decoder, learned_from.classes, settings, learner.finish)
+        model = self._checkpoint(decoder, learned_from.classes, learner.settings, learner.finish)
         return Learned(model, frozenset() if learner.learns else frozenset(self._digests(learned_from).values()))
 
     def _digests(self, state: LiveState) -> dict[int, str]:

@@ -514,11 +514,12 @@ class Session:
         if others:
             feed.put_beside(self._joined({}, others), _joined_classes((), others))
         with self._engine_to_train(recipe, others) as engine, self._losing_workers():
+            settings = recipe.settings
             before = start() if others else None  # the engine of this case alone keeps its trained decoder
             if before is not None:
                 engine.restore(before.model, [entry["number"] for entry in before.model.classes], Path("Live"))
-                continues, learned = True, before.digests
-            source = engine.live(feed, recipe.settings, report, cancel, continues=continues, digests=learned)
+                continues, learned, settings = True, before.digests, Settings.checked(before.model.settings)
+            source = engine.live(feed, settings, report, cancel, continues=continues, digests=learned)
             while True:
                 try:
                     found = next(source)
