@@ -13,7 +13,8 @@ from napari_dinoaugseg.learning.events import Cancel, Notice, nearest_first
 from napari_dinoaugseg.learning.live import Learner, Threads
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.predict import predict
-from napari_dinoaugseg.learning.train import Example, copy_of
+from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.train import Example, copy_of, new_decoder
 from tests.blobs import LEFT_OUT
 
 
@@ -146,6 +147,19 @@ def test_it_goes_on_from_a_trained_decoder_and_leaves_that_as_it_is(make_store, 
     assert dice(first[LEFT_OUT[0]] == 1, truth[LEFT_OUT[0]] == 1) > 0.7
     until_it_sleeps(again)
     assert all(torch.equal(kept[name], value) for name, value in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("preset", ["balanced", "paper"])
+def test_a_new_decoder_is_that_of_fast_whatever_the_preset(make_store, preset):
+    chosen = Settings.of_preset(preset, input_size=64, seed=3, steps=50)
+    new = Learner(make_store(), chosen, n_classes=3)
+    fast = Settings.of_preset("fast")
+    assert new._decoder.arguments["width"] == fast.width
+    assert (new.settings.learning_rate, new.settings.steps, new.settings.seed) == (fast.learning_rate, 50, 3)
+    trained = new_decoder(make_store().channels, 3, chosen)
+    further = Learner(make_store(), chosen, n_classes=3, start=trained)
+    assert further._decoder.arguments == trained.arguments
+    assert further.settings == chosen
 
 
 def test_without_labels_it_rests(brief, examples):
