@@ -184,7 +184,7 @@ class Learner:
         self._random = RandomStream(settings.seed, self._device)
         self._choose = np.random.default_rng(settings.seed)
         self._is_new = start is None
-        self._learned = set(learned)
+        self._learned_before = set(learned)
         self._finds = False  # whether a new decoder finds again what it learns from
         self._numbers = set() if start is None else {UNKNOWN_TARGET, *range(n_classes)}  # classes that it has seen
         with self._random.use():
@@ -229,8 +229,8 @@ class Learner:
         self._targets = {pair: t for pair, t in self._targets.items() if pair[0] in known.keys() - changed}
         self._examples = known
         self._finish = choose_finish(self._store, self.settings, [example.target for example in known.values()])
-        new = changed - self._learned
-        self._learned -= changed
+        new = changed - self._learned_before
+        self._learned_before -= changed
         self._newest = new or self._newest & known.keys() or set(known)
         self._ready = {index: self._ready.get(index, 0) for index in known}
         if not known:
