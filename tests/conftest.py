@@ -169,7 +169,7 @@ def shares_window(item: pytest.Item) -> bool:
 def _usual_seconds(item: pytest.Item) -> float:
     """About how long a test takes, by its mark and what it asks for."""
     if item.get_closest_marker("slow"):
-        return 5
+        return 40 if item.get_closest_marker("timeout") else 5
     if shares_window(item):
         return 1
     return max(_SECONDS_WITH.get(name, 0.1) for name in ("", *getattr(item, "fixturenames", ())))

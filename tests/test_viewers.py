@@ -61,10 +61,15 @@ def test_a_letter_is_drawn_as_vispy_draws_it():
 
 def test_the_variables_of_each_shader_are_its_own(shared):
     from vispy.gloo import Program
+    from vispy.gloo.glir import convert_shader
+    from vispy.visuals.shaders import Function
 
     shaders = [f"uniform float u_{name}; // uniform vec2 u_no\nvoid main() {{}}" for name in ("a", "b", "a")]
     names = [[name for *_, name in Program(shader, "void main() {}").variables] for shader in shaders]
     assert names == [["u_a"], ["u_b"], ["u_a"]]
+    for name, shader in zip("aba", shaders, strict=True):
+        assert f"uniform float u_{name};" in convert_shader("desktop", shader)
+        assert f"u_{name}" in Function(f"  float {name}() {{\n    return u_{name};\n  }}").code
 
 
 def test_every_manifest_is_its_own(shared, tmp_path):

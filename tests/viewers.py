@@ -1,8 +1,8 @@
 """What every new viewer computes again from the same input, computed once a process.
 
 A test of the panel makes a viewer of its own, and napari, npe2 and vispy then repeat work whose result depends on its
-arguments only: parsing the manifests of the plugins and the variables of the shaders, drawing letters, colouring all
-65,536 values of a labels layer. `share_between_viewers` wraps these functions: the first call computes with the
+arguments only: parsing the manifests of the plugins and the text of the shaders, drawing letters, colouring all 65,536
+values of a labels layer. `share_between_viewers` wraps these functions: the first call computes with the
 library's own code, a later one with equal arguments gets a copy of that result. Nothing of the viewer is replaced.
 """
 
@@ -25,7 +25,7 @@ KEPT = 200  # results of a function, of up to a megabyte
 def share_between_viewers(patch: pytest.MonkeyPatch) -> None:
     """Wrap the functions until `patch` is undone; what a version of a library does not have makes the tests fail."""
     _share_manifests(patch)
-    _share_shader_variables(patch)
+    _share_shader_texts(patch)
     _share_letters(patch)
     _share_label_colours(patch)
 
@@ -54,11 +54,16 @@ def _share_manifests(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_bases, "_load_yaml_no_duplicates", lambda stream: parse(stream.read()))
 
 
-def _share_shader_variables(patch: pytest.MonkeyPatch) -> None:
-    """Search each shader once for its variables."""
-    from vispy.gloo import program
+def _share_shader_texts(patch: pytest.MonkeyPatch) -> None:
+    """Search each shader once for its variables, and write it once as the desktop wants it."""
+    from vispy.gloo import glir, program
+    from vispy.visuals.shaders.function import Function
 
     once = lru_cache(maxsize=None)
+    original = Function._clean_code
+    clean = once(lambda code: original(None, code))
+    patch.setattr(Function, "_clean_code", lambda _, code: clean(code))
+    patch.setattr(glir, "_convert_desktop_shader", once(glir._convert_desktop_shader))
     search = once(lambda *arguments: tuple(re.finditer(*arguments)))
     patch.setattr(program, "re", SimpleNamespace(**{**vars(re), "sub": once(re.sub), "finditer": search}))
 

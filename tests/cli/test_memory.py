@@ -25,6 +25,7 @@ print(peak if sys.platform == "darwin" else 1024 * peak, file=sys.stderr)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage")
 def test_a_ct_of_300_slices_is_segmented_within_3_gb(tmp_path):
     """512 x 512 x 300 voxels, three slices labelled, at 256 x 256 with the offline encoder."""

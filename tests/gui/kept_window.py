@@ -85,8 +85,8 @@ class KeptWindow:
         panel, controller = self.panel, self.panel.controller
         for signal in controller._signals():
             del signal._slots[self._slots[id(signal)] :]
-        self._remove_others()
         controller.smart.switch(False)
+        self._remove_others()
         controller.labels.scribbles = False
         if controller.live.is_on:
             controller.live.switch(False)
@@ -102,15 +102,16 @@ class KeptWindow:
         controller.guard.look()
 
     def _remove_others(self) -> None:
-        """Remove layers that are not of the case, and what was asked about images and saved labels."""
-        panel, controller = self.panel, self.panel.controller
-        own = () if controller.layers is None else controller.layers.own
+        """Remove layers that a new case does not have, and what was asked and told about images, labels and files."""
+        panel, controller, layers = self.panel, self.panel.controller, self.panel.controller.layers
+        own = () if layers is None else (layers.image, layers.manual, layers.prediction)
         for layer in [layer for layer in controller.viewer.layers if layer not in own]:
             controller.viewer.layers.remove(layer)
         controller.cases.decline_offer()
         panel.offer.text.clear()
         panel.resume.choice.clear()
         panel.resume.text.clear()
+        panel.export.result.clear()
 
     def _forget_work(self) -> None:
         """Put back what the Train section keeps, out of sight, of a training that has ended."""

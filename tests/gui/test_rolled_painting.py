@@ -11,7 +11,7 @@ from napari_dinoaugseg.session.labels import BACKGROUND, UNKNOWN
 from tests.gui.conftest import paint, settle
 from tests.gui.test_painting import stroke
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:System theme detection")]
+pytestmark = [pytest.mark.slow, pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 def roll(controller, qtbot) -> None:

@@ -27,7 +27,7 @@ PROMISED = 2.0  # seconds: what a crash may cost
 PATIENT = 20_000  # ms: a busy machine is slow
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.slow  # the tests wait for the disk, as a person does
+pytestmark = [pytest.mark.slow, pytest.mark.shared_window]  # slow: the tests wait for the disk, as a person does
 
 
 @pytest.fixture

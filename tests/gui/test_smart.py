@@ -20,7 +20,7 @@ from tests.blobs import truth_voxels, write_case
 from tests.gui.conftest import dice, paint, settle, wait_idle
 from tests.gui.test_project import Hands
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 LEFT, NONE = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
 ENTER, ESCAPE, D, S, Z = (Qt.Key.Key_Return, Qt.Key.Key_Escape, Qt.Key.Key_D, Qt.Key.Key_S, Qt.Key.Key_Z)
