@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,9 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
     "msd_spleen_sample": write_spleen,
     "sunnybrook_dicom": write_sunnybrook,
 }
+
+
+def its_process() -> dict[str, Any]:
+    """Hold 60 MB. It stands here because its process imports this module, and the modules of most tests load much."""
+    held = np.ones(60_000_000 // 8)
+    return {"pid": os.getpid(), "sum": float(held.sum())}

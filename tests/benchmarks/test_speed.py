@@ -13,12 +13,13 @@ import torch
 
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import clicks, floor, plain, quality, startup
-from benchmarks.speed.alone import Figures, alone
+from benchmarks.speed.alone import alone
 from benchmarks.speed.made import encoder_for_time, made_example, made_volume, store_for
 from napari_dinoaugseg.case import case_from_array
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import Example, new_decoder
 from napari_dinoaugseg.model import decoder
+from tests.benchmarks.sets import its_process
 
 
 def test_attention_with_its_scores_in_memory_gives_the_same():
@@ -40,13 +41,8 @@ def test_the_plain_loop_leaves_maps_in_the_layout_that_pytorch_chooses(as_first:
     assert joined[0].is_contiguous() == as_first
 
 
-def _its_process() -> Figures:
-    held = np.ones(60_000_000 // 8)
-    return {"pid": os.getpid(), "sum": float(held.sum())}
-
-
 def test_each_figure_comes_from_a_process_of_its_own_with_its_memory():
-    first, second = alone(_its_process), alone(_its_process)
+    first, second = alone(its_process), alone(its_process)
     assert len({first["pid"], second["pid"], os.getpid()}) == 3
     assert 0.06 < first["peak_gb"] < 8
 

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
@@ -26,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Forked:
-    """Runs the command in copies of a process that has imported some modules.
+    """Runs the command in copies of a process that has imported some modules, and starts with the first command.
 
     Args:
         modules: what it imports.
@@ -35,8 +36,12 @@ class Forked:
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cli.forked", *modules],
+        self._modules = modules
+
+    @cached_property
+    def _process(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.cli.forked", *self._modules],
             cwd=REPOSITORY,
             env=self.environment,
             stdin=subprocess.PIPE,
@@ -68,8 +73,9 @@ class Forked:
         return int(answer), output, errors
 
     def close(self) -> None:
-        """End the process: it ends by itself when no more requests can come."""
-        self._process.communicate()
+        """End the process, if it was started: it ends by itself when no more requests can come."""
+        if "_process" in vars(self):
+            self._process.communicate()
 
 
 def _foreign(environment: Mapping[str, str]) -> dict[str, str]:

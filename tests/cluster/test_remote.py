@@ -231,17 +231,24 @@ def test_pictures_of_several_sizes_in_colour(scheduler, quick, tmp_path, new_ses
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["worker", "scheduler"])
-def test_losing_the_worker_or_the_scheduler_ends_in_a_sentence_and_loses_nothing(victim, labelled, quick, tmp_path):
-    with running_scheduler(tmp_path, "--nthreads", 1, "--no-nanny", OMP_NUM_THREADS="1") as running:
+def test_a_case_goes_over_encrypted_connections_only_and_losing_its_worker_loses_nothing(labelled, quick, tmp_path):
+    """What the loss of a scheduler means to a person, the panel's tests show (`tests/gui/test_whole_loop.py`)."""
+    certificates = make_certificates(tmp_path)
+    options = ("--nthreads", 1, "--no-nanny")
+    with running_scheduler(tmp_path, *options, protocol="tls", OMP_NUM_THREADS="1", **certificates) as running:
         session = labelled(scheduler=running.address)
-        drain(session.train())
-        session.configure(quick.with_changes(steps=50_000), at(running))
-        training = session.train()
-        until(training, "train")
-        getattr(running, victim).kill()
-        with pytest.raises(LostSchedulerError, match=r"The worker of this case|The connection to the scheduler"):
-            drain(training)
+        assert running.address.startswith("tls://")
+        with pytest.raises(ClusterError, match="names no certificates"):
+            drain(session.train())
+        with dask.config.set(dict(flat(dask.config.collect_env(certificates)))):
+            drain(session.train())
+            assert session.device_name == "cpu (dask worker)"
+            session.configure(quick.with_changes(steps=50_000), at(running))
+            training = session.train()
+            until(training, "train")
+            running.worker.kill()
+            with pytest.raises(LostSchedulerError, match=r"The worker of this case|The connection to the scheduler"):
+                drain(training)
         assert not session.is_ready
         assert session.is_trained
         assert session.labels.labelled == list(LABELLED)
@@ -264,22 +271,6 @@ def test_a_worker_that_cannot_have_the_encoder_says_why(labelled, scheduler, qui
     session = labelled(scheduler=scheduler.address, settings=quick.with_changes(encoder="resnet18"))
     with pytest.raises(DinoAugSegError, match="resnet18"):
         drain(session.train())
-
-
-@pytest.mark.slow
-def test_a_case_goes_to_a_worker_over_encrypted_connections_only(labelled, tmp_path):
-    certificates = make_certificates(tmp_path)
-    options = ("--nthreads", 1, "--no-nanny")
-    with running_scheduler(tmp_path, *options, protocol="tls", OMP_NUM_THREADS="1", **certificates) as running:
-        session = labelled(scheduler=running.address)
-        assert running.address.startswith("tls://")
-        with pytest.raises(ClusterError, match="names no certificates"):
-            drain(session.train())
-        with dask.config.set(dict(flat(dask.config.collect_env(certificates)))):
-            drain(session.train())
-            list(session.predict())
-    assert session.device_name == "cpu (dask worker)"
-    assert all(session.labels.status(i) is Status.PREDICTED for i in LEFT_OUT)
 
 
 def test_a_scheduler_that_is_not_there_is_said(labelled, monkeypatch):

@@ -115,9 +115,10 @@ def test_a_training_outlives_the_card(store_on, examples, settings):
         with FakeCard(BROKEN, at, None) as card:
             store = store_on(CARD)
             events, trained = run(fit(store, examples, settings, n_classes=3))
-            again, second = run(fit(store, examples, settings, n_classes=3, warm_start=trained.decoder, device=CARD))
+            once = settings.with_changes(steps=1)
+            again, second = run(fit(store, examples, once, n_classes=3, warm_start=trained.decoder, device=CARD))
             items = []
-            masks = list(predict(store, trained.decoder, range(4), device=CARD, report=items.append))
+            masks = list(predict(store, trained.decoder, range(2), device=CARD, report=items.append))
             assert store.encoder.device == CPU
         assert card.failures == 1, "something of the card was touched after it had failed"
         assert (trained.steps, trained.device, second.device) == (STEPS, CPU, CPU)
@@ -125,7 +126,7 @@ def test_a_training_outlives_the_card(store_on, examples, settings):
         assert len(texts(events)) == 1
         assert "failed (CUDA error: device-side assert triggered); going on with the" in texts(events)[0]
         assert texts(again) == texts(items) == []
-        assert len(masks) == 4
+        assert len(masks) == 2
 
 
 def test_what_was_learnt_before_the_failure_is_kept(store_on, examples, settings, monkeypatch):
