@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from napari_dinoaugseg.cluster import connection
 from napari_dinoaugseg.learning import settings
 from tests.conftest import REPOSITORY
 from tests.docs.commands import (
@@ -33,10 +35,18 @@ pytestmark = pytest.mark.slow
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that the documentation names."""
+    made = tmp_path_factory.mktemp("samples")
+    write_samples(made)
+    return made
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the files that the documentation names, in which everything is run; little is learnt there."""
-    write_samples(tmp_path)
+    shutil.copytree(samples, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     made = settings.Settings.__init__
     monkeypatch.setattr(settings, "PRESETS", dict.fromkeys(settings.PRESETS, QUICK))
@@ -82,8 +92,15 @@ def stand_in_pacs(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> 
         yield
 
 
+@pytest.fixture
+def few_processes(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predict cohorts in this process, but for the page about workers: each of these loads PyTorch again."""
+    if page.name != "hospital.md":
+        monkeypatch.setattr(connection, "is_installed", lambda: False)
+
+
 @each_page
-def test_every_code_block_works(page: Path, folder: Path, stand_in_pacs: None):
+def test_every_code_block_works(page: Path, folder: Path, stand_in_pacs: None, few_processes: None):
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks_of(page):
         run_block(block, names)

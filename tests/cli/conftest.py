@@ -75,8 +75,8 @@ def run_command(folder: Path, *arguments: object, **environment: str) -> Outcome
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def without_torch_environment(folder: Path) -> dict[str, str]:
-    """The variables with which the libraries come from a folder like `without_torch` first."""
+def with_first(folder: Path) -> dict[str, str]:
+    """The variables with which modules come from a folder like `without_torch` first."""
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
@@ -87,12 +87,32 @@ def _forked_commands(without_torch: Path) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        for modules, changed in ((BEFORE + LEARNING, {}), (BEFORE, without_torch_environment(without_torch))):
+        for modules, changed in ((BEFORE + LEARNING, {}), (BEFORE, with_first(without_torch))):
             forked = Forked(modules, {**os.environ, **changed})
             stack.callback(forked.close)
             _forked.append(forked)
         yield
         _forked.clear()
+
+
+@pytest.fixture(scope="session")
+def alone(_forked_commands: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables of an environment in which dask.distributed is not installed; commands in it start quickly."""
+    folder = tmp_path_factory.mktemp("without_dask")
+    (folder / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'distributed' else find(name, *rest)\n"
+    )
+    variables = with_first(folder)
+    if sys.platform != "linux":
+        yield variables
+        return
+    forked = Forked(BEFORE + LEARNING, {**os.environ, **variables})
+    _forked.append(forked)
+    yield variables
+    _forked.remove(forked)
+    forked.close()
 
 
 @pytest.fixture
@@ -137,7 +157,7 @@ def refused(tmp_path, without_torch):
     def run(*arguments: object, says: str, names: str | None, needs_torch: bool = False) -> str:
         cache = Path(os.environ["DINOAUGSEG_CACHE"])
         before = listing(tmp_path)
-        blocked = {} if needs_torch else without_torch_environment(without_torch)
+        blocked = {} if needs_torch else with_first(without_torch)
         outcome = run_command(tmp_path, *arguments, **blocked)
         assert outcome.code == 1, outcome
         assert outcome.output == ""

@@ -51,18 +51,6 @@ def keep(folder: Path, count: int) -> None:
         (folder / "cohort" / f"patient {number}.nii.gz").unlink()
 
 
-@pytest.fixture
-def alone(tmp_path_factory) -> dict[str, str]:
-    """An environment in which dask.distributed is not installed."""
-    folder = tmp_path_factory.mktemp("without_dask")
-    (folder / "sitecustomize.py").write_text(
-        "import importlib.util\n"
-        "find = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *rest: None if name == 'distributed' else find(name, *rest)\n"
-    )
-    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
-
-
 def masks(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in listing(folder).items() if name.endswith(".nii.gz")}
 

@@ -54,15 +54,15 @@ def test_a_model_of_two_is_refused_on_one_and_says_what_to_give(segmented):
 
 
 @pytest.mark.slow
-def test_a_folder_of_cases_is_predicted_and_continued(segmented):
+def test_a_folder_of_cases_is_predicted_and_continued(segmented, alone):
     folder, _ = segmented
     words = ("predict", "scans", "--sequence-names", "t1,t2", "--plane", "axial", "--model", "model.safetensors")
     words = (*words, "--out", "masks", "--device", "cpu", "--json")
-    assert run_command(folder, *words).json["done"] == 2
+    assert run_command(folder, *words, **alone).json["done"] == 2
     assert min(scores(folder / "masks" / "bert.nii.gz")) > 0.85
-    assert run_command(folder, *words).json["present"] == 2
+    assert run_command(folder, *words, **alone).json["present"] == 2
     write_sequences(folder / "scans", "bert", 5)
-    outcome = run_command(folder, *words)
+    outcome = run_command(folder, *words, **alone)
     assert "of a case that has changed since" in outcome.errors
 
 

@@ -31,8 +31,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None), Enum, Path, np.generic)
-# The number of the job; whether it looks for weights, or is to save the view, which comes and goes by itself.
-PASSING = ("jobs.count", "head._work", "encoder._looking", "encoder._timer", "saving._dirty", "saving._timer")
+# The number of the job; whether it looks for weights, or is to save the view, which comes and goes by itself; what the
+# three planes showed when they were open.
+PASSING = (
+    *("jobs.count", "head._work", "encoder._looking", "encoder._timer", "saving._dirty", "saving._timer"),
+    *("planes._place", "planes._seen"),
+)
 # By Qt, for a list that drops down.
 MADE_LATER = {"QListView", "QScrollBar", "QFrame", "QLineEdit", "QtPrivateContainer"}
 
@@ -54,7 +58,7 @@ class KeptWindow:
         self._ends = contextlib.ExitStack()
         self.panel = build(self._make_viewer(request, qtbot))
         controller = self.panel.controller
-        self._settings = controller.setup.settings
+        self._settings, self._tolerance = controller.setup.settings, controller.paint_rules.tolerance
         open_case(controller)
         qtbot.waitUntil(lambda: controller.setup.weights_found is not None, timeout=60_000)  # it looks for them once
         self._slots = {id(signal): len(signal) for signal in controller._signals()}
@@ -87,10 +91,12 @@ class KeptWindow:
             del signal._slots[self._slots[id(signal)] :]
         controller.smart.switch(False)
         self._remove_others()
+        controller.paint_rules.set_tolerance(self._tolerance)
         controller.labels.scribbles = False
         if controller.live.is_on:
             controller.live.switch(False)
         controller.project.ahead.stop()
+        controller.planes.switch(False)
         controller.setup.settings = self._settings
         panel.message.clear()
         panel._fade.stop()
@@ -111,6 +117,11 @@ class KeptWindow:
         panel.offer.text.clear()
         panel.resume.choice.clear()
         panel.resume.text.clear()
+        panel.resume.problems.clear()
+        panel.label.picture.show_text("")
+        panel.label.position.clear()
+        panel.label.masks_offer.text.clear()
+        panel.label.masks_offer.text.setToolTip("")
         panel.export.result.clear()
 
     def _forget_work(self) -> None:

@@ -11,12 +11,12 @@ from qtpy.QtTest import QTest
 from tests.case.builders import write_nifti
 from tests.gui.conftest import settle
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 @pytest.fixture
-def volume(controller, tmp_path):
-    """Open a volume of 8 slices with a spacing in mm along x, y, z."""
+def volume(controller, case, tmp_path):
+    """Open a volume of 8 slices with a spacing in mm along x, y, z, in the window of the tests before."""
 
     def opened(spacing, plane="axial"):
         data = np.random.default_rng(0).normal(0, 1, (32, 40, 8)).astype(np.float32)

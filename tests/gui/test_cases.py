@@ -154,6 +154,7 @@ def test_a_plain_array_works_with_its_scale(controller, panel, qtbot):
     assert len(controller.session.labels.confidence) == 15
 
 
+@pytest.mark.usefixtures("case")
 @pytest.mark.parametrize("rgb", [False, True])
 def test_a_two_dimensional_image(controller, qtbot, rgb):
     random = np.random.default_rng(0)
@@ -168,6 +169,7 @@ def test_a_two_dimensional_image(controller, qtbot, rgb):
     assert "Export" in advice(controller)
 
 
+@pytest.mark.usefixtures("case")
 def test_a_volume_of_one_slice(controller, tmp_path, qtbot):
     import nibabel as nib
 
@@ -183,6 +185,7 @@ def test_a_volume_of_one_slice(controller, tmp_path, qtbot):
     assert controller.layers.prediction.data.any() or controller.session.labels.predicted(0) is not None
 
 
+@pytest.mark.usefixtures("case")
 def test_pictures_of_several_sizes_are_padded_and_cut_back(controller, tmp_path, qtbot):
     random = np.random.default_rng(0)
     for number, shape in enumerate([(40, 60, 3), (50, 30, 3), (40, 60, 3)]):

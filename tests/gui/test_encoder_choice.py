@@ -13,6 +13,8 @@ from napari_dinoaugseg.model import hub
 from tests.gui.conftest import settle, train, wait_idle
 from tests.hub_server import COMMIT, serving
 
+pytestmark = pytest.mark.shared_window
+
 TINY = "dinov3-convnext-tiny"
 
 

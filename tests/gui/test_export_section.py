@@ -303,6 +303,7 @@ def test_the_report(labelled, section, save_as, wait, tmp_path):
     assert report["slices"]["accepted"] == [9]
 
 
+@pytest.mark.usefixtures("case")
 def test_pictures_go_to_a_folder_of_their_own(controller, section, save_as, answer, wait, tmp_path):
     pictures = tmp_path / "skin"
     pictures.mkdir()
@@ -326,6 +327,7 @@ def test_pictures_go_to_a_folder_of_their_own(controller, section, save_as, answ
     assert "a.png" in asked[0]
 
 
+@pytest.mark.usefixtures("case")
 def test_a_picture_layer_becomes_a_png(controller, section, save_as, wait, tmp_path):
     controller.cases.begin(case_from_array(np.zeros((6, 8), np.uint8), name="skin"))
     settle()
@@ -338,6 +340,7 @@ def test_a_picture_layer_becomes_a_png(controller, section, save_as, wait, tmp_p
     assert asked[0][3].startswith("PNG (*.png)")
 
 
+@pytest.mark.usefixtures("case")
 def test_a_dicom_series_becomes_a_dicom_segmentation(controller, section, save_as, wait, tmp_path):
     write_dicom(tmp_path / "ct", numbers((3, 6, 8), np.uint16))
     controller.cases.begin(open_case(tmp_path / "ct"))
@@ -359,6 +362,7 @@ def test_a_dicom_series_becomes_a_dicom_segmentation(controller, section, save_a
     np.testing.assert_array_equal(controller.session.case.read_labels(tmp_path / "mask.dcm")[1], labels)
 
 
+@pytest.mark.usefixtures("case")
 @pytest.mark.parametrize("name", ["mask", "mask.dcm", "mask.rtstruct.dcm"])
 def test_contours_for_planning_systems_are_written_and_loaded_again(
     name, panel, controller, section, save_as, wait, monkeypatch, tmp_path
@@ -416,6 +420,7 @@ def test_an_empty_mask_is_written_only_when_it_is_wanted(opened, section, save_a
         assert (tmp_path / "mask.nii.gz").exists() is yes
 
 
+@pytest.mark.usefixtures("case")
 @pytest.mark.parametrize(
     ("spacing", "lacking"), [(None, "neither voxel size nor position"), ((5.0, 0.8, 0.8), "no position")]
 )

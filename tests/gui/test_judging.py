@@ -10,7 +10,7 @@ from qtpy.QtCore import QPoint, Qt
 from napari_dinoaugseg.gui.canvas import canvas_widget
 from tests.gui.conftest import hover, paint, settle, train
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 W, Q = Qt.Key.Key_W, Qt.Key.Key_Q
 

@@ -104,6 +104,7 @@ def pictures_with_masks(folder) -> None:
         Image.fromarray(mask).save(folder / "masks" / f"IMD{number}.png")
 
 
+@pytest.mark.usefixtures("case")
 def test_masks_beside_pictures_are_offered_and_loaded_by_a_click(qtbot, panel, controller, said, tmp_path):
     pictures_with_masks(tmp_path)
     offer = panel.label.masks_offer
@@ -118,6 +119,7 @@ def test_masks_beside_pictures_are_offered_and_loaded_by_a_click(qtbot, panel, c
     assert offer.isHidden()
 
 
+@pytest.mark.usefixtures("case")
 def test_an_offer_of_masks_that_is_dismissed_does_not_come_back(qtbot, panel, controller, tmp_path):
     pictures_with_masks(tmp_path)
     offer = panel.label.masks_offer
@@ -139,6 +141,7 @@ def test_where_no_masks_lie_nothing_is_offered(qtbot, panel, controller, case, t
     assert panel.label.masks_offer.isHidden()
 
 
+@pytest.mark.usefixtures("case")
 def test_annotations_of_pictures_are_loaded_from_their_folder(qtbot, panel, controller, said, monkeypatch, tmp_path):
     pictures_with_masks(tmp_path)
     shutil.rmtree(tmp_path / "masks")

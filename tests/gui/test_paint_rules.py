@@ -9,12 +9,13 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
+from napari_dinoaugseg.gui.display import camera_of
 from napari_dinoaugseg.session.labels import BACKGROUND
 from napari_dinoaugseg.session.paint_rules import PaintOver
 from tests.case.builders import write_nifti
 from tests.gui.conftest import settle
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 LEFT, RIGHT, SHIFT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton, Qt.KeyboardModifier.ShiftModifier
 HERE, EDGE = 2, 32  # the slice in view; the column where the bright organ begins
@@ -45,7 +46,7 @@ class Hand:
         return self.layer.data[HERE]
 
     def at(self, row: float, column: float) -> QPoint:
-        camera, scale = self.viewer.camera, self.layer.scale
+        camera, scale = camera_of(self.viewer), self.layer.scale
         down, across = row * scale[1] - camera.center[-2], column * scale[2] - camera.center[-1]
         middle = self.native.rect().center()
         return QPoint(round(middle.x() + across * camera.zoom), round(middle.y() + down * camera.zoom))
@@ -58,14 +59,14 @@ class Hand:
             QTest.mouseMove(self.native, point)
             QTest.qWait(8)
             seen = self.layer.world_to_data(self.viewer.cursor.position)[-2:]
-            if np.allclose(seen, place, atol=1.5 / self.viewer.camera.zoom + 0.1):
+            if np.allclose(seen, place, atol=1.5 / camera_of(self.viewer).zoom + 0.1):
                 return
             assert time.monotonic() < end, f"the cursor is at {seen}, not at {place}"
 
     def fit(self) -> None:
         """Show the whole slice: the canvas beside the panel is narrow."""
         height, width = np.array(self.layer.data.shape[-2:]) * self.layer.scale[-2:]
-        self.viewer.camera.zoom = 0.7 * min(self.native.height() / height, self.native.width() / width)
+        camera_of(self.viewer).zoom = 0.7 * min(self.native.height() / height, self.native.width() / width)
 
     def clear(self) -> None:
         self.controller.labels.clear(HERE)
@@ -106,7 +107,8 @@ def rule(panel, text: str) -> None:
 
 
 @pytest.fixture
-def hand(controller, tmp_path, qtbot) -> Hand:
+def hand(controller, case, tmp_path, qtbot) -> Hand:
+    """In the window of the tests before, where the organ is the next case."""
     path = write_nifti(tmp_path / "organ.nii.gz", organ().transpose(2, 1, 0), np.diag([-0.8, -0.8, 3.0, 1.0]))
     controller.cases.open_path(path, background=False, plane="axial")
     settle()
@@ -241,6 +243,7 @@ def test_smart_strokes_and_the_rule_hold_across_slices(panel, hand):
     assert not changed[:, :40].any()
 
 
+@pytest.mark.usefixtures("case")
 def test_colour_and_pictures_of_different_sizes(panel, controller, tmp_path, qtbot):
     from PIL import Image
 
@@ -491,6 +494,7 @@ def test_the_class_under_the_cursor_is_picked_painted_or_predicted(hand, said):
 # --- speed ---
 
 
+@pytest.mark.usefixtures("case")
 def test_a_movement_of_the_smart_brush_takes_less_than_20_ms_at_512(panel, controller, tmp_path):
     rng = np.random.default_rng(1)
     path = write_nifti(tmp_path / "large.nii.gz", rng.normal(100, 10, (512, 512, 3)).astype(np.float32), np.eye(4))

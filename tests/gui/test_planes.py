@@ -27,7 +27,7 @@ from tests.case.builders import write_dicom, write_nifti
 from tests.gui.conftest import settle
 from tests.gui.test_orientation import ORIENTATIONS, write_pictures, write_volume
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 LEFT, NONE, SHIFT = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.ShiftModifier
 SHAPE = (24, 32, 40)  # of the display: z, y, x
@@ -141,8 +141,8 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def hand(panel, controller, path, qtbot) -> Hand:
-    """The ball in the axial plane, three planes open, a brush of one pixel."""
+def hand(panel, controller, case, path, qtbot) -> Hand:
+    """In the window of the tests before: the ball in the axial plane, three planes open, a brush of one pixel."""
     controller.cases.open_path(path, background=False, plane="axial")
     settle()
     made = Hand(controller, panel)
@@ -286,7 +286,7 @@ def orange(picture: np.ndarray) -> int:
     return int((red > blue + 60).sum())
 
 
-def test_paint_masks_and_predictions_of_the_large_view_show_in_the_others_as_they_come(hand):
+def test_paint_masks_and_predictions_of_the_large_view_show_in_the_others_as_they_come(hand, qtbot):
     coronal, book = hand.view("Coronal"), hand.controller.session.labels
     bare = orange(hand.picture(coronal))
     values = np.zeros(SHAPE[1:], np.uint16)
@@ -307,7 +307,7 @@ def test_paint_masks_and_predictions_of_the_large_view_show_in_the_others_as_the
     hand.stroke(hand.main, (15, 16, 12), (15, 16, 28))
     hand.controller.flush()
     assert book.labelled == [15]
-    assert orange(hand.picture(coronal)) > predicted + 100
+    qtbot.waitUntil(lambda: orange(hand.picture(coronal)) > predicted + 100, timeout=10_000)
     limits = (0.0, 777.0)
     hand.controller.layers.image.contrast_limits = limits
     assert all(tuple(view.model.layers[0].contrast_limits) == limits for view in hand.planes.views)
@@ -459,6 +459,7 @@ def test_keys_in_another_view_mean_what_they_mean_in_the_large_one(hand):
     assert not hand.planes.is_open
 
 
+@pytest.mark.shared_window(False)
 def test_a_window_that_is_closed_with_the_views_open_keeps_what_was_painted(hand):
     hand.layer.mode = "paint"
     hand.stroke(hand.view("Coronal"), (4, 16, 20), (14, 16, 20))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -27,7 +23,6 @@ from tests.gui.conftest import SMALL, paint, settle, wait_idle
 from tests.gui.test_painting import stroke
 from tests.session.test_foreign_masks import predict_as_nnunet
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENT = 20_000  # ms: a busy machine is slow
 SHIFT = Qt.KeyboardModifier.ShiftModifier
 QUICK = {**SMALL, "steps": 8, "views": 1}
@@ -431,50 +426,6 @@ def test_the_last_strokes_are_saved_when_the_window_closes(three, folder, qtbot)
     three.controller.viewer.close()
     qtbot.waitUntil(lambda: three.controller.closed, timeout=PATIENT)
     assert on_disk(folder, 1).labelled == [8]
-
-
-KILLED = """
-import sys
-import napari
-from qtpy.QtWidgets import QApplication
-from napari_dinoaugseg.gui.panel import Panel
-viewer = napari.Viewer()
-panel = Panel(viewer)
-controller = panel.controller
-controller.project.open_folder(__import__("pathlib").Path(sys.argv[1]))
-def idle():
-    while controller.jobs.busy or controller.project.case is None:
-        QApplication.processEvents()
-idle()
-controller.layers.manual.paint((4, 14, 20), 1)
-controller.project.step(1)
-idle()
-controller.layers.manual.paint((8, 18, 20), 1)
-work = controller.project
-while 8 not in work.current.status(work.case, quick=True).labelled:  # as it is on disk
-    QApplication.processEvents()
-print("saved", flush=True)
-while True:
-    QApplication.processEvents()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
-def test_paint_in_two_cases_survives_a_killed_program(hands, folder, patients):
-    with Project(folder) as project:
-        for file in patients:
-            project.add(file, plane="axial")
-    command = [sys.executable, "-c", KILLED, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as program:
-        assert any(line.strip() == "saved" for line in program.stdout)
-        program.send_signal(signal.SIGKILL)
-        program.wait(10)
-    hands.open(folder)
-    assert not hands.controller.read_only
-    assert hands.controller.session.labels.manual(4)[14, 20] == 1
-    hands.key(Qt.Key.Key_N, SHIFT)
-    assert hands.controller.session.labels.manual(8)[18, 20] == 1
 
 
 # --- from case to case ----------------------------------------------------------------------------------------------

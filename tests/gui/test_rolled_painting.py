@@ -27,7 +27,7 @@ def roll(controller, qtbot) -> None:
 def draw_across(qtbot, controller, slices: int = 5) -> None:
     """From so many slices before the middle one to so many behind it, in the rolled view, whatever its scale."""
     viewer = controller.viewer
-    one = controller.layers.manual.scale[0] * viewer.camera.zoom  # pixels of the canvas from slice to slice
+    one = controller.layers.manual.scale[0] * viewer.scene.camera.zoom  # pixels of the canvas from slice to slice
     stroke(qtbot, viewer, offsets=[(0, round(one * step)) for step in range(-slices, slices + 1)])
     controller.flush()
 

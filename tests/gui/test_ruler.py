@@ -20,7 +20,7 @@ from napari_dinoaugseg.session.session import Session
 from tests.gui.conftest import paint, settle
 from tests.gui.test_painting import stroke
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 LEFT, NONE, SHIFT = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.ShiftModifier
 R = Qt.Key.Key_R

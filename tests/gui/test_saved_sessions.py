@@ -6,12 +6,8 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +21,6 @@ from tests.gui.test_painting import stroke
 
 PROMISED = 2.0  # seconds: what a crash may cost
 PATIENT = 20_000  # ms: a busy machine is slow
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_window]  # slow: the tests wait for the disk, as a person does
 
@@ -175,75 +170,6 @@ def test_the_last_strokes_are_written_when_the_window_closes(another, blob_files
 
 
 # --- going on -------------------------------------------------------------------------------------------------------
-
-KILLED = """
-import os, sys
-import napari
-from qtpy.QtWidgets import QApplication
-from napari_dinoaugseg.gui.panel import Panel
-viewer = napari.Viewer()
-panel = Panel(viewer)
-controller = panel.controller
-controller.cases.open_path(sys.argv[1], background=False, plane="axial")
-for index in (4, 8):
-    controller.layers.manual.paint((index, 10 + index, 20), 1)
-while not panel.saved.text().startswith("Saved "):
-    QApplication.processEvents()
-print("saved", flush=True)
-while True:
-    QApplication.processEvents()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
-def test_paint_survives_a_killed_program(another, blob_files, qtbot):
-    command = [sys.executable, "-c", KILLED, str(blob_files[0])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as program:
-        assert any(line.strip() == "saved" for line in program.stdout)  # napari has words of its own
-        program.send_signal(signal.SIGKILL)
-        program.wait(10)
-    panel = another()
-    controller = reopen(panel, blob_files[0], qtbot, plane="axial")
-    assert "2 slices by hand" in panel.resume.text.text()
-    go_on(panel, qtbot)
-    assert not controller.read_only
-    expected = np.zeros(controller.layers.manual.data.shape, bool)
-    book = controller.session.labels
-    assert book.labelled == [4, 8]
-    for index in (4, 8):
-        expected[index] = book.manual(index) == 1
-        assert book.manual(index)[10 + index, 20] == 1
-        assert expected[index].sum() > 20
-    assert np.array_equal(controller.layers.manual.data == 1, expected)
-
-
-CLOSED = """
-import sys, time
-import napari
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication
-from napari_dinoaugseg.gui.panel import Panel
-viewer = napari.Viewer()
-panel = Panel(viewer)
-viewer.window.add_dock_widget(panel)
-panel.controller.cases.open_path(sys.argv[1], background=False, plane="axial")
-for _ in range(20):  # all is drawn
-    QApplication.processEvents()
-    time.sleep(0.05)
-QTimer.singleShot(0, viewer.window._qt_window.close)
-napari.run()
-print("closed", flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_closing_the_window_writes_no_error_to_the_terminal(blob_files):
-    done = subprocess.run(
-        [sys.executable, "-c", CLOSED, str(blob_files[0])], capture_output=True, text=True, cwd=REPOSITORY, check=False
-    )
-    assert done.stdout.endswith("closed\n")
-    assert "Error" not in done.stderr, done.stderr[-2000:]
 
 
 def test_going_on_brings_everything_back(labelled, panel, another, blob_files, truth, qtbot):

@@ -15,7 +15,7 @@ from napari_dinoaugseg.session.store import saved_sessions
 from tests.gui.conftest import dice, paint, settle, train, wait_idle
 from tests.sequences import LABELLED, NAMES, sequence_voxels, truth_voxels, write_sequences, write_volume
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def add(panel, controller, qtbot, monkeypatch):
 
 
 @pytest.fixture
-def both(controller, panel, files, add):
-    """Both sequences, the second one added in the panel."""
+def both(controller, panel, case, files, add):
+    """Both sequences, the second one added in the panel, in the window of the tests before."""
     controller.cases.open_path(files[0], background=False, plane="axial")
     settle()
     add(files[1])

@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 * TIMES)]
 
 
 @pytest.fixture(scope="module")
-def visits() -> list[str]:
-    """What each process printed, how it ended, and where it crashed."""
+def visits() -> list[tuple[str, str]]:
+    """What each process printed and how it ended, and what it wrote into the terminal besides."""
     # The person's own processes run with as many threads as there are cores.
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment["LIBGL_ALWAYS_SOFTWARE"] = "1"
@@ -35,18 +35,24 @@ def visits() -> list[str]:
             timeout=600,
             check=False,
         )
-        outputs.append(f"{done.stdout}exit {done.returncode}\n{done.stderr[-4000:] if done.returncode else ''}")
+        outputs.append((f"{done.stdout}exit {done.returncode}\n", done.stderr[-4000:]))
     return outputs
 
 
 def test_pytorch_is_loaded_in_the_background_once_a_layer_is_used(visits):
-    for output in visits:
-        assert "encoder efficientnet-lite0\nlibraries\n" in output
+    for output, errors in visits:
+        assert "encoder efficientnet-lite0\nlibraries\n" in output, errors
 
 
 def test_all_layers_can_be_deleted_and_brought_back_while_painting(visits):
-    for output in visits:
-        assert f"back {ROUNDS}\nexit 0\n" in output
+    for output, errors in visits:
+        assert f"back {ROUNDS}\n" in output, errors
+
+
+def test_closing_the_window_writes_no_error_to_the_terminal(visits):
+    for output, errors in visits:
+        assert output.endswith("closed\nexit 0\n"), errors
+        assert "Error" not in errors, errors
 
 
 def test_an_exiting_program_stops_its_threads_and_waits_for_their_end():

@@ -21,7 +21,7 @@ from tests.gui.undo_attack import Attack, actions_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
-*_FIRST, LAST = (int(number) for number in os.environ.get("DINOAUGSEG_UNDO_SEEDS", "15").split("-"))
+*_FIRST, LAST = (int(number) for number in os.environ.get("DINOAUGSEG_UNDO_SEEDS", "9").split("-"))
 AT_ONCE = 25  # seeds in one viewer
 LENGTH = 45  # actions of a seed
 SHRINKING = 60  # seconds

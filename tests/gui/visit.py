@@ -3,8 +3,8 @@
     python -m tests.gui.visit ROUNDS
 
 A scan is in the viewer; *Use selected layer* is clicked; once the encoder is known and the libraries are loaded, a
-stroke is painted, and ROUNDS times all layers are selected and deleted by key and brought back by button. Nothing of
-the program is called that these events do not call.
+stroke is painted, and ROUNDS times all layers are selected and deleted by key and brought back by button; then the
+window is closed. Nothing of the program is called that these events do not call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import napari
 import numpy as np
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QPushButton, QWidget
 
@@ -91,7 +91,9 @@ def visit(rounds: int) -> None:
         viewer.layers["manual"].mode = "paint"
         spin(0.2)
         reached(f"back {number + 1}")
-    viewer.close()
+    QTimer.singleShot(0, viewer.window._qt_window.close)  # as the person does
+    napari.run()
+    reached("closed")
 
 
 if __name__ == "__main__":
