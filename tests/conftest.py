@@ -61,6 +61,13 @@ def _what_is_here_is_no_garbage(request: pytest.FixtureRequest) -> None:
         gc.freeze()
 
 
+def look_at_everything() -> None:
+    """Look for garbage among all that is in memory, until the next test begins."""
+    global _loaded
+    gc.unfreeze()
+    _loaded = 0
+
+
 @pytest.fixture(scope="session")
 def _shared_by_viewers() -> Iterator[None]:
     """Compute once what each viewer would compute again."""

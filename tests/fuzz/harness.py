@@ -75,7 +75,7 @@ class Target:
     check: Callable[[Path], None]
     memory: int = MEMORY
     seconds: int = SECONDS
-    cases: int = 300
+    cases: int = 150
     own: bool = False
 
     @cached_property

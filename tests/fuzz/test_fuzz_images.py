@@ -362,9 +362,9 @@ def check_labels(folder: Path) -> None:
 NIFTI = Target("nifti", niftis, damage, check_image, own=True)
 NRRD = Target("nrrd", nrrds, damage, check_image, own=True)
 PICTURES = Target("pictures", pictures, damage, check_image, own=True)
-SERIES = Target("DICOM series", series, damage, lambda folder: open_fully(folder / "case", folder), cases=150, own=True)
-SEGMENTATIONS = Target("DICOM segmentations", segmentations, damage, check_segmentation, cases=150, own=True)
-STRUCTURES = Target("DICOM structure sets", structures, damage, check_structures, cases=100, own=True)
+SERIES = Target("DICOM series", series, damage, lambda folder: open_fully(folder / "case", folder), cases=75, own=True)
+SEGMENTATIONS = Target("DICOM segmentations", segmentations, damage, check_segmentation, cases=75, own=True)
+STRUCTURES = Target("DICOM structure sets", structures, damage, check_structures, cases=50, own=True)
 LABELS = Target("labels", labels, damage, check_labels, own=True)
 
 

@@ -245,7 +245,7 @@ def check_weights(folder: Path) -> None:
         assert not marker.exists(), "code of the file was run"
 
 
-CHECKPOINTS = Target("checkpoint", checkpoints, damage_checkpoint, check_checkpoint, cases=300)
+CHECKPOINTS = Target("checkpoint", checkpoints, damage_checkpoint, check_checkpoint, cases=150)
 WEIGHTS = Target("encoder weights", seeds, damage_weights, check_weights, cases=120)
 
 

@@ -9,13 +9,14 @@ import pytest
 from napari_dinoaugseg.case import ArrayCase, open_case
 from napari_dinoaugseg.gui.display import case_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 200, shape).astype(np.uint8)
 
 
+@pytest.mark.usefixtures("case")
 def test_a_plain_array_keeps_its_scale(controller, failed, tmp_path, export):
     layer = controller.viewer.add_image(noise(5, 12, 14), scale=(3, 0.5, 0.6), name="somebody's scan")
     controller.cases.use_layer(layer)
@@ -33,6 +34,7 @@ def test_a_plain_array_keeps_its_scale(controller, failed, tmp_path, export):
     np.testing.assert_allclose(image.header.get_zooms(), (0.6, 0.5, 3), rtol=1e-6)
 
 
+@pytest.mark.usefixtures("case")
 def test_a_colour_picture(controller, failed, tmp_path, export):
     controller.cases.use_layer(controller.viewer.add_image(noise(12, 14, 3), rgb=True, name="skin"))
     assert failed == []
@@ -46,32 +48,11 @@ def test_a_colour_picture(controller, failed, tmp_path, export):
     assert case.read_labels(tmp_path / "mask.png")[0][7, 9] == 1
 
 
+@pytest.mark.usefixtures("case")
 def test_a_volume_of_one_slice(controller, failed):
     controller.cases.use_layer(controller.viewer.add_image(noise(1, 12, 14)))
     assert failed == []
     assert controller.session.case.n_slices == 1
-
-
-@pytest.mark.parametrize(
-    ("data", "options", "said"),
-    [
-        ([noise(32, 32), noise(16, 16)], {"multiscale": True}, "multiscale"),
-        (noise(4, 3, 12, 14), {}, "time series"),
-    ],
-)
-def test_what_cannot_be_annotated_is_said(controller, failed, data, options, said):
-    controller.cases.use_layer(controller.viewer.add_image(data, name="other", **options))
-    assert len(failed) == 1
-    assert said in failed[0]
-    assert failed[0].startswith("other: ")
-    assert controller.session is None
-
-
-def test_labels_and_nothing_are_no_image(controller, failed):
-    controller.cases.use_layer(controller.viewer.add_labels(np.zeros((4, 5), np.uint8), name="paint"))
-    controller.cases.use_layer(None)
-    assert "'paint' is not an image" in failed[0]
-    assert "no image yet" in failed[1]
 
 
 def test_a_layer_that_our_reader_made_brings_its_case(controller, failed, blob_files):

@@ -17,6 +17,7 @@ import pytest
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.gui import painting
 from napari_dinoaugseg.gui.controller import Controller
+from tests.conftest import look_at_everything
 from tests.gui.undo_attack import Attack, actions_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
@@ -56,7 +57,7 @@ def attack(make_napari_viewer, monkeypatch, tmp_path, cases):
         return ""
 
     yield run
-    gc.unfreeze()
+    look_at_everything()
     controller.dispose()
 
 

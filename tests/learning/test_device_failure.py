@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
 import torch
@@ -44,10 +42,8 @@ def card(monkeypatch):
     monkeypatch.setattr(torch.mps, "empty_cache", lambda: None)
     monkeypatch.setattr(train, "_SAVE_EVERY", 2)
     before = torch.__future__.get_overwrite_module_params_on_conversion()
-    gc.freeze()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # else a moved parameter would stay on the CPU
     yield CARD
-    gc.unfreeze()
     torch.__future__.set_overwrite_module_params_on_conversion(before)
 
 

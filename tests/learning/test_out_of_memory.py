@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 import torch
 
@@ -31,13 +29,6 @@ ERRORS = {
 }
 SHORT = {"steps": 4, "class_steps": 0.0, "views": 0, "width": 16}
 NEEDED = (4, 8, 11, 5)  # slices
-
-
-@pytest.fixture(autouse=True)
-def _free_quickly():
-    gc.freeze()  # what was there before need not be looked through each time memory is freed
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
