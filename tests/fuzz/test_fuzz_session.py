@@ -130,7 +130,7 @@ def _require_usable_model(session: Session) -> None:
         session.configure(session.settings.with_changes(width=40), ComputeConfig("cpu"))
 
 
-TARGET = Target("session", seeds=seeds, mutate=damage, check=go_on)
+TARGET = Target("session", seeds=seeds, mutate=damage, check=go_on, cases=300)
 
 
 def test_damaged_sessions_cost_only_what_is_damaged(record_property):

@@ -131,4 +131,4 @@ def test_a_target_that_fails_is_a_failed_test_and_tells_its_figures() -> None:
     with pytest.raises(AssertionError, match="1 kinds of failure"):
         fuzz(f"{__name__}:RAISING", lambda key, value: told.append(value))
     assert len(told) == 1
-    assert "raising: 300 cases" in str(told[0])
+    assert "raising: 150 cases" in str(told[0])
