@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 
 import nibabel as nib
@@ -44,26 +43,38 @@ class Hand:
 
     def draw(self, *places: tuple[int, int]) -> None:
         """One stroke through pixels (row, column) of the slice in view."""
-        QTest.qWait(30)  # the canvas has its size
-        points = [self._on_canvas(*place) for place in places]
-        QTest.mouseMove(self.canvas, points[0])
-        QTest.mousePress(self.canvas, LEFT, NONE, points[0])
-        for point in points[1:]:
-            before = self.viewer.cursor.position
+        self._move(places[0])
+        QTest.mousePress(self.canvas, LEFT, NONE, self._on_canvas(*places[0]))
+        for place in places[1:]:
+            self._move(place)
+        QTest.mouseRelease(self.canvas, LEFT, NONE, self._on_canvas(*places[-1]))
+
+    def _move(self, place: tuple[int, int]) -> None:
+        """Move until napari has seen it: of fast movements it leaves some out, and the canvas may just get its size."""
+        scale = np.abs(self.controller.layers.manual.scale)
+
+        def is_there() -> bool:
+            point = self._on_canvas(*place)
+            QTest.mouseMove(self.canvas, point + QPoint(0, 1))
             QTest.mouseMove(self.canvas, point)
-            with contextlib.suppress(self.qtbot.TimeoutError):  # napari takes one movement in 5 ms
-                self.qtbot.waitUntil(lambda before=before: self.viewer.cursor.position != before, timeout=500)
-        QTest.mouseRelease(self.canvas, LEFT, NONE, points[-1])
+            QTest.qWait(8)
+            apart = np.abs(np.subtract(self.viewer.cursor.position, self._world(*place)))
+            return all(apart[i] < scale[i] / 2 for i in self.viewer.dims.displayed)
+
+        self.qtbot.waitUntil(is_there, timeout=PATIENT)
 
     def _on_canvas(self, row: int, column: int) -> QPoint:
         """Where the middle of a pixel is on the canvas."""
-        layers, dims = self.controller.layers, self.viewer.dims
-        place = [row, column]
-        place.insert(layers.axis, layers.current_slice)
-        world = layers.manual.data_to_world(place)
-        canvas = self.viewer.window._qt_viewer.canvas
-        x, y = (canvas.view.transform * canvas.view.scene.transform).map([world[i] for i in dims.displayed[::-1]])[:2]
+        world, canvas = self._world(row, column), self.viewer.window._qt_viewer.canvas
+        scene = canvas.view.transform * canvas.view.scene.transform
+        x, y = scene.map([world[i] for i in self.viewer.dims.displayed[::-1]])[:2]
         return QPoint(round(float(x)), round(float(y)))
+
+    def _world(self, row: int, column: int) -> np.ndarray:
+        """Where the middle of a pixel of the slice in view is in the world of napari, (3,)."""
+        layers, place = self.controller.layers, [row, column]
+        place.insert(layers.axis, layers.current_slice)
+        return np.asarray(layers.manual.data_to_world(place))
 
     def inside(self, mask: np.ndarray) -> None:
         """A stroke along the middle of a mask (H, W)."""
