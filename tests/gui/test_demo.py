@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from napari_dinoaugseg.errors import SettingsError
-from napari_dinoaugseg.gui.demo import has_display, open_demo
+from napari_dinoaugseg.gui.demo import has_display, open_demo, show_whole_panel
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
 
 
-def test_the_demo_opens_the_panel_with_the_sample(viewer, wait):
+def test_the_demo_opens_the_panel_with_the_sample(viewer, wait, qtbot):
     panel = open_demo(viewer, {"encoder": "efficientnet-lite0", "seed": 3}, "fast", None, "cpu")
     controller = panel.controller
     wait(controller)
@@ -28,6 +28,10 @@ def test_the_demo_opens_the_panel_with_the_sample(viewer, wait):
     button = panel.head.train_button
     assert panel.rect().contains(button.mapTo(panel, button.rect().bottomRight()))
     assert button.isVisible()
+    window.resize(1000, 600)
+    show_whole_panel(viewer)
+    brush, view = panel.label.paint_button, panel.scroll_area.viewport()
+    qtbot.waitUntil(lambda: view.rect().contains(brush.mapTo(view, brush.rect().bottomRight())))
 
 
 def test_settings_that_do_not_exist_open_nothing(viewer):

@@ -20,6 +20,7 @@ PLUGIN = "napari-dinoaugseg"
 # Tried in a separate process, because Qt aborts the whole process if the display is set but not reachable.
 _ASK = "from qtpy.QtWidgets import QApplication; QApplication([])"
 _PATIENCE = 60  # seconds
+_SIZE = (1400, 900)  # of the first window, in pixels: the panel shows the brushes, and the image has half the width
 
 
 def has_display() -> bool:
@@ -63,6 +64,29 @@ def open_demo(
 def run_window(changes: Mapping[str, Any], preset: str, weights: Path | None, device: str) -> None:
     """Open the demo and wait until its window is closed."""
     import napari
+    from napari.settings import get_settings
 
-    open_demo(napari.Viewer(title="DINO-AugSeg: brain case"), changes, preset, weights, device)
+    is_first = get_settings().application.first_time  # later napari opens its window as the person left it
+    viewer = napari.Viewer(title="DINO-AugSeg: brain case")
+    open_demo(viewer, changes, preset, weights, device)
+    if is_first:
+        show_whole_panel(viewer)
     napari.run()
+
+
+def show_whole_panel(viewer: napari.Viewer) -> None:
+    """Enlarge the window, as far as the screen allows, so that the brushes are in view: napari's own begins small."""
+    from qtpy.QtCore import QSize
+
+    from napari_dinoaugseg.gui.canvas import main_window
+
+    window = main_window(viewer)
+    screen = window.screen() if window is not None else None
+    if window is None or screen is None:
+        return
+    room = screen.availableGeometry()
+    border = window.frameGeometry().size() - window.size()
+    window.resize(QSize(*_SIZE).boundedTo(room.size() - border).expandedTo(window.size()))
+    frame = window.frameGeometry()
+    frame.moveCenter(room.center())
+    window.move(frame.topLeft())
