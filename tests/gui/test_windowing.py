@@ -181,6 +181,11 @@ def test_the_menu_on_the_canvas_shows_the_window_and_chooses_another(controller,
     assert controller.view.window == "percentiles"
     native = canvas_widget(controller.viewer)
     assert native.width() - menu.geometry().right() <= 8
+    for width, has_percentiles in ((700, True), (340, False), (700, True)):  # the letter in the middle stays in view
+        native.resize(width, native.height())
+        assert ("%" in menu.text()) is has_percentiles
+        assert menu.geometry().left() > width / 2
+        assert menu.geometry().right() <= width
     controller.cases.close()
     assert menu.isHidden()
 

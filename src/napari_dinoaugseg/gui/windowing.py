@@ -175,6 +175,9 @@ def percentiles(low: float, high: float, values: Any) -> str:
     return f"({first:.0f} to {last:.0f} %)"
 
 
+_LETTER = 14  # pixels that the letter above the image reaches to the right of the middle
+
+
 class WindowMenu(QToolButton):
     """A button in the top right corner of the canvas: it shows the window, and opens the presets."""
 
@@ -194,14 +197,13 @@ class WindowMenu(QToolButton):
         presets.aboutToShow.connect(self._fill)
         self.setMenu(presets)
         self.presets = presets
+        self._whole = ""
         canvas.installEventFilter(self)
 
     def show_text(self, text: str) -> None:
         """Show the window; without a text there is none to choose."""
-        shown = f"{text}  ▾" if text else ""
-        if shown != self.text():
-            self.setText(shown)
-            self.adjustSize()
+        if text != self._whole:
+            self._whole = text
             self._place()
         self.setVisible(bool(text))
 
@@ -212,9 +214,16 @@ class WindowMenu(QToolButton):
         return False
 
     def _place(self) -> None:
+        """Write what there is room for: on a narrow canvas the percentiles would hide the letter above the image."""
         canvas = self.parentWidget()
-        if canvas is not None:
-            self.move(canvas.width() - self.width() - MARGIN, MARGIN)
+        if canvas is None:
+            return
+        for text in (self._whole, self._whole.split("  (")[0]):
+            self.setText(f"{text}  ▾" if text else "")
+            self.adjustSize()
+            if self.width() + MARGIN + _LETTER <= canvas.width() / 2:
+                break
+        self.move(canvas.width() - self.width() - MARGIN, MARGIN)
 
     def _fill(self) -> None:
         """List the windows that mean something for the open case, with their keys."""
