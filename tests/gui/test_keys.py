@@ -185,7 +185,7 @@ def test_errors_are_said_and_not_raised(opened, press):
     said = []
     opened.notified.connect(lambda message: said.append(message.text) if message.kind == "error" else None)
     press(A)
-    assert said == [f"Slice {opened.current_slice + 1} has no prediction to accept. Train first."]
+    assert said == [f"Slice {opened.current_slice + 1} has no prediction to accept yet: it comes with a training."]
 
 
 def test_keys_without_a_case_do_nothing_bad(controller, qtbot):
