@@ -148,6 +148,14 @@ def test_a_mistyped_project_is_not_created(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_project_without_a_case_is_not_created(tmp_path):
+    refused(run_command(tmp_path, "project", "p", "--add", "mistyped"), "mistyped: there is no such file or folder")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    refused(run_command(tmp_path, "project", "p", "--add", "empty"), "there is no image here", "no project was made")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 def test_labels_of_no_case_are_refused_before_anything_is_written(cases):
     (cases / "labels" / "patient 0.nii.gz").rename(cases / "labels" / "stranger.nii.gz")
     before = listing(cases)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_dinoaugseg.case.files import counted, listed, natural_key
+from napari_dinoaugseg.case.files import counted, listed, natural_key, not_found
 from napari_dinoaugseg.cli.options import ProjectOptions, SegmentOptions
 from napari_dinoaugseg.cli.output import ProgressLine, note, print_json, print_text, tell, tell_error
 from napari_dinoaugseg.cli.segment import check_model_output
@@ -51,11 +51,19 @@ class Failure:
 def run_project(options: ProjectOptions) -> bool:
     """Do with a project what the options say; returns whether every case could be used."""
     started = time.monotonic()
-    if not (options.add or is_project(options.project)):
+    is_new = not is_project(options.project)
+    if is_new and not options.add:
         msg = f"{options.project}: there is no project here. Check the path, or create one with --add."
         raise ProjectError(msg)
+    for path in (*(options.add or ()), *([options.labels] if options.labels else [])):
+        if not path.exists():
+            raise CaseError(not_found(path))
     with Project(options.project, config=options.compute, make_compute=compute_for, notify=tell) as project:
         failures = _change(project, options)
+        if is_new and not project.cases:
+            project.discard()
+            msg = f"{options.project}: no project was made, because none of the cases could be added."
+            raise ProjectError(msg)
         if options.train:
             _train(project)
         if options.predict:
