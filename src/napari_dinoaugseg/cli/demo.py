@@ -65,7 +65,8 @@ def run_demo(
     print_text(f"seconds   {parts}  ({session.encoder_name} on {session.device_name}, preset {preset})")
     print_text(f"mask      {mask}\npicture   {overlay}")
     listed = ",".join(str(index) for index in LABELLED_SLICES)
-    print_text(f"\nThe same by hand:\n  dinoaugseg segment {image} --labels {truth} --slices {listed} --out {mask}")
+    by_hand = f"dinoaugseg segment {image} --labels {truth} --slices {listed} --preset {preset} --out {mask}"
+    print_text(f"\nThe same by hand:\n  {by_hand}")
 
 
 def _make_folder(folder: Path) -> None:
