@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SIZE = (1280, 800)
 SHOWN = 72  # a labelled slice in the middle of the brain
 EXPORTED = "brain_mask.nii.gz"
+PATIENCE = 1200  # seconds for each step, on a busy machine too
 
 
 class Stage:
@@ -116,14 +117,14 @@ def take(folder: Path, theme: str) -> None:
     stage.picture("1_empty")
     controller.setup.change(encoder="efficientnet-lite0")
     controller.cases.open_sample()
-    stage.spin(60, lambda: controller.session is not None and not controller.jobs.busy)
+    stage.spin(PATIENCE, lambda: controller.session is not None and not controller.jobs.busy)
     label(controller)
     stage.spin(5)  # napari's own notices fade
     stage.picture("2_labelled")
     controller.jobs.train()
-    stage.spin(120, lambda: controller.jobs.last_stage == "train" and len(stage.panel.train.curve.steps) > 60)
+    stage.spin(PATIENCE, lambda: controller.jobs.last_stage == "train" and len(stage.panel.train.curve.steps) > 60)
     stage.picture("3_training")
-    stage.spin(600, lambda: controller.jobs.last_stage == "predict" and not controller.jobs.busy)
+    stage.spin(PATIENCE, lambda: controller.jobs.last_stage == "predict" and not controller.jobs.busy)
     controller.view.go_to(SHOWN + 13)
     if controller.layers is not None:
         controller.layers.show_confidence(True)
@@ -137,7 +138,7 @@ def take(folder: Path, theme: str) -> None:
     controller.view.go_to(SHOWN + 13)
     with patch("qtpy.QtWidgets.QFileDialog.getSaveFileName", return_value=(str(folder / EXPORTED), "")):
         stage.panel.export.mask_button.click()
-    stage.spin(30, lambda: not controller.jobs.busy)
+    stage.spin(PATIENCE, lambda: not controller.jobs.busy)
     stage.picture("5_exported")
     (folder / EXPORTED).unlink()
     take_saved(stage)
@@ -150,12 +151,8 @@ def take_saved(stage: Stage) -> None:
     from napari_dinoaugseg.session.store import SessionStore
 
     controller = stage.panel.controller
-    before = list(stage.viewer.layers)
     controller.cases.open_sample()
-    stage.spin(60, lambda: bool(controller.sessions.offers) and not controller.jobs.busy)
-    for layer in before:
-        if layer in stage.viewer.layers:
-            stage.viewer.layers.remove(layer)
+    stage.spin(PATIENCE, lambda: bool(controller.sessions.offers) and not controller.jobs.busy)
     controller.view.go_to(SHOWN)
     stage.panel.scroll_area.verticalScrollBar().setValue(0)
     stage.picture("6_continue")
@@ -165,7 +162,7 @@ def take_saved(stage: Stage) -> None:
         raise RuntimeError(msg)
     other = SessionStore(saved.folder, session.case)
     controller.sessions.go_on(saved)
-    stage.spin(60, lambda: bool(controller.read_only) and not controller.jobs.busy)
+    stage.spin(PATIENCE, lambda: bool(controller.read_only) and not controller.jobs.busy)
     stage.picture("7_read_only")
     other.close()
 
@@ -187,13 +184,13 @@ def take_project(stage: Stage) -> None:
             nib.save(part, files[-1])
             truths.append(np.asarray(sample.tissue.slicer[:, :, rows].dataobj))
         controller.project.create(folder / "brains")
-        stage.spin(20, lambda: controller.project.current is not None and not controller.jobs.busy)
+        stage.spin(PATIENCE, lambda: controller.project.current is not None and not controller.jobs.busy)
         controller.project.add(cases_of_files(files))
-        stage.spin(60, lambda: controller.project.case is not None and not controller.jobs.busy)
+        stage.spin(PATIENCE, lambda: len(controller.project.order.cases) == len(files) and not controller.jobs.busy)
         controller.setup.change(preset="fast", encoder="efficientnet-lite0")
         for number in range(2):
             controller.project.open_case(controller.project.order.cases[number])
-            stage.spin(30, lambda: not controller.jobs.busy)
+            stage.spin(PATIENCE, lambda: not controller.jobs.busy)
             session, layers = controller.session, controller.layers
             if session is None or layers is None:
                 msg = "a case of the project did not open"
@@ -206,10 +203,11 @@ def take_project(stage: Stage) -> None:
             layers.manual.refresh()
             controller.flush()
         controller.jobs.train()
-        stage.spin(600, lambda: controller.jobs.last_stage == "predict" and not controller.jobs.busy)
+        stage.spin(PATIENCE, lambda: controller.jobs.last_stage == "predict" and not controller.jobs.busy)
         controller.project.step(1)
         stage.spin(
-            120, lambda: not controller.jobs.busy and bool(controller.session and controller.session.labels.confidence)
+            PATIENCE,
+            lambda: not controller.jobs.busy and bool(controller.session and controller.session.labels.confidence),
         )
         controller.view.go_to(25)
         stage.panel.scroll_area.verticalScrollBar().setValue(0)
