@@ -146,7 +146,9 @@ def _check_pip(arguments: Words) -> None:
 
 
 def _check_uvx(arguments: Words) -> None:
-    """``uvx --from ".[extras]" dinoaugseg …``: the package is that of this clone."""
+    """``uvx --python 3.13 --from ".[extras]" dinoaugseg …``: the package is that of this clone."""
+    if arguments[:1] == ["--python"]:
+        arguments = arguments[2:]
     _require(arguments[:1] == ["--from"] and len(arguments) > 2, f"uvx {arguments} runs nothing of ours")
     _check_pip(["install", arguments[1]])
     _require(arguments[2] == OURS, f"{arguments[2]} is no command of this package")

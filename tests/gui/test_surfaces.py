@@ -102,7 +102,7 @@ def test_the_surfaces_lie_where_the_labels_are_and_the_slices_come_back(
         assert (np.abs(vertices.min(axis=0) - corners.min(axis=0)) <= 1.01 * step).all()
         assert (np.abs(vertices.max(axis=0) - corners.max(axis=0)) <= 1.01 * step).all()
         assert surface.voxels == len(voxels)
-    assert "mL" in panel.review.surfaces.volumes.text()
+    assert "ml" in panel.review.surfaces.volumes.text()
 
     QTest.mouseClick(panel.review.surfaces.switch, Qt.MouseButton.LeftButton)
     settle()

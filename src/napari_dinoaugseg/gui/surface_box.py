@@ -62,6 +62,6 @@ class SurfaceBox(QWidget):
 
 
 def _described(surface: ClassSurface) -> str:
-    """A class with its colour and volume: "■ liver: 1480.2 mL"."""
-    size = f"{surface.voxels} voxels" if surface.volume_ml is None else f"{surface.volume_ml:.4g} mL"
+    """A class with its colour and volume: "■ liver: 1480.2 ml"."""
+    size = f"{surface.voxels} voxels" if surface.volume_ml is None else f"{surface.volume_ml:.4g} ml"
     return f'<span style="color: {surface.entry.colour}">■</span> {escape(surface.entry.name)}: <b>{size}</b>'
