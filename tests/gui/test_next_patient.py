@@ -5,6 +5,8 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+from napari.utils.notifications import notification_manager
+from PIL import Image
 from qtpy.QtCore import Qt
 
 from tests.blobs import image_voxels
@@ -258,3 +260,19 @@ def test_a_model_can_be_saved_once_there_is_one(labelled, panel, qtbot):
     train(qtbot, labelled)
     qtbot.wait(100)
     assert panel.export.save_button.isEnabled()
+
+
+def test_pictures_after_a_volume_and_a_volume_after_them_are_opened_without_a_notice(
+    labelled, panel, other, tmp_path, qtbot
+):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 50, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    before = len(notification_manager.records)
+    open_by_hand(panel, folder, qtbot)
+    open_by_hand(panel, other, qtbot, plane="axial")
+    said = [record.message for record in list(notification_manager.records)[before:]]
+    assert not [text for text in said if "nits" in text]
+    assert {str(unit) for layer in labelled.viewer.layers for unit in layer.units} == {"millimeter"}

@@ -24,6 +24,7 @@ from napari_dinoaugseg.gui.display import (
     case_of_layer,
     case_of_layers,
     remove_layers,
+    set_unit,
     shows_alike,
     shows_colour,
 )
@@ -433,6 +434,8 @@ class Cases:
                 leaving = [layer for layer in leaving if layer not in spare.layers]
         for layer in leaving:
             layer.name = f"{layer.name} (leaving)"  # else napari numbers the new layers
+        handed_on = [layer for layer in spare.layers if layer is not spare.image] if spare is not None else []
+        set_unit([*leaving, *handed_on], session.case)
         controller.session, controller.read_only, controller.view.window = session, read_only, window
         made = controller.layers = CaseLayers(
             controller.viewer, session, image, window, read_only=bool(read_only), spare=spare

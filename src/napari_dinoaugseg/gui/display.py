@@ -46,11 +46,22 @@ def stack_shape(case: Case) -> tuple[int, int, int]:
 
 def display_of(case: Case) -> tuple[Any, bool, tuple[float, float, float], list[str]]:
     """The image to display: data, whether it is RGB, scale, units. Pictures are padded to the largest one."""
+    units = [_unit_of(case)] * 3
     if isinstance(case, VolumeCase):
-        unit = "mm" if case.grid.known else "pixel"
-        return case.display, case.is_colour, case.display_scale, [unit] * 3
+        return case.display, case.is_colour, case.display_scale, units
     rgb = shows_colour(case)
-    return _picture_stack(case, rgb), rgb, (1.0, 1.0, 1.0), ["pixel"] * 3
+    return _picture_stack(case, rgb), rgb, (1.0, 1.0, 1.0), units
+
+
+def _unit_of(case: Case) -> str:
+    return "mm" if isinstance(case, VolumeCase) and case.grid.known else "pixel"
+
+
+def set_unit(layers: Iterable[Layer], case: Case) -> None:
+    """Give layers the unit of a case whose image comes next: napari warns when it draws layers of different units."""
+    for layer in layers:
+        with layer.events.blocker_all():
+            layer.units = [_unit_of(case)] * layer.ndim
 
 
 def shows_colour(case: Case) -> bool:

@@ -35,6 +35,7 @@ from napari_dinoaugseg.gui.display import (
     prepare_layers,
     remove_layers,
     remove_letters,
+    set_unit,
     stack_shape,
     window_of,
 )
@@ -150,6 +151,7 @@ class LayersAhead:
             return
         self.case = case
         with one_drawing(self.viewer):
+            set_unit(self._made[1:], case)
             _renew(image, data, awaiting_case(), {"scale": scale, "units": units})
             for layer in self._made[1:]:
                 layer.scale = scale  # else the slider steps by 1 mm
