@@ -54,12 +54,10 @@ _ROUND = 24  # steps in which another number of threads is tried once
 _TRIES = (2, 3)  # of them
 _FLAT = 0.02  # relative improvement of the loss in a cycle, below which it ends early
 
-
-_KEPT = (
-    *("encoder", "window", "input_size", "context", "scaling", "resize", "precision", "seed"),
-    *("augment_probability", "augment_drop", "class_balance", "absent_in_dice"),
+_KEPT = (  # of a training's settings, by a new decoder: what it sees and gives, and what is chosen in the panel
+    *("encoder", "window", "input_size", "context", "scaling", "resize", "precision"),
+    *("seed", "augment_probability", "augment_drop"),
 )
-"""Settings that a new decoder shares with a training: what it sees, and the method."""
 
 T = TypeVar("T")
 
