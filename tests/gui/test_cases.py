@@ -324,6 +324,17 @@ def test_two_panels_of_a_viewer_are_one_and_closing_one_leaves_the_other(panel, 
     assert panel.advice.text().startswith("Only background")
 
 
+def test_a_case_of_one_picture_is_not_said_to_have_others(panel, controller, case, tmp_path):
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "one.png")
+    controller.cases.open_path(tmp_path / "one.png", background=False)
+    settle()
+    assert panel.advice.text() == "2. Paint 'class 1' with the brush: this case has only one picture."
+    controller.layers.manual.paint((0, 8, 8), 1)
+    controller.flush()
+    settle()
+    assert "That is the whole case" in panel.advice.text()
+
+
 @pytest.mark.shared_window(False)
 def test_a_closed_panel_loses_nothing(panel, controller, case, qtbot):
     from napari_dinoaugseg.gui.panel import Panel

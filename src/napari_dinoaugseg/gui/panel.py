@@ -462,6 +462,8 @@ def _to_label(session: Session, noun: str, elsewhere: int, *, live: bool) -> str
             f"3. {count} Look at other {noun}s: accept their masks, or paint where they are wrong. "
             "Train makes the model to save."
         )
+    if not book.open_slices and not elsewhere:
+        return f"{count} That is the whole case: export the mask, or press Train for a model for other cases."
     if len(labelled) + elsewhere < min(ENOUGH_TO_START, session.case.n_slices):
         return f"{count} Paint {ENOUGH_TO_START} to 5, spread out ('Go to suggested' shows where), then press Train."
     return f"3. {count} Press Train."
@@ -473,9 +475,12 @@ def _to_begin(session: Session, noun: str, elsewhere: int, *, live: bool) -> str
         return f"{counted(elsewhere, noun)} labelled in other cases. Label some here too, or press Train."
     classes = session.labels.classes
     names = " and ".join(f"'{entry.name}'" for entry in classes[:2]) + (" …" if len(classes) > 2 else "")
+    if session.case.n_slices == 1:
+        return f"2. Paint {names} with the brush: this case has only one {noun}."
     if live:
         return f"2. Paint {names} on one {noun} with the brush. Masks then appear on the {noun}s beside it."
-    return f"2. Paint {names} on one {noun} with the brush, then on two to four more, spread out. Then press Train."
+    more = "two to four more, spread out" if session.case.n_slices > ENOUGH_TO_START else "the others"
+    return f"2. Paint {names} on one {noun} with the brush, then on {more}. Then press Train."
 
 
 def _after_training(controller: Controller, session: Session, noun: str) -> str:
