@@ -21,7 +21,7 @@ from tests.blobs import LEFT_OUT
 @pytest.fixture
 def learner(make_store, quick):
     """Learns well in some seconds."""
-    return Learner(make_store(), quick.with_changes(steps=60), n_classes=3)
+    return Learner(make_store(), quick.with_changes(steps=90), n_classes=3)
 
 
 @pytest.fixture
