@@ -55,6 +55,9 @@ def run_project(options: ProjectOptions) -> bool:
     if is_new and not options.add:
         msg = f"{options.project}: there is no project here. Check the path, or create one with --add."
         raise ProjectError(msg)
+    if options.sequence and len(options.add or ()) != 1:
+        msg = "--sequence belongs to one case: name that one with --add, and no other."
+        raise SettingsError(msg)
     for path in (*(options.add or ()), *([options.labels] if options.labels else [])):
         if not path.exists():
             raise CaseError(not_found(path))
@@ -88,9 +91,6 @@ def _change(project: Project, options: ProjectOptions) -> list[Failure]:
         name, path = _split(text)
         project.relocate(project.find(name), path)
     failures: list[Failure] = []
-    if options.sequence and len(options.add or ()) != 1:
-        msg = "--sequence belongs to one case: name that one with --add, and no other."
-        raise SettingsError(msg)
     for path in options.add or ():
         cohort = _cohort(path, options)
         for notice in cohort.notices:

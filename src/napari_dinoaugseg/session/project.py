@@ -264,7 +264,7 @@ class Project:
     ) -> None:
         self.folder = Path(folder).absolute()
         self.config = config or ComputeConfig()
-        self.make_compute = make_compute
+        self._make_compute = make_compute
         self.encoder: Encoder | None = None
         self._notify = notify
         self._writing = threading.RLock()
@@ -661,7 +661,7 @@ class Project:
             case,
             self.settings,
             self.config,
-            make_compute=self.make_compute,
+            make_compute=self._make_compute,
             encoder=self.encoder,
             notify=self._notify,
         )
