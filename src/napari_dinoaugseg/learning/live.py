@@ -19,7 +19,7 @@ from napari_dinoaugseg.learning.events import Cancel, Notice, Prediction, Progre
 from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, free_memory, usable
 from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.metrics import dice
-from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, Finish
+from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET
 from napari_dinoaugseg.learning.predict import AS_THEY_ARE, choose_finish, predict
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import (
@@ -160,6 +160,7 @@ class Learner:
 
     Attributes:
         settings: that it learns by.
+        finish: what is done to its masks of pictures.
         steps: taken so far.
         loss: smoothed; None before the first step.
     """
@@ -190,7 +191,7 @@ class Learner:
         self._step: Step | None = None
         self._place(decoder)
         self._examples: dict[int, Example] = {}
-        self._finish = AS_THEY_ARE
+        self.finish = AS_THEY_ARE
         self._newest: set[int] = set()
         self._targets: dict[tuple[int, View | None], Tensor] = {}
         self._views: tuple[View | None, ...] = (None,)
@@ -226,7 +227,7 @@ class Learner:
             return
         self._targets = {pair: t for pair, t in self._targets.items() if pair[0] in known.keys() - changed}
         self._examples = known
-        self._finish = choose_finish(self._store, self.settings, [example.target for example in known.values()])
+        self.finish = choose_finish(self._store, self.settings, [example.target for example in known.values()])
         new = changed - self._learned_before
         self._learned_before -= changed
         self._newest = new or self._newest & known.keys() or set(known)
@@ -279,11 +280,6 @@ class Learner:
     def learned(self) -> Decoder | None:
         """A copy of the decoder, on the CPU; None before its masks are worth a look."""
         return copy_of(self._best) if self._finds or not self._is_new else None
-
-    @property
-    def finish(self) -> Finish:
-        """What is done to its masks of pictures."""
-        return self._finish
 
     @property
     def _best(self) -> Decoder:
@@ -380,7 +376,7 @@ class Learner:
                 self._store,
                 self._best,
                 wanted[:_CHUNK],
-                finish=replace(self._finish, redraws=False) if self.learns else self._finish,
+                finish=replace(self.finish, redraws=False) if self.learns else self.finish,
                 device=self._device,
                 judge=not self.learns,  # these masks stay; earlier ones are worth less time
                 report=_only_notices(report),

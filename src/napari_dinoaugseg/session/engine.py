@@ -202,14 +202,14 @@ class Engine:
                 wanted = [entry.number for entry in state.classes]
                 if learner is None or wanted != numbers:
                     start = self.decoder if continues and wanted == self.numbers else None
-                    known = [i for i, digest in self._digests(state).items() if digest in digests] if start else []
+                    is_known = start is not None and digests
                     learner = Learner(
                         self.store,
                         settings,
                         n_classes=len(wanted) + 1,
                         device=self.device,
                         start=start,
-                        learned=known,
+                        learned=[i for i, d in self._digests(state).items() if d in digests] if is_known else [],
                     )
                     numbers, examples = wanted, {}
                 examples = {
