@@ -185,7 +185,8 @@ class Learner:
         self._is_new = start is None
         self._learned_before = set(learned)
         self._finds = False  # whether a new decoder finds again what it learns from
-        self._numbers = set() if start is None else {UNKNOWN_TARGET, *range(n_classes)}  # classes that it has seen
+        self._sought: int | None = None  # the slice that is to be found again: one that brought a class never seen
+        self._numbers = {UNKNOWN_TARGET, *range(0 if start is None else n_classes)}  # targets that it has seen
         with self._random.use():
             decoder = new_decoder(store.channels, n_classes, self.settings) if start is None else copy_of(start)
         self._step: Step | None = None
@@ -244,11 +245,11 @@ class Learner:
         if not (new or gone):
             return
         self._seconds, self.loss, self._changed = 0.0, None, self.steps
-        numbers = {int(number) for index in changed for number in np.unique(known[index].target)}
-        has_unseen = not numbers <= self._numbers
+        unseen = {index: set(np.unique(known[index].target)) - self._numbers for index in sorted(changed)}
+        has_unseen = any(unseen.values())
         if has_unseen:  # a class that it has never seen takes as long as the first
-            self._numbers |= numbers
-            self._is_new, self._finds = True, False
+            self._numbers.update(*unseen.values())
+            self._is_new, self._finds, self._sought = True, False, max(unseen, key=lambda index: len(unseen[index]))
         self._left = self._granted = self.settings.planned_steps(self._n_classes, len(known), warm=not self._is_new)
         # A first cycle goes on, or somebody who paints without a pause would never see its masks.
         if has_unseen or not self._is_new:
@@ -342,12 +343,12 @@ class Learner:
             yield from self._predict(started + seconds, report, cancel)
 
     def _finds_its_label(self, report: Report, cancel: Cancel | None) -> bool:
-        """Whether masks are worth a look: the newest label is found again, or the first cycle is over."""
+        """Whether masks are worth a look: the label of a new class is found again, or the first cycle is over."""
         if self._finds or not (self.learns and self._is_new):
             return True
         if self.steps < _WORTH or cancel:
             return False
-        index = min(self._newest)
+        index = self._sought if self._sought in self._examples else min(self._newest)
         target = self._examples[index].target
         masks = predict(
             self._store,
