@@ -252,3 +252,18 @@ def test_masks_come_while_labels_change_all_the_time(learner, examples, monkeypa
         found += learner.burst(0)
     assert learner.steps == 40
     assert len(found) >= 16
+
+
+def test_masks_come_once_the_first_label_is_found_whatever_is_painted_meanwhile(learner, examples):
+    """A thin stroke somewhere else is the newest label then, and one that is not found again for long."""
+    learner.focus(LEFT_OUT)
+    found = []
+    for stroke in range(24):
+        other = np.zeros_like(examples[1].target)
+        other[0, : stroke + 1] = 1
+        learner.update([examples[0], replace(examples[1], target=other)] if stroke else examples[:1])
+        found = list(learner.burst(0))
+        if found:
+            break
+    assert found
+    assert learner.steps < 24

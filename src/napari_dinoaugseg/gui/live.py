@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.setup import preferences, remember_live
 from napari_dinoaugseg.gui.widgets import Inbox, in_background, single_shot, stop
+from napari_dinoaugseg.gui.words import noun_of
 from napari_dinoaugseg.learning.events import Cancel, Event, Notice, Prediction, Progress, nearest_first
 from napari_dinoaugseg.session.compute import Learned, LiveFeed, LiveState
 
@@ -137,12 +138,16 @@ class LiveWork:
             return "Live: loading the encoder…"
         if self._run is None and session.labels.labelled and not self.may_load:
             return "Live waits for the weights of the encoder; see Encoder in the Case section."
+        if session.case.n_slices == 1 and self.controller.project.held is None:
+            return ""  # no other slice, nor a next case to learn for
+        noun = noun_of(session.case)
+        where = "in the next cases" if session.case.n_slices == 1 else f"on the other {noun}s"
         if not session.labels.labelled and not self.controller.project.labelled_elsewhere:
-            return "Live: paint a slice, and masks appear on the others."
+            return f"Live: paint a {noun}, and masks appear {where}."
         if self._run is None:
             return ""
         if not (self._run.state.is_enough or self.controller.project.labelled_elsewhere):
-            return "Live: label a class and some background, and masks appear on the other slices."
+            return f"Live: label a class and some background, and masks appear {where}."
         if self.progress is None:
             return "Live: looking at your labels…"
         if self.progress.done == self.progress.total:
