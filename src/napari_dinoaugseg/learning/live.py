@@ -35,6 +35,7 @@ from napari_dinoaugseg.learning.train import (
     one_cycle,
     resize_target,
     step_for,
+    take_body,
     with_weights,
 )
 from napari_dinoaugseg.model.decoder import Decoder
@@ -157,6 +158,7 @@ class Learner:
         device: default: that of the encoder.
         start: continue a copy of this decoder.
         learned: numbers of slices whose present labels that decoder has learned: alone they are no reason to learn.
+        body: a decoder whose weights a new one begins with, but for those of the classes, if both are built alike.
 
     Attributes:
         settings: that it learns by.
@@ -174,6 +176,7 @@ class Learner:
         device: torch.device | None = None,
         start: Decoder | None = None,
         learned: Collection[int] = (),
+        body: Decoder | None = None,
     ) -> None:
         self.settings = brisk(settings) if start is None else settings
         self._store, self._n_classes = store, n_classes
@@ -189,6 +192,8 @@ class Learner:
         self._numbers = {UNKNOWN_TARGET, *range(0 if start is None else n_classes)}  # targets that it has seen
         with self._random.use():
             decoder = new_decoder(store.channels, n_classes, self.settings) if start is None else copy_of(start)
+        if start is None and body is not None:
+            take_body(decoder, body)
         self._step: Step | None = None
         self._place(decoder)
         self._examples: dict[int, Example] = {}
@@ -216,10 +221,12 @@ class Learner:
 
     # --- what it learns from, and what it predicts ------------------------------------------------------------------
 
-    def update(self, examples: Sequence[Example]) -> None:
+    def update(self, examples: Sequence[Example], *, steps: int | None = None) -> None:
         """Learn from these labelled slices from now on; those that are new or changed weigh more.
 
-        An example that is the same object as before has not changed; others are compared.
+        Args:
+            examples: one that is the same object as before has not changed; others are compared.
+            steps: that a change grants; default: by the settings.
         """
         known = {example.index: example for example in examples}
         changed = {index for index, example in known.items() if not _same(self._examples.get(index), example)}
@@ -250,7 +257,8 @@ class Learner:
         if has_unseen:  # a class that it has never seen takes as long as the first
             self._numbers.update(*unseen.values())
             self._is_new, self._finds, self._sought = True, False, max(unseen, key=lambda index: len(unseen[index]))
-        self._left = self._granted = self.settings.planned_steps(self._n_classes, len(known), warm=not self._is_new)
+        planned = self.settings.planned_steps(self._n_classes, len(known), warm=not self._is_new)
+        self._left = self._granted = planned if steps is None else steps
         # A first cycle goes on, or somebody who paints without a pause would never see its masks.
         if has_unseen or not self._is_new:
             self._begin_cycle(_FIRST)

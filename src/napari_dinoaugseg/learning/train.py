@@ -628,6 +628,14 @@ def copy_of(decoder: Decoder) -> Decoder:
     return with_weights(decoder.arguments, on_host(decoder.state_dict()))
 
 
+def take_body(decoder: Decoder, other: Decoder) -> None:
+    """Copy the weights of another decoder, but for those of its classes; nothing if they are not built alike."""
+    if {**other.arguments, "n_classes": decoder.n_classes} != decoder.arguments:
+        return
+    own = decoder.state_dict()
+    decoder.load_state_dict({**other.state_dict(), **{name: own[name] for name in own if name.startswith("classify.")}})
+
+
 def on_host(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU, also of tensors that are there already."""
     return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}

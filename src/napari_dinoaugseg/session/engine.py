@@ -25,6 +25,7 @@ from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.live import Learner
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, Finish
 from napari_dinoaugseg.learning.predict import AS_THEY_ARE, choose_finish, choose_tta, predict
+from napari_dinoaugseg.learning.pretraining import Pretraining
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.learning.train import Example, fit
 from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder
@@ -193,23 +194,23 @@ class Engine:
         examples: dict[int, tuple[Labels, Example]] = {}  # as learned last, with the labels that they were made of
         ahead: list[int] = []  # slices to encode while there is nothing to learn
         self._use_precision(settings.precision)
+        pretraining = Pretraining(self.store, settings, self.device)
         report(Progress("live", 0, 0, 0.0))  # ready
         while not cancel:
-            is_busy = bool(ahead) or (learner is not None and not learner.sleeps)
-            state = feed.take(0.0 if is_busy else _PAUSE)
+            state = feed.take(0.0 if ahead or not (learner or pretraining).sleeps else _PAUSE)
             if state is not None and state.is_enough:
                 learned_from = state
                 wanted = [entry.number for entry in state.classes]
                 if learner is None or wanted != numbers:
                     start = self.decoder if continues and wanted == self.numbers else None
-                    is_known = start is not None and digests
                     learner = Learner(
                         self.store,
                         settings,
                         n_classes=len(wanted) + 1,
                         device=self.device,
                         start=start,
-                        learned=[i for i, d in self._digests(state).items() if d in digests] if is_known else [],
+                        learned=self._unchanged(state, digests if start is not None else ()),
+                        body=(learner or pretraining).learned,
                     )
                     numbers, examples = wanted, {}
                 examples = {
@@ -225,9 +226,9 @@ class Engine:
             if state is not None:
                 # All pictures: which to label first depends on what they show.
                 ahead = list(state.order[:_AHEAD] if self.case.kind == "volume" else state.order)
+                pretraining.focus(state.order[:_AHEAD] if self.decoder is None else ())
             if learner is None or learner.sleeps:
-                if ahead and not cancel:
-                    self.store.features(ahead.pop(0))
+                self._look_ahead(ahead, pretraining if learner is None else None, report, cancel)
                 yield None
                 continue
             values = np.array([0, *numbers], dtype=np.uint16)
@@ -239,6 +240,19 @@ class Engine:
             return None
         model = self._checkpoint(decoder, learned_from.classes, learner.settings, learner.finish)
         return Learned(model, frozenset() if learner.learns else frozenset(self._digests(learned_from).values()))
+
+    def _look_ahead(self, ahead: list[int], pretraining: Pretraining | None, report: Report, cancel: Cancel) -> None:
+        """Encode the first slice of ``ahead`` and remove it; where there is none, go on with the pretraining."""
+        if cancel:
+            return
+        if ahead:
+            self.store.features(ahead.pop(0))
+        elif pretraining is not None:
+            pretraining.burst(report, cancel)
+
+    def _unchanged(self, state: LiveState, digests: Collection[str]) -> list[int]:
+        """The slices whose labels have one of these digests."""
+        return [index for index, digest in self._digests(state).items() if digest in digests] if digests else []
 
     def _digests(self, state: LiveState) -> dict[int, str]:
         return {index: digest_of(self.case, index, labels) for index, labels in state.labels.items()}
