@@ -1,10 +1,12 @@
 """How soon Live gives masks, and how good they are: Dice beside the first labelled slice, some seconds after it.
 
     python -m benchmarks.live --data FOLDER --out RESULTS [--sets …] [--volumes 3] [--preset fast] [--seconds 2.5,10]
+        [--before 10]
 
 In each volume the slice with the most structure is labelled with its truth, as a person would begin, with the encoder
-loaded and the slices around it encoded. Measured are the time to the first masks of the four slices around it, and
-after `--seconds` the Dice of the slices at the distances 1, 2, 4 and 8, where they hold the structure and have a mask.
+loaded and the slices around it encoded, and `--before` seconds after Live began, in which the person paints. Measured
+are the time from the label to the first masks of the four slices around it, and after `--seconds` the Dice of the
+slices at the distances 1, 2, 4 and 8, where they hold the structure and have a mask.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ class Options:
     input_size: int
     device: str
     seconds: tuple[float, ...]
+    before: float
     command: str
 
 
@@ -129,6 +132,8 @@ def _figures(session: Session, sample: Sample, options: Options) -> rows.Row:
     _encode_around(session, first)
     run = LiveRun(session)
     try:
+        run.show(first)
+        time.sleep(options.before)
         session.paint(first, sample.truth[first].astype(np.uint16))
         started = time.monotonic()
         run.show(first)
@@ -179,6 +184,7 @@ def _identity(job: Job, options: Options) -> rows.Row:
         seconds_limit=max(options.seconds),
         device=options.device,
         preset=options.preset,
+        before=options.before,
     )
 
 
@@ -202,9 +208,10 @@ def command(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--input-size", type=int, default=256)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=lambda text: [float(part) for part in text.split(",")], default=[2.5, 10.0])
+    parser.add_argument("--before", type=float, default=10.0, help="seconds of Live before the label")
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {rows.FILE}; finished rows are skipped")
     parsed = parser.parse_args(arguments)
-    shown = ("sets", "volumes", "preset", "encoder", "input_size", "device", "seconds")
+    shown = ("sets", "volumes", "preset", "encoder", "input_size", "device", "seconds", "before")
     seconds = tuple(parsed.seconds)
     options = Options(
         parsed.data,
@@ -213,6 +220,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
         parsed.input_size,
         parsed.device,
         seconds,
+        parsed.before,
         command_of(parsed, NAME, shown),
     )
     jobs = []

@@ -76,7 +76,7 @@ class Pretraining:
 
 
 def regions(store: FeatureStore, slices: Sequence[int], *, seed: int = 0) -> list[Example]:
-    """The slices, each with the cluster of every pixel's features, 0 to `REGIONS` - 1, at the input size.
+    """The slices, each with the cluster of every pixel's features, 0 to `REGIONS` - 1.
 
     Every level of the features weighs the same. The distance to a centre is linear in the features but for a constant,
     so that maps of distances are interpolated, not the features, which may have a thousand channels.
@@ -87,7 +87,8 @@ def regions(store: FeatureStore, slices: Sequence[int], *, seed: int = 0) -> lis
     random = np.random.default_rng(seed)
     sampled = np.concatenate([_sample(maps, random) for maps in levels.values()])
     centres, _ = kmeans2(sampled, REGIONS, minit="++", seed=random)
-    return [Example(index, _nearest(maps, centres, store.input_size)) for index, maps in levels.items()]
+    found = {index: _nearest(maps, centres, store.input_size) for index, maps in levels.items()}
+    return [Example(index, _resized(at_input, store.case.slice_shape(index))) for index, at_input in found.items()]
 
 
 def _normalised(maps: Sequence[Tensor]) -> list[Tensor]:
@@ -112,3 +113,9 @@ def _nearest(maps: Sequence[Tensor], centres: NDArray[np.float32], side: int) ->
         near = torch.einsum("kc,chw->khw", part, stage)
         score = score + F.interpolate(near[None], (side, side), mode="bilinear", align_corners=False)[0]
     return score.argmax(0).numpy().astype(np.int16)
+
+
+def _resized(image: NDArray[np.int16], shape: tuple[int, int]) -> NDArray[np.int16]:
+    """The nearest pixel of a square image for each one of an image of another shape."""
+    rows, columns = (((np.arange(n) + 0.5) * len(image) / n).astype(int) for n in shape)
+    return image[np.ix_(rows, columns)]
