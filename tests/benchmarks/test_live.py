@@ -10,7 +10,8 @@ from tests.benchmarks.sets import write_la2018
 def test_a_row_says_when_the_first_masks_came_and_how_good_masks_are_beside_the_label(tmp_path: Path) -> None:
     write_la2018(tmp_path / "data" / "la2018" / "test" / "one", 0)
     words = ["--data", str(tmp_path / "data"), "--sets", "la2018", "--out", str(tmp_path / "out")]
-    live.command([*words, "--input-size", "64", "--seconds", "0.01,8"])
+    words += ["--input-size", "64", "--seconds", "0.01,8", "--before", "0.5"]
+    live.command(words)
     (line,) = (tmp_path / "out" / rows.FILE).read_text().splitlines()
     row = json.loads(line)
     assert row["first_masks"] > 0
@@ -18,5 +19,7 @@ def test_a_row_says_when_the_first_masks_came_and_how_good_masks_are_beside_the_
     assert early == [None] * 4
     assert late[0] > 0.5
     assert late[3] is None  # the volume ends before
-    live.command([*words, "--input-size", "64", "--seconds", "0.01,8"])  # there is nothing left to do
+    live.command(
+        [*words, "--input-size", "64", "--seconds", "0.01,8", "--before", "0.5"]
+    )  # there is nothing left to do
     assert len((tmp_path / "out" / rows.FILE).read_text().splitlines()) == 1

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_dinoaugseg.case import open_case
+from napari_dinoaugseg.learning.live import Learner
+from napari_dinoaugseg.learning.pretraining import REGIONS, Pretraining
 from napari_dinoaugseg.session.compute import LiveFeed, LiveState
 from napari_dinoaugseg.session.labels import LabelBook, Status
 from napari_dinoaugseg.session.session import LabelledCase
@@ -73,6 +75,42 @@ def test_before_a_class_is_painted_nothing_happens_and_then_it_learns(new_sessio
     live.until(lambda: bool(live.found))
     assert live.found[0].index == 5
     live.end()
+
+
+def test_what_it_learned_before_a_label_and_from_other_classes_is_where_a_new_decoder_begins(
+    new_session, blob_files, start, monkeypatch
+):
+    begun = []
+
+    class Watched(Learner):
+        def __init__(self, *arguments, body, **options):
+            super().__init__(*arguments, body=body, **options)
+            begun.append((body and body.n_classes, self._n_classes))
+
+    monkeypatch.setattr("napari_dinoaugseg.session.engine.Learner", Watched)
+    burst, rested = Pretraining.burst, []
+
+    def watch(self, *arguments):
+        burst(self, *arguments)
+        rested.extend([True] if self.learned is not None and self.sleeps else [])
+
+    monkeypatch.setattr(Pretraining, "burst", watch)
+    monkeypatch.setattr("napari_dinoaugseg.learning.pretraining.STEPS", 24)
+    session = new_session()
+    truth = session.case.read_labels(blob_files[1], range(16))
+    live = start(session)
+    live.show()
+    live.until(lambda: bool(rested))
+    session.labels.add_class(number=1)
+    session.paint(LABELLED[0], np.where(truth[LABELLED[0]] == 1, 1, 0).astype(np.uint16))
+    live.show()
+    live.until(lambda: bool(live.found))
+    session.labels.add_class(number=3)
+    session.paint(LABELLED[1], truth[LABELLED[1]])
+    live.show()
+    live.until(lambda: len(begun) == 2)
+    live.end()
+    assert begun == [(REGIONS, 2), (2, 3)]
 
 
 def test_all_pictures_of_a_folder_are_looked_at_before_any_is_labelled(new_session, quick, start, tmp_path):

@@ -23,8 +23,9 @@ from napari_dinoaugseg.learning.train import Example
 from napari_dinoaugseg.model.decoder import Decoder
 
 REGIONS = 8
-STEPS = 96
+STEPS = 168  # three cycles of the learner
 
+_SLOW = 1.0  # seconds to encode a slice, above which a label that comes meanwhile would wait too long
 _SLICES = 5
 _POSITIONS = 2000  # of each slice, of which the clusters are made
 _LEVELS = 3  # the finest maps; the coarsest, at stride 32, shows where in the image rather than what
@@ -50,7 +51,9 @@ class Pretraining:
 
     @property
     def sleeps(self) -> bool:
-        """Whether all steps are taken, or there are no slices to learn from."""
+        """Whether all steps are taken, or there are no slices to learn from, or encoding them takes long."""
+        if self._store.encode_seconds > _SLOW * self._store.encoded:
+            return True
         return not self._order if self._learner is None else self._learner.sleeps
 
     @property
