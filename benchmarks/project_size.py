@@ -1,15 +1,18 @@
 """What a project of many cases costs: adding and opening a case, and the memory of a training, beside one case.
 
-    python -m benchmarks.project_size [--cases 200] [--slices 40] [--labelled 20]
+    python -m benchmarks.project_size [--cases 200] [--slices 40] [--labelled 20] [--window]
 
 The volumes are made of noise and balls. Every training runs in a process of its own, whose peak of memory is printed:
-`--labelled` slices of one case, and as many slices of as many cases, with the same encoder and settings.
+`--labelled` slices of one case, and as many slices of as many cases, with the same encoder and settings. With
+`--window`, the project is opened in napari, with the model of the training over many cases, and the next case is shown
+ten times: the time until its slices are there, and the longest gap of the interface. That needs a display, or xvfb-run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -28,6 +31,7 @@ from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.project import Project
 
 _SIDE = 96  # pixels of a slice
+_STEPS = 10  # to the next case
 
 
 def write_volume(path: Path, n_slices: int, seed: int) -> None:
@@ -96,12 +100,45 @@ def train(folder: Path, *, joint: bool, n_labelled: int) -> dict[str, float]:
     return {"peak_mib": peak, "seconds": time.perf_counter() - started, "labelled": slices}
 
 
+def walk(folder: Path) -> dict[str, float]:
+    """Show the project in a window, and step to the next case; returns milliseconds."""
+    import napari
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    from benchmarks.interface_latency import Gaps, pump, wait
+    from napari_dinoaugseg.gui.panel import Panel
+
+    viewer = napari.Viewer()
+    panel = Panel(viewer)
+    viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
+    controller = panel.controller
+    stage = "open"
+    gaps, shown = Gaps(lambda: stage), []
+    controller.project.open_folder(folder / "project")
+    wait(lambda: controller.session is not None and not controller.jobs.busy)
+    pump(5)
+    canvas = viewer.window._qt_viewer.canvas.native
+    canvas.setFocus()
+    stage = "next"
+    for _ in range(_STEPS):
+        before, started = controller.project.case, time.perf_counter()
+        QTest.keyClick(canvas, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
+        wait(lambda before=before: controller.project.case is not before and not controller.jobs.busy)  # type: ignore[misc]
+        shown.append(1000 * (time.perf_counter() - started))
+        pump(2)
+    viewer.close()
+    longest = {f"{name}_gap": max(values) for name, values in gaps.by_stage.items()}
+    return {"next_median": median(shown), "next_longest": max(shown), **longest}
+
+
 def command(arguments: Sequence[str] | None = None) -> None:
     """Run with the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--slices", type=int, default=40)
     parser.add_argument("--labelled", type=int, default=20)
+    parser.add_argument("--window", action="store_true", help="step through the cases in a window")
     parser.add_argument("--train-in", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--joint", action="store_true", help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
@@ -122,6 +159,10 @@ def command(arguments: Sequence[str] | None = None) -> None:
             figures = f"{found['peak_mib']:.0f} MiB, {found['seconds']:.0f} s"
             print(f"training on {found['labelled']} slices of {what}: {figures}")
         print(f"memory of many cases to that of one: {peaks[True] / peaks[False]:.2f}")
+        if parsed.window:
+            os.environ["NAPARI_CONFIG"] = ""  # not the person's own preferences
+            for label, value in walk(folder).items():
+                print(f"{label:<14} {value:8.0f} ms")
 
 
 if __name__ == "__main__":
