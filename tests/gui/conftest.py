@@ -106,6 +106,34 @@ def controller(panel):
     return panel.controller
 
 
+@pytest.fixture
+def windowless(qtbot, _live_is_off):
+    """The controller of a viewer without a window: for what layers and labels do, whoever looks at them."""
+    from napari.components import ViewerModel
+
+    from napari_dinoaugseg.gui.controller import Controller
+
+    made = Controller.of(ViewerModel())
+    with_small_settings(made)
+    yield made
+    made.dispose()
+    wait_idle(qtbot, made)
+
+
+@pytest.fixture
+def windowless_or_not(request):
+    """The controller of the panel where a test asks for the panel, else one without a window: far quicker.
+
+    For modules that take it as their `controller`.
+    """
+    if "panel" not in request.fixturenames:
+        return request.getfixturevalue("windowless")
+    controller = request.getfixturevalue("panel").controller
+    if controller.session is None:
+        with_small_settings(controller)
+    return controller
+
+
 def with_small_settings(controller) -> None:
     """Train in seconds, here."""
     controller.setup.change(**SMALL)

@@ -26,6 +26,12 @@ pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:Syst
 
 
 @pytest.fixture
+def controller(windowless_or_not):
+    """With a window where it is looked at."""
+    return windowless_or_not
+
+
+@pytest.fixture
 def section(controller, qtbot):
     made = ExportSection(controller)
     qtbot.addWidget(made)
@@ -151,6 +157,7 @@ def test_what_nobody_has_looked_at_is_only_written_when_the_person_says_so(
         )
 
 
+@pytest.mark.usefixtures("panel")
 def test_a_slice_counts_as_looked_at_once_it_was_in_view_with_its_prediction(labelled, truth_slices, qtbot):
     book = labelled.session.labels
     book.set_prediction(12, truth_slices(12), 0.9)

@@ -11,6 +11,12 @@ from tests.gui.conftest import paint, settle
 pytestmark = pytest.mark.shared_window
 
 
+@pytest.fixture
+def controller(windowless_or_not):
+    """With a window where it is looked at."""
+    return windowless_or_not
+
+
 def stroke(qtbot, viewer, offsets=((-20, 0), (0, 0), (20, 0))) -> None:
     """Draw with the left button through the middle of the canvas."""
     native = viewer.window._qt_viewer.canvas.native
@@ -28,6 +34,7 @@ def stroke(qtbot, viewer, offsets=((-20, 0), (0, 0), (20, 0))) -> None:
     qtbot.mouseRelease(native, Qt.MouseButton.LeftButton, pos=points[-1])
 
 
+@pytest.mark.usefixtures("panel")
 def test_a_stroke_of_the_mouse_paints_and_reaches_the_session(controller, case, qtbot):
     controller.view.go_to(8)
     stroke(qtbot, controller.viewer)
@@ -50,6 +57,7 @@ def test_strokes_are_taken_over_soon_but_not_one_by_one(controller, case, qtbot)
     assert taken == [[8]]
 
 
+@pytest.mark.usefixtures("panel")
 def test_painting_goes_to_the_slice_in_view_in_every_plane(controller, blob_files, qtbot):
     for plane in ("axial", "coronal", "sagittal"):
         controller.cases.open_path(blob_files[0], background=False, plane=plane)
@@ -87,6 +95,7 @@ def test_undo_of_a_stroke_on_another_slice_than_the_one_in_view(controller, case
     qtbot.waitUntil(lambda: controller.session.labels.labelled == [], timeout=10_000)
 
 
+@pytest.mark.usefixtures("panel")
 def test_the_undo_key_takes_back_strokes(controller, case, qtbot):
     controller.view.go_to(8)
     stroke(qtbot, controller.viewer)

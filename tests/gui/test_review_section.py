@@ -18,6 +18,12 @@ pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:Syst
 
 
 @pytest.fixture
+def controller(windowless_or_not):
+    """With a window where it is looked at."""
+    return windowless_or_not
+
+
+@pytest.fixture
 def section(opened, qtbot):
     made = ReviewSection(opened)
     qtbot.addWidget(made)

@@ -9,7 +9,11 @@ import pytest
 
 from napari_dinoaugseg.session.labels import BACKGROUND, UNDO_LIMIT, UNKNOWN, Status
 
-pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
+
+@pytest.fixture
+def controller(windowless):
+    """Nothing has to be drawn here."""
+    return windowless
 
 
 @pytest.fixture

@@ -13,6 +13,12 @@ from tests.gui.conftest import LABELLED, dice, paint, settle, train, wait_idle
 pytestmark = pytest.mark.shared_window
 
 
+@pytest.fixture
+def controller(windowless_or_not):
+    """With a window where it is looked at."""
+    return windowless_or_not
+
+
 def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(
     labelled, truth, qtbot, panel, said, monkeypatch
 ):

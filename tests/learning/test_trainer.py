@@ -19,6 +19,12 @@ from napari_dinoaugseg.learning.train import Example, _Run, fit
 from tests.blobs import LEFT_OUT
 
 
+@pytest.fixture
+def quick(quick):
+    """With the narrowest decoder, which learns the blobs in fewer steps."""
+    return quick.with_changes(steps=60, width=16)
+
+
 def run(work):
     """Events and result of a generator."""
     events = []

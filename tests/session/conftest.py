@@ -25,7 +25,7 @@ def blob_files(tmp_path_factory):
 def quick():
     # Each slice by itself: three labelled ones of a few thick ones do not teach what neighbours tell.
     return Settings.of_preset(
-        "fast", encoder="efficientnet-lite0", input_size=64, context=0, steps=90, views=2, width=32
+        "fast", encoder="efficientnet-lite0", input_size=64, context=0, steps=60, views=2, width=16
     )
 
 

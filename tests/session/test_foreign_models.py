@@ -35,7 +35,7 @@ def changed(model: Path, old: str, new: str) -> Path:
 
 
 CHANGES = {
-    '"width": 32': ('"width": 48', "weights in the model file do not fit the decoder"),
+    '"width": 16': ('"width": 48', "weights in the model file do not fit the decoder"),
     "efficientnet-lite0": ("resnet18", "needs the encoder 'resnet18', which is not known here"),
     "efficientnet-lite0:": ("efficientnet-lite0:0", "was trained on features of efficientnet-lite0"),
     '"classes": [': (

@@ -22,7 +22,7 @@ from tests.blobs import LABELLED, truth_voxels, write_case
 from tests.session.test_session import drain
 
 SETTINGS = Settings.of_preset(
-    "fast", encoder="efficientnet-lite0", input_size=64, context=0, steps=60, views=2, width=32
+    "fast", encoder="efficientnet-lite0", input_size=64, context=0, steps=60, views=2, width=16
 )
 
 
