@@ -33,8 +33,11 @@ def plugin():
 
 
 @pytest.fixture
-def viewer(plugin, make_napari_viewer):
-    return make_napari_viewer()
+def viewer(plugin, _live_is_off):
+    """A viewer without a window: what is read and written does not ask for one."""
+    from napari.components import ViewerModel
+
+    return ViewerModel()
 
 
 @pytest.fixture
@@ -224,13 +227,13 @@ def test_preferences_come_from_the_manifest(viewer, plugin):
     assert plugin.get_manifest(PLUGIN).contributions.configurations["computing"].properties["live"].default is True
 
 
-def test_a_new_panel_begins_with_what_is_preferred(viewer):
+def test_a_new_panel_begins_with_what_is_preferred(plugin, make_napari_viewer):
     from napari.settings import get_plugin_settings
 
     page = get_plugin_settings(PLUGIN).computing
     page.device, page.encoder = "cpu", "efficientnet-lite0"
     try:
-        _, panel = viewer.window.add_plugin_dock_widget(PLUGIN)
+        _, panel = make_napari_viewer().window.add_plugin_dock_widget(PLUGIN)
         assert (panel.controller.setup.device, panel.controller.setup.settings.encoder) == ("cpu", "efficientnet-lite0")
     finally:
         page.device, page.encoder = "auto", "auto"

@@ -54,7 +54,7 @@ def panel(request, qtbot, _live_is_off):
         KEPT_WINDOWS.pop().close(failed=True)
         return
     made.controller.jobs.stop()
-    wait_idle(qtbot, made.controller)
+    qtbot.waitUntil(lambda: not made.controller.jobs.busy, timeout=60_000)
     KEPT_WINDOWS[0].rest()
 
 
@@ -117,7 +117,7 @@ def windowless(qtbot, _live_is_off):
     with_small_settings(made)
     yield made
     made.dispose()
-    wait_idle(qtbot, made)
+    qtbot.waitUntil(lambda: not made.jobs.busy, timeout=60_000)
 
 
 @pytest.fixture
@@ -181,17 +181,24 @@ def hover(widget, place: QPoint, seen: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def export(panel, qtbot, monkeypatch):
+def export(request, controller, qtbot, monkeypatch):
     """Export the mask in the Export section; the dialog answers with a path, and every question with yes."""
+    from napari_dinoaugseg.gui.export_section import ExportSection
+
+    if "panel" in request.fixturenames:
+        section = request.getfixturevalue("panel").export
+    else:
+        section = ExportSection(controller)
+        qtbot.addWidget(section)
 
     def to(path: Path) -> None:
         monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), ""))
         monkeypatch.setattr("napari_dinoaugseg.gui.export_section.chosen", lambda *_: 0)
         monkeypatch.setattr("napari_dinoaugseg.gui.export_section.confirmed", lambda *_: True)
         settle()
-        assert panel.export.mask_button.isEnabled()
-        panel.export.mask_button.click()
-        wait_idle(qtbot, panel.controller)
+        assert section.mask_button.isEnabled()
+        section.mask_button.click()
+        wait_idle(qtbot, controller)
         assert path.exists()
 
     return to

@@ -47,6 +47,7 @@ def test_without_dask_it_is_said_how_to_get_it(panel, monkeypatch):
 
 
 def test_a_scheduler_that_is_not_there_offers_this_computer(panel, labelled, said, qtbot):
+    labelled.setup.change(steps=5, views=1)
     choose_scheduler(panel, NOWHERE)
     panel.head.train_button.click()
     wait_idle(qtbot, labelled)
@@ -74,6 +75,7 @@ def test_the_machine_cannot_be_changed_while_it_computes(panel, labelled, qtbot,
     labelled.setup.use_scheduler(NOWHERE)
     assert labelled.setup.scheduler == ""
     assert any("Press Stop first" in sentence for sentence in said)
+    labelled.jobs.stop()
     wait_idle(qtbot, labelled)
 
 

@@ -442,6 +442,7 @@ def test_a_layer_without_a_place_in_the_body_says_so_when_it_is_taken_and_at_the
 
 def test_a_saved_model_predicts_the_next_case(labelled, section, save_as, wait, tmp_path):
     assert not section.save_button.isEnabled()
+    labelled.setup.change(width=16)
     labelled.jobs.train()
     wait(labelled)
     assert section.save_button.isEnabled()

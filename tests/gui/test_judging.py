@@ -67,6 +67,7 @@ def test_the_masks_end_at_the_cursor_while_the_key_is_held(controller, case, tru
 def test_the_prediction_flickers_between_two_rounds_and_the_book_stays(labelled, truth, canvas, qtbot, said):
     controller, book = labelled, labelled.session.labels
     controller.view.go_to(6)
+    controller.setup.change(steps=20, width=16)
     train(qtbot, controller)
     first = book.predicted(6)
     qtbot.keyClick(canvas, Q)

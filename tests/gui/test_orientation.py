@@ -52,21 +52,21 @@ def write_pictures(folder):
 
 
 @pytest.fixture
-def hidden(make_napari_viewer):
-    """The controller of a viewer without a panel; nothing is drawn."""
+def window(make_napari_viewer, qtbot):
+    """The controller of a viewer on the screen, without a panel."""
     controller = Controller.of(make_napari_viewer())
+    shown = controller.viewer.window._qt_window
+    shown.resize(700, 500)
+    shown.show()
+    qtbot.waitExposed(shown)
     yield controller
     controller.dispose()
 
 
 @pytest.fixture
-def window(hidden, qtbot):
-    """The same on the screen."""
-    shown = hidden.viewer.window._qt_window
-    shown.resize(700, 500)
-    shown.show()
-    qtbot.waitExposed(shown)
-    return hidden
+def hidden(request):
+    """The controller of a viewer that needs no window, or of the one in it."""
+    return request.getfixturevalue("window" if "window" in request.fixturenames else "windowless")
 
 
 @pytest.fixture

@@ -235,6 +235,7 @@ def test_agreement_is_a_curve_over_trainings(opened, section, wait, truth_slices
     for index in (4, 8, 11):
         opened.session.paint(index, truth_slices(index))
     opened.layers.show_labels([4, 8, 11])
+    opened.setup.change(steps=30, width=16)
     opened.jobs.train()
     wait(opened)
     section.refresh()

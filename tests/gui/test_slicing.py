@@ -25,7 +25,7 @@ def test_labels_predictions_and_planes_hold_with_asynchronous_slicing(
     viewer.window.add_dock_widget(made, name="DINO-AugSeg")
     controller = made.controller
     controller.live.switch(False)
-    controller.setup.change(**SMALL)
+    controller.setup.change(**{**SMALL, "steps": 5, "views": 1})
     controller.setup.use_device("cpu")
     try:
         controller.cases.open_path(blob_files[0], background=False, plane="coronal")

@@ -128,6 +128,7 @@ def test_a_polygon_that_is_being_drawn_survives_a_drag(controller, case, drag, q
 
 
 def test_what_a_trained_model_sees_stays_as_it_was(labelled, drag, qtbot):
+    labelled.setup.change(steps=5, views=1)
     train(qtbot, labelled)
     window = labelled.setup.settings.window
     drag(LEFT, CONTROL, 80, 10)

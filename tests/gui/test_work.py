@@ -28,6 +28,7 @@ def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(
     store = controller.session.store_prediction
     monkeypatch.setattr(controller.session, "store_prediction", lambda made: (order.append(made.index), store(made)))
     controller.view.go_to(8)
+    controller.setup.change(width=16)
     train(qtbot, controller)
     book = controller.session.labels
     left = [i for i in range(16) if i not in LABELLED]
@@ -198,6 +199,7 @@ def test_an_encoder_that_cannot_be_had_is_said_and_the_button_lives(labelled, qt
 
 def test_a_saved_model_predicts_a_new_case_at_once(labelled, blob_files, tmp_path, qtbot, truth):
     controller = labelled
+    controller.setup.change(width=16)
     train(qtbot, controller)
     controller.session.save_model(tmp_path / "blobs.safetensors")
     controller.cases.open_path(blob_files[0], background=False, plane="axial")
