@@ -41,6 +41,12 @@ def viewer(plugin, _live_is_off):
 
 
 @pytest.fixture
+def shown(plugin, make_napari_viewer):
+    """The current viewer of napari, with a window."""
+    return make_napari_viewer()
+
+
+@pytest.fixture
 def oblique(tmp_path) -> Path:
     """A sagittal, oblique int16 volume with a qform and an sform code, and voxels of three sizes."""
     affine = np.eye(4)
@@ -137,9 +143,9 @@ def test_labels_keep_the_geometry_of_their_case(tmp_path, oblique, plane):
     np.testing.assert_array_equal(open_case(out, plane=plane).display, labels)
 
 
-def test_labels_drawn_on_our_image_in_the_viewer_have_its_affine(viewer, oblique, tmp_path):
-    (image,) = viewer.open(str(oblique), plugin=PLUGIN)
-    labels = viewer.add_labels(np.zeros(image.data.shape, np.uint16), scale=image.scale, units=image.units)
+def test_labels_drawn_on_our_image_in_the_viewer_have_its_affine(shown, oblique, tmp_path):
+    (image,) = shown.open(str(oblique), plugin=PLUGIN)
+    labels = shown.add_labels(np.zeros(image.data.shape, np.uint16), scale=image.scale, units=image.units)
     labels.data[2, 3, 1] = 7
     out = tmp_path / "drawn.nii.gz"
     assert labels.save(str(out), plugin=PLUGIN) == [str(out)]
@@ -203,22 +209,17 @@ def test_the_sample_opens(viewer):
     assert (case.n_slices, case.modality, case.name) == (140, "MR", "brain template")
 
 
-def test_the_mask_of_the_sample_lies_on_the_template(viewer, tmp_path):
+def test_the_mask_of_the_sample_lies_on_the_template(shown, tmp_path):
     from napari_dinoaugseg.case.array import brain_sample
 
-    (image,) = viewer.open_sample(PLUGIN, "brain")
+    (image,) = shown.open_sample(PLUGIN, "brain")
     sample = brain_sample()
     nib.save(sample.tissue, tmp_path / "truth.nii.gz")
     nib.save(sample.image, tmp_path / "t1.nii.gz")
-    shown = open_case(tmp_path / "truth.nii.gz").display
-    viewer.add_labels(shown, scale=image.scale, units=image.units).save(str(tmp_path / "mask.nii.gz"), plugin=PLUGIN)
+    tissue = open_case(tmp_path / "truth.nii.gz").display
+    shown.add_labels(tissue, scale=image.scale, units=image.units).save(str(tmp_path / "mask.nii.gz"), plugin=PLUGIN)
     assert_same_geometry(tmp_path / "mask.nii.gz", tmp_path / "t1.nii.gz")
     np.testing.assert_array_equal(nib.load(tmp_path / "mask.nii.gz").dataobj, sample.tissue.dataobj)
-
-
-@pytest.mark.parametrize("menu", ["napari/layers/segment", "napari/layers/annotate"])
-def test_the_panel_is_in_the_menus(plugin, menu):
-    assert f"{PLUGIN}.panel" in [item.command for item in plugin.iter_menu(menu)]
 
 
 def test_preferences_come_from_the_manifest(viewer, plugin):
@@ -227,13 +228,13 @@ def test_preferences_come_from_the_manifest(viewer, plugin):
     assert plugin.get_manifest(PLUGIN).contributions.configurations["computing"].properties["live"].default is True
 
 
-def test_a_new_panel_begins_with_what_is_preferred(plugin, make_napari_viewer):
+def test_a_new_panel_begins_with_what_is_preferred(shown):
     from napari.settings import get_plugin_settings
 
     page = get_plugin_settings(PLUGIN).computing
     page.device, page.encoder = "cpu", "efficientnet-lite0"
     try:
-        _, panel = make_napari_viewer().window.add_plugin_dock_widget(PLUGIN)
+        _, panel = shown.window.add_plugin_dock_widget(PLUGIN)
         assert (panel.controller.setup.device, panel.controller.setup.settings.encoder) == ("cpu", "efficientnet-lite0")
     finally:
         page.device, page.encoder = "auto", "auto"
@@ -283,29 +284,21 @@ def test_discovery_and_the_hooks_load_nothing_heavy():
     assert done.stdout.split() == []
 
 
-def test_the_panel_opens_from_the_plugin_menu(viewer):
-    _, panel = viewer.window.add_plugin_dock_widget(PLUGIN)
+def test_the_panel_opens_from_the_plugin_menu(shown):
+    _, panel = shown.window.add_plugin_dock_widget(PLUGIN)
     assert type(panel).__name__ == "Panel"
     assert panel.controller.viewer is not None
 
 
-@pytest.mark.parametrize("menu", ["napari/layers/segment", "napari/layers/annotate", "napari/plugins"])
-def test_the_panel_opens_from_a_menu(viewer, menu):
+def test_menus_offer_the_panel_and_the_sample_and_open_the_panel(shown):
     from napari._app_model import get_app_model
 
-    app = get_app_model()
-    commands = [item.command.id for item in app.menus.get_menu(menu) if hasattr(item, "command")]
-    assert f"{PLUGIN}.panel" in commands
-    app.commands.execute_command(f"{PLUGIN}.panel").result()
-    assert any("Few-shot annotation" in name for name in viewer.window.dock_widgets)
-
-
-def test_the_sample_is_in_the_file_menu(viewer):
-    from napari._app_model import get_app_model
-
-    app = get_app_model()
-    samples = [item.command.id for item in app.menus.get_menu("napari/file/samples") if hasattr(item, "command")]
-    assert f"{PLUGIN}.brain" in samples
+    app, panel = get_app_model(), f"{PLUGIN}.panel"
+    menus = dict.fromkeys(["napari/layers/segment", "napari/layers/annotate", "napari/plugins"], panel)
+    for menu, command in {**menus, "napari/file/samples": f"{PLUGIN}.brain"}.items():
+        assert command in [item.command.id for item in app.menus.get_menu(menu) if hasattr(item, "command")], menu
+    app.commands.execute_command(panel).result()
+    assert any("Few-shot annotation" in name for name in shown.window.dock_widgets)
 
 
 def test_several_volumes_at_once_are_a_layer_each(tmp_path):
