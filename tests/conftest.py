@@ -80,8 +80,8 @@ def _shared_by_viewers() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)  # after the fixtures of the test
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Close the window that tests of the panel share before a test that does not."""
-    while KEPT_WINDOWS and (nextitem is None or not shares_window(nextitem)):
+    """Close the window that tests of the panel share before one that opens another, and before other tests."""
+    while KEPT_WINDOWS and (nextitem is None or not _leaves_window(nextitem)):
         KEPT_WINDOWS.pop().close()
 
 
@@ -171,6 +171,12 @@ def shares_window(item: pytest.Item) -> bool:
     wanted = {"panel", "case"} <= names and "make_napari_viewer" not in names
     marker = item.get_closest_marker("shared_window")
     return wanted and marker is not None and marker.args != (False,)
+
+
+def _leaves_window(item: pytest.Item) -> bool:
+    """Whether the shared window may stay open: a test of the panel uses it, or opens none."""
+    opens = {"make_napari_viewer", "panel"} & {*getattr(item, "fixturenames", ())}
+    return shares_window(item) or (item.path.parent.name == "gui" and not opens)
 
 
 def _usual_seconds(item: pytest.Item) -> float:

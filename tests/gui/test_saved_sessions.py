@@ -26,6 +26,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.shared_window]  # slow: the tests wa
 
 
 @pytest.fixture
+def controller(windowless_or_not):
+    """With a window where it is looked at."""
+    return windowless_or_not
+
+
+@pytest.fixture
 def another(make_napari_viewer, qtbot):
     """Opens a further viewer with the panel; all are disposed of at the end."""
     from napari_dinoaugseg.gui.panel import Panel

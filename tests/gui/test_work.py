@@ -28,7 +28,6 @@ def test_training_puts_masks_on_the_other_slices_and_a_second_one_is_shorter(
     store = controller.session.store_prediction
     monkeypatch.setattr(controller.session, "store_prediction", lambda made: (order.append(made.index), store(made)))
     controller.view.go_to(8)
-    controller.setup.change(width=16)
     train(qtbot, controller)
     book = controller.session.labels
     left = [i for i in range(16) if i not in LABELLED]
@@ -107,6 +106,7 @@ def test_paint_while_training_is_kept_and_counts_in_the_next_round(labelled, tru
     assert controller.session.history[0].labelled == LABELLED
     assert np.array_equal(book.manual(2), truth[2])
     assert book.manual(8)[3, 3] == 1
+    controller.setup.change(steps=5)
     train(qtbot, controller)
     assert controller.session.history[1].labelled == (2, *LABELLED)
 
@@ -141,6 +141,7 @@ def test_a_class_removed_while_training(labelled, qtbot, said):
     wait_idle(qtbot, controller)
     assert not (controller.layers.prediction.data == 3).any()
     assert controller.session.labels.status(2) is Status.PREDICTED
+    controller.setup.change(steps=5)
     train(qtbot, controller)
     assert not [text for text in said if "unforeseen" in text]
 
