@@ -24,6 +24,7 @@ from tests.session.test_session import drain
 SETTINGS = Settings.of_preset(
     "fast", encoder="efficientnet-lite0", input_size=64, context=0, steps=60, views=2, width=16
 )
+SHORT = SETTINGS.with_changes(steps=20, shows=0)  # for what does not ask how well it learns
 
 
 def truth(index: int) -> np.ndarray:
@@ -174,32 +175,35 @@ def test_a_second_training_reads_no_image(project, tmp_path):
 
 def test_a_project_of_one_case_trains_as_a_session_of_it(tmp_path):
     (image,) = write_cases(tmp_path / "images", 1)
-    session = Session(open_case(image, plane="axial"), SETTINGS, ComputeConfig("cpu"))
+    session = Session(open_case(image, plane="axial"), SHORT, ComputeConfig("cpu"))
     session.take_labels({i: truth(i) for i in LABELLED}, image)
     drain(session.train())
     alone = {found.index: found.classes for found in session.predict()}
-    with open_project(tmp_path / "project") as project:
+    with Project(tmp_path / "project", settings=SHORT, config=ComputeConfig("cpu")) as project:
         project.add(image, plane="axial")
         label(project, 1, {i: truth(i) for i in LABELLED})
         drain(project.train())
         opened, _ = project.predict(project.cases[0])
+    assert any(classes.any() for classes in alone.values())
     assert all(np.array_equal(opened.labels.predicted(i), classes) for i, classes in alone.items())
 
 
 def test_the_model_is_kept_once_and_outlives_the_program(project, tmp_path):
+    project.settings = SHORT
     label(project, 1, {i: truth(i) for i in LABELLED})
     drain(project.train())
     drain(project.train())
     project.close()
     assert len(list((tmp_path / "project").rglob("*.safetensors"))) == 1
     with Project(tmp_path / "project", config=ComputeConfig("cpu")) as again:
-        assert again.settings == SETTINGS
+        assert again.settings == SHORT
         assert [entry.number for entry in again.classes] == [1, 3]
         assert len(again.trainings) == 2
         assert not again.is_current() or again.predict(again.find("2"))[0].labels.confidence
 
 
 def test_labels_that_are_open_in_the_panel_count_before_they_are_saved(project):
+    project.settings = SHORT
     label(project, 1, {i: truth(i) for i in LABELLED})
     case = project.find("2")
     session, store, _ = project.session(case)

@@ -43,8 +43,8 @@ def test_the_loop_from_labels_to_a_mask_in_the_cases_geometry(trained, blob_file
         assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.85
 
 
-def test_a_second_session_on_the_case_encodes_nothing(new_session, blob_files):
-    first, again = new_session(), new_session()
+def test_a_second_session_on_the_case_encodes_nothing(new_session, blob_files, quick):
+    first, again = (new_session(settings=quick.with_changes(steps=5, shows=0)) for _ in range(2))
     for session in (first, again):
         session.load_labels(blob_files[1], LABELLED)
         drain(session.train())
