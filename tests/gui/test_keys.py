@@ -92,11 +92,13 @@ def test_on_other_layers_the_keys_of_napari_stay_those_of_napari(predicted, pres
     assert predicted.session.labels.status(5) is Status.PREDICTED
 
 
-def test_layers_of_a_case_that_was_left_have_the_keys_of_napari_again(predicted, press):
+def test_without_the_case_its_layers_have_the_keys_of_napari_again_and_ours_do_nothing_bad(predicted, press):
     image = predicted.layers.image
     assert any("dinoaugseg" in action.__name__ for action in image.keymap.values())
     predicted.cases.close()
     assert not image.keymap
+    for key in (A, N, J, H):
+        press(key)
 
 
 @pytest.mark.parametrize("widget", ["a class name", "a number", "a search in napari"])
@@ -190,24 +192,17 @@ def test_errors_are_said_and_not_raised(opened, press):
     assert said == [f"Slice {opened.current_slice + 1} has no prediction to accept yet: it comes with a training."]
 
 
-def test_keys_without_a_case_do_nothing_bad(controller, qtbot):
-    bind_keys(controller.viewer, controller)
-    canvas = controller.viewer.window._qt_viewer.canvas.native
-    for key in (A, N, J, H):
-        qtbot.keyClick(canvas, key)
-
-
 def test_keys_are_given_back(opened, press):
     unbind_keys(opened.viewer)
     press(H)
     assert opened.layers.prediction.visible
 
 
-def test_two_keys_are_taken_from_napari(viewer):
+def test_two_keys_are_taken_from_napari(opened):
     from napari.layers import Image, Labels
     from napari.utils.key_bindings import coerce_keybinding
 
-    taken = {str(binding) for binding in viewer.class_keymap}
+    taken = {str(binding) for binding in opened.viewer.class_keymap}
     for kind in (Image, Labels):
         taken |= {str(binding) for binding in kind.class_keymap}
     assert {"P", "E"} <= taken, "napari's own keys were not found"

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_dinoaugseg.case import Plane
 from napari_dinoaugseg.case.array import LABELLED_SLICES
 from napari_dinoaugseg.gui.panel import Panel
 from napari_dinoaugseg.gui.start import last_opened
 from napari_dinoaugseg.gui.widgets import cache_settings
-from tests.gui.conftest import settle, wait_idle
+from tests.gui.conftest import open_blobs, settle, wait_idle
 from tests.sequences import write_sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
@@ -39,7 +40,7 @@ def sample(panel, controller, qtbot):
     return panel
 
 
-def test_an_empty_panel_offers_ways_to_begin_and_no_empty_section(panel):
+def test_an_empty_panel_offers_ways_to_begin_which_give_way_to_the_sections_of_a_case(panel, controller, blob_files):
     settle()
     start = panel.start
     for widget in (start.sample_button, start.file_button, start.folder_button, panel.cases.open_button):
@@ -49,13 +50,11 @@ def test_an_empty_panel_offers_ways_to_begin_and_no_empty_section(panel):
     assert not start.layer_button.isVisible()
     assert [title for title, fold in panel.folds.items() if fold.isVisible()] == ["Project", "Case"]
     assert not panel.head.train_button.isVisible()
-
-
-def test_with_a_case_the_start_gives_way_to_the_sections(panel, case):
+    open_blobs(controller, blob_files[0])
     assert not panel.start.isVisible()
     assert all(fold.isVisible() for fold in panel.folds.values())
     assert panel.head.train_button.isVisible()
-    panel.controller.cases.close()
+    controller.cases.close()
     settle()
     assert panel.start.isVisible()
 
@@ -69,7 +68,10 @@ def test_an_image_in_the_viewer_can_be_taken_at_the_start(panel, controller, qtb
     assert last_opened() is None  # it lies nowhere on disk
 
 
-def test_five_slices_of_the_sample_are_labelled_with_one_click_and_one_undo(sample, controller, qtbot, wait):
+def test_five_slices_of_the_sample_are_labelled_with_one_click_and_one_undo_and_of_no_other_case(
+    sample, controller, qtbot, wait, blob_files
+):
+    assert last_opened() is None  # it is no case of the person's
     click(qtbot, sample.sample.yes_button)
     wait(controller)
     book = controller.session.labels
@@ -86,23 +88,18 @@ def test_five_slices_of_the_sample_are_labelled_with_one_click_and_one_undo(samp
     settle()
     assert not book.labelled
     assert sample.sample.isVisible()
+    controller.cases.change_plane(Plane.CORONAL)
+    settle()
+    assert not sample.sample.isVisible()
+    controller.cases.open_path(blob_files[0], background=False, plane="axial")
+    settle()
+    assert not sample.sample.isVisible()
 
 
 def test_who_paints_the_sample_is_not_asked_again(sample, controller, qtbot):
     click(qtbot, sample.sample.no_button)
     assert not sample.sample.isVisible()
     controller.view.go_to(3)
-    settle()
-    assert not sample.sample.isVisible()
-
-
-def test_the_sample_in_another_plane_and_other_cases_have_no_such_labels(sample, controller, blob_files):
-    from napari_dinoaugseg.case import Plane
-
-    controller.cases.change_plane(Plane.CORONAL)
-    settle()
-    assert not sample.sample.isVisible()
-    controller.cases.open_path(blob_files[0], background=False, plane="axial")
     settle()
     assert not sample.sample.isVisible()
 
@@ -142,10 +139,6 @@ def test_the_last_project_is_offered(panel, controller, tmp_path, wait):
     wait(controller)
     found = last_opened()
     assert (found.kind, found.path) == ("project", tmp_path / "livers")
-
-
-def test_the_sample_is_not_what_was_open_last(sample):
-    assert last_opened() is None
 
 
 @pytest.mark.parametrize(
