@@ -56,7 +56,7 @@ def test_a_person_finds_fetches_and_sends_back(dinoaugseg, pacs, slices, tmp_pat
         (("find", "URL", "--date", "soon"), "is not a date"),
         (("find", "pacs.example.org"), "no address of a PACS"),
         (("send", "URL", "none.dcm"), "none.dcm: it cannot be read"),
-        (("find", "URL", "--ca", "none.pem"), "none.pem: there are no certificates"),
+        (("find", "URL", "--ca", "none.pem"), "none.pem: there is no such file"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(refused, pacs, words, says):  # noqa: F811

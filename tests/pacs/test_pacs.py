@@ -434,7 +434,7 @@ def test_a_certificate_of_the_hospital_is_trusted_when_it_is_named(tmp_path):
         assert search(pacs.url, ca=certificate[0]).series == []
         (tmp_path / "text.pem").write_text("no certificate")
         assert "no certificates" in str(refusal(pacs.url, ca=tmp_path / "text.pem"))
-        assert "no certificates" in str(refusal(pacs.url, ca=tmp_path / "none.pem"))
+        assert "no such file" in str(refusal(pacs.url, ca=tmp_path / "none.pem"))
 
 
 @pytest.mark.parametrize(

@@ -183,8 +183,9 @@ class ProgressLine(_Line):
             if task is not None:
                 self._bar.remove_task(task)
             loss = "" if event.loss is None else f", loss {event.loss:.3f}"
+            done = _UNITS[stage] if event.done != 1 else {"studies": "study"}.get(_UNITS[stage], _UNITS[stage][:-1])
             self._console.print(
-                f"{_VERBS[stage]:<11} {event.done} {_UNITS[stage]} in {event.elapsed:.1f} s "
+                f"{_VERBS[stage]:<11} {event.done} {done} in {event.elapsed:.1f} s "
                 f"({event.rate:.1f} {_UNITS[stage]}/s{loss})",
                 highlight=False,
             )

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from napari_dinoaugseg.case.files import counted
 from napari_dinoaugseg.cli.options import Json, Offline, takes
 from napari_dinoaugseg.cli.output import ProgressLine, note, print_json, print_text, tell
 from napari_dinoaugseg.errors import PacsError
@@ -111,7 +112,8 @@ def find(options: FindOptions) -> None:
             f"{series.date or 'no date'}  {name or 'no name'} ({identifier or 'no ID'})  {series.modality}  "
             f"{texts or 'no description'}{images}\n    --study {series.study} --series {series.uid}"
         )
-    tell(f"{summary(found)}.")
+    advice = "" if found.series else " Search with fewer terms, or check the spelling."
+    tell(f"{summary(found)}.{advice}")
 
 
 @pacs.command()
@@ -129,7 +131,7 @@ def get(options: GetOptions) -> None:
     if options.json:
         print_json({"folder": str(options.out), "images": images})
     else:
-        print_text(f"{images} images are in {options.out}.")
+        print_text(f"{counted(images, 'image')} {'is' if images == 1 else 'are'} in {options.out}.")
 
 
 @pacs.command()

@@ -56,7 +56,7 @@ REMEDIES: dict[Hint, str] = {
     Hint.CONTINUE_LATER: "Finished work is kept; use the same command to continue when it is back.",
     Hint.WAIT_FOR_WORKER: "Ctrl+C stops, and the same command continues later.",
     Hint.TRAIN_AGAIN: "Run the command again to use another one.",
-    Hint.PACS_SIGN_IN: "Check --user (or --token), and use --ask to type the password or token again.",
+    Hint.PACS_SIGN_IN: "Give --user NAME (or --token); --ask asks for the password or token again.",
     Hint.PACS_CERTIFICATE: "Give the certificate authority of the hospital with --ca, as a file in PEM format.",
     Hint.PACS_WITHOUT_NETWORK: "Leave out --offline, and check the environment variable {variable}.",
     Hint.PACS_WITHOUT_KEYRING: "Type it each time, or give it in the environment variable {variable}.",

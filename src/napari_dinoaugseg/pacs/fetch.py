@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from napari_dinoaugseg.case.dicom.series import quiet
 from napari_dinoaugseg.case.files import counted
 from napari_dinoaugseg.disk import flush, reason, replacing_folder
 from napari_dinoaugseg.errors import OutputError, PacsError
@@ -75,11 +76,11 @@ def fetch(
             yield Progress("fetch", 0, len(wanted), time.monotonic() - started)
             with replacing_folder(folder, whole=True) as part:
                 missing = set(wanted)
-                for number, image in enumerate(_images(client, study, series)):
+                for number, (uid, image) in enumerate(_images(client, study, series)):
                     if cancel:
                         raise _StoppedError
                     _write(part / f"{number + 1:05d}.dcm", image)
-                    missing.discard(str(image.get("SOPInstanceUID", "")))
+                    missing.discard(uid)
                     yield Progress("fetch", len(wanted) - len(missing), len(wanted), time.monotonic() - started)
                 if missing:
                     raise _incomplete(client, len(wanted), len(missing))
@@ -111,10 +112,17 @@ def _require_empty(folder: Path) -> None:
         raise OutputError(msg) from error
 
 
-def _images(client: DICOMwebClient, study: str, series: str) -> Iterator[Dataset]:
-    """The images of a series, one at a time in memory."""
+def _images(client: DICOMwebClient, study: str, series: str) -> Iterator[tuple[str, Dataset]]:
+    """The images of a series with their SOPInstanceUIDs, one at a time in memory."""
     try:
-        yield from client.iter_series(study, series, media_types=_AS_STORED)
+        images = iter(client.iter_series(study, series, media_types=_AS_STORED))
+        while True:
+            with quiet():
+                image = next(images, None)
+                uid = str(image.get("SOPInstanceUID", "")) if image is not None else ""
+            if image is None:
+                return
+            yield uid, image
     except (InvalidDicomError, ValueError, KeyError, EOFError) as error:
         msg = f"{client.base_url}: the PACS sent something else than DICOM. Give this message to its administrator."
         raise PacsError(msg) from error

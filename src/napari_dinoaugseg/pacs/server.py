@@ -167,6 +167,9 @@ def _signing(server: Server) -> Any:
 
 
 def _readable_ca(path: Path) -> Path:
+    if not path.is_file():
+        msg = f"{path}: there is no such file. Give the certificate authority of the hospital, a file in PEM format."
+        raise PacsError(msg)
     try:
         ssl.create_default_context(cafile=str(path))
     except (OSError, ssl.SSLError) as error:
