@@ -157,7 +157,7 @@ def test_another_grid_is_resampled_as_by_itk(tmp_path, turn):
     assert found.dtype == np.float32
     differ = np.abs(found - expected) > 0.05
     assert differ.mean() < (0.002 if turn else 1e-6)  # rounding decides on voxels that lie on the very border
-    assert "is another than that of t1: t2 was resampled" in case.notices[0]
+    assert "differs from that of t1: t2 was resampled" in case.notices[0]
     assert "is covered by t2" in case.notices[1]
 
 

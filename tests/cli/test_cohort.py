@@ -101,7 +101,7 @@ def test_a_mask_of_a_cohort_is_that_of_the_case_alone(cohort, alone):
     assert many.code == 0, many.errors
     assert 'cases are predicted one after the other; for parallel workers use pip install "napari' in many.errors
     assert [line.split()[:3] for line in many.output.splitlines()[1:3]] == [["patient", n, "done"] for n in ("0", "1")]
-    assert many.output.splitlines()[3].startswith("2 done, 0 failed, 0 was there; ")
+    assert many.output.splitlines()[3].startswith("2 done, 0 failed, 0 were there already; ")
     one = ("predict", "cohort/patient 1.nii.gz", *PREDICT[2:], "--out", "one.nii.gz")
     assert run_command(cohort, *one).code == 0
     assert (cohort / "one.nii.gz").read_bytes() == (cohort / "out" / "patient 1.nii.gz").read_bytes()

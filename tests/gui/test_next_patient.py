@@ -226,11 +226,16 @@ def test_what_the_panel_opens_itself_is_not_asked_about(panel, controller, blob_
 # --- what belongs to the patient before -----------------------------------------------------------------------------
 
 
-def test_an_error_goes_with_its_patient(labelled, panel, other, tmp_path, qtbot):
-    labelled.jobs.load_labels(tmp_path / "none.nii.gz")
-    wait_idle(qtbot, labelled)
-    assert "none.nii.gz" in panel.message.text()
-    assert panel.message.isVisible()
+def test_an_error_goes_with_its_patient_and_once_the_person_paints_on(labelled, panel, other, tmp_path, qtbot):
+    for paints in (True, False):
+        labelled.jobs.load_labels(tmp_path / "none.nii.gz")
+        wait_idle(qtbot, labelled)
+        assert "none.nii.gz" in panel.message.text()
+        assert panel.message.isVisible()
+        if paints:
+            qtbot.keyClick(labelled.viewer.window._qt_viewer.canvas.native, Qt.Key.Key_2)  # napari's key for the brush
+            stroke(qtbot, labelled.viewer)
+            qtbot.waitUntil(lambda: not panel.message.isVisible())
     open_by_hand(panel, other, qtbot, plane="axial")
     assert "none.nii.gz" not in panel.message.text() or not panel.message.isVisible()
 

@@ -30,6 +30,7 @@ def test_the_wheel_over_a_list_or_a_number_scrolls_the_panel_and_changes_nothing
     for fold in (*panel.folds.values(), panel.train.more):
         fold.set_open(True)
     settle()
+    assert panel.scroll_area.widget().width() <= panel.scroll_area.viewport().width()  # nothing below the scroll bar
     fields = [
         field
         for kind in (QComboBox, QAbstractSpinBox, QSlider)

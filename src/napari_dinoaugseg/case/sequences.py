@@ -163,7 +163,7 @@ def onto_grid(voxels: Voxels, to: Voxels, names: tuple[str, str]) -> tuple[Voxel
         raise CaseError(msg)
     size = f"{times(round(step, 2) for step in voxels.grid.spacing)} mm"
     notices.append(
-        f"the grid of {name} (voxels of {size}) is another than that of {first}: {name} was resampled to it by linear "
+        f"the grid of {name} (voxels of {size}) differs from that of {first}: {name} was resampled to it by linear "
         "interpolation"
     )
     if covered < _ALL:

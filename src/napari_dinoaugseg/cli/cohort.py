@@ -153,5 +153,6 @@ def _print_table(table: list[Row], seconds: float) -> None:
     for row in table:
         took = "-" if row.seconds is None else f"{row.seconds:.1f}"
         print_text(f"{row.case.name:<{width}}  {_WORDS[row.state]:<9} {took:>8}  {row.reason or ''}".rstrip())
-    counts = {word: sum(row.state == state for row in table) for state, word in _WORDS.items()}
-    print_text(f"{', '.join(f'{count} {word}' for word, count in counts.items())}; {seconds:.1f} seconds")
+    done, failed, present = (sum(row.state == state for row in table) for state in _WORDS)
+    there = f"{present} {'was' if present == 1 else 'were'} there already"
+    print_text(f"{done} done, {failed} failed, {there}; {seconds:.1f} seconds")

@@ -91,6 +91,19 @@ def tell(text: str) -> None:
     print(notice_text(text), file=sys.stderr, flush=True)  # noqa: T201 - the command's output
 
 
+def telling_once() -> Callable[[str], None]:
+    """As :func:`tell`, for work on many cases: what holds for each of them is printed at the first."""
+    told: set[str] = set()
+
+    def tell_new(text: str) -> None:
+        words = notice_text(text)
+        if words not in told:
+            told.add(words)
+            tell(text)
+
+    return tell_new
+
+
 def note(notice: str, about: str = "") -> None:
     """Print a notice on standard error."""
     tell(f"Note: {about}{notice_text(notice)}")

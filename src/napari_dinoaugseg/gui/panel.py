@@ -75,6 +75,7 @@ class Panel(QWidget):
         self._project = ""  # the project that is shown
         self._noted = -_TOGETHER  # time of the last notice
         self._slice: int | None = None  # the slice that the message is about, if any
+        self._erring = False  # whether the message is an error
         self.advice = sentence()
         self.advice.setObjectName("advice")
         self.advice.setStyleSheet("font-weight: bold;")
@@ -125,6 +126,7 @@ class Panel(QWidget):
         self._fade = single_shot(self.message.hide, self)
         controller.changed.connect(self._on_change)
         controller.notified.connect(self._on_message)
+        controller.followers.append(self)
         bind_keys(viewer, controller)
         # The widgets are deleted with the dock or the viewer, while work may still be running.
         self.destroyed.connect(_Leaving(viewer, controller, [self, *self.findChildren(QWidget)]))
@@ -145,11 +147,16 @@ class Panel(QWidget):
         top = row(self.advice, self.help_button, stretch=0)
         below = (self.offer, self.resume, self.sample, self.head, self.message, self.encoder, scroll, self.saved)
         column(self, self.head.name, self.steps, top, *below, margins=(4, 4, 4, 4))
-        # Wide enough that the scroll bar does not cover the sections.
-        bar = scroll.verticalScrollBar()
+        self._widen()
+        for fold in self.folds.values():
+            fold.title.toggled.connect(self._widen)
+
+    def _widen(self, *_: object) -> None:
+        """Be wide enough that the scroll bar covers no section, also of one that got napari's style when it unfolded."""
+        bar = self.scroll_area.verticalScrollBar()
         beside = bar.sizeHint().width() if bar is not None else 16
         widest = max(fold.content.minimumSizeHint().width() for fold in self.folds.values())  # folded ones too
-        self.setMinimumWidth(widest + beside + 12)
+        self.setMinimumWidth(max(self.minimumWidth(), widest + beside + 12))
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
@@ -178,6 +185,11 @@ class Panel(QWidget):
             | Change.MEASURES
         ):
             self.refresh()
+
+    def follow(self, what: Change) -> None:
+        """Hide an error once the person has labelled on."""
+        if self._erring and what & (Change.LABELS | Change.CLASSES):
+            self._clear_message()
 
     def refresh(self) -> None:
         """Show the next step, and which encoder is in use."""
@@ -245,10 +257,11 @@ class Panel(QWidget):
             self._slice = self.controller.current_slice
         elif message.kind == "error":
             self._fade.stop()  # an error stays until the next action
+            self._erring = True
             self.message.setStyleSheet(_ALARM)
 
     def _show_message(self, text: str) -> None:
-        self._slice = None
+        self._slice, self._erring = None, False
         self.message.setStyleSheet("")
         self.message.setText(text)
         self.message.show()
@@ -264,7 +277,7 @@ class Panel(QWidget):
         self._fade.start(_READ * (len(shown) + 1))
 
     def _clear_message(self) -> None:
-        self._slice = None
+        self._slice, self._erring = None, False
         self.message.hide()
 
 
@@ -275,6 +288,7 @@ class _Leaving:
         self.viewer, self.controller, self.widgets = viewer, controller, widgets
 
     def __call__(self, *_: object) -> None:
+        self.controller.followers[:] = [part for part in self.controller.followers if part not in self.widgets]
         if self.controller.users <= 1:
             unbind_keys(self.viewer)
         self.controller.release(self.widgets)

@@ -501,7 +501,8 @@ class _Writer:
         if self.facts.ignored:
             yield (
                 f"{len(self.facts.ignored)} of {counted(count, 'case')} {_has(self.facts.ignored)} pixels without a "
-                f"painted or accepted label: they are {self.ignore} ('ignore'), and nnU-Net does not train on them."
+                f"painted or accepted label: there the dataset has {self.ignore} ('ignore'), on which nnU-Net does not "
+                "train."
             )
         sentences = (
             (self.facts.unseen, "{has} labels that nobody has looked at"),
