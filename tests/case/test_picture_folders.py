@@ -110,7 +110,7 @@ def test_masks_and_folders_that_are_not_taken_are_named(tmp_path: Path) -> None:
         save(tmp_path / "in" / f"{name}.png")
     (tmp_path / "in" / "empty" / "deep" / "none.png").unlink()
     assert pictures(tmp_path / "in").notices == [
-        "1 file in in named as masks left out: a_mask.png",
+        "1 file in in taken for a mask by its name (a picture needs another name): a_mask.png",
         "1 folder in in named as masks left out: masks",
         "1 folder in in left out, since pictures lie right in in: old",
     ]

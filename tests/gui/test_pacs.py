@@ -76,6 +76,11 @@ def test_a_series_is_fetched_labelled_and_its_masks_are_read_back_from_the_pacs_
     write(finding.form.secret, PASSWORD)
     finding.form.remember.setChecked(True)
     write(finding.patient, "quastenflosser")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(type(ring), "priority", 0.5)  # no keyring that encrypts
+        QTest.keyClick(finding.patient, Qt.Key.Key_Return)
+        look(qtbot, controller, finding, "not_kept")
+    assert finding.work.message.text().startswith("1 series in 1 study. Select one, and fetch it. The password was not")
     QTest.keyClick(finding.patient, Qt.Key.Key_Return)
     look(qtbot, controller, finding, "found")
     assert finding.table.rowCount() == 1

@@ -355,10 +355,11 @@ class LeftOut:
 
     def sentences(self, name: str) -> list[str]:
         """Return notices about everything skipped in the folder called `name`."""
+        masks = "a mask by its name" if len(self.masks) == 1 else "masks by their names"
         skipped = (
             (self.others, "file", f"of other kinds in {name} left out"),
             (self.broken, "link", f"in {name} that lead nowhere left out"),
-            (self.masks, "file", f"in {name} named as masks left out"),
+            (self.masks, "file", f"in {name} taken for {masks} (a picture needs another name)"),
             (self.mask_folders, "folder", f"in {name} named as masks left out"),
             (self.below, "folder", f"in {name} left out, since pictures lie right in {name}"),
         )

@@ -91,22 +91,22 @@ def tell(text: str) -> None:
     print(notice_text(text), file=sys.stderr, flush=True)  # noqa: T201 - the command's output
 
 
-def telling_once() -> Callable[[str], None]:
-    """As :func:`tell`, for work on many cases: what holds for each of them is printed at the first."""
-    told: set[str] = set()
-
-    def tell_new(text: str) -> None:
-        words = notice_text(text)
-        if words not in told:
-            told.add(words)
-            tell(text)
-
-    return tell_new
-
-
 def note(notice: str, about: str = "") -> None:
     """Print a notice on standard error."""
     tell(f"Note: {about}{notice_text(notice)}")
+
+
+def noting_once() -> Callable[[str], None]:
+    """As :func:`note`, for work on many cases: what holds for each of them is printed at the first."""
+    noted: set[str] = set()
+
+    def note_new(notice: str) -> None:
+        words = notice_text(notice).removeprefix("Note: ")
+        if words not in noted:
+            noted.add(words)
+            print(f"Note: {words}", file=sys.stderr, flush=True)  # noqa: T201 - the command's output
+
+    return note_new
 
 
 def tell_error(error: DinoAugSegError) -> None:

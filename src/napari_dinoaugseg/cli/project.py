@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_dinoaugseg.case.files import counted, listed, natural_key, not_found
 from napari_dinoaugseg.cli.options import ProjectOptions, SegmentOptions
-from napari_dinoaugseg.cli.output import ProgressLine, note, print_json, print_text, tell, tell_error, telling_once
+from napari_dinoaugseg.cli.output import ProgressLine, note, noting_once, print_json, print_text, tell, tell_error
 from napari_dinoaugseg.cli.segment import check_model_output
 from napari_dinoaugseg.cli.words import error_text
 from napari_dinoaugseg.cluster import compute_for
@@ -61,7 +61,7 @@ def run_project(options: ProjectOptions) -> bool:
     for path in (*(options.add or ()), *([options.labels] if options.labels else [])):
         if not path.exists():
             raise CaseError(not_found(path))
-    with Project(options.project, config=options.compute, make_compute=compute_for, notify=telling_once()) as project:
+    with Project(options.project, config=options.compute, make_compute=compute_for, notify=noting_once()) as project:
         failures = _change(project, options)
         if is_new and not project.cases:
             project.discard()
@@ -163,7 +163,11 @@ def run_segment_all(options: SegmentOptions, cohort: Cohort) -> bool:
         check_model_output(options.model_out, [*cohort.cases, *(place.mask for place in places)])
     prepare_folder(out, options.case, cohort.cases)
     with Project(
-        out / "project", settings=options.settings, config=options.compute, make_compute=compute_for, notify=telling_once()
+        out / "project",
+        settings=options.settings,
+        config=options.compute,
+        make_compute=compute_for,
+        notify=noting_once(),
     ) as project:
         failures = _add(project, cohort, options)
         by_path = {case.path: case for case in project.cases}

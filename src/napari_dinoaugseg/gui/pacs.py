@@ -162,13 +162,13 @@ class PacsWork(QWidget):
             work: called in the background.
             done: called on the thread of the interface, unless it was stopped.
         """
-        cancel = Cancel()
+        cancel, notices = Cancel(), list[str]()
         try:
             server, remember = self.form.server(), self.form.remember.isChecked()
             self.controller.jobs.start(
                 name,
-                lambda: _signed(server, work, cancel, remember=remember),
-                lambda result: self._end(cancel, done, result),
+                lambda: _signed(server, work, cancel, notices, remember=remember),
+                lambda result: self._end(cancel, done, result, notices),
                 cancel,
                 self._fail,
             )
@@ -200,15 +200,17 @@ class PacsWork(QWidget):
         if what & Change.WORK:
             self._changed()
 
-    def _end(self, cancel: Cancel, done: Callable[[Result], None], result: Result) -> None:
+    def _end(self, cancel: Cancel, done: Callable[[Result], None], result: Result, notices: list[str]) -> None:
         if not isalive(self):  # type: ignore[no-untyped-call]
             return  # the window was closed, and what it did was stopped
         self._rest()
         self.form.keep()
         if cancel:
             self.show_text("Stopped.")
-        else:
-            done(result)
+            return
+        done(result)
+        if notices and isalive(self):  # type: ignore[no-untyped-call]
+            self.show_text(" ".join([self.message.text(), *map(in_words, notices)]))
 
     def _fail(self, error: Exception) -> None:
         if not isalive(self):  # type: ignore[no-untyped-call]
@@ -420,9 +422,17 @@ class SendDialog(QDialog):
 
 
 def _signed(
-    server: Server, work: Callable[[Server, Cancel], Events[Result]], cancel: Cancel, *, remember: bool
+    server: Server,
+    work: Callable[[Server, Cancel], Events[Result]],
+    cancel: Cancel,
+    notices: list[str],
+    *,
+    remember: bool,
 ) -> Events[Result]:
-    """Do the work with the password that was typed, else with that of the keyring; then keep it if that is wanted."""
+    """Do the work with the password that was typed, else with that of the keyring; then keep it if that is wanted.
+
+    What stood in the way of keeping it is appended to the notices.
+    """
     if not server.secret:
         server = replace(server, secret=credentials.remembered(server.url, server.user))
     result = yield from work(server, cancel)
@@ -430,6 +440,7 @@ def _signed(
         try:
             credentials.remember(server.url, server.user, server.secret)
         except PacsError as error:  # the work is done all the same
+            notices.append(error.message)
             yield Notice(error.message)
     return result
 

@@ -152,7 +152,7 @@ class Panel(QWidget):
             fold.title.toggled.connect(self._widen)
 
     def _widen(self, *_: object) -> None:
-        """Be wide enough that the scroll bar covers no section, also of one that got napari's style when it unfolded."""
+        """Be wide enough that the scroll bar covers no section, also with the style that one gets when it unfolds."""
         bar = self.scroll_area.verticalScrollBar()
         beside = bar.sizeHint().width() if bar is not None else 16
         widest = max(fold.content.minimumSizeHint().width() for fold in self.folds.values())  # folded ones too
