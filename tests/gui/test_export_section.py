@@ -295,10 +295,12 @@ def test_names_for_itk_snap_are_written_and_loaded_with_the_mask(
     panel.label.load_button.click()
     wait(labelled)
     assert [entry.name for entry in labelled.session.labels.classes if entry.number == 3] == ["Spleen"]
+    assert "mask.nii.gz" in section.result.text()
     refused = answer(False)
     save_as(tmp_path / "mask.txt")
     section.table_button.click()
     assert "mask.txt" in refused[0]
+    assert not section.result.isVisible()  # nothing was written this time
 
 
 def test_the_report(labelled, section, save_as, wait, tmp_path):

@@ -285,6 +285,8 @@ class ExportSection(QWidget):
         asked = ask_where_to_save(self, purpose, title, name, filters, beside=self._beside())
         if asked is None:
             return None
+        self.result.hide()
+        self.controller.notify("", "clear")  # what was said of the last file
         path, chosen_filter = asked
         own = suffix_of(path)
         meant = next((suffix for suffix in suffixes if f"*{suffix}" in chosen_filter and suffix.endswith(own)), own)
