@@ -293,8 +293,9 @@ def _export(
             (kept if result.is_kept else written).append(str(result.path))
     if kept:
         names = listed([Path(path).name for path in kept])
-        found = "this mask was" if len(kept) == 1 else "these masks were"
-        note(f"{out}: {found} changed by somebody, and kept: {names}. Replace such masks with --overwrite.")
+        found = "this mask is" if len(kept) == 1 else "these masks are"
+        why = "of somebody else, or changed since, and kept"
+        note(f"{out}: {found} {why}: {names}. Replace such masks with --overwrite.")
     return {"masks": written, **({"kept": kept} if kept else {})}, failures
 
 
@@ -318,7 +319,7 @@ def _show(
         return
     _print_table(project, statuses)
     for name, value in files.items():
-        print_text(f"{name:<9} {value if isinstance(value, str) else f'{len(value)} files'}")
+        print_text(f"{name:<9} {value if isinstance(value, str) else counted(len(value), 'file')}")
     if suggested:
         case = next(entry for entry in project.cases if entry.number == suggested[0].case)
         where = project.recorded(case).slice_name(suggested[0].index)
