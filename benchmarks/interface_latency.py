@@ -214,7 +214,7 @@ def measure_deeds(folder: Path, slices: int, side: int) -> dict[str, dict[str, f
     )
     for index in range(slices // 2, slices // 2 + 5):
         window.do("3 p. step", lambda index=index: controller.view.go_to(index))  # type: ignore[misc]
-    window.do("3 p. end", lambda: controller.planes.switch(False))
+    window.do("3 p. end", lambda: controller.planes.switch(False, in_turns=True))
     controller.labels.add_class("second")
     mask = np.zeros((side, side), np.uint16)
     mask[side // 4 : side // 2, side // 4 : side // 2] = 1
@@ -239,8 +239,10 @@ def measure_deeds(folder: Path, slices: int, side: int) -> dict[str, dict[str, f
     wait(lambda: not controller.jobs.busy)
     window.do("predictions", predict)
     window.do("accept", lambda: controller.labels.accept_above(0.9))
-    window.do("3-D", lambda: controller.surfaces.switch(True), lambda: not controller.surfaces.working)
-    window.do("3-D end", lambda: controller.surfaces.switch(False))
+    window.do("3-D", lambda: controller.surfaces.switch(True, in_turns=True), lambda: not controller.surfaces.working)
+    window.do(
+        "3-D end", lambda: controller.surfaces.switch(False, in_turns=True), lambda: not controller.surfaces.is_on
+    )
     window.do("undo", controller.layers.undo)
     window.do("redo", controller.layers.redo)
     window.do("class", lambda: controller.labels.remove_class(2, erase=True))

@@ -170,7 +170,7 @@ def look(hand) -> None:
     hand.layer.mode = "pan_zoom"
 
 
-def test_the_other_planes_show_the_same_arrays_head_up_and_close_without_a_trace(hand, panel):
+def test_the_other_planes_show_the_same_arrays_head_up_and_close_without_a_trace(hand, panel, qtbot):
     planes, main, viewer = hand.planes, hand.main.widget, hand.viewer
     assert planes.is_open
     assert panel.case.planes_button.isChecked()
@@ -189,7 +189,7 @@ def test_the_other_planes_show_the_same_arrays_head_up_and_close_without_a_trace
     QTest.mouseClick(panel.case.planes_button, LEFT)
     settle()
     assert not planes.is_open
-    assert main.count() == 1
+    qtbot.waitUntil(lambda: main.count() == 1, timeout=20_000)
     assert main.canvas.native is canvas
     assert len(viewer.mouse_drag_callbacks) == before - 1
     assert [layer.name for layer in viewer.layers] == names

@@ -105,7 +105,7 @@ def test_the_surfaces_lie_where_the_labels_are_and_the_slices_come_back(
     assert "ml" in panel.review.surfaces.volumes.text()
 
     QTest.mouseClick(panel.review.surfaces.switch, Qt.MouseButton.LeftButton)
-    settle()
+    assert not wait(qtbot, controller)
     assert view_of(controller) == before
     assert np.array_equal(controller.layers.manual.data, labels)
     controller.layers.undo()
@@ -186,6 +186,38 @@ def test_closing_in_the_middle_of_the_work_leaves_nothing(labelled, qtbot, faile
     assert not labelled.surfaces.working
     assert not labelled.viewer.layers
     assert not failed
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_mind_changed_on_the_way_to_3d_and_back_leaves_nothing_half_done(labelled, qtbot, pieces) -> None:
+    surfaces, before = labelled.surfaces, view_of(labelled)
+
+    def begin(on: bool) -> None:
+        surfaces.switch(on, in_turns=True)
+        for _ in range(pieces - 1):
+            surfaces._turns._step()
+
+    begin(True)
+    surfaces.switch(False, in_turns=True)
+    assert not wait(qtbot, labelled)
+    assert view_of(labelled) == before
+    surfaces.switch(True)
+    assert len(wait(qtbot, labelled)) == 2
+    begin(False)
+    surfaces.switch(True, in_turns=True)
+    assert len(wait(qtbot, labelled)) == 2
+    assert not labelled.layers.manual.visible
+    begin(False)
+    surfaces._turns._step()
+    surfaces._turns._step()  # slices again, whose layers are still hidden
+    labelled.viewer.dims.ndisplay = 3
+    assert len(wait(qtbot, labelled)) == 2
+    begin(False)
+    labelled.cases.close()
+    settle()
+    assert labelled.viewer.dims.ndisplay == 2
+    assert not labelled.viewer.layers
+    assert not surfaces.working
 
 
 def test_without_labels_a_sentence_says_so(controller, case, qtbot, shown, said) -> None:

@@ -394,6 +394,17 @@ def remove_layers(viewer: Any, layers: Sequence[Layer]) -> None:
                 viewer.layers.remove(layer)
 
 
+def show_layers(viewer: Any, layers: Iterable[Layer], visible: bool) -> None:
+    """Show or hide layers, all at once, because napari arranges all that it draws again after each one."""
+    batch = getattr(viewer.layers, "batched_update", nullcontext) if sys.platform != "win32" else nullcontext
+    canvas: Any = canvas_widget(viewer)
+    if canvas is not None and canvas.isValid():
+        canvas.makeCurrent()  # the end of a batch empties vispy's queue into the context that is current
+    with no_collection(), batch():
+        for layer in layers:
+            layer.visible = visible
+
+
 def camera_of(viewer: Any) -> Any:
     """The camera of a viewer, which napari 0.9 moved into the scene."""
     return getattr(viewer, "scene", viewer).camera

@@ -39,7 +39,7 @@ from napari_dinoaugseg.gui.display import (
 )
 from napari_dinoaugseg.gui.outlines import draw_outlines
 from napari_dinoaugseg.gui.plane_strokes import PlaneStrokes
-from napari_dinoaugseg.gui.widgets import BREATH, single_shot, stop
+from napari_dinoaugseg.gui.widgets import Pieces, Turns, single_shot, stop
 from napari_dinoaugseg.gui.windowing import without_paint
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class ThreePlanes:
         self._seen: tuple[Any, ...] = ()  # what the large view showed last
         self._moving = False  # whether the large view is being moved from here
         self._stale: set[Layer] = set()
-        self._opening: Iterator[None] | None = None  # what is left to do
-        self._turn = single_shot(self._go_on)
+        self._opening, self._closing = Turns(controller.guarded), Turns(controller.guarded)
         self._timer = single_shot(self._draw_stale)
         self._matching = single_shot(self._match)
         self._fitting = single_shot(self._fit_large)
@@ -126,7 +125,7 @@ class ThreePlanes:
     @property
     def is_opening(self) -> bool:
         """Whether the views are not all there yet."""
-        return self._opening is not None
+        return self._opening.busy
 
     @guarded
     def switch(self, on: bool, *, in_turns: bool = False) -> None:
@@ -134,7 +133,7 @@ class ThreePlanes:
 
         Args:
             on: open them.
-            in_turns: let the window answer after each piece; the views come one after the other.
+            in_turns: let the window answer after each piece; the views come one after the other, and go at once.
 
         Raises:
             CaseError: the case has no three planes, see `reason`.
@@ -142,41 +141,23 @@ class ThreePlanes:
         if on == self.is_open:
             return
         if not on:
-            self.close()
+            self.close(in_turns=in_turns)
         elif self.reason:
             raise CaseError(self.reason)
         else:
-            self._opening = self._open()
-            if in_turns:
-                self._go_on()
-            else:
-                self._finish()
+            self._opening.add(self._open())
+            if not in_turns:
+                self._opening.finish()
         self.controller.touch(Change.VIEW)
 
-    @guarded
-    def _go_on(self) -> None:
-        self._advance()
-        if self._opening is not None:
-            self._turn.start(BREATH)
-
-    def _advance(self) -> None:
-        """Do the next piece of opening the views."""
-        if self._opening is None:
-            return
+    def _open(self) -> Pieces:
         try:
-            next(self._opening)
-        except StopIteration:
-            self._opening = None
+            yield from self._opened()
         except Exception:
             self.close()  # no half of it stays
             raise
 
-    def _finish(self) -> None:
-        stop(self._turn)
-        while self._opening is not None:
-            self._advance()
-
-    def _open(self) -> Iterator[None]:
+    def _opened(self) -> Pieces:
         viewer = self.controller.viewer
         main: Any = qt_viewer(viewer)
         self._layers = self.controller.layers
@@ -227,13 +208,22 @@ class ThreePlanes:
         main.setSizes([round(whole * (1 - _SHARE)), round(whole * _SHARE)])
         self._splitter.show()
 
-    def close(self) -> None:
-        """Close the views, and leave the large one as it was."""
-        if not self.views:
-            return
-        for timer in (self._turn, self._timer, self._matching, self._fitting):
+    def close(self, *, in_turns: bool = False) -> None:
+        """Close the views, and leave the large one as it was.
+
+        Args:
+            in_turns: only hide them now, and remove them in pieces, after each of which the window answers.
+        """
+        if self.views:
+            self._leave()
+        if not in_turns:
+            self._closing.finish()
+
+    def _leave(self) -> None:
+        """Hide the views, which follow nothing any more, and let them be removed."""
+        for timer in (self._timer, self._matching, self._fitting):
             stop(timer)
-        self._opening = None
+        self._opening.drop()
         viewer, views, layers, whole = self.controller.viewer, self.views, self._layers, self._is_whole
         for emitter, handler in self._followed():
             emitter.disconnect(handler)
@@ -242,25 +232,20 @@ class ThreePlanes:
         self.views, self._layers = (), None
         self._stale.clear()
         main: Any = qt_viewer(viewer)
+        splitter = self._splitter if self._splitter is not None and isalive(self._splitter) else None  # type: ignore[no-untyped-call]
         with one_drawing(viewer):
-            self._remove(views)
-            if main is not None and self._splitter is not None:
+            if splitter is not None:
+                splitter.hide()  # nothing in it is drawn any more
+            for view in views:
+                view.leave()
+            if self._lines is not None:
+                self._lines.remove()
+            if main is not None and splitter is not None:
                 main.setOrientation(Qt.Orientation.Vertical)
                 if whole and layers is not None and layers is self.controller.layers:
                     self._fitting.start(_LAID_OUT)
         self._splitter = self._lines = self._keys = None
-
-    def _remove(self, views: Sequence[_SideView]) -> None:
-        splitter = self._splitter if self._splitter is not None and isalive(self._splitter) else None  # type: ignore[no-untyped-call]
-        if splitter is not None:
-            splitter.hide()  # nothing in it is drawn any more
-        for view in views:
-            view.close()
-        if self._lines is not None:
-            self._lines.remove()
-        if splitter is not None:
-            splitter.setParent(None)
-            splitter.deleteLater()
+        self._closing.add(_removal(views, splitter))
 
     @property
     def _is_whole(self) -> bool:
@@ -318,7 +303,7 @@ class ThreePlanes:
             return
         self.strokes.stop()
         self._layers = now
-        self._finish()
+        self._opening.finish()
         self._match()
         if now is not before:
             self._place = np.array(self._shape) // 2
@@ -639,8 +624,8 @@ class _SideView:
         if native is not None and isalive(native) and native.isValid():  # type: ignore[no-untyped-call]
             native.makeCurrent()
 
-    def close(self) -> None:
-        """Remove the layers and delete the widget."""
+    def leave(self) -> None:
+        """Follow nothing any more, so that nothing that changes is drawn."""
         for one in self._twins:
             one.cut()
         self._twins.clear()
@@ -653,15 +638,21 @@ class _SideView:
             self.model.mouse_move_callbacks,
         ):
             callbacks.clear()
-        if self.widget is None or not isalive(self.widget):  # type: ignore[no-untyped-call]
-            return
-        self.widget.canvas.events.resize.disconnect(self._on_resize)
-        self._make_current()
-        with no_collection():
-            self.model.layers.clear()
-        self.widget.close()
-        self.widget.setParent(None)
-        self.widget.deleteLater()
+        self.model.dims.events.disconnect()  # else each layer that goes has napari arrange the axes and sliders again
+        if self.widget is not None and isalive(self.widget):  # type: ignore[no-untyped-call]
+            self.widget.canvas.events.resize.disconnect(self._on_resize)
+
+    def removal(self) -> Pieces:
+        """Remove the layers, one by one, and delete the widget."""
+        while self.widget is not None and isalive(self.widget) and self.model.layers:  # type: ignore[no-untyped-call]
+            self._make_current()
+            with no_collection():
+                self.model.layers.pop()
+            yield
+        if self.widget is not None and isalive(self.widget):  # type: ignore[no-untyped-call]
+            self.widget.close()
+            self.widget.setParent(None)
+            self.widget.deleteLater()
 
     # --- which way up -----------------------------------------------------------------------------------------------
 
@@ -802,6 +793,17 @@ class _SideView:
         viewer = self._planes.controller.viewer
         more = viewer.dims.ndim - 3
         viewer.cursor.position = (*viewer.dims.point[:more], *event.position[-3:])
+
+
+def _removal(views: Sequence[_SideView], splitter: QSplitter | None) -> Pieces:
+    """Remove views that are hidden, and what holds them."""
+    yield
+    for view in views:
+        yield from view.removal()
+        yield
+    if splitter is not None and isalive(splitter):  # type: ignore[no-untyped-call]
+        splitter.setParent(None)
+        splitter.deleteLater()
 
 
 class _Crosshair:

@@ -37,7 +37,7 @@ class SurfaceBox(QWidget):
         self.refresh()
 
     def _switch(self) -> None:
-        self.controller.surfaces.switch(not self.controller.surfaces.is_on)
+        self.controller.surfaces.switch(not self.controller.surfaces.is_on, in_turns=True)
 
     def _include(self, predictions: bool) -> None:
         self.controller.surfaces.update(everything=predictions)

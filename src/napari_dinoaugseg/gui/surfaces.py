@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,11 @@ from napari_dinoaugseg.gui.display import (
     light_from_the_front,
     no_collection,
     remove_layers,
+    show_layers,
     view_from_the_front,
 )
 from napari_dinoaugseg.gui.layers import place_of
-from napari_dinoaugseg.gui.widgets import Inbox, in_background, single_shot, stop
+from napari_dinoaugseg.gui.widgets import Inbox, Pieces, Turns, in_background, single_shot, stop
 from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED
 from napari_dinoaugseg.session.labels import EVERYTHING
@@ -70,18 +72,20 @@ class Surfaces:
         self._outdated = False  # whether the surfaces shown are those of an earlier run
         self._is_aimed = False  # whether the camera was turned to the surfaces
         self._before: _SliceView | None = None  # None in slices
+        self._is_going_back = False  # to slices, in turns
         self._layers: list[Surface] = []
         self._aim_before: _Aim = (0.0, 0.0, 0.0), 1.0
         self._camera_timer = single_shot(self._restore_camera)
-        self._surfaces, self._ends = Inbox(self._on_came), Inbox(self._on_ended)
+        self._turns = Turns(controller.guarded)
+        self._sent = Inbox(self._turns.add)
         controller.viewer.dims.events.ndisplay.connect(self._on_turned, position="last")
 
     def dispose(self) -> None:
         """End with the viewer."""
         self.controller.viewer.dims.events.ndisplay.disconnect(self._on_turned)
         stop(self._camera_timer)
-        if self._running is not None:
-            self._running.set()
+        self._turns.drop()
+        self._cancel()
 
     # --- the person -------------------------------------------------------------------------------------------------
 
@@ -92,8 +96,8 @@ class Surfaces:
 
     @property
     def working(self) -> bool:
-        """Whether surfaces are being computed."""
-        return self._running is not None
+        """Whether surfaces are being computed or shown, or the view is on its way to 3-D or back."""
+        return self._running is not None or self._turns.busy
 
     @property
     def reason(self) -> str:
@@ -106,14 +110,43 @@ class Surfaces:
         return ""
 
     @guarded
-    def switch(self, on: bool) -> None:
-        """Show the case in 3-D, or in slices again."""
+    def switch(self, on: bool, *, in_turns: bool = False) -> None:
+        """Show the case in 3-D, or in slices again.
+
+        Args:
+            on: in 3-D.
+            in_turns: let the window answer after each piece.
+        """
         if on and self.reason:
             raise LabelError(self.reason)
-        with one_drawing(self.controller.viewer):
-            if on:
-                self._hide()
-            self.controller.viewer.dims.ndisplay = 3 if on else 2
+        self._turns.drop()
+        self._turns.add(self._enter() if on else self._go_back())
+        if not in_turns:
+            self._turns.finish()
+
+    def _enter(self) -> Pieces:
+        viewer = self.controller.viewer
+        with one_drawing(viewer):
+            self._hide()
+            yield
+            if viewer.dims.ndisplay == 3:  # still, because the person changed their mind on the way back
+                self._begin()
+            viewer.dims.ndisplay = 3
+
+    def _go_back(self) -> Pieces:
+        viewer = self.controller.viewer
+        with one_drawing(viewer):
+            self._cancel()
+            while self._layers:
+                self._remove(self._layers[-1:])
+                yield
+            self._is_going_back = True
+            try:
+                viewer.dims.ndisplay = 2
+            finally:
+                self._is_going_back = False
+            yield
+            self._end()
 
     @guarded
     def update(self, everything: bool | None = None) -> None:
@@ -134,14 +167,17 @@ class Surfaces:
     def leave(self) -> None:
         """Show slices again, before the case is closed."""
         if self.is_on:
-            self.controller.viewer.dims.ndisplay = 2
+            self.switch(False)
 
     # --- 2-D and 3-D ------------------------------------------------------------------------------------------------
 
     def _on_turned(self, *_: object) -> None:
+        """The view shows three dimensions, or two, whether that was asked for here or by its own button."""
         if self.controller.viewer.dims.ndisplay == 3:
+            self._turns.drop()
             self._begin()
-        else:
+        elif not self._is_going_back:
+            self._turns.drop()
             self._end()
 
     def _begin(self) -> None:
@@ -160,14 +196,17 @@ class Surfaces:
         shown = tuple(layer for layer in ours if layer is not None and layer.visible)
         self._before = _SliceView(viewer.dims.point, viewer.dims.order, _aim(viewer), shown, active)
         self._is_aimed = False
-        for layer in shown:
-            layer.visible = False
+        show_layers(viewer, shown, False)
 
-    def _end(self) -> None:
-        viewer, before = self.controller.viewer, self._before
+    def _cancel(self) -> None:
+        """Compute no more surfaces, and show none that comes."""
         if self._running is not None:
             self._running.set()
             self._running = None
+
+    def _end(self) -> None:
+        viewer, before = self.controller.viewer, self._before
+        self._cancel()
         self._remove()
         if before is None:
             return
@@ -175,9 +214,7 @@ class Surfaces:
         # Where slices and 3-D have cameras of their own, napari has already turned to that of the slices.
         shared = getattr(camera_of(viewer), "synced", True)
         self._aim_before = before.aim if shared else _aim(viewer)
-        for layer in before.hidden:
-            if layer in viewer.layers:
-                layer.visible = True
+        show_layers(viewer, [layer for layer in before.hidden if layer in viewer.layers], True)
         if before.active in viewer.layers:
             viewer.layers.selection.active = before.active
         if len(before.point) == viewer.dims.ndim:
@@ -212,15 +249,15 @@ class Surfaces:
                 for surface in class_surfaces(session, include):
                     if cancel:
                         return
-                    self._surfaces.send(cancel, surface)
+                    self._sent.send(self._show(cancel, surface))
             except Exception as found:
                 error = found
-            self._ends.send(cancel, error)
+            self._sent.send(self._conclude(cancel, error))
 
         in_background(work, "surfaces", cancel)
         controller.touch(Change.VIEW)
 
-    def _on_came(self, cancel: Cancel, surface: ClassSurface) -> None:
+    def _show(self, cancel: Cancel, surface: ClassSurface) -> Pieces:
         viewer, layers = self.controller.viewer, self.controller.layers
         if cancel is not self._running or layers is None:
             return
@@ -228,11 +265,15 @@ class Surfaces:
             self._remove()
         directions = directions_of(layers.case)
         layer = _layer_of(surface, layers.axis, place_of(layers.image), light_from_the_front(directions))
+        yield
+        if cancel is not self._running:
+            return
         self._layers.append(layer)
         self.found = (*self.found, surface)
         with one_drawing(viewer):
             viewer.add_layer(layer)
-            if not self._is_aimed:
+            yield
+            if cancel is self._running and not self._is_aimed:
                 self._is_aimed = True
                 viewer.reset_view()
                 if directions is not None:
@@ -241,8 +282,10 @@ class Surfaces:
                     if hasattr(viewer, "fit_to_view"):  # since napari 0.6.5
                         viewer.fit_to_view()
         self.controller.touch(Change.VIEW)
+        yield  # the next one comes after this one is drawn
 
-    def _on_ended(self, cancel: Cancel, error: Exception | None) -> None:
+    def _conclude(self, cancel: Cancel, error: Exception | None) -> Pieces:
+        yield
         if cancel is not self._running:
             return
         self._running = None
@@ -253,9 +296,12 @@ class Surfaces:
             self.controller.notify("There are no labels to show in 3-D yet.", "notice")
         self.controller.touch(Change.VIEW)
 
-    def _remove(self) -> None:
-        leaving, self._layers, self.found = self._layers, [], ()
-        self._outdated = False
+    def _remove(self, leaving: Sequence[Surface] | None = None) -> None:
+        """Remove some of the surfaces; all by default, with their volumes."""
+        if leaving is None:
+            leaving, self.found = self._layers, ()
+            self._outdated = False
+        self._layers = [layer for layer in self._layers if layer not in leaving]
         with no_collection():
             remove_layers(self.controller.viewer, leaving)
 

@@ -7,7 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,6 +101,65 @@ def stop(timer: QTimer) -> None:
     """Stop a timer, which Qt may already have deleted when the program exits."""
     if isalive(timer):  # type: ignore[no-untyped-call]
         timer.stop()
+
+
+Pieces = Generator[None, None, None]
+"""Work that yields after each of its pieces."""
+
+
+class Turns:
+    """Long work on the GUI thread, done in pieces between which the window draws and answers.
+
+    Args:
+        guarded: calls a piece in a turn of its own, and shows its error.
+    """
+
+    def __init__(self, guarded: Callable[[Callable[[], None]], object]) -> None:
+        self._work: deque[Pieces] = deque()
+        self._timer = single_shot(lambda: guarded(self._go_on))
+        self._is_within = False  # a piece may end the work itself
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is left to do."""
+        return bool(self._work)
+
+    def add(self, work: Pieces) -> None:
+        """Do something after what was added before: the first piece now if that is done."""
+        self._work.append(work)
+        if len(self._work) == 1:
+            self._go_on()
+
+    def finish(self) -> None:
+        """Do all that is left now."""
+        stop(self._timer)
+        while self._work:
+            self._step()
+
+    def drop(self) -> None:
+        """Leave undone what is left, but for the `finally` of the work that was begun."""
+        stop(self._timer)
+        left, self._work = self._work, deque()
+        for work in left:
+            if not (self._is_within and work is left[0]):
+                work.close()
+
+    def _go_on(self) -> None:
+        try:
+            self._step()
+        finally:
+            if self._work:
+                self._timer.start(BREATH)
+
+    def _step(self) -> None:
+        work, self._is_within = self._work[0], True
+        is_over: object = True
+        try:
+            is_over = next(work, True)
+        finally:
+            self._is_within = False
+            if is_over and self._work and self._work[0] is work:
+                self._work.popleft()
 
 
 _AT_EXIT = 60.0  # seconds that the exiting program waits for its threads
