@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QMenu
 
 from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.gui.canvas import canvas_widget
+from napari_dinoaugseg.gui.display import case_of_layers
 from napari_dinoaugseg.gui.reading import SLICE_LABEL
 from napari_dinoaugseg.session.project import Project
 from napari_dinoaugseg.session.store import saved_sessions
@@ -183,6 +184,14 @@ def test_selected_layers_are_the_sequences_of_one_case(controller, panel, qtbot,
         assert np.array_equal(shown(controller), sequence_voxels(name).T[controller.current_slice])
         press(controller, qtbot, Qt.Key.Key_G)
     assert all(np.array_equal(layer.data, data) for layer, data in zip(layers, before, strict=True))
+
+
+def test_layers_of_files_have_the_names_of_the_sequences_that_their_files_have(controller, files):
+    layers = [layer for file in files for layer in controller.viewer.open(str(file), plugin="napari-dinoaugseg")]
+    case = case_of_layers(layers)
+    assert (case.name, tuple(case.sequences)) == ("anna", NAMES)  # not "anna_t1", which no next patient has
+    layers[0].name = "contrast"
+    assert tuple(case_of_layers(layers).sequences) == ("contrast", "anna_t2")
 
 
 def test_a_file_that_is_no_sequence_leaves_the_case_as_it_is(controller, files, add, failed, tmp_path):

@@ -142,11 +142,11 @@ def _open_sequences(
             msg = f"{file}: {name} consists of {what}, and only volumes are sequences of one case. Open it by itself."
             raise CaseError(msg)
         cases.append(case)
-    called = check_names(names or _own_names(files, several, cases), files)
+    called = check_names(names or own_names(files, several, cases), files)
     return join_sequences(cases, called, shared_name(files, called))
 
 
-def _own_names(files: Sequence[Path], series: Sequence[str | None], cases: Sequence[VolumeCase]) -> tuple[str, ...]:
+def own_names(files: Sequence[Path], series: Sequence[str | None], cases: Sequence[VolumeCase]) -> tuple[str, ...]:
     """Return the names of sequences by their DICOM series, or else by their files."""
     chosen = [text if text and re.search(r"[^\d.]", text) else "" for text in series]  # not a UID
     named = tuple(text or series_description(case) for text, case in zip(chosen, cases, strict=True))

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from napari_dinoaugseg.case import Case, PictureCase, Plane, VolumeCase, choose_window
 from napari_dinoaugseg.case.array import ArrayCase, case_from_array
-from napari_dinoaugseg.case.sequences import check_names
+from napari_dinoaugseg.case.opening import own_names
+from napari_dinoaugseg.case.sequences import check_names, shared_name
 from napari_dinoaugseg.case.volume import join_sequences
 from napari_dinoaugseg.errors import CaseError
 from napari_dinoaugseg.gui.canvas import canvas_widget
@@ -212,7 +213,9 @@ def case_of_layer(layer: Any, plane: Plane | None = None) -> Case:
 
 
 def case_of_layers(layers: Sequence[Any]) -> Case:
-    """The case of an image layer, or of several as the sequences of one case, called like the layers.
+    """The case of an image layer, or of several as the sequences of one case.
+
+    These are called as when their files are opened, or like the layers where they are of no files or were renamed.
 
     Args:
         layers: all opened from files, whose positions are then known, or all of the same voxels in the viewer. The
@@ -240,8 +243,11 @@ def case_of_layers(layers: Sequence[Any]) -> Case:
                 "are not sequences of one case. Open their files: position and voxel size are then known."
             )
             raise CaseError(msg)
-    names = check_names([layer.name for layer in layers], [case.path for case in cases])
-    return join_sequences(volumes, names)
+    files = [case.path for case in cases]
+    if case_of(first) is not None and all(layer.name == case.name for layer, case in zip(layers, cases, strict=True)):
+        names = own_names(files, [None] * len(files), volumes)
+        return join_sequences(volumes, names, shared_name(files, names))
+    return join_sequences(volumes, check_names([layer.name for layer in layers], files))
 
 
 def case_in_plane(case: Case, plane: Plane) -> VolumeCase:
