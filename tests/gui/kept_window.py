@@ -34,10 +34,12 @@ from tests.conftest import look_at_everything
 
 SIMPLE = (bool, int, float, complex, str, bytes, type(None), Enum, Path, np.generic)
 # The number of the job; whether it looks for weights, is to save the view or to show what has changed, and sliders that
-# napari replaced, which come and go by themselves; what the three planes showed when they were open.
+# napari replaced, which come and go by themselves; what the three planes showed when they were open; what the ruler
+# held when it was on.
 PASSING = (
     *("jobs.count", "head._work", "encoder._looking", "encoder._timer", "saving._dirty", "saving._timer"),
     *("reading._sliders", "controller._pending", "controller._timer", "planes._place", "planes._seen"),
+    *("ruler._mode", "ruler._preview"),
 )
 # For a list that drops down, by Qt, and for a menu.
 MADE_LATER = {"QMenu", "QListView", "QScrollBar", "QFrame", "QLineEdit", "QtPrivateContainer"}
@@ -125,6 +127,7 @@ class KeptWindow:
         panel.label.masks_offer.text.clear()
         panel.label.masks_offer.text.setToolTip("")
         panel.export.result.clear()
+        panel.measure.result.clear()
 
     def _forget_work(self) -> None:
         """Put back what the Train section keeps, out of sight, of a training that has ended."""
