@@ -112,11 +112,14 @@ class KeptWindow:
         controller.guard.look()
 
     def _remove_others(self) -> None:
-        """Remove layers that a new case does not have, and what was asked and told about images, labels and files."""
+        """Remove layers and docks that a new window does not have, and what was asked and told of images and files."""
         panel, controller, layers = self.panel, self.panel.controller, self.panel.controller.layers
         own = () if layers is None else (layers.image, layers.manual, layers.prediction)
         for layer in [layer for layer in controller.viewer.layers if layer not in own]:
             controller.viewer.layers.remove(layer)
+        window = controller.viewer.window
+        for widget in [widget for name, widget in window.dock_widgets.items() if name != "DINO-AugSeg"]:
+            window.remove_dock_widget(widget)
         controller.cases.decline_offer()
         panel.offer.text.clear()
         panel.resume.choice.clear()

@@ -116,8 +116,6 @@ def test_no_key_fires_while_somebody_types(predicted, press, panel, qtbot, widge
     field.setFocus()
     for key in (A, C, X, N):
         qtbot.keyClick(field, key)
-    if widget == "a search in napari":
-        predicted.viewer.window.remove_dock_widget(field)
     assert predicted.session.labels.status(5) is Status.PREDICTED
     assert predicted.current_slice == 5
 
