@@ -125,6 +125,24 @@ def one_drawing(viewer: Any) -> Iterator[None]:
         QTimer.singleShot(BREATH, draw)
 
 
+@contextmanager
+def steady_sliders(viewer: Any) -> Iterator[None]:
+    """Keep the height of what holds napari's sliders, where one of them takes the place of another in this block.
+
+    napari shows the one before it hides the other, so that the canvas would get another size, and be arranged again.
+    """
+    sliders: QWidget | None = getattr(qt_viewer(viewer), "dims", None)
+    if sliders is None:
+        yield
+        return
+    highest = sliders.maximumHeight()
+    sliders.setMaximumHeight(sliders.height())
+    try:
+        yield
+    finally:
+        sliders.setMaximumHeight(highest)
+
+
 def slice_sliders(viewer: Any) -> list[Any]:
     """Napari's sliders below the canvas, one for each axis; none where this napari has others."""
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_dinoaugseg.case import Case
-from napari_dinoaugseg.gui.canvas import one_drawing, scale_bar
+from napari_dinoaugseg.gui.canvas import one_drawing, scale_bar, steady_sliders
 from napari_dinoaugseg.gui.display import (
     AXIS,
     Orientation,
@@ -274,7 +275,8 @@ def _renew(layer: Image | Labels, data: Any, metadata: dict[str, Any], place: Ma
         layer.mode = "pan_zoom"
     units = [str(unit) for unit in place["units"]]
     has_other_units = [str(unit) for unit in layer.units] != units
-    with layer.events.blocker_all():
+    not_drawn: Any = getattr(layer, "_block_refresh", nullcontext)  # since napari 0.5
+    with layer.events.blocker_all(), not_drawn():
         layer.data = data
         layer.metadata = metadata
         affine = np.asarray(place.get("affine", np.eye(4)))
@@ -283,7 +285,9 @@ def _renew(layer: Image | Labels, data: Any, metadata: dict[str, Any], place: Ma
         for name, value in (("scale", place["scale"]), ("translate", place.get("translate", (0.0, 0.0, 0.0)))):
             if not np.array_equal(getattr(layer, name), value):
                 setattr(layer, name, value)
-        layer.units = place["units"]
+        if has_other_units:
+            layer.units = place["units"]
+        layer.axis_labels = place.get("axis_labels", layer.axis_labels)
     if layer.visible:
         layer.refresh()
     else:
@@ -412,7 +416,8 @@ class CaseLayers:
         self.viewer.layers.selection.active = self.manual
         order = axis_order(self.axis)
         if self.viewer.dims.ndim == 3 and tuple(self.viewer.dims.order) != order:
-            self.viewer.dims.order = order
+            with steady_sliders(self.viewer):
+                self.viewer.dims.order = order
         for layer in self.own:
             if layer.ndim == 3 and tuple(layer.axis_labels) != self._axis_names:
                 layer.axis_labels = self._axis_names
@@ -460,7 +465,8 @@ class CaseLayers:
         window = None if rgb else window_of(self._in_view, self.window)
         if self._spare is not None and self._spare.image.rgb == rgb:
             image = self._spare.image
-            _renew(image, data, case_metadata(self.case), {"scale": scale, "units": units})
+            place = {"scale": scale, "units": units, "axis_labels": self._axis_names}
+            _renew(image, data, case_metadata(self.case), place)
             image.name = self.case.name
             if window is not None:
                 image.reset_contrast_limits_range()
