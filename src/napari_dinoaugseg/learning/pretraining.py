@@ -121,4 +121,4 @@ def _nearest(maps: Sequence[Tensor], centres: NDArray[np.float32], side: int) ->
 def _resized(image: NDArray[np.int16], shape: tuple[int, int]) -> NDArray[np.int16]:
     """The nearest pixel of a square image for each one of an image of another shape."""
     rows, columns = (((np.arange(n) + 0.5) * len(image) / n).astype(int) for n in shape)
-    return image[np.ix_(rows, columns)]
+    return image.take(rows, axis=0).take(columns, axis=1)
