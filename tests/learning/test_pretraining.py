@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,15 @@ def test_the_same_seed_gives_the_same_regions(make_store):
     one, other = (regions(store, LABELLED, seed=3) for _ in range(2))
     assert [example.index for example in one] == list(LABELLED)
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, other, strict=True))
+
+
+def test_a_slice_of_one_grey_is_one_region_without_a_warning(make_store, monkeypatch):
+    store = make_store()
+    monkeypatch.setattr(store, "features", lambda _: [torch.ones(8, side, side) for side in (16, 8, 4, 2)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # napari shows them to the person
+        (found,) = regions(store, [LABELLED[0]])
+    assert set(np.unique(found.target)) == {0}
 
 
 def test_without_slices_it_rests_and_nothing_is_learned(pretraining):

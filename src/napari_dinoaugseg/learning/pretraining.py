@@ -1,8 +1,8 @@
 """What a new decoder learns before anything is labelled: to tell regions of the case apart.
 
 The regions are clusters of the encoder's features, as in DeepCluster (Caron et al. 2018, arXiv 1807.05520). A decoder
-that finds them has learned to bring the maps together, and needs a third of the steps to learn the person's classes.
-Figures: docs/decisions/live.md.
+that finds them has learned to bring the maps together, and learns the person's classes in fewer steps. Figures:
+docs/decisions/live.md.
 """
 
 from __future__ import annotations
@@ -79,17 +79,17 @@ class Pretraining:
 
 
 def regions(store: FeatureStore, slices: Sequence[int], *, seed: int = 0) -> list[Example]:
-    """The slices, each with the cluster of every pixel's features, 0 to `REGIONS` - 1.
+    """The slices, each with the cluster of every pixel's features, 0 to `REGIONS` - 1, or fewer where little is seen.
 
     Every level of the features weighs the same. The distance to a centre is linear in the features but for a constant,
     so that maps of distances are interpolated, not the features, which may have a thousand channels.
     """
-    from scipy.cluster.vq import kmeans2
+    from scipy.cluster.vq import kmeans
 
     levels = {index: _normalised(store.features(index)) for index in slices}
     random = np.random.default_rng(seed)
     sampled = np.concatenate([_sample(maps, random) for maps in levels.values()])
-    centres, _ = kmeans2(sampled, REGIONS, minit="++", seed=random)
+    centres, _ = kmeans(sampled, REGIONS, iter=1, seed=random)
     found = {index: _nearest(maps, centres, store.input_size) for index, maps in levels.items()}
     return [Example(index, _resized(at_input, store.case.slice_shape(index))) for index, at_input in found.items()]
 
