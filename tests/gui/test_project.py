@@ -346,7 +346,7 @@ def test_strokes_are_saved_in_the_project_and_come_back_with_the_case(three, fol
     controller.view.go_to(5)
     stroke(qtbot, controller.viewer)
     qtbot.waitUntil(lambda: manual_on_disk(folder, 1) == [5], timeout=PATIENT)
-    assert panel.saved.text().startswith("Saved ")
+    qtbot.waitUntil(lambda: panel.saved.text().startswith("Saved "), timeout=PATIENT)
     painted = controller.session.labels.manual(5).copy()
     three.key(Qt.Key.Key_N, SHIFT)
     assert panel.head.name.text() == "image1 (16 slices)\nProject balls: case 2 of 3"

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -66,8 +67,12 @@ def follow_theme(viewer: Any, widget: QWidget, show: Callable[[], None]) -> None
     def changed(*_: object) -> None:
         show()
 
+    known = weakref.ref(viewer)  # one that Python removes together with the widget is torn already
+
     def disconnect(*_: object) -> None:
-        viewer.events.theme.disconnect(changed)
+        shown = known()
+        if shown is not None:
+            shown.events.theme.disconnect(changed)
 
     viewer.events.theme.connect(changed)
     widget.destroyed.connect(disconnect)
