@@ -5,7 +5,8 @@
 The volumes are made of noise and balls. Every training runs in a process of its own, whose peak of memory is printed:
 `--labelled` slices of one case, and as many slices of as many cases, with the same encoder and settings. With
 `--window`, the project is opened in napari, with the model of the training over many cases, and the next case is shown
-ten times: the time until its slices are there, and the longest gap of the interface. That needs a display, or xvfb-run.
+ten times, once the cases ahead are predicted: the time until its slices are there, and the longest gap of the
+interface. That needs a display, or xvfb-run.
 """
 
 from __future__ import annotations
@@ -122,11 +123,13 @@ def walk(folder: Path) -> dict[str, float]:
     canvas.setFocus()
     stage = "next"
     for _ in range(_STEPS):
+        wait(lambda: not controller.jobs.busy)
+        pump(1)
+        wait(lambda: not controller.project.ahead.busy)
         before, started = controller.project.case, time.perf_counter()
         QTest.keyClick(canvas, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
-        wait(lambda before=before: controller.project.case is not before and not controller.jobs.busy)  # type: ignore[misc]
+        wait(lambda before=before: controller.project.case is not before)  # type: ignore[misc]
         shown.append(1000 * (time.perf_counter() - started))
-        pump(2)
     viewer.close()
     longest = {f"{name}_gap": max(values) for name, values in gaps.by_stage.items()}
     return {"next_median": median(shown), "next_longest": max(shown), **longest}
