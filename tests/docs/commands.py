@@ -146,7 +146,7 @@ def _check_pip(arguments: Words) -> None:
 
 
 def _check_uvx(arguments: Words) -> None:
-    """``uvx --python 3.13 --from ".[extras]" dinoaugseg …``: the package is that of this clone."""
+    """``uvx --python VERSION --from ".[extras]" dinoaugseg …``: the package is that of this clone."""
     if arguments[:1] == ["--python"]:
         arguments = arguments[2:]
     _require(arguments[:1] == ["--from"] and len(arguments) > 2, f"uvx {arguments} runs nothing of ours")
