@@ -104,7 +104,7 @@ def noting_once() -> Callable[[str], None]:
         words = notice_text(notice).removeprefix("Note: ")
         if words not in noted:
             noted.add(words)
-            print(f"Note: {words}", file=sys.stderr, flush=True)  # noqa: T201 - the command's output
+            note(words)
 
     return note_new
 
