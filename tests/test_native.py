@@ -172,6 +172,50 @@ def test_whoever_asks_for_pytorch_the_two_copies_of_llvm_are_apart():
     assert [line for line in lines if not line.endswith("| torch True PASSIVE")] == []
 
 
+# --- the window goes on while PyTorch is loaded -----------------------------------------------------------------------
+
+# Counts the turns of another thread while the libraries of PyTorch's extension are loaded; ends before PyTorch runs.
+TURNS = """
+import os, sys, threading, time
+from pathlib import Path
+from napari_dinoaugseg import native
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch._C":
+            print("libtorch_python" in Path("/proc/self/maps").read_text(), turns, flush=True)
+            os._exit(0)
+
+def go_on():
+    global turns
+    while True:
+        time.sleep(0.001)
+        turns += counting
+
+class Counting(native._Libraries):
+    def find_spec(self, name, path=None, target=None):
+        global counting
+        counting = name == "torch._C"
+        super().find_spec(name, path, target)
+        counting = False
+
+turns, counting = 0, False
+native._Libraries = Counting
+threading.Thread(target=go_on, daemon=True).start()
+sys.meta_path.insert(0, Watch())
+with native.importing_torch():
+    import torch
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list what a process has loaded")
+def test_other_threads_go_on_while_the_libraries_of_pytorch_are_loaded():
+    done = subprocess.run([sys.executable, "-c", TURNS], capture_output=True, text=True, check=False, timeout=120)
+    loaded, turns = done.stdout.split()
+    assert loaded == "True"
+    assert int(turns) > 5
+
+
 # --- how threads wait -------------------------------------------------------------------------------------------------
 
 

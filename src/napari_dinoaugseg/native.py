@@ -1,6 +1,6 @@
 """Imports of PyTorch and packages on top of it (timm, torchvision, pytorch_wavelets), in ``with importing_torch():``.
 
-Three conditions must hold before the first of their native libraries is loaded, in whatever thread:
+Four conditions must hold before the first of their native libraries is loaded, in whatever thread:
 
 - **Two copies of LLVM stay apart**: Mesa's, which draws napari's window on a machine without a GPU, and Triton's, which
   comes with PyTorch. Mesa loads its LLVM with global symbols; Triton's initialisers then call into the wrong copy, and
@@ -9,6 +9,8 @@ Three conditions must hold before the first of their native libraries is loaded,
 - **Waiting threads spin only briefly**: OpenMP runtimes read the duration from the environment when they are loaded.
 - **One thread imports at a time**: two threads that import parts of PyTorch at the same time may see modules of the
   other half initialised.
+- **Other threads go on**: Python holds its lock while it loads an extension with all the libraries below it. Those of
+  PyTorch take half a second, in which the window stood still, so that they are loaded before, without the lock.
 
 Python does not look for garbage meanwhile: it did so six times in an import and once after it, for up to 0.3 s each,
 in which the window stood still, and what an import makes stays.
@@ -25,7 +27,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 _ONE_AT_A_TIME = threading.RLock()  # imports may nest
 _MANY = 100  # modules, whose import is worth it
@@ -43,6 +52,7 @@ def importing_torch() -> Iterator[None]:
     with _ONE_AT_A_TIME:
         limit_spinning()
         keep_llvm_apart()
+        load_beside_others()
         collects = gc.isenabled()  # not in a block inside another one, nor where the person has switched it off
         modules = len(sys.modules)
         gc.disable()
@@ -88,8 +98,39 @@ def keep_llvm_apart() -> None:
     if found is None or found.origin is None:
         return
     for library in (Path(found.origin).parent / "_C").glob("libtriton*.so"):
-        try:
-            # Python's own import later gets the same library from the dynamic loader.
-            ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL | mode)
-        except OSError:
-            return  # it cannot be loaded at all; PyTorch works without it
+        # Python's own import later gets the same library from the dynamic loader.
+        _load(library, os.RTLD_NOW | os.RTLD_LOCAL | mode)
+
+
+@cache
+def load_beside_others() -> None:
+    """Load the libraries of PyTorch's extension without Python's lock, when it is imported.
+
+    No-op on Windows, where PyTorch does so by itself, and once PyTorch is imported.
+    """
+    if os.name == "posix" and "torch" not in sys.modules:
+        sys.meta_path.insert(0, _Libraries())
+
+
+class _Libraries(MetaPathFinder):
+    """Finds no module, but loads the libraries of PyTorch's extension when Python looks for that.
+
+    Not sooner: by then PyTorch has loaded what has to come before them.
+    """
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name == "torch._C":
+            suffix = "dylib" if sys.platform == "darwin" else "so"
+            for folder in path or ():
+                _load(Path(folder) / "lib" / f"libtorch_python.{suffix}", os.RTLD_NOW | os.RTLD_LOCAL)
+        return None
+
+
+def _load(library: Path, mode: int) -> None:
+    """Load a native library, if it can be; Python's own import, which follows, says why it cannot.
+
+    By a call of a function, for which Python releases its lock; ``ctypes.CDLL`` holds it.
+    """
+    load = ctypes.CDLL(None).dlopen
+    load.argtypes, load.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
+    load(os.fsencode(library), mode)
