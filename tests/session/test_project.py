@@ -18,6 +18,7 @@ from napari_dinoaugseg.learning.train import fit
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.project import MissingCaseError, Project
 from napari_dinoaugseg.session.session import Session
+from napari_dinoaugseg.session.store import SessionStore
 from tests.blobs import LABELLED, truth_voxels, write_case
 from tests.session.test_session import drain
 
@@ -212,6 +213,22 @@ def test_labels_that_are_open_in_the_panel_count_before_they_are_saved(project):
     store.close()
     assert project.trainings[-1].slices == {1: LABELLED, 2: (8,)}
     assert session.is_trained
+
+
+def test_a_case_opens_to_be_painted_while_the_interface_reads_its_labels_for_the_suggestion(project, monkeypatch):
+    label(project, 1, {2: truth(2)})
+    case, opened, load = project.cases[0], [], SessionStore.load
+
+    def load_slowly(store: SessionStore) -> object:
+        if not opened:
+            opened.append(None)
+            opened[0] = project.store(case)
+        return load(store)
+
+    monkeypatch.setattr(SessionStore, "load", load_slowly)
+    assert project.status(case).labelled == (2,)
+    assert opened[0].is_writable
+    opened[0].close()
 
 
 def test_nothing_is_trained_without_labels(project):

@@ -332,8 +332,6 @@ def load_session(saved: SavedSession, case: Case) -> Loaded:
     store = SessionStore(saved.folder, case)
     try:
         snapshot, problems = store.load()
-        if problems and not store.is_writable:
-            snapshot, problems = store.load()  # the other window may have saved meanwhile
     except BaseException:
         store.close()
         raise

@@ -48,9 +48,8 @@ def take_earlier(project: Project, case: ProjectCase, root: Path | None = None) 
         return None
     saved = found[0]
     try:
-        earlier = SessionStore(saved.folder, project.recorded(case))
-        earlier.close()  # without the lock nothing is changed in loading, not even a damaged file set aside
-        snapshot, problems = earlier.load()
+        # Nothing is changed by reading, not even a damaged file set aside.
+        snapshot, problems = SessionStore(saved.folder, project.recorded(case), locks=False).load()
     except DinoAugSegError as error:
         return Earlier(saved, error.message)
     if problems:

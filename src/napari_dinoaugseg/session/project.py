@@ -631,6 +631,10 @@ class Project:
         """The labels of a case on disk; close it. Raises OutputError, SessionError."""
         return SessionStore(self.case_folder(case), self.recorded(case), keeps_model=False)
 
+    def _saved(self, case: ProjectCase) -> tuple[Snapshot, list[str]]:
+        """As :meth:`SessionStore.load`, while another thread may open the case."""
+        return SessionStore(self.case_folder(case), self.recorded(case), keeps_model=False, locks=False).load()
+
     def session(self, case: ProjectCase) -> tuple[Session, SessionStore, list[str]]:
         """Open a case with its labels and the project's model.
 
@@ -775,11 +779,7 @@ class Project:
 
     def book(self, case: ProjectCase) -> tuple[LabelBook, list[str]]:
         """The labels of a case on disk, and a sentence for each part that could not be read."""
-        store = self.store(case)
-        try:
-            snapshot, problems = store.load()
-        finally:
-            store.close()
+        snapshot, problems = self._saved(case)
         recorded = self.recorded(case)
         book = LabelBook(recorded.slice_shape, recorded.n_slices)
         book.take_content(snapshot.book)
@@ -897,11 +897,7 @@ class Project:
     def _unopened_session(self, case: ProjectCase) -> Session:
         """A session whose pixels are read only if features are missing."""
         session = self._new_session(self.recorded(case))
-        store = self.store(case)
-        try:
-            session.resume(self.with_model(store.load()[0]))
-        finally:
-            store.close()
+        session.resume(self.with_model(self._saved(case)[0]))
         return session
 
     def _take_model(self, session: Session, used: Mapping[int, LabelledCase], done: Round) -> None:

@@ -71,6 +71,7 @@ class SessionStore:
         folder: of the session; created if it does not exist.
         case: of the session.
         keeps_model: save the trained model with the labels; a project has one model for all its cases.
+        locks: be the one that may save. Without, the session is only read, and nobody is kept from opening it.
 
     Attributes:
         folder: of the session.
@@ -81,7 +82,7 @@ class SessionStore:
         SessionError: the folder is a link, or holds links.
     """
 
-    def __init__(self, folder: Path, case: Case, *, keeps_model: bool = True) -> None:
+    def __init__(self, folder: Path, case: Case, *, keeps_model: bool = True, locks: bool = True) -> None:
         self.folder = folder
         self._keeps_model = keeps_model
         self._case = case
@@ -96,11 +97,12 @@ class SessionStore:
             if path.is_symlink():
                 msg = f"{path}: this is a link, and a session is not written through a link. Remove the link."
                 raise SessionError(msg)
-        with _refusals(folder):
-            self._slices.mkdir(parents=True, exist_ok=True)
+        if locks:
+            with _refusals(folder):
+                self._slices.mkdir(parents=True, exist_ok=True)
         # The lock belongs to the window, not to the thread: another thread saves.
         self._lock = FileLock(folder / "lock", blocking=False, thread_local=False)
-        self.reason = self._acquire()
+        self.reason = self._acquire() if locks else "The session was opened to be read."
 
     def _acquire(self) -> str:
         try:
@@ -236,6 +238,12 @@ class SessionStore:
         Raises:
             SessionError: it is of a newer version, or of another case.
         """
+        snapshot, problems = self._load()
+        if problems and not self.is_writable:
+            snapshot, problems = self._load()  # whoever writes it may have saved meanwhile
+        return snapshot, problems
+
+    def _load(self) -> tuple[Snapshot, list[str]]:
         try:
             index, problems = read_index(self.folder)
         except DamagedIndexError as error:
