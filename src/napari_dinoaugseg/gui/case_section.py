@@ -48,6 +48,7 @@ from napari_dinoaugseg.gui.widgets import (
     sentence,
     show_window,
     single_shot,
+    stop,
     text_colour,
 )
 from napari_dinoaugseg.gui.words import counted, in_words, noun_of
@@ -75,6 +76,8 @@ NAMES = (
 
 _AT_HAND = ("local", "package")  # where weights are that need no download
 _HUB = "https://huggingface.co"
+_WHILE_CHOOSING = 1000  # ms after which PyTorch is imported while somebody looks for a file
+_ONCE_DRAWN = 300  # ms after which it is, once a case is open
 
 
 class CaseSection(QWidget):
@@ -347,13 +350,18 @@ class EncoderChoice(QWidget):
         column(self, line, self.state, self.get_button, below, self.details, margins=(0, 0, 0, 0), spacing=2)
         self._unfold(False)
         self._timer = single_shot(self._look, self)
+        self._timer.start(_WHILE_CHOOSING)
         self._answers = Inbox(self._on_found, self)
         controller.changed.connect(self._on_change)
         follow_theme(controller.viewer, self, self.refresh)  # the link has the colour of the text
 
     def _on_change(self, what: Change) -> None:
+        if what & Change.WORK and self._found is None:
+            stop(self._timer)  # a case is being opened, and the window has enough to do
+            if not self.controller.jobs.busy:
+                self._timer.start(_WHILE_CHOOSING)
         if what & Change.SESSION and self.controller.session is not None:
-            self._timer.start(300)
+            self._timer.start(_ONCE_DRAWN)
         if what & Change.SETTINGS:
             self.refresh()
 
@@ -394,7 +402,7 @@ class EncoderChoice(QWidget):
         if weights is not None:
             return f"weights from {escape(weights.name)}"
         if found is None:
-            return "looked for when a case is open" if wanted == "auto" else ""
+            return "is looked for" if wanted == "auto" else ""
         name = found["chosen"] if wanted == "auto" else wanted
         if name is None:
             return ""

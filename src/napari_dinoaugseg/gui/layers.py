@@ -40,7 +40,7 @@ from napari_dinoaugseg.gui.display import (
     stack_shape,
     window_of,
 )
-from napari_dinoaugseg.gui.outlines import draw_outlines, outline_width
+from napari_dinoaugseg.gui.outlines import draw_outlines, make_tools_late, outline_width
 from napari_dinoaugseg.gui.painting import Painting
 from napari_dinoaugseg.gui.widgets import BREATH, single_shot, stop
 from napari_dinoaugseg.learning.events import Prediction
@@ -237,13 +237,15 @@ class LayersAhead:
         voxels = np.zeros(_AWAITING, np.int16)
         self.image = self.viewer.add_image(voxels, contrast_limits=(0, 1), **self._about(self._name))
         self._made.append(self.image)
-        self._show_read()
+        if self._read is not None:
+            self._steps.insert(0, self._show_read)  # in a turn of its own
 
     def _make_labels(self, name: str, opacity: float) -> None:
         scale = None if self.image is None else self.image.scale
         empty = np.zeros(_AWAITING, np.uint16)
         layer = Labels(empty, colormap=self._colours, opacity=opacity, scale=scale, **self._about(name))
         draw_outlines(layer)
+        make_tools_late(layer)
         layer.editable = False
         self._made.append(self.viewer.add_layer(layer))
 
@@ -502,6 +504,7 @@ class CaseLayers:
             self._bind(spare)
             return spare
         layer = Labels(values, name=name, opacity=opacity, colormap=colours, metadata=about, **place_of(self.image))
+        make_tools_late(layer)
         self._bind(layer)
         self.viewer.add_layer(layer)
         return layer

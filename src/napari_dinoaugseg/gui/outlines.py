@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 _PIXELS_A_WIDTH = 256
 """Pixels of the shorter side of a slice for each pixel of the outline, which is then about 3 wide on the screen."""
 
+_TOOLS = {"polygon": "polygon", "brush_stroke": "paint"}  # napari's names of what is drawn, and of the tool
+
 
 def outline_width(shape: Sequence[int]) -> int:
     """The width of an outline in pixels of a slice (H, W), at least 1."""
@@ -70,6 +72,27 @@ def draw_outlines(layer: Labels) -> None:
     """
     if hasattr(layer, "_calculate_contour"):
         layer._calculate_contour = partial(_contour_of, layer)
+
+
+def make_tools_late(layer: Labels) -> None:
+    """Let napari make what its polygon and its straight line draw of themselves when the person chooses their tools.
+
+    They take longer to make than the rest of a layer, and are drawn in each frame, though most layers never need them.
+
+    Args:
+        layer: not in a viewer yet.
+    """
+    overlays: Any = getattr(layer, "_overlays", {})
+    tools = {name: mode for name, mode in _TOOLS.items() if name in overlays}
+    for name in tools:
+        overlays[name].visible = False
+
+    def make(_: object) -> None:
+        for name, mode in tools.items():
+            if layer.mode == mode:
+                overlays[name].visible = True
+
+    layer.events.mode.connect(make)
 
 
 def _contour_of(layer: Labels, labels: NDArray[Any], part: tuple[slice, ...]) -> NDArray[Any] | None:

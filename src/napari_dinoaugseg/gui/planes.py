@@ -37,7 +37,7 @@ from napari_dinoaugseg.gui.display import (
     edge_letters,
     no_collection,
 )
-from napari_dinoaugseg.gui.outlines import draw_outlines
+from napari_dinoaugseg.gui.outlines import draw_outlines, make_tools_late
 from napari_dinoaugseg.gui.plane_strokes import PlaneStrokes
 from napari_dinoaugseg.gui.widgets import Pieces, Turns, single_shot, stop
 from napari_dinoaugseg.gui.windowing import without_paint
@@ -592,6 +592,7 @@ class _SideView:
         connections: list[tuple[Any, Callable[..., None]]] = []
         if isinstance(layer, Labels):
             draw_outlines(twin)
+            make_tools_late(twin)
             for name in _NOT_IN_STATE:  # which napari does not count to the state of a layer
                 setattr(twin, name, getattr(layer, name))
         for name in (*_OF_ALL, *(_OF_LABELS if isinstance(layer, Labels) else _OF_IMAGES)):
