@@ -84,6 +84,17 @@ def test_no_message_below_command_and_panel_names_an_option_or_a_button() -> Non
     assert not found
 
 
+def test_no_message_sends_to_a_page_that_only_the_source_tree_has() -> None:
+    every = ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(SOURCE.rglob("*.py")))
+    found = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}: {node.value!r}"
+        for path, tree in every
+        for node in spoken(tree)
+        if re.search(r"\bdocs/|\.md\b", node.value)
+    ]
+    assert not found
+
+
 def test_a_hint_comes_with_the_facts_that_its_sentences_name() -> None:
     """Where it is raised; `**facts` are not seen into."""
     used = set()

@@ -57,7 +57,7 @@ def connect(address: str, *, security: Security | None = None) -> Client:
     if address.startswith("tls://") and security.get_connection_args("client").get("ssl_context") is None:
         msg = (
             f"The scheduler at {address} cannot be reached: dask's configuration names no certificates for a client. "
-            "Add them (see docs/hospital.md)."
+            "Add them: 'cert' and 'key' under 'distributed: comm: tls: client', and the 'ca-file' beside."
         )
         raise ClusterError(msg)
     if security.require_encryption and not address.startswith("tls://"):
@@ -71,14 +71,14 @@ def connect(address: str, *, security: Security | None = None) -> Client:
         why = one_line(str(error)) or type(error).__name__
         msg = (
             f"The scheduler at {address} cannot be reached ({why}).\n"
-            "Check the address, that it runs, and the certificates in dask's configuration (see docs/hospital.md)."
+            "Check the address, that it runs, and the certificates in dask's configuration ('distributed: comm: tls')."
         )
         raise ClusterError(msg) from error
     try:
         client.wait_for_workers(1, timeout=_TIMEOUT)
     except TimeoutError as error:
         client.close()
-        msg = f"The scheduler at {address} has no worker. Check that one is running (see docs/hospital.md)."
+        msg = f"The scheduler at {address} has no worker. Start one, with: dask worker {address}"
         raise ClusterError(msg) from error
     return client
 
