@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import threading
 from pathlib import Path
 
 import nibabel as nib
@@ -319,6 +320,33 @@ def test_a_class_that_another_case_needs_stays_and_the_panel_says_so(three, trut
     assert not any("'spleen' was removed" in sentence for sentence in said)
     three.key(Qt.Key.Key_P, SHIFT)
     assert [entry.name for entry in controller.session.labels.classes] == ["liver"]
+
+
+class SlowReading:
+    """Cases of projects that are read only once the test lets them."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.go_on, opened = threading.Event(), Project.opened
+
+        def wait(project, case):
+            assert self.go_on.wait(PATIENT / 1000)
+            return opened(project, case)
+
+        monkeypatch.setattr(Project, "opened", wait)
+
+
+def test_classes_changed_while_the_next_case_is_read_are_in_it(three, qtbot, monkeypatch):
+    controller, canvas = three.controller, three.controller.viewer.window._qt_viewer.canvas.native
+    slow = SlowReading(monkeypatch)
+    qtbot.keyClick(canvas, Qt.Key.Key_N, SHIFT)
+    settle()
+    controller.labels.rename_class(1, "liver")
+    controller.labels.add_class("spleen")
+    slow.go_on.set()
+    wait_idle(qtbot, controller)
+    assert three.work.case.name == "image1"
+    assert [entry.name for entry in controller.session.labels.classes] == ["liver", "spleen"]
+    assert [entry.name for entry in three.work.current.classes] == ["liver", "spleen"]
 
 
 def test_a_project_that_cannot_be_made_leaves_nothing_behind(hands, folder, patients, tmp_path, panel, failed):

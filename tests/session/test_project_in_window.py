@@ -12,6 +12,7 @@ from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.project import CaseStatus, Project
 from napari_dinoaugseg.session.project_export import existing_files, file_names, masks_of, write_volumes
+from napari_dinoaugseg.session.session import Session
 from tests.case.builders import numbers, write_nifti
 
 TINY = Settings(encoder="efficientnet-lite0", input_size=64, steps=2, views=0)
@@ -130,13 +131,65 @@ def test_a_removed_class_leaves_unless_another_case_is_labelled_with_it(project)
     label(project, 0, 1, 2, classes=(1, 2))
     label(project, 1, 1, classes=(3,))
     session, store, _ = project.session(project.cases[0])
+    before = session.labels.classes
     session.labels.remove_class(2, erase=True)
     session.labels.remove_class(3)
     project.keep(project.cases[0], session, store)
     assert [entry.number for entry in project.classes] == [1, 2, 3]  # another program does not know of a removal
-    project.keep_snapshot(project.cases[0], session.snapshot(), store, may_remove_classes=True)
+    project.keep_snapshot(project.cases[0], session.snapshot(), store, before)
     assert [entry.number for entry in project.classes] == [1, 3]
     store.close()
+
+
+def test_classes_changed_while_the_next_case_is_predicted_stay_changed_and_a_removed_one_does_not_return(
+    project, monkeypatch
+):
+    label(project, 0, 1)
+    label(project, 2, 3, classes=(2,))
+    list_of(project.train())
+    open_case, next_case, labelled = project.cases
+    session, store, _ = project.session(open_case)
+    before, predict = session.labels.classes, Session.predict
+
+    def predict_meanwhile(*args, **options):
+        session.labels.rename_class(1, "liver")
+        session.labels.remove_class(2)
+        session.labels.add_class("tumour", number=3)
+        project.keep_snapshot(open_case, session.snapshot(), store, before)
+        return predict(*args, **options)
+
+    monkeypatch.setattr(Session, "predict", predict_meanwhile)
+    project.predict(next_case)
+    kept = [(1, "liver"), (2, "class 2"), (3, "tumour")]  # 2 is needed by the labelled case
+    assert [(entry.number, entry.name) for entry in project.classes] == kept
+    before = session.labels.classes
+    session.labels.remove_class(3)
+    project.keep_snapshot(open_case, session.snapshot(), store, before)
+    store.close()
+    monkeypatch.undo()
+    project.predict(next_case)  # it knew the class
+    for case in (next_case, labelled):
+        again, held, _ = project.session(case)
+        held.close()
+        assert [entry.name for entry in again.labels.classes] == ["liver", "class 2"]
+
+
+def test_masks_of_a_removed_class_are_removed_where_nobody_labelled_it(project):
+    label(project, 0, 1)
+    session, store, _ = project.session(project.cases[1])
+    session.labels.add_class(number=2)
+    session.labels.set_prediction(3, np.full(session.case.slice_shape(3), 2, np.uint16), 0.9)
+    project.keep(project.cases[1], session, store)
+    store.close()
+    session, store, _ = project.session(project.cases[0])
+    before = session.labels.classes
+    session.labels.remove_class(2)
+    project.keep_snapshot(project.cases[0], session.snapshot(), store, before)
+    store.close()
+    session, store, _ = project.session(project.cases[1])
+    store.close()
+    assert [entry.number for entry in session.labels.classes] == [1]
+    assert not session.labels.predicted(3).any()
 
 
 def test_a_loaded_model_is_kept_without_a_training(project, tmp_path):

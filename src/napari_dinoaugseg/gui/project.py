@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_dinoaugseg.session.adding import Addition
     from napari_dinoaugseg.session.compute import ComputeConfig
     from napari_dinoaugseg.session.index import Snapshot
+    from napari_dinoaugseg.session.labels import LabelClass
     from napari_dinoaugseg.session.session import Session
     from napari_dinoaugseg.session.store import SessionStore
 
@@ -575,18 +576,20 @@ class ProjectWork(QObject):
         return Loaded(
             opened,
             store,
-            project.with_model(snapshot),
+            snapshot,
             problems,
             read_only=project.reason,
             encoder=project.encoder,
-            save=self._saver(project, case),
         )
 
     def _show(self, project: Project, case: ProjectCase, loaded: Loaded, index: int | None) -> None:
         """Show a case that was opened as that of the project, and bring its masks up to date."""
         controller = self.controller
+        controller.saving.secure()  # classes that were changed in the case before while this one was read
+        snapshot = project.with_model(case, loaded.snapshot)
+        save = self._saver(project, case, snapshot.book.classes)
         try:
-            controller.cases.resume(loaded)
+            controller.cases.resume(replace(loaded, snapshot=snapshot, save=save))
         except DinoAugSegError:
             loaded.store.close()
             raise
@@ -625,11 +628,18 @@ class ProjectWork(QObject):
             self.controller.guarded(project.save_case, case)
         self.case, self._live = None, None
 
-    def _saver(self, project: Project, case: ProjectCase) -> Callable[[SessionStore, Snapshot], None]:
-        """Saves a snapshot of a case together with what the project knows of it; called in the writing thread."""
+    def _saver(
+        self, project: Project, case: ProjectCase, before: Sequence[LabelClass] = ()
+    ) -> Callable[[SessionStore, Snapshot], None]:
+        """Saves a snapshot of a case together with what the project knows of it; called in the writing thread.
+
+        ``before`` are the classes that its session begins with.
+        """
 
         def save(store: SessionStore, snapshot: Snapshot) -> None:
-            kept = project.keep_snapshot(case, snapshot, store, may_remove_classes=True)
+            nonlocal before
+            kept = project.keep_snapshot(case, snapshot, store, before)
+            before = snapshot.book.classes
             if kept:
                 with contextlib.suppress(RuntimeError):  # the program exits and the window is deleted
                     self._classes_kept.emit(project, kept)

@@ -451,7 +451,7 @@ def _take(project: Project, case: ProjectCase, masks: CaseMasks) -> tuple[int, l
     recorded, store = project.recorded(case), project.store(case)
     try:
         snapshot, problems = store.load()
-        snapshot = project.with_model(snapshot)
+        snapshot = project.with_model(case, snapshot)
         book = LabelBook(recorded.slice_shape, recorded.n_slices)
         book.take_content(snapshot.book)
         taken = len(masks.give_to(book))

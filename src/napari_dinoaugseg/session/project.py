@@ -53,7 +53,7 @@ from napari_dinoaugseg.learning.settings import Settings, unknown_settings
 from napari_dinoaugseg.native import importing_torch
 from napari_dinoaugseg.session.compute import ComputeConfig, MakeCompute, Notify
 from napari_dinoaugseg.session.index import LAYERS, DamagedIndexError, Index, Round, Snapshot, model_name, read_index
-from napari_dinoaugseg.session.labels import LabelBook, LabelClass, digest_of, from_plain, to_plain
+from napari_dinoaugseg.session.labels import BookContent, LabelBook, LabelClass, digest_of, from_plain, to_plain
 from napari_dinoaugseg.session.local import local_engine
 from napari_dinoaugseg.session.session import LabelledCase, Recipe, Session
 from napari_dinoaugseg.session.store import SessionStore
@@ -653,7 +653,7 @@ class Project:
         store = self.store(case)
         try:
             snapshot, problems = store.load()
-            session.resume(self.with_model(snapshot))
+            session.resume(self.with_model(case, snapshot))
         except BaseException:
             store.close()
             raise
@@ -670,10 +670,12 @@ class Project:
             notify=self._notify,
         )
 
-    def with_model(self, snapshot: Snapshot) -> Snapshot:
+    def with_model(self, case: ProjectCase, snapshot: Snapshot) -> Snapshot:
         """The saved state of a case with classes, settings and model of the project."""
         classes = {entry.number: entry for entry in (*snapshot.book.classes, *self.classes)}
         book = replace(snapshot.book, classes=tuple(classes[number] for number in sorted(classes)))
+        if self.classes:  # empty if its file was lost: then the classes come back from the cases
+            book = self._without(classes.keys() - {entry.number for entry in self.classes}, case, book)
         recipe = self._model_recipe
         return replace(
             snapshot,
@@ -683,6 +685,18 @@ class Project:
             model_settings=None if recipe is None else recipe.settings,
         )
 
+    def _without(self, gone: Collection[int], case: ProjectCase, content: BookContent) -> BookContent:
+        """Labels without classes that were removed from the project, unless slices are labelled with them here."""
+        if not gone:
+            return content
+        recorded = self.recorded(case)
+        book = LabelBook(recorded.slice_shape, recorded.n_slices)
+        book.take_content(content)
+        for number in gone:
+            if not any((book.truth(index) == number).any() for index in book.labelled):
+                book.remove_class(number)
+        return book.content()
+
     def keep(
         self, case: ProjectCase, session: Session, store: SessionStore, view: Mapping[str, Any] | None = None
     ) -> None:
@@ -690,7 +704,11 @@ class Project:
         self.keep_snapshot(case, session.snapshot(view), store)
 
     def keep_snapshot(
-        self, case: ProjectCase, snapshot: Snapshot, store: SessionStore, *, may_remove_classes: bool = False
+        self,
+        case: ProjectCase,
+        snapshot: Snapshot,
+        store: SessionStore,
+        before: Collection[LabelClass] | None = None,
     ) -> dict[int, str]:
         """As :meth:`keep`, in any thread.
 
@@ -698,26 +716,28 @@ class Project:
             case: of the snapshot.
             snapshot: the state of its session.
             store: of the case.
-            may_remove_classes: classes that the snapshot lacks were removed by the person; they leave the project too,
-                unless labels of another case hold them.
+            before: the classes of the session when it was opened, or last saved. What was changed since then is changed
+                in the project too, and nothing else, which another case may have changed meanwhile. A class that was
+                removed since then stays if labels of another case hold it. None = only add and change classes.
 
         Returns:
-            The numbers of the classes that the snapshot lacks and the project keeps for the sake of another case, with
+            The numbers of the classes that were removed and that the project keeps for the sake of another case, with
             the name of that case.
         """
         store.save(snapshot)
-        lacking = {entry.number for entry in self.classes} - {entry.number for entry in snapshot.book.classes}
-        elsewhere = self._classes_elsewhere(case) if may_remove_classes and lacking else {}
-        gone = lacking - set(elsewhere) if may_remove_classes else set()
+        now = {entry.number: entry for entry in snapshot.book.classes}
+        news = {number: entry for number, entry in now.items() if entry not in (before or ())}
+        removed = {entry.number for entry in before or ()} - set(now)
+        elsewhere = self._classes_elsewhere(case) if removed else {}
         with self._writing:
-            merged = {entry.number: entry for entry in self.classes if entry.number not in gone}
-            merged.update({entry.number: entry for entry in snapshot.book.classes})
+            merged = {entry.number: entry for entry in self.classes if entry.number not in removed - set(elsewhere)}
+            merged.update(news)
             classes = [merged[number] for number in sorted(merged)]
             if classes != self.classes:
                 self.classes = classes
                 self.save()
             self.save_case(case)
-        return {number: elsewhere[number] for number in sorted(lacking & set(elsewhere))}
+        return {number: elsewhere[number] for number in sorted(removed & set(elsewhere))}
 
     def _classes_elsewhere(self, case: ProjectCase) -> dict[int, str]:
         """The numbers of classes in the labels of the other cases, each with the name of one of them."""
@@ -897,7 +917,7 @@ class Project:
     def _unopened_session(self, case: ProjectCase) -> Session:
         """A session whose pixels are read only if features are missing."""
         session = self._new_session(self.recorded(case))
-        session.resume(self.with_model(self._saved(case)[0]))
+        session.resume(self.with_model(case, self._saved(case)[0]))
         return session
 
     def _take_model(self, session: Session, used: Mapping[int, LabelledCase], done: Round) -> None:
@@ -961,13 +981,14 @@ class Project:
             CaseError, SessionError, OutputError: as :meth:`session`.
         """
         session, store, snapshot, problems = self._session(case)
+        before = session.labels.classes
         try:
             for _ in session.predict(report=report, cancel=cancel):
                 pass
             self.encoder = session.encoder
             if not cancel:
                 case.predicted_by = self.model_file
-            self.keep(case, session, store, snapshot.view)
+            self.keep_snapshot(case, session.snapshot(snapshot.view), store, before)
         finally:
             store.close()
         return session, problems
