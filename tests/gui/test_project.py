@@ -318,8 +318,9 @@ def test_a_class_that_another_case_needs_stays_and_the_panel_says_so(three, trut
     qtbot.waitUntil(lambda: any("'liver' was removed here, but stays" in text for text in said), timeout=PATIENT)
     assert any("image0 has labels of it" in sentence for sentence in said)
     assert not any("'spleen' was removed" in sentence for sentence in said)
+    controller.labels.add_class("kidney")  # must not become what is labelled in the other case
     three.key(Qt.Key.Key_P, SHIFT)
-    assert [entry.name for entry in controller.session.labels.classes] == ["liver"]
+    assert [entry.name for entry in controller.session.labels.classes] == ["liver", "kidney"]
 
 
 class SlowReading:

@@ -189,10 +189,13 @@ class Labelling:
         book = self._book()
         if book is None:
             return
-        before = [entry.number for entry in book.classes]
-        book.add_class(name)
+        # A class that was removed here may still be one of the project, whose number means that class elsewhere.
+        project = self.controller.project.current
+        kept = project.classes if project is not None else []
+        taken = {entry.number for entry in (*book.classes, *kept)}
+        added = book.add_class(name, next(number for number in range(1, len(taken) + 2) if number not in taken))
         self.show_classes()
-        self.select_class(next(entry.number for entry in book.classes if entry.number not in before))
+        self.select_class(added.number)
 
     def rename_class(self, number: int, name: str) -> None:
         """Rename a class."""
