@@ -336,6 +336,37 @@ class SlowReading:
         monkeypatch.setattr(Project, "opened", wait)
 
 
+def test_a_stroke_that_is_drawn_when_the_next_case_appears_ends_in_the_case_where_it_began(three, qtbot, monkeypatch):
+    controller, canvas, left = (
+        three.controller,
+        three.controller.viewer.window._qt_viewer.canvas.native,
+        Qt.MouseButton.LeftButton,
+    )
+    middle, book, index = QPoint(canvas.width() // 2, canvas.height() // 2), controller.session.labels, 8
+    slow = SlowReading(monkeypatch)
+    qtbot.keyClick(canvas, Qt.Key.Key_N, SHIFT)
+    for place in (middle, middle + QPoint(0, 20)):
+        qtbot.mouseMove(canvas, place)
+        qtbot.mousePress(canvas, left, pos=place) if place is middle else None
+        qtbot.wait(10)  # napari takes one movement in 5 ms
+    slow.go_on.set()
+    wait_idle(qtbot, controller)
+    assert three.work.case.name == "image1"
+    painted = book.manual(index).copy()
+    assert painted.any()
+    for x in (20, 40, 60):
+        qtbot.mouseMove(canvas, middle + QPoint(x, -20))
+        qtbot.wait(10)
+    qtbot.mouseRelease(canvas, left, pos=middle + QPoint(60, -20))
+    settle()
+    assert not controller.session.labels.labelled
+    assert not controller.layers.manual.data.any()
+    stroke(qtbot, controller.viewer, ((0, 20), (20, 20)))  # the next one is drawn
+    qtbot.waitUntil(lambda: controller.session.labels.labelled == [index], timeout=PATIENT)
+    three.key(Qt.Key.Key_P, SHIFT)
+    assert np.array_equal(controller.session.labels.manual(index), painted)
+
+
 def test_classes_changed_while_the_next_case_is_read_are_in_it(three, qtbot, monkeypatch):
     controller, canvas = three.controller, three.controller.viewer.window._qt_viewer.canvas.native
     slow = SlowReading(monkeypatch)

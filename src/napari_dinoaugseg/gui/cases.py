@@ -498,6 +498,8 @@ class Cases:
         if session is None:
             return []
         controller.surfaces.leave()
+        if layers is not None:
+            layers.painting.end_stroke()
         controller.flush()
         controller.ruler.leave()
         saved = controller.saving.end()

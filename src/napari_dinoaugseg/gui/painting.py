@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
 from napari.layers import Labels
+from napari.utils.interactions import mouse_release_callbacks
 from numpy.typing import NDArray
 from psygnal import Signal
 
@@ -187,6 +189,11 @@ class Painting:
         if self.layer is not None and self.layer.data is not self._array:
             self._on_replaced()  # napari failed to draw it and emitted no event
         self._compare_all()
+
+    def end_stroke(self) -> None:
+        """End a stroke that is being drawn as if the mouse were released: its rest must not go into another case."""
+        if self._drawing and self.layer is not None:
+            mouse_release_callbacks(self.layer, SimpleNamespace(type="mouse_release"))  # type: ignore[no-untyped-call]
 
     @contextmanager
     def withheld(self) -> Iterator[None]:
