@@ -540,6 +540,50 @@ def test_done_and_next_goes_to_the_first_that_is_not_done(three, panel, folder, 
         assert [case.is_done for case in project.cases] == [True, True]
 
 
+def test_keys_pressed_faster_than_cases_open_arrive_where_they_lead(three, qtbot, monkeypatch, said, panel):
+    controller, canvas = three.controller, three.controller.viewer.window._qt_viewer.canvas.native
+    slow, shown = SlowReading(monkeypatch), []
+    controller.changed.connect(lambda _: shown.append(three.work.case.name))
+    for _ in range(2):
+        qtbot.keyClick(canvas, Qt.Key.Key_N, SHIFT)
+    qtbot.waitUntil(panel.steps.previous_button.isEnabled, timeout=PATIENT)
+    assert controller.jobs.is_opening
+    slow.go_on.set()
+    wait_idle(qtbot, controller)
+    assert three.work.case.name == "image2"
+    assert "image1" not in shown  # which nobody waited for
+    slow.go_on.clear()
+    qtbot.keyClick(canvas, Qt.Key.Key_P, SHIFT)
+    qtbot.keyClick(canvas, Qt.Key.Key_N, SHIFT)
+    slow.go_on.set()
+    wait_idle(qtbot, controller)
+    assert three.work.case.name == "image2"
+    assert not controller.read_only
+    assert not any("still running" in sentence for sentence in said)
+    three.key(Qt.Key.Key_P, SHIFT)
+    assert not controller.read_only
+
+
+def test_a_case_without_its_image_does_not_bar_the_way(hands, folder, patients, tmp_path):
+    images = [Path(shutil.copy(path, tmp_path)) for path in patients]
+    hands.new(folder, images)
+    work = hands.work
+    images[1].rename(tmp_path / "gone")
+    hands.key(Qt.Key.Key_N, SHIFT)
+    assert (work.case.name, work.missing.name) == ("image0", "image1")
+    hands.key(Qt.Key.Key_N, SHIFT)
+    assert work.case.name == "image2"
+    hands.key(Qt.Key.Key_P, SHIFT)
+    assert work.case.name == "image2"
+    hands.key(Qt.Key.Key_P, SHIFT)
+    assert work.case.name == "image0"
+    hands.key(Qt.Key.Key_D, SHIFT)
+    assert work.case.name == "image2"
+    work.remove(work.missing)
+    wait_idle(hands.qtbot, hands.controller)
+    assert work.missing is None
+
+
 def test_a_moved_image_is_found_again(hands, folder, patients, tmp_path, panel, said):
     (tmp_path / "scans").mkdir()
     files = [Path(shutil.copy(file, tmp_path / "scans")) for file in patients[:2]]

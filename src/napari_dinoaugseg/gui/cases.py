@@ -28,6 +28,7 @@ from napari_dinoaugseg.gui.display import (
     shows_alike,
     shows_colour,
 )
+from napari_dinoaugseg.gui.jobs import OPENING
 from napari_dinoaugseg.gui.layers import CaseLayers, LayersAhead, Spare, spare_layers
 from napari_dinoaugseg.gui.saving import Loaded, Looked, look_for_sessions
 from napari_dinoaugseg.gui.view import ViewGuard
@@ -242,7 +243,7 @@ class Cases:
             ready.wait(_PATIENCE)
             return found
 
-        controller.jobs.run(f"Opening {name}", work, done, failed)
+        controller.jobs.run(f"{OPENING} {name}", work, done, failed)
         is_first = controller.session is None and not controller.viewer.layers
         if controller.jobs.busy and is_first and self._ahead is None:
             self._ahead = LayersAhead(controller.viewer, name, ready)

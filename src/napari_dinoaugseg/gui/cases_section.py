@@ -92,7 +92,7 @@ class CaseSteps(QWidget):
         """Show the buttons while a project is open."""
         work, jobs = self.controller.project, self.controller.jobs
         self.setVisible(work.current is not None)
-        may_leave = not jobs.busy or jobs.is_predicting
+        may_leave = not jobs.busy or jobs.is_predicting or jobs.is_opening
         for widget in (self.previous_button, self.next_button):
             widget.setEnabled(may_leave and bool(work.order.cases))
         self.done_button.setEnabled(may_leave and work.case is not None and not work.read_only)

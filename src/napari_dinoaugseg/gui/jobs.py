@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 Handler = Callable[[Any], None]
 
-TRAINING, PREDICTING = "Training", "Predicting"
+TRAINING, PREDICTING, OPENING = "Training", "Predicting", "Opening"
 
 
 class Relay:
@@ -149,6 +149,11 @@ class Jobs:
     def is_predicting(self) -> bool:
         """Whether the running job is a prediction, which may be stopped without loss."""
         return self.name == PREDICTING
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the running job reads a case or a project."""
+        return self.name.startswith(OPENING)
 
     @property
     def stopping(self) -> bool:

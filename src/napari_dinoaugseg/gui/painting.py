@@ -193,7 +193,7 @@ class Painting:
     def end_stroke(self) -> None:
         """End a stroke that is being drawn as if the mouse were released: its rest must not go into another case."""
         if self._drawing and self.layer is not None:
-            mouse_release_callbacks(self.layer, SimpleNamespace(type="mouse_release"))  # type: ignore[no-untyped-call]
+            mouse_release_callbacks(self.layer, SimpleNamespace(type="mouse_release"))
 
     @contextmanager
     def withheld(self) -> Iterator[None]:

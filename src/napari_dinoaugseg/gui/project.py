@@ -182,7 +182,10 @@ class ProjectWork(QObject):
         self.ahead = Ahead(self._next_task, self._on_ahead)
         self._statuses: dict[int, CaseStatus] = {}
         self._live: CaseStatus | None = None  # of the open case, until its labels change
-        self._wanted: tuple[ProjectCase, int | None] | None = None  # to be opened when the prediction has stopped
+        self._wanted: tuple[ProjectCase, int | None] | None = None  # to be opened when the running job has ended
+        self._opening: ProjectCase | None = None  # is read just now
+        self._refused: ProjectCase | None = None  # the last case asked for, if it could not be opened
+        self._unopened: set[int] = set()  # numbers of the cases that could not be opened when they were last tried
         self._clock = ActiveTime()
         self._settings_timer = single_shot(self._save_settings, self)
         self._removed_classes: dict[int, str] = {}  # names by number, until it is known whether the project keeps them
@@ -381,6 +384,8 @@ class ProjectWork(QObject):
         self._save_settings(project)
         self.controller.guarded(project.close)
         self.case, self.missing, self._wanted, self._live = None, None, None, None
+        self._opening = self._refused = None
+        self._unopened.clear()
         self._removed_classes.clear()
         self._statuses, self.thumbnails = {}, {}
         self.ahead.failed.clear()
@@ -504,6 +509,7 @@ class ProjectWork(QObject):
 
         def done(kept: Path) -> None:
             self._statuses.pop(case.number, None)
+            self.missing = None if self.missing is case else self.missing
             self.order.drop(case)
             self.controller.touch(Change.PROJECT)
             self.controller.notify(f"{case.name} was removed. Its labels are in {kept}; the image was not touched.")
@@ -517,6 +523,7 @@ class ProjectWork(QObject):
 
         def done(_: object) -> None:
             self.missing = None
+            self._unopened.discard(case.number)
             self.ahead.forget(case.number)
             self.controller.touch(Change.PROJECT)
             self.open_case(case)
@@ -531,6 +538,10 @@ class ProjectWork(QObject):
         project, jobs = self.current, self.controller.jobs
         if project is None:
             return
+        if self._opening is not None and jobs.busy:  # is read just now; this one is opened in its place
+            self._wanted = case, index
+            return
+        self._wanted = self._refused = None
         if case is self.case:
             if index is not None:
                 self.controller.view.go_to(index)
@@ -539,22 +550,40 @@ class ProjectWork(QObject):
             self._wanted = case, index  # it continues in the background, or when this case is next opened
             jobs.stop()
             return
-        self._wanted = None
+        before = jobs.count
+        self._read(project, case, index)
+        self._opening = case if jobs.count > before else None
+
+    def _read(self, project: Project, case: ProjectCase, index: int | None) -> None:
+        """Read a case in the background and show it, unless another one was asked for meanwhile."""
         is_new = not project.is_trained and not any(self.status(entry).labelled for entry in project.cases)
 
         def done(loaded: Loaded) -> None:
-            if project is self.current:
-                self._show(project, case, loaded, index)
-            else:
-                loaded.store.close()
+            wanted = self._end_opening()
+            if project is self.current and (wanted is None or wanted[0] is case):
+                self._show(project, case, loaded, index if wanted is None else wanted[1])
+                return
+            loaded.store.close()
+            if wanted is not None:
+                self.open_case(*wanted)
 
         def failed(error: Exception) -> None:
+            wanted = self._end_opening()
+            self._refused = case
+            self._unopened.add(case.number)
             if isinstance(error, MissingCaseError):
                 self.missing = case
                 self.controller.touch(Change.PROJECT)
+            if wanted is not None and wanted[0] is not case:
+                self.open_case(*wanted)
             self.controller.show_error(error)
 
         self.controller.cases.run_opening(case.name, lambda: self._load(project, case, is_new=is_new), done, failed)
+
+    def _end_opening(self) -> tuple[ProjectCase, int | None] | None:
+        """Note that a case was read; returns the one that was asked for meanwhile."""
+        wanted, self._wanted, self._opening = self._wanted, None, None
+        return wanted
 
     def _load(self, project: Project, case: ProjectCase, *, is_new: bool) -> Loaded:
         """Read a case with its labels, in another thread; the first one chooses the window of a new project."""
@@ -594,6 +623,7 @@ class ProjectWork(QObject):
             loaded.store.close()
             raise
         self._start(case)
+        self._unopened.discard(case.number)
         if self.missing is case:
             self.missing = None
         if case.number not in self.thumbnails:
@@ -690,11 +720,15 @@ class ProjectWork(QObject):
         if not cases:
             self.controller.notify("The table shows no case. Clear the filter, or add files.")
             return
-        here = cases.index(self.case) if self.case in cases else (-1 if by > 0 else len(cases))
-        if not 0 <= here + by < len(cases):
+        last = self._opening if self.controller.jobs.is_opening else self._refused
+        start = self._wanted[0] if self._wanted is not None else last or self.case
+        place = (cases.index(start) if start in cases else -1 if by > 0 else len(cases)) + by
+        if start is self._refused and 0 <= place < len(cases) and cases[place] is self.case:
+            place += by  # past the case in view
+        if not 0 <= place < len(cases):
             self.controller.notify(f"This is the {'last' if by > 0 else 'first'} case of the table.")
             return
-        self.open_case(cases[here + by])
+        self.open_case(cases[place])
 
     @guarded
     def set_done(self, case: ProjectCase, *, done: bool) -> None:
@@ -715,7 +749,8 @@ class ProjectWork(QObject):
         if not self.set_done(finished, done=True):
             return
         self.order.arrange()
-        following = next((case for case in self.order.cases if not case.is_done), None)
+        left = [case for case in self.order.cases if not case.is_done]
+        following = next((case for case in left if case.number not in self._unopened), left[0] if left else None)
         if following is None:
             self.controller.notify(f"{finished.name} is done. Every case of the table is done: export the masks.")
         else:
@@ -759,8 +794,8 @@ class ProjectWork(QObject):
         if self.controller.jobs.busy:
             self.ahead.stop()
             return
-        wanted, self._wanted = self._wanted, None
-        if wanted is not None:
+        wanted = self._wanted
+        if wanted is not None and self._opening is None:
             self.open_case(*wanted)
         else:
             self.ahead.wake()
