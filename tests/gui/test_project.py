@@ -477,6 +477,8 @@ def test_a_locked_project_can_be_looked_at_and_tried_again(hands, folder, patien
     hands.click(panel.resume.again_button)
     wait_idle(qtbot, hands.controller)
     assert not hands.controller.read_only
+    hands.open(folder / ".." / folder.name)  # the same one, by another path
+    assert not hands.controller.read_only
     stroke(qtbot, hands.controller.viewer)
     qtbot.waitUntil(lambda: hands.controller.session.labels.labelled == [8], timeout=PATIENT)
 

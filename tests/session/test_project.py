@@ -313,6 +313,12 @@ def test_a_second_program_can_look_but_not_change(project, tmp_path):
     with open_project(tmp_path / "project") as second:
         assert "open in another window" in second.reason
         assert second.status(second.cases[0]).n_manual == 1
+        looked = second.store(second.cases[0])
+        assert not looked.is_writable
+        first = project.store(project.cases[0])  # at the same time
+        assert first.is_writable
+        for store in (first, looked):
+            store.close()
         with pytest.raises(ProjectError, match="open in another window"):
             second.add(project.cases[0].path)
         with pytest.raises(ProjectError, match="open in another window"):

@@ -266,7 +266,8 @@ class ProjectWork(QObject):
         if not is_project(folder):
             msg = f"{folder}: this is not the folder of a project. Choose 'New project…' to make one."
             raise ProjectError(msg)
-        if self.current is not None and folder.absolute() == self.current.folder and not self.read_only:
+        current = self.current
+        if current is not None and folder.resolve() == current.folder.resolve() and not self.read_only:
             return
         self._open(folder, None)
 
@@ -596,8 +597,6 @@ class ProjectWork(QObject):
         self.controller.cases.show_ahead(opened, project.settings.window)
         store = project.store(case)
         try:
-            if not project.is_writable:
-                store.close()
             snapshot, problems = store.load()
         except BaseException:
             store.close()

@@ -545,8 +545,9 @@ class Project:
             MissingCaseError: its file is missing, and is not found below the project either.
             CaseError: it cannot be read, or has other pixels than those that were labelled.
         """
-        if self._opened is not None and self._opened[0] == case.number:
-            return self._opened[1]
+        known = self._opened  # read once: another thread may exchange it
+        if known is not None and known[0] == case.number:
+            return known[1]
         self._opened = None  # before the next one is read
         path, files = self._located(case)
         opened = self._open(case, path, files)
@@ -628,8 +629,12 @@ class Project:
     # --- labels -----------------------------------------------------------------------------------------------------
 
     def store(self, case: ProjectCase) -> SessionStore:
-        """The labels of a case on disk; close it. Raises OutputError, SessionError."""
-        return SessionStore(self.case_folder(case), self.recorded(case), keeps_model=False)
+        """The labels of a case on disk; close it. Raises OutputError, SessionError.
+
+        Whoever may not write the project only reads them, and keeps nobody from writing.
+        """
+        locks = self.is_writable
+        return SessionStore(self.case_folder(case), self.recorded(case), keeps_model=False, locks=locks)
 
     def _saved(self, case: ProjectCase) -> tuple[Snapshot, list[str]]:
         """As :meth:`SessionStore.load`, while another thread may open the case."""
