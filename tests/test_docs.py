@@ -93,10 +93,9 @@ def stand_in_pacs(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def few_processes(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Predict cohorts in this process, but for the page about workers: each of these loads PyTorch again."""
-    if page.name != "hospital.md":
-        monkeypatch.setattr(connection, "is_installed", lambda: False)
+def few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predict cohorts in this process: each worker loads PyTorch again, and `tests/cli/test_cohort.py` starts some."""
+    monkeypatch.setattr(connection, "is_installed", lambda: False)
 
 
 @each_page
