@@ -90,7 +90,7 @@ def test_across_slices_all_three_axes_are_named(panel, volume):
     assert covers(layer, (4, 20, 16)) == (3, 9, 9)
 
 
-def test_a_case_without_a_spacing_counts_pixels(panel, controller, tmp_path):
+def test_a_case_without_a_spacing_counts_pixels(panel, case, controller, tmp_path):
     for name in "ab":
         Image.fromarray(np.zeros((40, 50), np.uint8)).save(tmp_path / f"{name}.png")
     controller.cases.open_path(tmp_path, background=False)

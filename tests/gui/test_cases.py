@@ -27,6 +27,12 @@ from tests.gui.test_orientation import EXPECTED, letters
 pytestmark = pytest.mark.shared_window
 
 
+@pytest.fixture
+def controller(windowless_or_not):
+    """With a window where it is looked at."""
+    return windowless_or_not
+
+
 def test_opening_the_panel_loads_no_pytorch(blob_files):
     import subprocess
     import sys
@@ -78,7 +84,9 @@ def test_the_first_case_shows_in_layers_that_were_made_while_it_was_read(
     assert (controller.session.labels.manual(8) == 1).any()
 
 
-def test_a_slice_is_in_view_while_saved_sessions_are_looked_for_and_stays(controller, blob_files, qtbot, monkeypatch):
+def test_a_slice_is_in_view_while_saved_sessions_are_looked_for_and_stays(
+    controller, panel, blob_files, qtbot, monkeypatch
+):
     viewer, looked = controller.viewer, threading.Event()
 
     def later(case):
@@ -235,7 +243,7 @@ def test_several_series_are_a_list_to_choose_from(controller, panel, tmp_path, q
     assert controller.session.case.n_slices == 5
 
 
-def test_several_volumes_ask_for_one(controller, tmp_path, qtbot, monkeypatch):
+def test_several_volumes_ask_for_one(controller, panel, tmp_path, qtbot, monkeypatch):
     import nibabel as nib
 
     voxels = np.stack([image_voxels(), image_voxels(1)], axis=3)

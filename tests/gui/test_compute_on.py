@@ -18,7 +18,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(connection, "_TIMEOUT", 0.5)
 
 
-def test_the_address_is_asked_for_and_said_what_travels(panel):
+def test_the_address_is_asked_for_and_said_what_travels(panel, case):
     panel.folds["Case"].set_open(True)
     machine = panel.case.machine
     assert machine.places.currentText() == "this computer"
@@ -38,7 +38,7 @@ def test_the_address_is_asked_for_and_said_what_travels(panel):
     assert not machine.address.isVisible()
 
 
-def test_without_dask_it_is_said_how_to_get_it(panel, monkeypatch):
+def test_without_dask_it_is_said_how_to_get_it(panel, case, monkeypatch):
     monkeypatch.setattr(case_section, "is_installed", lambda: False)
     machine = panel.case.machine
     machine.places.setCurrentIndex(1)

@@ -80,7 +80,7 @@ def test_labels_that_could_not_be_saved_stay_in_the_viewer(labelled, panel, othe
     assert any("not on disk" in text for text in said)
 
 
-def test_layers_of_other_origin_are_hidden_and_listed(panel, controller, other, qtbot, said):
+def test_layers_of_other_origin_are_hidden_and_listed(panel, case, controller, other, qtbot, said):
     viewer = controller.viewer
     scan = viewer.add_image(np.random.default_rng(0).random((9, 60, 60)), name="old scan")
     viewer.add_points([[1, 2, 3]], name="marks")
@@ -91,7 +91,7 @@ def test_layers_of_other_origin_are_hidden_and_listed(panel, controller, other, 
     assert viewer.layers.selection.active is controller.layers.manual
 
 
-def test_an_array_that_the_person_brought_is_hidden_not_removed(panel, controller, other, qtbot):
+def test_an_array_that_the_person_brought_is_hidden_not_removed(panel, case, controller, other, qtbot):
     scan = controller.viewer.add_image(np.random.default_rng(0).random((9, 60, 60)), name="computed")
     controller.cases.use_layer(scan)
     open_by_hand(panel, other, qtbot, plane="axial")
@@ -175,7 +175,7 @@ def test_the_undo_history_survives_a_view_outside_the_case(case, controller, qtb
     assert controller.session.labels.labelled == []
 
 
-def test_every_notice_of_an_opened_case_is_read_and_stays_in_the_case_section(panel, controller, tmp_path, qtbot):
+def test_every_notice_of_an_opened_case_is_read_and_stays_in_the_case_section(panel, case, controller, tmp_path, qtbot):
     image = nib.Nifti1Image(image_voxels(), np.diag([1.0, 1, 4, 1]))
     image.set_qform(np.diag([1.0, 1, 3, 1]), 1)
     image.set_sform(np.diag([1.0, 1, 4, 1]), 1)
@@ -216,7 +216,7 @@ def test_a_dropped_case_may_be_left_alone(case, controller, panel, other, qtbot)
     assert not panel.offer.isVisible()
 
 
-def test_what_the_panel_opens_itself_is_not_asked_about(panel, controller, blob_files, qtbot):
+def test_what_the_panel_opens_itself_is_not_asked_about(panel, case, controller, blob_files, qtbot):
     open_by_hand(panel, blob_files[0], qtbot, plane="axial")
     controller.cases.open_path(blob_files[0], plane="coronal", background=False)
     qtbot.wait(150)

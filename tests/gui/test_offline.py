@@ -10,6 +10,8 @@ from napari_dinoaugseg.gui.setup import PLUGIN, Preferences, apply_offline
 from napari_dinoaugseg.model import hub
 from tests.gui.conftest import settle
 
+pytestmark = pytest.mark.shared_window
+
 
 @pytest.fixture
 def page(monkeypatch):
@@ -21,7 +23,7 @@ def page(monkeypatch):
     found.offline = False
 
 
-def test_the_preference_reaches_the_engine_at_once(page, panel):
+def test_the_preference_reaches_the_engine_at_once(page, panel, case):
     assert not offline.is_offline()
     page.offline = True
     assert offline.is_offline()

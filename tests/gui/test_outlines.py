@@ -17,7 +17,7 @@ from napari_dinoaugseg.session.labels import EVERYTHING
 from tests.blobs import write_case
 from tests.gui.conftest import paint, settle
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 @given(st.integers(1, 4), st.integers(0, 2**32 - 1))

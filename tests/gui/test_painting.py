@@ -58,7 +58,7 @@ def test_strokes_are_taken_over_soon_but_not_one_by_one(controller, case, qtbot)
 
 
 @pytest.mark.usefixtures("panel")
-def test_painting_goes_to_the_slice_in_view_in_every_plane(controller, blob_files, qtbot):
+def test_painting_goes_to_the_slice_in_view_in_every_plane(controller, case, blob_files, qtbot):
     for plane in ("axial", "coronal", "sagittal"):
         controller.cases.open_path(blob_files[0], background=False, plane=plane)
         settle()

@@ -21,7 +21,7 @@ from napari_dinoaugseg.gui.reading import SLICE_LABEL, in_view, position_in_word
 from napari_dinoaugseg.gui.words import in_words, slice_name
 from tests.gui.conftest import hover, settle
 
-pytestmark = pytest.mark.filterwarnings("ignore:System theme detection")
+pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
 
 def on_canvas(controller) -> str:

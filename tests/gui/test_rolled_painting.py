@@ -197,7 +197,7 @@ def test_with_scribbles_on_nothing_new_is_said(controller, case, said, qtbot):
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_back_to_the_plane_shows_the_slice_again(controller, panel, blob_files, plane, qtbot):
+def test_back_to_the_plane_shows_the_slice_again(controller, case, panel, blob_files, plane, qtbot):
     controller.cases.open_path(blob_files[0], background=False, plane=plane)
     viewer, button = controller.viewer, panel.label.plane_button
     controller.view.go_to(5)

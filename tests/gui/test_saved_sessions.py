@@ -279,7 +279,7 @@ def test_what_was_painted_before_going_on_is_saved_as_a_session_of_its_own(label
 
 @pytest.mark.parametrize("plane", ["coronal", "native"])
 def test_a_session_of_another_plane_is_opened_in_its_plane(
-    controller, panel, blob_files, plane, tmp_path, qtbot, export
+    controller, case, panel, blob_files, plane, tmp_path, qtbot, export
 ):
     import nibabel as nib
 
@@ -302,7 +302,7 @@ def test_a_session_of_another_plane_is_opened_in_its_plane(
     assert np.array_equal(before.affine, after.affine)
 
 
-def test_an_image_layer_is_found_again_in_the_background(controller, panel, qtbot):
+def test_an_image_layer_is_found_again_in_the_background(controller, case, panel, qtbot):
     from tests.blobs import image_voxels
 
     image = controller.viewer.add_image(np.moveaxis(image_voxels(), 2, 0), scale=(4, 1.2, 1.1))

@@ -20,6 +20,12 @@ pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:Syst
 
 
 @pytest.fixture
+def controller(windowless_or_not):
+    """With a window where it is looked at."""
+    return windowless_or_not
+
+
+@pytest.fixture
 def files(tmp_path):
     """T2 is a hundred times as bright as T1, so that one window does not show both."""
     first, second = write_sequences(tmp_path)
@@ -126,7 +132,7 @@ def test_another_plane_begins_with_the_first_sequence(controller, panel, both, q
         press(controller, qtbot, Qt.Key.Key_G)
 
 
-def test_a_case_of_one_has_nothing_to_go_through_and_says_how_to_add(controller, files, qtbot, said):
+def test_a_case_of_one_has_nothing_to_go_through_and_says_how_to_add(controller, panel, case, files, qtbot, said):
     controller.cases.open_path(files[0], background=False, plane="axial")
     settle()
     press(controller, qtbot, Qt.Key.Key_G)
@@ -135,7 +141,7 @@ def test_a_case_of_one_has_nothing_to_go_through_and_says_how_to_add(controller,
 
 
 def test_a_sequence_that_is_added_later_keeps_what_was_labelled_and_the_first_alone_keeps_it_too(
-    controller, files, add, failed, said, qtbot
+    controller, case, files, add, failed, said, qtbot
 ):
     controller.cases.open_path(files[0], background=False, plane="axial")
     settle()
@@ -164,7 +170,7 @@ def test_a_sequence_that_is_added_later_keeps_what_was_labelled_and_the_first_al
     assert failed == []
 
 
-def test_selected_layers_are_the_sequences_of_one_case(controller, panel, qtbot, failed):
+def test_selected_layers_are_the_sequences_of_one_case(controller, case, panel, qtbot, failed):
     layers = [controller.viewer.add_image(sequence_voxels(name).T, name=name.upper()) for name in NAMES]
     elsewhere = controller.viewer.add_image(sequence_voxels("t1").T, name="moved", translate=(3, 0, 0))
     selected = controller.viewer.layers.selection
@@ -173,7 +179,7 @@ def test_selected_layers_are_the_sequences_of_one_case(controller, panel, qtbot,
     selected.update([layers[0], elsewhere])
     qtbot.mouseClick(panel.case.layer_button, Qt.MouseButton.LeftButton)
     assert "'T1' and 'moved' do not have the same voxels in the same place" in failed[-1]
-    assert controller.session is None
+    assert controller.session.case is case
     selected.clear()
     selected.update(layers)
     qtbot.mouseClick(panel.case.layer_button, Qt.MouseButton.LeftButton)
@@ -194,7 +200,7 @@ def test_layers_of_files_have_the_names_of_the_sequences_that_their_files_have(c
     assert tuple(case_of_layers(layers).sequences) == ("contrast", "anna_t2")
 
 
-def test_a_file_that_is_no_sequence_leaves_the_case_as_it_is(controller, files, add, failed, tmp_path):
+def test_a_file_that_is_no_sequence_leaves_the_case_as_it_is(controller, case, files, add, failed, tmp_path):
     controller.cases.open_path(files[0], background=False, plane="axial")
     settle()
     far = np.diag([1.0, 1, 1, 1])

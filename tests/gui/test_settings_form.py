@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QComboBox, QGraphicsView, QSlider
@@ -26,6 +27,7 @@ def test_the_precision_of_a_preset_is_shown_and_another_can_be_chosen(qtbot):
     assert chosen == [("precision", "bfloat16")]
 
 
+@pytest.mark.shared_window
 def test_the_wheel_over_a_list_or_a_number_scrolls_the_panel_and_changes_nothing(case, panel):
     for fold in (*panel.folds.values(), panel.train.more):
         fold.set_open(True)

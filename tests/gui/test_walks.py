@@ -89,6 +89,7 @@ def check(steps: list[tuple[str, str]], trace: Trace) -> None:
     assert len(files) <= MOST_FILES, sorted(files)
 
 
+@pytest.mark.shared_window
 def test_a_painted_label_reaches_the_loss_as_the_walk_describes(controller, case, panel, qtbot, monkeypatch):
     trace, session = Trace(), controller.session
     train = session.train

@@ -191,7 +191,7 @@ def test_the_menu_on_the_canvas_shows_the_window_and_chooses_another(controller,
     assert menu.isHidden()
 
 
-def test_a_ct_has_all_presets_and_no_percentiles(controller, tmp_path):
+def test_a_ct_has_all_presets_and_no_percentiles(controller, case, tmp_path):
     path = tmp_path / "ct.nii"
     voxels = np.random.default_rng(0).integers(-1000, 1000, (20, 22, 5)).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)

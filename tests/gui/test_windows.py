@@ -43,7 +43,7 @@ def shown(controller) -> list[float]:
     return [round(value, 3) for value in controller.layers.image.contrast_limits]
 
 
-def test_a_ct_opens_in_soft_tissue_for_the_eyes_and_the_model(controller, panel, ct, qtbot):
+def test_a_ct_opens_in_soft_tissue_for_the_eyes_and_the_model(controller, case, panel, ct, qtbot):
     controller.cases.open_path(ct, plane="axial")
     wait_idle(qtbot, controller)
     assert shown(controller) == SOFT_TISSUE
@@ -52,7 +52,7 @@ def test_a_ct_opens_in_soft_tissue_for_the_eyes_and_the_model(controller, panel,
     assert controller.session.settings.window == "soft tissue"
 
 
-def test_a_ct_from_a_layer_opens_in_soft_tissue(controller, panel, ct):
+def test_a_ct_from_a_layer_opens_in_soft_tissue(controller, case, panel, ct):
     data = np.moveaxis(np.asarray(nib.load(ct).dataobj), 2, 0)
     controller.cases.use_layer(controller.viewer.add_image(data, contrast_limits=(-1000, 700)))
     settle()
@@ -60,7 +60,7 @@ def test_a_ct_from_a_layer_opens_in_soft_tissue(controller, panel, ct):
     assert panel.case.window_choice.currentText() == "soft tissue"
 
 
-def test_an_mr_after_a_ct_does_not_open_in_hounsfield_units(controller, panel, ct, blob_files):
+def test_an_mr_after_a_ct_does_not_open_in_hounsfield_units(controller, case, panel, ct, blob_files):
     controller.cases.open_path(ct, background=False, plane="axial")
     controller.cases.open_path(blob_files[0], background=False, plane="axial")
     settle()

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.case.builders import numbers, write_nifti
 from tests.gui.conftest import wait_idle
+
+
+@pytest.fixture
+def controller(windowless_or_not):
+    """With a window where it is looked at."""
+    return windowless_or_not
 
 
 def test_a_volume_that_is_not_there_is_chosen_in_the_case_section(controller, said, tmp_path):
