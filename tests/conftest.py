@@ -154,12 +154,16 @@ def nnunet_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that in the end neither process waits for the other.
 
-    Within a file, the tests that share a window come last, so that none of the others closes it.
+    Those of the panel come first, one after the other: each test of something else closes the window that they share.
+    Within a file, the tests that share it come last, so that none of the others closes it.
     """
     seconds: Counter[Path] = Counter()
     for item in items:
         seconds[item.path] += _usual_seconds(item)
-    items.sort(key=lambda item: (-seconds[item.path], str(item.path), shares_window(item)))
+    panel = REPOSITORY / "tests" / "gui"
+    items.sort(
+        key=lambda item: (item.path.parent != panel, -seconds[item.path], str(item.path), shares_window(item)),
+    )
 
 
 def shares_window(item: pytest.Item) -> bool:
