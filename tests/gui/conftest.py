@@ -162,8 +162,8 @@ def errors_of(controller) -> list[str]:
 
 
 def settle() -> None:
-    """Until the sections show what has just changed; they wait a moment for what else changes with it."""
-    QTest.qWait(100)
+    """Until the sections show what has just changed; they wait 60 ms for what else changes with it."""
+    QTest.qWait(70)
     QApplication.processEvents()  # on a busy machine the wait may end before what is due has been handled
 
 
