@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QFrame, QPlainTextEdit, QScrollArea, QToolButton, QWidget
+from qtpy.QtWidgets import QFrame, QLayout, QPlainTextEdit, QScrollArea, QToolButton, QWidget
 
 from napari_dinoaugseg.gui.case_section import CaseSection
 from napari_dinoaugseg.gui.cases_section import CasesSection, CaseSteps
@@ -132,6 +132,7 @@ class Panel(QWidget):
         self.destroyed.connect(_Leaving(viewer, controller, [self, *self.findChildren(QWidget)]))
         self.refresh()
         self._show_saving()
+        single_shot(self._widen, self).start(0)  # once the window has given it a style
         single_shot(prepare_layers, self).start(_PREPARING)
 
     def _arrange(self) -> None:
@@ -155,6 +156,8 @@ class Panel(QWidget):
         """Be wide enough that the scroll bar covers no section, also with the style that one gets when it unfolds."""
         bar = self.scroll_area.verticalScrollBar()
         beside = bar.sizeHint().width() if bar is not None else 16
+        for layout in self.scroll_area.findChildren(QLayout):
+            layout.invalidate()  # it keeps the size that its widgets had before they got the style of the window
         widest = max(fold.content.minimumSizeHint().width() for fold in self.folds.values())  # folded ones too
         self.setMinimumWidth(max(self.minimumWidth(), widest + beside + 12))
 
