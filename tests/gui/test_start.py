@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -163,3 +166,21 @@ def test_a_last_case_that_is_gone_is_named_in_one_sentence(panel, controller, qt
     assert len(failed) == 1
     assert "gone.nii.gz" in failed[0]
     assert controller.session is None
+
+
+def test_pytorch_is_loaded_while_a_file_is_chosen_and_left_out_of_searches_for_garbage(panel, qtbot):
+    gc.unfreeze()  # a window that other tests share may have left something out
+    qtbot.waitUntil(lambda: gc.get_freeze_count() > 0, timeout=60_000)
+    assert "torch" in sys.modules
+    assert panel.controller.setup.encoder_expected is not None
+    panel.controller.dispose()
+    assert not gc.get_freeze_count()
+
+
+def test_layers_are_never_left_out_of_searches_for_garbage(panel, qtbot, blob_files):
+    gc.unfreeze()
+    open_blobs(panel.controller, blob_files[0])
+    qtbot.waitUntil(lambda: panel.controller.setup.encoder_expected is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: "look-for-weights" not in {thread.name for thread in threading.enumerate()}, timeout=60_000)
+    settle()
+    assert not gc.get_freeze_count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -64,6 +65,7 @@ class Cases:
         self.offer: Image | None = None
         self._ahead: LayersAhead | None = None  # while the first case is read
         self._cases_read = Inbox(self._on_read)
+        self._has_frozen = False  # what there was before the first case
         self.options: dict[str, Any] = {}
         self.source: Path | list[Path] | None = None
         layers = controller.viewer.layers
@@ -473,10 +475,23 @@ class Cases:
         fits = session is None or image is None or shows_alike(session.case, plane)
         return image if fits else None
 
+    def spare_searches(self) -> None:
+        """Leave napari and PyTorch out of Python's searches for garbage, as long as the panel is there.
+
+        A search among all objects takes half a second and more, in which the window stands still, and finds nothing in
+        them. Not once there is a layer: what it leaves behind has to be found.
+        """
+        viewer, jobs = self.controller.viewer, self.controller.jobs
+        if not self.controller.closed and not viewer.layers and not jobs.busy and not gc.get_freeze_count():
+            gc.freeze()
+            self._has_frozen = True
+
     # --- closing ----------------------------------------------------------------------------------------------------
 
     def dispose(self) -> None:
         """Disconnect from the viewer."""
+        if self._has_frozen:
+            gc.unfreeze()
         if self._ahead is not None:
             self._ahead.stop()
         events = self.controller.viewer.layers.events

@@ -715,7 +715,7 @@ class LabelBook:
             self._check_index(index)
             predicted = self._predicted.get(index)
             if predicted is None:
-                msg = naming_slices("Slice ", index, " has no prediction to accept yet: it comes with a training.")
+                msg = naming_slices("Slice ", index, " has no prediction to accept yet: a model makes it.")
                 raise LabelError(msg)
             made[index] = SliceLabels(accepted=self._checked(index, predicted.labels, numbers), seen=predicted.seen)
         self._do(_Action(self._differing(made)))
@@ -748,7 +748,7 @@ class LabelBook:
             raise LabelError(msg)
         source = labels.accepted if labels.accepted is not None else self.predicted(index)
         if source is None:
-            msg = naming_slices("Slice ", index, " has no prediction to copy yet: it comes with a training.")
+            msg = naming_slices("Slice ", index, " has no prediction to copy yet: a model makes it.")
             raise LabelError(msg)
         seen = labels.seen if labels.accepted is not None else self.is_seen("predicted", index)
         self.label({index: source}, seen=seen)
