@@ -4,9 +4,9 @@
 
 The volumes are made of noise and balls. Every training runs in a process of its own, whose peak of memory is printed:
 `--labelled` slices of one case, and as many slices of as many cases, with the same encoder and settings. With
-`--window`, the project is opened in napari, with the model of the training over many cases, and the next case is shown
-ten times, once the cases ahead are predicted: the time until its slices are there, and the longest gap of the
-interface. That needs a display, or xvfb-run.
+`--window`, the project is opened in napari, with the model of the training over many cases, five seconds after the
+panel (a person looks for the folder), and the next case is shown ten times, once the cases ahead are predicted: the
+time until its slices are there, and the longest gap of the interface. That needs a display, or xvfb-run.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from napari_dinoaugseg.session.project import Project
 
 _SIDE = 96  # pixels of a slice
 _STEPS = 10  # to the next case
+_LOOKING = 5.0  # s from the panel to the folder of the project
 
 
 def write_volume(path: Path, n_slices: int, seed: int) -> None:
@@ -114,6 +115,7 @@ def walk(folder: Path) -> dict[str, float]:
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, name="DINO-AugSeg")
     controller = panel.controller
+    pump(_LOOKING)
     stage = "open"
     gaps, shown = Gaps(lambda: stage), []
     controller.project.open_folder(folder / "project")

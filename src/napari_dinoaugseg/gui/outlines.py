@@ -75,7 +75,7 @@ def draw_outlines(layer: Labels) -> None:
 
 
 def make_tools_late(layer: Labels) -> None:
-    """Let napari make what its polygon and its straight line draw of themselves when the person chooses their tools.
+    """Let napari make what its polygon, and its outline that fills itself, draw when the person chooses their tools.
 
     They take longer to make than the rest of a layer, and are drawn in each frame, though most layers never need them.
 
