@@ -15,7 +15,7 @@ from napari_dinoaugseg.gui.outlines import draw_outlines, outline, outline_width
 from napari_dinoaugseg.gui.setup import preferences
 from napari_dinoaugseg.session.labels import EVERYTHING
 from tests.blobs import write_case
-from tests.gui.conftest import paint, settle
+from tests.gui.conftest import open_blobs, paint, settle
 
 pytestmark = [pytest.mark.shared_window, pytest.mark.filterwarnings("ignore:System theme detection")]
 
@@ -49,6 +49,14 @@ def test_drawing_an_outline_costs_less_than_a_frame():
     assert drawn[305, 1000]
     assert not drawn[1000, 1000]
     assert layer.data[1000, 1000] == 1
+
+
+def test_what_napari_draws_for_its_polygon_is_made_once_that_is_chosen(windowless, blob_files):
+    open_blobs(windowless, blob_files[0])
+    drawn = {layer: layer._overlays["polygon"] for layer in (windowless.layers.manual, windowless.layers.prediction)}
+    assert [overlay.visible for overlay in drawn.values()] == [False, False]
+    windowless.layers.manual.mode = "polygon"
+    assert [overlay.visible for overlay in drawn.values()] == [True, False]
 
 
 def test_mine_is_filled_and_the_machines_is_an_outline(controller, case, truth, tmp_path):
