@@ -73,7 +73,7 @@ def test_a_killed_project_opens_again_with_all_that_was_saved(tmp_path, record_p
     saved: dict[tuple[int, int], int] = {}
     added: set[int] = set()
     for life_number in range(KILLS):
-        first = life_number * 10_000
+        first = life_number * 1_000  # more than a life does, and 200 lives fit into the bits
         with ledger.open("wb", buffering=0) as file:
             life = fork.Process(target=live, args=(tmp_path, first, file.fileno()))
             life.start()
