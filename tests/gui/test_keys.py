@@ -187,7 +187,7 @@ def test_errors_are_said_and_not_raised(opened, press):
     said = []
     opened.notified.connect(lambda message: said.append(message.text) if message.kind == "error" else None)
     press(A)
-    assert said == [f"Slice {opened.current_slice + 1} has no prediction to accept yet: a model makes it."]
+    assert said == [f"Slice {opened.current_slice + 1} has no prediction to accept yet: predictions come from a model."]
 
 
 def test_keys_are_given_back(opened, press):

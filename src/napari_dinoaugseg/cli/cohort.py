@@ -116,7 +116,7 @@ def _results(
         return
     if options.scheduler is not None:
         if not options.scheduler.startswith("tls://"):
-            tell(f"Note: the connection to {options.scheduler} is not encrypted; one that is begins with tls://.")
+            tell(f"Note: the connection to {options.scheduler} is not encrypted; for encryption, use a tls:// address.")
         opened = connection.connect(options.scheduler)
     else:
         opened = workers.local_workers(plan, len(todo), options.workers)

@@ -352,7 +352,7 @@ class EncoderChoice(QWidget):
         self._timer = single_shot(self._look, self)
         self._timer.start(_WHILE_CHOOSING)
         self._answers = Inbox(self._on_found, self)
-        self._loaded = Inbox(controller.cases.spare_searches, self)
+        self._loaded = Inbox(controller.cases.exclude_from_collection, self)
         controller.changed.connect(self._on_change)
         follow_theme(controller.viewer, self, self.refresh)  # the link has the colour of the text
 
@@ -403,7 +403,7 @@ class EncoderChoice(QWidget):
         if weights is not None:
             return f"weights from {escape(weights.name)}"
         if found is None:
-            return "is looked for" if wanted == "auto" else ""
+            return "looking for it…" if wanted == "auto" else ""
         name = found["chosen"] if wanted == "auto" else wanted
         if name is None:
             return ""

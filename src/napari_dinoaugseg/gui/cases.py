@@ -475,11 +475,11 @@ class Cases:
         fits = session is None or image is None or shows_alike(session.case, plane)
         return image if fits else None
 
-    def spare_searches(self) -> None:
-        """Leave napari and PyTorch out of Python's searches for garbage, as long as the panel is there.
+    def exclude_from_collection(self) -> None:
+        """Exclude napari and PyTorch from Python's garbage collection, as long as the panel is there.
 
-        A search among all objects takes half a second and more, in which the window stands still, and finds nothing in
-        them. Not once there is a layer: what it leaves behind has to be found.
+        A collection that looks at all their objects takes half a second or more, in which the window stands still, and
+        frees none of them. Nothing is excluded once there is a layer, whose memory must be freed when it is removed.
         """
         viewer, jobs = self.controller.viewer, self.controller.jobs
         if not self.controller.closed and not viewer.layers and not jobs.busy and not gc.get_freeze_count():

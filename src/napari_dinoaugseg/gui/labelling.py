@@ -191,9 +191,8 @@ class Labelling:
             return
         # A class that was removed here may still be one of the project, whose number means that class elsewhere.
         project = self.controller.project.current
-        kept = project.classes if project is not None else []
-        taken = {entry.number for entry in (*book.classes, *kept)}
-        added = book.add_class(name, next(number for number in range(1, len(taken) + 2) if number not in taken))
+        reserved = [entry.number for entry in project.classes] if project is not None else []
+        added = book.add_class(name, reserved=reserved)
         self.show_classes()
         self.select_class(added.number)
 

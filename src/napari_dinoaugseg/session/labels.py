@@ -715,7 +715,7 @@ class LabelBook:
             self._check_index(index)
             predicted = self._predicted.get(index)
             if predicted is None:
-                msg = naming_slices("Slice ", index, " has no prediction to accept yet: a model makes it.")
+                msg = naming_slices("Slice ", index, " has no prediction to accept yet: predictions come from a model.")
                 raise LabelError(msg)
             made[index] = SliceLabels(accepted=self._checked(index, predicted.labels, numbers), seen=predicted.seen)
         self._do(_Action(self._differing(made)))
@@ -748,17 +748,23 @@ class LabelBook:
             raise LabelError(msg)
         source = labels.accepted if labels.accepted is not None else self.predicted(index)
         if source is None:
-            msg = naming_slices("Slice ", index, " has no prediction to copy yet: a model makes it.")
+            msg = naming_slices("Slice ", index, " has no prediction to copy yet: predictions come from a model.")
             raise LabelError(msg)
         seen = labels.seen if labels.accepted is not None else self.is_seen("predicted", index)
         self.label({index: source}, seen=seen)
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
-    def add_class(self, name: str | None = None, number: int | None = None) -> LabelClass:
-        """Add a class; `number` defaults to the next free one. Raises LabelError if it is taken or out of range."""
+    def add_class(
+        self, name: str | None = None, number: int | None = None, *, reserved: Collection[int] = ()
+    ) -> LabelClass:
+        """Add a class. Raises LabelError if its number is taken or out of range.
+
+        `number` defaults to the lowest one that is neither taken nor reserved.
+        """
         taken = {entry.number for entry in self._classes}
-        chosen = number if number is not None else next(n for n in range(1, len(taken) + 2) if n not in taken)
+        used = taken | set(reserved)
+        chosen = number if number is not None else next(n for n in range(1, len(used) + 2) if n not in used)
         if chosen in taken:
             msg = f"Class number {chosen} already exists."
             raise LabelError(msg)

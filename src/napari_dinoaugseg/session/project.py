@@ -633,12 +633,14 @@ class Project:
 
         Whoever may not write the project only reads them, and keeps nobody from writing.
         """
-        locks = self.is_writable
+        return self._store(case, locks=self.is_writable)
+
+    def _store(self, case: ProjectCase, *, locks: bool) -> SessionStore:
         return SessionStore(self.case_folder(case), self.recorded(case), keeps_model=False, locks=locks)
 
     def _saved(self, case: ProjectCase) -> tuple[Snapshot, list[str]]:
         """As :meth:`SessionStore.load`, while another thread may open the case."""
-        return SessionStore(self.case_folder(case), self.recorded(case), keeps_model=False, locks=False).load()
+        return self._store(case, locks=False).load()
 
     def session(self, case: ProjectCase) -> tuple[Session, SessionStore, list[str]]:
         """Open a case with its labels and the project's model.
