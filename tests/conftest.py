@@ -48,6 +48,14 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _module_cache(_session_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give fixtures of a module an empty cache: another module may have encoded the same images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DINOAUGSEG_CACHE", str(tmp_path_factory.mktemp("module_cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _what_is_here_is_no_garbage(request: pytest.FixtureRequest) -> None:
     """Leave out what is in memory by now when garbage is looked for, as napari does several times a test.
