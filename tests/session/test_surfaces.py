@@ -14,7 +14,7 @@ from napari_dinoaugseg.case import open_case
 from napari_dinoaugseg.session.export import MANUAL_AND_ACCEPTED
 from napari_dinoaugseg.session.labels import EVERYTHING
 from napari_dinoaugseg.session.session import Session
-from napari_dinoaugseg.session.surfaces import class_surfaces, surface_of
+from napari_dinoaugseg.session.surfaces import class_surfaces, simplified, surface_of
 
 
 def _ball(shape=(40, 44, 48), centre=(20, 22, 24), radius=14.0) -> np.ndarray:
@@ -36,6 +36,12 @@ def test_the_surface_of_a_ball_is_a_ball_with_normals_outwards() -> None:
     assert radii.max() < 15
     assert _enclosed(vertices, faces) == pytest.approx(_ball().sum(), rel=0.05)
     assert (np.einsum("ij,ij->i", out / radii[:, None], normals) > 0.9).all()
+
+
+def test_each_edge_of_a_surface_joins_two_triangles() -> None:
+    _, _, faces = surface_of(_ball())
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
 
 
 def test_a_class_that_fills_the_volume_has_a_closed_surface() -> None:
@@ -66,6 +72,47 @@ def test_each_labelled_voxel_is_inside_or_beside_the_surface(inside) -> None:
         voxels = np.argwhere(pieces == piece)
         nearest = np.linalg.norm(vertices[:, None] - voxels[None], axis=2).min()
         assert nearest <= 1.0, "a piece has no surface"
+
+
+def test_a_ball_of_fewer_triangles_is_still_a_ball() -> None:
+    whole = surface_of(_ball())
+    vertices, normals, faces = simplified(*whole, (1.0, 1.0, 1.0), len(whole[2]) // 6)
+    assert len(faces) < len(whole[2]) / 5
+    out = vertices - (20, 22, 24)
+    radii = np.linalg.norm(out, axis=1)
+    assert radii.min() > 13
+    assert radii.max() < 15
+    assert _enclosed(vertices, faces) == pytest.approx(_ball().sum(), rel=0.06)
+    assert (np.einsum("ij,ij->i", out / radii[:, None], normals) > 0.9).all()
+
+
+def test_a_thin_sheet_of_fewer_triangles_keeps_its_two_sides() -> None:
+    whole = surface_of(np.ones((60, 60, 2), bool))
+    vertices, normals, faces = simplified(*whole, (1.0, 1.0, 1.0), len(whole[2]) // 6)
+    assert len(faces) < len(whole[2]) / 4
+    assert _enclosed(vertices, faces) == pytest.approx(_enclosed(whole[0], whole[2]), rel=0.06)
+    assert np.abs(normals[:, 2]).max() > 0.99
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(bool, st.tuples(*[st.integers(1, 20)] * 3), elements=st.booleans(), fill=st.just(False)),
+    st.tuples(*[st.floats(0.3, 4)] * 3),
+    st.integers(1, 400),
+)
+def test_no_piece_disappears_with_fewer_triangles(inside, steps, limit) -> None:
+    inside[0, 0, 0] = True
+    inside = np.pad(inside, ((0, 8), (0, 8), (0, 8)))
+    inside[-5, -5, :] = True  # a thin vessel
+    vertices, normals, faces = simplified(*surface_of(inside, steps), steps, limit)
+    assert faces.max() < len(vertices) == len(normals)
+    assert (np.diff(np.sort(faces, axis=1), axis=1) > 0).all(), "a triangle has no area"
+    corners = vertices[np.unique(faces)]
+    pieces, count = ndimage.label(inside, np.ones((3, 3, 3)))
+    for piece in range(1, count + 1):
+        voxels = np.argwhere(pieces == piece)
+        away = np.abs(corners[:, None] - voxels[None]) * (np.array(steps) / min(steps))
+        assert np.linalg.norm(away, axis=2).min() <= 4.0, "a piece has no surface"
 
 
 @pytest.fixture
