@@ -59,14 +59,23 @@ def importing_torch() -> Iterator[None]:
         try:
             yield
         finally:
-            if len(sys.modules) > modules + _MANY and gc.get_freeze_count() == 0:
-                gc.freeze()  # both together make everything old without a look at it
-                gc.unfreeze()
-                # A look at all objects of PyTorch takes half a second, in whatever thread, and finds next to nothing.
-                few, several, many = gc.get_threshold()
-                gc.set_threshold(few, several, max(many, _RARELY) if many else 0)
+            if len(sys.modules) > modules + _MANY:
+                collect_rarely()
             if collects:
                 gc.enable()
+
+
+def collect_rarely() -> None:
+    """Let Python look at all objects for garbage ten times more rarely, and not at those that there are by now soon.
+
+    Among the objects of napari a look takes 0.2 s, and half a second among those of PyTorch, in which all threads wait;
+    and it finds next to nothing.
+    """
+    if gc.get_freeze_count() == 0:
+        gc.freeze()  # both together make everything old without a look at it
+        gc.unfreeze()
+    few, several, many = gc.get_threshold()
+    gc.set_threshold(few, several, max(many, _RARELY) if many else 0)
 
 
 def limit_spinning() -> None:

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QInputDialog
 
 from napari_dinoaugseg.case import Plane, open_case
-from napari_dinoaugseg.errors import SeveralSeriesError, SeveralVolumesError
+from napari_dinoaugseg.errors import CaseError, SeveralSeriesError, SeveralVolumesError
 from napari_dinoaugseg.gui.controller import Controller
 from napari_dinoaugseg.gui.core import Change
 from napari_dinoaugseg.gui.display import camera_of
@@ -82,6 +82,24 @@ def test_the_first_case_shows_in_layers_that_were_made_while_it_was_read(
     assert not layers.prediction.editable
     layers.manual.paint((8, 13, 15), 1)
     assert (controller.session.labels.manual(8) == 1).any()
+
+
+def test_a_file_that_cannot_be_read_leaves_no_sliders(controller, panel, blob_files, qtbot, monkeypatch, failed):
+    viewer, waited = controller.viewer, threading.Event()
+
+    def refuse(*_, **__):
+        assert waited.wait(120)
+        msg = "It is damaged."
+        raise CaseError(msg)
+
+    monkeypatch.setattr("napari_dinoaugseg.gui.cases.open_case", refuse)
+    viewer.dims.events.ndim.connect(waited.set)  # as soon as the sliders are there
+    controller.cases.open_path(blob_files[0], plane="axial")
+    wait_idle(qtbot, controller)
+    assert waited.is_set()
+    qtbot.waitUntil(lambda: viewer.dims.ndim == 2, timeout=60_000)
+    assert not viewer.layers
+    assert len(failed) == 1
 
 
 def test_a_slice_is_in_view_while_saved_sessions_are_looked_for_and_stays(

@@ -7,7 +7,7 @@ not offered.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from napari.layers import Layer
@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QLabel, QOpenGLWidget, QWidget
 
 from napari_dinoaugseg.gui.widgets import BREATH
 
+_MEASURED = "ÅÉÑŐjgpqy"  # vispy takes the height of a line from them
 MARGIN = 6  # pixels from the edge of the canvas
 
 
@@ -101,6 +102,15 @@ def canvas_widget(viewer: Any) -> QWidget | None:
     canvas = getattr(qt_viewer(viewer), "canvas", None)
     found: QWidget | None = getattr(canvas, "native", None) or window.centralWidget().findChild(QOpenGLWidget)
     return found if found is not None and isalive(found) else None  # type: ignore[no-untyped-call]
+
+
+def load_letters(viewer: Any, letters: str) -> None:
+    """Load what napari draws letters from, for which their first drawing would wait; not in all versions of napari."""
+    with suppress(AttributeError):
+        fonts = qt_viewer(viewer).canvas.font_info()
+        font = fonts.font_manager.get_font(fonts.face)
+        for letter in (*_MEASURED, *letters):
+            font[letter]
 
 
 @contextmanager

@@ -352,7 +352,6 @@ class EncoderChoice(QWidget):
         self._timer = single_shot(self._look, self)
         self._timer.start(_WHILE_CHOOSING)
         self._answers = Inbox(self._on_found, self)
-        self._loaded = Inbox(controller.cases.exclude_from_collection, self)
         controller.changed.connect(self._on_change)
         follow_theme(controller.viewer, self, self.refresh)  # the link has the colour of the text
 
@@ -469,7 +468,6 @@ class EncoderChoice(QWidget):
             self._answers.send(found)
             if found["chosen"] is not None:
                 load_libraries(found["chosen"])  # so that the first training need not wait for them
-                self._loaded.send()
 
         # A non-daemon Python thread, for which the interpreter waits: exiting during an import would abort.
         threading.Thread(target=look, name="look-for-weights").start()

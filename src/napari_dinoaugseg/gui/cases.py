@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -65,7 +64,6 @@ class Cases:
         self.offer: Image | None = None
         self._ahead: LayersAhead | None = None  # while the first case is read
         self._cases_read = Inbox(self._on_read)
-        self._has_frozen = False  # what there was before the first case
         self.options: dict[str, Any] = {}
         self.source: Path | list[Path] | None = None
         layers = controller.viewer.layers
@@ -475,23 +473,10 @@ class Cases:
         fits = session is None or image is None or shows_alike(session.case, plane)
         return image if fits else None
 
-    def exclude_from_collection(self) -> None:
-        """Exclude napari and PyTorch from Python's garbage collection, as long as the panel is there.
-
-        A collection that looks at all their objects takes half a second or more, in which the window stands still, and
-        frees none of them. Nothing is excluded once there is a layer, whose memory must be freed when it is removed.
-        """
-        viewer, jobs = self.controller.viewer, self.controller.jobs
-        if not self.controller.closed and not viewer.layers and not jobs.busy and not gc.get_freeze_count():
-            gc.freeze()
-            self._has_frozen = True
-
     # --- closing ----------------------------------------------------------------------------------------------------
 
     def dispose(self) -> None:
         """Disconnect from the viewer."""
-        if self._has_frozen:
-            gc.unfreeze()
         if self._ahead is not None:
             self._ahead.stop()
         events = self.controller.viewer.layers.events

@@ -22,7 +22,7 @@ from napari_dinoaugseg.case.opening import own_names
 from napari_dinoaugseg.case.sequences import check_names, shared_name
 from napari_dinoaugseg.case.volume import join_sequences
 from napari_dinoaugseg.errors import CaseError
-from napari_dinoaugseg.gui.canvas import canvas_widget
+from napari_dinoaugseg.gui.canvas import canvas_widget, load_letters
 from napari_dinoaugseg.session.labels import BACKGROUND, LabelClass
 
 AXIS = {Plane.AXIAL: 0, Plane.CORONAL: 1, Plane.SAGITTAL: 2, Plane.NATIVE: 0}
@@ -303,6 +303,7 @@ _OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "H": "F", "F": "H"}
 _VECTORS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}  # LPS
 _TOP, _RIGHT = "HAR", "LPH"  # directions that point to the top and to the right of the screen
 _EDGES = {"left": "middle_left", "right": "middle_right", "top": "top_center", "bottom": "bottom_center"}
+_BLANK = " "  # the letter of an edge before it is known
 _COVERING = ("inserted", "removed", "reordered", "visible")  # layer events after which another image may cover ours
 _MOVING = ("scale", "rotate", "shear", "affine")  # layer events that change its position in the world
 
@@ -587,10 +588,12 @@ def letters_ahead(viewer: Any) -> list[Callable[[], None]]:
     def make(edge: str, position: str) -> None:
         if _name(edge) not in overlays:
             overlays[_name(edge)] = _letter(position)
-            overlays[_name(edge)].text, overlays[_name(edge)].visible = " ", True
+            overlays[_name(edge)].text, overlays[_name(edge)].visible = _BLANK, True
 
     overlays = _overlays_of(viewer)
-    return [partial(make, *one) for one in _EDGES.items()] if overlays is not None else []
+    if overlays is None:
+        return []
+    return [partial(load_letters, viewer, _BLANK), *(partial(make, *one) for one in _EDGES.items())]
 
 
 def remove_letters(viewer: Any) -> None:

@@ -114,6 +114,7 @@ class LayersAhead:
         self._colours = label_colours([new_class(1)])
         self._bar_before: bool | None = None  # whether the scale bar was visible
         self._steps = [
+            self._make_sliders,
             self._make_image,
             lambda: self._make_labels("prediction", FILLED),
             lambda: self._make_labels("manual", PAINTED),
@@ -186,6 +187,8 @@ class LayersAhead:
         self.stop()
         self._hide_bar()
         self._remove(self._made)
+        if not self.viewer.layers:
+            self.viewer.dims.ndim = 2  # as napari does when a layer goes
 
     def _index(self, image: Image) -> int:
         """The slice in view, where the person may have gone."""
@@ -232,6 +235,9 @@ class LayersAhead:
         before, self._bar_before = self._bar_before, None
         if before is not None:
             scale_bar(self.viewer).visible = before
+
+    def _make_sliders(self) -> None:
+        self.viewer.dims.ndim = len(_AWAITING)
 
     def _make_image(self) -> None:
         voxels = np.zeros(_AWAITING, np.int16)

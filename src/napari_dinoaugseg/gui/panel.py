@@ -36,6 +36,7 @@ from napari_dinoaugseg.gui.widgets import (
     single_shot,
 )
 from napari_dinoaugseg.gui.words import counted, in_words, noun_of, slice_name
+from napari_dinoaugseg.native import collect_rarely
 from napari_dinoaugseg.session.labels import UNKNOWN, LabelBook, Status
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Panel(QWidget):
         self._show_saving()
         single_shot(self._widen, self).start(0)  # once the window has given it a style
         single_shot(prepare_layers, self).start(_PREPARING)
+        collect_rarely()  # napari is loaded, and a case will be opened
 
     def _arrange(self) -> None:
         inside = QWidget()
