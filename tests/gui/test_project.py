@@ -26,6 +26,7 @@ from tests.session.test_foreign_masks import predict_as_nnunet
 
 PATIENT = 20_000  # ms: a busy machine is slow
 SHIFT = Qt.KeyboardModifier.ShiftModifier
+CONTROL = Qt.KeyboardModifier.ControlModifier
 QUICK = {**SMALL, "steps": 8, "views": 1}
 
 
@@ -419,7 +420,7 @@ def test_strokes_are_saved_in_the_project_and_come_back_with_the_case(three, fol
     assert not default_sessions_folder().exists() or not any(default_sessions_folder().iterdir())
 
 
-def test_each_case_has_its_own_strokes_and_undo_and_all_share_the_classes(three, folder, qtbot):
+def test_each_case_has_its_own_strokes_and_undo_and_all_share_the_classes(three, folder, qtbot, said):
     controller = three.controller
     controller.labels.rename_class(1, "liver")
     controller.labels.add_class("spleen")
@@ -433,16 +434,34 @@ def test_each_case_has_its_own_strokes_and_undo_and_all_share_the_classes(three,
     three.key(Qt.Key.Key_N, SHIFT)
     assert (manual_on_disk(folder, 1), manual_on_disk(folder, 2)) == ([8], [3])
     three.key(Qt.Key.Key_P, SHIFT)
-    for _ in range(2):
-        three.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
-    assert controller.session.labels.labelled == [3], "what was painted before it was opened again stays"
     stroke(qtbot, controller.viewer, offsets=((-20, 30), (20, 30)))
     qtbot.wait(200)
-    three.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    for _ in range(3):
+        assert controller.session.labels.labelled == [3]
+        assert not any("Nothing is left to undo" in text for text in said)
+        three.key(Qt.Key.Key_Z, CONTROL)
+        if not controller.session.labels.labelled:
+            break
+    three.key(Qt.Key.Key_Z, CONTROL)
+    assert said[-1] == "Nothing is left to undo or redo in this case."
+    three.key(Qt.Key.Key_Y, CONTROL)
+    assert controller.session.labels.labelled == [3], "what was undone in an earlier visit can be redone"
     three.key(Qt.Key.Key_P, SHIFT)
     assert controller.session.labels.labelled == [8]
     controller.labels.remove_class(2)
     qtbot.waitUntil(lambda: [entry.name for entry in three.work.current.classes] == ["liver"], timeout=PATIENT)
+
+
+def test_labels_that_changed_meanwhile_cannot_be_undone(three, folder, qtbot, said, truth):
+    controller = three.controller
+    stroke(qtbot, controller.viewer)
+    three.key(Qt.Key.Key_N, SHIFT)
+    controller.labels.rename_class(1, "liver")  # for all cases
+    three.key(Qt.Key.Key_P, SHIFT)
+    three.key(Qt.Key.Key_Z, CONTROL)
+    assert said[-1] == "Nothing is left to undo or redo in this case."
+    assert controller.session.labels.labelled == [8]
+    assert [entry.name for entry in controller.session.labels.classes] == ["liver"]
 
 
 def test_a_case_opened_by_itself_closes_the_project(three, patients, folder, said, failed, panel):

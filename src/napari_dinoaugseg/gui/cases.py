@@ -34,6 +34,7 @@ from napari_dinoaugseg.gui.saving import Loaded, Looked, look_for_sessions
 from napari_dinoaugseg.gui.view import ViewGuard
 from napari_dinoaugseg.gui.widgets import Inbox, as_sentence
 from napari_dinoaugseg.gui.words import counted, in_words
+from napari_dinoaugseg.session.histories import Histories
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -62,6 +63,7 @@ class Cases:
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.offer: Image | None = None
+        self._histories = Histories()
         self._ahead: LayersAhead | None = None  # while the first case is read
         self._cases_read = Inbox(self._on_read)
         self.options: dict[str, Any] = {}
@@ -386,6 +388,7 @@ class Cases:
         with one_drawing(controller.viewer):
             self._begin(session, image, window, read_only=loaded.read_only or loaded.store.reason, spare=spare)
         controller.saving.keep(session, loaded.store, loaded.save)
+        self._histories.resume(loaded.store.folder, session.labels)
         controller.touch(Change.SETTINGS)
 
     @guarded
@@ -503,7 +506,10 @@ class Cases:
             layers.painting.end_stroke()
         controller.flush()
         controller.ruler.leave()
+        folder = controller.saving.folder
         saved = controller.saving.end()
+        if saved and folder is not None:
+            self._histories.keep(folder, session.labels)
         controller.project.left()
         session.close()
         controller.jobs.set_interrupted("")

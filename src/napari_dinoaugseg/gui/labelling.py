@@ -291,6 +291,8 @@ class Labelling:
         return [entry.number for entry in session.labels.classes] if session is not None else []
 
     def _on_undone(self, changed: Changed) -> None:
+        if changed == Changed():
+            self.controller.notify("Nothing is left to undo or redo in this case.")
         if changed.classes:
             self.show_classes()
         if changed.labels:

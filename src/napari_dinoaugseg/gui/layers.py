@@ -349,7 +349,7 @@ class CaseLayers:
     """
 
     slice_changed = Signal(int)
-    undone = Signal(Changed)  # an action of the label book was undone or redone, and is shown
+    undone = Signal(Changed)  # an action of the label book was undone or redone, and is shown; none if empty
     lost = Signal(str)  # the layer that the person removed: manual, prediction, image or proposal
     window_moved = Signal(float, float)  # the person moved napari's contrast slider: the new limits
     turned = Signal()  # napari's axes were rolled or transposed, or 2-D and 3-D switched
@@ -603,6 +603,7 @@ class CaseLayers:
         self.flush()
         changed = step()
         if changed is None:
+            self.undone.emit(Changed())
             return
         self.painting.show(changed.labels)
         self.show_predictions(changed.labels | changed.predictions)

@@ -1031,3 +1031,41 @@ def _ordered(classes: Iterable[LabelClass]) -> tuple[LabelClass, ...]:
 def _frozen(labels: Labels) -> Labels:
     labels.setflags(write=False)
     return labels
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What can be undone and redone in a label book, with the labels and classes that it starts from."""
+
+    classes: tuple[LabelClass, ...]
+    slices: Mapping[int, SliceLabels]
+    undo: Sequence[_Action]
+    redo: Sequence[_Action]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its arrays."""
+        return sum(action.size for action in (_Action(dict(self.slices)), *self.undo, *self.redo))
+
+
+def history_of(book: LabelBook) -> History:
+    """The history of a book that is not changed any more."""
+    return History(book._classes, book._slices, book._undo, book._redo)
+
+
+def continue_history(book: LabelBook, history: History) -> bool:
+    """Let a book without a history go on with that of an earlier book of its case, if it holds what that one held.
+
+    Predictions may differ: newer ones stay, as in :meth:`LabelBook.undo`.
+
+    Returns:
+        Whether labels and classes are the same, so that it does.
+    """
+    if book._classes != history.classes or book._slices.keys() != history.slices.keys():
+        return False
+    for index, one in book._slices.items():
+        was = history.slices[index]
+        if not (same_labels(one.manual, was.manual) and same_labels(one.accepted, was.accepted)):
+            return False
+    book._undo, book._redo = list(history.undo), list(history.redo)
+    return True
