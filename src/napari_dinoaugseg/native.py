@@ -66,10 +66,10 @@ def importing_torch() -> Iterator[None]:
 
 
 def collect_rarely() -> None:
-    """Let Python look at all objects for garbage ten times more rarely, and not at those that there are by now soon.
+    """Let Python look at all objects for garbage a tenth as often, and take those that exist by now for old.
 
-    Among the objects of napari a look takes 0.2 s, and half a second among those of PyTorch, in which all threads wait;
-    and it finds next to nothing.
+    A look takes 0.2 s with napari loaded, and half a second with PyTorch, in which all threads wait, and finds next to
+    nothing.
     """
     if gc.get_freeze_count() == 0:
         gc.freeze()  # both together make everything old without a look at it
