@@ -388,7 +388,7 @@ class Cases:
         with one_drawing(controller.viewer):
             self._begin(session, image, window, read_only=loaded.read_only or loaded.store.reason, spare=spare)
         controller.saving.keep(session, loaded.store, loaded.save)
-        self._histories.resume(loaded.store.folder, session.labels)
+        self._histories.resume((loaded.store.folder, session.case.plane), session.labels)
         controller.touch(Change.SETTINGS)
 
     @guarded
@@ -509,7 +509,7 @@ class Cases:
         folder = controller.saving.folder
         saved = controller.saving.end()
         if saved and folder is not None:
-            self._histories.keep(folder, session.labels)
+            self._histories.keep((folder, session.case.plane), session.labels)
         controller.project.left()
         session.close()
         controller.jobs.set_interrupted("")

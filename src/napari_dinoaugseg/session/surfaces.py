@@ -23,6 +23,7 @@ _SLAB = 16  # slices that are turned into triangles at once
 _EXACT = 1024  # steps in a voxel: vertices that differ by less are the same
 _COARSEST = 4  # voxels: the largest cell in which vertices become one
 _TRIANGLES = 100_000  # of all classes together: software OpenGL draws 300,000 in half a second
+_AT_LEAST = 20_000  # triangles that each of many classes may have
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +61,13 @@ def class_surfaces(session: Session, include: Iterable[Status] = EVERYTHING) -> 
     spacing, distance = case.slice_spacing(0), case.slice_distance
     steps = (distance, *spacing) if spacing is not None and distance is not None else (1.0, 1.0, 1.0)
     boxes = {number: box for number, box in enumerate(ndimage.find_objects(volume), start=1) if box is not None}
+    limit = max(_TRIANGLES // max(len(boxes), 1), _AT_LEAST)
     for entry in book.classes:
         box = boxes.get(entry.number)
         if box is None:
             continue
         inside = volume[box] == entry.number
-        vertices, normals, faces = simplified(*surface_of(inside, steps), steps, _TRIANGLES // len(boxes))
+        vertices, normals, faces = simplified(*surface_of(inside, steps), steps, limit)
         vertices += np.array([part.start for part in box], np.float32)
         voxels = int(np.count_nonzero(inside))
         millilitres = volumes_ml(case, {entry.number: voxels})
