@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,20 +38,33 @@ def labels_of(book: LabelBook) -> tuple[object, ...]:
     return content.classes, sorted(layers)
 
 
+def full_of(number: int) -> np.ndarray:
+    return np.full(SHAPE, number, np.uint16)
+
+
+ACTS = {
+    "paint": lambda book, index, number: book.set_manual(index, full_of(number)),
+    "predict": lambda book, index, number: book.set_prediction(index, full_of(number), 0.9),
+    "take": lambda book, index, number: book.take_predictions({index: full_of(number)}),
+    "accept": lambda book, index, _: book.accept(index) if book.predicted(index) is not None else None,
+    "reject": lambda book, index, _: book.reject(index),
+    "clear": lambda book, index, _: book.clear(index),
+    "rename": lambda book, index, number: book.rename_class(number, f"structure {index}"),
+    "remove": lambda book, _, number: book.remove_class(number, erase=True),
+    "undo": lambda book, *_: book.undo(),
+}
+
+
 def act(book: LabelBook, deed: tuple[str, int, int]) -> None:
     name, index, number = deed
-    if name == "paint":
-        book.set_manual(index, np.full(SHAPE, number, np.uint16))
-    elif name == "predict":
-        book.set_prediction(index, np.full(SHAPE, number, np.uint16), 0.9)
-    elif name == "accept" and index in book.confidence:
-        book.accept(index)
-    elif name == "clear":
-        book.clear(index)
-    elif name == "undo":
-        book.undo()
-    elif name == "rename":
-        book.rename_class(number, f"structure {index}")
+    if name == "undo" or number in {entry.number for entry in book.classes}:
+        ACTS[name](book, index, number)
+
+
+def everything_in(book: LabelBook) -> tuple[object, ...]:
+    content = book.content()
+    predicted = {index: one.tobytes() for index, one in content.layers["predicted"].items()}
+    return labels_of(book), predicted, content.confidence, content.unseen, content.taken
 
 
 DEEDS = st.tuples(
@@ -78,6 +93,29 @@ def test_all_that_was_done_before_a_case_was_left_can_be_undone_and_redone(befor
     for state in reversed(states[:-1]):
         assert again.redo() is not None
         assert labels_of(again) == state
+
+
+ALL_DEEDS = st.tuples(st.sampled_from(sorted(ACTS)), st.integers(0, 1), st.just(1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ALL_DEEDS, max_size=8), st.lists(ALL_DEEDS.filter(lambda deed: deed[0] == "predict"), max_size=1))
+def test_undo_and_redo_change_the_same_in_a_case_that_was_left_as_in_one_that_was_not(before, meanwhile):
+    book, kept = made(), Histories()
+    for deed in before:
+        act(book, deed)
+    stayed = copy.deepcopy(book)
+    kept.keep("case", book)
+    again = read_again(book)
+    assert kept.resume("case", again)
+    for deed in meanwhile:
+        act(again, deed)
+        act(stayed, deed)
+    for step in (LabelBook.undo, LabelBook.redo):
+        while (changed := step(stayed)) is not None:
+            assert step(again) == changed
+            assert everything_in(again) == everything_in(stayed)
+        assert step(again) is None
 
 
 @pytest.mark.parametrize("deed", [("paint", 1, 2), ("clear", 0, 1), ("rename", 3, 2)])

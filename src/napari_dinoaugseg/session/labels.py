@@ -339,8 +339,10 @@ def _is_certain(one: _Predicted, confidence: float | None) -> bool:
 
 
 def _same_prediction(one: _Predicted | None, other: _Predicted | None) -> bool:
-    """Whether two predictions are the same, looked at or not."""
-    return one is other if one is None or other is None else one.labels is other.labels
+    """Whether two predictions are the same, looked at or not, and also if one of them was read from disk since."""
+    if one is None or other is None:
+        return one is other
+    return one.confidence == other.confidence and same_labels(one.labels, other.labels)
 
 
 @dataclass(eq=False)
@@ -931,7 +933,7 @@ class LabelBook:
         changed = set()
         for index, (was, left) in action.erased.items():
             now = self._predicted.get(index)
-            if now is not None and now.labels is left:
+            if now is not None and _same_prediction(now, replace(was, labels=left)):
                 self._predicted[index] = replace(was, seen=now.seen)
                 changed.add(index)
         action.erased = {}
