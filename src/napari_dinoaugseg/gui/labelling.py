@@ -290,9 +290,11 @@ class Labelling:
         session = self.controller.session
         return [entry.number for entry in session.labels.classes] if session is not None else []
 
-    def _on_undone(self, changed: Changed) -> None:
-        if changed == Changed():
-            self.controller.notify("Nothing is left to undo or redo in this case.")
+    def _on_undone(self, changed: Changed, name: str) -> None:
+        if changed:
+            self.controller.notify("", "clear")  # it may be about what was undone, or that there is nothing to undo
+        else:
+            self.controller.notify(f"There is nothing to {name} in this case.")
         if changed.classes:
             self.show_classes()
         if changed.labels:

@@ -349,7 +349,7 @@ class CaseLayers:
     """
 
     slice_changed = Signal(int)
-    undone = Signal(Changed)  # an action of the label book was undone or redone, and is shown; none if empty
+    undone = Signal(Changed, str)  # what "undo" or "redo" changed, which is shown; empty if there was nothing to change
     lost = Signal(str)  # the layer that the person removed: manual, prediction, image or proposal
     window_moved = Signal(float, float)  # the person moved napari's contrast slider: the new limits
     turned = Signal()  # napari's axes were rolled or transposed, or 2-D and 3-D switched
@@ -591,19 +591,19 @@ class CaseLayers:
 
     def undo(self) -> None:
         """Undo the last action of the label book and show the slice that it changed (Ctrl+Z)."""
-        self._step(self.session.labels.undo)
+        self._step("undo", self.session.labels.undo)
 
     def redo(self) -> None:
         """Redo what was undone last (Ctrl+Y, Ctrl+Shift+Z)."""
-        self._step(self.session.labels.redo)
+        self._step("redo", self.session.labels.redo)
 
-    def _step(self, step: Callable[[], Changed | None]) -> None:
+    def _step(self, name: str, step: Callable[[], Changed | None]) -> None:
         if self._read_only:
             return
         self.flush()
         changed = step()
         if changed is None:
-            self.undone.emit(Changed())
+            self.undone.emit(Changed(), name)
             return
         self.painting.show(changed.labels)
         self.show_predictions(changed.labels | changed.predictions)
@@ -612,7 +612,7 @@ class CaseLayers:
         here, found = self.current_slice, changed.labels or changed.predictions
         if found and here not in found:
             self.go_to(min(found, key=lambda index: (abs(index - here), index)))
-        self.undone.emit(changed)
+        self.undone.emit(changed, name)
 
     # --- what is shown -------------------------------------------------------------------------------------------
 
