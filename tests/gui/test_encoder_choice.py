@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import huggingface_hub
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
+from napari_dinoaugseg.gui import case_section
 from napari_dinoaugseg.gui.get_encoder import DinoDownload, GetDinov3
 from napari_dinoaugseg.gui.words import in_words
 from napari_dinoaugseg.model import hub
@@ -106,6 +109,29 @@ def test_what_was_chosen_while_it_looked_is_looked_at_next(choice, controller, c
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (str(bad), ""))
     qtbot.mouseClick(choice.file_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "a web page" in choice.state.text(), timeout=30_000)
+
+
+def test_a_folder_that_is_chosen_again_while_it_looks_is_read_again(
+    choice, controller, case, qtbot, monkeypatch, tmp_path
+):
+    qtbot.waitUntil(lambda: choice._found is not None and not choice._looking, timeout=30_000)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, **__: str(tmp_path))
+    read, go_on = threading.Event(), threading.Event()
+    look = case_section.look_for_weights
+
+    def look_and_wait(*arguments):
+        found = look(*arguments)
+        read.set()
+        assert go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(case_section, "look_for_weights", look_and_wait)
+    qtbot.mouseClick(choice.folder_button, Qt.MouseButton.LeftButton)
+    assert read.wait(30)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    qtbot.mouseClick(choice.folder_button, Qt.MouseButton.LeftButton)
+    go_on.set()
+    qtbot.waitUntil(lambda: "it is a Git LFS pointer" in choice.state.text(), timeout=30_000)
 
 
 def test_a_refusal_of_the_hub_reaches_the_panel_in_its_own_words(labelled, said, qtbot, monkeypatch, tmp_path):

@@ -321,6 +321,7 @@ class EncoderChoice(QWidget):
         self.controller = controller
         self._found: dict[str, Any] | None = None
         self._looking = False
+        self._look_again = False  # something was chosen while it looked
         self._described: tuple[str, str] | None = None  # encoder and state of the details last shown
         follow_offline()
         self.names = choice(
@@ -456,9 +457,15 @@ class EncoderChoice(QWidget):
         self.details.setVisible(opened)
 
     def _look(self) -> None:
-        """Look for the weights in the background."""
+        """Look for the weights in the background, or once more when the look that runs is done.
+
+        That one may have read the folder before the person put other files there and chose it again.
+        """
         controller = self.controller
-        if controller.closed or self._looking:
+        if controller.closed:
+            return
+        self._look_again = self._looking
+        if self._looking:
             return
         self._looking = True
         arguments = (controller.setup.settings.encoder, controller.setup.weights, controller.setup.device)
@@ -476,9 +483,13 @@ class EncoderChoice(QWidget):
         self._looking = False
         if self.controller.closed:
             return
+        if self._look_again or found["asked"] != (
+            self.controller.setup.settings.encoder,
+            self.controller.setup.weights,
+        ):
+            self._look()
+            return
         self._found = found
-        if found["asked"] != (self.controller.setup.settings.encoder, self.controller.setup.weights):
-            self._look()  # something else was chosen meanwhile
         if self.controller.setup.encoder_in_use is None and found["chosen"] is not None:
             self.controller.setup.encoder_expected = found["chosen"]
         chosen = found["chosen"]
