@@ -83,7 +83,7 @@ def _train(project: Project, problem: Problem) -> tuple[int, float]:
         raise_on_notice(event)
         if isinstance(event, Progress) and event.stage == "encode":
             limit = Limit(problem)  # training begins after the last of these
-        if isinstance(event, Progress) and event.stage == "train" and limit.is_reached:
+        if isinstance(event, Progress) and event.stage in ("train", "adapt") and limit.is_reached:
             cancel.set()
 
 

@@ -192,10 +192,10 @@ def test_nothing_labelled_is_refused(make_store, quick):
 def test_out_of_memory_steps_down_the_ladder_and_says_so(make_store, examples, quick, monkeypatch):
     step = _Run._step
 
-    def hungry(self, batch, targets, optimiser):
+    def hungry(self, batch, optimiser):
         if len(batch) > 1 or self.store.input_size > 128:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(self, batch, targets, optimiser)
+        return step(self, batch, optimiser)
 
     monkeypatch.setattr(_Run, "_step", hungry)
     work = fit(make_store(input_size=192), examples, quick.with_changes(steps=3, class_steps=0.0), n_classes=3)

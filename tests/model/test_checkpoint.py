@@ -13,7 +13,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from napari_dinoaugseg.errors import CheckpointError, Hint, OutputError
-from napari_dinoaugseg.model.checkpoint import Checkpoint, build_decoder, load_checkpoint, save_checkpoint
+from napari_dinoaugseg.model.checkpoint import SCHEMA, Checkpoint, build_decoder, load_checkpoint, save_checkpoint
 from napari_dinoaugseg.model.decoder import Decoder
 
 CHANNELS = (8, 12, 16, 24)
@@ -81,6 +81,36 @@ def test_everything_comes_back(saved: Path, checkpoint: Checkpoint, decoder: Dec
     assert not again.training
     with torch.no_grad():
         assert torch.equal(again(maps(), (64, 64)), decoder(maps(), (64, 64)))
+
+
+def test_weights_of_an_adapted_encoder_come_back_beside_the_decoders(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    changes = {"blocks.0.conv.weight": torch.rand(4, 3, 3, 3), "classify.weight": torch.rand(2)}
+    path = tmp_path / "adapted.model"
+    save_checkpoint(path, dataclasses.replace(checkpoint, encoder_changes=changes))
+    loaded = load_checkpoint(path)
+    assert loaded.encoder_changes.keys() == changes.keys()
+    assert all(torch.equal(loaded.encoder_changes[name], value) for name, value in changes.items())
+    assert loaded.state.keys() == checkpoint.state.keys()
+    assert loaded.sequences == checkpoint.sequences
+    build_decoder(loaded)
+
+
+@pytest.mark.parametrize(
+    ("changes", "schema"),
+    [
+        ({}, 1),
+        ({"sequences": ("T1", "T2")}, 2),
+        ({"encoder_changes": {"a": torch.zeros(1)}}, 3),
+        ({"sequences": ("T1", "T2"), "encoder_changes": {"a": torch.zeros(1)}}, 3),
+    ],
+)
+def test_earlier_versions_read_what_they_can_and_refuse_the_rest(
+    checkpoint: Checkpoint, tmp_path: Path, changes: dict[str, Any], schema: int
+) -> None:
+    path = tmp_path / "x.model"
+    save_checkpoint(path, dataclasses.replace(checkpoint, **changes))
+    header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
+    assert json.loads(header["__metadata__"][ENTRY])["schema"] == schema
 
 
 def test_a_loaded_decoder_can_be_trained_on_without_changing_the_checkpoint(saved: Path) -> None:
@@ -163,7 +193,7 @@ def test_safetensors_of_somebody_else_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_schema_says_that_the_program_is_too_old(saved: Path) -> None:
-    refused(rewritten(saved, schema=3), "newer version of napari-dinoaugseg")
+    refused(rewritten(saved, schema=SCHEMA + 1), "newer version of napari-dinoaugseg")
 
 
 @pytest.mark.parametrize(

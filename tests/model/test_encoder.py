@@ -18,6 +18,7 @@ import torch
 from napari_dinoaugseg.errors import Hint, SettingsError, WeightsError
 from napari_dinoaugseg.model import hub
 from napari_dinoaugseg.model.encoder import ENCODERS, Encoder, load_encoder, resolve_encoder, weights_state
+from napari_dinoaugseg.model.specs import trunk_shapes
 from napari_dinoaugseg.model.weights import fit_weights
 from tests.hub_server import COMMIT, Hub, serving
 
@@ -491,3 +492,63 @@ def test_weights_that_changed_meanwhile_are_not_read_anew(lite0: Encoder) -> Non
     encoder = Encoder(ENCODERS[LITE0], state, read_again=lambda: other)
     with pytest.raises(WeightsError, match="changed while they were in use"):
         encoder.restart_on_cpu()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_training_may_change_weights_of_every_encoder(name: str) -> None:
+    shapes = trunk_shapes(name)
+    assert any(key.startswith(ENCODERS[name].adapts) for key in shapes)
+
+
+def changed(encoder: Encoder) -> dict[str, torch.Tensor]:
+    """Its weights with some noise."""
+    torch.manual_seed(0)
+    return {name: value + 0.05 * torch.randn_like(value) for name, value in encoder.learnable.items()}
+
+
+def test_an_adapted_encoder_has_other_maps_and_leaves_its_origin_alone(lite0: Encoder) -> None:
+    image = torch.rand(1, 3, 64, 64)
+    before = lite0.encode(image)
+    changes = changed(lite0)
+    adapted = lite0.adapted(changes)
+    after = adapted.encode(image)
+    assert all(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(before, lite0.encode(image), strict=True))
+    assert adapted.fingerprint.startswith(f"{lite0.fingerprint}+")
+    assert adapted.fingerprint == lite0.adapted(changes).fingerprint != lite0.fingerprint
+    assert lite0.changes == {}
+    assert adapted.adapted({}) is lite0
+    next(iter(changes.values())).zero_()  # it has copies
+    assert all(torch.equal(one, other) for one, other in zip(after, adapted.encode(image), strict=True))
+
+
+def test_an_encoder_that_is_adapted_twice_is_adapted_from_its_file(lite0: Encoder) -> None:
+    name, value = next(iter(lite0.learnable.items()))
+    others = {key: other + 1 for key, other in lite0.learnable.items() if key != name}
+    twice = lite0.adapted(others).adapted({name: value + 1})
+    assert twice.fingerprint == lite0.adapted({name: value + 1}).fingerprint
+    assert torch.equal(twice.learnable[next(iter(others))], lite0.learnable[next(iter(others))])
+
+
+def test_an_adapted_encoder_goes_on_on_the_cpu_as_it_was(lite0: Encoder) -> None:
+    image = torch.rand(1, 3, 64, 64)
+    adapted = lite0.adapted(changed(lite0))
+    before = adapted.encode(image)
+    adapted.restart_on_cpu()
+    assert all(torch.equal(one, other) for one, other in zip(before, adapted.encode(image), strict=True))
+
+
+def test_weights_that_are_not_the_encoders_are_refused(lite0: Encoder) -> None:
+    name, value = next(iter(lite0.learnable.items()))
+    for wrong in ({"head.weight": value}, {name: value[:1]}):
+        with pytest.raises(ValueError, match="not weights of efficientnet-lite0"):
+            lite0.adapted(wrong)
+
+
+def test_gradients_reach_every_weight_that_a_training_may_change(lite0: Encoder) -> None:
+    adapted = lite0.adapted(lite0.learnable)
+    for value in adapted.learnable.values():
+        value.requires_grad_()
+    sum(stage.square().mean() for stage in adapted.maps(torch.rand(1, 3, 64, 64))).backward()  # type: ignore[union-attr]
+    assert all(value.grad is not None and value.grad.any() for value in adapted.learnable.values())
+    assert all(value.grad is None for value in lite0.learnable.values())

@@ -29,6 +29,7 @@ class Preset(StrEnum):
 
     FAST = "fast"
     BALANCED = "balanced"
+    ADAPT = "adapt"
     PAPER = "paper"
 
 

@@ -43,7 +43,7 @@ def open_demo(
     Args:
         viewer: a new viewer.
         changes: settings that differ from the preset.
-        preset: fast, balanced or paper.
+        preset: fast, balanced, adapt or paper.
         weights: a file or folder with encoder weights, or None.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 

@@ -128,7 +128,7 @@ class Jobs:
         name: of the running job, as "Training"; empty if none is running.
         count: how many jobs were started.
         interrupted: the name of the job that ended because the scheduler was lost; empty = none.
-        last_stage: the stage of the last progress event: "encode", "train", "predict"; None before the first.
+        last_stage: the stage of the last progress event: "encode", "train", "adapt", "predict"; None before the first.
     """
 
     def __init__(self, controller: Controller) -> None:

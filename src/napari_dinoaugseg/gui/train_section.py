@@ -39,13 +39,14 @@ if TYPE_CHECKING:
 # step with a decoder of 64 channels and full convolutions on 4 slices, predicting a slice including its encoding.
 _ENCODE, _STEP, _PREDICT = 0.022, 0.45, 0.035
 _LEAN = 0.6  # share of that with the other kinds of blocks
+_LEARNS = 3.5  # a step in which the encoder learns encodes its slices, and takes two and a half times as long to learn
 _SIDES = 3  # test-time augmentation of pictures of one structure: two mirrored views, or four if they are coloured
 SLOWER = {"tiny": 14.0, "small": 23.0, "base": 45.0, "large": 90.0}  # encoders relative to efficientnet-lite0, on a CPU
 _ENOUGH = 0.5  # seconds of a stage after which its pace is reliable
 _BAR_PAUSE = 0.08  # seconds between two updates of the progress bar
 _DRAW_PAUSE = 100  # ms between two updates of the loss curve, so that painting stays smooth
 
-_STAGES: tuple[Stage, ...] = ("encode", "train", "predict")
+_STAGES: tuple[Stage, ...] = ("encode", "train", "adapt", "predict")
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,16 @@ def job(
     blocks = 1.0 if settings.blocks == "conv" else _LEAN
     sides = _SIDES if kind == "pictures" and settings.mirrors and classes == 1 else 1
     steps = settings.planned_steps(classes + 1, new, warm=warm)
-    views = min(new * (settings.views + 1), steps * settings.batch_size)  # no more than the steps use
+    frozen = settings.frozen_steps(steps, warm=warm)
+    views = min(new * (settings.views + 1), frozen * settings.batch_size)  # no more than the steps use
+    encode = _ENCODE * area * heavier
+    step = _STEP * blocks * area * (settings.width or 256) / 64 * settings.batch_size / 4
     return Job(
-        units={"encode": views, "train": steps, "predict": to_predict},
+        units={"encode": views, "train": frozen, "adapt": steps - frozen, "predict": to_predict},
         seconds={
-            "encode": _ENCODE * area * heavier,
-            "train": _STEP * blocks * area * (settings.width or 256) / 64 * settings.batch_size / 4,
+            "encode": encode,
+            "train": step,
+            "adapt": step + _LEARNS * encode * settings.batch_size,
             "predict": _PREDICT * area * max(1.0, heavier / 2) * sides,
         },
     )
@@ -105,7 +110,7 @@ class Pace:
     @property
     def is_known(self) -> bool:
         """Whether training, which takes most of the time, was measured."""
-        return "train" in self.measured
+        return "train" in self.measured or "adapt" in self.measured
 
     def forget(self) -> None:
         """Discard the measurements after a change of settings."""
@@ -411,6 +416,7 @@ class LossCurve(Chart):
 _HELP = {
     "fast": "fast: a first look in little time",
     "balanced": "balanced: good masks in a minute or two on a small machine",
+    "adapt": "adapt: the encoder learns, too: mostly better masks, as soon as balanced with a small encoder",
     "paper": "paper: the authors' recipe, 768 pixels and 2000 steps, each slice scaled by itself; for a GPU",
 }
 _AS_IN_VIEW = "as in view"
@@ -419,6 +425,7 @@ _WORDS = {
     "context": "the neighbouring slices",
     "window": "the window",
     "encoder": "the encoder",
+    "adapt_after": "whether the encoder learns",
     "weights": "the file of encoder weights",
 }
 
@@ -524,7 +531,7 @@ class TrainSection(QWidget):
 
     def _on_progress(self, event: Progress) -> None:
         stage = (self.controller.jobs.count, event.stage)
-        if event.stage == "train" and (self._stage != stage or not self.curve.steps):
+        if event.stage in ("train", "adapt") and (self._stage != stage or not self.curve.steps):
             self.curve.start(event.total)
             self.curve.show()
         self._stage = stage

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Stage = Literal["download", "send", "encode", "train", "predict", "live", "search", "fetch", "store"]
+Stage = Literal["download", "send", "encode", "train", "adapt", "predict", "live", "search", "fetch", "store"]
+_STEPS = {"train": "training", "adapt": "training the encoder, too", "live": "learning"}
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,12 @@ class Progress:
 
     Attributes:
         stage: the kind of work.
-        done: units done: slices (send, predict), slices and views of them (encode), steps (train, live), megabytes
-            (download), studies (search), images (fetch), or files (store).
+        done: units done: slices (send, predict), slices and views of them (encode), steps (train; adapt, where the
+            encoder learns; live), megabytes (download), studies (search), images (fetch), or files (store).
         total: units in this stage.
         elapsed: seconds since the stage began.
-        loss: training loss of the last step, smoothed; only in ``train`` and ``live``.
-        learning_rate: of the last step; only in ``train``.
+        loss: training loss of the last step, smoothed; only in ``train``, ``adapt`` and ``live``.
+        learning_rate: of the last step; only in ``train`` and ``adapt``.
         views: how many of ``total`` are augmented or mirrored views; only in ``encode``.
     """
 
@@ -44,9 +45,8 @@ class Progress:
     @property
     def words(self) -> str:
         """A phrase for the person: ``encoding image 5 of 64 (60 of them augmented views)``."""
-        if self.stage in ("train", "live"):
-            verb = "training" if self.stage == "train" else "learning"
-            return f"{verb}, step {self.done} of {self.total}"
+        if self.stage in _STEPS:
+            return f"{_STEPS[self.stage]}, step {self.done} of {self.total}"
         if self.stage == "encode":
             views = f" ({self.views} of them augmented views)" if self.views else ""
             return f"encoding image {self.done} of {self.total}{views}"

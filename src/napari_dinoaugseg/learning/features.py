@@ -1,6 +1,7 @@
 """The feature store: the frozen encoder sees each slice (and view) once, and training works on its features.
 
-The paper augments features, not images, so that nothing is encoded twice. This makes the loop interactive.
+The paper augments features, not images, so that nothing is encoded twice. This makes the loop interactive. An encoder
+that was adapted (see `adaptation`) has a store of its own.
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ class FeatureStore:
 
     Args:
         case: its slices are encoded.
-        encoder: a frozen encoder.
+        encoder: its weights do not change meanwhile.
         input_size: side of the square that a slice is resized to.
         window: maps intensities to 0 to 1; None = unchanged. A function gives that of each slice in each sequence, both
             by number, for joined cases and several sequences.
         context: distance of the neighbouring slices in the input channels of a grey slice (2.5D, see
             `augmentation.neighbour_distance`); 0 = the slice alone.
-        cache: of features on disk; None = no cache.
+        cache: of features on disk; None = no cache. Those of an adapted encoder are not kept there: the next training
+            gives another one.
         memory_budget: bytes of features to keep in memory; None = a share of the available memory.
         batch_size: slices encoded at once; None = by the encoder's device.
         exact: keep features in single precision, twice the size, and compute them without TF32.
@@ -130,12 +132,25 @@ class FeatureStore:
         """A store of the same case and encoder in another precision. This one releases its memory."""
         return self._changed(exact=exact)
 
-    def _changed(self, **changes: int | bool) -> FeatureStore:
+    def with_encoder(self, encoder: Encoder) -> FeatureStore:
+        """A store of the same case with another adaptation of its encoder. This one releases its memory.
+
+        What the slices show stays as the encoder of the file sees it, so that slices seen by different ones compare.
+        """
+        store = self._changed(encoder=encoder)
+        store._means = self._means
+        return store
+
+    def _changed(self, **changes: Any) -> FeatureStore:
         self._keep_within(0)
-        options: dict[str, Any] = {"input_size": self.input_size, "context": self.context, "exact": self.exact}
+        options: dict[str, Any] = {
+            "encoder": self.encoder,
+            "input_size": self.input_size,
+            "context": self.context,
+            "exact": self.exact,
+        }
         store = FeatureStore(
             self.case,
-            self.encoder,
             window=self.window,
             cache=self._cache,
             memory_budget=self._budget,
@@ -268,7 +283,7 @@ class FeatureStore:
             key = self._key(image)
             self._remember(key, maps)
             self._describe(image, maps)
-            if self._cache is not None:
+            if self._cache is not None and not self.encoder.changes:
                 self._cache.write(key, maps)
             result.append(maps)
         self.encoded += len(images)
@@ -281,7 +296,7 @@ class FeatureStore:
         if maps is not None:
             self._memory.move_to_end(key)
             return maps
-        if self._cache is None:
+        if self._cache is None or self.encoder.changes:
             return None
         maps = self._cache.read(key)
         if maps is not None and not self._fits(maps):
@@ -293,7 +308,7 @@ class FeatureStore:
 
     def _describe(self, image: _Image, maps: list[Tensor]) -> None:
         index, view, number = image
-        if view is None:
+        if view is None and not self.encoder.changes:
             self._means[index, number] = maps[-1].numpy().mean(axis=(1, 2), dtype=np.float32)
 
     def _fits(self, maps: list[Tensor]) -> bool:

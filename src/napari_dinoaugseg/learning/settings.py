@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from napari_dinoaugseg.errors import SettingsError
 
-PresetName = Literal["fast", "balanced", "paper"]
+PresetName = Literal["fast", "balanced", "adapt", "paper"]
 
 
 class Settings(BaseModel):
@@ -25,7 +25,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: PresetName = "balanced"
-    encoder: str = Field("auto", description="Name of the frozen encoder, or 'auto'")
+    encoder: str = Field("auto", description="Name of the encoder, or 'auto'")
     window: str = Field(
         "auto", description="Intensity window: 'auto', a CT preset, or 'low,high' in the image's own units"
     )
@@ -71,6 +71,13 @@ class Settings(BaseModel):
     schedule: Literal["constant", "one-cycle"] = "one-cycle"
     optimiser: Literal["adam", "adamw"] = "adamw"
     weight_decay: float = Field(1e-2, ge=0, le=1)
+    adapt_after: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of a first training's steps after which the encoder learns, too, on new views; 1 = never",
+    )
+    encoder_rate: float = Field(5e-4, gt=0, le=1, description="Peak learning rate of an encoder that learns")
     average: float = Field(0.97, ge=0, lt=1, description="Decay of the moving average of the weights; 0 = last weights")
     views: int = Field(15, ge=0, le=255, description="Augmented views of each labelled slice, encoded once")
     mirrors: bool = Field(
@@ -111,7 +118,7 @@ class Settings(BaseModel):
 
     @classmethod
     def of_preset(cls, preset: str, **changes: Any) -> Settings:
-        """Settings of the preset ``fast``, ``balanced`` or ``paper``, with some values changed.
+        """Settings of the preset ``fast``, ``balanced``, ``adapt`` or ``paper``, with some values changed.
 
         Raises:
             SettingsError: an unknown preset, an unknown name, or a value out of its range.
@@ -149,13 +156,29 @@ class Settings(BaseModel):
         steps = min(max(self.steps, self.shows * n_slices / self.batch_size), 3 * self.steps)
         return max(1, round(steps * factor))
 
+    @property
+    def adapts(self) -> bool:
+        """Whether the encoder learns, too."""
+        return self.adapt_after < 1
+
+    def frozen_steps(self, planned: int, *, warm: bool) -> int:
+        """The steps of a training in which the encoder is frozen; in the others it learns.
+
+        Args:
+            planned: steps of the training.
+            warm: whether a trained decoder is continued, which knows from the start what is wanted.
+        """
+        if not self.adapts:
+            return planned
+        return 0 if warm else round(self.adapt_after * planned)
+
     def with_changes(self, **changes: Any) -> Settings:
         """A validated copy with some values changed."""
         return self.checked({**self.model_dump(), **changes})
 
 
 # `paper` follows the paper and its authors' code: input, scaling, decoder, loss, optimiser, precision and masks;
-# remaining differences are listed in docs/method.md. The other two rest on single trials on public images, see
+# remaining differences are listed in docs/method.md. The others rest on single trials on public images, see
 # docs/decisions. Files of older versions lack `scaling`, `dice`, `clip_gradient`, `precision` and `resize`: their
 # behaviour is that of the defaults, for `paper` too.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -171,6 +194,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "mirrors": False,
         },
         "balanced": {},
+        "adapt": {"steps": 120, "adapt_after": 0.25},
         "paper": {
             "input_size": 768,
             "context": 0,

@@ -1,22 +1,26 @@
-"""Training of the decoder on cached features: loop, step, loss, the state of a training, and its random stream."""
+"""Training of the decoder on cached features: loop, step, loss, the state of a training, and its random stream.
+
+Where the settings ask for it, the encoder learns in the last steps; see `adaptation`.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from napari_dinoaugseg.errors import TrainingError
+from napari_dinoaugseg.learning.adaptation import Images, Trainee, encoding
 from napari_dinoaugseg.learning.augmentation import View, symmetry_of, views_for
 from napari_dinoaugseg.learning.events import Cancel, Event, Progress
 from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, usable
@@ -24,6 +28,7 @@ from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, nearest_pixels
 from napari_dinoaugseg.learning.settings import Settings
 from napari_dinoaugseg.model.decoder import Decoder
+from napari_dinoaugseg.model.encoder import Encoder
 from napari_dinoaugseg.model.wtaug import WTAug
 
 _SAVE_EVERY = 20  # steps between copies of the weights to the host
@@ -79,8 +84,11 @@ def fit(
 ) -> Generator[Event, None, Trained]:
     """Train a decoder on labelled slices (paper, section 3; loss and optimiser from ``settings``).
 
+    Where the settings ask for it, a second stage, with a learning rate cycle of its own, trains the encoder, too. That
+    of the store does not change; its new weights are part of the result.
+
     Yields an event for every encoded batch and every step, and returns the result. ``cancel`` takes effect before the
-    next step, and returns the decoder trained so far. When memory runs out, the batch is halved, then the input size,
+    next step, and returns what was trained so far. When memory runs out, the batch is halved, then the input size,
     then the work moves to the CPU, as it does when a device fails; a notice reports it, and the training continues from
     the last saved state. The caller's random state does not change.
 
@@ -104,6 +112,9 @@ def fit(
         raise TrainingError(msg)
     size = _Size(settings.batch_size, store.input_size, device or store.encoder.device)
     saved: list[TrainingState] = []  # at most one; outlives the attempt that filled it
+    planned = settings.planned_steps(n_classes, len(examples), warm=warm_start is not None)
+    frozen = settings.frozen_steps(planned, warm=warm_start is not None)
+    stage = _Stage("train", frozen)
 
     def attempt() -> Generator[Event, None, Trained]:
         nonlocal store
@@ -111,10 +122,11 @@ def fit(
         size.device = usable(size.device)
         if store.input_size != size.input_size:
             store = store.resized(size.input_size)
-        return (yield from _Run(store, examples, settings, size, n_classes, warm_start, newest, saved).events(cancel))
+        run = _Run(store, examples, settings, size, n_classes, stage, warm_start, newest, saved)
+        return (yield from run.events(cancel))
 
     def use_cpu() -> None:
-        if usable(size.device) != size.device:
+        if stage.learns or usable(size.device) != size.device:
             store.leave_device()
         size.device = CPU
 
@@ -125,7 +137,29 @@ def fit(
         use_cpu,
         lambda: "Not enough memory to train even at the smallest size. Close other programs and try again.",
     )
-    return (yield from fallback.stream(attempt))
+    before = 0.0  # seconds
+    if frozen:
+        trained = yield from fallback.stream(attempt)
+        if frozen == planned or cancel:
+            return trained
+        before = trained.seconds
+        saved[:] = [saved[0].restarted()]
+    stage = _Stage("adapt", planned - frozen)
+    trained = yield from fallback.stream(attempt)
+    return replace(trained, steps=frozen + trained.steps, seconds=before + trained.seconds)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A part of a training: its name in progress, and its steps."""
+
+    name: Literal["train", "adapt"]
+    steps: int
+
+    @property
+    def learns(self) -> bool:
+        """Whether the encoder learns, too."""
+        return self.name == "adapt"
 
 
 @dataclass
@@ -158,7 +192,7 @@ class _Size:
 
 
 class _Run:
-    """One attempt at a training, at one size."""
+    """One attempt at a stage of a training, at one size."""
 
     def __init__(
         self,
@@ -167,17 +201,17 @@ class _Run:
         settings: Settings,
         size: _Size,
         n_classes: int,
+        stage: _Stage,
         warm_start: Decoder | None,
         newest: Collection[int],
         saved: list[TrainingState],
     ) -> None:
-        self.store, self.examples, self.settings, self.size = store, examples, settings, size
+        self.store, self.examples, self.settings, self.size, self.stage = store, examples, settings, size, stage
         self.random = RandomStream(settings.seed, size.device)
         self.choose = np.random.default_rng(settings.seed)
         images = (store.image(example.index) for example in examples)
-        self.views = views_for(settings.views, settings.seed, symmetry_of(store.case.kind, images, n_classes))
+        self.symmetry = symmetry_of(store.case.kind, images, n_classes)
         self.n_classes = n_classes
-        self.steps = settings.planned_steps(n_classes, len(examples), warm=warm_start is not None)
         new = [n for n, example in enumerate(examples) if example.index in newest and warm_start is not None]
         repeats = round(len(examples) / len(new)) - 2 if new else 0
         self.round = [*range(len(examples)), *new * repeats]  # what each round shows, by place among the examples
@@ -188,41 +222,46 @@ class _Run:
         with self.random.use():
             decoder = self._start_from(warm_start)
         self.decoder = decoder.to(size.device).train()
+        self.encoder = self._encoder_that_learns() if stage.learns else None
+        self.trainee = Trainee(self.decoder, self.encoder)
         self.averaged = self._averaged()
-        self.features = GpuFeatureCache(store, size.device)
+        self.inputs = Images(store) if stage.learns else GpuFeatureCache(store, size.device)
+        self.targets: dict[TrainingView, Tensor] = {}
 
     def events(self, cancel: Cancel | None) -> Generator[Event, None, Trained]:
         batches = list(self._batches())
-        # With many labelled slices a short training shows only some of the views: the others are not encoded.
-        shown = sorted({pair for batch in batches for pair in batch}, key=self._rank)
-        yield from self.store.prepare(shown, cancel)
-        plain = self._plain_targets()
-        targets = {(index, view): view.of_labels(plain[index]) if view else plain[index] for index, view in shown}
+        if self.encoder is None:
+            # With many labelled slices a short training shows only some of the views: the others are not encoded.
+            shown = sorted({pair for batch in batches for pair in batch}, key=self._rank)
+            yield from self.store.prepare(shown, cancel)
+        self.plain = self._plain_targets()
         optimiser, schedule = self._optimiser()
-        weights = class_weights(list(plain.values()), self.n_classes, self.settings)
-        step = step_for(self.size.device)(self.decoder, optimiser, self.settings, weights)
+        step = self._new_step(optimiser)
         self.started = time.monotonic() - (self.saved[0].seconds if self.saved else 0.0)
         for batch in batches:
             if cancel:
                 break
             with self.random.use():
-                loss = self._step(batch, targets, step)
+                loss = self._step(batch, step)
             rate = float(optimiser.param_groups[0]["lr"])
             schedule.step()
             if self.averaged is not None:
-                self.averaged.update_parameters(self.decoder)
+                self.averaged.update_parameters(self.trainee)
             self.smooth = loss if self.smooth is None else 0.9 * self.smooth + 0.1 * loss
             self.done += 1
             if self.done % _SAVE_EVERY == 0:
                 self._save()
             yield from self.store.notices()
-            yield Progress("train", self.done, self.steps, time.monotonic() - self.started, self.smooth, rate)
+            elapsed = time.monotonic() - self.started
+            yield Progress(self.stage.name, self.done, self.stage.steps, elapsed, self.smooth, rate)
         if self.done:
             self._save()
         if not self.saved:
             msg = "Training was stopped before the first step."
             raise TrainingError(msg)
-        return self.saved[0].trained(self.size.device)
+        trained = self.saved[0].trained(self.size.device)
+        changes = trained.encoder_changes or self.store.encoder.changes
+        return replace(trained, encoder_changes=changes)
 
     def _start_from(self, warm_start: Decoder | None) -> Decoder:
         if self.saved:
@@ -231,19 +270,45 @@ class _Run:
             return copy_of(warm_start)
         return new_decoder(self.store.channels, self.n_classes, self.settings)
 
+    def _encoder_that_learns(self) -> Encoder:
+        """A copy of the store's encoder, or what was learned of it so far."""
+        encoder = self.store.encoder
+        learned = self.saved[0].encoder_changes() if self.saved else {}
+        return encoder.adapted(learned or encoder.learnable)
+
+    def _new_step(self, optimiser: torch.optim.Optimizer) -> Step:
+        device, settings = self.size.device, self.settings
+        weights = class_weights(list(self.plain.values()), self.n_classes, settings)
+        if self.encoder is None:
+            return step_for(device)(self.decoder, optimiser, settings, weights)
+        return Step(
+            self.decoder, optimiser, settings, weights, encode=encoding(self.encoder, device, exact=self.store.exact)
+        )
+
     def _save(self) -> None:
         """Copy the state to the host. Only a complete copy replaces the last, because the device may fail meanwhile."""
         averaged = None if self.averaged is None else on_host(self.averaged.state_dict())
-        weights, seconds = on_host(self.decoder.state_dict()), time.monotonic() - self.started
+        weights, seconds = on_host(self.trainee.state_dict()), time.monotonic() - self.started
         self.saved[:] = [
             TrainingState(
                 self.decoder.arguments, weights, averaged, self.store.input_size, self.done, self.smooth, seconds
             )
         ]
 
-    def _step(self, batch: list[TrainingView], targets: dict[TrainingView, Tensor], step: Step) -> float:
-        target = torch.stack([targets[pair] for pair in batch]).to(self.size.device).long()
-        return step(self.features.batch(batch), target)
+    def _step(self, batch: list[TrainingView], step: Step) -> float:
+        target = torch.stack([self._target(pair) for pair in batch]).to(self.size.device).long()
+        return step(self.inputs.batch(batch), target)
+
+    def _target(self, pair: TrainingView) -> Tensor:
+        """The labels of a view at the input size."""
+        index, view = pair
+        if view is None:
+            return self.plain[index]
+        if self.encoder is not None:  # it is shown once
+            return view.of_labels(self.plain[index])
+        if pair not in self.targets:
+            self.targets[pair] = view.of_labels(self.plain[index])
+        return self.targets[pair]
 
     def _plain_targets(self) -> dict[int, Tensor]:
         """The labels of each slice at the input size."""
@@ -261,32 +326,41 @@ class _Run:
         return index, view.number if view else 0
 
     def _batches(self) -> Iterator[list[TrainingView]]:
-        """Batches of slices in random order, round after round, each time in a random view."""
-        queue: list[int] = []
-        for _ in range(self.done, self.steps):
+        """Batches of slices in random order, round after round, each time in a random view.
+
+        Of those that are encoded ahead; or a new one where the encoder learns.
+        """
+        settings, queue = self.settings, list[int]()
+        views = views_for(settings.views, settings.seed, self.symmetry)
+        for number in range(self.done, self.stage.steps):
             while len(queue) < self.size.batch_size:
                 queue += self.choose.permutation(self.round).tolist()
             chosen, queue = queue[: self.size.batch_size], queue[self.size.batch_size :]
-            views = self.choose.integers(len(self.views), size=len(chosen))
-            yield [(self.examples[n].index, self.views[v]) for n, v in zip(chosen, views, strict=True)]
+            if self.stage.learns:
+                first = len(views) + number * settings.batch_size
+                shown = [View(first + n, settings.seed, self.symmetry) for n in range(len(chosen))]
+            else:
+                shown = [views[v] for v in self.choose.integers(len(views), size=len(chosen))]
+            yield [(self.examples[n].index, view) for n, view in zip(chosen, shown, strict=True)]
 
     def _optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        optimiser = new_optimiser(self.decoder, self.settings, self.size.device)
+        weights = list(self.trainee.encoder.values())
+        optimiser = new_optimiser(self.decoder, self.settings, self.size.device, weights)
         if self.settings.schedule == "constant":
             return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
         done = self.done  # by an earlier attempt
         return optimiser, torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: one_cycle((done + step) / self.steps)
+            optimiser, lambda step: one_cycle((done + step) / self.stage.steps)
         )
 
     def _averaged(self) -> AveragedModel | None:
-        averaged = moving_average(self.decoder, self.settings.average)
+        averaged = moving_average(self.trainee, self.settings.average)
         if averaged is not None and self.done and self.saved[0].averaged is not None:
             averaged.load_state_dict(self.saved[0].averaged)
         return averaged
 
 
-def moving_average(decoder: Decoder, decay: float) -> AveragedModel | None:
+def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
     """The moving average of the weights, with faster decay in the first steps for short ones; None for no decay."""
     if not decay:
         return None
@@ -299,17 +373,29 @@ def moving_average(decoder: Decoder, decay: float) -> AveragedModel | None:
             else:  # BatchNorm's counters
                 torch._foreach_copy_(list(averages), list(current))
 
-    return AveragedModel(decoder, multi_avg_fn=blend, use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
 
 
-def new_optimiser(decoder: Decoder, settings: Settings, device: torch.device) -> torch.optim.Optimizer:
-    """The optimiser of a training on a device, at the peak learning rate."""
+def new_optimiser(
+    decoder: Decoder, settings: Settings, device: torch.device, encoder: Sequence[Tensor] = ()
+) -> torch.optim.Optimizer:
+    """The optimiser of a training on a device, at the peak learning rates.
+
+    Args:
+        decoder: that is trained.
+        settings: rates and weight decay; the weights of the encoder do not decay.
+        device: of the decoder.
+        encoder: its weights that learn.
+    """
     kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
-    recorded = is_recorded(device)
+    recorded = is_recorded(device) and not encoder
     # A recorded step reads the learning rate from the GPU, where the schedule writes it.
     rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
+    groups: list[dict[str, Any]] = [{"params": list(decoder.parameters())}]
+    if encoder:
+        groups.append({"params": list(encoder), "lr": settings.encoder_rate, "weight_decay": 0.0})
     optimiser = kind(
-        decoder.parameters(),
+        groups,
         lr=rate,
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),
@@ -342,25 +428,32 @@ class Step:
 
     Args:
         decoder: in training mode, on its device.
-        optimiser: of its parameters.
+        optimiser: of all that learns.
         settings: of WT-Aug and the loss.
         class_weights: (K,); None = equal weights.
+        encode: makes the features from the inputs of a step, with gradients; None = they are the features.
     """
 
     def __init__(
-        self, decoder: Decoder, optimiser: torch.optim.Optimizer, settings: Settings, class_weights: Tensor | None
+        self,
+        decoder: Decoder,
+        optimiser: torch.optim.Optimizer,
+        settings: Settings,
+        class_weights: Tensor | None,
+        encode: Callable[[list[Tensor]], list[Tensor]] | None = None,
     ) -> None:
-        self._decoder, self._optimiser, self._settings = decoder, optimiser, settings
+        self._decoder, self._optimiser, self._settings, self._encode = decoder, optimiser, settings, encode
         self._class_weights = None if class_weights is None else class_weights.to(next(decoder.parameters()).device)
         self._augment = WTAug(p=settings.augment_probability, drop=settings.augment_drop).train()
 
-    def __call__(self, features: list[Tensor], target: Tensor) -> float:
+    def __call__(self, inputs: list[Tensor], target: Tensor) -> float:
         """Take a step and return its loss.
 
         Args:
-            features: four maps (B, C, h, w) float32 on the device.
+            inputs: four maps (B, C, h, w) float32 on the device, or what ``encode`` makes them of.
             target: (B, H, W) int64 on the device.
         """
+        features = inputs if self._encode is None else self._encode(inputs)
         return float(self._compute(features, target, self._augment.fires()))
 
     def _compute(self, features: list[Tensor], target: Tensor, fires: bool) -> Tensor:
@@ -379,7 +472,8 @@ class Step:
         )
         loss.backward()  # type: ignore[no-untyped-call]
         if self._settings.clip_gradient is not None:
-            torch.nn.utils.clip_grad_norm_(self._decoder.parameters(), self._settings.clip_gradient)
+            learning = [value for group in self._optimiser.param_groups for value in group["params"]]
+            nn.utils.clip_grad_norm_(learning, self._settings.clip_gradient)
         self._optimiser.step()
         return loss.detach()
 
@@ -565,6 +659,7 @@ class Trained:
 
     Attributes:
         decoder: in evaluation mode, on the CPU.
+        encoder_changes: weights of the encoder that it works with, see `Encoder.adapted`; empty = those of the file.
         input_size: of the training; smaller than that of the settings if memory ran out.
         device: of the last steps; the CPU after a fallback.
         steps: optimisation steps; fewer than planned if the training was stopped.
@@ -573,6 +668,7 @@ class Trained:
     """
 
     decoder: Decoder
+    encoder_changes: Mapping[str, Tensor]
     input_size: int
     device: torch.device
     steps: int
@@ -586,10 +682,10 @@ class TrainingState:
 
     Attributes:
         arguments: of the decoder.
-        weights: of the decoder, by name.
+        weights: of the trainee, by name.
         averaged: state of their moving average; None without one.
         input_size: of the training.
-        steps: done so far.
+        steps: of the stage, done so far.
         loss: smoothed.
         seconds: so far.
     """
@@ -604,15 +700,27 @@ class TrainingState:
 
     def decoder(self) -> Decoder:
         """A decoder with these weights, for further training."""
-        return with_weights(self.arguments, on_host(self.weights))
+        return with_weights(self.arguments, on_host(Trainee.parts(self.weights)[0]))
+
+    def encoder_changes(self) -> dict[str, Tensor]:
+        """The weights of the encoder, for further training; empty if it has not learned."""
+        return Trainee.parts(self.weights)[1]
+
+    def restarted(self) -> TrainingState:
+        """The start of another stage: with the weights of the result."""
+        return replace(self, weights=self._best, averaged=None, steps=0, seconds=0.0)
 
     def trained(self, device: torch.device) -> Trained:
         """The result of a training that ended on ``device``."""
-        best = self.weights
-        if self.averaged is not None:
-            best = {name.removeprefix("module."): v for name, v in self.averaged.items() if name.startswith("module.")}
-        decoder = with_weights(self.arguments, best).eval()
-        return Trained(decoder, self.input_size, device, self.steps, self.loss, self.seconds)
+        decoder, encoder = Trainee.parts(self._best)
+        found = with_weights(self.arguments, decoder).eval()
+        return Trained(found, encoder, self.input_size, device, self.steps, self.loss, self.seconds)
+
+    @property
+    def _best(self) -> dict[str, Tensor]:
+        if self.averaged is None:
+            return self.weights
+        return {name.removeprefix("module."): v for name, v in self.averaged.items() if name.startswith("module.")}
 
 
 def with_weights(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> Decoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,31 @@ from napari_dinoaugseg import disk
 from napari_dinoaugseg.errors import CheckpointError, Hint, Message, OutputError
 from napari_dinoaugseg.model.decoder import Decoder
 
-SCHEMA = 2
-"""1 without sequences: a model of one sequence is written so, for earlier versions."""
+SCHEMA = 3
+"""Written: 1 for a model of one sequence, 2 for one of several, so that earlier versions read them; 3 for one whose
+encoder was adapted."""
 
 _ENTRY = "napari-dinoaugseg"
+_OF_ENCODER = "encoder:"  # begins the names of the encoder's weights; none of the decoder's holds a colon
 _ONE = ("",)  # the sequences of a case of one
 _LARGEST_HEADER = 16 * 2**20  # bytes; ours take some thousands
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained decoder and all that is needed to use it. Everything but ``state`` is JSON values.
+    """A trained decoder and all that is needed to use it. Everything but the weights is JSON values.
 
     Attributes:
         state: the decoder's weights; not the encoder's.
         decoder: the arguments of :class:`Decoder`.
         settings: of its training.
         classes: number, name and colour of each class.
-        encoder: name and fingerprint of the encoder of its features.
+        encoder: name and fingerprint of the encoder of its features, as it came from its file.
         versions: of this package and of PyTorch.
         sequences: the names of the sequences of its cases, in order; see `Slices.sequences`.
         single: outputs of classes that its pictures show in one piece; see `postprocessing.single_classes`.
         redraws: whether its masks of pictures are redrawn where it is not sure; see `completion.redraw`.
+        encoder_changes: the weights of the encoder that its training changed, by name; see `Encoder.adapted`.
     """
 
     state: dict[str, Tensor]
@@ -50,6 +53,7 @@ class Checkpoint:
     sequences: tuple[str, ...] = _ONE
     single: tuple[int, ...] = ()
     redraws: bool = False
+    encoder_changes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -73,14 +77,17 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
         "versions": checkpoint.versions,
     }
     if len(checkpoint.sequences) > 1:
-        description |= {"schema": SCHEMA, "sequences": list(checkpoint.sequences)}
+        description |= {"schema": 2, "sequences": list(checkpoint.sequences)}
     if checkpoint.single:  # earlier versions read past it
         description["single"] = list(checkpoint.single)
     if checkpoint.redraws:
         description["redraws"] = True
+    if checkpoint.encoder_changes:
+        description |= {"schema": SCHEMA, "sequences": list(checkpoint.sequences)}
     # One entry only, because safetensors writes several in no fixed order.
     entry = json.dumps(description, sort_keys=True, allow_nan=False)
-    state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
+    changes = {_OF_ENCODER + name: value for name, value in checkpoint.encoder_changes.items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in (checkpoint.state | changes).items()}
     return save(state, metadata={_ENTRY: entry})
 
 
@@ -103,7 +110,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not all(_is_finite(value) for value in state.values()):
         msg = f"{path}: the model file is damaged: it holds values that are not numbers. Train a new model."
         raise CheckpointError(msg)
-    return Checkpoint(state=state, **parts)
+    changes = {name: state.pop(name) for name in list(state) if name.startswith(_OF_ENCODER)}
+    encoder_changes = {name.removeprefix(_OF_ENCODER): value for name, value in changes.items()}
+    return Checkpoint(state=state, encoder_changes=encoder_changes, **parts)
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -163,8 +172,8 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
         msg = f"{path}: the model was saved by a newer version of napari-dinoaugseg. Update it to use this model."
         raise CheckpointError(msg)
     damaged = f"{path}: the model file is damaged: its description is not complete. Copy it again."
-    sequences = description.get("sequences") if schema == SCHEMA else list(_ONE)
-    if schema not in (1, SCHEMA) or not _are_names(sequences):
+    sequences = list(_ONE) if schema == 1 else description.get("sequences")
+    if schema not in range(1, SCHEMA + 1) or not _are_names(sequences):
         raise CheckpointError(damaged)
     single, redraws = description.get("single", []), description.get("redraws", False)
     parts = {name: description.get(name) for name in ("decoder", "settings", "classes", "encoder", "versions")}

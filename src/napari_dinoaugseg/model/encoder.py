@@ -1,7 +1,8 @@
-"""Frozen encoders: from a slice to four feature maps."""
+"""Encoders: from a slice to four feature maps."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -29,16 +30,18 @@ _DINOV3 = tuple(name for name in ENCODERS if name.startswith("dinov3"))
 
 
 class Encoder:
-    """A frozen encoder with its weights.
+    """An encoder with its weights. They are frozen; :meth:`adapted` gives one with others.
 
     Attributes:
         spec: of the architecture.
         fingerprint: its name and a hash of the weights before the maps, independent of their file.
+        changes: the weights that differ from those of the file, by name, on the CPU; empty unless it was adapted.
     """
 
     _model: Any  # timm's, which has no types
     _mean: Tensor
     _std: Tensor
+    _origin: Encoder | None = None  # that it was adapted from
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Encoder:
             read_again: reads the same weights again; default: ``state`` is kept and returned.
         """
         self.spec = spec
+        self.changes: Mapping[str, Tensor] = {}
         self.fingerprint = f"{spec.name}:{_hash(state)}"
         self._read_again = read_again or (lambda: state)
         self._build(state)
@@ -89,6 +93,10 @@ class Encoder:
         Raises:
             WeightsError: the weights file is gone or was changed.
         """
+        if self._origin is not None:
+            self._origin.restart_on_cpu()
+            self._take_from(self._origin)
+            return
         state = self._read_again()
         if self.fingerprint != f"{self.spec.name}:{_hash(state)}":
             msg = f"The weights of {self.spec.name} changed while they were in use. Open the case again."
@@ -103,6 +111,44 @@ class Encoder:
         self._model = _fold_batch_norm(model)
         self._mean = torch.tensor(self.spec.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(self.spec.std).view(1, 3, 1, 1)
+
+    def adapted(self, changes: Mapping[str, Tensor]) -> Encoder:
+        """This encoder as it came from its file, but for some weights. It shares the memory of the others.
+
+        Args:
+            changes: weights by name, among those of :attr:`learnable`; copied. Empty = the encoder of the file.
+
+        Raises:
+            ValueError: unknown names, or wrong shapes.
+        """
+        origin = self._origin or self
+        if not changes:
+            return origin
+        expected = {name: value.shape for name, value in origin.learnable.items()}
+        if any(expected.get(name) != value.shape for name, value in changes.items()):
+            msg = f"these are not weights of {self.spec.name} that a training may change"
+            raise ValueError(msg)
+        twin = copy.copy(origin)
+        twin._origin = origin
+        twin.changes = {name: value.detach().to("cpu", torch.float32, copy=True) for name, value in changes.items()}
+        twin.fingerprint = f"{origin.fingerprint}+{_hash(twin.changes)}"
+        twin._take_from(origin)
+        return twin
+
+    def _take_from(self, origin: Encoder) -> None:
+        """Be ``origin``, on its device, but for the changes."""
+        shared = {id(value): value for value in (*origin._model.parameters(), *origin._model.buffers())}
+        self._model = copy.deepcopy(origin._model, shared)
+        changes = {name: value.to(origin.device, copy=True) for name, value in self.changes.items()}
+        self._model.load_state_dict(changes, strict=False, assign=True)
+        self._model.requires_grad_(False)
+        self._mean, self._std = origin._mean, origin._std
+
+    @property
+    def learnable(self) -> dict[str, nn.Parameter]:
+        """The weights that a training may change, by name: those in use, not copies."""
+        named = self._model.named_parameters()
+        return {name: value for name, value in named if name.startswith(self.spec.adapts)}
 
     # Not inference_mode, whose tensors cannot be used in training, and which is not faster here (within 2 %).
     @torch.no_grad()
@@ -119,6 +165,10 @@ class Encoder:
         Raises:
             ValueError: a wrong shape.
         """
+        return self.maps(batch, exact=exact)
+
+    def maps(self, batch: Tensor, *, exact: bool = False) -> list[Tensor]:
+        """As :meth:`encode`, with gradients for weights that require them."""
         if batch.ndim != 4 or batch.shape[1] != 3 or batch.shape[2] % 32 or batch.shape[3] % 32:
             msg = f"the encoder needs (B, 3, H, W) with H and W multiples of 32, not {tuple(batch.shape)}"
             raise ValueError(msg)

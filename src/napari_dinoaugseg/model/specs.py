@@ -19,7 +19,7 @@ _AFTER_THE_MAPS = ("head", "norm_pre", "conv_head", "bn2", "global_pool", "class
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """A frozen encoder.
+    """An encoder.
 
     Attributes:
         name: for the command line and saved models.
@@ -34,6 +34,7 @@ class EncoderSpec:
         std: of the three channels.
         terms: further sentences about the licence.
         gated_repository: the authors' repository on the hub with the same weights, which requires a log-in.
+        adapts: how names of the weights begin that a training may change, see `Encoder.adapted`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class EncoderSpec:
     std: tuple[float, float, float] = _IMAGENET[1]
     terms: str = ""
     gated_repository: str | None = None
+    adapts: str = ""
 
     @property
     def repository(self) -> str:
@@ -71,6 +73,7 @@ def _dinov3(size: str, channels: tuple[int, int, int, int], megabytes: int) -> E
         source="hub",
         terms="It is not an open-source licence: read it before you download or use the weights.",
         gated_repository=f"facebook/dinov3-convnext-{size}-pretrain-lvd1689m",
+        adapts="stages.3.",  # the last ones: with all, a step takes several times as long, and a model up to 790 MB
     )
 
 

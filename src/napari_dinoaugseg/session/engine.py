@@ -12,6 +12,7 @@ from statistics import median_low
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_dinoaugseg.case import Slices
 from napari_dinoaugseg.case.intensity import Scale, choose_scales
@@ -132,6 +133,8 @@ class Engine:
         """Train on labelled slices, as in `Compute`."""
         numbers = [entry.number for entry in classes]
         warm = self.decoder if self.numbers == numbers else None
+        if warm is None:
+            self._adapt({})
         examples = [self._example(index, values, numbers) for index, values in sorted(labels.items())]
         self._use_precision(settings.precision)
         trained = yield from fit(
@@ -145,6 +148,7 @@ class Engine:
             cancel=cancel,
         )
         self.decoder, self.numbers, self._device = trained.decoder, numbers, trained.device
+        self._adapt(trained.encoder_changes)
         self._finish = choose_finish(self.store, settings, (example.target for example in examples))
         self._use_input_size(trained.input_size)
         return TrainingResult(trained.steps, trained.final_loss, trained.seconds)
@@ -278,11 +282,16 @@ class Engine:
                 "context": self.store.context,
             },
             classes=to_plain(classes),
-            encoder={"name": self.encoder.spec.name, "fingerprint": self.encoder.fingerprint},
+            encoder={
+                "name": self.encoder.spec.name,
+                "fingerprint": self.encoder.fingerprint,
+                **({"adapted": self.store.encoder.fingerprint} if self.store.encoder.changes else {}),
+            },
             versions={"napari-dinoaugseg": version("napari-dinoaugseg"), "torch": torch.__version__},
             sequences=tuple(self.case.sequences),
             single=finish.single,
             redraws=finish.redraws,
+            encoder_changes=self.store.encoder.changes,
         )
 
     def restore(self, checkpoint: Checkpoint, numbers: Sequence[int], source: Path) -> None:
@@ -306,6 +315,11 @@ class Engine:
         if made_for != (self.store.channels, len(numbers) + 1):
             msg = f"{source}: the model's decoder does not fit its encoder and classes. Train a new model."
             raise CheckpointError(msg)
+        try:
+            self._adapt(checkpoint.encoder_changes)
+        except ValueError as error:
+            msg = f"{source}: the model's weights do not fit its encoder. Copy the file again, or train a new model."
+            raise CheckpointError(msg) from error
         self.decoder, self.numbers = decoder, list(numbers)
         single = tuple(output for output in checkpoint.single if output <= len(numbers))
         self._finish = Finish(single, checkpoint.redraws)
@@ -319,6 +333,7 @@ class Engine:
     def forget_decoder(self) -> None:
         """Drop the decoder: the next training starts from scratch."""
         self.decoder, self.numbers, self._finish = None, [], AS_THEY_ARE
+        self._adapt({})
 
     def close(self) -> None:
         """No-op: it uses no other machine."""
@@ -326,6 +341,11 @@ class Engine:
     def _example(self, index: int, labels: Labels, numbers: Sequence[int]) -> Example:
         """What is learned from the labels of a slice."""
         return Example(index, _to_indices(complete_scribbles(labels, lambda: self.store.unit(index)), numbers))
+
+    def _adapt(self, changes: Mapping[str, Tensor]) -> None:
+        """Encode with these weights of the encoder. Raises ValueError if they are not weights of it."""
+        if changes is not self.store.encoder.changes and (changes or self.store.encoder.changes):
+            self.store = self.store.with_encoder(self.encoder.adapted(changes))
 
     def _use_precision(self, precision: object) -> None:
         """Keep features in single precision for ``float32``, otherwise in half precision."""

@@ -83,6 +83,9 @@ class Recipe:
         names = [
             name for name in (*INPUT, *ARCHITECTURE) if getattr(self.settings, name) != getattr(other.settings, name)
         ]
+        # A decoder that has converged on features of a frozen encoder would hold it where it is.
+        if self.settings.adapts != other.settings.adapts:
+            names.append("adapt_after")
         return names if self.weights == other.weights else [*names, "weights"]
 
 
