@@ -13,7 +13,7 @@ from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
 from napari_dinoaugseg.learning.metrics import dice
 from napari_dinoaugseg.learning.predict import predict
-from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.settings import Adaptation, Settings
 from napari_dinoaugseg.learning.train import _Run, fit
 from tests.blobs import LEFT_OUT
 from tests.learning.conftest import SIZE
@@ -68,7 +68,7 @@ def test_the_encoder_of_the_store_stays_as_it_is(make_store, examples, settings,
 
 
 def test_a_preset_with_a_frozen_encoder_changes_nothing_of_it(make_store, examples, settings):
-    frozen = settings.with_changes(adapt_after=1.0)
+    frozen = settings.with_changes(adaptation=None)
     assert run(fit(make_store(), examples, frozen, n_classes=3))[2].encoder_changes == {}
 
 
@@ -102,7 +102,7 @@ def test_one_that_is_stopped_between_the_stages_keeps_the_first(make_store, exam
 def test_one_that_is_stopped_before_its_first_step_is_an_error(make_store, examples, settings):
     cancel = Cancel()
     cancel.set()
-    at_once = settings.with_changes(adapt_after=0.0)
+    at_once = settings.with_changes(adaptation=Adaptation(after=0.0))
     with pytest.raises(TrainingError, match="stopped before the first step"):
         run(fit(make_store(), examples, at_once, n_classes=3, cancel=cancel))
 
@@ -111,13 +111,13 @@ def test_a_continued_training_begins_with_the_encoder_that_it_has(make_store, ex
     store = make_store()
     first = run(fit(store, examples, settings, n_classes=3))[2]
     adapted = store.with_encoder(store.encoder.adapted(first.encoder_changes))
-    still = settings.with_changes(encoder_rate=1e-12, average=0.0)
+    still = settings.with_changes(adaptation=Adaptation(rate=1e-12), average=0.0)
     steps, _, second = run(fit(adapted, examples, still, n_classes=3, warm_start=first.decoder))
     assert len(steps) == settings.planned_steps(3, len(examples), warm=True)
     assert second.encoder_changes.keys() == first.encoder_changes.keys()
     for name, value in second.encoder_changes.items():
         torch.testing.assert_close(value, first.encoder_changes[name], rtol=0, atol=1e-6)
-    frozen = run(fit(adapted, examples, settings.with_changes(adapt_after=1.0), n_classes=3))[2]
+    frozen = run(fit(adapted, examples, settings.with_changes(adaptation=None), n_classes=3))[2]
     assert not differ(frozen.encoder_changes, first.encoder_changes)
 
 

@@ -129,11 +129,11 @@ def test_a_training_goes_on_from_what_was_learnt(make_store, examples, quick, mo
     monkeypatch.setattr(train, "_SAVE_EVERY", 5)
     step, calls = train._Run._step, []
 
-    def hungry(self, batch, targets, optimiser):
+    def hungry(self, batch, optimiser):
         calls.append(len(batch))
         if len(calls) == 14:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(self, batch, targets, optimiser)
+        return step(self, batch, optimiser)
 
     monkeypatch.setattr(train._Run, "_step", hungry)
     settings = quick.with_changes(steps=20, class_steps=0.0)

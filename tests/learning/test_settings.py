@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from napari_dinoaugseg.errors import SettingsError
-from napari_dinoaugseg.learning.settings import PRESETS, Settings
+from napari_dinoaugseg.learning.settings import PRESETS, Settings, frozen_steps
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -63,6 +65,7 @@ def test_an_input_size_that_the_encoder_cannot_halve_is_refused_with_a_better_on
         ("clip_gradient", 0.0),
         ("precision", "float16"),
         ("resize", "cubic"),
+        ("adaptation", {"after": 1.5}),
     ],
 )
 def test_a_value_out_of_its_range_is_named(name, value):
@@ -71,13 +74,20 @@ def test_a_value_out_of_its_range_is_named(name, value):
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(SettingsError, match="fast, balanced, paper"):
+    with pytest.raises(SettingsError, match="fast, balanced, adapt, paper"):
         Settings.of_preset("best")
 
 
 def test_settings_survive_a_round_trip_through_plain_values():
-    settings = Settings.of_preset("paper", seed=7)
-    assert Settings.checked(settings.model_dump(mode="json")) == settings
+    for preset in PRESETS:
+        settings = Settings.of_preset(preset, seed=7)
+        assert Settings.checked(json.loads(json.dumps(settings.model_dump(mode="json")))) == settings
+
+
+def test_only_adapt_lets_the_encoder_learn_and_a_continued_training_lets_it_at_once():
+    for preset in PRESETS:
+        steps = [frozen_steps(Settings.of_preset(preset), 120, warm=warm) for warm in (False, True)]
+        assert steps == ([30, 0] if preset == "adapt" else [120, 120])
 
 
 def test_more_classes_take_more_steps_within_a_limit():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from napari_dinoaugseg.errors import CheckpointError
-from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.settings import Adaptation, Settings
 from napari_dinoaugseg.model.checkpoint import load_checkpoint, save_checkpoint
 from napari_dinoaugseg.session.batch import SavedModel
 from napari_dinoaugseg.session.compute import ComputeConfig
@@ -23,7 +23,7 @@ from tests.session.test_session import drain
 
 @pytest.fixture(scope="module")
 def settings(quick) -> Settings:
-    return quick.with_changes(preset="adapt", steps=16, adapt_after=0.25, shows=0, class_steps=0.0)
+    return quick.with_changes(preset="adapt", steps=16, adaptation=Adaptation(), shows=0, class_steps=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +104,10 @@ def test_a_training_from_scratch_begins_with_the_encoder_of_the_file(saved, new_
     assert same(masks(session), saved[1])
     if change == "preset":
         session.configure(quick, session._config)
-        assert session.changes_since_training() == ["adapt_after"]
+        assert session.changes_since_training() == ["adaptation"]
     else:
         session.labels.add_class()
-        session.configure(settings.with_changes(adapt_after=1.0), session._config)
+        session.configure(settings.with_changes(adaptation=None), session._config)
     drain(session.train())
     assert fingerprint(session) == session.encoder.fingerprint
     assert session.model.encoder_changes == {}
@@ -141,6 +141,16 @@ def test_live_goes_on_with_the_adapted_encoder(saved, new_session, settings, blo
     assert live.learned.model.encoder["adapted"] == fingerprint(saved[0])
     changes = saved[0].model.encoder_changes
     assert all(torch.equal(value, changes[name]) for name, value in live.learned.model.encoder_changes.items())
+
+
+@pytest.mark.parametrize(("name", "told"), [("dinov3-convnext-tiny", True), ("efficientnet-lite0", False)])
+def test_saving_weights_that_are_derived_from_dinov3_names_their_licence(saved, new_session, tmp_path, name, told):
+    said = []
+    session = new_session(notify=said.append)
+    model = saved[0].model
+    session.resume(replace(saved[0].snapshot(), model=replace(model, encoder={**model.encoder, "name": name})))
+    session.save_model(tmp_path / "model.safetensors")
+    assert any("the DINOv3 License applies" in text for text in said) is told
 
 
 def test_a_model_with_weights_of_another_encoder_is_refused_before_anything_changes(saved, new_session, tmp_path):

@@ -29,7 +29,7 @@ from napari_dinoaugseg.gui.widgets import (
 )
 from napari_dinoaugseg.gui.words import counted, noun_of
 from napari_dinoaugseg.learning.events import Progress, Stage
-from napari_dinoaugseg.learning.settings import PRESETS, Settings
+from napari_dinoaugseg.learning.settings import PRESETS, Settings, frozen_steps
 
 if TYPE_CHECKING:
     from napari_dinoaugseg.gui.controller import Controller
@@ -81,7 +81,7 @@ def job(
     blocks = 1.0 if settings.blocks == "conv" else _LEAN
     sides = _SIDES if kind == "pictures" and settings.mirrors and classes == 1 else 1
     steps = settings.planned_steps(classes + 1, new, warm=warm)
-    frozen = settings.frozen_steps(steps, warm=warm)
+    frozen = frozen_steps(settings, steps, warm=warm)
     views = min(new * (settings.views + 1), frozen * settings.batch_size)  # no more than the steps use
     encode = _ENCODE * area * heavier
     step = _STEP * blocks * area * (settings.width or 256) / 64 * settings.batch_size / 4
@@ -425,7 +425,7 @@ _WORDS = {
     "context": "the neighbouring slices",
     "window": "the window",
     "encoder": "the encoder",
-    "adapt_after": "whether the encoder learns",
+    "adaptation": "the training of the encoder",
     "weights": "the file of encoder weights",
 }
 

@@ -9,20 +9,28 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from napari_dinoaugseg.errors import SettingsError
 
 PresetName = Literal["fast", "balanced", "adapt", "paper"]
 
 
-class Settings(BaseModel):
+class Adaptation(BaseModel, frozen=True, extra="forbid"):
+    """How the encoder learns, too, in the last steps of a training. Immutable.
+
+    A training that continues a decoder does without the steps in which it is frozen: the decoder knows what is wanted.
+    """
+
+    after: float = Field(0.25, ge=0, le=1, description="Share of a first training's steps in which it is frozen")
+    rate: float = Field(2e-4, gt=0, le=1, description="Its peak learning rate")
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
     """How the decoder is built, trained and used. Immutable; make changed copies with :meth:`with_changes`.
 
     The defaults are those of the preset ``balanced``; :meth:`of_preset` gives the others.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: PresetName = "balanced"
     encoder: str = Field("auto", description="Name of the encoder, or 'auto'")
@@ -71,13 +79,7 @@ class Settings(BaseModel):
     schedule: Literal["constant", "one-cycle"] = "one-cycle"
     optimiser: Literal["adam", "adamw"] = "adamw"
     weight_decay: float = Field(1e-2, ge=0, le=1)
-    adapt_after: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="Share of a first training's steps after which the encoder learns, too, on new views; 1 = never",
-    )
-    encoder_rate: float = Field(5e-4, gt=0, le=1, description="Peak learning rate of an encoder that learns")
+    adaptation: Adaptation | None = Field(None, description="How the encoder learns, too; empty = it is frozen")
     average: float = Field(0.97, ge=0, lt=1, description="Decay of the moving average of the weights; 0 = last weights")
     views: int = Field(15, ge=0, le=255, description="Augmented views of each labelled slice, encoded once")
     mirrors: bool = Field(
@@ -156,22 +158,6 @@ class Settings(BaseModel):
         steps = min(max(self.steps, self.shows * n_slices / self.batch_size), 3 * self.steps)
         return max(1, round(steps * factor))
 
-    @property
-    def adapts(self) -> bool:
-        """Whether the encoder learns, too."""
-        return self.adapt_after < 1
-
-    def frozen_steps(self, planned: int, *, warm: bool) -> int:
-        """The steps of a training in which the encoder is frozen; in the others it learns.
-
-        Args:
-            planned: steps of the training.
-            warm: whether a trained decoder is continued, which knows from the start what is wanted.
-        """
-        if not self.adapts:
-            return planned
-        return 0 if warm else round(self.adapt_after * planned)
-
     def with_changes(self, **changes: Any) -> Settings:
         """A validated copy with some values changed."""
         return self.checked({**self.model_dump(), **changes})
@@ -194,7 +180,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "mirrors": False,
         },
         "balanced": {},
-        "adapt": {"steps": 120, "adapt_after": 0.25},
+        "adapt": {"steps": 120, "adaptation": Adaptation()},
         "paper": {
             "input_size": 768,
             "context": 0,
@@ -226,6 +212,19 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """The settings of each preset that differ from the defaults of :class:`Settings`."""
+
+
+def frozen_steps(settings: Settings, planned: int, *, warm: bool) -> int:
+    """How many steps of a training leave the encoder as it is; in the others it learns.
+
+    Args:
+        settings: of the training.
+        planned: all steps.
+        warm: whether a trained decoder is continued.
+    """
+    if settings.adaptation is None:
+        return planned
+    return 0 if warm else round(settings.adaptation.after * planned)
 
 
 def unknown_settings(values: Mapping[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from napari_dinoaugseg.learning.events import Cancel, Event, Progress
 from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, usable
 from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, nearest_pixels
-from napari_dinoaugseg.learning.settings import Settings
+from napari_dinoaugseg.learning.settings import Adaptation, Settings, frozen_steps
 from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.encoder import Encoder
 from napari_dinoaugseg.model.wtaug import WTAug
@@ -113,7 +113,7 @@ def fit(
     size = _Size(settings.batch_size, store.input_size, device or store.encoder.device)
     saved: list[TrainingState] = []  # at most one; outlives the attempt that filled it
     planned = settings.planned_steps(n_classes, len(examples), warm=warm_start is not None)
-    frozen = settings.frozen_steps(planned, warm=warm_start is not None)
+    frozen = frozen_steps(settings, planned, warm=warm_start is not None)
     stage = _Stage("train", frozen)
 
     def attempt() -> Generator[Event, None, Trained]:
@@ -393,7 +393,8 @@ def new_optimiser(
     rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
     groups: list[dict[str, Any]] = [{"params": list(decoder.parameters())}]
     if encoder:
-        groups.append({"params": list(encoder), "lr": settings.encoder_rate, "weight_decay": 0.0})
+        rate_of_encoder = (settings.adaptation or Adaptation()).rate
+        groups.append({"params": list(encoder), "lr": rate_of_encoder, "weight_decay": 0.0})
     optimiser = kind(
         groups,
         lr=rate,

@@ -84,8 +84,8 @@ class Recipe:
             name for name in (*INPUT, *ARCHITECTURE) if getattr(self.settings, name) != getattr(other.settings, name)
         ]
         # A decoder that has converged on features of a frozen encoder would hold it where it is.
-        if self.settings.adapts != other.settings.adapts:
-            names.append("adapt_after")
+        if (self.settings.adaptation is None) != (other.settings.adaptation is None):
+            names.append("adaptation")
         return names if self.weights == other.weights else [*names, "weights"]
 
 
@@ -623,6 +623,7 @@ class Session:
         """Save the trained decoder for other cases. Raises TrainingError without one, OutputError."""
         with importing_torch():
             from napari_dinoaugseg.model.checkpoint import save_checkpoint
+            from napari_dinoaugseg.model.specs import ENCODERS
 
         model = self.model
         if model is None:
@@ -630,6 +631,10 @@ class Session:
             raise TrainingError(msg)
         now = {entry["number"]: entry for entry in to_plain(self.labels.classes)}  # possibly renamed
         save_checkpoint(path, replace(model, classes=[now.get(entry["number"], entry) for entry in model.classes]))
+        spec = ENCODERS.get(model.encoder["name"])
+        if model.encoder_changes and spec is not None and spec.source == "hub":
+            terms = f"If you pass it on, the {spec.licence} applies ({spec.licence_url})."
+            self._notify(f"{path.name} holds weights that were derived from those of {spec.name}. {terms}")
 
     def load_model(self, path: Path, *, window: str | None = None) -> Settings:
         """Use a saved decoder with its architecture, classes, intensity window and encoder.
