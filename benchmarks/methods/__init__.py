@@ -8,7 +8,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks.methods.adapted import learn_adapted
 from benchmarks.methods.forest import learn_forest
 from benchmarks.methods.networks import learn_light, learn_linear, learn_unet
 from benchmarks.methods.ours import learn
@@ -57,6 +56,7 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
         for method in (
             _ours("balanced", "the program's default preset", Settings()),
             _ours("fast", "the program's preset for a first look", Settings.of_preset("fast")),
+            _ours("adapt", "the program's preset in which the encoder learns, too", Settings.of_preset("adapt")),
             _ours(
                 "paper",
                 "the paper's recipe (its widths, loss, optimiser, single precision; no views, no neighbouring slices) "
@@ -69,7 +69,6 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
             _without("balanced-no-cgfuse", "with plain skip connections for CG-Fuse", fuse=False),
             _without("balanced-neither", "without both", augment_probability=0.0, fuse=False),
             _ours("balanced-longer", "with twice the steps and views", Settings(steps=600, views=31)),
-            Method("adapted", "balanced, whose encoder learns after a third of the steps, on new views", learn_adapted),
             Method("linear", "linear probe on the frozen features, same views, same loss", learn_linear),
             Method("light", "1x1 projections and a two-layer head (as SegDINO), same views, same loss", learn_light),
             Method("forest", "random forest on the frozen features of single pixels, same views", learn_forest),

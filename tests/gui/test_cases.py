@@ -429,6 +429,17 @@ def test_the_estimate_follows_what_was_measured():
     ]
 
 
+def test_steps_in_which_the_encoder_learns_count_for_more():
+    work = job(Settings.of_preset("adapt"), None, 5, 140, kind="volume", classes=1, warm=False)
+    assert (work.units["train"], work.units["adapt"], work.units["encode"]) == (100, 200, 80)
+    pace = Pace({"encode": 0.1, "train": 3 * work.seconds["train"]})
+    left = pace.left(work, Progress("train", 100, 100, 20.0))
+    assert left == pytest.approx(3 * (200 * work.seconds["adapt"] + 140 * work.seconds["predict"]))
+    frozen = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False)
+    assert (frozen.units["train"], frozen.units["adapt"]) == (300, 0)
+    assert work.seconds["adapt"] > 2 * work.seconds["train"]
+
+
 def test_the_first_steps_on_a_slow_machine_correct_the_time_of_all_that_follows():
     slow = 7.3  # times the table
     work = job(Settings(), None, 5, 140, kind="volume", classes=1, warm=False)

@@ -22,7 +22,10 @@ from tests.learning.conftest import SIZE
 @pytest.fixture
 def settings():
     """Twelve steps, of which the encoder learns in the last nine."""
-    return Settings.of_preset("adapt", input_size=SIZE, steps=12, class_steps=0.0, batch_size=2, views=2, width=16)
+    quarter = Adaptation(after=0.25)
+    return Settings.of_preset(
+        "adapt", adaptation=quarter, input_size=SIZE, steps=12, class_steps=0.0, batch_size=2, views=2, width=16
+    )
 
 
 def run(work, cancel=None, after=None):

@@ -87,7 +87,7 @@ def test_settings_survive_a_round_trip_through_plain_values():
 def test_only_adapt_lets_the_encoder_learn_and_a_continued_training_lets_it_at_once():
     for preset in PRESETS:
         steps = [frozen_steps(Settings.of_preset(preset), 120, warm=warm) for warm in (False, True)]
-        assert steps == ([30, 0] if preset == "adapt" else [120, 120])
+        assert steps == ([40, 0] if preset == "adapt" else [120, 120])
 
 
 def test_more_classes_take_more_steps_within_a_limit():

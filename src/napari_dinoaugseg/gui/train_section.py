@@ -416,7 +416,7 @@ class LossCurve(Chart):
 _HELP = {
     "fast": "fast: a first look in little time",
     "balanced": "balanced: good masks in a minute or two on a small machine",
-    "adapt": "adapt: the encoder learns, too: mostly better masks, as soon as balanced with a small encoder",
+    "adapt": "adapt: the encoder learns, too: mostly better masks of pictures, in twice the time; best on a GPU",
     "paper": "paper: the authors' recipe, 768 pixels and 2000 steps, each slice scaled by itself; for a GPU",
 }
 _AS_IN_VIEW = "as in view"

@@ -22,7 +22,7 @@ class Adaptation(BaseModel, frozen=True, extra="forbid"):
     A training that continues a decoder does without the steps in which it is frozen: the decoder knows what is wanted.
     """
 
-    after: float = Field(0.25, ge=0, le=1, description="Share of a first training's steps in which it is frozen")
+    after: float = Field(1 / 3, ge=0, le=1, description="Share of a first training's steps in which it is frozen")
     rate: float = Field(2e-4, gt=0, le=1, description="Its peak learning rate")
 
 
@@ -180,7 +180,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "mirrors": False,
         },
         "balanced": {},
-        "adapt": {"steps": 120, "adaptation": Adaptation()},
+        "adapt": {"adaptation": Adaptation()},
         "paper": {
             "input_size": 768,
             "context": 0,
