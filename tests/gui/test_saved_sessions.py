@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
 
 from napari_dinoaugseg.case import Plane
 from napari_dinoaugseg.gui.saving import describe
@@ -451,6 +453,17 @@ def test_trying_again_takes_the_session_over_as_the_other_window_left_it(labelle
     stroke(qtbot, controller.viewer)
     controller.saving.secure()
     assert on_disk(controller.session.case)[0].n_manual == 2
+
+
+def test_a_visit_to_look_leaves_what_can_be_undone_for_later(labelled, elsewhere, panel, qtbot):
+    assert labelled.read_only
+    elsewhere.close()
+    panel.resume.again_button.click()
+    wait_idle(qtbot, labelled)
+    assert not labelled.read_only
+    assert labelled.session.labels.labelled == list(LABELLED)
+    QTest.keyClick(labelled.viewer.window._qt_viewer.canvas.native, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    qtbot.waitUntil(lambda: labelled.session.labels.labelled != list(LABELLED), timeout=PATIENT)
 
 
 def test_two_windows_of_one_case_have_a_session_each(labelled, another, blob_files, qtbot):

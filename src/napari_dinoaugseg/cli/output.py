@@ -65,23 +65,23 @@ _VERBS: dict[Stage, str] = {
     "send": "sending",
     "encode": "encoding",
     "train": "training",
-    "adapt": "training the encoder, too",
+    "adapt": "adapting",
     "predict": "predicting",
     "live": "learning",
     "search": "searching",
     "fetch": "fetching",
     "store": "sending",
 }
-_UNITS: dict[Stage, str] = {
-    "send": "slices",
-    "encode": "images",
-    "train": "steps",
-    "adapt": "steps",
-    "predict": "slices",
-    "live": "steps",
-    "search": "studies",
-    "fetch": "images",
-    "store": "files",
+_UNITS: dict[Stage, tuple[str, str]] = {  # one and several
+    "send": ("slice", "slices"),
+    "encode": ("image", "images"),
+    "train": ("step", "steps"),
+    "adapt": ("step", "steps"),
+    "predict": ("slice", "slices"),
+    "live": ("step", "steps"),
+    "search": ("study", "studies"),
+    "fetch": ("image", "images"),
+    "store": ("file", "files"),
 }
 
 Item = TypeVar("Item")
@@ -198,10 +198,10 @@ class ProgressLine(_Line):
             if task is not None:
                 self._bar.remove_task(task)
             loss = "" if event.loss is None else f", loss {event.loss:.3f}"
-            done = _UNITS[stage] if event.done != 1 else {"studies": "study"}.get(_UNITS[stage], _UNITS[stage][:-1])
+            one, several = _UNITS[stage]
             self._console.print(
-                f"{_VERBS[stage]:<11} {event.done} {done} in {event.elapsed:.1f} s "
-                f"({event.rate:.1f} {_UNITS[stage]}/s{loss})",
+                f"{_VERBS[stage]:<11} {event.done} {one if event.done == 1 else several} in {event.elapsed:.1f} s "
+                f"({event.rate:.1f} {several}/s{loss})",
                 highlight=False,
             )
         self._last.clear()
@@ -232,7 +232,7 @@ class CasesLine(_Line):
 
 def _detail(event: ProgressEvent) -> str:
     loss = "" if event.loss is None else f"loss {event.loss:.3f}  "
-    return f"{loss}{event.rate:.1f} {_UNITS[event.stage]}/s  {_clock(event.remaining)} left"
+    return f"{loss}{event.rate:.1f} {_UNITS[event.stage][1]}/s  {_clock(event.remaining)} left"
 
 
 def _clock(seconds: float) -> str:

@@ -385,10 +385,12 @@ class Cases:
         # A case of a project is another patient than the one in view.
         image = self._image_for(loaded.case.plane) if loaded.save is None else None
         spare = self._spare(of_another=loaded.save is not None)
+        read_only = loaded.read_only or loaded.store.reason
         with one_drawing(controller.viewer):
-            self._begin(session, image, window, read_only=loaded.read_only or loaded.store.reason, spare=spare)
+            self._begin(session, image, window, read_only=read_only, spare=spare)
         controller.saving.keep(session, loaded.store, loaded.save)
-        self._histories.resume((loaded.store.folder, session.case.plane), session.labels)
+        if not read_only:  # a visit to look leaves what can be undone for later
+            self._histories.resume((loaded.store.folder, session.case.plane), session.labels)
         controller.touch(Change.SETTINGS)
 
     @guarded
