@@ -159,15 +159,21 @@ def test_the_tutorial_calls_things_as_the_window_does():
     assert not [word for word in words if word not in window and word not in ("Plugins", "Preferences")]
 
 
+_SHARES = {1 / 3: "a third of the steps"}
+
+
 def test_the_method_page_tells_the_presets_as_they_are():
     page = (REPOSITORY / "docs" / "method.md").read_text(encoding="utf-8")
     rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in page.splitlines()}
-    presets = [settings.Settings.of_preset(name) for name in ("fast", "balanced", "paper")]
+    presets = [settings.Settings.of_preset(name) for name in settings.PRESETS]
     widths = ["as wide as the encoder" if one.width is None else f"{one.width} channels" for one in presets]
     assert rows["input"] == [f"{one.input_size} x {one.input_size}" for one in presets]
     assert rows["decoder"] == widths
     assert rows["steps of a first training"] == [str(one.steps) for one in presets]
-    assert rows["augmented views of a labelled slice"] == [str(one.views or "none") for one in presets]
+    views = [f"{one.views}, then new ones" if one.adaptation else str(one.views or "none") for one in presets]
+    assert rows["augmented views of a labelled slice"] == views
+    learns = [f"learns after {_SHARES[one.adaptation.after]}" if one.adaptation else "frozen" for one in presets]
+    assert rows["encoder"] == learns
     assert rows["neighbouring slices"] == ["where alike" if one.context is None else "none" for one in presets]
     scaled = {"window": "one window for all slices", "slice": "each slice by itself"}
     assert rows["grey values"] == [scaled[one.scaling] for one in presets]

@@ -545,10 +545,16 @@ def test_weights_that_are_not_the_encoders_are_refused(lite0: Encoder) -> None:
             lite0.adapted(wrong)
 
 
-def test_gradients_reach_every_weight_that_a_training_may_change(lite0: Encoder) -> None:
-    adapted = lite0.adapted(lite0.learnable)
+@pytest.mark.parametrize(("name", "learns"), [(LITE0, ""), (TINY, "stages.3.")])
+def test_gradients_reach_the_weights_that_a_training_may_change_and_no_others(name: str, learns: str) -> None:
+    torch.manual_seed(0)
+    shapes = trunk_shapes(name)
+    encoder = Encoder(ENCODERS[name], {key: 0.1 * torch.rand(shape) for key, shape in shapes.items()})
+    adapted = encoder.adapted(encoder.learnable)
     for value in adapted.learnable.values():
         value.requires_grad_()
-    sum(stage.square().mean() for stage in adapted.maps(torch.rand(1, 3, 64, 64))).backward()  # type: ignore[union-attr]
-    assert all(value.grad is not None and value.grad.any() for value in adapted.learnable.values())
-    assert all(value.grad is None for value in lite0.learnable.values())
+    torch.stack([stage.square().mean() for stage in adapted.maps(torch.rand(1, 3, 64, 64))]).sum().backward()
+    reached = {key for key, value in adapted._model.named_parameters() if value.grad is not None and value.grad.any()}
+    assert reached == set(adapted.learnable)
+    assert all(key.startswith(learns) for key in reached)
+    assert all(value.grad is None for value in encoder.learnable.values())

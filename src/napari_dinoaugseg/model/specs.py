@@ -73,7 +73,7 @@ def _dinov3(size: str, channels: tuple[int, int, int, int], megabytes: int) -> E
         source="hub",
         terms="It is not an open-source licence: read it before you download or use the weights.",
         gated_repository=f"facebook/dinov3-convnext-{size}-pretrain-lvd1689m",
-        adapts="stages.3.",  # the last ones: with all, a step takes several times as long, and a model up to 790 MB
+        adapts="stages.3.",  # the last ones: with all, a step takes several times as long, and a model up to 785 MB
     )
 
 
