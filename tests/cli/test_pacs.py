@@ -54,7 +54,7 @@ def test_a_person_finds_fetches_and_sends_back(dinoaugseg, pacs, slices, tmp_pat
         (("find", "URL", "--offline"), "network is switched off.*--offline"),
         (("find", "http://127.0.0.1:1/dicom-web"), "cannot be reached"),
         (("find", "URL", "--date", "soon"), "is not a date"),
-        (("find", "pacs.example.org"), "no address of a PACS"),
+        (("find", "pacs.example.org"), "not the address of a PACS"),
         (("send", "URL", "none.dcm"), "none.dcm: it cannot be read"),
         (("find", "URL", "--ca", "none.pem"), "none.pem: there is no such file"),
     ],

@@ -452,7 +452,7 @@ def test_an_encrypted_address_of_a_server_without_encryption_is_said(pacs):
 
 @pytest.mark.parametrize("url", ["", "pacs", "ftp://a/b", "http://", "http://a b/c", "http://a:x/b", "http://[::1"])
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(PacsError, match="no address of a PACS"):
+    with pytest.raises(PacsError, match="not the address of a PACS"):
         checked_url(url)
 
 

@@ -272,8 +272,8 @@ def test_values_without_a_description_are_class_numbers_only_without_gaps(tmp_pa
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "no description of a dataset"),
-        ('{"labels": []}', "no description of a dataset"),
+        ("{", "does not describe a dataset"),
+        ('{"labels": []}', "does not describe a dataset"),
         ('{"labels": {"background": 0, "liver": [1, 2]}}', "not one number each"),
         ('{"labels": {"background": 0, "liver": 70000}}', "not one number each"),
         ('{"labels": {"background": 0, "liver": -1}}', "not one number each"),

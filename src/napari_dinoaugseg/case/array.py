@@ -168,7 +168,7 @@ LABELLED_SLICES = (20, 46, 72, 98, 124)
 """Axial slices labelled in the demo, evenly spread over the 140 of the sample."""
 
 SAMPLE = Path("brain template")
-"""The path of the sample, which is no file on disk."""
+"""The path of the sample, which is not a file."""
 
 # The cerebrum, with a margin of 8 voxels; below and above lie 49 slices with little or no brain.
 _CROP = (slice(19, 179), slice(20, 216), slice(10, 150))

@@ -26,7 +26,7 @@ from napari_dinoaugseg.errors import CaseError, LongVideoError
 
 INSTALL = 'pip install "napari-dinoaugseg[video]"'
 MANY_FRAMES = 1000
-"""A video with more frames is opened only when the person has said how many of them to take."""
+"""A video with more frames is opened only once the person has chosen how many of them to take."""
 
 _KIND = "a video"
 _UNKNOWN = (0, 0)

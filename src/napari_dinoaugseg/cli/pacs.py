@@ -200,6 +200,6 @@ def _typed(what: str) -> str:
     from napari_dinoaugseg.pacs.server import SECRET_VARIABLE
 
     if not sys.stdin.isatty():
-        msg = f"There is no password or token. Give it in the environment variable {SECRET_VARIABLE}, or at a terminal."
+        msg = f"A password or token is missing. Set the environment variable {SECRET_VARIABLE}, or use a terminal."
         raise PacsError(msg)
     return str(typer.prompt(what, hide_input=True, err=True))

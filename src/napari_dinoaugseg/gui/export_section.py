@@ -286,7 +286,7 @@ class ExportSection(QWidget):
         if asked is None:
             return None
         self.result.hide()
-        self.controller.notify("", "clear")  # what was said of the last file
+        self.controller.notify("", "clear")  # the message about the last file
         path, chosen_filter = asked
         own = suffix_of(path)
         meant = next((suffix for suffix in suffixes if f"*{suffix}" in chosen_filter and suffix.endswith(own)), own)

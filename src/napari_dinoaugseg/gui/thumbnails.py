@@ -52,7 +52,7 @@ def read_thumbnail(record: CaseRecord) -> Thumbnail | None:
 
 
 def keep_thumbnail(record: CaseRecord, thumbnail: Thumbnail) -> None:
-    """Keep a thumbnail; a cache folder that cannot be written is no error, for it can be made again."""
+    """Keep a thumbnail; a cache folder that cannot be written is not an error: it can be made again."""
     stream = io.BytesIO()
     Image.fromarray(thumbnail).save(stream, format="PNG")
     path = _path(record)

@@ -23,7 +23,7 @@ from napari_dinoaugseg.learning.postprocessing import picture
 from napari_dinoaugseg.learning.train import RandomStream
 from napari_dinoaugseg.model.wtaug import WTAug
 
-LOOKS = 2  # at altered features, where there is no mirrored view
+LOOKS = 2  # at altered features, where none is mirrored
 _SIDE = 128  # most rows and columns on which a mask is completed
 
 # Dice of pictures by the mean of both agreements: masks of pictures agree even where half of them is wrong.

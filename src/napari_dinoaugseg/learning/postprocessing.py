@@ -44,7 +44,7 @@ _FEW = 3  # labelled pictures with a class, from which that can be judged
 _DOUBTFUL = 0.9
 """Mean probability of a component, as a share of that of the surest one, below which it is left out."""
 _LEFT_OUT = np.float32(0.98)
-"""Probability of its class there, as a share of that of the background: it is shown as unsure, and is no stroke."""
+"""Probability of its class there, as a share of that of the background: it is shown as unsure, and is not a stroke."""
 _COLOUR = 1e-3  # least difference of channels
 _TOUCHING = np.ones((3, 3, 3), bool)  # with corners, because a coarse volume breaks thin structures
 _BESIDE = _TOUCHING[0]

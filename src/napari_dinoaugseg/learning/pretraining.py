@@ -1,4 +1,4 @@
-"""What a new decoder learns before anything is labelled: to tell regions of the case apart.
+"""What a new decoder learns before anything is labelled: to distinguish regions of the case.
 
 The regions are clusters of the encoder's features, as in DeepCluster (Caron et al. 2018, arXiv 1807.05520). A decoder
 that finds them has learned to bring the maps together, and learns the person's classes in fewer steps. Figures:

@@ -64,7 +64,7 @@ def fetch(
 
     Raises:
         OutputError: the folder holds something, or cannot be written.
-        PacsError: there is no such series, or the server fails or sends less than it has.
+        PacsError: the server does not have the series, fails or sends less than it has.
     """
     require_uid(study)
     require_uid(series)

@@ -102,7 +102,7 @@ def find(server: Server, query: Query, cancel: Cancel) -> Generator[Progress, No
 
 
 def series_of_study(client: DICOMwebClient, study: str) -> list[RemoteSeries]:
-    """The series of a study. Raises PacsError if there is no such study."""
+    """The series of a study. Raises PacsError if the server does not have it."""
     require_uid(study)
     found = _answers(client, client.search_for_studies(search_filters={"StudyInstanceUID": study}, fields=_STUDY))
     # A server may ignore the filter.
@@ -117,7 +117,7 @@ def choose_series(series: Sequence[RemoteSeries], wanted: str | None) -> RemoteS
     """One series of a study, by UID or part of the description; without either, the only one with images.
 
     Raises:
-        PacsError: there is no such series, or several.
+        PacsError: no series, or several.
     """
     others = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC")
     if wanted is None:

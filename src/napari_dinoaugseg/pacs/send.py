@@ -92,7 +92,7 @@ def _described(path: Path) -> Sent:
         msg = f"{path}: it cannot be read ({reason(error)}). Check the path."
         raise CaseError(msg) from error
     except (InvalidDicomError, AttributeError, ValueError) as error:
-        msg = f"{path}: this is no DICOM file with a study. Choose a DICOM SEG (.dcm) or RTSTRUCT (.rtstruct.dcm)."
+        msg = f"{path}: this is not a DICOM file with a study. Choose a DICOM SEG (.dcm) or RTSTRUCT (.rtstruct.dcm)."
         raise CaseError(msg) from error
     if kind is None:
         msg = f"{path}: only DICOM SEG and RTSTRUCT are sent, and this is another object. Choose such a file."

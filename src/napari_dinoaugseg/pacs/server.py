@@ -78,7 +78,7 @@ def checked_url(url: str) -> str:
         parts, host = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not host or re.search(r"\s", text):
         # What was typed is not repeated: it may hold a password.
-        msg = "This is no address of a PACS. Write it as https://pacs.example.org/dicom-web."
+        msg = "This is not the address of a PACS. Write it as https://pacs.example.org/dicom-web."
         raise PacsError(msg)
     if parts.username is not None or parts.password is not None:
         msg = "Leave user name and password out of the address of the PACS; they are asked for, and not kept in files."

@@ -47,7 +47,7 @@ class ActiveTime:
         return added
 
     def pause(self) -> None:
-        """Begin anew with the next action: the person went to another case."""
+        """Begin again with the next action: the person went to another case."""
         self._last, self._held = None, False
 
 

@@ -227,7 +227,7 @@ def match_labels(folder: Path, cases: Sequence[Path], names: Mapping[Path, str] 
         if other is not path:
             msg = f"{folder}: {other.name} and {path.name} are labels of the same name. Keep one of them here."
             raise LabelError(msg)
-    # Label Studio numbers its tasks: they could only be counted off, which is no match.
+    # Label Studio numbers its tasks: they could only be counted off, which is not a match.
     found = match_masks([name for name in labels if label_studio(name) is None], named)
     lost = sorted(set(labels) - set(found), key=natural_key)
     if lost:

@@ -35,7 +35,7 @@ def take_earlier(project: Project, case: ProjectCase, root: Path | None = None) 
         root: the folder of all sessions; None = the default.
 
     Returns:
-        What was found; None if there is no session in the plane of the case.
+        What was found; None without a session in the plane of the case.
 
     Raises:
         OutputError, SessionError: the labels of the case cannot be saved.

@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
             msg = "its labels are no table"
             raise TypeError(msg)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        msg = f"{path}: this is no description of a dataset of nnU-Net ({error}). Copy that of the export here."
+        msg = f"{path}: this does not describe a dataset of nnU-Net ({error}). Copy that of the export here."
         raise LabelError(msg) from error
     return dict(values)
 
@@ -272,7 +272,7 @@ def read_masks(case: Case, files: Mapping[int, Path], masks: MaskFolder) -> Case
 def _read_picture(path: Path, shape: tuple[int, int], name: str) -> NDArray[np.uint16]:
     """Read the label numbers (H, W) of a picture as nnU-Net writes them."""
     if suffix_of(path) not in _PICTURES:
-        msg = f"{path}: this is no mask of a picture. nnU-Net writes them as PNG or TIFF, like the pictures."
+        msg = f"{path}: this is not a mask of a picture. nnU-Net writes them as PNG or TIFF, like the pictures."
         raise LabelError(msg)
     try:
         picture = decode(path)

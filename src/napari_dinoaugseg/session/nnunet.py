@@ -266,7 +266,7 @@ def _label_names(classes: Sequence[LabelClass]) -> dict[str, int]:
 
 @dataclass
 class _Facts:
-    """What the notices are made of: names in the dataset, by what is to be said of them."""
+    """What the notices are made of: names in the dataset, by notice."""
 
     unlabelled: list[str] = field(default_factory=list)
     uneven: list[str] = field(default_factory=list)

@@ -11,7 +11,7 @@ cases/001/session.json, …     its labels, as `session.store` keeps those of a 
 removed/                      cases that were removed, with their labels
 ```
 
-The cases are the folders below `cases`: there is no second list that could differ from them. Nothing here but
+The cases are the folders below `cases`: a second list could differ from them. Nothing here but
 `case.json` holds the path of an image, and no pixels are copied. A program that is killed at any moment leaves the last
 state of each file or the new one.
 """

@@ -460,7 +460,7 @@ def _explanations() -> Iterator[str]:
         "Predicted: predictions that nobody has accepted. Not seen: slices whose labels were computed and that nobody "
         "has looked at. Confidence: the Dice that the model expects of its own predictions. Agreement: the Dice of "
         "predictions with what a person painted over them afterwards; it is measured where the person chose to "
-        f"correct, and is no test on independent cases. Time: pauses of more than {IDLE:.0f} seconds between two "
+        f"correct, not on independent cases. Time: pauses of more than {IDLE:.0f} seconds between two "
         "actions are left out. Volumes include predictions. A fingerprint is a hash of the pixels of a case.</p>"
     )
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())

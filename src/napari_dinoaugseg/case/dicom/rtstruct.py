@@ -350,7 +350,7 @@ def placed(found: StructureSet, grid: Grid) -> PlacedStructures:
     shape = grid.shape[across[0]], grid.shape[across[1]]
     sizes = [_measure(slices, shape, name, notes) for name, slices in zip(names, drawn, strict=True)]
     segments = [structure.segment for structure in found.structures]
-    # A point is no class; a structure without any contour may become one.
+    # A point is not a class; a structure without any contour may become one.
     named = tuple(s.segment for s in found.structures if s.contours or not s.others)
     mask = empty_mask(found.path, grid.shape, max(segment.number for segment in segments))
     view = np.moveaxis(mask, axis, 0)

@@ -58,7 +58,7 @@ def classes_in(
         what: the kind of object with its article, for the message.
 
     Raises:
-        OutputError: there is no class.
+        OutputError: without a class.
     """
     classes = described([int(number) for number in np.unique(array)], tuple(segments))
     if not classes:
