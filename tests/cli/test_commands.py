@@ -220,6 +220,19 @@ def test_predict_uses_a_saved_model_on_the_next_case(segmented, dinoaugseg, case
     assert voxels(case / "sure.nii.gz").max() <= 1
 
 
+def test_a_model_whose_encoder_learned_is_used_on_the_next_case(dinoaugseg, case):
+    adapt = [argument if argument != "fast" else "adapt" for argument in QUICK]
+    labels = ("--labels", "labels.nii.gz", "--out", "mask.nii.gz", "--model-out", "adapted.safetensors")
+    outcome = dinoaugseg("segment", "image.nii.gz", *labels, *adapt, "--json")
+    assert (outcome.json["preset"], outcome.json["steps"]) == ("adapt", 330)
+    stages = [line.split(maxsplit=3)[:3] for line in outcome.errors.splitlines()]
+    assert ["training", "110", "steps"] in stages
+    assert ["adapting", "220", "steps"] in stages
+    rest = ("--model", "adapted.safetensors", "--out", "next_mask.nii.gz", "--device", "cpu", "--json")
+    assert dinoaugseg("predict", "next.nii.gz", *rest).json["preset"] == "adapt"
+    assert overlap(voxels(case / "next_mask.nii.gz") > 0, truth_voxels() > 0) > 0.85
+
+
 def test_evaluate_gives_figures_as_json(segmented, dinoaugseg):
     shown = dinoaugseg(
         *("evaluate", segmented.folder / "mask.nii.gz", segmented.folder / "truth.nii.gz"),
