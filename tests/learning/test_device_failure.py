@@ -14,6 +14,7 @@ from napari_dinoaugseg.learning.events import Notice, Progress
 from napari_dinoaugseg.learning.fallback import CPU, choose_device, classify_error, free_memory, usable
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.predict import predict
+from napari_dinoaugseg.learning.settings import Adaptation
 from napari_dinoaugseg.learning.train import fit
 from napari_dinoaugseg.model import hub
 from napari_dinoaugseg.model.encoder import ENCODERS, Encoder
@@ -99,7 +100,9 @@ def test_the_card_does_the_work_while_it_is_sound(store_on, examples, settings):
     assert not any(isinstance(value, OnCard) for value in trained.decoder.state_dict().values())
 
 
-def test_a_training_outlives_the_card(store_on, examples, settings):
+@pytest.mark.parametrize("adaptation", [None, Adaptation(after=0.5)], ids=["frozen", "adapted"])
+def test_a_training_outlives_the_card(store_on, examples, settings, adaptation):
+    settings = settings.with_changes(adaptation=adaptation)
     with FakeCard():  # what the first training of a process does once more than the others is not to be counted
         run(fit(store_on(CARD), examples, settings.with_changes(steps=1), n_classes=3))
     with FakeCard() as counting:
@@ -118,7 +121,8 @@ def test_a_training_outlives_the_card(store_on, examples, settings):
             assert store.encoder.device == CPU
         assert card.failures == 1, "something of the card was touched after it had failed"
         assert (trained.steps, trained.device, second.device) == (STEPS, CPU, CPU)
-        assert all(value.isfinite().all() for value in trained.decoder.state_dict().values())
+        weights = [*trained.decoder.state_dict().values(), *trained.encoder_changes.values()]
+        assert all(value.isfinite().all() and not isinstance(value, OnCard) for value in weights)
         assert len(texts(events)) == 1
         assert "failed (CUDA error: device-side assert triggered); going on with the" in texts(events)[0]
         assert texts(again) == texts(items) == []
