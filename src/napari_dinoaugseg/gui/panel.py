@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFrame, QLayout, QPlainTextEdit, QScrollArea, QToolButton, QWidget
 
+from napari_dinoaugseg.gui.canvas import steady_boxes
 from napari_dinoaugseg.gui.case_section import CaseSection
 from napari_dinoaugseg.gui.cases_section import CasesSection, CaseSteps
 from napari_dinoaugseg.gui.controller import Controller
@@ -136,6 +137,7 @@ class Panel(QWidget):
         single_shot(self._widen, self).start(0)  # once the window has given it a style
         single_shot(prepare_layers, self).start(_PREPARING)
         collect_rarely()  # napari is loaded, and a case will be opened
+        steady_boxes()
 
     def _arrange(self) -> None:
         inside = QWidget()
