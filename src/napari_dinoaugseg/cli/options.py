@@ -124,7 +124,8 @@ Weights = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 …, mps.")]
 Encoder = Annotated[str, typer.Option(help="Encoder name, see `dinoaugseg encoders`; auto = the best one at hand.")]
-PresetOption = Annotated[Preset, typer.Option(help="Time against quality; paper = the authors' recipe, slow on a CPU.")]
+_PRESETS = "Time against quality; adapt = the encoder learns, too; paper = the authors' recipe"
+PresetOption = Annotated[Preset, typer.Option(help=f"{_PRESETS}, slow on a CPU.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same mask on a CPU.")]
 Window = Annotated[
     str | None,
@@ -377,7 +378,7 @@ class ProjectOptions(ComputeOptions):
     ] = None
     preset: Annotated[
         Preset | None,
-        typer.Option(help="Time against quality; paper = the authors' recipe.", show_default="of the project"),
+        typer.Option(help=f"{_PRESETS}.", show_default="of the project"),
     ] = None
     input_size: Annotated[
         int | None, typer.Option(help="Side of the encoder's input in pixels.", show_default="of the project")
