@@ -16,6 +16,7 @@ from napari_dinoaugseg.cluster import compute_for, connection, remote
 from napari_dinoaugseg.cluster.remote import ReceivedSlices, SentSlice, SliceInfo, WorkerActor
 from napari_dinoaugseg.errors import CheckpointError, ClusterError, DinoAugSegError, LostSchedulerError, TrainingError
 from napari_dinoaugseg.learning.events import Cancel, Notice, Progress
+from napari_dinoaugseg.learning.settings import Adaptation
 from napari_dinoaugseg.model.checkpoint import save_checkpoint
 from napari_dinoaugseg.session.compute import ComputeConfig
 from napari_dinoaugseg.session.labels import Status
@@ -100,6 +101,21 @@ def test_a_worker_learns_and_predicts_as_this_machine_does(labelled, scheduler):
     assert there.encoded == here.encoded
     assert all(np.array_equal(here.labels.result(i), there.labels.result(i)) for i in range(16))
     assert here.labels.confidence == pytest.approx(there.labels.confidence)
+
+
+@pytest.mark.slow
+def test_a_worker_adapts_the_encoder_as_this_machine_does(labelled, scheduler, quick, new_session):
+    settings = quick.with_changes(steps=16, adaptation=Adaptation(), shows=0, class_steps=0.0)
+    here, there = labelled(settings=settings), labelled(settings=settings, scheduler=scheduler.address)
+    masks = []
+    for session in (here, there):
+        assert "adapt" in stages(list(session.train()))
+        masks.append({found.index: found.classes for found in session.predict()})
+    resumed = new_session()  # what was learned there goes on here
+    resumed.resume(there.snapshot())
+    masks.append({found.index: found.classes for found in resumed.predictions()})
+    assert there.model.encoder["adapted"] == resumed.engine.store.encoder.fingerprint
+    assert all(np.array_equal(masks[0][i], other[i]) for other in masks[1:] for i in LEFT_OUT)
 
 
 @pytest.mark.slow
