@@ -429,6 +429,17 @@ def test_the_estimate_follows_what_was_measured():
     ]
 
 
+@pytest.mark.parametrize(("losses", "shown"), [((0.9, 0.4), "0.5"), ((0.07, 0.03), "0.04"), ((3.1,), "2")])
+def test_the_axis_of_the_loss_names_a_value_that_can_be_read(panel, losses, shown):
+    curve = panel.train.curve
+    curve.start(10)
+    for step, loss in enumerate(losses, 1):
+        curve.add(step, loss)
+    curve._draw()
+    ticks = {text: place for place, text in curve.getAxis("left")._tickLevels[0]}
+    assert ticks[shown] == float(shown)
+
+
 def test_steps_in_which_the_encoder_learns_count_for_more():
     work = job(Settings.of_preset("adapt"), None, 5, 140, kind="volume", classes=1, warm=False)
     assert (work.units["train"], work.units["adapt"], work.units["encode"]) == (100, 200, 80)

@@ -410,13 +410,14 @@ class LossCurve(Chart):
         if self.losses:
             top = max(self.losses) * 1.05
             self.setYRange(0, top, padding=0)
-            self.getAxis("left").setTicks([[(0, "0"), (top / 2, f"{top / 2:.1f}"), (top, "")]])
+            middle = float(f"{top / 2:.1g}")  # the loss may be anything between 0.01 and 5
+            self.getAxis("left").setTicks([[(0, "0"), (middle, f"{middle:g}"), (top, "")]])
 
 
 _HELP = {
     "fast": "fast: a first look in little time",
     "balanced": "balanced: good masks in a minute or two on a small machine",
-    "adapt": "adapt: the encoder learns, too: mostly better masks of pictures, in twice the time; best on a GPU",
+    "adapt": "adapt: the encoder learns, too: mostly better masks of pictures, in twice the time",
     "paper": "paper: the authors' recipe, 768 pixels and 2000 steps, each slice scaled by itself; for a GPU",
 }
 _AS_IN_VIEW = "as in view"
