@@ -205,6 +205,15 @@ def scale_bar(viewer: Any) -> Any:
     return getattr(viewer, "scale_bar", None)
 
 
+def make_brush_circle(viewer: Any) -> None:
+    """Let napari make the circle that shows the brush, which it does when it is shown first; hidden again at once."""
+    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    circle = overlays.get("_brush_circle") if overlays is not None else None
+    if circle is not None and not circle.visible:
+        circle.visible = True
+        circle.visible = False
+
+
 def drawn_node(viewer: Any, layer: Layer) -> Any:
     """The vispy node that draws a layer; None where this napari has none."""
     canvas = getattr(qt_viewer(viewer), "canvas", None)

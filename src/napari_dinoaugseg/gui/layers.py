@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_dinoaugseg.case import Case
-from napari_dinoaugseg.gui.canvas import one_drawing, scale_bar, steady_sliders
+from napari_dinoaugseg.gui.canvas import make_brush_circle, one_drawing, scale_bar, steady_sliders
 from napari_dinoaugseg.gui.display import (
     AXIS,
     Orientation,
@@ -120,6 +120,7 @@ class LayersAhead:
             lambda: self._make_labels("manual", PAINTED),
             *letters_ahead(viewer),
             self._show_letters,
+            lambda: make_brush_circle(viewer),
             self._show_bar,
             self._hide_bar,
             ready.set,
