@@ -15,7 +15,7 @@ from napari_dinoaugseg.learning.cache import FeatureCache
 from napari_dinoaugseg.learning.events import Cancel
 from napari_dinoaugseg.learning.features import FeatureStore
 from napari_dinoaugseg.learning.metrics import dice
-from napari_dinoaugseg.model.checkpoint import SCHEMA, checkpoint_bytes, load_checkpoint
+from napari_dinoaugseg.model.checkpoint import checkpoint_bytes, load_checkpoint
 from napari_dinoaugseg.session.batch import SavedModel
 from napari_dinoaugseg.session.compute import ComputeConfig, LiveFeed
 from napari_dinoaugseg.session.project import MissingCaseError, Project
@@ -140,7 +140,7 @@ def test_a_model_knows_its_sequences_and_one_of_a_single_sequence_is_as_before(m
     assert (both.sequences, alone.sequences) == (("t1", "t2"), ("",))
     assert b'\\"schema\\": 1' in checkpoint_bytes(alone)
     assert b"sequences" not in checkpoint_bytes(alone)
-    assert f'\\"schema\\": {SCHEMA}'.encode() in checkpoint_bytes(both)
+    assert b'\\"schema\\": 2' in checkpoint_bytes(both)
     damaged = replace(both, sequences=(1, 2))
     models["both"].write_bytes(checkpoint_bytes(damaged))
     with pytest.raises(CheckpointError, match="damaged"):

@@ -172,8 +172,10 @@ def _checked(description: Any, path: Path) -> dict[str, Any]:
         msg = f"{path}: the model was saved by a newer version of napari-dinoaugseg. Update it to use this model."
         raise CheckpointError(msg)
     damaged = f"{path}: the model file is damaged: its description is not complete. Copy it again."
+    if schema not in range(1, SCHEMA + 1):
+        raise CheckpointError(damaged)
     sequences = list(_ONE) if schema == 1 else description.get("sequences")
-    if schema not in range(1, SCHEMA + 1) or not _are_names(sequences):
+    if not _are_names(sequences):
         raise CheckpointError(damaged)
     single, redraws = description.get("single", []), description.get("redraws", False)
     parts = {name: description.get(name) for name in ("decoder", "settings", "classes", "encoder", "versions")}
