@@ -116,6 +116,9 @@ def checkpoints() -> Sequence[Files]:
             "versions": {"napari-dinoaugseg": "0.1.0", "torch": "2.4"},
         }
         made.append({"liver.model": save(decoder.state_dict(), {ENTRY: json.dumps(told)})})
+    adapted = {**told, "schema": 3, "sequences": [""]}
+    weights = {**decoder.state_dict(), "encoder:conv_stem.weight": torch.zeros(4, 3, 3, 3)}
+    made.append({"liver.model": save(weights, {ENTRY: json.dumps(adapted)})})
     return made
 
 
