@@ -52,19 +52,19 @@ class Images:
     """
 
     def __init__(self, store: FeatureStore) -> None:
-        self._store = store
-        self._sequences = range(len(store.case.sequences))
-        size = 4 * 3 * store.input_size**2 * len(self._sequences)  # bytes
-        self._plain = lru_cache(maxsize=max(1, feature_budget() // size))(self._read)
+        sequences = range(len(store.case.sequences))
+        size = 4 * 3 * store.input_size**2 * len(sequences)  # bytes
+
+        def read(index: int) -> Tensor:  # a method would be a reference cycle that keeps the images alive
+            return torch.stack([store.image(index, number) for number in sequences])
+
+        self._plain = lru_cache(maxsize=max(1, feature_budget() // size))(read)
 
     def batch(self, wanted: Sequence[tuple[int, View | None]]) -> list[Tensor]:
         """The views of several slices stacked: one tensor (B, N, 3, S, S) in 0 to 1, with N sequences."""
         return [
             torch.stack([self._plain(index) if view is None else self._seen(index, view) for index, view in wanted])
         ]
-
-    def _read(self, index: int) -> Tensor:
-        return torch.stack([self._store.image(index, number) for number in self._sequences])
 
     def _seen(self, index: int, view: View) -> Tensor:
         return torch.stack([view.of_image(image) for image in self._plain(index)])
