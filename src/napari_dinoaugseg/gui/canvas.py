@@ -22,6 +22,11 @@ _MEASURED = "ÅÉÑŐjgpqy"  # vispy takes the height of a line from them
 MARGIN = 6  # pixels from the edge of the canvas
 
 
+def overlays_of(viewer: Any) -> Any:
+    """The overlays of the canvas by name; None before napari 0.9, which has no public access to them."""
+    return getattr(getattr(viewer, "canvas", None), "overlays", None)
+
+
 def write_on_canvas(viewer: Any, name: str, text: str, position: str, size: int = 14) -> None:
     """Show a text on the canvas, or hide it if it is empty. Nothing happens before napari 0.9.
 
@@ -32,7 +37,7 @@ def write_on_canvas(viewer: Any, name: str, text: str, position: str, size: int 
         position: as napari names them: ``bottom_left``, ``top_right`` …
         size: of the letters, in points.
     """
-    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    overlays = overlays_of(viewer)
     if overlays is None:
         return
     key = f"dinoaugseg_{name}"
@@ -199,7 +204,7 @@ def slice_sliders(viewer: Any) -> list[Any]:
 
 def scale_bar(viewer: Any) -> Any:
     """Napari's scale bar; None where this napari has another."""
-    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    overlays = overlays_of(viewer)
     if overlays is not None:
         return overlays.get("scale_bar")
     return getattr(viewer, "scale_bar", None)
@@ -207,7 +212,7 @@ def scale_bar(viewer: Any) -> Any:
 
 def make_brush_circle(viewer: Any) -> None:
     """Let napari make the circle that shows the brush, which it does when it is shown first; hidden again at once."""
-    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    overlays = overlays_of(viewer)
     circle = overlays.get("_brush_circle") if overlays is not None else None
     if circle is not None and not circle.visible:
         circle.visible = True

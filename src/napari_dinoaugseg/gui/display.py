@@ -22,7 +22,7 @@ from napari_dinoaugseg.case.opening import own_names
 from napari_dinoaugseg.case.sequences import check_names, shared_name
 from napari_dinoaugseg.case.volume import join_sequences
 from napari_dinoaugseg.errors import CaseError
-from napari_dinoaugseg.gui.canvas import canvas_widget, load_letters
+from napari_dinoaugseg.gui.canvas import canvas_widget, load_letters, overlays_of
 from napari_dinoaugseg.session.labels import BACKGROUND, LabelClass
 
 AXIS = {Plane.AXIAL: 0, Plane.CORONAL: 1, Plane.SAGITTAL: 2, Plane.NATIVE: 0}
@@ -556,7 +556,7 @@ class Orientation:
     # --- letters ----------------------------------------------------------------------------------------------------
 
     def _show_letters(self) -> None:
-        overlays = _overlays_of(self._layers.viewer)
+        overlays = overlays_of(self._layers.viewer)
         if overlays is None or not self._has_letters:
             return
         axes, letters = self._axes(), {}
@@ -590,7 +590,7 @@ def letters_ahead(viewer: Any) -> list[Callable[[], None]]:
             overlays[_name(edge)] = _letter(position)
             overlays[_name(edge)].text, overlays[_name(edge)].visible = _BLANK, True
 
-    overlays = _overlays_of(viewer)
+    overlays = overlays_of(viewer)
     if overlays is None:
         return []
     return [partial(load_letters, viewer, _BLANK), *(partial(make, *one) for one in _EDGES.items())]
@@ -598,15 +598,10 @@ def letters_ahead(viewer: Any) -> list[Callable[[], None]]:
 
 def remove_letters(viewer: Any) -> None:
     """Remove the letters from the canvas."""
-    overlays = _overlays_of(viewer)
+    overlays = overlays_of(viewer)
     for edge in _EDGES if overlays is not None else ():
         if _name(edge) in overlays:
             del overlays[_name(edge)]
-
-
-def _overlays_of(viewer: Any) -> Any:
-    """The canvas overlays by name; None before napari 0.9, which has no public access to them."""
-    return getattr(getattr(viewer, "canvas", None), "overlays", None)
 
 
 def _letter(position: str) -> Any:

@@ -26,7 +26,7 @@ from napari_dinoaugseg.learning.events import Cancel, Event, Progress
 from napari_dinoaugseg.learning.fallback import CPU, Failure, Fallback, fewer_features, usable
 from napari_dinoaugseg.learning.features import FeatureStore, GpuFeatureCache
 from napari_dinoaugseg.learning.postprocessing import UNKNOWN_TARGET, nearest_pixels
-from napari_dinoaugseg.learning.settings import Adaptation, Settings, frozen_steps
+from napari_dinoaugseg.learning.settings import Settings, frozen_steps
 from napari_dinoaugseg.model.decoder import Decoder
 from napari_dinoaugseg.model.encoder import Encoder
 from napari_dinoaugseg.model.wtaug import WTAug
@@ -392,9 +392,8 @@ def new_optimiser(
     # A recorded step reads the learning rate from the GPU, where the schedule writes it.
     rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
     groups: list[dict[str, Any]] = [{"params": list(decoder.parameters())}]
-    if encoder:
-        rate_of_encoder = (settings.adaptation or Adaptation()).rate
-        groups.append({"params": list(encoder), "lr": rate_of_encoder, "weight_decay": 0.0})
+    if encoder and settings.adaptation is not None:
+        groups.append({"params": list(encoder), "lr": settings.adaptation.rate, "weight_decay": 0.0})
     optimiser = kind(
         groups,
         lr=rate,
